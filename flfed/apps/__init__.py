@@ -1,0 +1,1 @@
+"""Where rows, updates and records meet: the client app, the server app, the engines."""

@@ -1,0 +1,221 @@
+"""The client app: what a node answers, for the site it stands for."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import asdict
+from typing import Any
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+import flfed
+from flfed.errors import FlfedError, TableError, UsageError
+from flfed.rows.compare import SiteComparison, compare
+from flfed.rows.scoring import RowScores
+from flfed.rows.site import Site
+from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
+from flfed.rows.workplace import Workplace
+from flfed.study import Study
+from flfed.updates.messages import (
+    COMPARE,
+    ENROL,
+    EVALUATE,
+    SUMMARISE,
+    TRAIN,
+    CompareReply,
+    CompareRequest,
+    EnrolReply,
+    EnrolRequest,
+    Figure,
+    Scores,
+    SummariseReply,
+    SummariseRequest,
+    TrainReply,
+    TrainRequest,
+)
+
+SITE_ERROR = 1
+LOG = logging.getLogger("flfed.site")
+
+Reply = EnrolReply | SummariseReply | TrainReply | CompareReply
+Answer = Generator[FitRequest | ScoreRequest, Any, Reply]
+FindSite = Callable[[str, Study], Site]
+
+
+class ClientSide:
+    """Answers messages for one site, or for many in one process.
+
+    Parameters
+    ----------
+    find_site : callable (name, study) → Site
+        How a node's `site` setting becomes a site.
+
+    Notes
+    -----
+    Handlers are generators: they yield fit and score requests and are sent the results, so that
+    an engine may answer the requests of a whole cohort together.
+    """
+
+    def __init__(self, find_site: FindSite) -> None:
+        self._find_site = find_site
+        self.workplaces: dict[tuple[str, str, int], Workplace] = {}
+
+    def app(self) -> ClientApp:
+        """Return the Flower client app; each message is answered alone."""
+        app = ClientApp(mods=[redact])
+        for kind, handler in HANDLERS.items():
+            category, _, action = kind.partition(".")
+            register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
+            register(action or "default")(self._answering(handler))
+        return app
+
+    def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Answer]) -> ClientAppCallable:
+        def answer(message: Message, context: Context) -> Message:
+            site = str(context.node_config["site"])
+            reply = drive(handler(message, lambda: self.workplace(context), site))
+            return Message(reply.to_record(), reply_to=message)
+
+        return answer
+
+    def workplace(self, context: Context) -> Workplace:
+        """Return the node's site at work on the run's study; its table is read once."""
+        name, text = str(context.node_config["site"]), str(context.run_config["study"])
+        key = (name, text, int(context.run_config.get("repeat", 0)))
+        if key not in self.workplaces:
+            study = Study.parse(text)
+            self.workplaces[key] = Workplace(self._find_site(name, study), study, key[2])
+        return self.workplaces[key]
+
+
+def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Answer an exception with what may leave: our own sentence, or the exception's type.
+
+    Flower sends the text of any exception to the server, and pandas and scikit-learn quote cells.
+    The site's log gets type and places, no text.
+    """
+    try:
+        return call_next(message, context)
+    except (TableError, UsageError) as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+        places = "".join(traceback.format_tb(error.__traceback__))
+        LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
+        reason = f"{type(error).__name__}: see the site's log"
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+
+
+def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+    """Say which site this is, and whether it takes part by its own policy."""
+    request = EnrolRequest.from_record(message.content)
+    try:
+        workplace = open_workplace()
+        reason = _objection(workplace, request)
+    except FlfedError as error:
+        return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(error))
+    rows, policy = len(workplace.table.training), workplace.site.policy
+    low = 10 ** (len(str(rows)) - 1)
+    return EnrolReply(
+        site=site,
+        title=workplace.site.title or site,
+        version=flfed.__version__,
+        accepted=not reason,
+        reason=reason,
+        rows_low=low,
+        rows_high=10 * low - 1,
+        disclosure=policy.disclosure,
+        share_metrics=policy.share_metrics,
+        resplit=policy.resplit,
+    )
+    yield  # a handler is a generator, also one that asks for nothing
+
+
+def _objection(workplace: Workplace, request: EnrolRequest) -> str:
+    """Return why the site does not take part, or an empty text."""
+    site, study = workplace.site, workplace.study
+    if site.dataset != request.dataset:
+        return f"its table is mapped to dataset {site.dataset!r}, the study asks for {request.dataset!r}"
+    if workplace.schema.sha256() != request.schema_sha256:
+        return f"its schema of {request.dataset!r} differs from the coordinator's"
+    if study.expires is not None and datetime.date.today() > study.expires:
+        return f"the study expired on {study.expires.isoformat()}"
+    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
+    if len(workplace.table.training) < least:
+        return f"it has fewer than {least} training rows"
+    return ""
+
+
+def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+    """Return the sums over training rows that may leave."""
+    SummariseRequest.from_record(message.content)
+    return SummariseReply(summary=open_workplace().summary())
+    yield
+
+
+def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+    """Score the incoming model, train from it, or both."""
+    request = TrainRequest.from_record(message.content)
+    done = yield from open_workplace().train(
+        request.arrays,
+        request.encoder,
+        round=request.round,
+        rounds=request.rounds,
+        lr_scale=request.lr_scale,
+        fit=request.fit,
+        score=request.score,
+    )
+    return TrainReply(
+        delta=done.delta,
+        num_examples=done.rows,
+        loss=done.loss,
+        steps=done.steps,
+        scores=None if done.scores is None else _scores(done.scores),
+    )
+
+
+def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+    """Judge every arm on the site's holdout."""
+    request = CompareRequest.from_record(message.content)
+    found = yield from compare(open_workplace(), request.arrays, request.encoder)
+    return CompareReply(
+        num_examples=found.training_rows,
+        holdout_rows=found.holdout_rows,
+        arms=_arms(found),
+        differences=_differences(found),
+        summary=found.summary,
+        histogram=found.histogram,
+        note=found.note,
+    )
+
+
+HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Answer]] = {
+    ENROL: enrol,
+    SUMMARISE: summarise,
+    TRAIN: train,
+    EVALUATE: train,
+    COMPARE: judge,
+}
+
+
+def _scores(scores: RowScores) -> Scores:
+    return Scores(**{name: getattr(scores, name) for name in RowScores.__dataclass_fields__})
+
+
+def _arms(found: SiteComparison) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(metric=metric, arm=arm, extra=fields.pop("variance"), **fields)
+        for metric, arms in found.arms.items()
+        for arm, fields in ((arm, asdict(estimate)) for arm, estimate in arms.items())
+    )
+
+
+def _differences(found: SiteComparison) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(metric=metric, arm=f"{a} - {b}", extra=fields.pop("p"), **fields)
+        for metric, pairs in found.differences.items()
+        for (a, b), fields in ((pair, asdict(difference)) for pair, difference in pairs.items())
+    )

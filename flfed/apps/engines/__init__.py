@@ -1,0 +1,1 @@
+"""The ways to run: one app, three engines."""

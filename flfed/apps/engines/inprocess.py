@@ -1,0 +1,96 @@
+"""The default engine: a Flower grid that calls the client app directly, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+Clock = Callable[[], float]
+
+
+class InProcessGrid(Grid):
+    """Sends each message to the client app and returns its reply, one site after the other.
+
+    Parameters
+    ----------
+    app : ClientApp
+    sites : sequence of str
+        A node for each; ids follow the given order, nothing else does.
+    run_config : mapping of str to scalar
+        What every node's context carries: the study, the repeat.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        sites: Sequence[str],
+        run_config: Mapping[str, bool | float | int | str],
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._app, self._clock = app, clock
+        self._numbers = count(1)
+        self._contexts = {
+            number: Context(
+                run_id=1,
+                node_id=number,
+                node_config={"site": site},
+                state=RecordDict({"state": ConfigRecord()}),
+                run_config=dict(run_config),
+            )
+            for number, site in enumerate(sites, start=1)
+        }
+        # Flower builds messages only where these are set; a real SuperLink does it for its processes.
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes."""
+        return list(self._contexts)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return the replies that came within `timeout` seconds each.
+
+        Sites answer one after the other here; at institutions they work side by side, so each
+        has the whole deadline to itself.
+        """
+        replies = []
+        for message in messages:
+            # A reply names the message it answers; a SuperLink would have given it an id.
+            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+            began = self._clock()
+            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
+            if timeout is None or self._clock() - began <= timeout:
+                replies.append(reply)
+        return replies
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Return a message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: Run) -> None:
+        """Refuse: an in-process run is not in any SuperLink."""
+        raise RuntimeError("an in-process grid has no SuperLink run")
+
+    @property
+    def run(self) -> Run:
+        """Refuse: an in-process run is not in any SuperLink."""
+        raise RuntimeError("an in-process grid has no SuperLink run")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refuse: replies are there at once, so nothing is pushed and pulled apart."""
+        raise RuntimeError("use send_and_receive: an in-process grid answers at once")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refuse: replies are there at once, so nothing is pushed and pulled apart."""
+        raise RuntimeError("use send_and_receive: an in-process grid answers at once")

@@ -1,0 +1,203 @@
+"""From what crossed to what is written down: rounds, comparison, Table 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow
+from flfed.records.store import RunWriter
+from flfed.rows.reference import Reference
+from flfed.rows.scoring import auc_of_histogram
+from flfed.summary import Layout, LeakWarning, Summary
+from flfed.table_one import table_one
+from flfed.updates.messages import CompareReply, EnrolReply, Scores
+from flfed.updates.rounds import RoundRecord
+
+MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
+"""Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
+
+Progress = Callable[[str, int, int], None]
+"""Told a stage, how much of it is done, and of how much."""
+
+
+def no_progress(stage: str, done: int, of: int) -> None:
+    """Show nothing."""
+
+
+@dataclass
+class Recorder:
+    """Writes one run down while it happens.
+
+    Attributes
+    ----------
+    writer : RunWriter
+    primary : str
+    progress : callable
+    rounds : int
+        Planned, for the progress.
+    """
+
+    writer: RunWriter
+    primary: str
+    rounds: int
+    progress: Progress = no_progress
+
+    def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
+        """Write down who takes part and who refused."""
+        for site, reply in replies.items():
+            self.writer.site(
+                site,
+                title=reply.title,
+                status="accepted" if reply.accepted else "refused",
+                reason=reply.reason,
+                disclosure=reply.disclosure,
+                shared_as=reply.share_metrics,
+                resplit=reply.resplit,
+            )
+        self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
+
+    def events(self, kind: Any, reasons: Mapping[str, str], round: int | None = None) -> None:
+        """Write down one event a site."""
+        self.writer.events([EventRow(round, site, kind, reason) for site, reason in reasons.items()])
+
+    def note(self, reason: str) -> None:
+        """Write down something that concerns the whole run."""
+        self.writer.events([EventRow(None, None, "note", reason)])
+
+    def leaks(self, warnings: list[LeakWarning]) -> None:
+        """Write down the leak warnings."""
+        self.writer.summary("leaks", {"warnings": [str(warning) for warning in warnings]})
+        self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
+
+    def round(self, record: RoundRecord) -> None:
+        """Write one round down, whole; the observer of the strategy."""
+        scored = [
+            MetricRow(site, scores.rows, name, value, variance=scores.variances.get(name), n=scores.num_examples)
+            for site, scores in record.scores.items()
+            for name, value in scores.metrics.items()
+        ]
+        self.writer.metrics(record.model_round, scored + self._global(record.scores))
+        trains = record.round <= self.rounds and any(record.losses)
+        events = [EventRow(record.round, site, "fault", reason) for site, reason in record.refused.items()]
+        events += [EventRow(record.round, site, "flag", reason) for site, reason in record.flagged.items()]
+        sent = [SentRow(site, "to-site", "train", size) for site, size in record.bytes_to_site.items()]
+        sent += [SentRow(site, "to-server", "train", size) for site, size in record.bytes_to_server.items()]
+        if not trains:
+            self.writer.events(events)
+            return
+        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in record.losses.items()]
+        self.writer.round(record.round, metrics=losses, seconds=record.seconds, sent=sent, events=events)
+        self.progress("rounds", record.round, self.rounds)
+
+    def _global(self, scores: Mapping[str, Scores]) -> list[MetricRow]:
+        """Return the round's figures over all sites that can be had without their rows."""
+        if not scores:
+            return []
+        kind, rows = next(iter(scores.values())).rows, sum(s.num_examples for s in scores.values())
+        found = []
+        for name in dict.fromkeys(name for s in scores.values() for name in s.metrics):
+            if name in MEANS:
+                parts = [(s.num_examples, s.metrics[name]) for s in scores.values() if name in s.metrics]
+                total = sum(n for n, _ in parts)
+                found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
+        counts = [s.histogram for s in scores.values() if s.histogram is not None]
+        if len(counts) == len(scores):
+            auc = auc_of_histogram(np.sum(counts, axis=0))
+            found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
+        return found
+
+    def table_one(
+        self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]
+    ) -> None:
+        """Write down Table 1, over training and holdout rows together."""
+        holdouts = {site: reply.summary for site, reply in replies.items()}
+        parts = {
+            site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
+            for site, summary in training.items()
+        }
+        alone = [site for site in training if holdouts.get(site) is None]
+        note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}." if alone else ""
+        self.writer.summary("table-1", {"rows": table_one(layout, parts), "note": note})
+
+    def comparison(
+        self, replies: Mapping[str, CompareReply], reference: Reference | None
+    ) -> None:
+        """Write down how every arm did at each site and over all."""
+        figures, differences = [], []
+        for site, reply in replies.items():
+            self.writer.site(
+                site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows
+            )
+            if reply.note:
+                self.events("note", {site: reply.note})
+            figures += [
+                ComparisonRow(site, f.arm, f.metric, _known(f.value), _known(f.low), _known(f.high),
+                              reply.holdout_rows, f.method)
+                for f in reply.arms
+            ]  # fmt: skip
+            differences += [
+                DifferenceRow(site, *f.arm.split(" - "), f.metric, _known(f.value), _known(f.low), _known(f.high),
+                              _known(f.extra), f.method)
+                for f in reply.differences
+            ]  # fmt: skip
+        figures += sites_mean(replies)
+        figures += from_reference(reference) if reference else from_replies(replies)
+        self.events("holdout-opened", dict.fromkeys(replies, "compare"))
+        self.writer.comparison(figures, differences)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def sites_mean(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
+    """Return the unweighted mean over sites of the global model's figures, where each site has one."""
+    found = []
+    for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
+        values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, "global")]
+        known = [value for value in values if math.isfinite(value)]
+        left = len(replies) - len(known)
+        method = f"mean of {len(known)} sites" + (f"; {left} without this figure left out" if left else "")
+        found.append(ComparisonRow(None, "sites-mean", metric, float(np.mean(known)) if known else None, method=method))
+    return found
+
+
+def from_reference(reference: Reference) -> list[ComparisonRow]:
+    """Return the figures over the union of holdouts that an engine with all tables has exactly."""
+    arms = {
+        "global": reference.union,
+        "pooled": reference.pooled,
+        "own-model-everywhere": reference.own_everywhere,
+    }
+    return [
+        ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
+        for arm, estimates in arms.items()
+        for metric, e in estimates.items()
+    ]
+
+
+def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
+    """Return the figures over the union of holdouts that follow from what the sites sent.
+
+    AUC from class-wise score histograms where every site gave one; means over rows exactly.
+    """
+    rows = {site: reply.holdout_rows for site, reply in replies.items()}
+    found = []
+    for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
+        values = {
+            s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")
+        }
+        counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
+        value, method = None, "not every site's policy lets it be computed over all sites"
+        if metric in MEANS and all(map(math.isfinite, values.values())):
+            value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
+            method = "mean over sites weighted by rows"
+        elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
+            value, method = auc_of_histogram(np.sum(counts, axis=0)), "merged score histograms"
+        found.append(ComparisonRow(None, "global", metric, value, n=sum(rows.values()), method=method))
+    return found

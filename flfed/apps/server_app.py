@@ -1,0 +1,278 @@
+"""The server app: one run, from enrolment to the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from flfed.apps.recording import Recorder
+from flfed.errors import FlfedError
+from flfed.rows import datasets
+from flfed.rows.encode import input_names
+from flfed.rows.reference import Reference
+from flfed.rows.summarise import layout_of
+from flfed.rows.training.losses import outputs_of
+from flfed.seeds import generator
+from flfed.study import Study
+from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
+from flfed.updates.content import Arrays, MalformedMessage
+from flfed.updates.messages import (
+    COMPARE,
+    ENROL,
+    SUMMARISE,
+    CompareReply,
+    CompareRequest,
+    EnrolReply,
+    EnrolRequest,
+    SummariseReply,
+    SummariseRequest,
+)
+from flfed.updates.rounds import Assignment, Enrolled, Observer, ignore
+from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+LEAST_SITES = 2
+Reply = TypeVar("Reply")
+
+
+class AllTables(Protocol):
+    """What an engine that holds every site's table can add; see `flfed.rows.reference`."""
+
+    def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
+        """Return the figures over all rows."""
+        ...
+
+    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
+        """Return how much the primary metric of `other` differs from that of `arrays`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    status : {"completed", "stopped"}
+    reason : str
+    arrays : dict of name to array
+        The final model, or the last good one.
+    encoder : Encoder
+    rounds, best_round : int
+    """
+
+    status: str
+    reason: str
+    arrays: Arrays
+    encoder: Encoder
+    rounds: int
+    best_round: int
+
+    def arrays_sha256(self) -> str:
+        """Return the hash of the final arrays."""
+        return arrays_sha256(self.arrays)
+
+
+class Conductor:
+    """Conducts one run over a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+    study : Study
+    recorder : Recorder
+    repeat : int
+    tables : AllTables, optional
+        Of an engine that holds every site's table.
+    """
+
+    def __init__(
+        self, grid: Grid, study: Study, recorder: Recorder, *, repeat: int = 0, tables: AllTables | None = None
+    ) -> None:
+        self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
+        self.seed = study.seed + repeat
+        self.schema = datasets.load(study.dataset.name).schema
+        self.layout: Layout = layout_of(self.schema, self.schema.features(study.dataset.features))
+        self.model = study.model.build("model")
+
+    def conduct(self) -> Outcome:
+        """Run every step of the study and return how it ended.
+
+        Raises
+        ------
+        FlfedError
+            If too few sites take part.
+        """
+        roster = self.enrol()
+        summaries = self.summarise(roster)
+        roster = {site: roster[site] for site in summaries}
+        merged = merge(list(summaries.values()))
+        self.recorder.leaks(leak_warnings(self.layout, merged))
+        encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
+        strategy, arrays = self.rounds(roster, encoder, self.recorder.round)
+        outcome = Outcome(
+            status="stopped" if strategy.stopped else "completed",
+            reason=strategy.stopped,
+            arrays=arrays,
+            encoder=encoder,
+            rounds=strategy.rounds_done,
+            best_round=strategy.best_round,
+        )
+        if not strategy.stopped:
+            self.compare(roster, outcome, summaries)
+        return outcome
+
+    def enrol(self) -> dict[str, Enrolled]:
+        """Ask every node; return those that take part, in name order."""
+        request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
+        nodes = {str(node): node for node in self.grid.get_node_ids()}
+        answers, faults = self._ask(ENROL, request, nodes, EnrolReply.from_record)
+        replies: dict[str, EnrolReply] = {}
+        roster = {}
+        for node, reply in sorted(answers.items(), key=lambda item: item[1].site):
+            if reply.site in replies:
+                raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
+            replies[reply.site] = reply
+            if reply.accepted:
+                roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
+        self.recorder.enrolled(replies)
+        for reason in faults.values():
+            self.recorder.note(f"a node did not enrol: {reason}")
+        refusals = [f"{reply.site}: {reply.reason}" for reply in replies.values() if not reply.accepted]
+        self._enough(roster, refusals + list(faults.values()))
+        return roster
+
+    def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
+        """Ask for sums over training rows; a site that cannot give them is left out."""
+        answers, faults = self._ask(SUMMARISE, SummariseRequest(), _nodes(roster), SummariseReply.from_record)
+        found = {}
+        for site, reply in answers.items():
+            why = _bad_summary(reply.summary, self.layout)
+            if why:
+                faults[site] = why
+            else:
+                found[site] = reply.summary
+        self.recorder.events("fault", faults)
+        self._enough(found, [f"{site}: {reason}" for site, reason in faults.items()])
+        return found
+
+    def rounds(
+        self, roster: Mapping[str, Enrolled], encoder: Encoder, observer: Observer = ignore
+    ) -> tuple[FedAvg, Arrays]:
+        """Run the strategy's rounds; return it and the final arrays."""
+        strategy: FedAvg = self.study.strategy.build("strategy")
+        strategy.assign(
+            Assignment(
+                roster=roster,
+                encoder=encoder,
+                plan=self.study.plan,
+                rounds=self.study.rounds,
+                seed=self.seed,
+                observer=observer,
+            )
+        )
+        result = strategy.start(self.grid, to_record(self.first_arrays()), self.study.rounds)
+        return strategy, to_arrays(result.arrays)
+
+    def first_arrays(self) -> Arrays:
+        """Return the arrays that the run starts from, in the plan's precision."""
+        inputs, outputs = len(input_names(self.layout)), outputs_of(self.schema.task, len(self.schema.classes))
+        rng = generator(self.seed, site="", purpose="first-arrays")
+        arrays = self.model.first_arrays(inputs, outputs, rng)
+        return {name: value.astype(self.study.plan.precision) for name, value in arrays.items()}
+
+    def compare(
+        self, roster: Mapping[str, Enrolled], outcome: Outcome, summaries: Mapping[str, Summary]
+    ) -> None:
+        """Have every site judge, add what only all tables show, and write it down."""
+        self.recorder.progress("compare", 0, 1)
+        request = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
+        replies, faults = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
+        self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in faults.items()})
+        reference = None
+        if self.tables is not None:
+            reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder)
+            self._disclosure_cost(roster, outcome, reference)
+        self.recorder.comparison(replies, reference)
+        self.recorder.table_one(self.layout, summaries, replies)
+        self.recorder.progress("compare", 1, 1)
+
+    def _disclosure_cost(self, roster: Mapping[str, Enrolled], outcome: Outcome, reference: Reference) -> None:
+        """Say how far suppression and coarse sums moved the encoder and the result."""
+        exact, used = reference.exact_encoder, outcome.encoder
+        if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
+            return
+        centers = float(np.max(np.abs(used.center - exact.center) / exact.scale))
+        scales = float(np.max(np.abs(used.scale / exact.scale - 1)))
+        shares = float(np.max(np.abs(used.frequency - exact.frequency), initial=0.0))
+        _, other = self.rounds(roster, exact)
+        moved = self.tables.primary_moved(list(roster), outcome.arrays, used, other, exact)
+        self.recorder.writer.summary(
+            "disclosure",
+            {"center-moved-sd": centers, "scale-moved": scales, "share-moved": shares, "primary-moved": moved},
+        )
+        self.recorder.note(
+            f"disclosure 'institution' moved the encoder by at most {centers:.3g} standard deviations (means), "
+            f"{100 * scales:.2g} % (deviations) and {100 * shares:.2g} percentage points (shares of values), and "
+            f"{self.recorder.primary} over all holdouts by {moved:+.4f}, against exact sums"
+        )
+
+    def _ask(
+        self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
+    ) -> tuple[dict[str, Reply], dict[str, str]]:
+        """Send one message a node; return replies and faults by the nodes' keys, in key order."""
+        messages = [
+            Message(request.to_record(), dst_node_id=node, message_type=kind)
+            for node in nodes.values()
+        ]
+        keys = {node: key for key, node in nodes.items()}
+        found: dict[str, Reply] = {}
+        faults = dict.fromkeys(nodes, "no reply before the deadline")
+        for message in self.grid.send_and_receive(messages, timeout=self._deadline()):
+            key = keys.get(message.metadata.src_node_id)
+            if key is None:
+                continue
+            if message.has_error():
+                faults[key] = message.error.reason or f"error code {message.error.code}"
+                continue
+            try:
+                found[key] = read(message.content)
+                del faults[key]
+            except MalformedMessage as error:
+                faults[key] = str(error)
+        return {key: found[key] for key in sorted(found)}, dict(sorted(faults.items()))
+
+    def _deadline(self) -> float:
+        return float(self.study.strategy.settings.get("deadline", 600.0))
+
+    def _enough(self, found: Mapping[str, object], reasons: list[str]) -> None:
+        if len(found) < LEAST_SITES:
+            why = f" ({'; '.join(reasons)})" if reasons else ""
+            raise FlfedError(f"only {len(found)} sites take part, at least {LEAST_SITES} are needed{why}")
+
+
+def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
+    return {site: enrolled.node_id for site, enrolled in roster.items()}
+
+
+def _bad_summary(summary: Summary, layout: Layout) -> str:
+    """Return why sums cannot be used, or an empty text: one site must not spoil all sites' encoder."""
+    columns, cells = len(layout.columns), sum(len(column.cells) for column in layout.columns)
+    shapes = {"rows": (1,), "moments": (columns, 3), "cells": (cells,), "cells_known": (cells,), "left": (columns,),
+              "moments_known": (columns,), "sites": (1,),
+              "leaks": (len(layout.features), layout.outcomes, 4),
+              "leaks_known": (len(layout.features), layout.outcomes, 2)}  # fmt: skip
+    arrays = summary.arrays()
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    if wrong:
+        return f"its sums have another layout ({', '.join(wrong)})"
+    if not all(np.isfinite(value).all() for value in arrays.values()):
+        return "its sums are not finite"
+    counts = (summary.rows, summary.cells, summary.left, summary.moments[:, [0, 2]])
+    return "its counts are negative" if any((value < 0).any() for value in counts) else ""
+
+

@@ -1,0 +1,85 @@
+"""The errors a person meets: one sentence each, with what to do, never with a cell's value."""
+
+from __future__ import annotations
+
+SMALL = 5
+"""Counts below this are shown as "fewer than 5" in an error."""
+
+
+class FlfedError(Exception):
+    """Something a person can act on; shown as one sentence, without a trace.
+
+    `exit_code` is what a command ends with (DESIGN.md "Commands"): 1 failed, 2 wrong use or input,
+    3 stopped.
+    """
+
+    exit_code = 1
+
+
+class UsageError(FlfedError):
+    """Wrong use or wrong input: a key, a name, a file or an option. Holds our own settings only."""
+
+    exit_code = 2
+
+
+class RunStopped(FlfedError):
+    """A run that ended early, by its own rules, with its last good model kept (quorum, budget)."""
+
+    exit_code = 3
+
+
+class TableError(FlfedError):
+    """A table that breaks a rule: the column, a fixed phrase and a count, never a cell.
+
+    Parameters
+    ----------
+    column : str
+        Name of the column, from the schema or the mapping.
+    rule : str
+        A fixed phrase such as "is not a number". Never text that came from the table.
+    bad : int
+        How many rows break the rule; shown as "fewer than 5" when small.
+
+    Examples
+    --------
+    >>> print(TableError("age", "is not a number", bad=12))
+    column 'age' is not a number in 12 rows
+    >>> print(TableError("age", "is not a number", bad=1))
+    column 'age' is not a number in fewer than 5 rows
+    """
+
+    exit_code = 2
+
+    def __init__(self, column: str, rule: str, bad: int | None = None) -> None:
+        self.column, self.rule, self.bad = column, rule, bad
+        super().__init__(column, rule, bad)
+
+    def __str__(self) -> str:
+        """Say column, rule and count in one phrase."""
+        where = "" if self.bad is None else f" in {count_in_words(self.bad)} rows"
+        return f"column {self.column!r} {self.rule}{where}"
+
+
+def count_in_words(count: int) -> str:
+    """Return `count` as text, or "fewer than 5" when it is small enough to point at a person.
+
+    Examples
+    --------
+    >>> count_in_words(3), count_in_words(0), count_in_words(40)
+    ('fewer than 5', '0', '40')
+    """
+    return f"fewer than {SMALL}" if 0 < count < SMALL else str(count)
+
+
+def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
+    """Return `; did you mean 'x'?` for the closest of `allowed`, or a full stop.
+
+    Examples
+    --------
+    >>> nearest("fedvag", ["fedavg", "fedprox"])
+    "; did you mean 'fedavg'?"
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

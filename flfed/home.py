@@ -1,0 +1,38 @@
+"""Where flfed keeps and looks for things: the user's data folder, and the folders of packages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def home() -> Path:
+    """Return the folder of downloads, checkpoints, site state and `runs.db`; made if absent.
+
+    `FLFED_HOME` if set, else the user's data folder of the operating system.
+    """
+    given = os.environ.get("FLFED_HOME")
+    path = Path(given).expanduser() if given else _user_data() / "flfed"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _user_data() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
+def roots() -> list[Path]:
+    """Return the folders that may hold `sites/` and `datasets/`, first one first.
+
+    Each folder of `FLFED_PATH`, the current folder, and what came with flfed.
+    """
+    given = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
+    package = Path(__file__).resolve().parent
+    bundle = package / "_bundled"
+    found = [*given, Path.cwd(), bundle if bundle.is_dir() else package.parent]
+    return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]

@@ -1,0 +1,150 @@
+"""What there is of a kind (strategies, models, metrics), and how its settings are checked.
+
+A thing is one file: its name is the file name in kebab-case and the file defines one public
+class. The names are listed without importing anything; the signature is the config schema.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from flfed.errors import UsageError, nearest
+
+FOLDERS = {
+    "strategy": "flfed.updates.strategies",
+    "model": "flfed.rows.models",
+    "metric": "flfed.rows.metrics",
+}
+"""Kind of thing to the package whose files are its listing."""
+
+
+def kebab(name: str) -> str:
+    """Return a Python name as a key: `roc_auc` to `roc-auc`."""
+    return name.replace("_", "-")
+
+
+def snake(name: str) -> str:
+    """Return a key as a Python name: `roc-auc` to `roc_auc`."""
+    return name.replace("-", "_")
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of a kind, sorted; imports none of them.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `FOLDERS`.
+
+    Examples
+    --------
+    >>> "fedavg" in names("strategy"), "roc_auc_score" in names("metric")
+    (True, True)
+    """
+    package = FOLDERS[kind]
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    own = [_key(kind, found.name) for found in pkgutil.iter_modules([str(folder)])]
+    return sorted({*own, *(point.name for point in _entry_points(kind))})
+
+
+def _key(kind: str, file: str) -> str:
+    """Return the name of a file's thing; a metric keeps scikit-learn's underscores."""
+    return file if kind == "metric" else kebab(file)
+
+
+def load(kind: str, name: str) -> Any:
+    """Import the file of one thing and return its public class.
+
+    Raises
+    ------
+    UsageError
+        If no such thing is listed; names the nearest one that is.
+    """
+    if name not in names(kind):
+        known = names(kind)
+        raise UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    for point in _entry_points(kind):
+        if point.name == name:
+            return point.load()
+    module = importlib.import_module(f"{FOLDERS[kind]}.{snake(name)}")
+    return public_class(module)
+
+
+def public_class(module: Any) -> type:
+    """Return the one public class that `module` itself defines."""
+    found = [
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
+    ]
+    if len(found) != 1:
+        raise UsageError(f"{module.__name__} must define one public class, it defines {len(found)}")
+    return found[0]
+
+
+def _entry_points(kind: str) -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group=f"flfed.{kind}"))
+
+
+def settings(target: Callable[..., Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check `given` keys against the signature of `target` and return keyword arguments.
+
+    Parameters
+    ----------
+    target : callable
+        A class or function whose parameters are `bool`, `int`, `float`, `str`, `tuple`, `Literal`
+        or one of these or None, each with a default.
+    given : mapping of kebab-case key to value
+        As read from TOML.
+    where : str
+        What is being set, for the error: "[plan]" or "model 'mlp'".
+
+    Raises
+    ------
+    UsageError
+        For an unknown key or a value of a wrong type: names key, value and what is allowed.
+
+    Examples
+    --------
+    >>> def plan(*, lr: float = 0.1, batch_rows: int = 32): ...
+    >>> settings(plan, {"batch-rows": 8, "lr": 1}, "[plan]")
+    {'batch_rows': 8, 'lr': 1.0}
+    """
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    allowed = [kebab(name) for name in inspect.signature(target).parameters]
+    result = {}
+    for key, value in given.items():
+        name = snake(key)
+        if key not in allowed:
+            close = nearest(key, allowed)
+            raise UsageError(f"{where}: key {key!r} is not known{close} Allowed: {', '.join(allowed)}")
+        result[name] = _typed(value, hints[name], f"{where}: {key}")
+    return result
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as `hint`, or raise a UsageError that says what is allowed."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
+            raise UsageError(f"{where}={value!r} must be one of {', '.join(map(repr, options))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where}={value!r} must be a list")
+        return tuple(_typed(item, options[0], where) for item in value)
+    if origin is Union or origin is type(int | None):
+        kinds = [option for option in options if option is not type(None)]
+        return None if value is None else _typed(value, kinds[0], where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise UsageError(f"{where}={value!r} must be {kind.get(hint, hint.__name__)}")
+    return value

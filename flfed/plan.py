@@ -1,0 +1,113 @@
+"""The training plan: what one site does between receiving arrays and answering."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from flfed.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a site trains in one round. The optimiser starts fresh each round.
+
+    Attributes
+    ----------
+    optimiser : {"sgd", "adam", "adamw"}
+    lr : float, > 0
+        Learning rate of the first round; `schedule` changes it from round to round.
+    schedule : {"constant", "cosine", "plateau"}
+        `cosine` falls to zero over the rounds; `plateau` is decided by the server on the
+        federated validation loss: times `plateau_factor` after `plateau_patience` rounds
+        without improvement.
+    momentum : float in [0, 1)
+        Of `sgd` only.
+    betas, eps : floats
+        Of `adam` and `adamw`.
+    weight_decay : float, >= 0
+        Decoupled, of `adamw` only.
+    batch : int, >= 0
+        Rows a step; 0 means all rows.
+    epochs : int
+        Passes over the site's rows a round. Ignored where `steps` is given.
+    steps : int, >= 0
+        Steps a round, the same at every site; 0 means by `epochs`.
+    l1, l2 : float, >= 0
+        Penalties on weights, not on intercepts, for a loss that is a mean over rows. `l2 / 2`
+        times the squared norm is in the gradient; `l1` is a proximal step after each update, so
+        that weights become exactly 0.
+    clip : float, >= 0
+        Largest norm of a step's gradient; 0 means none.
+    class_weight : {"none", "balanced"}
+        `balanced` weighs each row by rows / (classes × rows of its class), counted over all
+        sites' training rows. It costs calibration.
+    precision : {"float64", "float32"}
+    validation : float in [0, 1)
+        Share of training rows kept for selection and for the curves by round.
+    """
+
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+    momentum: float = 0.0
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    batch: int = 32
+    epochs: int = 1
+    steps: int = 0
+    l1: float = 0.0
+    l2: float = 0.0
+    clip: float = 0.0
+    class_weight: Literal["none", "balanced"] = "none"
+    precision: Literal["float64", "float32"] = "float64"
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the ranges of the class docstring."""
+        for key, good, rule in (
+            ("lr", self.lr > 0 and math.isfinite(self.lr), "> 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            (
+                "betas",
+                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+                "two numbers in [0, 1)",
+            ),
+            ("eps", self.eps > 0, "> 0"),
+            ("weight-decay", self.weight_decay >= 0, ">= 0"),
+            ("batch", self.batch >= 0, ">= 0; 0 means all rows"),
+            ("epochs", self.epochs >= 1, ">= 1"),
+            ("steps", self.steps >= 0, ">= 0; 0 means by epochs"),
+            ("l1", self.l1 >= 0, ">= 0"),
+            ("l2", self.l2 >= 0, ">= 0"),
+            ("clip", self.clip >= 0, ">= 0; 0 means none"),
+            ("validation", 0 <= self.validation < 1, "in [0, 1)"),
+            ("plateau-factor", 0 < self.plateau_factor < 1, "in (0, 1)"),
+            ("plateau-patience", self.plateau_patience >= 1, ">= 1"),
+        ):
+            if not good:
+                value = getattr(self, key.replace("-", "_"))
+                raise UsageError(f"[plan]: {key}={value} must be {rule}")
+        if self.momentum and self.optimiser != "sgd":
+            raise UsageError(f"[plan]: momentum is for optimiser 'sgd', not {self.optimiser!r}")
+        if self.schedule == "plateau" and not self.validation:
+            raise UsageError("[plan]: schedule 'plateau' reads validation rows: set validation, such as 0.2")
+
+    def factor(self, round: int, rounds: int) -> float:
+        """Return what the schedule multiplies `lr` by in `round` (from 1) of `rounds`.
+
+        The plateau's factor is the server's decision and not in here.
+
+        Examples
+        --------
+        >>> plan = Plan(schedule="cosine")
+        >>> [round(plan.factor(r, 3), 3) for r in (1, 2, 3)]
+        [1.0, 0.75, 0.25]
+        """
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
+        return 1.0

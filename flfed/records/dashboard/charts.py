@@ -1,0 +1,238 @@
+"""The charts of the pages: colours that stay, shapes beside colours, axes that say what is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from flfed.records.entries import CurvePoint
+from flfed.records.reports import REFERENCES, SITE_ARMS, Report, best_gain, site_verdict
+from flfed.records.verdicts import (
+    ARM_NAMES,
+    CANNOT_BE_TOLD,
+    DO_NOT_USE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    better_of,
+    interval,
+    metric_name,
+    number,
+)
+
+ARM_COLOURS = {
+    "global": "#0072B2",
+    "personalised": "#009E73",
+    "local-only": "#D55E00",
+    "sites-mean": "#56B4E9",
+    "pooled": "#333333",
+    "own-model-everywhere": "#CC79A7",
+}
+ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
+VERDICT_COLOURS = {
+    PAYS: "#009E73",
+    NO_CLEAR_GAIN: "#7a7a7a",
+    DO_NOT_USE: "#D55E00",
+    CANNOT_BE_TOLD: "#cccccc",
+}
+SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6d00", "#000000")
+"""Okabe and Ito's colours, told apart by colour-blind readers; yellow darkened to be seen on white."""
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+ROW_PIXELS = 20
+"""Height of one interval in a chart of sites."""
+
+Rows = list[dict[str, Any]]
+Layers = alt.LayerChart | alt.FacetChart
+
+_inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes without types
+
+
+def site_looks(sites: Iterable[str]) -> dict[str, tuple[str, list[int]]]:
+    """Return colour and dash of each site of a run, by its place in the alphabet, the same in every chart.
+
+    Examples
+    --------
+    >>> site_looks(["b", "a"])["a"]
+    ('#0072B2', [1, 0])
+    """
+    looks = {}
+    for place, site in enumerate(sorted(sites)):
+        looks[site] = (
+            SITE_COLOURS[place % len(SITE_COLOURS)],
+            DASHES[place // len(SITE_COLOURS) % len(DASHES)],
+        )
+    return looks
+
+
+def axis_title(metric: str) -> str:
+    """Return the title of a metric's axis, "AUC (higher is better)"."""
+    return f"{metric_name(metric)} ({better_of(metric)} is better)"
+
+
+def order_of_sites(found: Report, metric: str) -> list[str]:
+    """Return the sites by gain, the largest first; those without figures last."""
+    gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
+    return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))
+
+
+def _chart(rows: Rows, height: int) -> alt.Chart:
+    return alt.Chart(_inline(values=rows)).properties(height=height)
+
+
+def _metric_axis(metric: str, title: str | None = None) -> alt.X:
+    return alt.X(
+        "value:Q",
+        title=title or axis_title(metric),
+        scale=alt.Scale(zero=False, nice=False, padding=44),
+        axis=alt.Axis(tickCount=6, format=".2~f"),
+    )
+
+
+def _y_sites(order: Sequence[str]) -> alt.Y:
+    return alt.Y("site:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=180, labelFontSize=13))
+
+
+def _labels(base: alt.Chart) -> alt.Chart:
+    """Return figures written to the right of their interval, where they cover nothing."""
+    ends = base.transform_calculate(end="datum.high == null ? datum.value : datum.high")
+    texts: alt.Chart = ends.mark_text(align="left", dx=9, fontSize=13, fontWeight="bold")
+    return texts
+
+
+def references(found: Report, metric: str) -> Layers | None:
+    """Return the shared model beside pooled, the sites' mean and one site's own model everywhere."""
+    rows: Rows = []
+    for arm in REFERENCES:
+        entry = (found[arm] or {}).get(metric)
+        if entry and entry["value"] is not None:
+            label = ARM_NAMES[arm] if arm != "global" else "shared model, all holdouts"
+            rows.append({"name": label, "arm": arm, **entry, "shown": number(entry["value"])})
+    if not rows:
+        return None
+    names = [row["name"] for row in rows]
+    base = _chart(rows, 40 * len(rows) + 60)
+    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, labelFontSize=12))
+    arms = list(ARM_COLOURS)
+    colour = alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[ARM_COLOURS[a] for a in arms]), legend=None)
+    spans = base.transform_filter("datum.low != null").mark_rule(strokeWidth=3, opacity=0.6)
+    dots = base.mark_point(filled=True, size=130, opacity=1)
+    texts = _labels(base)
+    return alt.layer(
+        spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
+        dots.encode(x=_metric_axis(metric), y=y, color=colour, tooltip=["name:N", "shown:N"]),
+        texts.encode(x="end:Q", y=y, text="shown:N", color=colour),
+    )
+
+
+def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+    """Return each arm's figure and interval at each site, one line an arm."""
+    rows: Rows = []
+    for name in sites:
+        for arm in SITE_ARMS:
+            entry = found["sites"][name][arm].get(metric)
+            if entry and entry["value"] is not None:
+                shown = f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})"
+                rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
+    if not rows:
+        return None
+    names = [ARM_NAMES[arm] for arm in SITE_ARMS]
+    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in SITE_ARMS])
+    shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in SITE_ARMS])
+    legend = alt.Legend(title=None, orient="top", labelLimit=260, labelFontSize=12)
+    y, offset = _y_sites(sites), alt.YOffset("arm:N", sort=names)
+    colour = alt.Color("arm:N", scale=colours, legend=legend)
+    base = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70)
+    spans = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2.5, opacity=0.65)
+    dots = base.mark_point(filled=True, size=90, opacity=1)
+    return alt.layer(
+        spans.encode(x="low:Q", x2="high:Q", y=y, yOffset=offset, color=colour),
+        dots.encode(
+            x=_metric_axis(metric),
+            y=y,
+            yOffset=offset,
+            color=colour,
+            shape=alt.Shape("arm:N", scale=shapes, legend=legend),
+            tooltip=["site:N", "arm:N", "shown:N"],
+        ),
+    )
+
+
+def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+    """Return each site's gain over its own model alone, with its interval and a line at no gain."""
+    rows: Rows = []
+    for name in sites:
+        gain, site = best_gain(found["sites"][name], metric), found["sites"][name]
+        if gain is not None:
+            row = {"site": name, "value": gain.value, "low": gain.low, "high": gain.high}
+            row |= {"verdict": site_verdict(site, metric)[0], "shown": number(gain.value, signed=True)}
+            rows.append(row)
+    if not rows:
+        return None
+    colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
+    legend = alt.Legend(title=None, orient="top", values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
+    colour = alt.Color("verdict:N", scale=colours, legend=legend)
+    base, y = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70), _y_sites(sites)
+    zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color="#333333")
+    title = f"gain in {metric_name(metric)} over the site's own model (right of 0: joining helps)"
+    return alt.layer(
+        zero.encode(x="at:Q"),
+        base.transform_filter("datum.low != null")
+        .mark_rule(strokeWidth=4, opacity=0.6)
+        .encode(x="low:Q", x2="high:Q", y=y, color=colour),
+        base.mark_point(filled=True, size=140, opacity=1).encode(
+            x=_metric_axis(metric, title), y=y, color=colour, tooltip=["site:N", "shown:N", "verdict:N"]
+        ),
+        _labels(base).encode(x="end:Q", y=y, text="shown:N", color=colour),
+    )
+
+
+def curve_of_all(points: Sequence[CurvePoint], metric: str) -> Layers | None:
+    """Return the figure of all sites together by round, with its interval as a band."""
+    rows = _curve_rows(point for point in points if point.site is None)
+    if not rows:
+        return None
+    base = _chart(rows, 260).encode(x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, tickCount=8)))
+    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color=ARM_COLOURS["global"])
+    line = base.mark_line(color=ARM_COLOURS["global"], strokeWidth=2.5)
+    return alt.layer(
+        band.encode(y="low:Q", y2="high:Q"),
+        line.encode(y=_curve_axis(metric), tooltip=["round:Q", "value:Q"]),
+    )
+
+
+def curves_of_sites(
+    points: Sequence[CurvePoint], metric: str, looks: Mapping[str, tuple[str, list[int]]]
+) -> alt.Chart | None:
+    """Return the figure of each site by round, in the site's colour and dash."""
+    rows = _curve_rows(point for point in points if point.site is not None)
+    if not rows:
+        return None
+    names = sorted({row["site"] for row in rows})
+    colours = alt.Scale(domain=names, range=[looks[name][0] for name in names])
+    dashes = alt.Scale(domain=names, range=[looks[name][1] for name in names])
+    legend = alt.Legend(title=None, orient="top", columns=4, labelLimit=160, symbolSize=200)
+    chart: alt.Chart = (
+        _chart(rows, 260)
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, tickCount=8)),
+            y=_curve_axis(metric),
+            color=alt.Color("site:N", scale=colours, legend=legend),
+            strokeDash=alt.StrokeDash("site:N", scale=dashes, legend=legend),
+            tooltip=["site:N", "round:Q", "value:Q"],
+        )
+    )
+    return chart
+
+
+def _curve_rows(points: Iterable[CurvePoint]) -> Rows:
+    return [
+        {"round": point.round, "site": point.site, "value": point.value, "low": point.low, "high": point.high}
+        for point in points
+        if point.value is not None
+    ]
+
+
+def _curve_axis(metric: str) -> alt.Y:
+    return alt.Y("value:Q", title=axis_title(metric), scale=alt.Scale(zero=False, nice=True))

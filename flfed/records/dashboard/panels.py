@@ -1,0 +1,308 @@
+"""The parts of the page of one run, in plain words for clinicians and risk officers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from flfed.records.dashboard import charts
+from flfed.records.entries import EventEntry, RunEntry, SiteEntry
+from flfed.records.reading import RunReader
+from flfed.records.reports import SITE_ARMS, Report, best_gain, gain_in_words, site_verdict, story, tally
+from flfed.records.verdicts import (
+    ABSENT,
+    DO_NOT_USE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    better_of,
+    interval,
+    metric_name,
+    number,
+)
+
+STATUS_WORDS = {
+    "running": "running",
+    "interrupted": "interrupted: its program ended",
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+}
+STATUS_COLOURS = {"completed": "green", "running": "blue", "stopped": "orange"}
+SITES_SHOWN = 24
+CURVES_SHOWN = 8
+POINTS = 200
+"""Most rounds drawn in a curve; more cannot be told apart on a screen."""
+ON_ROWS = {
+    "training": "measured on the rows the model was trained on, so it looks better than it is",
+    "validation": "measured on validation rows that were kept out of training",
+    "holdout": "measured on the holdout, for reporting only",
+}
+
+
+def no_runs() -> None:
+    """Say what to do in an empty store."""
+    st.info("There is no run yet. Start one with `flfed demo`, or `flfed study run NAME`; it shows up here.")
+
+
+def moment(stamp: str) -> str:
+    """Return an ISO time as people read it, to the minute.
+
+    Examples
+    --------
+    >>> moment("2026-11-20T15:30:12.005Z")
+    '20 Nov 2026, 15:30'
+    """
+    when = datetime.fromisoformat(stamp)
+    return f"{when.day} {when:%b %Y, %H:%M}"
+
+
+def head(found: Report, runs: Sequence[RunEntry]) -> None:
+    """Show the study's name, how the run stands, and when it started."""
+    status = found["status"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(escape(found["study"]), width="content")
+        st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))  # type: ignore[arg-type]
+    repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
+    took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
+    st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
+    if found["reason"]:
+        st.warning(escape(f"Why it is {status}: {found['reason']}"))
+
+
+def cards(found: Report, metric: str, planned: int) -> None:
+    """Show the five answers people look for first."""
+    name, shared = metric_name(metric), found["global"][metric]
+    pooled = (found["pooled"] or {}).get(metric, {}).get("value")
+    columns = st.columns((1.1, 1.1, 1.5, 0.9, 0.9))
+    span = interval(shared["low"], shared["high"])
+    _card(columns[0], f"Shared model: {name}", number(shared["value"]), f"95 % interval {span}")
+    if pooled is None or shared["value"] is None:
+        _card(columns[1], "All rows in one place (pooled)", ABSENT, "not measured in this run")
+    else:
+        gap = (pooled - shared["value"]) * (1 if better_of(metric) == "higher" else -1)
+        apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than shared"
+        _card(columns[1], "All rows in one place (pooled)", number(pooled), apart)
+    _card(columns[2], "Gains most", *_most(found, metric))
+    short = "all that were planned" if found["rounds"] >= planned else "ended before the plan"
+    if found["status"] == "running":
+        short = "still running"
+    _card(columns[3], "Rounds run", f"{found['rounds']} of {planned}", short)
+    aside = sum(fault["round"] is not None for fault in found["faults"])
+    refused = len({fault["site"] for fault in found["faults"] if fault["round"] is None})
+    below = f"and {refused} site{'' if refused == 1 else 's'} refused"
+    _card(columns[4], "Updates set aside", str(aside), below)
+
+
+def _card(column: Any, label: str, value: str, below: str) -> None:
+    column.metric(label, value, below, delta_color="off", delta_arrow="off", border=True)
+
+
+def _most(found: Report, metric: str) -> tuple[str, str]:
+    """Return the site that gains most, and by how much and whether that is certain."""
+    order = charts.order_of_sites(found, metric)
+    gain = best_gain(found["sites"][order[0]], metric) if order else None
+    if gain is None or (gain.value or 0.0) <= 0:
+        return "no site", "no gain was measured"
+    code = site_verdict(found["sites"][order[0]], metric)[0]
+    sure = "certain" if code == PAYS else "not certain"
+    return order[0], f"{gain_in_words(found['sites'][order[0]], metric)}, {sure}"
+
+
+def in_words(found: Report, metric: str | None, planned: int) -> None:
+    """Show the run as sentences; the verdict stands above already."""
+    above = tally(found, metric) if metric else ""
+    lines = [line for line in story(found, metric=metric, planned=planned) if line != above]
+    with st.container(border=True):
+        st.markdown("#### In words")
+        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
+
+
+def verdicts(found: Report, metric: str) -> None:
+    """Show at how many sites joining pays, and at which."""
+    st.info(f"**{escape(tally(found, metric))}**")
+
+
+def escape(text: str) -> str:
+    r"""Return text so that Markdown shows it as it is.
+
+    Examples
+    --------
+    >>> escape("a_b [x] $1")
+    'a\\_b \\[x\\] \\$1'
+    """
+    return "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|" else sign for sign in text)
+
+
+def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
+    """Show what was set aside, refused or flagged; says so where nothing was."""
+    groups: dict[tuple[str, str, str], list[int | None]] = {}
+    for fault in found["faults"]:
+        kind = "site refused" if fault["round"] is None else "update set aside"
+        reason = fault["reason"].removeprefix("refused: ")
+        groups.setdefault((kind, fault["site"] or "all", reason), []).append(fault["round"])
+    words = {"flag": "accepted, but odd", "holdout-opened": "holdout was read", "note": "note"}
+    for event in events:
+        if event.kind in words:
+            groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
+    st.markdown("#### Set aside, refused, odd")
+    if not found["faults"]:
+        st.markdown("No update was set aside and no site was refused.")
+    if groups:
+        _table([_group_line(group, rounds) for group, rounds in groups.items()])
+
+
+def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None]) -> dict[str, str]:
+    """Return one line for all rounds in which the same happened at the same site."""
+    known = sorted({number for number in rounds if number is not None})
+    when = "rounds" if len(known) > 1 else "round"
+    listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
+    what, site, why = group
+    start = "at enrolment" if what == "site refused" else ""
+    return {"What": what, "Site": site, "When": f"{when} {listed}" if known else start, "Why": why}
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Show a short table as it is, a long one with a scroll bar; text is shown as text."""
+    if len(lines) <= SITES_SHOWN:
+        st.table([{key: escape(str(value)) for key, value in line.items()} for line in lines])
+    else:
+        st.dataframe(list(lines), hide_index=True)
+
+
+def comparison(found: Report, metric: str) -> None:
+    """Show the references, each site's arms, its gain, and the table behind them."""
+    st.markdown(f"### Did joining pay? {metric_name(metric)} on rows nobody trained on")
+    order = charts.order_of_sites(found, metric)
+    shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
+    if len(shown) < len(order):
+        half = SITES_SHOWN // 2
+        st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
+    left, right = st.columns(2)
+    _chart(left, "Gain of each site, with 95 % interval", charts.gains(found, metric, shown))
+    _chart(right, "Each model at each site, with 95 % interval", charts.sites_by_arm(found, metric, shown))
+    left, right = st.columns(2)
+    _chart(left, "All holdouts together, and references", charts.references(found, metric))
+    with right:
+        st.markdown("**How to read this**")
+        st.markdown(
+            "- *Own model alone*: a model each site tuned on its own rows.\n"
+            "- *Shared model*: trained by all sites; no row left any of them.\n"
+            "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
+            "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+            f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
+            f"**{DO_NOT_USE}**: the shared model is certainly worse than the site's own."
+        )
+    _table([_site_line(name, found["sites"][name], metric) for name in order])
+
+
+def _chart(column: Any, title: str, chart: Any) -> None:
+    column.markdown(f"**{title}**")
+    if chart is None:
+        column.caption("No figures to draw.")
+    else:
+        column.altair_chart(chart, width="stretch")
+
+
+def _site_line(name: str, site: Report, metric: str) -> dict[str, str]:
+    """Return one line of the table of sites."""
+    cells = {}
+    for arm, title in zip(SITE_ARMS, ("Shared model", "Own model alone", "Adjusted to site"), strict=True):
+        entry = site[arm].get(metric, {})
+        value = entry.get("value")
+        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
+        cells[title] = number(value) + _unbroken(span)
+    code, sentence = site_verdict(site, metric)
+    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
+    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
+    start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
+    end = {"Gain (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
+    return start | cells | end
+
+
+def _unbroken(text: str) -> str:
+    """Return text whose part in brackets stays on one line of a table."""
+    before, bracket, after = text.partition(" (")
+    return before + bracket + after.replace(" ", "\u00a0")
+
+
+def curves(reader: RunReader, runs: Sequence[RunEntry], found: Report) -> None:
+    """Show the curves by round, of all sites together and of each, and say on which rows."""
+    names = [run.run for run in runs]
+    by_arm = reader.curve_names(names)
+    if not by_arm:
+        return
+    arm = next(iter(by_arm))
+    st.markdown("### Round by round")
+    choices = by_arm[arm]
+    primary = runs[0].primary
+    first = choices.index(primary) if primary in choices else 0
+    metric = choices[first]
+    if len(choices) > 1:
+        metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key="curve-metric")
+    sites = sorted(found["sites"])
+    if len(sites) > CURVES_SHOWN:
+        sites = st.multiselect("Sites", sites, default=sites[:CURVES_SHOWN], max_selections=20, key="curve-sites")
+    every = max(1, -(-max(run.rounds for run in runs) // POINTS))
+    points = reader.curves(names, arm=arm, metric=metric, sites=sites, every=every)
+    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.")
+    left, right = st.columns(2)
+    _chart(left, "All sites together", charts.curve_of_all(points, metric))
+    looks = charts.site_looks(site.site for site in reader.sites(names[0]))
+    _chart(right, "Each site", charts.curves_of_sites(points, metric, looks))
+
+
+def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> None:
+    """Show which columns may give the target away."""
+    st.markdown("### Columns that may give the answer away")
+    reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
+    reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
+    if reasons:
+        st.warning("\n".join(f"- {escape(reason)}" for reason in reasons))
+    elif payload is None:
+        st.caption("This run was not checked for leaks.")
+    else:
+        st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
+
+
+def table_1(payload: Mapping[str, Any] | None) -> None:
+    """Show the federated Table 1, merged from sums of the sites."""
+    if payload is None:
+        return
+    st.markdown("### Who is in the data (Table 1)")
+    rows = payload.get("rows")
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        columns = dict.fromkeys(key for row in rows for key in row)
+        lines = [{key: "" if row.get(key) is None else row[key] for key in columns} for row in rows]
+        st.dataframe(lines, hide_index=True, height="content" if len(lines) <= SITES_SHOWN else "auto")
+    else:
+        st.json(dict(payload), expanded=1)
+    if payload.get("note"):
+        st.caption(escape(str(payload["note"])))
+
+
+def facts(reader: RunReader, runs: Sequence[RunEntry]) -> None:
+    """Show sites, bytes, versions, hashes and the study itself, folded away."""
+    with st.expander("Sites, versions, hashes and the study"):
+        _table([_site_facts(site) for site in reader.sites(runs[0].run)])
+        sent = reader.bytes_sent([run.run for run in runs])
+        if sent:
+            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
+            st.markdown("Crossed in all: " + ", ".join(ways))
+        run = runs[0]
+        facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
+        st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
+        st.code(reader.series(run.run).study_text, language="toml")
+
+
+def _site_facts(site: SiteEntry) -> dict[str, Any]:
+    return {
+        "Site": site.site,
+        "Title": site.title,
+        "Status": site.status + (f": {site.reason}" if site.reason else ""),
+        "Rows": ABSENT if site.rows is None else site.rows,
+        "Disclosure": site.disclosure,
+        "Figures shared": site.shared_as,
+    }

@@ -1,0 +1,180 @@
+"""The lines of a run record, as plain frozen dataclasses: what is written, and what is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
+"""`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
+enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
+
+Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
+"""How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One figure of a round.
+
+    Parameters
+    ----------
+    site : str or None
+        The site it was measured at; None for all sites together.
+    arm : str
+        What was scored on which rows: "training" or "validation" for the curves by round.
+    metric : str
+        The exact name in `sklearn.metrics`, or of the project's own listing.
+    value, low, high : float or None
+        The figure and its 95 % interval; None where undefined or unknown.
+    variance : float or None
+        Of `value`, as the site reported it.
+    n : int or None
+        Rows behind the figure.
+    """
+
+    site: str | None
+    arm: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    variance: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class SentRow:
+    """Bytes of one kind that crossed between the server and one site in a round."""
+
+    site: str
+    direction: Literal["to-site", "to-server"]
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Something a reader of the record must know; `round` and `site` are None where it has none."""
+
+    round: int | None
+    site: str | None
+    kind: EventKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One arm's figure on a holdout; site None is all holdouts together.
+
+    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` (union of
+    holdouts), `sites-mean`, `pooled`, `own-model-everywhere`. Where `value` is None, `method` says
+    why in words ("the holdout has one class only").
+    """
+
+    site: str | None
+    arm: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """Arm `a` minus arm `b` on the same holdout rows, with a paired 95 % interval and p value.
+
+    Where `value` is None, `method` says why in words.
+    """
+
+    site: str | None
+    a: str
+    b: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    method: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """A series: one study, run once or several times."""
+
+    series: str
+    study: str
+    study_sha256: str
+    study_text: str
+    repeats: int
+    started: str
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One run as the store has it; `rounds` counts those committed so far."""
+
+    run: str
+    series: str
+    study: str
+    repeat: int
+    repeats: int
+    status: Status
+    reason: str
+    engine: str
+    path: str
+    task: str
+    primary: str
+    seed: int
+    rounds: int
+    rounds_planned: int
+    best_round: int | None
+    started: str
+    finished: str | None
+    seconds: float | None
+    arrays_sha256: str | None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteEntry:
+    """One site of a run. `rows` are all of its rows, of which `holdout_rows` were never trained on."""
+
+    site: str
+    title: str
+    status: str
+    reason: str
+    rows: int | None
+    holdout_rows: int | None
+    disclosure: str
+    shared_as: str
+    resplit: bool
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A figure of one round, averaged over the repeats of a series."""
+
+    round: int
+    site: str | None
+    arm: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """An event with the run and the time it was written."""
+
+    run: str
+    at: str
+    round: int | None
+    site: str | None
+    kind: str
+    reason: str

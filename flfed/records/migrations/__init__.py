@@ -1,0 +1,1 @@
+"""How the tables of the run store came to be: one file per step, run by Alembic."""

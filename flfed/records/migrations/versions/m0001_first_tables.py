@@ -1,0 +1,150 @@
+"""The first tables: series, run and everything a run writes down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "m0001"
+down_revision = None
+
+LONG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    _series()
+    _run()
+    _run_site()
+    _rounds()
+    _comparison()
+    _curve()
+    _objects()
+    _audit()
+
+
+def downgrade() -> None:
+    """Drop the tables, those that point at others first."""
+    for name in ("audit", "summary", "event", "sent", "metric", "curve", "comparison", "run_site", "run"):
+        op.drop_table(name)
+    op.drop_table("series")
+
+
+def _text(name: str, length: int, null: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.String(length), nullable=null)
+
+
+def _long_text(*names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.Text(), nullable=False) for name in names]
+
+
+def _whole(*names: str, null: bool = False) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.Integer(), nullable=null) for name in names]
+
+
+def _big(name: str, null: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=null)
+
+
+def _floats(*names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.Double(), nullable=True) for name in names]
+
+
+def _json(*names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.JSON(), nullable=False) for name in names]
+
+
+def _make(name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("id",), of: str = "run") -> None:
+    """Make a table whose column `{of}_id` points at table `of`; counts its own `id` where that is the key."""
+    own = [sa.Column("id", LONG, nullable=False)] if key == ("id",) else []
+    parent = _text(f"{of}_id", 48 if of == "run" else 40)
+    foreign = sa.ForeignKeyConstraint([f"{of}_id"], [f"{of}.id"], name=f"fk_{name}_{of}_id")
+    op.create_table(name, *own, parent, *columns, foreign, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"))
+    if key == ("id",) and name != "metric":
+        op.create_index(f"ix_{name}_{of}_id", name, [f"{of}_id"])
+
+
+def _series() -> None:
+    op.create_table(
+        "series",
+        *(_text("id", 40), _text("study", 200), _text("study_sha256", 64), *_long_text("study_text")),
+        *(*_whole("repeats"), _text("started", 32)),
+        sa.PrimaryKeyConstraint("id", name="pk_series"),
+    )
+    op.create_index("ix_series_started", "series", ["started"])
+    op.create_index("ix_series_study", "series", ["study"])
+
+
+def _run() -> None:
+    op.create_table(
+        "run",
+        *(_text("id", 48), _text("series_id", 40), *_whole("repeat")),
+        *(_text("engine", 40), _text("path", 40), _text("task", 40), _text("primary_metric", 120)),
+        *(_big("seed"), *_whole("rounds", "rounds_planned"), *_whole("best_round", null=True)),
+        *(_text("status", 20), *_long_text("reason"), _text("started", 32), _text("finished", 32, True)),
+        *(*_floats("seconds"), _text("arrays_sha256", 64, True), *_json("versions", "hashes")),
+        *(_text("host", 255), _text("boot", 64), *_whole("pid"), _text("process", 40)),
+        sa.ForeignKeyConstraint(["series_id"], ["series.id"], name="fk_run_series_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_run"),
+    )
+    for column in ("series_id", "started", "status"):
+        op.create_index(f"ix_run_{column}", "run", [column])
+
+
+def _run_site() -> None:
+    _make(
+        "run_site",
+        *(_text("site", 120), *_long_text("title"), _text("status", 20), *_long_text("reason")),
+        *(_big("rows", True), _big("holdout_rows", True), _text("disclosure", 20), _text("shared_as", 20)),
+        sa.Column("resplit", sa.Boolean(), nullable=False),
+        key=("run_id", "site"),
+    )
+
+
+def _rounds() -> None:
+    _make(
+        "metric",
+        *(*_whole("round"), _text("site", 120, True), _text("arm", 40), _text("metric", 120)),
+        *(*_floats("value", "low", "high", "variance"), _big("n", True)),
+    )
+    op.create_index("ix_metric_run_id_metric_round", "metric", ["run_id", "metric", "round"])
+    _make(
+        "sent",
+        *(*_whole("round"), _text("site", 120), _text("direction", 20), _text("kind", 40), _big("bytes")),
+    )
+    _make(
+        "event",
+        *(_text("at", 32), *_whole("round", null=True), _text("site", 120, True), _text("kind", 40)),
+        *_long_text("reason"),
+    )
+
+
+def _comparison() -> None:
+    _make(
+        "comparison",
+        *(_text("site", 120, True), _text("arm", 40), _text("against", 40, True), _text("metric", 120)),
+        *(*_floats("value", "low", "high", "p"), _big("n", True), *_long_text("method", "verdict")),
+    )
+
+
+def _curve() -> None:
+    _make(
+        "curve",
+        *(_text("site", 120), _big("rows"), *_whole("draws"), _text("arm", 40), _text("metric", 120)),
+        *_floats("value", "low", "high"),
+        of="series",
+    )
+
+
+def _objects() -> None:
+    _make("summary", _text("name", 120), *_json("payload"), key=("run_id", "name"))
+
+
+def _audit() -> None:
+    _make(
+        "audit",
+        *(_text("at", 32), _text("attack", 120), _text("site", 120, True), _text("metric", 120)),
+        *(*_floats("value", "low", "high"), *_json("payload")),
+    )

@@ -1,0 +1,243 @@
+"""Reading the run store: runs, sites, figures, curves, events. Cannot write, opens anew for each look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from sqlalchemy import Engine, RowMapping, Select, distinct, func, or_, select
+from sqlalchemy.engine import URL
+
+from flfed.errors import UsageError, nearest
+from flfed.records.alive import Writer, is_gone
+from flfed.records.database import check_readable, engine_to_read, in_words, store_url
+from flfed.records.entries import (
+    ComparisonRow,
+    CurvePoint,
+    DifferenceRow,
+    EventEntry,
+    MetricRow,
+    RunEntry,
+    SeriesEntry,
+    SiteEntry,
+    Status,
+)
+from flfed.records.tables import Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
+
+CURVE_ARMS = ("validation", "training", "holdout")
+"""Arms of the curves by round, the most telling first."""
+
+
+class RunReader:
+    """A run store open for reading.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `database.engine_to_read`.
+    url : URL
+        Where it is, for error sentences.
+    """
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self._engine, self._url = engine, url
+
+    @classmethod
+    def open(cls, url: str | None = None) -> Self:
+        """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`).
+
+        An SQLite file that is not there reads as a store without runs.
+
+        Raises
+        ------
+        FlfedError
+            If it cannot be read, or another version of flfed wrote it; says what to do.
+        """
+        where = store_url(url)
+        with in_words(where, "opened"):
+            engine = engine_to_read(where)
+            check_readable(engine)
+        return cls(engine, where)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Return the reader, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the reader."""
+        self.close()
+
+    def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
+        """Return the runs, newest first; `search` looks in run id, study and status."""
+        query = _runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
+        if search:
+            like = f"%{search.lower()}%"
+            texts = (Run.id, Series.study, Run.status)
+            query = query.where(or_(*(func.lower(column).like(like) for column in texts)))
+        return [_run_entry(row) for row in self._rows(query.limit(limit))]
+
+    def runs_of(self, name: str) -> list[RunEntry]:
+        """Return the run called `name`, or the runs of that series by repeat; "latest" is the newest series.
+
+        Raises
+        ------
+        UsageError
+            If there is no such run; names the nearest one.
+        """
+        if name == "latest":
+            name = next((run.series for run in self.runs(limit=1)), name)
+        query = _runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat)
+        found = [_run_entry(row) for row in self._rows(query)]
+        if not found:
+            known = [run.run for run in self.runs(limit=500)]
+            hint = nearest(name, known) or "; `flfed run list` shows what there is"
+            raise UsageError(f"run {name!r} is not in the store{hint}")
+        return found
+
+    def series(self, name: str) -> SeriesEntry:
+        """Return the series of the run or series called `name`, with the text of its study."""
+        wanted = self.runs_of(name)[0].series
+        row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
+        return SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
+
+    def sites(self, run: str) -> list[SiteEntry]:
+        """Return the sites of a run by name, refused ones too."""
+        query = select(RunSite.__table__).where(RunSite.run_id == run).order_by(RunSite.site)
+        return [SiteEntry(**_without(row, "run_id")) for row in self._rows(query)]
+
+    def figures(self, run: str) -> list[ComparisonRow]:
+        """Return what each arm reached on the holdouts, as written."""
+        query = _comparison(run).where(Comparison.against.is_(None))
+        return [ComparisonRow(**_without(row, "against", "p", "verdict")) for row in self._rows(query)]
+
+    def differences(self, run: str) -> list[DifferenceRow]:
+        """Return the paired differences between arms, as written."""
+        rows = self._rows(_comparison(run).where(Comparison.against.is_not(None)))
+        return [DifferenceRow(a=row["arm"], b=row["against"], **_without(row, "arm", "against", "n")) for row in rows]
+
+    def metrics(self, run: str, number: int) -> list[MetricRow]:
+        """Return the figures of one round, as written."""
+        columns = [column for column in Metric.__table__.c if column.name not in ("id", "run_id", "round")]
+        query = select(*columns).where(Metric.run_id == run, Metric.round == number).order_by(Metric.id)
+        return [MetricRow(**row) for row in self._rows(query)]
+
+    def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
+        """Return, by arm, which metrics have a curve by round; the most telling arm first."""
+        query = (
+            select(Metric.arm, Metric.metric)
+            .where(Metric.run_id.in_(runs), Metric.arm.in_(CURVE_ARMS))
+            .group_by(Metric.arm, Metric.metric)
+            .order_by(Metric.metric)
+        )
+        pairs = [(row["arm"], row["metric"]) for row in self._rows(query)]
+        found = {arm: [metric for of, metric in pairs if of == arm] for arm in CURVE_ARMS}
+        return {arm: metrics for arm, metrics in found.items() if metrics}
+
+    def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
+        """Return, by run, the shared model's primary metric on all holdouts, where it was compared."""
+        query = (
+            select(Run.id, Comparison.value)
+            .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
+            .where(Run.id.in_(runs), Comparison.site.is_(None), Comparison.against.is_(None))
+            .where(Comparison.arm == "global")
+        )
+        return {row["id"]: row["value"] for row in self._rows(query)}
+
+    def curves(
+        self,
+        runs: Sequence[str],
+        *,
+        arm: str,
+        metric: str,
+        sites: Sequence[str] | None = None,
+        every: int = 1,
+    ) -> list[CurvePoint]:
+        """Return one figure by round and site, averaged over `runs` by the database.
+
+        Parameters
+        ----------
+        runs : sequence of str
+            The repeats to average over.
+        sites : sequence of str
+            Which sites, all unless given; the figure of all sites together always comes along.
+        every : int, >= 1
+            Only rounds that this divides, for curves of many rounds.
+        """
+        means = [func.avg(column).label(column.key) for column in (Metric.value, Metric.low, Metric.high)]
+        query = (
+            select(Metric.round, Metric.site, Metric.arm, *means)
+            .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
+            .where(Metric.round % every == 0)
+            .group_by(Metric.round, Metric.site, Metric.arm)
+            .order_by(Metric.round)
+        )
+        if sites is not None:
+            query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
+        return [CurvePoint(**row) for row in self._rows(query)]
+
+    def events(self, runs: Sequence[str]) -> list[EventEntry]:
+        """Return the events of some runs in the order they were written."""
+        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
+        query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
+        return [EventEntry(**row) for row in self._rows(query)]
+
+    def summary(self, run: str, name: str) -> dict[str, Any] | None:
+        """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
+        query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
+        rows = self._rows(query)
+        return dict(rows[0]["payload"]) if rows else None
+
+    def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
+        """Return the bytes that crossed in all, by direction."""
+        query = (
+            select(Sent.direction, func.sum(Sent.bytes).label("bytes"))
+            .where(Sent.run_id.in_(runs))
+            .group_by(Sent.direction)
+        )
+        return {row["direction"]: int(row["bytes"]) for row in self._rows(query)}
+
+    def newest(self, runs: Sequence[str]) -> tuple[int, int]:
+        """Return (sum of rounds committed, runs finished): changes whenever there is more to see."""
+        query = select(
+            func.sum(Run.rounds).label("rounds"), func.count(distinct(Run.finished)).label("finished")
+        ).where(Run.id.in_(runs))
+        row = self._rows(query)[0]
+        return int(row["rounds"] or 0), int(row["finished"] or 0)
+
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
+        with in_words(self._url, "read"), self._engine.connect() as connection:
+            return connection.execute(query).mappings().all()
+
+
+def _runs() -> Select[*tuple[Any, ...]]:
+    return select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
+
+
+def _comparison(run: str) -> Select[*tuple[Any, ...]]:
+    columns = [column for column in Comparison.__table__.c if column.name not in ("id", "run_id")]
+    return select(*columns).where(Comparison.run_id == run).order_by(Comparison.id)
+
+
+def _without(row: RowMapping, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+def _run_entry(row: RowMapping) -> RunEntry:
+    """Return a run as read, "interrupted" where it is running and its process is gone."""
+    fields = _without(row, "id", "series_id", "primary_metric", "host", "boot", "pid", "process", "status")
+    status: Status = row["status"]
+    reason = fields.pop("reason")
+    if status == "running" and is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
+        status, reason = "interrupted", reason or "the program that ran it ended without a word"
+    return RunEntry(
+        run=row["id"],
+        series=row["series_id"],
+        primary=row["primary_metric"],
+        status=status,
+        reason=reason,
+        **fields,
+    )

@@ -1,0 +1,191 @@
+"""The tables of the run store, as SQLAlchemy declares them; portable to PostgreSQL.
+
+No table has a column for a row of a site: what stands here are names, counts, figures and bytes.
+The schema in use is made by `migrations/`, never from here; a test keeps both equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Names of constraints, so that a later migration can drop one on every database."""
+
+LONG = BigInteger().with_variant(Integer, "sqlite")
+"""Primary keys of the long tables; SQLite counts up by itself only on INTEGER."""
+
+
+class Base(DeclarativeBase):
+    """What all tables of the run store share: one metadata."""
+
+    metadata = MetaData(naming_convention=CONVENTION)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+
+
+class Series(Base):
+    """One study, run once or several times (repeats)."""
+
+    __tablename__ = "series"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    study: Mapped[str] = mapped_column(String(200), index=True)
+    study_sha256: Mapped[str] = mapped_column(String(64))
+    study_text: Mapped[str] = mapped_column(Text)
+    repeats: Mapped[int]
+    started: Mapped[str] = mapped_column(String(32), index=True)
+
+
+class Run(Base):
+    """One execution; `host`, `boot`, `pid` and `process` tell whether a running one still lives."""
+
+    __tablename__ = "run"
+    id: Mapped[str] = mapped_column(String(48), primary_key=True)
+    series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
+    repeat: Mapped[int]
+    engine: Mapped[str] = mapped_column(String(40))
+    path: Mapped[str] = mapped_column(String(40))
+    task: Mapped[str] = mapped_column(String(40))
+    primary_metric: Mapped[str] = mapped_column(String(120))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    rounds: Mapped[int]
+    rounds_planned: Mapped[int]
+    best_round: Mapped[int | None]
+    status: Mapped[str] = mapped_column(String(20), index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    started: Mapped[str] = mapped_column(String(32), index=True)
+    finished: Mapped[str | None] = mapped_column(String(32))
+    seconds: Mapped[float | None]
+    arrays_sha256: Mapped[str | None] = mapped_column(String(64))
+    versions: Mapped[dict[str, Any]]
+    hashes: Mapped[dict[str, Any]]
+    host: Mapped[str] = mapped_column(String(255))
+    boot: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int]
+    process: Mapped[str] = mapped_column(String(40))
+
+
+class RunSite(Base):
+    """One site of a run: accepted or refused, how many rows, and what it shows of itself."""
+
+    __tablename__ = "run_site"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    site: Mapped[str] = mapped_column(String(120), primary_key=True)
+    title: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text)
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    holdout_rows: Mapped[int | None] = mapped_column(BigInteger)
+    disclosure: Mapped[str] = mapped_column(String(20))
+    shared_as: Mapped[str] = mapped_column(String(20))
+    resplit: Mapped[bool]
+
+
+class Metric(Base):
+    """One figure of one round; site NULL is all sites together."""
+
+    __tablename__ = "metric"
+    __table_args__ = (Index(None, "run_id", "metric", "round"),)
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
+    round: Mapped[int]
+    site: Mapped[str | None] = mapped_column(String(120))
+    arm: Mapped[str] = mapped_column(String(40))
+    metric: Mapped[str] = mapped_column(String(120))
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    variance: Mapped[float | None]
+    n: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Comparison(Base):
+    """One arm's figure on a holdout (`against` NULL), or the difference `arm` - `against`."""
+
+    __tablename__ = "comparison"
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    site: Mapped[str | None] = mapped_column(String(120))
+    arm: Mapped[str] = mapped_column(String(40))
+    against: Mapped[str | None] = mapped_column(String(40))
+    metric: Mapped[str] = mapped_column(String(120))
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    p: Mapped[float | None]
+    n: Mapped[int | None] = mapped_column(BigInteger)
+    method: Mapped[str] = mapped_column(Text)
+    verdict: Mapped[str] = mapped_column(Text)
+
+
+class Curve(Base):
+    """The learning curve: a figure with the site cut to `rows` rows, over `draws` draws."""
+
+    __tablename__ = "curve"
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
+    site: Mapped[str] = mapped_column(String(120))
+    rows: Mapped[int] = mapped_column(BigInteger)
+    draws: Mapped[int]
+    arm: Mapped[str] = mapped_column(String(40))
+    metric: Mapped[str] = mapped_column(String(120))
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+
+
+class Summary(Base):
+    """A named object of a run: `table-1`, `encoder`, `leaks`."""
+
+    __tablename__ = "summary"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    payload: Mapped[dict[str, Any]]
+
+
+class Event(Base):
+    """Something a reader of the record must know: a fault, a flag, a refusal, a leak, a note."""
+
+    __tablename__ = "event"
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    at: Mapped[str] = mapped_column(String(32))
+    round: Mapped[int | None]
+    site: Mapped[str | None] = mapped_column(String(120))
+    kind: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class Sent(Base):
+    """Bytes of one kind that crossed in a round, by site and direction."""
+
+    __tablename__ = "sent"
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    round: Mapped[int]
+    site: Mapped[str] = mapped_column(String(120))
+    direction: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[str] = mapped_column(String(40))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class Audit(Base):
+    """What an attack on the run's own model reached (`flfed audit`)."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    at: Mapped[str] = mapped_column(String(32))
+    attack: Mapped[str] = mapped_column(String(120))
+    site: Mapped[str | None] = mapped_column(String(120))
+    metric: Mapped[str] = mapped_column(String(120))
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    payload: Mapped[dict[str, Any]]

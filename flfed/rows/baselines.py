@@ -1,0 +1,266 @@
+"""What a site could do without the others: fairly tuned models on its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from flfed.plan import Plan
+from flfed.rows.encode import Encoded
+from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.losses import loss_of_rows, outputs_of
+from flfed.seeds import generator
+
+PENALTIES = np.logspace(-4, 1, 11)
+"""Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
+FOLDS = 5
+INTERCEPT_SD = 2.0
+"""Prior deviation of a site's own intercept, in log-odds (or target deviations): keeps it finite
+where a site has one class."""
+
+
+class Predictor(Protocol):
+    """Something that turns inputs [rows, inputs] into outputs [rows, outputs]."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return outputs."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPredictor:
+    """Outputs `x @ weight + bias`."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return outputs [rows, outputs]."""
+        return np.asarray(x @ self.weight + self.bias)
+
+
+def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
+    """Return scikit-learn's regularised fit, its ridge penalty chosen by cross-validated loss.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Of one site for local-only, of all for pooled.
+    task : str
+    classes : int
+        Of the schema; a class without rows gets the smallest log-odds seen.
+    rng : Generator
+        Draws the folds.
+
+    Notes
+    -----
+    One class only: the constant model, with half a row added to each class. Folds are stratified
+    and at most as many as the rarest class has rows.
+    """
+    if task == "regression":
+        return _tuned_ridge(rows, rng)
+    counts = np.bincount(rows.y, minlength=classes)
+    present = np.flatnonzero(counts)
+    if len(present) < 2 or counts[present].min() < 2:
+        return _constant(counts, rows.x.shape[1], task)
+    fitted = _cross_validated(rows, int(min(FOLDS, counts[present].min())), rng)
+    if task == "binary":
+        return LinearPredictor(fitted.coef_.T, fitted.intercept_)
+    weight, bias = np.zeros((rows.x.shape[1], classes)), np.full(classes, -20.0)
+    if len(present) == 2:
+        weight[:, present[1]], bias[present] = fitted.coef_[0], np.array([0.0, fitted.intercept_[0]])
+    else:
+        weight[:, present], bias[present] = fitted.coef_.T, fitted.intercept_
+    return LinearPredictor(weight, bias)
+
+
+def _cross_validated(rows: Encoded, folds: int, rng: np.random.Generator) -> Any:
+    """Return the fit on all rows at the penalty whose cross-validated log loss is least."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    split = StratifiedKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    losses = np.zeros(len(PENALTIES))
+    weights = rows.weight if np.ptp(rows.weight) else None
+    for train, test in split.split(rows.x, rows.y):
+        own = None if weights is None else weights[train]
+        model = LogisticRegression(warm_start=True, max_iter=2000, tol=1e-6)
+        # From strong to weak, each fit starting from the last.
+        for place in range(len(PENALTIES) - 1, -1, -1):
+            model.C = 1 / (PENALTIES[place] * len(train))
+            model.fit(rows.x[train], rows.y[train], own)
+            chosen = np.searchsorted(model.classes_, rows.y[test])
+            likely = model.predict_proba(rows.x[test])[np.arange(len(test)), chosen]
+            losses[place] -= np.log(np.maximum(likely, 1e-12)).sum()
+    best = PENALTIES[int(np.argmin(losses))]
+    return LogisticRegression(C=1 / (best * len(rows)), max_iter=5000, tol=1e-8).fit(rows.x, rows.y, weights)
+
+
+def _tuned_ridge(rows: Encoded, rng: np.random.Generator) -> LinearPredictor:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import KFold
+
+    if len(rows) < 2 * FOLDS:
+        mean = rows.y.mean() if len(rows) else 0.0
+        return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
+    split = list(KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(rows.x))
+    losses = [
+        sum(
+            float(np.square(Ridge(l2 * len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) - rows.y[b]).sum())
+            for a, b in split
+        )
+        for l2 in PENALTIES
+    ]
+    best = Ridge(PENALTIES[int(np.argmin(losses))] * len(rows)).fit(rows.x, rows.y)
+    return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
+
+
+def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:
+    shares = np.log((counts + 0.5) / (counts + 0.5).sum())
+    bias = np.array([shares[1] - shares[0]]) if task == "binary" else shares
+    return LinearPredictor(np.zeros((inputs, len(bias))), bias)
+
+
+def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
+    """Return what to add to a model's outputs at one site, fitted on its training rows; [outputs].
+
+    Parameters
+    ----------
+    outputs : array [rows, outputs]
+        Of the global model.
+    y : array [rows]
+    task : str
+
+    Notes
+    -----
+    The posterior mode with a normal prior of mean 0 and deviation `INTERCEPT_SD`, by Newton's
+    method; the loss is convex. For a regression the residuals' variance is taken as 1 (targets
+    are encoded to unit deviation).
+    """
+    shift = np.zeros(outputs.shape[1])
+    if not len(y):
+        return shift
+    precision = 1 / INTERCEPT_SD**2
+    if task == "regression":
+        return np.array([(y - outputs[:, 0]).sum() / (len(y) + precision)])
+    wanted = y[:, None] if task == "binary" else np.eye(outputs.shape[1])[y]
+    for _ in range(50):
+        p, curvature = _curvature(outputs + shift, task)
+        slope = (p - wanted).sum(axis=0) + precision * shift
+        step = np.linalg.solve(curvature + precision * np.eye(len(shift)), slope)
+        # A step is at most a prior deviation long, so that Newton cannot overshoot on a flat loss.
+        shift -= step / max(1.0, float(np.abs(step).max()) / INTERCEPT_SD)
+        if np.abs(step).max() < 1e-10:
+            break
+    return shift
+
+
+def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and the Hessian of the summed loss with respect to the shift."""
+    if task == "binary":
+        p = 1 / (1 + np.exp(-outputs))
+        return p, np.array([[float((p * (1 - p)).sum())]])
+    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return p, np.diag(p.sum(axis=0)) - p.T @ p
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainable:
+    """What training a listed model on one site's rows needs.
+
+    Attributes
+    ----------
+    model : a listed model
+    task : str
+    classes : int
+    plan : Plan
+    rounds : int
+        Of the study: a local model may train as many epochs as the federation did.
+    seed : int
+    site : str
+    """
+
+    model: Any
+    task: str
+    classes: int
+    plan: Plan
+    rounds: int
+    seed: int
+    site: str
+
+
+Asking = Generator[FitRequest | ScoreRequest, Any, dict[str, np.ndarray]]
+
+
+def tuned_network(rows: Encoded, given: Trainable) -> Asking:
+    """Yield requests that train a model on one site's rows alone, fairly tuned; return its arrays.
+
+    Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
+    quarter of the rows; then all rows are trained on.
+    """
+    held = generator(given.seed, site=given.site, purpose="own-validation").random(len(rows)) < 0.25
+    if not 0 < held.sum() < len(rows):
+        return (yield from _epochs(rows, given, given.plan, given.rounds))
+    base = given.plan.l2 or 1e-4
+    best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
+    for l2 in (base, 10 * base, 100 * base):
+        plan = replace(given.plan, l2=l2)
+        arrays = first_arrays(given, rows.x.shape[1])
+        for number in range(1, given.rounds + 1):
+            arrays = yield from _epoch(rows.take(~held), arrays, given, plan, number)
+            outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x[held])
+            loss = loss_of_rows(given.task, outputs, rows.y[held])
+            if loss < best[0]:
+                best = (loss, plan, number)
+    return (yield from _epochs(rows, given, best[1], best[2]))
+
+
+def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) -> Asking:
+    """Yield requests that go on from the global model on one site's rows; return its arrays.
+
+    A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
+    rows, which may be none.
+    """
+    held = generator(given.seed, site=given.site, purpose="own-validation").random(len(rows)) < 0.25
+    plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
+    if not 0 < held.sum() < len(rows):
+        return start
+    arrays, best, epochs = start, float("inf"), 0
+    for number in range(11):
+        if number:
+            arrays = yield from _epoch(rows.take(~held), arrays, given, plan, number)
+        outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x[held])
+        loss = loss_of_rows(given.task, outputs, rows.y[held])
+        if loss < best:
+            best, epochs = loss, number
+    arrays = start
+    for number in range(1, epochs + 1):
+        arrays = yield from _epoch(rows, arrays, given, plan, number)
+    return arrays
+
+
+def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
+    """Return the arrays that training starts from, the same for every site of a study."""
+    rng = generator(given.seed, site="", purpose="first-arrays")
+    arrays = given.model.first_arrays(inputs, outputs_of(given.task, given.classes), rng)
+    return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
+
+
+def _epochs(rows: Encoded, given: Trainable, plan: Plan, epochs: int) -> Asking:
+    arrays = first_arrays(given, rows.x.shape[1])
+    for number in range(1, epochs + 1):
+        arrays = yield from _epoch(rows, arrays, given, plan, number)
+    return arrays
+
+
+def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, number: int) -> Asking:
+    rng = generator(given.seed, site=given.site, purpose="own-fit", number=number)
+    lr = plan.lr * plan.factor(number, given.rounds)
+    fitted: Fitted = yield FitRequest(
+        model=given.model, task=given.task, arrays=arrays, rows=rows, plan=plan, lr=lr, rng=rng
+    )
+    return fitted.arrays

@@ -1,0 +1,120 @@
+"""The judgement at one site, on its holdout: global, local-only and personalised, fairly."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.intervals import Difference, Estimate, Pair
+from flfed.rows.intervals import compare as compare_scores
+from flfed.rows.scoring import histogram, metrics_of, withheld
+from flfed.rows.training.fit import FitRequest, ScoreRequest
+from flfed.rows.workplace import Arrays, Workplace
+from flfed.seeds import generator
+from flfed.summary import Encoder, Summary
+
+PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteComparison:
+    """What one site says after judging, with what may not leave left out.
+
+    Attributes
+    ----------
+    training_rows, holdout_rows : int
+    arms : dict of metric to dict of arm to Estimate
+    differences : dict of metric to dict of (a, b) to Difference
+    summary : Summary or None
+        Over holdout rows.
+    histogram : array or None
+        Of the global model on holdout rows.
+    note : str
+    """
+
+    training_rows: int
+    holdout_rows: int
+    arms: Mapping[str, Mapping[str, Estimate]]
+    differences: Mapping[str, Mapping[Pair, Difference]]
+    summary: Summary | None
+    histogram: np.ndarray | None
+    note: str
+
+
+def arm_scores(
+    workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder
+) -> Generator[FitRequest | ScoreRequest, Any, dict[str, np.ndarray]]:
+    """Yield requests; return the predictions of each arm on the rows of `table`."""
+    x = workplace.encode(table, workplace.in_use(encoder)).x
+    outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
+    local = yield from workplace.local_model()
+    personalised = yield from workplace.personalised(arrays, encoder)
+    own_x = workplace.encode(table, local.encoder).x
+    return {
+        "global": workplace.predictions(outputs, encoder),
+        "local-only": workplace.predictions(local.outputs(own_x), local.encoder),
+        "personalised": workplace.predictions(personalised(x), encoder),
+    }
+
+
+def compare(
+    workplace: Workplace, arrays: Arrays, encoder: Encoder
+) -> Generator[FitRequest | ScoreRequest, Any, SiteComparison]:
+    """Yield requests; return how every arm did on this site's holdout.
+
+    Parameters
+    ----------
+    workplace : Workplace
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        Of all sites.
+    """
+    table = workplace.table.holdout("compare")
+    policy, task = workplace.site.policy, workplace.task
+    y = workplace.target(table)
+    scores = yield from arm_scores(workplace, table, arrays, encoder)
+    rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
+    arms, differences = compare_scores(
+        metrics_of(task), y, scores, PAIRS, rng, draws=workplace.study.compare.draws, groups=groups_of(workplace, table)
+    )
+    reasons = {
+        name: next((why for score in scores.values() if (why := withheld(name, y, score, task, policy))), "")
+        for name in arms
+    }
+    counted = histogram(y, scores["global"]) if task == "binary" and policy.allows("score-histogram") else None
+    kept = sorted({why for why in reasons.values() if why})
+    return SiteComparison(
+        training_rows=len(workplace.table.training),
+        holdout_rows=len(table),
+        arms={name: {a: _kept(e, reasons[name]) for a, e in found.items()} for name, found in arms.items()},
+        differences={
+            name: {pair: _kept_difference(d, reasons[name]) for pair, d in found.items()}
+            for name, found in differences.items()
+        },
+        summary=workplace.holdout_summary(),
+        histogram=counted,
+        note=f"withheld by the site's policy: {'; '.join(kept)}" if kept else "",
+    )
+
+
+def groups_of(workplace: Workplace, table: pd.DataFrame) -> np.ndarray | None:
+    """Return the code of each row's patient or customer, or None where each row is its own."""
+    if not workplace.schema.group:
+        return None
+    found, uniques = pd.factorize(table[workplace.schema.group])
+    return None if len(uniques) == len(table) else np.asarray(found)
+
+
+def _kept(estimate: Estimate, why: str) -> Estimate:
+    nan = float("nan")
+    return Estimate(nan, nan, nan, nan, why) if why else estimate
+
+
+def _kept_difference(difference: Difference, why: str) -> Difference:
+    nan = float("nan")
+    return Difference(nan, nan, nan, nan, why) if why else difference

@@ -1,0 +1,214 @@
+"""The listing of datasets: schema, source, where the files are, and how downloads are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field as PydanticField
+
+from flfed.errors import FlfedError, UsageError, nearest
+from flfed.home import home, roots
+from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
+
+
+class SourceFile(Strict):
+    """One file of a dataset, with what proves that it is the right one."""
+
+    name: str
+    sha256: str = PydanticField(pattern=r"^[0-9a-f]{64}$")
+    bytes: int
+    url: str = ""
+
+
+class Table(Strict):
+    """The dataset's own table, where it is one that `partition` may cut."""
+
+    loader: str
+
+
+class SourceDescription(Strict):
+    """What `source.toml` says: licence, citation, files."""
+
+    format: Literal[1] = 1
+    licence: str
+    citation: str
+    homepage: str = ""
+    synthetic: bool = False
+    embedded: bool = False
+    files: tuple[SourceFile, ...] = ()
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset: its folder, its schema and its source.
+
+    Attributes
+    ----------
+    name : str
+    folder : Path
+    schema : Schema
+    source : SourceDescription
+    """
+
+    name: str
+    folder: Path
+    schema: Schema
+    source: SourceDescription
+
+    def folders(self) -> tuple[Path, ...]:
+        """Return where its files are looked for: its own folder, then its downloads."""
+        return (self.folder, home() / "data" / self.name)
+
+    def absent(self) -> list[SourceFile]:
+        """Return the files that are on this machine nowhere yet."""
+        return [
+            file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())
+        ]
+
+    def whole_table(self) -> pd.DataFrame:
+        """Return the dataset's own table, in the schema's columns before mapping.
+
+        Raises
+        ------
+        UsageError
+            If the dataset has none.
+        """
+        if self.source.table is None:
+            raise UsageError(
+                f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition"
+            )
+        kind, _, rest = self.source.table.loader.partition(":")
+        if kind != "sklearn":
+            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn'")
+        return _from_sklearn(rest, self.schema)
+
+
+def names() -> list[str]:
+    """Return the names of all datasets found, sorted."""
+    return sorted({path.parent.name for root in roots() for path in root.glob("datasets/*/schema.toml")})
+
+
+def load(name: str) -> Dataset:
+    """Return the dataset of this name.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or its files break a rule.
+    """
+    for root in roots():
+        folder = root / "datasets" / name
+        if (folder / "schema.toml").is_file():
+            schema = read_schema(folder / "schema.toml")
+            if schema.name != name:
+                raise UsageError(
+                    f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}"
+                )
+            return Dataset(name, folder, schema, parse_settings(SourceDescription, folder / "source.toml"))
+    known = names()
+    raise UsageError(f"dataset {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+
+
+def get(
+    dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print
+) -> list[Path]:
+    """Fetch a dataset's files and check their hashes; return where they are.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    from_folder : Path, optional
+        Take the files from this folder and its sub-folders instead of the internet; they are
+        found by hash, whatever their names.
+    progress : callable
+        Told one line a file.
+
+    Raises
+    ------
+    FlfedError
+        If a file cannot be fetched or is not the one the dataset names; nothing is replaced.
+    """
+    target = home() / "data" / dataset.name
+    target.mkdir(parents=True, exist_ok=True)
+    local = _by_hash(from_folder, dataset) if from_folder else {}
+    done = []
+    for file in dataset.source.files:
+        path = next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
+        if path is None:
+            path = target / file.name
+            _place(file, path, local, from_folder)
+        progress(f"{file.name}: {file.bytes:,} bytes, checked")
+        done.append(path)
+    return done
+
+
+def _place(file: SourceFile, path: Path, local: dict[str, Path], from_folder: Path | None) -> None:
+    """Bring one file to `path`: whole and checked, or not at all."""
+    part = path.with_name(path.name + ".part")
+    if from_folder is not None:
+        if file.sha256 not in local:
+            raise UsageError(f"{file.name}: no file with its SHA-256 in {from_folder} or its sub-folders")
+        shutil.copyfile(local[file.sha256], part)
+    else:
+        _download(file, part)
+    if not _is_right(part, file):
+        part.unlink()
+        raise FlfedError(f"{file.name}: what came is not the file the dataset names (its SHA-256 differs)")
+    part.replace(path)
+
+
+def _download(file: SourceFile, part: Path) -> None:
+    if not file.url.startswith("https://"):
+        raise UsageError(f"{file.name}: has no public address; use --from with a folder that holds it")
+    try:
+        with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
+            shutil.copyfileobj(answer, out)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        part.unlink(missing_ok=True)
+        raise FlfedError(
+            f"{file.name}: cannot be fetched from {file.url} ({type(error).__name__}); "
+            "where there is no internet: flfed data get NAME --from FOLDER"
+        ) from None
+
+
+def _is_right(path: Path, file: SourceFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.bytes and _sha256(path) == file.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError(f"--from {folder}: there is no such folder")
+    sizes = {file.bytes for file in dataset.source.files}
+    return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
+
+
+def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
+    """Return a table that ships inside scikit-learn, its classes by name."""
+    import inspect
+
+    import sklearn.datasets
+
+    load_table = getattr(sklearn.datasets, loader, None)
+    if load_table is None:
+        raise UsageError(f"dataset {schema.name!r}: scikit-learn has no {loader}")
+    # In their own units, where the package offers a scaled version as well.
+    unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
+    bunch = load_table(as_frame=True, **unscaled)
+    table = bunch.frame.rename(columns={"target": schema.target})
+    if schema.classes:
+        table[schema.target] = table[schema.target].map(dict(enumerate(schema.classes)))
+    return table

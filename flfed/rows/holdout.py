@@ -1,0 +1,127 @@
+"""Which rows a site never trains on: by hash of group or row, or by time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import TableError, UsageError
+from flfed.rows.schema import Schema
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """A holdout by hash of the row's group (patient, customer), else of the row itself.
+
+    Parameters
+    ----------
+    share : float in (0, 1)
+        Expected share of rows (of groups) that are held out.
+    salt : str
+        The site's own; fixed for all studies. A private site's never leaves it.
+
+    Notes
+    -----
+    The side of a row depends on nothing but its group (or its content) and the salt: adding rows
+    moves no other row, and equal rows stay together.
+    """
+
+    share: float = 0.3
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that leaves no training rows or no holdout."""
+        if not 0 < self.share < 1:
+            raise UsageError(f"holdout: share={self.share} must be in (0, 1)")
+
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout. `repeat` > 0 draws another split."""
+        salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
+        held = fractions(row_keys(table, schema), salt) < self.share
+        return ~held, held
+
+
+@dataclass(frozen=True)
+class HoldoutByTime:
+    """A holdout by time: rows from `test_from` on are held out.
+
+    Parameters
+    ----------
+    column : str
+        A date column of the schema.
+    train_until, test_from : str
+        ISO dates. Training rows are dated `train_until` minus `gap_days` or earlier.
+    gap_days : int, >= 0
+        Days before the cut whose outcome was not yet known at the cut.
+    """
+
+    column: str
+    train_until: str
+    test_from: str
+    gap_days: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a test period that starts before the training ends."""
+        if pd.Timestamp(self.test_from) <= pd.Timestamp(self.train_until):
+            raise UsageError(
+                f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}"
+            )
+        if self.gap_days < 0:
+            raise UsageError(f"holdout: gap-days={self.gap_days} must be >= 0")
+
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout; rows in between are in neither.
+
+        A group with rows in both periods keeps its training rows only, so that it never straddles.
+        """
+        if self.column not in schema.columns or schema.columns[self.column].kind != "date":
+            raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
+        dates = table[self.column]
+        if dates.isna().any():
+            raise TableError(self.column, "has no date", int(dates.isna().sum()))
+        last = pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
+        train, held = (dates <= last).to_numpy(), (dates >= pd.Timestamp(self.test_from)).to_numpy()
+        if schema.group:
+            held = held & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
+        return train, held
+
+
+def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
+    """Return for each row its group, else its canonical text: equal for CSV, Parquet and SQL."""
+    if schema.group:
+        group = table[schema.group]
+        if group.isna().any():
+            raise TableError(
+                schema.group, "has no value, but rows are grouped by it", int(group.isna().sum())
+            )
+        return [str(cell) for cell in group]
+    return canonical_rows(table)
+
+
+def canonical_rows(table: pd.DataFrame) -> list[str]:
+    """Return each row of a mapped table as one text, columns in the schema's order."""
+    columns = []
+    for name in table.columns:
+        cells = table[name]
+        if cells.dtype.kind == "f":
+            # Adding 0.0 turns -0.0 into 0.0.
+            texts = [
+                "" if np.isnan(value) else repr(value) for value in (cells.to_numpy(float) + 0.0).tolist()
+            ]
+        else:
+            texts = ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
+        columns.append(texts)
+    return ["\x1f".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def fractions(keys: list[str], salt: str) -> np.ndarray:
+    """Return for each key a number in [0, 1) that follows from its hash with the salt; [rows]."""
+    return np.array([_fraction(f"{salt}\x1e{key}") for key in keys])
+
+
+def _fraction(text: str) -> float:
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56

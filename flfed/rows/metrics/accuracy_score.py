@@ -1,0 +1,55 @@
+"""Accuracy, the share of rows whose most probable class is the right one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class AccuracyScore:
+    """Share of rows where the most probable class is the one that happened.
+
+    Binary: class 1 is called where its probability is above .5. At exactly .5, and where several
+    classes share the largest probability, the lower code is called, as `argmax` does.
+
+    Source: `sklearn.metrics.accuracy_score`.
+    """
+
+    tasks: tuple[str, ...] = ("binary", "multi-class")
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "accuracy (share of rows called right)"
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no accuracy on rows with targets `y` [n]."""
+        return "" if len(y) else "no rows"
+
+    def correct(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return 1 where the called class is right, 0 where not, NaN where the score is NaN [n]."""
+        called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
+        unknown = np.isnan(score if score.ndim == 1 else score.sum(axis=1))
+        return np.where(unknown, np.nan, called == y)
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the accuracy under each row of weights.
+
+        Parameters
+        ----------
+        y : int codes [n]
+        score : probability of class 1 [n], or of every class [n, k]
+        weights : [draws, n], >= 0
+
+        Returns
+        -------
+        accuracy : [draws], NaN where no row has weight
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(weights @ self.correct(y, score) / weights.sum(axis=1), dtype=np.float64)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the accuracy of `score` ([n] or [n, k]) on `y` [n]; NaN without rows."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

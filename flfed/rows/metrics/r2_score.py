@@ -1,0 +1,57 @@
+"""R squared, the share of the target's variance that the predictions explain."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class R2Score:
+    """`1 - sum (y - prediction)^2 / sum (y - mean y)^2`; 0 is as good as the mean, no lower bound.
+
+    Source: `sklearn.metrics.r2_score`. Where the target has one value scikit-learn answers 0 or 1;
+    here it is undefined.
+    """
+
+    tasks: tuple[str, ...] = ("regression",)
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "R squared (share of the variance explained)"
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no R squared on rows with targets `y` [n]."""
+        if len(y) < 2:
+            return "fewer than two rows" if len(y) else "no rows"
+        return "" if np.ptp(y) > 0 else "the target is the same in every row"
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return R squared under each row of weights.
+
+        Parameters
+        ----------
+        y : float [n]
+        score : predictions [n], in the unit of `y`
+        weights : [draws, n], >= 0
+
+        Returns
+        -------
+        r2 : [draws]
+            NaN where the rows with weight have one target value.
+        """
+        if self.defined(y):
+            return np.full(len(weights), np.nan)
+        centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or the two sums below cancel
+        missed = weights @ (score.astype(np.float64) - y) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            squares = weights @ centred**2
+            spread = squares - (weights @ centred) ** 2 / weights.sum(axis=1)
+            # 1e-12: what rounding leaves of the difference when all rows are equal
+            return np.where(spread > 1e-12 * squares, 1 - missed / spread, np.nan)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return R squared of `score` [n] on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -1,0 +1,75 @@
+"""Area under the ROC curve, binary and multi-class (macro, one versus rest)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RocAucScore:
+    """P(score of a positive > score of a negative) + P(equal) / 2; macro one-vs-rest for classes.
+
+    The multi-class value is the plain mean, over the classes that occur in `y`, of the AUC of that
+    class against the rest. A class without rows has no AUC and is left out (scikit-learn raises
+    or gives NaN there); with every class present this is scikit-learn's value.
+
+    Source: Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve";
+    `sklearn.metrics.roc_auc_score(average="macro", multi_class="ovr")`.
+    """
+
+    tasks: tuple[str, ...] = ("binary", "multi-class")
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "AUC (area under the ROC curve)"
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no AUC on rows with targets `y` [n]."""
+        if len(y) == 0:
+            return "no rows"
+        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the AUC under each row of weights.
+
+        Parameters
+        ----------
+        y : int codes [n]
+        score : probability of class 1 [n], or of every class [n, k]
+        weights : [draws, n], >= 0
+
+        Returns
+        -------
+        auc : [draws]
+            NaN where a class that occurs in `y`, or the rest, has no weight.
+        """
+        if self.defined(y) or not np.isfinite(score).all():
+            return np.full(len(weights), np.nan)
+        if score.ndim == 1:
+            return _one_against_rest(y == 1, score, weights)
+        aucs = [_one_against_rest(y == code, score[:, code], weights) for code in np.unique(y)]
+        return np.asarray(np.mean(aucs, axis=0), dtype=np.float64)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the AUC of `score` ([n] or [n, k]) on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+def _one_against_rest(
+    positive: NDArray[np.bool_], score: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return sum over positives of the negative weight below them (half where equal), normed [draws]."""
+    ones, zeros = np.flatnonzero(positive), np.flatnonzero(~positive)
+    zeros = zeros[np.argsort(score[zeros], kind="stable")]
+    below = np.zeros((len(weights), len(zeros) + 1))
+    np.cumsum(weights[:, zeros], axis=1, out=below[:, 1:])
+    left = np.searchsorted(score[zeros], score[ones], side="left")
+    right = np.searchsorted(score[zeros], score[ones], side="right")
+    won = weights[:, ones]
+    pairs = won.sum(axis=1) * below[:, -1]
+    beaten = below[:, left] if np.array_equal(left, right) else (below[:, left] + below[:, right]) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.einsum("ij,ij->i", won, beaten) / pairs, dtype=np.float64)

@@ -1,0 +1,14 @@
+"""Logistic regression, multinomial where the target has more than two classes."""
+
+from __future__ import annotations
+
+from flfed.rows.models.linear import Linear
+
+
+class Logistic(Linear):
+    """Log-odds `x @ weight + bias`; parameters as for `Linear`.
+
+    Source: Cox 1958, "The regression analysis of binary sequences".
+    """
+
+    tasks = ("binary", "multi-class")

@@ -1,0 +1,49 @@
+"""A multi-layer perceptron with ReLU between its layers."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from flfed.errors import UsageError
+
+
+class Mlp:
+    """Fully connected layers with ReLU between them.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Width of each hidden layer.
+
+    Source: Rumelhart, Hinton and Williams 1986; first arrays as `torch.nn.Linear` draws them
+    (He et al. 2015 with a = sqrt(5)), from the study's seed.
+    """
+
+    tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
+    linear = False
+
+    def __init__(self, *, hidden: tuple[int, ...] = (32,)) -> None:
+        if not hidden or any(width < 1 for width in hidden):
+            raise UsageError(f"[model] mlp: hidden={list(hidden)} must be widths of at least 1")
+        self.hidden = hidden
+        self.penalised = tuple(f"weight-{layer}" for layer in range(len(hidden) + 1))
+        self.intercept = f"bias-{len(hidden)}"
+
+    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return `weight-i [in, out]` and `bias-i [out]` of each layer, float64."""
+        widths = (inputs, *self.hidden, outputs)
+        arrays = {}
+        for layer, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            bound = 1 / np.sqrt(max(before, 1))
+            arrays[f"weight-{layer}"] = rng.uniform(-bound, bound, (before, after))
+            arrays[f"bias-{layer}"] = rng.uniform(-bound, bound, (after,))
+        return arrays
+
+    def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions."""
+        last = len(self.hidden)
+        for layer in range(last + 1):
+            x = x @ arrays[f"weight-{layer}"] + arrays[f"bias-{layer}"].unsqueeze(-2)
+            x = x.relu() if layer < last else x
+        return x

@@ -1,0 +1,108 @@
+"""One table cut into research sites: by a column, evenly, by skewed labels, or by skewed sizes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.datasets import Dataset
+from flfed.rows.holdout import Holdout, canonical_rows
+from flfed.rows.mapping import map_table
+from flfed.rows.site import Policy, Site
+from flfed.rows.sources import Frame
+from flfed.seeds import generator
+from flfed.study import Partition
+
+LEAST_ROWS = 10
+
+
+def cut(dataset: Dataset, partition: Partition) -> list[Site]:
+    """Return research sites that share the dataset's own table, in name order.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        One that has a table of its own.
+    partition : Partition
+
+    Raises
+    ------
+    UsageError
+        If a site would have fewer than ten rows, or `by` is no column and no known word.
+
+    Notes
+    -----
+    Rows are sorted canonically first, so that the cut does not depend on the file's order.
+    "dirichlet" draws each site's share of every class (of five equally large groups of a numeric
+    target): Hsu et al. 2019, "Measuring the effects of non-identical data distribution".
+    """
+    table, findings = map_table(dataset.whole_table(), dataset.schema, {})
+    if findings:
+        raise findings[0].error()
+    table = table.iloc[np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")]
+    table = table.reset_index(drop=True)
+    names = _owners(table, dataset, partition)
+    sites = []
+    for name in sorted(set(names)):
+        rows = table[np.array(names) == name].reset_index(drop=True)
+        if len(rows) < LEAST_ROWS:
+            raise UsageError(f"[dataset] partition: a site would have fewer than {LEAST_ROWS} rows; raise alpha")
+        sites.append(
+            Site(
+                name=name,
+                dataset=dataset.name,
+                source=Frame(rows),
+                holdout=Holdout(salt=name),
+                title=f"{dataset.schema.title or dataset.name}, {name}",
+                policy=Policy(disclosure="open", resplit=True),
+            )
+        )
+    return sites
+
+
+def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> list[str]:
+    """Return the site's name of each row."""
+    if partition.by in dataset.schema.columns:
+        return [_slug(f"{dataset.name}-{value}") for value in table[partition.by]]
+    rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
+    rows = len(table)
+    if partition.by == "iid":
+        owner = rng.permutation(rows) % partition.sites
+    elif partition.by == "quantity":
+        shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
+        owner = _by_shares(rng.permutation(rows), shares, rows)
+    elif partition.by == "dirichlet":
+        owner = np.zeros(rows, dtype=int)
+        labels = _labels(table, dataset)
+        for label in np.unique(labels):
+            own = rng.permutation(np.flatnonzero(labels == label))
+            shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
+            owner[own] = _by_shares(np.arange(len(own)), shares, len(own))
+    else:
+        raise UsageError(
+            f"[dataset] partition: by={partition.by!r} is neither a column of {dataset.name!r} "
+            "nor one of 'iid', 'dirichlet', 'quantity'"
+        )
+    width = len(str(partition.sites))
+    return [f"{dataset.name}-{number + 1:0{width}d}" for number in owner]
+
+
+def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:
+    """Return the site of each place 0..rows-1 when consecutive places are dealt by `shares`."""
+    bounds = np.floor(np.cumsum(shares)[:-1] * rows)
+    return np.searchsorted(bounds, place, side="right")
+
+
+def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
+    target = table[dataset.schema.target]
+    if dataset.schema.task == "regression":
+        return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
+    return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
+
+
+def _slug(text: str) -> str:
+    """Return text as a site's name: a-z, 0-9 and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,127 @@
+"""Reference figures that need every table in one place: research and demonstration only.
+
+An engine that holds all tables adds them beside what the sites said; nobody else can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.compare import groups_of
+from flfed.rows.encode import Encoded
+from flfed.rows.intervals import Estimate, estimates
+from flfed.rows.scoring import metrics_of
+from flfed.rows.summarise import summarise
+from flfed.rows.training.fit import FitRequest, ScoreRequest
+from flfed.rows.workplace import Arrays, Workplace, tuned
+from flfed.seeds import generator
+from flfed.summary import Encoder, fit_encoder, merge
+
+Figures = Mapping[str, Estimate]
+"""Metric to estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Figures over the union of holdouts.
+
+    Attributes
+    ----------
+    union : dict of metric to Estimate
+        The global model.
+    pooled : dict of metric to Estimate
+        The model of all training rows together, fairly tuned.
+    own_everywhere : dict of metric to Estimate
+        Each site's own model on everybody's holdout, the mean over sites.
+    exact_encoder : Encoder
+        What exact sums of all sites would have given.
+    rows : int
+    """
+
+    union: Figures
+    pooled: Figures
+    own_everywhere: Figures
+    exact_encoder: Encoder
+    rows: int
+
+
+def reference(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
+) -> Generator[FitRequest | ScoreRequest, Any, Reference]:
+    """Yield requests; return what all tables in one place show.
+
+    Parameters
+    ----------
+    workplaces : sequence of Workplace, in site-name order
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        The one the sites used.
+    """
+    first = workplaces[0]
+    holdouts = [w.table.holdout("compare") for w in workplaces]
+    y = np.concatenate([w.target(t) for w, t in zip(workplaces, holdouts, strict=True)])
+    scores = {"global": (yield from union_scores(workplaces, arrays, encoder))}
+    exact = fit_encoder(first.layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
+    pooled_rows = together([w.encode(w.table.training, exact) for w in workplaces])
+    given = replace(first.trainable(), site="")
+    pooled = yield from tuned(pooled_rows, given)
+    x = np.concatenate([w.encode(t, exact).x for w, t in zip(workplaces, holdouts, strict=True)])
+    scores["pooled"] = first.predictions(pooled(x), exact)
+    for workplace in workplaces:
+        local = yield from workplace.local_model()
+        own_x = np.concatenate([workplace.encode(t, local.encoder).x for t in holdouts])
+        scores[workplace.site.name + "/own"] = workplace.predictions(local.outputs(own_x), local.encoder)
+    rng = generator(first.seed, site="", purpose="bootstrap")
+    found = estimates(
+        metrics_of(first.task), y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces)
+    )
+    return Reference(
+        union={name: arms["global"] for name, arms in found.items()},
+        pooled={name: arms["pooled"] for name, arms in found.items()},
+        own_everywhere={
+            name: _mean([arm for key, arm in arms.items() if key.endswith("/own")]) for name, arms in found.items()
+        },
+        exact_encoder=exact,
+        rows=len(y),
+    )
+
+
+def union_scores(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
+) -> Generator[FitRequest | ScoreRequest, Any, np.ndarray]:
+    """Yield requests; return the global model's predictions on every site's holdout, in site order."""
+    parts = []
+    for workplace in workplaces:
+        x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
+        outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
+        parts.append(workplace.predictions(outputs, encoder))
+    return np.concatenate(parts)
+
+
+def together(parts: Sequence[Encoded]) -> Encoded:
+    """Return the rows of all parts as one."""
+    return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight")))
+
+
+def _groups(workplaces: Sequence[Workplace]) -> np.ndarray | None:
+    """Return group codes over all holdouts; two sites' groups are never one."""
+    codes = [groups_of(w, w.table.holdout("compare")) for w in workplaces]
+    if all(code is None for code in codes):
+        return None
+    found, start = [], 0
+    for workplace, code in zip(workplaces, codes, strict=True):
+        own = np.arange(len(workplace.table.holdout("compare"))) if code is None else code
+        found.append(own + start)
+        start += int(own.max(initial=-1)) + 1
+    return np.concatenate(found)
+
+
+def _mean(arms: Sequence[Estimate]) -> Estimate:
+    """Return the mean over sites; its spread over rows is not an interval of anything, so none is given."""
+    nan = float("nan")
+    return Estimate(float(np.mean([arm.value for arm in arms])), nan, nan, nan, "mean over sites")

@@ -1,0 +1,204 @@
+"""A dataset's schema: what its columns mean, whatever an institution calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flfed.errors import UsageError, nearest
+
+Kind = Literal["number", "category", "flag", "date", "id", "target"]
+Task = Literal["binary", "multi-class", "regression"]
+Settings = TypeVar("Settings", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A frozen table of settings whose keys are kebab-case and all known."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+
+class Column(Strict):
+    """One column of a schema.
+
+    Attributes
+    ----------
+    kind : {"number", "category", "flag", "date", "id", "target"}
+        `flag` holds 0 or 1; `date` and `id` are never features.
+    description : str
+        For people; not part of the schema's hash.
+    unit : str
+        Such as "mmHg" or "years"; empty for none.
+    range : (low, high)
+        Mandatory for numbers and for the target of a regression; inclusive, in `unit`.
+    values : tuple of str
+        Allowed values of a category, or the classes of a target; the last class of a binary
+        target is the positive one.
+    missing : tuple
+        Codes that mean "not known", also hidden ones such as a cholesterol of 0.
+    transform : {"none", "log1p"}
+        What the encoder does before scaling, for skewed amounts.
+    leak : str
+        Why no study may use this column as a feature (recorded after the outcome, or only for
+        some outcomes); empty when it may.
+    """
+
+    kind: Kind
+    description: str = ""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    values: tuple[str, ...] = ()
+    missing: tuple[str | float, ...] = ()
+    transform: Literal["none", "log1p"] = "none"
+    leak: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "number" and self.range is None:
+            raise ValueError("a number needs a range")
+        if self.kind == "category" and len(self.values) < 2:
+            raise ValueError("a category needs at least two allowed values")
+        if len(set(self.values)) != len(self.values):
+            raise ValueError("an allowed value stands twice")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range {list(self.range)} must go from low to high")
+        if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
+            raise ValueError("transform log1p needs a range above -1")
+        return self
+
+    def is_number(self) -> bool:
+        """Tell whether cells are numbers with a range (a number, or a regression's target)."""
+        return self.range is not None
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """Return `values` after the column's transform; any shape."""
+        return np.log1p(values) if self.transform == "log1p" else values
+
+
+class Schema(Strict):
+    """A named table schema: columns, target, task.
+
+    Attributes
+    ----------
+    columns : dict of name to Column, in the order of the file
+    target : str
+        Name of the one column of kind "target".
+    task : {"binary", "multi-class", "regression"}
+    group : str
+        Column of kind "id" whose rows belong to one patient or customer; empty when each row is
+        its own. Rows of one group never straddle training and holdout.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    title: str = ""
+    description: str = ""
+    task: Task
+    target: str
+    group: str = ""
+    columns: dict[str, Column]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        targets = [name for name, column in self.columns.items() if column.kind == "target"]
+        if targets != [self.target]:
+            raise ValueError(f"target {self.target!r} must be the one column of kind 'target', not {targets}")
+        column = self.columns[self.target]
+        classes = len(column.values)
+        if self.task == "regression" and not column.is_number():
+            raise ValueError("the target of a regression needs a range")
+        if self.task == "binary" and classes != 2:
+            raise ValueError(f"a binary target needs two values, not {classes}")
+        if self.task == "multi-class" and classes < 3:
+            raise ValueError(f"a multi-class target needs three values or more, not {classes}")
+        if self.group and self.columns.get(self.group, column).kind != "id":
+            raise ValueError(f"group {self.group!r} must be a column of kind 'id'")
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes of the target in order; empty for a regression."""
+        return () if self.task == "regression" else self.columns[self.target].values
+
+    def features(self, chosen: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the names of the feature columns, in the schema's order.
+
+        Parameters
+        ----------
+        chosen : sequence of str, optional
+            Narrows the allowed ones; the default is all.
+
+        Raises
+        ------
+        UsageError
+            For a name that is unknown, no feature, or a leak column.
+        """
+        allowed = [
+            name
+            for name, column in self.columns.items()
+            if column.kind in ("number", "category", "flag") and not column.leak
+        ]
+        if chosen is None:
+            return tuple(allowed)
+        for name in chosen:
+            if name not in self.columns:
+                raise UsageError(
+                    f"features: dataset {self.name!r} has no column {name!r}{nearest(name, allowed)}"
+                )
+            if self.columns[name].leak:
+                raise UsageError(f"features: column {name!r} leaks the target: {self.columns[name].leak}")
+            if name not in allowed:
+                raise UsageError(
+                    f"features: column {name!r} is of kind {self.columns[name].kind!r}, no feature"
+                )
+        return tuple(name for name in allowed if name in set(chosen))
+
+    def sha256(self) -> str:
+        """Return the hash of what the schema means: everything but titles and descriptions."""
+        meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description"})
+        for column in meaning["columns"].values():
+            column.pop("description")
+            column["leak"] = bool(column["leak"])
+        # A list, because the order of the columns is the order of the model's inputs.
+        meaning["columns"] = list(meaning["columns"].items())
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def read_schema(path: Path) -> Schema:
+    """Read and check a `schema.toml`.
+
+    Raises
+    ------
+    UsageError
+        If the file is not TOML or breaks a rule: names the file, the place and the rule.
+    """
+    return parse_settings(Schema, path)
+
+
+def parse_settings(kind: type[Settings], path: Path) -> Settings:
+    """Read a TOML file of our own settings as `kind`; errors name file, key and rule."""
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}") from None
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file") from None
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
+        rule = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path}: {place}: {rule}") from None

@@ -1,0 +1,157 @@
+"""How predictions on one site's rows become figures, and which of them may leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from flfed import listing
+from flfed.errors import UsageError, nearest
+from flfed.rows.intervals import delong
+from flfed.rows.site import Policy
+
+PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
+HISTOGRAM_BINS = 256
+HISTOGRAM_LIMIT = 12.0
+"""Log-odds beyond which predictions share the last bin."""
+
+
+@lru_cache(maxsize=8)
+def metrics_of(task: str) -> dict[str, Any]:
+    """Return every listed metric for a task, by name."""
+    made = {name: listing.load("metric", name)() for name in listing.names("metric")}
+    return {name: metric for name, metric in made.items() if task in metric.tasks}
+
+
+def primary_of(task: str, wanted: str) -> str:
+    """Return the metric of the verdict: what the study names, else the task's first.
+
+    Raises
+    ------
+    UsageError
+        If the metric is not one for the task.
+    """
+    known = metrics_of(task)
+    if wanted and wanted not in known:
+        raise UsageError(
+            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(known))} "
+            f"Known: {', '.join(known)}"
+        )
+    return wanted or PRIMARY[task]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScores:
+    """How a model did on some rows of one site, with what may not leave left out.
+
+    Attributes
+    ----------
+    rows : {"training", "validation", "holdout"}
+    num_examples : int
+    metrics, variances : dict of name to float
+        "loss" is the training loss without penalties; others are listed metrics.
+    histogram : float64 array [2, bins] or None
+    """
+
+    rows: str
+    num_examples: int
+    metrics: dict[str, float]
+    variances: dict[str, float] = field(default_factory=dict)
+    histogram: np.ndarray | None = None
+
+
+def withheld(metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: Policy) -> str:
+    """Return why a metric may not leave the site, or an empty text.
+
+    Parameters
+    ----------
+    metric : str
+    y : array [rows]
+        Class codes, or the target in its own unit.
+    score : array [rows] or [rows, classes]
+    task : str
+    policy : Policy
+
+    Notes
+    -----
+    Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
+    does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
+    that 3 were wrong.
+    """
+    if policy.disclosure == "open":
+        return ""
+    least = policy.cell_minimum
+    if len(y) < least:
+        return f"fewer than {least} rows"
+    if task != "regression" and np.bincount(y.astype(int), minlength=2).min() < least:
+        return f"fewer than {least} rows of a class"
+    if metric == "accuracy_score":
+        wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
+        if min(wrong, len(y) - wrong) < least:
+            return f"fewer than {least} rows behind it"
+    return ""
+
+
+def round_scores(
+    rows: str, task: str, y: np.ndarray, score: np.ndarray, loss: float, metric: str, policy: Policy
+) -> RowScores:
+    """Return the figures of one round: the loss, and the primary metric with its variance.
+
+    Parameters
+    ----------
+    rows : {"training", "validation", "holdout"}
+    task : str
+    y, score : arrays
+        As `withheld` takes them.
+    loss : float
+    metric : str
+        The study's primary metric.
+    policy : Policy
+    """
+    found: dict[str, float] = {}
+    variances: dict[str, float] = {}
+    if len(y) and (policy.disclosure == "open" or len(y) >= policy.cell_minimum):
+        found["loss"] = loss
+    known = metrics_of(task)[metric]
+    if not known.defined(y) and not withheld(metric, y, score, task, policy):
+        if metric == "roc_auc_score" and task == "binary":
+            auc, covariance = delong(y, score[None, :])
+            found[metric], variances[metric] = float(auc[0]), float(covariance[0, 0])
+        else:
+            found[metric] = known.value(y, score)
+    counted = histogram(y, score) if task == "binary" and policy.allows("score-histogram") else None
+    return RowScores(rows=rows, num_examples=len(y), metrics=found, variances=variances, histogram=counted)
+
+
+def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return rows counted by class and predicted probability; float64 [2, bins].
+
+    Bins are even in log-odds, so that rare events keep their resolution.
+    """
+    inside = np.clip(score, 1e-12, 1 - 1e-12)
+    odds = np.log(inside) - np.log1p(-inside)
+    place = (odds + HISTOGRAM_LIMIT) / (2 * HISTOGRAM_LIMIT) * HISTOGRAM_BINS
+    bins = np.clip(place.astype(int), 0, HISTOGRAM_BINS - 1)
+    return np.stack([np.bincount(bins[y == c], minlength=HISTOGRAM_BINS) for c in (0, 1)]).astype(float)
+
+
+def auc_of_histogram(counts: np.ndarray) -> float:
+    """Return the AUC that class-wise counts give, ties within a bin counting half.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+
+    Examples
+    --------
+    >>> auc_of_histogram(np.array([[2.0, 0.0], [0.0, 3.0]]))
+    1.0
+    """
+    negatives, positives = counts
+    below = np.cumsum(negatives) - negatives
+    pairs = negatives.sum() * positives.sum()
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")

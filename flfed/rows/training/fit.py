@@ -1,0 +1,157 @@
+"""One fit and one scoring of one site's encoded rows, and the requests that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flfed.plan import Plan
+from flfed.rows.encode import Encoded
+from flfed.rows.training.losses import row_losses
+from flfed.rows.training.optimisers import Tensors, clip_by_norm, soft_threshold, step_of
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitRequest:
+    """Train `model` from `arrays` on `rows` by `plan`: a pure function of these fields.
+
+    Attributes
+    ----------
+    model : a listed model
+    task : str
+    arrays : dict of name to array
+        Where training starts, and the anchor of `terms`.
+    rows : Encoded
+    plan : Plan
+    lr : float
+        Learning rate of this round, after the schedule.
+    rng : Generator
+        Draws the order of rows.
+    terms : tuple of Term
+    """
+
+    model: Any
+    task: str
+    arrays: dict[str, np.ndarray]
+    rows: Encoded
+    plan: Plan
+    lr: float
+    rng: np.random.Generator
+    terms: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """What a fit returns.
+
+    Attributes
+    ----------
+    arrays : dict of name to array, of the plan's precision
+    steps : int
+    loss : float
+        Mean training loss over the steps, without penalties.
+    """
+
+    arrays: dict[str, np.ndarray]
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreRequest:
+    """Return the model's outputs [rows, outputs] on `x` [rows, inputs]."""
+
+    model: Any
+    arrays: dict[str, np.ndarray]
+    x: np.ndarray = field(repr=False)
+
+
+Request = FitRequest | ScoreRequest
+Handler = Generator[Request, Any, Any]
+"""A client handler: yields requests, is sent their results, returns a reply."""
+
+
+def answer(request: Request) -> Fitted | np.ndarray:
+    """Return the result of one request, alone."""
+    return fit(request) if isinstance(request, FitRequest) else score(request)
+
+
+def drive(handler: Handler) -> Any:
+    """Run a handler to its end, answering each request as it comes; return its reply."""
+    try:
+        request = next(handler)
+        while True:
+            request = handler.send(answer(request))
+    except StopIteration as end:
+        return end.value
+
+
+def score(request: ScoreRequest) -> np.ndarray:
+    """Return outputs float64 [rows, outputs]."""
+    with torch.inference_mode():
+        arrays = {name: torch.tensor(value, dtype=torch.float64) for name, value in request.arrays.items()}
+        outputs = request.model.outputs(arrays, torch.from_numpy(request.x))
+    return np.asarray(outputs.numpy())
+
+
+def fit(request: FitRequest) -> Fitted:
+    """Return the arrays after the plan's steps; the caller's arrays are unchanged."""
+    plan, rows = request.plan, request.rows
+    dtype = getattr(torch, plan.precision)
+    w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
+    anchor = dict(w)
+    x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
+    y = torch.tensor(rows.y, dtype=dtype if request.task == "regression" else torch.int64)
+    take, state, losses, steps = step_of(plan), {}, 0.0, 0
+    for batch in batches(len(rows), plan, request.rng):
+        loss, g = gradient(request.model, request.task, w, x[batch], y[batch], weight[batch])
+        for name in request.model.penalised if plan.l2 else ():
+            g[name] = g[name] + plan.l2 * w[name]
+        for term in request.terms:
+            g = {name: g[name] + term(w[name], anchor[name]) for name in g}
+        g = clip_by_norm(g, plan.clip) if plan.clip else g
+        steps += 1
+        w, state = take(w, g, state, request.lr, steps)
+        for name in request.model.penalised if plan.l1 else ():
+            w[name] = soft_threshold(w[name], request.lr * plan.l1)
+        losses += loss
+    return Fitted(
+        arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1)
+    )
+
+
+def gradient(
+    model: Any, task: str, w: Tensors, x: Tensor, y: Tensor, weight: Tensor
+) -> tuple[float, Tensors]:
+    """Return the batch's loss, `sum(weight * loss) / rows`, and its gradient by name.
+
+    The divisor is the number of rows, not the sum of weights: so the sum over sites, weighted by
+    rows, is the pooled gradient also with class weights.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in w.items()}
+    loss = (weight * row_losses(task, model.outputs(leaves, x), y)).sum() / len(y)
+    found = torch.autograd.grad(loss, list(leaves.values()))
+    return loss.item(), dict(zip(leaves, found, strict=True))
+
+
+def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+    """Yield the row indices of each step: a fresh order an epoch, the last batch may be short.
+
+    With `plan.steps` orders follow one another until that many steps are done.
+    """
+    size = min(plan.batch, rows) if plan.batch else rows
+    per_epoch = -(-rows // size) if rows else 0
+    steps = plan.steps or plan.epochs * per_epoch
+    for step in range(steps if rows else 0):
+        place = step % per_epoch
+        if place == 0:
+            order = torch.from_numpy(rng.permutation(rows) if size < rows else np.arange(rows))
+        yield order[place * size : (place + 1) * size]

@@ -1,0 +1,56 @@
+"""The loss of each task, and what its outputs mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def outputs_of(task: str, classes: int) -> int:
+    """Return how many outputs a model has for a task."""
+    return classes if task == "multi-class" else 1
+
+
+def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of each row, [..., rows].
+
+    Parameters
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    outputs : tensor [..., rows, outputs]
+        Log-odds, logits, or predictions.
+    y : tensor [..., rows]
+        Class codes, or the encoded target.
+
+    Notes
+    -----
+    Negative log-likelihood in nats; half the squared error for a regression, whose minimiser with
+    penalty `l2` is scikit-learn's ridge with `alpha = l2 * rows`.
+    """
+    if task == "regression":
+        return 0.5 * (outputs.squeeze(-1) - y).square()
+    if task == "binary":
+        return functional.binary_cross_entropy_with_logits(
+            outputs.squeeze(-1), y.to(outputs.dtype), reduction="none"
+        )
+    return functional.nll_loss(
+        torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none"
+    ).reshape(y.shape)
+
+
+def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
+    """Return the mean loss over rows, without class weights or penalties."""
+    target = torch.from_numpy(y if task == "regression" else y.astype(np.int64))
+    return float(row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), target).mean())
+
+
+def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
+    """Return what metrics take: P(last class) [rows], P(each class) [rows, classes], or predictions [rows]."""
+    if task == "regression":
+        return outputs[..., 0]
+    logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float64))
+    if task == "binary":
+        return np.asarray(torch.sigmoid(logits[..., 0]).numpy())
+    return np.asarray(torch.softmax(logits, -1).numpy())

@@ -1,0 +1,242 @@
+"""One site at work on one study: its open table, its encoded rows, its handlers' answers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows import datasets
+from flfed.rows.baselines import (
+    Predictor,
+    Trainable,
+    fine_tuned,
+    own_intercept,
+    tuned_linear,
+    tuned_network,
+)
+from flfed.rows.encode import Encoded, decode_target, encode, input_names
+from flfed.rows.holdout import fractions, row_keys
+from flfed.rows.scoring import RowScores, primary_of, round_scores
+from flfed.rows.site import Site
+from flfed.rows.summarise import codes, disclose, layout_of, summarise
+from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.losses import loss_of_rows, outputs_of, probabilities
+from flfed.seeds import generator
+from flfed.study import Study
+from flfed.summary import Encoder, Summary, fit_encoder
+
+Arrays = dict[str, np.ndarray]
+Asking = Generator[FitRequest | ScoreRequest, Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel:
+    """A model of one site alone, with the encoder of that site."""
+
+    encoder: Encoder
+    outputs: Predictor
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What one round of training at a site gave, and how the incoming model did there.
+
+    Attributes
+    ----------
+    delta : dict of name to array
+        Local minus global; empty where nothing was trained.
+    rows : int
+        Rows trained on.
+    """
+
+    delta: Arrays
+    rows: int
+    loss: float
+    steps: int
+    scores: RowScores | None
+
+
+class Workplace:
+    """One site's side of one study; reads the table once, encodes it once per encoder.
+
+    Parameters
+    ----------
+    site : Site
+    study : Study
+    repeat : int, >= 0
+        From 1 on seeds differ, and the holdout where the site's policy allows.
+    """
+
+    def __init__(self, site: Site, study: Study, repeat: int = 0) -> None:
+        self.site, self.study, self.seed = site, study, study.seed + repeat
+        self.schema = datasets.load(study.dataset.name).schema
+        self.task, self.classes = self.schema.task, len(self.schema.classes)
+        self.layout = layout_of(self.schema, self.schema.features(study.dataset.features))
+        self.model = study.model.build("model")
+        self.primary = primary_of(self.task, study.compare.primary)
+        self.table = site.read(repeat)
+        salt = f"{self.seed}/{site.name}/validation"
+        keys = row_keys(self.table.training, self.schema) if study.plan.validation else []
+        self._held = (
+            fractions(keys, salt) < study.plan.validation
+            if keys
+            else np.zeros(len(self.table.training), dtype=bool)
+        )
+        self._encoded: dict[str, Encoded] = {}
+        self._local: LocalModel | None = None
+
+    def summary(self) -> Summary:
+        """Return the sums over training rows that may leave."""
+        return self._leaving(summarise(self.table.training, self.layout))
+
+    def holdout_summary(self) -> Summary | None:
+        """Return the sums over holdout rows that may leave, None where there are too few rows."""
+        held = self.table.holdout("compare")
+        least = 1 if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
+        return self._leaving(summarise(held, self.layout)) if len(held) >= least else None
+
+    def _leaving(self, exact: Summary) -> Summary:
+        policy = self.site.policy
+        return exact if policy.disclosure == "open" else disclose(exact, self.layout, policy.cell_minimum)
+
+    def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
+        """Return the encoder of this site's training rows alone.
+
+        Parameters
+        ----------
+        encoder : Encoder, optional
+            Of all sites; the target's scale and the class weights stay this one's.
+        """
+        own = fit_encoder(self.layout, summarise(self.table.training, self.layout))
+        if encoder is None:
+            return own
+        center, scale = own.center.copy(), own.scale.copy()
+        center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
+        return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
+
+    def in_use(self, encoder: Encoder) -> Encoder:
+        """Return the encoder that this site's rows go through: all sites' unless the study says otherwise."""
+        return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
+
+    def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
+        """Return mapped rows as inputs, with the study's class weights."""
+        return encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+
+    def training(self, encoder: Encoder) -> Encoded:
+        """Return the encoded training rows, kept for the next round."""
+        key = encoder.sha256()
+        if key not in self._encoded:
+            self._encoded = {key: self.encode(self.table.training, self.in_use(encoder))}
+        return self._encoded[key]
+
+    def target(self, table: pd.DataFrame) -> np.ndarray:
+        """Return what metrics compare with: class codes, or the target in its own unit."""
+        cells = table[self.schema.target]
+        return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
+
+    def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
+        """Return what metrics take: probabilities, or predictions in the target's own unit."""
+        if self.task == "regression":
+            return decode_target(outputs[:, 0], self.layout, encoder)
+        return probabilities(self.task, outputs)
+
+    def train(
+        self,
+        arrays: Arrays,
+        encoder: Encoder,
+        *,
+        round: int,
+        rounds: int,
+        lr_scale: float = 1.0,
+        fit: bool = True,
+        score: bool = True,
+    ) -> Generator[FitRequest | ScoreRequest, Any, Trained]:
+        """Yield requests that score the incoming model and train from it; return what came of it."""
+        rows = self.training(encoder)
+        scores = (yield from self._score(arrays, encoder, rows)) if score else None
+        if not fit:
+            return Trained({}, len(rows) - int(self._held.sum()), 0.0, 0, scores)
+        fitted: Fitted = yield FitRequest(
+            model=self.model,
+            task=self.task,
+            arrays=arrays,
+            rows=rows.take(~self._held),
+            plan=self.study.plan,
+            lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
+            rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
+        )
+        delta = {name: fitted.arrays[name] - arrays[name] for name in arrays}
+        return Trained(delta, len(rows) - int(self._held.sum()), fitted.loss, fitted.steps, scores)
+
+    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
+        kind, table = "training", self.table.training
+        if self._held.any():
+            kind, rows, table = "validation", rows.take(self._held), table[self._held]
+        if self.study.compare.holdout_curve:
+            kind, table = "holdout", self.table.holdout("holdout-curve")
+            rows = self.encode(table, self.in_use(encoder))
+        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
+        loss = loss_of_rows(self.task, outputs, rows.y) if len(rows) else float("nan")
+        y, score = self.target(table), self.predictions(outputs, encoder)
+        return round_scores(kind, self.task, y, score, loss, self.primary, self.site.policy)
+
+    def trainable(self) -> Trainable:
+        """Return what training the study's model on this site's rows alone needs."""
+        return Trainable(
+            model=self.model,
+            task=self.task,
+            classes=self.classes,
+            plan=self.study.plan,
+            rounds=self.study.rounds,
+            seed=self.seed,
+            site=self.site.name,
+        )
+
+    def local_model(self) -> Generator[FitRequest | ScoreRequest, Any, LocalModel]:
+        """Yield requests that tune a model on this site's training rows alone; return it, made once."""
+        if self._local is None:
+            encoder = self.own_encoder()
+            predictor = yield from tuned(self.encode(self.table.training, encoder), self.trainable())
+            self._local = LocalModel(encoder, predictor)
+        return self._local
+
+    def personalised(self, arrays: Arrays, encoder: Encoder) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+        """Yield requests that fit the global model to this site; return its outputs' function.
+
+        A linear model gets the site's own intercept, others are fine-tuned.
+        """
+        rows = self.training(encoder)
+        if not self.model.linear:
+            tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
+            return network_predictor(self.model, tuned_arrays)
+        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
+        shift = own_intercept(outputs, rows.y, self.task)
+        plain = network_predictor(self.model, arrays)
+        return lambda x: plain(x) + shift
+
+
+def tuned(rows: Encoded, given: Trainable) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+    """Yield requests that tune a model on `rows` alone; return its outputs' function.
+
+    scikit-learn's for a linear model, ours for others.
+    """
+    if given.model.linear:
+        return tuned_linear(rows, given.task, given.classes, generator(given.seed, site=given.site, purpose="folds"))
+    arrays = yield from tuned_network(rows, given)
+    return network_predictor(given.model, arrays)
+
+
+def network_predictor(model: Any, arrays: Arrays) -> Predictor:
+    """Return the function from inputs to the outputs of `model` with `arrays`."""
+    from flfed.rows.training.fit import score
+
+    return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))
+
+
+def outputs_count(workplace: Workplace) -> tuple[int, int]:
+    """Return how many inputs and outputs the study's model has."""
+    return len(input_names(workplace.layout)), outputs_of(workplace.task, workplace.classes)

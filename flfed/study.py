@@ -1,0 +1,365 @@
+"""A study: what everybody signs before anything runs, read from TOML and checked."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from flfed import listing
+from flfed.errors import UsageError, nearest
+from flfed.plan import Plan
+
+FOLDER = Path(__file__).parent / "studies"
+LATER = {
+    "privacy": {"secure-aggregation": "off"},
+    "codec": {"name": "none"},
+    "compare": {"curve": None},
+    "encode": {"rows": None},
+    "split": None,
+    "expected": None,
+    "sweep": None,
+}
+"""Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """How one table is cut into research sites.
+
+    Attributes
+    ----------
+    by : str
+        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
+        "quantity" (sizes drawn per site).
+    sites : int, >= 2
+        How many sites; ignored where `by` is a column, which gives a site per value.
+    alpha : float, > 0
+        Concentration of the Dirichlet draw; small is skewed.
+    seed : int, >= 0
+    """
+
+    by: str = "iid"
+    sites: int = 4
+    alpha: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a partition that cannot be drawn."""
+        if self.sites < 2:
+            raise UsageError(f"[dataset] partition: sites={self.sites} must be at least 2")
+        if not self.alpha > 0:
+            raise UsageError(f"[dataset] partition: alpha={self.alpha} must be > 0")
+        if self.seed < 0:
+            raise UsageError(f"[dataset] partition: seed={self.seed} must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Which dataset, which of its features, which sites.
+
+    Attributes
+    ----------
+    name : str
+    features : tuple of str or None
+        Narrows the schema's allowed features; None means all.
+    sites : tuple of str or None
+        Names of the sites asked; None means every site found whose dataset it is.
+    partition : Partition or None
+        Cut the dataset's own table into research sites instead.
+    """
+
+    name: str = ""
+    features: tuple[str, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    partition: Partition | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """How encoded rows are made from mapped ones.
+
+    Attributes
+    ----------
+    scaler : {"global", "per-site", "none"}
+        `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+    impute : {"mean"}
+        Missing cells become the mean over all sites' training rows.
+    """
+
+    scaler: Literal["global", "per-site", "none"] = "global"
+    impute: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """How the result is judged.
+
+    Attributes
+    ----------
+    primary : str
+        The metric of the verdict; empty means the task's first.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        A site's policy may be stricter.
+    holdout_curve : bool
+        Score the holdout each round, for reporting only.
+    draws : int, >= 200
+        Bootstrap resamples.
+    """
+
+    primary: str = ""
+    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
+    holdout_curve: bool = False
+    draws: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse too few resamples for a 95 % interval, and what a later version brings."""
+        if self.share_metrics != "named":
+            raise UsageError(f"[compare]: share-metrics={self.share_metrics!r} is not available in this version")
+        if self.draws < 200:
+            raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A listed thing with its settings, as `[model]` or `[strategy]` gives them.
+
+    Attributes
+    ----------
+    name : str
+        Name in the listing.
+    settings : dict of kebab-case key to value
+        The constructor's; checked against its signature by `build`.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, kind: str, **given: Any) -> Any:
+        """Return the thing, made from its settings and what the run itself gives."""
+        thing = listing.load(kind, self.name)
+        return thing(**given, **listing.settings(thing, self.settings, f"[{kind}] {self.name}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study, checked. Make one with `Study.load` or `Study.parse`.
+
+    Attributes
+    ----------
+    name, purpose, legal_basis : str
+    expires : date or None
+        Last day on which a site answers.
+    seed : int, >= 0
+        Every draw of the run follows from it.
+    dataset, encode, model, plan, strategy, compare
+        The tables of the file.
+    rounds : int, >= 1
+    text : str
+        The TOML text itself: what travels and what is hashed.
+    """
+
+    name: str
+    purpose: str
+    legal_basis: str
+    expires: datetime.date | None
+    seed: int
+    dataset: Dataset
+    encode: Encode
+    model: Named
+    plan: Plan
+    strategy: Named
+    rounds: int
+    compare: Compare
+    text: str
+
+    @classmethod
+    def load(cls, name: str | Path) -> Study:
+        """Return the shipped study of this name, or the study in this file.
+
+        Raises
+        ------
+        UsageError
+            If there is neither, or the file breaks a rule.
+        """
+        path = FOLDER / f"{name}.toml"
+        if not path.is_file():
+            path = Path(name)
+        if not path.is_file():
+            known = names()
+            close = nearest(str(name), known)
+            raise UsageError(
+                f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}"
+            )
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: is not a text file in UTF-8") from None
+
+    @classmethod
+    def parse(cls, text: str) -> Study:
+        """Return the study that TOML `text` describes.
+
+        Raises
+        ------
+        UsageError
+            For text that is not TOML, an unknown key, a wrong value, or a key that a later
+            version will know.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"the study is not valid TOML: {error}") from None
+        return _study(table, text)
+
+    def sha256(self) -> str:
+        """Return the hash of the text, as a site's approval names it."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def replace(self, changes: Mapping[str, Any]) -> Study:
+        """Return the study with some keys set, as `--set key=value` does.
+
+        Parameters
+        ----------
+        changes : mapping of key to value
+            A key is `table.key`, or the bare key where only one table has it.
+
+        Raises
+        ------
+        UsageError
+            For a key that is unknown or stands in several tables.
+        """
+        import tomli_w
+
+        table = tomllib.loads(self.text)
+        for key, value in changes.items():
+            *path, last = _path(key, table)
+            place = table
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = value
+        return _study(table, tomli_w.dumps(table))
+
+
+def names() -> list[str]:
+    """Return the names of the shipped studies, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+_TABLES = {"dataset": Dataset, "encode": Encode, "plan": Plan, "compare": Compare}
+_TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
+
+
+def _path(key: str, table: Mapping[str, Any]) -> list[str]:
+    """Return where `key` stands in a study: `rounds` gives `["strategy", "rounds"]`."""
+    if "." in key:
+        return key.split(".")
+    known = {name: {listing.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
+    known["strategy"] = {"rounds"}
+    for name in ("dataset", "encode", "model", "plan", "strategy", "compare"):
+        known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
+    found = [[name, key] for name, keys in known.items() if key in keys]
+    found += [[key]] if key in _TOP else []
+    if len(found) != 1:
+        every = sorted({word for keys in known.values() for word in keys})
+        why = "stands in several tables" if found else f"is not known{nearest(key, every)}"
+        raise UsageError(f"--set {key}: the key {why}; write it as table.key, such as plan.lr")
+    return found[0]
+
+
+def _study(table: dict[str, Any], text: str) -> Study:
+    """Build a study from parsed TOML; every error names its place."""
+    known = [*_TOP, *_TABLES, "model", "strategy", *LATER]
+    for key in table:
+        if key not in known:
+            raise UsageError(
+                f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}"
+            )
+    _refuse_later(table)
+    if table.get("format") != 1:
+        raise UsageError(f"study: format={table.get('format')!r} must be 1")
+    parts = {name: _table(table, name) for name in (*_TABLES, "model", "strategy")}
+    cut = parts["dataset"].pop("partition", None)
+    rounds = parts["strategy"].pop("rounds", 1)
+    if type(rounds) is not int or rounds < 1:
+        raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+    made = {key: kind(**listing.settings(kind, parts[key], f"[{key}]")) for key, kind in _TABLES.items()}
+    if cut is not None:
+        made["dataset"] = Dataset(
+            name=made["dataset"].name,
+            features=made["dataset"].features,
+            partition=Partition(**listing.settings(Partition, cut, "[dataset] partition")),
+        )
+    if not made["dataset"].name:
+        raise UsageError("[dataset]: name is missing")
+    return Study(
+        name=_text(table, "name"),
+        purpose=_text(table, "purpose"),
+        legal_basis=_text(table, "legal-basis"),
+        expires=_date(table),
+        seed=_seed(table),
+        model=_named(parts["model"], "model"),
+        strategy=_named(parts["strategy"], "strategy"),
+        rounds=rounds,
+        text=text,
+        **made,
+    )
+
+
+def _refuse_later(table: Mapping[str, Any]) -> None:
+    """Refuse what DESIGN.md names and this version does not have."""
+    for name, keys in LATER.items():
+        given = table.get(name)
+        if given is None:
+            continue
+        if keys is None or not isinstance(given, dict):
+            raise UsageError(f"study: [{name}] is not available in this version; leave it out")
+        for key, value in given.items():
+            if name in _TABLES and key not in keys:
+                continue
+            if key not in keys or value != keys[key]:
+                raise UsageError(f"[{name}]: {key}={value!r} is not available in this version; leave it out")
+
+
+def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    given = table.get(name, {})
+    if not isinstance(given, dict):
+        raise UsageError(f"study: {name} must be a table, written [{name}]")
+    return dict(given)
+
+
+def _named(given: dict[str, Any], kind: str) -> Named:
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(f"[{kind}]: name is missing; known: {', '.join(listing.names(kind))}")
+    if name not in listing.names(kind):
+        known = listing.names(kind)
+        raise UsageError(
+            f"[{kind}]: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}"
+        )
+    return Named(name=name, settings=given)
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    value = table.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"study: {key} must be a text that is not empty")
+    return value
+
+
+def _seed(table: Mapping[str, Any]) -> int:
+    value = table.get("seed", 0)
+    if type(value) is not int or value < 0:
+        raise UsageError(f"study: seed={value!r} must be a whole number >= 0")
+    return value
+
+
+def _date(table: Mapping[str, Any]) -> datetime.date | None:
+    value = table.get("expires")
+    if value is not None and type(value) is not datetime.date:
+        raise UsageError(f"study: expires={value!r} must be a date, such as 2027-12-31")
+    return value

@@ -1,0 +1,321 @@
+"""Sums over a site's rows in a layout that follows from the schema alone, and what is made of them.
+
+A summary is a few vectors of fixed length whose sum over sites is the summary of all rows, so
+that it can be masked and added. From the merged sums come the one encoder of all sites, the
+federated Table 1 and the leak warnings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+BINS = 20
+MISSING_P = 1e-4
+SEPARATION = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnLayout:
+    """One column's place in a summary. Every figure here is public: it is in the schema.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"number", "flag", "category"}
+        A target is a "category" (its classes) or a "number".
+    cells : tuple of str
+        Labels of the cells that rows are counted in; the last is "missing".
+    edges : tuple of float
+        Bin edges of a number, after its transform; empty otherwise.
+    transform : {"none", "log1p"}
+    unit : str
+    """
+
+    name: str
+    kind: Literal["number", "flag", "category"]
+    cells: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+    transform: str = "none"
+    unit: str = ""
+
+    @property
+    def middle(self) -> float:
+        """Middle of the schema's range, which moments are taken about; 0 if not a number."""
+        return (self.edges[0] + self.edges[-1]) / 2 if self.edges else 0.0
+
+    @property
+    def half(self) -> float:
+        """Half the width of the schema's range, the unit of the moments; 1 if not a number."""
+        return (self.edges[-1] - self.edges[0]) / 2 if self.edges else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The layout of a summary: features in the schema's order, then the target.
+
+    Attributes
+    ----------
+    features : tuple of ColumnLayout
+    target : ColumnLayout
+    task : {"binary", "multi-class", "regression"}
+    """
+
+    features: tuple[ColumnLayout, ...]
+    target: ColumnLayout
+    task: str
+
+    @property
+    def columns(self) -> tuple[ColumnLayout, ...]:
+        """Features, then the target."""
+        return (*self.features, self.target)
+
+    @property
+    def outcomes(self) -> int:
+        """How many outcomes a leak is looked for in: classes of a multi-class target, else 1."""
+        return len(self.target.cells) - 1 if self.task == "multi-class" else 1
+
+    def slices(self) -> dict[str, slice]:
+        """Return each column's slice of the vector of cells."""
+        found, start = {}, 0
+        for column in self.columns:
+            found[column.name] = slice(start, start + len(column.cells))
+            start += len(column.cells)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Summary:
+    """Sums over rows of one site, or of several after `merge`. All arrays are float64.
+
+    Attributes
+    ----------
+    rows : array [1]
+        Rows; exact, it is what weights an update anyway.
+    moments : array [columns, 3]
+        Of numbers, present cells only, with z = (value − middle) / half: count, sum of z, sum of
+        z². Zero for other columns.
+    moments_known : array [columns]
+        How many sites gave their moments.
+    cells : array [all cells of all columns]
+        Rows in each cell.
+    cells_known : array, as cells
+        How many sites gave that cell; where fewer than `sites`, the count is a lower bound.
+    left : array [columns]
+        Rows in cells that were not given.
+    leaks : array [features, outcomes, 4]
+        Missingness against the outcome: U and V of the stratified score test; separation by the
+        column alone: rows × strength, rows.
+    leaks_known : array [features, outcomes, 2]
+        How many sites gave the test and the strength.
+    sites : array [1]
+        How many sites are summed.
+    """
+
+    rows: np.ndarray
+    moments: np.ndarray
+    moments_known: np.ndarray
+    cells: np.ndarray
+    cells_known: np.ndarray
+    left: np.ndarray
+    leaks: np.ndarray
+    leaks_known: np.ndarray
+    sites: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the vectors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def merge(summaries: Sequence[Summary]) -> Summary:
+    """Return the sum of summaries: the summary of all their rows.
+
+    Notes
+    -----
+    Each entry is summed exactly and rounded once (`math.fsum`), so the order of sites changes
+    nothing, to the last bit.
+    """
+    if not summaries:
+        raise ValueError("there is no summary to merge")
+    if len(summaries) == 1:
+        return summaries[0]
+    return Summary(
+        **{
+            name: _exact_sum([summary.arrays()[name] for summary in summaries])
+            for name in summaries[0].arrays()
+        }
+    )
+
+
+def _exact_sum(arrays: list[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(arrays).reshape(len(arrays), -1)
+    return np.array([math.fsum(column) for column in stacked.T]).reshape(arrays[0].shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoder:
+    """How every site turns mapped rows into the model's inputs; the same at all sites.
+
+    Attributes
+    ----------
+    center, scale : arrays [columns]
+        Of numbers, after their transform: input = (value − center) / scale; a missing value
+        becomes `center`. For the target of a regression likewise.
+    frequency : array [all cells of all columns]
+        Share of each value among rows that have one; a missing flag or category becomes it.
+    class_weight : array [classes]
+        What a row of each class counts under class-weight "balanced"; ones otherwise.
+    """
+
+    center: np.ndarray
+    scale: np.ndarray
+    frequency: np.ndarray
+    class_weight: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the vectors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def sha256(self) -> str:
+        """Return the hash of the encoder, over sorted names and little-endian bytes."""
+        return arrays_sha256(self.arrays())
+
+
+def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Encoder:
+    """Return the one encoder that merged sums give.
+
+    Parameters
+    ----------
+    layout : Layout
+    summary : Summary
+        Merged over the training rows of all sites.
+    scaler : {"global", "per-site", "none"}
+        "none" centres numbers and leaves their unit.
+
+    Notes
+    -----
+    Standard deviations are of all rows (divisor n), as scikit-learn's `StandardScaler`. A column
+    that is empty everywhere is centred on the middle of its range. Rows in cells that were not
+    given count evenly for the values among them.
+    """
+    center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
+    frequency = np.zeros(len(summary.cells))
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        if column.kind == "number":
+            center[number], scale[number] = _center_and_scale(column, summary.moments[number])
+            if scaler == "none" and column is not layout.target:
+                scale[number] = 1.0
+        else:
+            frequency[place] = _frequency(summary, number, place)
+    return Encoder(
+        center=center, scale=scale, frequency=frequency, class_weight=_class_weight(layout, frequency)
+    )
+
+
+def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float, float]:
+    count, total, squares = moments
+    if count <= 0:
+        return column.middle, column.half
+    mean = total / count
+    variance = squares / count - mean**2
+    # Rounding leaves about 1e-16 of the second moment where all values are equal.
+    constant = variance <= 1e-12 * max(squares / count, 1e-12)
+    return column.middle + column.half * mean, 1.0 if constant else column.half * math.sqrt(variance)
+
+
+def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
+    counts = summary.cells[place][:-1].copy()
+    unknown = summary.sites[0] - summary.cells_known[place][:-1]
+    if summary.left[number] > 0 and unknown.sum() > 0:
+        counts += summary.left[number] * unknown / unknown.sum()
+    total = counts.sum()
+    shares = counts / total if total > 0 else np.full(len(counts), 1 / len(counts))
+    return np.append(shares, 0.0)
+
+
+def _class_weight(layout: Layout, frequency: np.ndarray) -> np.ndarray:
+    if layout.task == "regression":
+        return np.ones(0)
+    shares = frequency[layout.slices()[layout.target.name]][:-1]
+    return np.where(shares > 0, 1 / (len(shares) * np.where(shares > 0, shares, 1)), 1.0)
+
+
+@dataclass(frozen=True)
+class LeakWarning:
+    """A column that says more about the target than a routine examination should.
+
+    Attributes
+    ----------
+    column : str
+    reason : {"missingness", "separation"}
+    value : float
+        p-value of the score test stratified by site, or the strength of separation.
+    """
+
+    column: str
+    reason: str
+    value: float
+
+    def __str__(self) -> str:
+        """Say it in words for whoever has to decide about the column."""
+        if self.reason == "missingness":
+            return (
+                f"whether {self.column!r} is missing goes with the target (p = {self.value:.1g}, within sites): "
+                "was it recorded after the outcome, or only for some outcomes?"
+            )
+        return f"{self.column!r} alone separates the target almost perfectly ({self.value:.3f}): is it the outcome?"
+
+
+def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
+    """Return the columns whose missingness, or whose values alone, give the target away.
+
+    Parameters
+    ----------
+    layout : Layout
+    summary : Summary
+        Merged: U and V are sums over sites, so a difference between hospitals raises nothing.
+
+    Notes
+    -----
+    The test is Mantel and Haenszel 1959 without continuity correction, for a regression its
+    generalisation to a numeric outcome; of several outcomes the smallest p counts, times their
+    number. Strength is the AUC (the absolute correlation for a regression) of the column alone,
+    the mean over sites weighted by rows, and over outcomes.
+    """
+    found = []
+    for number, column in enumerate(layout.features):
+        sums = summary.leaks[number]
+        valid = sums[:, 1] > 0
+        if valid.any():
+            chi2 = sums[valid, 0] ** 2 / sums[valid, 1]
+            p = min(1.0, layout.outcomes * math.erfc(math.sqrt(float(chi2.max()) / 2)))
+            if p < MISSING_P:
+                found.append(LeakWarning(column.name, "missingness", p))
+        if (sums[:, 3] > 0).all():
+            strength = float(np.mean(sums[:, 2] / sums[:, 3]))
+            if strength > SEPARATION:
+                found.append(LeakWarning(column.name, "separation", strength))
+    return found
+
+
+def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:
+    """Return the SHA-256 over sorted names, dtype, shape and little-endian bytes.
+
+    Examples
+    --------
+    >>> a = arrays_sha256({"w": np.ones(2), "b": np.zeros(1)})
+    >>> a == arrays_sha256({"b": np.zeros(1), "w": np.ones(2)}), a == arrays_sha256({"w": np.ones(2)})
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        little = values.astype(values.dtype.newbyteorder("<"))
+        digest.update(f"{name}\x1f{little.dtype.str}\x1f{values.shape}\x1e".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()

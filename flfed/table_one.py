@@ -1,0 +1,68 @@
+"""The federated Table 1: who is in the data, from merged sums, with suppressed cells marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from flfed.summary import ColumnLayout, Layout, Summary, merge
+
+SUPPRESSED = "suppressed"
+
+
+def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
+    """Return Table 1 as lines of text: a characteristic, all sites together, each site.
+
+    Parameters
+    ----------
+    layout : Layout
+    sites : dict of site to its summaries
+        Over disjoint rows, such as training and holdout; they are added.
+
+    Notes
+    -----
+    A number is given as mean ± standard deviation of the rows that have one, an amount with
+    transform "log1p" as geometric mean (of the amount plus one, minus one). A count of which a
+    site kept its part back is "at least"; where all kept it back, "suppressed".
+    """
+    merged = {site: merge(parts) for site, parts in sites.items()}
+    columns = {"All sites": merge([part for parts in sites.values() for part in parts]), **merged}
+    lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:.0f}" for name, summary in columns.items()}]
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        label = f"{column.name}, {column.unit}" if column.unit else column.name
+        if column.kind == "number":
+            cells = {name: _mean(column, summary, number) for name, summary in columns.items()}
+            lines.append({"Characteristic": label} | cells)
+        else:
+            lines += [
+                {"Characteristic": f"{label}: {value}"}
+                | {name: _count(summary, place.start + offset) for name, summary in columns.items()}
+                for offset, value in enumerate(column.cells[:-1])
+            ]
+        missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
+        if set(missing.values()) != {"0 (0 %)"}:
+            lines.append({"Characteristic": f"{label}: missing"} | missing)
+    return lines
+
+
+def _mean(column: ColumnLayout, summary: Summary, number: int) -> str:
+    count, total, squares = summary.moments[number]
+    if not summary.moments_known[number]:
+        return SUPPRESSED
+    if count <= 0:
+        return "none"
+    mean = total / count
+    deviation = math.sqrt(max(squares / count - mean**2, 0.0)) * column.half
+    center = column.middle + column.half * mean
+    if column.transform == "log1p":
+        return f"{math.expm1(center):,.4g} (geometric mean)"
+    return f"{center:,.4g} ± {deviation:,.3g}"
+
+
+def _count(summary: Summary, cell: int) -> str:
+    """Return a count and its share of all rows, or what is known of it."""
+    count, rows, known = summary.cells[cell], summary.rows[0], summary.cells_known[cell]
+    if not known:
+        return SUPPRESSED
+    share = f"{100 * count / rows:.0f} %" if rows else "0 %"
+    return f"{count:.0f} ({share})" if known == summary.sites[0] else f"at least {count:.0f}"

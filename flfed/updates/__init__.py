@@ -1,0 +1,1 @@
+"""What crosses between institutions: messages, strategies, the guard. Knows no rows."""

@@ -1,0 +1,442 @@
+"""Everything that crosses between a site and the server, and what each message reveals.
+
+No other file builds a message. The paragraph **Reveals** of each class says what a reader of the
+message learns about a row; it is what an auditor reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from flfed.summary import Encoder, Summary
+from flfed.updates.content import (
+    PROTOCOL,
+    Arrays,
+    MalformedMessage,
+    array_record,
+    check_protocol,
+    config_record,
+    fields_of,
+    made,
+    ndarrays,
+    numbers,
+    section,
+    text,
+    whole,
+)
+
+ENROL = "query.enrol"
+SUMMARISE = "query.summarise"
+TRAIN = "train"
+EVALUATE = "evaluate"
+COMPARE = "query.compare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolRequest:
+    """Ask a node which site it is and whether it takes part. The study travels in the run config.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    dataset: str
+    schema_sha256: str
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return RecordDict(
+            {"config": config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)}
+        )
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> EnrolRequest:
+        """Read the message's content."""
+        config = section(record, "config")
+        check_protocol(config)
+        return cls(dataset=text(config, "dataset"), schema_sha256=text(config, "schema"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolReply:
+    """A site's answer: who it is, and accepted or refused by its own policy.
+
+    Reveals: the site's name and versions, and its number of training rows as a band of one power
+    of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
+    is "fewer than 5" when small.
+    """
+
+    site: str
+    title: str
+    version: str
+    accepted: bool
+    reason: str = ""
+    rows_low: int = 0
+    rows_high: int = 0
+    disclosure: str = "institution"
+    share_metrics: str = "named"
+    resplit: bool = False
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return RecordDict({"config": config_record(protocol=PROTOCOL, **fields_of(self))})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> EnrolReply:
+        """Read the message's content."""
+        config = section(record, "config")
+        check_protocol(config)
+        return made(cls, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummariseRequest:
+    """Ask for the sums over the site's training rows.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return RecordDict({"config": config_record(protocol=PROTOCOL)})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> SummariseRequest:
+        """Read the message's content."""
+        check_protocol(section(record, "config"))
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SummariseReply:
+    """Sums over a site's training rows, in the layout that the schema gives.
+
+    Reveals: the exact number of training rows. Under disclosure "open" also every count, sum and
+    sum of squares of a column. Under "institution" only counts of at least the site's cell
+    minimum, none of which lets a smaller one be computed, and means and deviations in coarse
+    steps. A mean over few rows would say much about each: columns known for fewer rows than the
+    minimum are left out.
+    """
+
+    summary: Summary
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return RecordDict(
+            {"config": config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())}
+        )
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> SummariseReply:
+        """Read the message's content."""
+        check_protocol(section(record, "config"))
+        return cls(summary=made(Summary, ndarrays(record, "summary")))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainRequest:
+    """Send the global arrays: score them, train from them, or both.
+
+    Attributes
+    ----------
+    arrays : dict of name to array
+    encoder : Encoder
+    round, rounds : int
+        This round, from 1, and how many are planned.
+    lr_scale : float
+        What the server's plateau rule multiplies the learning rate by.
+    fit, score : bool
+    settings : dict of name to float
+        The strategy's numbers for its client half.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+    round: int
+    rounds: int
+    lr_scale: float = 1.0
+    fit: bool = True
+    score: bool = True
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = config_record(
+            protocol=PROTOCOL,
+            round=self.round,
+            rounds=self.rounds,
+            lr_scale=self.lr_scale,
+            fit=self.fit,
+            score=self.score,
+        )
+        records: dict[str, Any] = {
+            "arrays": array_record(self.arrays),
+            "encoder": array_record(self.encoder.arrays()),
+            "config": config,
+        }
+        if self.settings:
+            records["settings"] = config_record(**self.settings)
+        return RecordDict(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> TrainRequest:
+        """Read the message's content."""
+        config = section(record, "config")
+        check_protocol(config)
+        given = {key: value for key, value in config.items() if key != "protocol"}
+        return cls(
+            arrays=ndarrays(record, "arrays"),
+            encoder=made(Encoder, ndarrays(record, "encoder")),
+            settings=dict(record.config_records["settings"]) if "settings" in record else {},
+            **{key.replace("-", "_"): value for key, value in given.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """How the incoming global model did on rows of one site.
+
+    Attributes
+    ----------
+    rows : str
+        "training", "validation" or "holdout".
+    num_examples : int
+    metrics, variances : dict of name to float
+        Exact; a metric that is undefined at the site is left out.
+    histogram : array [classes, bins] or None
+        Rows by class and predicted probability; where policy allows.
+
+    Reveals: averages over the rows scored, and under disclosure "institution" only over at least
+    the cell minimum of them, of each class; no metric from which a smaller count follows. The
+    histogram, where the site's policy names it, counts rows by class and predicted probability:
+    with the model at hand, a cell of one row tells that row's predicted probability.
+    """
+
+    rows: str
+    num_examples: int
+    metrics: dict[str, float]
+    variances: dict[str, float] = field(default_factory=dict)
+    histogram: np.ndarray | None = None
+
+    def into(self, records: dict[str, Any], prefix: str = "scores") -> None:
+        """Add these scores to the records of a message."""
+        records[prefix] = config_record(rows=self.rows, num_examples=self.num_examples)
+        if self.metrics:
+            records[f"{prefix}-metrics"] = MetricRecord({k: float(v) for k, v in self.metrics.items()})
+        if self.variances:
+            records[f"{prefix}-variances"] = MetricRecord({k: float(v) for k, v in self.variances.items()})
+        if self.histogram is not None:
+            records[f"{prefix}-histogram"] = array_record({"counts": self.histogram})
+
+    @classmethod
+    def out_of(cls, record: RecordDict, prefix: str = "scores") -> Scores | None:
+        """Read the scores of a message, or None where it has none."""
+        if prefix not in record:
+            return None
+        config = section(record, prefix)
+        counts = ndarrays(record, f"{prefix}-histogram") if f"{prefix}-histogram" in record else {}
+        return cls(
+            rows=text(config, "rows"),
+            num_examples=whole(config, "num-examples"),
+            metrics=numbers(record, f"{prefix}-metrics"),
+            variances=numbers(record, f"{prefix}-variances"),
+            histogram=counts.get("counts"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainReply:
+    """A site's update: what training changed, and how the incoming model did there.
+
+    Attributes
+    ----------
+    delta : dict of name to array
+        Local minus global, or empty when nothing was trained.
+    kind : {"delta"}
+    num_examples : float
+        Rows trained on; a whole number from an honest site.
+    loss : float
+        Mean training loss over the steps.
+    steps : int
+    scores : Scores or None
+
+    Reveals: a function of the site's training rows as large as the model. Without further
+    protection a delta can give rows away: after one step on one row exactly, after many steps on
+    many rows only in part (see the audit). The exact number of rows trained on crosses with it.
+    """
+
+    delta: Arrays
+    num_examples: float
+    loss: float
+    steps: int
+    scores: Scores | None = None
+    kind: str = "delta"
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {
+            "metrics": MetricRecord(
+                {"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}
+            ),
+            "config": config_record(protocol=PROTOCOL, kind=self.kind),
+        }
+        if self.delta:
+            records["arrays"] = array_record(self.delta)
+        if self.scores is not None:
+            self.scores.into(records)
+        return RecordDict(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> TrainReply:
+        """Read the message's content; values are as they came, the guard judges them."""
+        config = section(record, "config")
+        check_protocol(config)
+        values = numbers(record, "metrics")
+        missing = {"num-examples", "loss", "steps"} - set(values)
+        if missing:
+            raise MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
+        return cls(
+            delta=ndarrays(record, "arrays") if "arrays" in record else {},
+            kind=text(config, "kind"),
+            num_examples=values["num-examples"],
+            loss=values["loss"],
+            steps=int(values["steps"]) if np.isfinite(values["steps"]) else 0,
+            scores=Scores.out_of(record),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompareRequest:
+    """Send the final global arrays to be judged on each site's holdout.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return RecordDict(
+            {
+                "arrays": array_record(self.arrays),
+                "encoder": array_record(self.encoder.arrays()),
+                "config": config_record(protocol=PROTOCOL),
+            }
+        )
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> CompareRequest:
+        """Read the message's content."""
+        check_protocol(section(record, "config"))
+        return cls(arrays=ndarrays(record, "arrays"), encoder=made(Encoder, ndarrays(record, "encoder")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure with its interval: of an arm, or of the difference of two.
+
+    Attributes
+    ----------
+    metric, arm : str
+        For a difference `arm` is "a - b".
+    value, low, high : float
+        95 % interval; NaN where undefined.
+    extra : float
+        Variance of an arm's figure; two-sided p of a difference.
+    method : str
+        "DeLong", "bootstrap", or why the figure is undefined.
+    """
+
+    metric: str
+    arm: str
+    value: float
+    low: float
+    high: float
+    extra: float
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompareReply:
+    """How every arm did on one site's holdout, and the sums over its holdout rows.
+
+    Attributes
+    ----------
+    num_examples : int
+        Training rows.
+    holdout_rows : int
+    arms, differences : tuple of Figure
+    summary : Summary or None
+        Over holdout rows: with the training rows' it gives Table 1. None where too few.
+    histogram : array [classes, bins] or None
+    note : str
+        What was left out and why, in fixed words.
+
+    Reveals: the exact number of holdout rows; averages over them with intervals, under
+    disclosure "institution" only where at least the cell minimum of rows of each class stands
+    behind them and no smaller count follows; sums over holdout rows under the same rules as
+    SummariseReply (training and holdout rows are disjoint, so neither narrows the other).
+    """
+
+    num_examples: int
+    holdout_rows: int
+    arms: tuple[Figure, ...]
+    differences: tuple[Figure, ...]
+    summary: Summary | None = None
+    histogram: np.ndarray | None = None
+    note: str = ""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {
+            "config": config_record(
+                protocol=PROTOCOL,
+                num_examples=self.num_examples,
+                holdout_rows=self.holdout_rows,
+                note=self.note,
+            ),
+        }
+        for name, figures in (("arms", self.arms), ("differences", self.differences)):
+            if figures:
+                records[name] = _figures(figures)
+        if self.summary is not None:
+            records["summary"] = array_record(self.summary.arrays())
+        if self.histogram is not None:
+            records["histogram"] = array_record({"counts": self.histogram})
+        return RecordDict(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> CompareReply:
+        """Read the message's content."""
+        config = section(record, "config")
+        check_protocol(config)
+        return cls(
+            num_examples=whole(config, "num-examples"),
+            holdout_rows=whole(config, "holdout-rows"),
+            arms=_read_figures(record, "arms"),
+            differences=_read_figures(record, "differences"),
+            summary=made(Summary, ndarrays(record, "summary")) if "summary" in record else None,
+            histogram=ndarrays(record, "histogram").get("counts") if "histogram" in record else None,
+            note=text(config, "note"),
+        )
+
+
+def _figures(figures: tuple[Figure, ...]) -> ConfigRecord:
+    return config_record(
+        **{name: [getattr(figure, name) for figure in figures] for name in Figure.__dataclass_fields__}
+    )
+
+
+def _read_figures(record: RecordDict, name: str) -> tuple[Figure, ...]:
+    if name not in record.config_records:
+        return ()
+    columns = {key: value for key, value in record.config_records[name].items() if isinstance(value, list)}
+    rows = zip(*columns.values(), strict=True)
+    return tuple(made(Figure, dict(zip(columns, row, strict=True))) for row in rows)

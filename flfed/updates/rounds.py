@@ -1,0 +1,91 @@
+"""What a strategy needs to know of a run, and what it tells of each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flfed.plan import Plan
+from flfed.summary import Encoder
+from flfed.updates.content import Arrays
+from flfed.updates.messages import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """A site that takes part.
+
+    Attributes
+    ----------
+    node_id : int
+    rows_high : int
+        Upper end of the band of rows it declared.
+    """
+
+    node_id: int
+    rows_high: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What one round was, for whoever writes it down. No arrays of any site are in it.
+
+    Attributes
+    ----------
+    round : int
+        From 1; `rounds + 1` is the last evaluation, without training.
+    model_round : int
+        After how many rounds of training the model that was scored came: `round - 1`.
+    arrays : dict of name to array
+        The global model after the round.
+    scores : dict of site to Scores
+        Of the model that came into the round.
+    losses : dict of site to float
+        Mean training loss over the site's steps.
+    refused, flagged : dict of site to reason
+    asked : tuple of str
+    bytes_to_site, bytes_to_server : dict of site to int
+    seconds : float
+    """
+
+    round: int
+    model_round: int
+    arrays: Arrays
+    scores: Mapping[str, Scores]
+    losses: Mapping[str, float]
+    refused: Mapping[str, str]
+    flagged: Mapping[str, str]
+    asked: tuple[str, ...]
+    bytes_to_site: Mapping[str, int]
+    bytes_to_server: Mapping[str, int]
+    seconds: float
+
+
+Observer = Callable[[RoundRecord], None]
+
+
+def ignore(record: RoundRecord) -> None:
+    """Observe nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a run gives its strategy.
+
+    Attributes
+    ----------
+    roster : dict of site name to Enrolled
+    encoder : Encoder
+    plan : Plan
+    rounds : int
+    seed : int
+    observer : callable
+        Told each round once it is complete.
+    """
+
+    roster: Mapping[str, Enrolled]
+    encoder: Encoder
+    plan: Plan
+    rounds: int
+    seed: int
+    observer: Observer = field(default=ignore)

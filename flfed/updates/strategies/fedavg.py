@@ -1,0 +1,316 @@
+"""Federated averaging: the project's own, on which every other strategy builds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+from flwr.serverapp.strategy import Result
+
+from flfed.errors import UsageError
+from flfed.seeds import generator
+from flfed.updates.content import Arrays, MalformedMessage, count_bytes
+from flfed.updates.guard import Verdicts, guard
+from flfed.updates.messages import EVALUATE, TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.rounds import Assignment, RoundRecord
+from flfed.updates.selection import Selection
+
+ATTEMPTS = 2
+"""How often a round is asked before the run stops."""
+
+
+class FedAvg(FlowerFedAvg):
+    """The mean of the sites' models, weighted by their rows.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1]
+        Share of sites asked each round, drawn by name from the study's seed; at least one.
+    weights : {"rows", "equal", "capped"}
+        What an update counts: its rows, one, or its rows up to `cap`.
+    cap : int, > 0
+        Largest weight under "capped".
+    server_lr : float, > 0
+        How much of the mean delta is taken; 1.0 gives plain averaging.
+    quorum : float in (0, 1]
+        Share of the asked sites whose update must be good; else the round is asked once more,
+        and then the run stops with its last good model.
+    deadline : float, > 0
+        Seconds a round; what comes later is not used.
+    select : {"last", "best"}
+        Which round's model is the result; "best" reads validation rows only.
+    patience : int, >= 0
+        Rounds without a better validation loss before the run ends early; 0 never.
+    flag_norm, refuse_norm : float
+        The update guard's bounds, in medians of the cohort's norms.
+
+    Notes
+    -----
+    Sites send deltas; the sum is in float64 and in site-name order, so neither the order of
+    replies nor node ids change a bit of it.
+
+    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
+    decentralized data", algorithm 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        fraction: float = 1.0,
+        weights: Literal["rows", "equal", "capped"] = "rows",
+        cap: int = 1000,
+        server_lr: float = 1.0,
+        quorum: float = 0.75,
+        deadline: float = 600.0,
+        select: Literal["last", "best"] = "last",
+        patience: int = 0,
+        flag_norm: float = 3.0,
+        refuse_norm: float = 10.0,
+    ) -> None:
+        for key, value, good, rule in (
+            ("fraction", fraction, 0 < fraction <= 1, "in (0, 1]"),
+            ("cap", cap, cap > 0, "> 0"),
+            ("server-lr", server_lr, server_lr > 0, "> 0; 1.0 gives plain averaging"),
+            ("quorum", quorum, 0 < quorum <= 1, "in (0, 1]"),
+            ("deadline", deadline, deadline > 0, "> 0 seconds"),
+            ("patience", patience, patience >= 0, ">= 0; 0 never stops early"),
+            ("refuse-norm", refuse_norm, refuse_norm >= flag_norm > 0, "at least flag-norm, which is > 0"),
+        ):
+            if not good:
+                raise UsageError(f"[strategy]: {key}={value} must be {rule}")
+        super().__init__(fraction_train=fraction, fraction_evaluate=1.0)
+        self.fraction, self.weights, self.cap, self.server_lr = fraction, weights, cap, server_lr
+        self.quorum, self.deadline, self.select, self.patience = quorum, deadline, select, patience
+        self.flag_norm, self.refuse_norm = flag_norm, refuse_norm
+        self.clock: Callable[[], float] = time.monotonic
+        self._incoming: Arrays = {}
+        self._asked: dict[str, int] = {}
+        self._seen: dict[str, Scores] = {}
+        self._verdicts = Verdicts(accepted={})
+        self._received: dict[str, int] = {}
+        self.stopped, self.rounds_done, self.best_round = "", 0, 0
+
+    def assign(self, assignment: Assignment) -> None:
+        """Take what the run gives: roster, encoder, plan, rounds, seed, observer.
+
+        Raises
+        ------
+        UsageError
+            If best round or early stopping is asked for without validation rows.
+        """
+        if not assignment.plan.validation and (self.select == "best" or self.patience):
+            key = "select='best'" if self.select == "best" else f"patience={self.patience}"
+            raise UsageError(f"[strategy]: {key} reads validation rows: set [plan] validation, such as 0.2")
+        self.run = assignment
+        self.selection = Selection(assignment.plan, patience=self.patience)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds, tell the observer of each, and return the selected model.
+
+        Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
+        behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
+        quorum twice ends the run: `stopped` says why, and the result is the last good model.
+        """
+        arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
+        result = Result()
+        result.arrays = arrays
+        for number in range(1, num_rounds + 1):
+            updated = self._round(number, arrays, config, grid)
+            if updated is None:
+                return result
+            result.arrays = arrays = updated
+            self.rounds_done = self.best_round = number
+            if self.selection.is_over():
+                break
+        self._last_evaluation(self.rounds_done, arrays, ConfigRecord(dict(evaluate_config or {})), grid)
+        if self.select == "best" and self.selection.best_arrays is not None:
+            self.best_round = self.selection.best_round
+            result.arrays = to_record(self.selection.best_arrays)
+        return result
+
+    def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
+        """Return the model after one round, or None with `stopped` set after two bad attempts."""
+        for _ in range(ATTEMPTS):
+            began = self.clock()
+            messages = list(self.configure_train(number, arrays, config, grid))
+            replies = grid.send_and_receive(messages, timeout=self.deadline)
+            updated, _ = self.aggregate_train(number, replies)
+            if updated is not None:
+                self._observe(number, to_arrays(updated), messages, began)
+                return updated
+        self._observe(number, to_arrays(arrays), messages, began)
+        good, asked = len(self._verdicts.accepted), len(self._asked)
+        needed = math.ceil(self.quorum * asked)
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in self._verdicts.refused.items())
+        self.stopped = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
+        return None
+
+    def _last_evaluation(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
+        began = self.clock()
+        messages = list(self.configure_evaluate(number + 1, arrays, config, grid))
+        self.aggregate_evaluate(number + 1, grid.send_and_receive(messages, timeout=self.deadline))
+        self._observe(number + 1, to_arrays(arrays), messages, began)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message for each site of the round's cohort; `config` is not changed."""
+        return self._messages(TRAIN, server_round, arrays, self.cohort(server_round))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message for each site, to score the final model."""
+        return self._messages(EVALUATE, server_round, arrays, sorted(self.run.roster))
+
+    def cohort(self, server_round: int) -> list[str]:
+        """Return the sites asked in a round, in name order."""
+        sites = sorted(self.run.roster)
+        size = max(1, round(self.fraction * len(sites)))
+        rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
+        chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)
+        return [sites[index] for index in sorted(chosen)]
+
+    def client_settings(self) -> Mapping[str, float]:
+        """Return the numbers that the client half of this strategy needs; FedAvg's needs none."""
+        return {}
+
+    def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
+        self._incoming = to_arrays(arrays)
+        self._asked = {site: self.run.roster[site].node_id for site in sites}
+        request = TrainRequest(
+            arrays=self._incoming,
+            encoder=self.run.encoder,
+            round=server_round,
+            rounds=self.run.rounds,
+            lr_scale=self.selection.lr_scale,
+            fit=kind == TRAIN,
+            settings=self.client_settings(),
+        )
+        # A record of its own for each site: one client's edit must not reach the next.
+        return [
+            Message(request.to_record(), dst_node_id=node, message_type=kind, group_id=str(server_round))
+            for node in self._asked.values()
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the new global arrays, or None where too few updates are good."""
+        found, faults = self._read(replies)
+        bands = {site: self.run.roster[site].rows_high for site in found}
+        verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=self.refuse_norm)
+        refused = dict(sorted({**faults, **verdicts.refused}.items()))
+        self._verdicts = Verdicts(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
+        self._notice(server_round)
+        if not verdicts.accepted or len(verdicts.accepted) < math.ceil(self.quorum * len(self._asked)):
+            return None, None
+        weights = {site: self.weight(reply) for site, reply in verdicts.accepted.items()}
+        deltas = {site: reply.delta for site, reply in verdicts.accepted.items()}
+        losses = {site: reply.loss for site, reply in verdicts.accepted.items()}
+        total = math.fsum(weights.values())
+        loss = math.fsum(weights[site] * losses[site] for site in weights) / total
+        return to_record(self.combine(self._incoming, deltas, weights)), MetricRecord({"loss": loss})
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Take note of the sites' scores of the final model."""
+        found, faults = self._read(replies)
+        self._verdicts = Verdicts(accepted=found, refused=faults)
+        self._notice(server_round)
+        return None
+
+    def weight(self, reply: TrainReply) -> float:
+        """Return what an update counts."""
+        if self.weights == "equal":
+            return 1.0
+        return float(min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples)
+
+    def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
+        """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)`, of the incoming dtypes."""
+        sites = sorted(deltas)
+        shares = np.array([weights[site] for site in sites])
+        shares = shares / math.fsum(shares)
+        mean = {
+            name: np.tensordot(shares, np.stack([deltas[s][name] for s in sites]).astype(np.float64), axes=1)
+            for name in incoming
+        }
+        return {
+            name: (value.astype(np.float64) + self.server_lr * mean[name]).astype(value.dtype)
+            for name, value in incoming.items()
+        }
+
+    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
+        """Return readable replies by site, and why the other asked sites have none."""
+        sites = {node: site for site, node in self._asked.items()}
+        found: dict[str, TrainReply] = {}
+        faults = dict.fromkeys(self._asked, "no reply before the deadline")
+        self._received = {}
+        for message in replies:
+            site = sites.get(message.metadata.src_node_id)
+            if site is None:
+                continue
+            if message.has_error():
+                faults[site] = message.error.reason or f"error code {message.error.code}"
+                continue
+            self._received[site] = count_bytes(message.content)
+            try:
+                found[site] = TrainReply.from_record(message.content)
+                del faults[site]
+            except MalformedMessage as error:
+                faults[site] = str(error)
+        return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
+
+    def _notice(self, server_round: int) -> None:
+        """Keep the scores of the incoming model, and let the selection see its validation loss."""
+        accepted = self._verdicts.accepted
+        self._seen = {site: reply.scores for site, reply in accepted.items() if reply.scores is not None}
+        scored = [scores for scores in self._seen.values() if scores.rows == "validation"]
+        losses = [(s.num_examples, s.metrics["loss"]) for s in scored if "loss" in s.metrics]
+        if losses:
+            rows = math.fsum(n for n, _ in losses)
+            self.selection.see(
+                server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows
+            )
+
+    def _observe(self, number: int, arrays: Arrays, messages: list[Message], began: float) -> None:
+        sites = {node: site for site, node in self._asked.items()}
+        self.run.observer(
+            RoundRecord(
+                round=number,
+                model_round=number - 1,
+                arrays=arrays,
+                scores=self._seen,
+                losses={s: r.loss for s, r in self._verdicts.accepted.items() if r.steps},
+                refused=self._verdicts.refused,
+                flagged=self._verdicts.flagged,
+                asked=tuple(self._asked),
+                bytes_to_site={sites[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages},
+                bytes_to_server=self._received,
+                seconds=self.clock() - began,
+            )
+        )
+
+
+def to_arrays(record: ArrayRecord) -> Arrays:
+    """Return a record's arrays by name."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
+    """Return named arrays as a record."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})

@@ -1,0 +1,153 @@
+"""Runs for the tests of records, written with the writer itself and with figures like real ones."""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flfed.records.store import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
+
+AUC, BRIER = "roc_auc_score", "brier_score_loss"
+HOSPITALS = {  # rows, holdout rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
+    "cleveland": (303, 91, 0.882, 0.883, 0.886),
+    "hungary": (294, 88, 0.871, 0.874, 0.873),
+    "long-beach": (200, 60, 0.662, 0.600, 0.711),
+    "switzerland": (123, 37, None, None, None),
+}
+PERSONAL_GAIN = {"cleveland": (-0.021, 0.027), "hungary": (-0.026, 0.024), "long-beach": (0.022, 0.199)}
+ONE_CLASS = "the holdout has one class only"
+
+
+class Ticking:
+    """A clock that goes one second ahead at each look."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 20, 15, 30, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.fixture
+def store(url: str):
+    with RunStore.open(url, clock=Ticking()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def heart(store: RunStore) -> str:
+    """The id of a finished run with four hospitals, one refused, one with one class, two faults."""
+    series = store.begin_series(study="heart-disease", study_sha256="ab" * 32, study_text='name = "heart-disease"\n')
+    return write_heart(store, series).run
+
+
+@pytest.fixture
+def write() -> Callable[..., RunWriter]:
+    return write_heart
+
+
+def begin(store: RunStore, series: str, *, repeat: int = 0, rounds: int = 40) -> RunWriter:
+    return store.begin_run(
+        series, repeat=repeat, engine="inprocess", path="one-by-one", seed=42 + repeat, rounds_planned=rounds,
+        primary=AUC, task="binary", versions={"flfed": "0.1.0", "torch": "2.13.0"}, hashes={"schema": "cd" * 32},
+    )  # fmt: skip
+
+
+def write_heart(
+    store: RunStore, series: str, *, repeat: int = 0, shift: float = 0.0, resplit: bool = False, rounds: int = 40
+) -> RunWriter:
+    run = begin(store, series, repeat=repeat)
+    for name, (rows, holdout, *_) in HOSPITALS.items():
+        run.site(name, title=f"Hospital {name.title()}", rows=rows, holdout_rows=holdout, resplit=resplit)
+    run.site("basel", status="refused", reason="its policy does not allow the data set heart-disease")
+    for number in range(1, rounds + 1):
+        run.round(number, metrics=_curve(number), seconds=0.2, sent=_sent(), events=_events(number))
+    run.summary("table-1", TABLE_1)
+    run.summary("leaks", {"warnings": ["slope"]})
+    leak = "slope: the target is 17 % where it is missing and 70 % where it is present (hungary)"
+    run.events([EventRow(None, None, "leak", leak)])
+    run.comparison(_figures(shift), _differences(shift))
+    run.finish(status="completed", seconds=8.4, arrays_sha256="ef" * 32)
+    return run
+
+
+def _curve(number: int) -> list[MetricRow]:
+    rows = []
+    for place, site in enumerate([None, *HOSPITALS]):
+        auc = 0.9 - 0.05 * place - 0.3 * math.exp(-number / 8)
+        if site != "switzerland":
+            rows.append(MetricRow(site, "training", AUC, auc, auc - 0.03, auc + 0.03, 0.0002, 500))
+        rows.append(MetricRow(site, "training", "log_loss", 1 - auc))
+    return rows
+
+
+def _sent() -> list[SentRow]:
+    ways = (("to-site", "arrays", 1200), ("to-server", "delta", 1200), ("to-server", "metrics", 300))
+    return [SentRow(site, way, kind, size) for site in HOSPITALS for way, kind, size in ways]
+
+
+def _events(number: int) -> list[EventRow]:
+    if number == 3:
+        return [EventRow(3, "hungary", "fault", "the delta has 3 values that are not finite")]
+    if number == 17:
+        return [
+            EventRow(17, "long-beach", "fault", "no answer before the deadline of 600 seconds"),
+            EventRow(17, "cleveland", "flag", "norm of the delta is 3.1 times the median of the cohort"),
+        ]
+    return []
+
+
+def _figures(shift: float) -> list[ComparisonRow]:
+    rows = [
+        ComparisonRow(None, "global", AUC, 0.896 + shift, 0.871 + shift, 0.919 + shift, 276, "DeLong"),
+        ComparisonRow(None, "sites-mean", AUC, 0.805 + shift),
+        ComparisonRow(None, "pooled", AUC, 0.901 + shift, 0.877, 0.923, 276, "DeLong"),
+        ComparisonRow(None, "own-model-everywhere", AUC, 0.832 + shift),
+        ComparisonRow(None, "global", BRIER, 0.131, 0.114, 0.149, 276, "bootstrap"),
+        ComparisonRow(None, "pooled", BRIER, 0.129, 0.112, 0.147, 276, "bootstrap"),
+    ]
+    for site, (_, holdout, *values) in HOSPITALS.items():
+        for arm, value in zip(("global", "local-only", "personalised"), values, strict=True):
+            if value is None:
+                rows.append(ComparisonRow(site, arm, AUC, None, n=holdout, method=ONE_CLASS))
+            else:
+                reach = 0.9 / math.sqrt(holdout) * math.sqrt(value * (1 - value)) + 0.01
+                row = ComparisonRow(site, arm, AUC, value + shift, value - reach, min(value + reach, 1), holdout)
+                rows.append(row)
+        rows.append(ComparisonRow(site, "global", BRIER, 0.13, 0.11, 0.15, holdout, "bootstrap"))
+        rows.append(ComparisonRow(site, "local-only", BRIER, 0.14, 0.12, 0.16, holdout, "bootstrap"))
+    return rows
+
+
+def _differences(shift: float) -> list[DifferenceRow]:
+    rows = []
+    for site, (_, _, shared, local, personal) in HOSPITALS.items():
+        if shared is None:
+            rows.append(DifferenceRow(site, "global", "local-only", AUC, None, method=ONE_CLASS))
+            rows.append(DifferenceRow(site, "personalised", "local-only", AUC, None, method=ONE_CLASS))
+        else:
+            low, high = PERSONAL_GAIN[site]
+            gap, gain = shared - local + shift, personal - local + shift
+            rows.append(DifferenceRow(site, "global", "local-only", AUC, gap, gap - 0.07, gap + 0.07, 0.09))
+            rows.append(DifferenceRow(site, "personalised", "local-only", AUC, gain, low + shift, high + shift, 0.01))
+        rows.append(DifferenceRow(site, "global", "local-only", BRIER, -0.01, -0.03, 0.01, 0.3, "bootstrap"))
+    return rows
+
+
+TABLE_1 = {
+    "rows": [
+        {"column": "rows", "statistic": "count", "all sites": "920", "cleveland": "303", "hungary": "294"},
+        {"column": "age (years)", "statistic": "mean (sd)", "all sites": "53.5 (9.4)", "cleveland": "54.4 (9.0)"},
+        {"column": "sex", "statistic": "male", "all sites": "79 %", "cleveland": "68 %", "hungary": "72 %"},
+        {"column": "disease", "statistic": "yes", "all sites": "55 %", "cleveland": "46 %", "hungary": "36 %"},
+    ],
+    "note": "Over all rows of the sites, from merged sums.",
+}

@@ -1,0 +1,229 @@
+"""The pages: what they say (AppTest), and what a browser shows of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.entries import ComparisonRow, DifferenceRow, MetricRow
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app.py"
+OVERVIEW = "flfed/records/dashboard/pages/p20_overview.py"
+CHROMIUM = "/usr/bin/chromium"
+
+
+def overview(run: str | None) -> AppTest:
+    page = AppTest.from_file(str(APP), default_timeout=60).run()  # the first run registers the pages
+    page.switch_page(str(ROOT / OVERVIEW))
+    if run is not None:
+        page.query_params["run"] = run
+    return page.run()
+
+
+def words(page: AppTest) -> str:
+    """All text of a page, Markdown escapes taken away."""
+    blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
+    cells = [str(table.value.to_dict("records")) for table in [*page.table, *page.dataframe]]
+    cards = [f"{card.label} {card.value} {card.delta}" for card in page.metric]
+    return "\n".join([*(str(block.value) for block in blocks), *cells, *cards]).replace("\\", "")
+
+
+@pytest.fixture
+def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+def test_an_empty_store_says_what_to_do(shown: str):
+    runs = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not runs.exception
+    assert "flfed demo" in words(runs)
+    assert "flfed demo" in words(overview(None))
+
+
+def test_the_list_shows_each_series_once_and_finds_by_name(shown: str, store, heart: str, write):
+    repeats = store.begin_series(study="loan-default", study_sha256="", study_text="", repeats=3)
+    for repeat in range(3):
+        write(store, repeats, repeat=repeat)
+    page = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not page.exception
+    texts = [text.value for text in page.text]
+    assert texts.count("3 of 3") == 1
+    assert texts.count("40 of 40") == 2
+    page.text_input(key="search").set_value("heart").run()
+    assert [text.value for text in page.text].count("40 of 40") == 1
+    page.text_input(key="search").set_value("no such study").run()
+    assert "No run matches" in words(page)
+
+
+def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart: str):
+    page = overview(heart)
+    assert not page.exception
+    said = words(page)
+    assert "long-beach gains most, and the gain is certain" in said
+    assert "+.11 (95 % interval +.02 to +.20)" in said
+    assert "would reach .901: .005 better than the shared model" in said
+    assert "40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel)" in said
+    assert "3 values that are not finite" in said
+    assert "its policy does not allow the data set" in said
+    assert "norm of the delta is 3.1 times the median" in said
+
+
+def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: str):
+    assert "AUC cannot be compared here: the holdout has one class only." in words(overview(heart))
+
+
+def test_the_page_says_on_which_rows_the_curves_were_measured(shown: str, heart: str):
+    assert "measured on the rows the model was trained on" in words(overview(heart))
+
+
+def test_leak_warnings_and_table_1_are_shown(shown: str, heart: str):
+    said = words(overview(heart))
+    assert "slope: the target is 17 % where it is missing" in said
+    assert "53.5 (9.4)" in said
+
+
+def test_a_run_that_failed_before_comparing_says_why(shown: str, store):
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=40, primary="r2_score", task="regression"
+    )
+    run.finish(status="stopped", reason="2 of 4 sites answered, the quorum is 3")
+    page = overview(run.run)
+    assert not page.exception
+    assert "the quorum is 3" in words(page)
+    assert "0 of 40 rounds ran" in words(page)
+
+
+def test_sites_that_share_no_figures_are_named_without_numbers(shown: str, store):
+    series = store.begin_series(study="quiet", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=1, primary="log_loss", task="binary"
+    )
+    run.site("site-1", shared_as="aggregate-only")
+    run.comparison([ComparisonRow(None, "global", "log_loss", 0.41, 0.38, 0.44)], [])
+    run.finish(status="completed")
+    page = overview(run.run)
+    assert not page.exception
+    assert "this site shares no figures of its own" in words(page)
+    assert "(lower is better)" in words(page)
+
+
+def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str):
+    page = overview(heart)
+    page.radio[0].set_value("brier_score_loss").run()
+    assert not page.exception
+    assert "lower is better" in words(page)
+    assert "Brier score .130 with the shared model against .140 alone" in words(page)
+
+
+def test_a_running_run_shows_each_new_round(shown: str, store):
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=40, primary="log_loss", task="binary"
+    )
+    for number in (1, 2):
+        row = MetricRow(None, "validation", "log_loss", 0.7 - number / 10)
+        run.round(number, metrics=[row])
+        page = overview(run.run)
+        assert not page.exception
+        assert f"{number} of 40 rounds ran" in words(page)
+    assert "validation rows that were kept out of training" in words(page)
+
+
+def test_repeats_are_shown_together_and_one_by_one(shown: str, store, write):
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="", repeats=3)
+    for repeat in range(3):
+        write(store, series, repeat=repeat, shift=repeat / 100, resplit=True)
+    page = overview(series)
+    assert not page.exception
+    assert "AUC .906 (mean of 3 repeats)" in words(page)
+    page.selectbox[0].set_value(f"{series}-r03").run()
+    assert not page.exception
+    assert "AUC .916, 95 % interval" in words(page)
+    assert page.query_params["run"] == series
+
+
+def test_an_unknown_run_is_answered_with_a_sentence(shown: str, heart: str):
+    assert "is not in the store" in words(overview(heart[:-1] + "x"))
+
+
+def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: str, store):
+    series = store.begin_series(study="many", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="stacked", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
+    )
+    figures = [ComparisonRow(None, "global", "roc_auc_score", 0.8, 0.79, 0.81)]
+    differences = []
+    for k in range(100):
+        run.site(f"site-{k:03d}", rows=100, holdout_rows=30)
+        figures.append(ComparisonRow(f"site-{k:03d}", "global", "roc_auc_score", 0.8, 0.7, 0.9))
+        differences.append(
+            DifferenceRow(f"site-{k:03d}", "global", "local-only", "roc_auc_score", k / 1000 - 0.05, -0.1, 0.1)
+        )
+    run.comparison(figures, differences)
+    page = overview(run.run)
+    assert not page.exception
+    assert "about one interval in twenty excludes 0 by chance" in words(page)
+    assert "12 sites that gain most" in words(page)
+
+
+@pytest.fixture
+def server(url: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    environment = os.environ | {"FLFED_STORE": url, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Debian's chromium is not installed")
+def test_a_browser_shows_the_run_with_its_charts_and_no_error(server: str, heart: str):
+    from playwright.sync_api import sync_playwright
+
+    pictures = ROOT / "artefacts"
+    pictures.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        page.goto(server)
+        page.get_by_role("heading", name="Runs").wait_for()
+        page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+        page.screenshot(path=pictures / "runs.png")
+        page.get_by_role("link", name="heart-disease").click()
+        page.get_by_role("heading", name="heart-disease").wait_for()
+        assert heart in page.url
+        page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
+        page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+        page.wait_for_timeout(1500)  # the charts are drawn after the script ended
+        assert page.locator("[data-testid=stException]").count() == 0
+        assert page.locator("[data-testid=stVegaLiteChart]").count() == 5
+        page.screenshot(path=pictures / "overview-first-screen.png")
+        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        page.set_viewport_size({"width": 1280, "height": height + 50})
+        page.wait_for_timeout(1000)
+        page.screenshot(path=pictures / "overview.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        browser.close()
+    assert (pictures / "overview.png").stat().st_size > 50_000

@@ -1,0 +1,199 @@
+"""Reports: the JSON object, what repeats say together, and verdicts in words."""
+
+import math
+import statistics
+
+import pytest
+from scipy import stats
+
+from flfed.records.entries import ComparisonRow, DifferenceRow
+from flfed.records.reading import RunReader
+from flfed.records.reports import comparison_rows, report, run_list, story
+from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
+from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
+
+AUC, BRIER = "roc_auc_score", "brier_score_loss"
+KEYS = [
+    "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
+    "global", "sites-mean", "pooled", "own-model-everywhere", "sites", "faults",
+]  # fmt: skip
+
+
+@pytest.fixture
+def found(url, heart):
+    with RunReader.open(url) as reader:
+        return report(reader, heart)
+
+
+def test_the_object_has_the_keys_of_the_design(found, heart):
+    assert list(found) == KEYS
+    assert (found["run"], found["status"], found["rounds"], found["repeats"]) == (heart, "completed", 40, 1)
+    assert found["global"][AUC] == {"value": 0.896, "low": 0.871, "high": 0.919, "sd": None}
+    assert list(found["global"]) == [AUC, BRIER]
+    assert found["pooled"][AUC]["value"] == 0.901
+    site = found["sites"]["long-beach"]
+    assert (site["rows"], site["holdout-rows"], site["verdict"]) == (200, 60, PAYS)
+    assert site["difference"][AUC]["value"] == pytest.approx(0.062, abs=1e-12)
+    assert site["difference-personalised"][AUC] == {
+        "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01,
+    }  # fmt: skip
+    assert set(found["sites"]) == {"cleveland", "hungary", "long-beach", "switzerland"}
+
+
+def test_faults_name_round_site_and_reason_and_refused_sites(found):
+    assert found["faults"] == [
+        {"round": 3, "site": "hungary", "reason": "the delta has 3 values that are not finite"},
+        {"round": 17, "site": "long-beach", "reason": "no answer before the deadline of 600 seconds"},
+        {"round": None, "site": "basel",
+         "reason": "refused: its policy does not allow the data set heart-disease"},
+    ]  # fmt: skip
+
+
+def test_a_figure_that_is_not_defined_is_null_with_its_reason(found):
+    site = found["sites"]["switzerland"]
+    assert site["global"][AUC]["value"] is None
+    assert site["global"][AUC]["reason"] == "the holdout has one class only"
+    assert site["verdict"] == CANNOT_BE_TOLD
+
+
+def test_references_that_the_engine_could_not_measure_are_null(store, url):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
+    run.finish(status="stopped", reason="quorum")
+    with RunReader.open(url) as reader:
+        found = report(reader, run.run)
+    assert (found["pooled"], found["own-model-everywhere"], found["global"]) == (None, None, {})
+    assert comparison_rows(found)[2] == ["Nothing was compared: the run is stopped. quorum"]
+
+
+@pytest.mark.parametrize("resplit", [True, False])
+def test_repeats_give_means_and_a_spread(store, url, write, resplit):
+    shifts = [0.00, 0.01, 0.03, -0.02]
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=4)
+    for repeat, shift in enumerate(shifts):
+        write(store, series, repeat=repeat, shift=shift, resplit=resplit, rounds=3 + repeat)
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    assert (found["run"], found["repeats"], found["rounds"], found["arrays-sha256"]) == (series, 4, 3, None)
+    assert found["seconds"] == pytest.approx(4 * 8.4)
+    figure = found["global"][AUC]
+    assert figure["value"] == pytest.approx(0.896 + 0.005, abs=1e-12)
+    assert figure["sd"] == pytest.approx(statistics.stdev(shifts), abs=1e-12)
+    gain = found["sites"]["long-beach"]["difference-personalised"][AUC]
+    assert gain["value"] == pytest.approx(0.111 + 0.005, abs=1e-12)
+    # by hand: 200 rows of which 60 are holdout, t of 3 degrees of freedom = 3.1824
+    reach = 3.182446 * statistics.stdev(shifts) * math.sqrt(1 / 4 + 60 / 140)
+    low = 0.116 - reach if resplit else 0.022 + 0.005
+    assert gain["low"] == pytest.approx(low, abs=1e-6)
+    assert (gain["p"] is None) != resplit
+    assert {fault["reason"][:8] for fault in found["faults"] if fault["round"]} == {f"repeat {k}" for k in (1, 2, 3, 4)}
+    assert [fault["site"] for fault in found["faults"] if fault["round"] is None] == ["basel"]
+
+
+def test_the_status_of_a_series_is_that_of_its_worst_run(store, url, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    write(store, series, repeat=0, rounds=1)
+    run = store.begin_run(series, repeat=1, engine="e", path="stacked", seed=1, rounds_planned=2, primary=AUC, task="b")
+    run.finish(status="stopped", reason="the quorum is 3")
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    assert (found["status"], found["reason"], found["path"]) == ("stopped", "repeat 2: the quorum is 3", "mixed")
+
+
+def test_the_list_of_runs_has_the_keys_of_the_design(url, heart):
+    with RunReader.open(url) as reader:
+        line = run_list(reader)["runs"][0]
+    assert list(line) == ["run", "study", "status", "engine", "started", "rounds"]
+    assert (line["run"], line["rounds"]) == (heart, 40)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 39])
+def test_students_t_equals_scipys(freedom):
+    for t in (0.1, 1.0, 2.5, 12.0):
+        expected = 1 - 2 * stats.t.sf(t, freedom)
+        assert student_t_within(t, freedom) == pytest.approx(expected, abs=1e-12)
+    assert student_t_bound(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
+
+
+def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
+    values = [0.05, 0.01, 0.03, -0.01] * 25
+    mean, low, high, p = resplit_interval(values, 0.43)
+    plain = 1.984 * statistics.stdev(values) / math.sqrt(100)
+    assert mean == pytest.approx(0.02, abs=1e-12)
+    assert high - mean == pytest.approx(plain * math.sqrt(1 + 100 * 0.43), rel=1e-3)
+    assert low < 0 < p
+
+
+@pytest.mark.parametrize(
+    ("shared", "adjusted", "better", "code"),
+    [
+        ((0.11, 0.02, 0.19), None, "higher", PAYS),
+        ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
+        ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+        ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+        ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", DO_NOT_USE),
+        ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
+        ((-0.05, -0.09, -0.01), None, "lower", PAYS),
+        ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", DO_NOT_USE),
+        ((None, None, None), None, "higher", CANNOT_BE_TOLD),
+        ((0.10, None, None), None, "higher", CANNOT_BE_TOLD),
+        (None, (0.04, 0.01, 0.07), "higher", PAYS),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
+    given = [Difference(*numbers) if numbers else None for numbers in (shared, adjusted)]
+    assert verdict(given[0], given[1], better, metric=AUC)[0] == code
+
+
+def test_a_metric_that_should_be_low_is_worded_that_way():
+    code, sentence = verdict(
+        Difference(-0.02, -0.035, -0.005), None, "lower", metric=BRIER, figures={"global": 0.131, "local-only": 0.151}
+    )
+    assert code == PAYS
+    assert sentence == (
+        f"Brier score .131 with the shared model against .151 alone: {MINUS}.020 "
+        f"(95 % interval {MINUS}.035 to {MINUS}.005, lower is better)."
+    )
+
+
+def test_a_certainly_worse_model_is_not_recommended_in_words():
+    code, sentence = verdict(
+        Difference(-0.09, -0.15, -0.02), None, "higher", metric=AUC, figures={"global": 0.62, "local-only": 0.71}
+    )
+    assert code == DO_NOT_USE
+    assert sentence.endswith("; the shared model is certainly worse here.")
+
+
+def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found):
+    said = "\n".join(story(found, planned=40))
+    assert "would reach .901: .005 better than the shared model" in said
+    assert "long-beach gains most, and the gain is certain" in said
+    assert "Joining pays at 1 of 4 sites (long-beach); no clear gain at 2 (cleveland, hungary)" in said
+    assert said.endswith("40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel).")
+
+
+def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
+    headers, rows, footers = comparison_rows(found)
+    assert {len(row) for row in rows} == {len(headers)}
+    assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
+    assert rows[2][2:] == [".662", ".600", ".711", "+.111 (+.022 to +.199)", PAYS]
+    assert rows[3][-1] == CANNOT_BE_TOLD
+    assert ["all rows in one place (pooled)", "", ".901"] in [row[:3] for row in rows]
+    assert comparison_rows(found, BRIER)[1][0][2] == ".130"
+
+
+def test_many_sites_bring_the_warning_that_one_interval_in_twenty_lies(found):
+    site = found["sites"]["cleveland"]
+    many = found | {"sites": {f"s{k}": site for k in range(20)}}
+    assert any("one interval in twenty" in line for line in story(many))
+    assert not any("one interval in twenty" in line for line in story(found))
+
+
+def test_a_verdict_uses_the_stored_numbers_not_the_stored_words(store, url):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
+    run.site("a", rows=100)
+    row = DifferenceRow("a", "global", "local-only", AUC, -0.1, -0.2, -0.05, 0.001, "DeLong", "joining pays")
+    run.comparison([ComparisonRow("a", "global", AUC, 0.6), ComparisonRow("a", "local-only", AUC, 0.7)], [row])
+    with RunReader.open(url) as reader:
+        assert report(reader, run.run)["sites"]["a"]["verdict"] == DO_NOT_USE

@@ -1,0 +1,279 @@
+"""The run store: what is written is read back, whole rounds only, on one schema, by many at once."""
+
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from flfed.errors import FlfedError, UsageError
+from flfed.home import home
+from flfed.records.alive import Writer, is_gone, this_process
+from flfed.records.database import newest_revision, store_url
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow
+from flfed.records.reading import RunReader
+from flfed.records.store import RunStore
+from flfed.records.tables import Base
+
+ROOT = Path(__file__).parents[2]
+RUN = {"engine": "inprocess", "path": "one-by-one", "seed": 42, "rounds_planned": 3, "primary": "log_loss"}
+
+
+def begun(store: RunStore, *, repeats: int = 1, repeat: int = 0):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=repeats)
+    return store.begin_run(series, repeat=repeat, task="binary", **RUN)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(
+        [sys.executable, "-c", code], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_run_is_read_back_as_it_was_written(store, url, heart):
+    with RunReader.open(url) as reader:
+        run = reader.runs_of(heart)[0]
+        assert (run.status, run.rounds, run.rounds_planned, run.seconds) == ("completed", 40, 40, 8.4)
+        assert run.versions == {"flfed": "0.1.0", "torch": "2.13.0"}
+        assert run.arrays_sha256 == "ef" * 32
+        assert [site.site for site in reader.sites(heart)] == [
+            "basel", "cleveland", "hungary", "long-beach", "switzerland",
+        ]  # fmt: skip
+        assert reader.sites(heart)[0].status == "refused"
+        assert reader.summary(heart, "table-1")["rows"][0]["all sites"] == "920"
+        assert reader.summary(heart, "absent") is None
+        assert [event.kind for event in reader.events([heart])] == ["fault", "fault", "flag", "leak"]
+        assert reader.bytes_sent([heart]) == {"to-site": 40 * 4 * 1200, "to-server": 40 * 4 * 1500}
+        assert reader.series(heart).study_text == 'name = "heart-disease"\n'
+        assert reader.headlines([heart]) == {heart: 0.896}
+
+
+def test_figures_and_differences_come_back_equal(store, url):
+    run = begun(store)
+    figures = [ComparisonRow("a", "global", "log_loss", 0.5, 0.4, 0.6, 30, "bootstrap")]
+    differences = [DifferenceRow("a", "global", "local-only", "log_loss", -0.1, -0.2, 0.0, 0.05, "paired", "x")]
+    run.comparison(figures, differences)
+    run.comparison(figures, differences)  # a second writing replaces the first
+    with RunReader.open(url) as reader:
+        assert reader.figures(run.run) == figures
+        assert reader.differences(run.run) == differences
+
+
+def test_numbers_that_are_not_finite_are_stored_as_unknown(store, url):
+    run = begun(store)
+    run.round(1, metrics=[MetricRow("a", "training", "log_loss", math.nan, -math.inf, 0.5, None, 7)])
+    run.summary("encoder", {"scale": [1.0, math.inf]})
+    with RunReader.open(url) as reader:
+        assert reader.metrics(run.run, 1) == [MetricRow("a", "training", "log_loss", None, None, 0.5, None, 7)]
+        assert reader.summary(run.run, "encoder") == {"scale": [1.0, None]}
+
+
+def test_a_round_that_fails_midway_leaves_nothing_behind(store, url):
+    run = begun(store)
+    run.round(1, metrics=[MetricRow(None, "training", "log_loss", 0.7)])
+    broken = SentRow("a", "to-site", "arrays", None)  # type: ignore[arg-type]  # the table refuses it
+    with pytest.raises(FlfedError, match="could not be written"):
+        run.round(2, metrics=[MetricRow(None, "training", "log_loss", 0.6)], sent=[broken])
+    with RunReader.open(url) as reader:
+        assert reader.metrics(run.run, 2) == []
+        assert reader.runs()[0].rounds == 1
+
+
+def test_no_round_is_counted_twice(store):
+    run = begun(store)
+    run.round(2)
+    with pytest.raises(ValueError, match="round 2 .* committed already"):
+        run.round(2)
+    with pytest.raises(ValueError, match="round 1 .* committed already"):
+        run.round(1)
+
+
+def test_figures_after_the_last_round_do_not_count_as_a_round(store, url):
+    run = begun(store)
+    run.round(3, seconds=0.5)
+    run.metrics(4, [MetricRow(None, "validation", "log_loss", 0.4)])
+    with RunReader.open(url) as reader:
+        assert reader.runs()[0].rounds == 3
+        assert reader.metrics(run.run, 4)[0].value == 0.4
+        assert reader.metrics(run.run, 3)[0] == MetricRow(None, "clock", "seconds", 0.5)
+
+
+def test_a_second_call_for_a_site_changes_only_what_it_names(store, url):
+    run = begun(store)
+    run.site("a", title="Clinic A", rows=200, resplit=True)
+    run.site("a", holdout_rows=60)
+    run.site("a")
+    with RunReader.open(url) as reader:
+        site = reader.sites(run.run)[0]
+    assert (site.title, site.rows, site.holdout_rows, site.resplit) == ("Clinic A", 200, 60, True)
+
+
+def test_runs_are_named_after_their_series_and_listed_newest_first(store, url):
+    single = begun(store).run
+    series = store.begin_series(study="t", study_sha256="", study_text="", repeats=12)
+    names = [store.begin_run(series, repeat=k, task="binary", **RUN).run for k in (0, 1, 11)]
+    assert names == [f"{series}-r01", f"{series}-r02", f"{series}-r12"]
+    with RunReader.open(url) as reader:
+        assert [run.run for run in reader.runs()] == [*reversed(names), single]
+        assert [run.run for run in reader.runs(search="T", limit=1)] == [names[2]]
+        assert [run.run for run in reader.runs_of(series)] == names
+        assert [run.run for run in reader.runs_of("latest")] == names
+        assert reader.runs_of(single)[0].run == reader.runs_of(single)[0].series == single
+        with pytest.raises(UsageError, match="did you mean"):
+            reader.runs_of(single + "x")
+    with pytest.raises(ValueError, match="no repeat=12"):
+        store.begin_run(series, repeat=12, task="binary", **RUN)
+
+
+def test_curves_are_averaged_over_repeats_by_the_database(store, url):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    names = []
+    for repeat, values in enumerate([(0.6, 0.4), (0.8, 0.2)]):
+        run = store.begin_run(series, repeat=repeat, task="binary", **RUN)
+        for number, value in enumerate(values, start=1):
+            rows = [MetricRow(site, "validation", "log_loss", value) for site in (None, "a", "b")]
+            run.round(number, metrics=rows)
+        names.append(run.run)
+    with RunReader.open(url) as reader:
+        points = reader.curves(names, arm="validation", metric="log_loss", sites=["a"])
+        assert [(p.round, p.site) for p in points] == [(1, None), (1, "a"), (2, None), (2, "a")]
+        assert [p.value for p in points] == pytest.approx([0.7, 0.7, 0.3, 0.3], abs=1e-12)
+        assert len(reader.curves(names, arm="validation", metric="log_loss", every=2)) == 3
+        assert reader.curve_names(names) == {"validation": ["log_loss"]}
+
+
+def test_a_run_whose_program_ended_without_a_word_is_interrupted(store, url):
+    code = (
+        "from flfed.records.store import RunStore\n"
+        "store = RunStore.open()\n"
+        "series = store.begin_series(study='s', study_sha256='', study_text='')\n"
+        "run = store.begin_run(series, engine='e', path='p', seed=1, rounds_planned=2, primary='m', task='t')\n"
+        "run.round(1)\n"
+    )
+    mine = begun(store)
+    assert python(code, FLFED_STORE=url).returncode == 0
+    with RunReader.open(url) as reader:
+        assert {run.run == mine.run: run.status for run in reader.runs()} == {
+            True: "running",
+            False: "interrupted",
+        }
+
+
+def test_a_process_number_used_again_is_not_taken_for_the_writer():
+    mine = this_process()
+    assert not is_gone(mine)
+    assert is_gone(Writer(mine.host, mine.boot, mine.pid, "1"))
+    assert is_gone(Writer(mine.host, "another boot", mine.pid, mine.process))
+    assert not is_gone(Writer("another-host", mine.boot, 1, "1"))
+
+
+def test_migrations_make_exactly_the_tables_that_are_declared(store, url):
+    with create_engine(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == newest_revision()
+
+
+def test_opening_a_store_that_is_up_to_date_takes_under_a_tenth_of_a_second(store, url):
+    start = time.perf_counter()
+    RunStore.open(url).close()
+    assert time.perf_counter() - start < 0.1
+
+
+def test_two_programs_may_make_the_same_store_at_once(url):
+    code = (
+        "from flfed.records.store import RunStore\n"
+        "RunStore.open().begin_series(study='s', study_sha256='', study_text='')"
+    )
+    command = [sys.executable, "-c", code]
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "FLFED_STORE": url}
+    processes = [subprocess.Popen(command, env=variables, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate(timeout=60)[1] for process in processes] == [b"", b"", b""]
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("SELECT count(*) FROM series").fetchone() == (3,)
+    connection.close()
+
+
+def test_a_store_of_a_newer_flfed_is_refused_with_a_sentence(store, url):
+    with create_engine(url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'm9999'"))
+    for open_it in (RunStore.open, RunReader.open):
+        with pytest.raises(FlfedError, match="revision m9999.*update flfed"):
+            open_it(url)
+
+
+def test_a_reader_cannot_write_and_an_absent_store_is_empty(store, url, tmp_path):
+    begun(store)
+    with RunReader.open(url) as reader, pytest.raises(Exception, match="readonly"):
+        reader._engine.connect().execute(text("DELETE FROM run"))
+    absent = tmp_path / "none" / "runs.db"
+    with RunReader.open(f"sqlite:///{absent}") as reader:
+        assert reader.runs() == []
+    assert not absent.exists()
+
+
+def test_another_user_reads_the_store_while_and_after_it_is_written():
+    code = (
+        "import os\n"
+        "from flfed.records.reading import RunReader\n"
+        "RunReader.open('sqlite:////nowhere/runs.db').runs()\n"  # imports all, while that is allowed
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "print(len(RunReader.open().runs()))\n"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        url, folder = f"sqlite:///{name}/runs.db", Path(name)
+        with RunStore.open(url) as opened:
+            begun(opened)
+            folder.chmod(0o555)  # nobody but root may make the files that WAL wants
+            while_open = python(code, FLFED_STORE=url)
+            folder.chmod(0o755)
+        folder.chmod(0o555)
+        after = python(code, FLFED_STORE=url)
+        folder.chmod(0o755)
+    assert (while_open.stdout, after.stdout) == ("1\n", "1\n"), while_open.stderr + after.stderr
+
+
+def test_a_locked_or_broken_store_is_answered_with_what_to_do(tmp_path):
+    broken = tmp_path / "runs.db"
+    broken.write_text("this is not a database at all, but long enough to look like one" * 20)
+    for open_it in (RunStore.open, RunReader.open):
+        with pytest.raises(FlfedError, match="move the file away"):
+            open_it(f"sqlite:///{broken}")
+    with pytest.raises(FlfedError, match="cannot be made"):
+        RunStore.open(f"sqlite:///{broken}/deeper/runs.db")
+
+
+def test_the_address_comes_from_the_argument_then_the_environment_then_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path))
+    monkeypatch.delenv("FLFED_STORE", raising=False)
+    assert home() == tmp_path
+    assert store_url().database == str(tmp_path / "runs.db")
+    monkeypatch.setenv("FLFED_STORE", "sqlite:////srv/x.db")
+    assert store_url().database == "/srv/x.db"
+    assert store_url("sqlite:////srv/y.db").database == "/srv/y.db"
+    with pytest.raises(UsageError, match="must be a database URL") as caught:
+        store_url("secret-password@host")
+    assert "secret" not in str(caught.value)
+
+
+def test_home_is_the_users_data_folder(monkeypatch):
+    monkeypatch.delenv("FLFED_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/me")
+    assert home() == Path("/data/me/flfed") or sys.platform != "linux"
+
+
+def test_events_are_stamped_with_the_clock_that_was_passed_in(store, url):
+    run = begun(store)
+    run.events([EventRow(1, "a", "note", "x")])
+    with RunReader.open(url) as reader:
+        assert reader.events([run.run])[0].at.startswith("2026-11-20T15:30:1")
+        assert reader.events([run.run])[0].at.endswith("Z")

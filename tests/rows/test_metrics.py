@@ -1,0 +1,146 @@
+"""Metrics against scikit-learn, against closed forms, and where they are undefined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flfed.rows.metrics.accuracy_score import AccuracyScore
+from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
+from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
+from flfed.rows.metrics.log_loss import LogLoss
+from flfed.rows.metrics.mean_absolute_error import MeanAbsoluteError
+from flfed.rows.metrics.r2_score import R2Score
+from flfed.rows.metrics.roc_auc_score import RocAucScore
+from flfed.rows.metrics.root_mean_squared_error import RootMeanSquaredError
+
+
+@st.composite
+def binary_rows(draw):
+    """Codes and probabilities on a grid of eleven, so that most scores have equals."""
+    n = draw(st.integers(2, 40))
+    y = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 1)))
+    score = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 10))) / 10
+    weights = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 3))).astype(float)
+    assume(0 < y.sum() < n and weights[y == 1].sum() > 0 and weights[y == 0].sum() > 0)
+    return y, score, weights
+
+
+@st.composite
+def class_rows(draw):
+    """Codes of three classes that all occur, and probabilities in quarters and thirds."""
+    n = draw(st.integers(3, 30))
+    y = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 2)))
+    odds = draw(hnp.arrays(np.int64, (n, 3), elements=st.integers(1, 3)))
+    assume(len(np.unique(y)) == 3)
+    return y, odds / odds.sum(axis=1, keepdims=True)
+
+
+@given(binary_rows())
+def test_binary_metrics_equal_scikit_learn_also_with_ties_and_weights(rows):
+    y, score, weights = rows
+    for metric, reference in (
+        (RocAucScore(), sklearn.metrics.roc_auc_score),
+        (AveragePrecisionScore(), sklearn.metrics.average_precision_score),
+        (LogLoss(), sklearn.metrics.log_loss),
+        (BrierScoreLoss(), sklearn.metrics.brier_score_loss),
+    ):
+        assert metric.value(y, score) == pytest.approx(reference(y, score), abs=1e-12)
+        drawn = metric.weighted(y, score, weights[None])[0]
+        assert drawn == pytest.approx(reference(y, score, sample_weight=weights), abs=1e-12)
+
+
+@given(class_rows())
+def test_metrics_of_three_classes_equal_scikit_learn_also_with_ties(rows):
+    y, score = rows
+    auc = sklearn.metrics.roc_auc_score(y, score, multi_class="ovr")
+    assert RocAucScore().value(y, score) == pytest.approx(auc, abs=1e-12)
+    assert LogLoss().value(y, score) == pytest.approx(sklearn.metrics.log_loss(y, score), abs=1e-12)
+    accuracy = sklearn.metrics.accuracy_score(y, score.argmax(axis=1))
+    assert AccuracyScore().value(y, score) == pytest.approx(accuracy, abs=1e-12)
+
+
+@given(
+    hnp.arrays(np.float64, 12, elements=st.integers(-50, 50).map(float)),
+    hnp.arrays(np.float64, 12, elements=st.floats(-60, 60, width=32)),
+    st.sampled_from([0.0, 1e3, 1e6]),
+)
+def test_regression_metrics_equal_scikit_learn_also_far_from_zero(y, score, offset):
+    assume(np.ptp(y) > 0)
+    y, score = y + offset, score + offset
+    for metric, reference in (
+        (R2Score(), sklearn.metrics.r2_score),
+        (MeanAbsoluteError(), sklearn.metrics.mean_absolute_error),
+        (RootMeanSquaredError(), sklearn.metrics.root_mean_squared_error),
+    ):
+        assert metric.value(y, score) == pytest.approx(reference(y, score), rel=1e-12, abs=1e-12)
+
+
+def test_average_precision_of_four_rows_by_hand():
+    # falling scores, classes 1 0 1 0: precision 1 at the first positive, 2/3 at the second
+    y, score = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.35, 0.3])
+    assert AveragePrecisionScore().value(y, score) == pytest.approx((1 + 2 / 3) / 2, abs=1e-15)
+    # all scores equal: everybody is called at once, precision is the share of positives
+    assert AveragePrecisionScore().value(y, np.full(4, 0.2)) == pytest.approx(0.5, abs=1e-15)
+
+
+def test_a_constant_probability_has_the_textbook_scores():
+    y, half = np.array([0, 1, 1, 1]), np.full(4, 0.5)
+    assert BrierScoreLoss().value(y, half) == pytest.approx(0.25, abs=1e-15)
+    assert LogLoss().value(y, half) == pytest.approx(np.log(2), abs=1e-15)
+    assert RocAucScore().value(y, half) == pytest.approx(0.5, abs=1e-15)
+    assert AccuracyScore().value(y, half) == pytest.approx(0.25, abs=1e-15)  # .5 calls class 0
+
+
+def test_a_certain_error_costs_minus_the_log_of_the_score_types_precision():
+    # scikit-learn clips to eps of the score's dtype, so a score of 0 costs -log(eps)
+    y, wrong = np.array([1, 1]), np.zeros(2)
+    assert LogLoss().value(y, wrong) == pytest.approx(52 * np.log(2), abs=1e-12)  # float64: eps = 2^-52
+    single = LogLoss().value(y, wrong.astype(np.float32))
+    assert single == pytest.approx(23 * np.log(2), abs=1e-12)  # float32: eps = 2^-23
+
+
+def test_auc_over_classes_is_the_mean_over_the_classes_that_occur():
+    # class 2 has no row: mean of the AUC of class 0 and of class 1 against the rest
+    y = np.array([0, 0, 1, 1])
+    score = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.4, 0.1, 0.5], [0.1, 0.6, 0.3]])
+    # class 0: .7 > .4, .1; .3 > .1 only: 3 of 4. class 1: .1 beats none; .6 beats .2, .3: 2 of 4
+    assert RocAucScore().value(y, score) == pytest.approx((3 / 4 + 2 / 4) / 2, abs=1e-15)
+
+
+def test_losses_take_the_number_of_classes_from_the_score_when_a_class_is_absent():
+    y, score = np.array([0, 0]), np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
+    reference = sklearn.metrics.log_loss(y, score, labels=[0, 1, 2])
+    assert LogLoss().value(y, score) == pytest.approx(reference, abs=1e-12)
+    assert reference == pytest.approx((np.log(2) + np.log(4)) / 2, abs=1e-12)
+    assert AccuracyScore().value(y, score) == pytest.approx(0.5, abs=1e-15)
+
+
+@pytest.mark.parametrize("metric", [RocAucScore(), AveragePrecisionScore()])
+def test_ranking_metrics_are_undefined_on_one_class_and_in_draws_of_one_class(metric):
+    y, score = np.array([0, 1, 1]), np.array([0.2, 0.4, 0.9])
+    assert metric.defined(y[1:]) == "only one class in the holdout"
+    assert np.isnan(metric.value(y[1:], score[1:]))
+    assert np.isnan(metric.weighted(y, score, np.array([[3.0, 0.0, 0.0]]))[0])
+
+
+def test_r2_is_undefined_on_one_row_and_on_a_constant_target():
+    metric = R2Score()
+    assert metric.defined(np.array([2.0])) == "fewer than two rows"
+    assert metric.defined(np.array([2.1, 2.1])) == "the target is the same in every row"
+    assert np.isnan(metric.value(np.array([2.1, 2.1]), np.array([2.0, 2.2])))
+    # a draw that took the first row three times has one target value, the next has two
+    y, weights = np.array([0.1, 0.7, 0.3]), np.array([[3.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(metric.weighted(y, y, weights), [np.nan, 1.0], rtol=1e-15)
+
+
+def test_the_mean_has_r2_of_zero_and_a_shift_costs_its_square():
+    y = np.array([1.0, 2.0, 3.0, 6.0])  # mean 3, sum of squares about it 4 + 1 + 0 + 9 = 14
+    assert R2Score().value(y, np.full(4, 3.0)) == pytest.approx(0, abs=1e-15)
+    assert R2Score().value(y, y + 2) == pytest.approx(1 - 4 * 2**2 / 14, abs=1e-15)
+    assert MeanAbsoluteError().value(y, y + 2) == pytest.approx(2, abs=1e-15)
+    assert RootMeanSquaredError().value(y, y + 2) == pytest.approx(2, abs=1e-15)
