@@ -18,6 +18,9 @@ import numpy as np
 BINS = 20
 MISSING_P = 1e-4
 SEPARATION = 0.98
+LEAST_SPREAD = 0.1
+"""Deviation of the indicator of a value that one row in a hundred has: rarer ones count as that,
+so that a single row's input stays below 10 and a step of SGD stable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +169,9 @@ class Encoder:
     center, scale : arrays [columns]
         Of numbers, after their transform: input = (value − center) / scale; a missing value
         becomes `center`. For the target of a regression likewise.
-    frequency : array [all cells of all columns]
-        Share of each value among rows that have one; a missing flag or category becomes it.
+    frequency, spread : arrays [all cells of all columns]
+        Share of each value of a flag or category among rows that have one, and what its indicator
+        is divided by: input = (indicator − frequency) / spread; a missing value becomes 0.
     class_weight : array [classes]
         What a row of each class counts under class-weight "balanced"; ones otherwise.
     """
@@ -175,6 +179,7 @@ class Encoder:
     center: np.ndarray
     scale: np.ndarray
     frequency: np.ndarray
+    spread: np.ndarray
     class_weight: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -195,7 +200,7 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     summary : Summary
         Merged over the training rows of all sites.
     scaler : {"global", "per-site", "none"}
-        "none" centres numbers and leaves their unit.
+        "none" centres and leaves the units.
 
     Notes
     -----
@@ -204,7 +209,7 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     given count evenly for the values among them.
     """
     center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
-    frequency = np.zeros(len(summary.cells))
+    frequency, spread = np.zeros(len(summary.cells)), np.ones(len(summary.cells))
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         if column.kind == "number":
             center[number], scale[number] = _center_and_scale(column, summary.moments[number])
@@ -212,9 +217,10 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
                 scale[number] = 1.0
         else:
             frequency[place] = _frequency(summary, number, place)
-    return Encoder(
-        center=center, scale=scale, frequency=frequency, class_weight=_class_weight(layout, frequency)
-    )
+            if scaler != "none":
+                spread[place] = np.maximum(np.sqrt(frequency[place] * (1 - frequency[place])), LEAST_SPREAD)
+    weight = _class_weight(layout, frequency)
+    return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
 
 def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float, float]:

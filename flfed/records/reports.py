@@ -15,6 +15,7 @@ from flfed.records.verdicts import (
     VERDICTS,
     Difference,
     better_of,
+    decimals_of,
     gain_of,
     interval,
     metric_name,
@@ -263,7 +264,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     if metric is None:
         return [], [], [f"Nothing was compared: the run is {found['status']}. {found['reason']}".strip()]
     headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
-    headers += ["gain, 95 % interval", "verdict"]
+    headers += ["gain (+ is better), 95 %", "verdict"]
     rows = []
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
@@ -282,7 +283,8 @@ def gain_in_words(site: Report, metric: str) -> str:
     gain = best_gain(site, metric)
     if gain is None:
         return ABSENT
-    return f"{number(gain.value, signed=True)} ({interval(gain.low, gain.high, signed=True)})"
+    digits = decimals_of(gain.value, gain.low, gain.high)
+    return f"{number(gain.value, digits, signed=True)} ({interval(gain.low, gain.high, digits, signed=True)})"
 
 
 def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
@@ -306,7 +308,7 @@ def _reach(found: Report, metric: str) -> list[str]:
     line = f"The shared model reaches {name} {number(entry['value'])}{over}{span}"
     lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
     for arm, start in (
-        ("pooled", "Training on all rows in one place, which nobody here may do, would reach"),
+        ("pooled", "Training on all rows in one place (pooled, for reference only) would reach"),
         ("own-model-everywhere", "One site's own model used at all sites would reach"),
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")

@@ -77,28 +77,37 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def number(value: float | None, decimals: int = 3, *, signed: bool = False) -> str:
-    """Return a figure without a leading zero, with fewer decimals the larger it is.
+def decimals_of(*values: float | None) -> int:
+    """Return how many decimals figures of this size deserve: three below 1.5, none from 100 on.
+
+    Examples
+    --------
+    >>> decimals_of(0.71, 1.0), decimals_of(0.9, 2.4), decimals_of(12.0, None), decimals_of(4321.0)
+    (3, 2, 1, 0)
+    """
+    size = max((abs(value) for value in values if value is not None), default=0.0)
+    return 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1.5 else 3
+
+
+def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
+    """Return a figure without a leading zero; with as many decimals as its size deserves unless told.
 
     Examples
     --------
     >>> number(0.7124), number(0.11, 2, signed=True), number(12.345), number(4321.0), number(None)
     ('.712', '+.11', '12.3', '4321', 'n/a')
-    >>> number(-0.0341) == MINUS + ".034", number(-0.0001, signed=True), number(1.0)
-    (True, '.000', '1.00')
+    >>> number(-0.0341) == MINUS + ".034", number(-0.0001, signed=True), number(1.0), number(0.2, 0)
+    (True, '.000', '1.000', '0')
     """
     if value is None:
         return ABSENT
-    size = abs(value)
-    shown = 0 if size >= 100 else 1 if size >= 10 else min(decimals, 2) if size >= 0.9995 else decimals
-    text = f"{size:.{shown}f}"
-    zero = not float(text)
-    sign = "" if zero else MINUS if value < 0 else "+" if signed else ""
+    text = f"{abs(value):.{decimals_of(value) if decimals is None else decimals}f}"
+    sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
     return sign + text.removeprefix("0" if "." in text else "")
 
 
-def interval(low: float | None, high: float | None, decimals: int = 3, *, signed: bool = False) -> str:
-    """Return `LOW to HIGH`, or "n/a".
+def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
+    """Return `LOW to HIGH` with equally many decimals, or "n/a".
 
     Examples
     --------
@@ -107,14 +116,16 @@ def interval(low: float | None, high: float | None, decimals: int = 3, *, signed
     """
     if low is None or high is None:
         return ABSENT
-    return f"{number(low, decimals, signed=signed)} to {number(high, decimals, signed=signed)}"
+    digits = decimals_of(low, high) if decimals is None else decimals
+    return f"{number(low, digits, signed=signed)} to {number(high, digits, signed=signed)}"
 
 
 def decimals_for(difference: Difference) -> int:
-    """Return 2, or 3 where the interval is narrow enough for a third digit to mean something."""
+    """Return decimals by size, at most 2 unless the interval is narrow enough for a third to mean something."""
+    digits = decimals_of(difference.value, difference.low, difference.high)
     if difference.low is None or difference.high is None:
-        return 3
-    return 2 if difference.high - difference.low >= 0.06 else 3
+        return digits
+    return min(digits, 2) if difference.high - difference.low >= 0.06 else digits
 
 
 def gain_of(difference: Difference, better: Better) -> Difference:
@@ -193,7 +204,7 @@ def _sentence(
     arm: str, difference: Difference, better: Better, metric: str, figures: Mapping[str, float | None]
 ) -> str:
     """Return "AUC .71 with the shared model against .60 alone: +.11 (95 % interval +.02 to +.19)"."""
-    digits = decimals_for(difference)
+    digits = min(decimals_for(difference), decimals_of(figures.get(arm), figures.get("local-only")))
     with_, alone = number(figures.get(arm), digits), number(figures.get("local-only"), digits)
     change = number(difference.value, digits, signed=True)
     span = interval(difference.low, difference.high, digits, signed=True)

@@ -80,9 +80,9 @@ def _inputs(
     if column.kind == "number":
         values = (scaled(cells, column) - encoder.center[number]) / encoder.scale[number]
         return np.nan_to_num(values, nan=0.0)[:, None]
-    shares = encoder.frequency[place]
-    one_hot = np.vstack([np.eye(len(column.cells) - 1), shares[:-1]])
-    return np.asarray(one_hot[codes(cells, column)][:, 1:])
+    shares, spread = encoder.frequency[place][:-1], encoder.spread[place][:-1]
+    indicators = np.vstack([(np.eye(len(shares)) - shares) / spread, np.zeros(len(shares))])
+    return np.asarray(indicators[codes(cells, column)][:, 1:])
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:

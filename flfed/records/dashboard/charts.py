@@ -16,6 +16,7 @@ from flfed.records.verdicts import (
     NO_CLEAR_GAIN,
     PAYS,
     better_of,
+    decimals_of,
     interval,
     metric_name,
     number,
@@ -165,16 +166,19 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
         gain, site = best_gain(found["sites"][name], metric), found["sites"][name]
         if gain is not None:
             row = {"site": name, "value": gain.value, "low": gain.low, "high": gain.high}
-            row |= {"verdict": site_verdict(site, metric)[0], "shown": number(gain.value, signed=True)}
+            row |= {"verdict": site_verdict(site, metric)[0]}
             rows.append(row)
     if not rows:
         return None
+    edge = max(row["value"] if row["high"] is None else row["high"] for row in rows)
+    digits = decimals_of(*(row["value"] for row in rows))
+    rows = [row | {"edge": edge, "shown": number(row["value"], digits, signed=True)} for row in rows]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     legend = alt.Legend(title=None, orient="top", values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
     base, y = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70), _y_sites(sites)
     zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color="#333333")
-    title = f"gain in {metric_name(metric)} over the site's own model (right of 0: joining helps)"
+    title = f"gain in {metric_name(metric)} over own model (right of 0: joining helps)"
     return alt.layer(
         zero.encode(x="at:Q"),
         base.transform_filter("datum.low != null")
@@ -183,7 +187,7 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
         base.mark_point(filled=True, size=140, opacity=1).encode(
             x=_metric_axis(metric, title), y=y, color=colour, tooltip=["site:N", "shown:N", "verdict:N"]
         ),
-        _labels(base).encode(x="end:Q", y=y, text="shown:N", color=colour),
+        _labels(base).encode(x="edge:Q", y=y, text="shown:N", color=colour),
     )
 
 

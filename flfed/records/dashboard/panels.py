@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -78,7 +79,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
     columns = st.columns((1.1, 1.1, 1.5, 0.9, 0.9))
     span = interval(shared["low"], shared["high"])
-    _card(columns[0], f"Shared model: {name}", number(shared["value"]), f"95 % interval {span}")
+    _card(columns[0], f"{name}, shared model", number(shared["value"]), f"95 % interval {span}")
     if pooled is None or shared["value"] is None:
         _card(columns[1], "All rows in one place (pooled)", ABSENT, "not measured in this run")
     else:
@@ -86,7 +87,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
         apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than shared"
         _card(columns[1], "All rows in one place (pooled)", number(pooled), apart)
     _card(columns[2], "Gains most", *_most(found, metric))
-    short = "all that were planned" if found["rounds"] >= planned else "ended before the plan"
+    short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"
     _card(columns[3], "Rounds run", f"{found['rounds']} of {planned}", short)
@@ -141,7 +142,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     groups: dict[tuple[str, str, str], list[int | None]] = {}
     for fault in found["faults"]:
         kind = "site refused" if fault["round"] is None else "update set aside"
-        reason = fault["reason"].removeprefix("refused: ")
+        reason = re.sub(r"^(repeat \d+|refused): ", "", fault["reason"])
         groups.setdefault((kind, fault["site"] or "all", reason), []).append(fault["round"])
     words = {"flag": "accepted, but odd", "holdout-opened": "holdout was read", "note": "note"}
     for event in events:
@@ -151,14 +152,16 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     if not found["faults"]:
         st.markdown("No update was set aside and no site was refused.")
     if groups:
-        _table([_group_line(group, rounds) for group, rounds in groups.items()])
+        _table([_group_line(group, rounds, found["repeats"]) for group, rounds in groups.items()])
 
 
-def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None]) -> dict[str, str]:
+def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int) -> dict[str, str]:
     """Return one line for all rounds in which the same happened at the same site."""
     known = sorted({number for number in rounds if number is not None})
     when = "rounds" if len(known) > 1 else "round"
     listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
+    if repeats > 1 and known:
+        listed += f" ({len(rounds)} times in {repeats} repeats)"
     what, site, why = group
     start = "at enrolment" if what == "site refused" else ""
     return {"What": what, "Site": site, "When": f"{when} {listed}" if known else start, "Why": why}
@@ -192,6 +195,7 @@ def comparison(found: Report, metric: str) -> None:
             "- *Shared model*: trained by all sites; no row left any of them.\n"
             "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
             "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+            "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
             f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
             f"**{DO_NOT_USE}**: the shared model is certainly worse than the site's own."
         )
@@ -218,7 +222,7 @@ def _site_line(name: str, site: Report, metric: str) -> dict[str, str]:
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
-    end = {"Gain (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
+    end = {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
     return start | cells | end
 
 
