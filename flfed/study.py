@@ -15,7 +15,7 @@ from flfed.errors import UsageError, nearest
 from flfed.plan import Plan
 
 FOLDER = Path(__file__).parent / "studies"
-LATER = {
+LATER: dict[str, dict[str, str | None] | None] = {
     "privacy": {"secure-aggregation": "off"},
     "codec": {"name": "none"},
     "compare": {"curve": None},
@@ -89,10 +89,14 @@ class Encode:
         `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
     impute : {"mean"}
         Missing cells become the mean over all sites' training rows.
+    missing_indicator : bool
+        Whether a column's being missing is an input of its own, for every column. Look at the
+        leak warnings first: a value may be missing because of the outcome.
     """
 
     scaler: Literal["global", "per-site", "none"] = "global"
     impute: Literal["mean"] = "mean"
+    missing_indicator: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +196,7 @@ class Study:
         if not path.is_file():
             known = names()
             close = nearest(str(name), known)
-            raise UsageError(
-                f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}"
-            )
+            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
         try:
             return cls.parse(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
@@ -276,9 +278,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     known = [*_TOP, *_TABLES, "model", "strategy", *LATER]
     for key in table:
         if key not in known:
-            raise UsageError(
-                f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}"
-            )
+            raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
     _refuse_later(table)
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
@@ -338,9 +338,7 @@ def _named(given: dict[str, Any], kind: str) -> Named:
         raise UsageError(f"[{kind}]: name is missing; known: {', '.join(listing.names(kind))}")
     if name not in listing.names(kind):
         known = listing.names(kind)
-        raise UsageError(
-            f"[{kind}]: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}"
-        )
+        raise UsageError(f"[{kind}]: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
     return Named(name=name, settings=given)
 
 

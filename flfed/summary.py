@@ -67,11 +67,14 @@ class Layout:
     features : tuple of ColumnLayout
     target : ColumnLayout
     task : {"binary", "multi-class", "regression"}
+    missing_indicator : bool
+        Whether a feature's being missing is an input of its own.
     """
 
     features: tuple[ColumnLayout, ...]
     target: ColumnLayout
     task: str
+    missing_indicator: bool = False
 
     @property
     def columns(self) -> tuple[ColumnLayout, ...]:
@@ -148,10 +151,7 @@ def merge(summaries: Sequence[Summary]) -> Summary:
     if len(summaries) == 1:
         return summaries[0]
     return Summary(
-        **{
-            name: _exact_sum([summary.arrays()[name] for summary in summaries])
-            for name in summaries[0].arrays()
-        }
+        **{name: _exact_sum([summary.arrays()[name] for summary in summaries]) for name in summaries[0].arrays()}
     )
 
 
@@ -170,8 +170,9 @@ class Encoder:
         Of numbers, after their transform: input = (value − center) / scale; a missing value
         becomes `center`. For the target of a regression likewise.
     frequency, spread : arrays [all cells of all columns]
-        Share of each value of a flag or category among rows that have one, and what its indicator
-        is divided by: input = (indicator − frequency) / spread; a missing value becomes 0.
+        Share of each value of a flag or category among rows that have one, of "missing" among all
+        rows, and what its indicator is divided by: input = (indicator − frequency) / spread; a
+        missing value becomes 0.
     class_weight : array [classes]
         What a row of each class counts under class-weight "balanced"; ones otherwise.
     """
@@ -215,10 +216,9 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
             center[number], scale[number] = _center_and_scale(column, summary.moments[number])
             if scaler == "none" and column is not layout.target:
                 scale[number] = 1.0
-        else:
-            frequency[place] = _frequency(summary, number, place)
-            if scaler != "none":
-                spread[place] = np.maximum(np.sqrt(frequency[place] * (1 - frequency[place])), LEAST_SPREAD)
+        frequency[place] = _frequency(summary, number, place)
+        if scaler != "none":
+            spread[place] = np.maximum(np.sqrt(frequency[place] * (1 - frequency[place])), LEAST_SPREAD)
     weight = _class_weight(layout, frequency)
     return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
@@ -241,7 +241,7 @@ def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
         counts += summary.left[number] * unknown / unknown.sum()
     total = counts.sum()
     shares = counts / total if total > 0 else np.full(len(counts), 1 / len(counts))
-    return np.append(shares, 0.0)
+    return np.append(shares, summary.cells[place][-1] / max(summary.rows[0], 1.0))
 
 
 def _class_weight(layout: Layout, frequency: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
 from flfed.summary import Layout, LeakWarning, Summary
 from flfed.table_one import table_one
-from flfed.updates.messages import CompareReply, EnrolReply, Scores
+from flfed.updates.messages import CompareReply, EnrolReply, Figure, Scores
 from flfed.updates.rounds import RoundRecord
 
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
@@ -111,9 +111,7 @@ class Recorder:
             found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
         return found
 
-    def table_one(
-        self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]
-    ) -> None:
+    def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
         """Write down Table 1, over training and holdout rows together."""
         holdouts = {site: reply.summary for site, reply in replies.items()}
         parts = {
@@ -124,27 +122,15 @@ class Recorder:
         note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}." if alone else ""
         self.writer.summary("table-1", {"rows": table_one(layout, parts), "note": note})
 
-    def comparison(
-        self, replies: Mapping[str, CompareReply], reference: Reference | None
-    ) -> None:
+    def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
         """Write down how every arm did at each site and over all."""
         figures, differences = [], []
         for site, reply in replies.items():
-            self.writer.site(
-                site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows
-            )
+            self.writer.site(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
             if reply.note:
                 self.events("note", {site: reply.note})
-            figures += [
-                ComparisonRow(site, f.arm, f.metric, _known(f.value), _known(f.low), _known(f.high),
-                              reply.holdout_rows, f.method)
-                for f in reply.arms
-            ]  # fmt: skip
-            differences += [
-                DifferenceRow(site, *f.arm.split(" - "), f.metric, _known(f.value), _known(f.low), _known(f.high),
-                              _known(f.extra), f.method)
-                for f in reply.differences
-            ]  # fmt: skip
+            figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
+            differences += [_site_difference(site, figure) for figure in reply.differences]
         figures += sites_mean(replies)
         figures += from_reference(reference) if reference else from_replies(replies)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
@@ -153,6 +139,17 @@ class Recorder:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _site_figure(site: str, figure: Figure, rows: int) -> ComparisonRow:
+    value, low, high = map(_known, (figure.value, figure.low, figure.high))
+    return ComparisonRow(site, figure.arm, figure.metric, value, low, high, rows, figure.method)
+
+
+def _site_difference(site: str, figure: Figure) -> DifferenceRow:
+    a, _, b = figure.arm.partition(" - ")
+    value, low, high, p = map(_known, (figure.value, figure.low, figure.high, figure.extra))
+    return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
 def sites_mean(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
@@ -189,9 +186,7 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     rows = {site: reply.holdout_rows for site, reply in replies.items()}
     found = []
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
-        values = {
-            s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")
-        }
+        values = {s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")}
         counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
         value, method = None, "not every site's policy lets it be computed over all sites"
         if metric in MEANS and all(map(math.isfinite, values.values())):

@@ -194,7 +194,7 @@ def _run_once(study: Study, sites: Sequence[Site], repeat: int, recorder: Record
     began = time.monotonic()
     by_name = {site.name: site for site in sites}
     side = ClientSide(lambda name, _: by_name[name])
-    config = {"study": study.text, "repeat": repeat}
+    config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": repeat}
     grid = InProcessGrid(side.app(), [site.name for site in sites], config)
     tables = HeldTables(side, (study.text, repeat))
     writer = recorder.writer

@@ -15,8 +15,8 @@ from flfed.errors import FlfedError
 from flfed.rows import datasets
 from flfed.rows.encode import input_names
 from flfed.rows.reference import Reference
-from flfed.rows.summarise import layout_of
 from flfed.rows.training.losses import outputs_of
+from flfed.rows.workplace import study_layout
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
@@ -96,7 +96,7 @@ class Conductor:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
         self.seed = study.seed + repeat
         self.schema = datasets.load(study.dataset.name).schema
-        self.layout: Layout = layout_of(self.schema, self.schema.features(study.dataset.features))
+        self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
 
     def conduct(self) -> Outcome:
@@ -185,9 +185,7 @@ class Conductor:
         arrays = self.model.first_arrays(inputs, outputs, rng)
         return {name: value.astype(self.study.plan.precision) for name, value in arrays.items()}
 
-    def compare(
-        self, roster: Mapping[str, Enrolled], outcome: Outcome, summaries: Mapping[str, Summary]
-    ) -> None:
+    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, summaries: Mapping[str, Summary]) -> None:
         """Have every site judge, add what only all tables show, and write it down."""
         self.recorder.progress("compare", 0, 1)
         request = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
@@ -225,10 +223,7 @@ class Conductor:
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
     ) -> tuple[dict[str, Reply], dict[str, str]]:
         """Send one message a node; return replies and faults by the nodes' keys, in key order."""
-        messages = [
-            Message(request.to_record(), dst_node_id=node, message_type=kind)
-            for node in nodes.values()
-        ]
+        messages = [Message(request.to_record(), dst_node_id=node, message_type=kind) for node in nodes.values()]
         keys = {node: key for key, node in nodes.items()}
         found: dict[str, Reply] = {}
         faults = dict.fromkeys(nodes, "no reply before the deadline")
@@ -274,5 +269,3 @@ def _bad_summary(summary: Summary, layout: Layout) -> str:
         return "its sums are not finite"
     counts = (summary.rows, summary.cells, summary.left, summary.moments[:, [0, 2]])
     return "its counts are negative" if any((value < 0).any() for value in counts) else ""
-
-

@@ -69,9 +69,7 @@ def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: i
         yield (np.arange(some.start, some.stop)[:, None] != part).astype(np.float64)
 
 
-def drawn_weights(
-    rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int
-) -> Iterator[Floats]:
+def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
     """Yield weights [some draws, n], how often each row's unit is drawn; `draws` rows in all."""
     for some in _chunks(draws, len(codes)):
         count = some.stop - some.start

@@ -70,9 +70,7 @@ class Dataset:
 
     def absent(self) -> list[SourceFile]:
         """Return the files that are on this machine nowhere yet."""
-        return [
-            file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())
-        ]
+        return [file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())]
 
     def whole_table(self) -> pd.DataFrame:
         """Return the dataset's own table, in the schema's columns before mapping.
@@ -83,9 +81,7 @@ class Dataset:
             If the dataset has none.
         """
         if self.source.table is None:
-            raise UsageError(
-                f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition"
-            )
+            raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
         kind, _, rest = self.source.table.loader.partition(":")
         if kind != "sklearn":
             raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn'")
@@ -110,17 +106,13 @@ def load(name: str) -> Dataset:
         if (folder / "schema.toml").is_file():
             schema = read_schema(folder / "schema.toml")
             if schema.name != name:
-                raise UsageError(
-                    f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}"
-                )
+                raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
             return Dataset(name, folder, schema, parse_settings(SourceDescription, folder / "source.toml"))
     known = names()
     raise UsageError(f"dataset {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
 
 
-def get(
-    dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print
-) -> list[Path]:
+def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
     """Fetch a dataset's files and check their hashes; return where they are.
 
     Parameters
@@ -208,7 +200,7 @@ def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
     # In their own units, where the package offers a scaled version as well.
     unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
     bunch = load_table(as_frame=True, **unscaled)
-    table = bunch.frame.rename(columns={"target": schema.target})
+    table: pd.DataFrame = bunch.frame.rename(columns={"target": schema.target})
     if schema.classes:
         table[schema.target] = table[schema.target].map(dict(enumerate(schema.classes)))
     return table

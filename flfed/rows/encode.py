@@ -38,13 +38,18 @@ class Encoded:
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:
-    """Return the names of the inputs: `age`, `cp=asymptomatic`; a category's first value is the reference."""
+    """Return the names of the inputs: `age`, `cp=asymptomatic`, `chol missing`.
+
+    A category's first value is the reference and has no input.
+    """
     names: list[str] = []
     for column in layout.features:
         if column.kind == "category":
             names += [f"{column.name}={value}" for value in column.cells[1:-1]]
         else:
             names.append(column.name)
+        if layout.missing_indicator:
+            names.append(f"{column.name} missing")
     return tuple(names)
 
 
@@ -62,7 +67,7 @@ def encode(table: pd.DataFrame, layout: Layout, encoder: Encoder, *, weighted: b
     """
     slices = layout.slices()
     parts = [
-        _inputs(table[column.name], column, encoder, number, slices[column.name])
+        _inputs(table[column.name], column, encoder, number, slices[column.name], layout.missing_indicator)
         for number, column in enumerate(layout.features)
     ]
     x = np.concatenate(parts, axis=1) if parts else np.zeros((len(table), 0))
@@ -74,18 +79,25 @@ def encode(table: pd.DataFrame, layout: Layout, encoder: Encoder, *, weighted: b
 
 
 def _inputs(
-    cells: pd.Series, column: ColumnLayout, encoder: Encoder, number: int, place: slice
+    cells: pd.Series, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
 ) -> np.ndarray:
-    """Return one column's inputs, [rows, 1] or [rows, values - 1]."""
+    """Return one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for."""
+    chosen, missing = codes(cells, column), len(column.cells) - 1
+    shares, spread = encoder.frequency[place], encoder.spread[place]
     if column.kind == "number":
         values = (scaled(cells, column) - encoder.center[number]) / encoder.scale[number]
-        return np.nan_to_num(values, nan=0.0)[:, None]
-    shares, spread = encoder.frequency[place][:-1], encoder.spread[place][:-1]
-    indicators = np.vstack([(np.eye(len(shares)) - shares) / spread, np.zeros(len(shares))])
-    return np.asarray(indicators[codes(cells, column)][:, 1:])
+        inputs = np.nan_to_num(values, nan=0.0)[:, None]
+    else:
+        indicators = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
+        indicators[missing] = 0.0
+        inputs = indicators[chosen][:, 1:]
+    if not missing_indicator:
+        return np.asarray(inputs)
+    gap = ((chosen == missing) - shares[-1]) / spread[-1]
+    return np.column_stack([inputs, gap])
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
     """Return encoded targets of a regression in the target's own unit; any shape."""
     scaled_back = values * encoder.scale[-1] + encoder.center[-1]
-    return np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back
+    return np.asarray(np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back)

@@ -66,9 +66,7 @@ class HoldoutByTime:
     def __post_init__(self) -> None:
         """Refuse a test period that starts before the training ends."""
         if pd.Timestamp(self.test_from) <= pd.Timestamp(self.train_until):
-            raise UsageError(
-                f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}"
-            )
+            raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
         if self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days} must be >= 0")
 
@@ -94,9 +92,7 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
     if schema.group:
         group = table[schema.group]
         if group.isna().any():
-            raise TableError(
-                schema.group, "has no value, but rows are grouped by it", int(group.isna().sum())
-            )
+            raise TableError(schema.group, "has no value, but rows are grouped by it", int(group.isna().sum()))
         return [str(cell) for cell in group]
     return canonical_rows(table)
 
@@ -108,9 +104,7 @@ def canonical_rows(table: pd.DataFrame) -> list[str]:
         cells = table[name]
         if cells.dtype.kind == "f":
             # Adding 0.0 turns -0.0 into 0.0.
-            texts = [
-                "" if np.isnan(value) else repr(value) for value in (cells.to_numpy(float) + 0.0).tolist()
-            ]
+            texts = ["" if np.isnan(value) else repr(value) for value in (cells.to_numpy(float) + 0.0).tolist()]
         else:
             texts = ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
         columns.append(texts)

@@ -217,10 +217,7 @@ def compare(
     found |= _bootstraps(rest, y, scores, rng, draws, level, groups)
     return (
         {name: {arm: _estimate(found.get(name), why[name], arm) for arm in scores} for name in metrics},
-        {
-            name: {pair: _difference(found.get(name), why[name], pair, scores) for pair in pairs}
-            for name in metrics
-        },
+        {name: {pair: _difference(found.get(name), why[name], pair, scores) for pair in pairs} for name in metrics},
     )
 
 
@@ -358,9 +355,7 @@ def _normal_difference(value: float, centre: float, error: float, z: float, meth
 class _Draws:
     """Any metric, by its bootstrap replicates per arm."""
 
-    def __init__(
-        self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str
-    ) -> None:
+    def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
         self.ranks = isinstance(metric, RocAucScore | AveragePrecisionScore)
         self.replicates, self.level, self.method = replicates, level, method
         self.value = {arm: found.value for arm, found in replicates.items()}

@@ -181,9 +181,7 @@ def _number(text: pd.Series, name: str, column: Column, field: Field) -> tuple[p
     # A tolerance of a billionth of the range: a unit conversion may end a hair outside.
     slack = 1e-9 * (high - low)
     outside = numbers.notna() & ~numbers.between(low - slack, high + slack)
-    findings += _broken(
-        name, f"is outside the schema's range {low:g} to {high:g} {column.unit}".rstrip(), outside
-    )
+    findings += _broken(name, f"is outside the schema's range {low:g} to {high:g} {column.unit}".rstrip(), outside)
     return numbers.mask(outside).clip(low, high), findings
 
 

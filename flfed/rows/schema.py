@@ -154,15 +154,11 @@ class Schema(Strict):
             return tuple(allowed)
         for name in chosen:
             if name not in self.columns:
-                raise UsageError(
-                    f"features: dataset {self.name!r} has no column {name!r}{nearest(name, allowed)}"
-                )
+                raise UsageError(f"features: dataset {self.name!r} has no column {name!r}{nearest(name, allowed)}")
             if self.columns[name].leak:
                 raise UsageError(f"features: column {name!r} leaks the target: {self.columns[name].leak}")
             if name not in allowed:
-                raise UsageError(
-                    f"features: column {name!r} is of kind {self.columns[name].kind!r}, no feature"
-                )
+                raise UsageError(f"features: column {name!r} is of kind {self.columns[name].kind!r}, no feature")
         return tuple(name for name in allowed if name in set(chosen))
 
     def sha256(self) -> str:

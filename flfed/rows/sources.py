@@ -109,9 +109,7 @@ class Sql:
             try:
                 url = Path(file).read_text(encoding="utf-8").strip()
             except OSError:
-                raise UsageError(
-                    f"{self.url_variable}_FILE names a file that cannot be read: {file}"
-                ) from None
+                raise UsageError(f"{self.url_variable}_FILE names a file that cannot be read: {file}") from None
         if not url:
             raise UsageError(f"set {self.url_variable} (or {self.url_variable}_FILE) to the database's URL")
         return url
@@ -146,6 +144,4 @@ def find_file(path: str, folders: tuple[Path, ...]) -> Path:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate.parent) for candidate in tried)
-    raise UsageError(
-        f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get"
-    )
+    raise UsageError(f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get")

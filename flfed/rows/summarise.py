@@ -15,12 +15,13 @@ GRID = 256
 """Under disclosure "institution", means and deviations leave in steps of 1/256 of half the range."""
 
 
-def layout_of(schema: Schema, features: Sequence[str]) -> Layout:
-    """Return the summary's layout: it follows from schema and features alone."""
+def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: bool = False) -> Layout:
+    """Return the summary's layout: it follows from schema and study alone."""
     return Layout(
         features=tuple(_column_layout(name, schema.columns[name]) for name in features),
         target=_column_layout(schema.target, schema.columns[schema.target]),
         task=schema.task,
+        missing_indicator=missing_indicator,
     )
 
 
@@ -50,9 +51,9 @@ def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
         found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
         return np.where(np.isnan(values), missing, found)
     if layout.kind == "flag":
-        return np.where(cells.isna(), missing, cells.fillna(0)).astype(int)
+        return np.asarray(np.where(cells.isna(), missing, cells.fillna(0)).astype(int))
     index = pd.Index(layout.cells[:-1]).get_indexer(pd.Index(cells))
-    return np.where(index < 0, missing, index)
+    return np.asarray(np.where(index < 0, missing, index))
 
 
 def scaled(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:

@@ -20,6 +20,7 @@ from flfed.rows.baselines import (
 )
 from flfed.rows.encode import Encoded, decode_target, encode, input_names
 from flfed.rows.holdout import fractions, row_keys
+from flfed.rows.schema import Schema
 from flfed.rows.scoring import RowScores, primary_of, round_scores
 from flfed.rows.site import Site
 from flfed.rows.summarise import codes, disclose, layout_of, summarise
@@ -27,7 +28,7 @@ from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
 from flfed.rows.training.losses import loss_of_rows, outputs_of, probabilities
 from flfed.seeds import generator
 from flfed.study import Study
-from flfed.summary import Encoder, Summary, fit_encoder
+from flfed.summary import Encoder, Layout, Summary, fit_encoder
 
 Arrays = dict[str, np.ndarray]
 Asking = Generator[FitRequest | ScoreRequest, Any, Any]
@@ -60,6 +61,12 @@ class Trained:
     scores: RowScores | None
 
 
+def study_layout(study: Study, schema: Schema) -> Layout:
+    """Return the layout of a study's summaries and inputs."""
+    features = schema.features(study.dataset.features)
+    return layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
+
+
 class Workplace:
     """One site's side of one study; reads the table once, encodes it once per encoder.
 
@@ -75,16 +82,14 @@ class Workplace:
         self.site, self.study, self.seed = site, study, study.seed + repeat
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)
-        self.layout = layout_of(self.schema, self.schema.features(study.dataset.features))
+        self.layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
         self.primary = primary_of(self.task, study.compare.primary)
         self.table = site.read(repeat)
         salt = f"{self.seed}/{site.name}/validation"
         keys = row_keys(self.table.training, self.schema) if study.plan.validation else []
         self._held = (
-            fractions(keys, salt) < study.plan.validation
-            if keys
-            else np.zeros(len(self.table.training), dtype=bool)
+            fractions(keys, salt) < study.plan.validation if keys else np.zeros(len(self.table.training), dtype=bool)
         )
         self._encoded: dict[str, Encoded] = {}
         self._local: LocalModel | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,3 +95,18 @@ def whole(config: ConfigRecord, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise MalformedMessage(f"the message has no whole number {key!r}")
     return value
+
+
+def rows_record(items: Sequence[Any]) -> ConfigRecord:
+    """Return equal dataclasses, at least one, as a record of columns."""
+    return config_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
+
+
+def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
+    """Return the dataclasses of one section; none where there is no such section."""
+    if name not in record.config_records:
+        return ()
+    columns = {key: value for key, value in record.config_records[name].items() if isinstance(value, list)}
+    if len({len(value) for value in columns.values()}) > 1:
+        raise MalformedMessage(f"the columns of {name!r} differ in length")
+    return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))

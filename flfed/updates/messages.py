@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import MetricRecord, RecordDict
 
 from flfed.summary import Encoder, Summary
 from flfed.updates.content import (
@@ -25,6 +25,8 @@ from flfed.updates.content import (
     made,
     ndarrays,
     numbers,
+    read_rows,
+    rows_record,
     section,
     text,
     whole,
@@ -49,9 +51,7 @@ class EnrolRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(
-            {"config": config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)}
-        )
+        return RecordDict({"config": config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolRequest:
@@ -90,7 +90,8 @@ class EnrolReply:
         """Read the message's content."""
         config = section(record, "config")
         check_protocol(config)
-        return made(cls, config)
+        reply: EnrolReply = made(cls, config)
+        return reply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +127,7 @@ class SummariseReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(
-            {"config": config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())}
-        )
+        return RecordDict({"config": config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseReply:
@@ -167,19 +166,9 @@ class TrainRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = config_record(
-            protocol=PROTOCOL,
-            round=self.round,
-            rounds=self.rounds,
-            lr_scale=self.lr_scale,
-            fit=self.fit,
-            score=self.score,
-        )
-        records: dict[str, Any] = {
-            "arrays": array_record(self.arrays),
-            "encoder": array_record(self.encoder.arrays()),
-            "config": config,
-        }
+        plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
+        config = config_record(protocol=PROTOCOL, **plain)
+        records = _model(self.arrays, self.encoder) | {"config": config}
         if self.settings:
             records["settings"] = config_record(**self.settings)
         return RecordDict(records)
@@ -189,13 +178,9 @@ class TrainRequest:
         """Read the message's content."""
         config = section(record, "config")
         check_protocol(config)
-        given = {key: value for key, value in config.items() if key != "protocol"}
-        return cls(
-            arrays=ndarrays(record, "arrays"),
-            encoder=made(Encoder, ndarrays(record, "encoder")),
-            settings=dict(record.config_records["settings"]) if "settings" in record else {},
-            **{key.replace("-", "_"): value for key, value in given.items()},
-        )
+        settings = dict(section(record, "settings").items()) if "settings" in record else {}
+        request: TrainRequest = made(cls, {**config, **_read_model(record), "settings": settings})
+        return request
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,9 +266,7 @@ class TrainReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         records: dict[str, Any] = {
-            "metrics": MetricRecord(
-                {"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}
-            ),
+            "metrics": MetricRecord({"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}),
             "config": config_record(protocol=PROTOCOL, kind=self.kind),
         }
         if self.delta:
@@ -323,19 +306,13 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(
-            {
-                "arrays": array_record(self.arrays),
-                "encoder": array_record(self.encoder.arrays()),
-                "config": config_record(protocol=PROTOCOL),
-            }
-        )
+        return RecordDict(_model(self.arrays, self.encoder) | {"config": config_record(protocol=PROTOCOL)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
         check_protocol(section(record, "config"))
-        return cls(arrays=ndarrays(record, "arrays"), encoder=made(Encoder, ndarrays(record, "encoder")))
+        return cls(**_read_model(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,17 +372,11 @@ class CompareReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        records: dict[str, Any] = {
-            "config": config_record(
-                protocol=PROTOCOL,
-                num_examples=self.num_examples,
-                holdout_rows=self.holdout_rows,
-                note=self.note,
-            ),
-        }
+        plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
+        records: dict[str, Any] = {"config": config_record(protocol=PROTOCOL, **plain)}
         for name, figures in (("arms", self.arms), ("differences", self.differences)):
             if figures:
-                records[name] = _figures(figures)
+                records[name] = rows_record(figures)
         if self.summary is not None:
             records["summary"] = array_record(self.summary.arrays())
         if self.histogram is not None:
@@ -420,23 +391,17 @@ class CompareReply:
         return cls(
             num_examples=whole(config, "num-examples"),
             holdout_rows=whole(config, "holdout-rows"),
-            arms=_read_figures(record, "arms"),
-            differences=_read_figures(record, "differences"),
+            arms=read_rows(record, "arms", Figure),
+            differences=read_rows(record, "differences", Figure),
             summary=made(Summary, ndarrays(record, "summary")) if "summary" in record else None,
             histogram=ndarrays(record, "histogram").get("counts") if "histogram" in record else None,
             note=text(config, "note"),
         )
 
 
-def _figures(figures: tuple[Figure, ...]) -> ConfigRecord:
-    return config_record(
-        **{name: [getattr(figure, name) for figure in figures] for name in Figure.__dataclass_fields__}
-    )
+def _model(arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
+    return {"arrays": array_record(arrays), "encoder": array_record(encoder.arrays())}
 
 
-def _read_figures(record: RecordDict, name: str) -> tuple[Figure, ...]:
-    if name not in record.config_records:
-        return ()
-    columns = {key: value for key, value in record.config_records[name].items() if isinstance(value, list)}
-    rows = zip(*columns.values(), strict=True)
-    return tuple(made(Figure, dict(zip(columns, row, strict=True))) for row in rows)
+def _read_model(record: RecordDict) -> dict[str, Any]:
+    return {"arrays": ndarrays(record, "arrays"), "encoder": made(Encoder, ndarrays(record, "encoder"))}

@@ -13,7 +13,7 @@ from torch import Tensor
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
 from flfed.rows.training.losses import row_losses
-from flfed.rows.training.optimisers import Tensors, clip_by_norm, soft_threshold, step_of
+from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
@@ -110,7 +110,8 @@ def fit(request: FitRequest) -> Fitted:
     anchor = dict(w)
     x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=dtype if request.task == "regression" else torch.int64)
-    take, state, losses, steps = step_of(plan), {}, 0.0, 0
+    state: State = {}
+    take, losses, steps = step_of(plan), 0.0, 0
     for batch in batches(len(rows), plan, request.rng):
         loss, g = gradient(request.model, request.task, w, x[batch], y[batch], weight[batch])
         for name in request.model.penalised if plan.l2 else ():
@@ -123,14 +124,10 @@ def fit(request: FitRequest) -> Fitted:
         for name in request.model.penalised if plan.l1 else ():
             w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
-    return Fitted(
-        arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1)
-    )
+    return Fitted(arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1))
 
 
-def gradient(
-    model: Any, task: str, w: Tensors, x: Tensor, y: Tensor, weight: Tensor
-) -> tuple[float, Tensors]:
+def gradient(model: Any, task: str, w: Tensors, x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, Tensors]:
     """Return the batch's loss, `sum(weight * loss) / rows`, and its gradient by name.
 
     The divisor is the number of rows, not the sum of weights: so the sum over sites, weighted by

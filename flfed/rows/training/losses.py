@@ -32,12 +32,10 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
     if task == "regression":
         return 0.5 * (outputs.squeeze(-1) - y).square()
     if task == "binary":
-        return functional.binary_cross_entropy_with_logits(
-            outputs.squeeze(-1), y.to(outputs.dtype), reduction="none"
-        )
-    return functional.nll_loss(
-        torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none"
-    ).reshape(y.shape)
+        return functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
+    return functional.nll_loss(torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none").reshape(
+        y.shape
+    )
 
 
 def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:

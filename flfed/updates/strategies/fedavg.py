@@ -283,9 +283,7 @@ class FedAvg(FlowerFedAvg):
         losses = [(s.num_examples, s.metrics["loss"]) for s in scored if "loss" in s.metrics]
         if losses:
             rows = math.fsum(n for n, _ in losses)
-            self.selection.see(
-                server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows
-            )
+            self.selection.see(server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows)
 
     def _observe(self, number: int, arrays: Arrays, messages: list[Message], began: float) -> None:
         sites = {node: site for site, node in self._asked.items()}
