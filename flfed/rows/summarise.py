@@ -68,7 +68,7 @@ def outcomes(table: pd.DataFrame, layout: Layout) -> np.ndarray:
         return scaled(table[layout.target.name], layout.target)[:, None]
     classes = codes(table[layout.target.name], layout.target)
     wanted = np.arange(layout.outcomes) if layout.task == "multi-class" else np.array([1])
-    return (classes[:, None] == wanted).astype(float)
+    return np.asarray((classes[:, None] == wanted).astype(float))
 
 
 def summarise(table: pd.DataFrame, layout: Layout) -> Summary:

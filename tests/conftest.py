@@ -1,0 +1,169 @@
+"""What tests share: a home of their own, the shared data files, small institutions to work with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.rows import datasets
+from flfed.rows.holdout import Holdout
+from flfed.rows.site import Policy, Site
+from flfed.rows.sources import Frame
+
+ROOT = Path(__file__).resolve().parent.parent
+ABSENT = "shared data files are not here (FLFED_TEST_DATA)"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home for each test: no test sees the user's store, nor another's."""
+    path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("FLFED_HOME", str(path))
+    for name in ("FLFED_STORE", "FLFED_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(ROOT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data files, or a skip that says so."""
+    path = Path(os.environ.get("FLFED_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(ABSENT)
+    return path
+
+
+@pytest.fixture
+def heart(home: Path, test_data: Path) -> datasets.Dataset:
+    """The heart-disease dataset, its files in this test's home."""
+    dataset = datasets.load("heart-disease")
+    datasets.get(dataset, from_folder=test_data, progress=lambda line: None)
+    return dataset
+
+
+MakeSites = Callable[..., list[Site]]
+
+
+@pytest.fixture
+def small_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSites:
+    """A function that makes sites of a small synthetic dataset "small": x1, x2, colour → y.
+
+    `small_sites(4, rows=60)` gives four open sites; a callable `change(site number, frame)` may
+    spoil a table. Sizes differ from site to site.
+    """
+    folder = tmp_path / "root" / "datasets" / "small"
+    folder.mkdir(parents=True)
+    (folder / "schema.toml").write_text(SMALL_SCHEMA)
+    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+
+    def make(
+        count: int,
+        rows: int = 60,
+        *,
+        policy: Policy | None = None,
+        change: Callable[[int, pd.DataFrame], pd.DataFrame] | None = None,
+    ) -> list[Site]:
+        sites = []
+        for number in range(count):
+            table = small_table(rows + 10 * number, seed=number)
+            table = table if change is None else change(number, table)
+            sites.append(
+                Site(
+                    name=f"site-{number + 1:02d}",
+                    dataset="small",
+                    source=Frame(table),
+                    holdout=Holdout(salt=f"salt-{number}"),
+                    policy=policy or Policy(disclosure="open", resplit=True),
+                )
+            )
+        return sites
+
+    return make
+
+
+def small_table(rows: int, seed: int) -> pd.DataFrame:
+    """Rows of the dataset "small", in its raw columns; y depends on x1, x2 and colour."""
+    rng = np.random.default_rng(seed)
+    x1, x2 = rng.normal(50, 10, rows).clip(0, 100), rng.normal(0, 1, rows).clip(-5, 5)
+    colour = rng.choice(["red", "green", "blue"], rows)
+    odds = (x1 - 50) / 10 + x2 + (colour == "red")
+    y = np.where(rng.random(rows) < 1 / (1 + np.exp(-odds)), "yes", "no")
+    person = [f"P{seed}-{number:04d}" for number in range(rows)]
+    flag = rng.integers(0, 2, rows)
+    table = pd.DataFrame({"person": person, "x1": x1, "x2": x2, "flag": flag, "colour": colour, "y": y})
+    table.loc[rng.random(rows) < 0.1, "x2"] = np.nan
+    return table
+
+
+SMALL_SCHEMA = """
+format = 1
+name = "small"
+task = "binary"
+target = "y"
+
+[columns.person]
+kind = "id"
+
+[columns.x1]
+kind = "number"
+range = [0, 100]
+unit = "mm"
+
+[columns.x2]
+kind = "number"
+range = [-5, 5]
+
+[columns.flag]
+kind = "flag"
+
+[columns.colour]
+kind = "category"
+values = ["red", "green", "blue"]
+
+[columns.y]
+kind = "target"
+values = ["no", "yes"]
+"""
+
+SMALL_STUDY = """
+format = 1
+name = "small"
+purpose = "Test"
+legal-basis = "none needed"
+seed = 7
+[dataset]
+name = "small"
+[model]
+name = "logistic"
+[plan]
+lr = 0.1
+epochs = 1
+l2 = 0.01
+[strategy]
+name = "fedavg"
+rounds = 5
+[compare]
+draws = 200
+"""
+
+
+@pytest.fixture
+def small_study() -> str:
+    """The TOML text of a quick study on "small"."""
+    return SMALL_STUDY
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With FLFED_REQUIRE=1 a skip is a failure, except for absent files of FLFED_TEST_DATA."""
+    report = yield
+    if os.environ.get("FLFED_REQUIRE") == "1" and report.skipped and ABSENT not in str(report.longrepr):
+        report.outcome = "failed"
+    return report
