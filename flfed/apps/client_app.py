@@ -173,7 +173,8 @@ def train(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         num_examples=done.rows,
         loss=done.loss,
         steps=done.steps,
-        scores=None if done.scores is None else _scores(done.scores),
+        scores=_scores(done.scores),
+        holdout=_scores(done.holdout),
     )
 
 
@@ -201,7 +202,9 @@ HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Answer]] =
 }
 
 
-def _scores(scores: RowScores) -> Scores:
+def _scores(scores: RowScores | None) -> Scores | None:
+    if scores is None:
+        return None
     return Scores(**{name: getattr(scores, name) for name in RowScores.__dataclass_fields__})
 
 

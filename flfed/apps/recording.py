@@ -78,10 +78,12 @@ class Recorder:
         """Write one round down, whole; the observer of the strategy."""
         scored = [
             MetricRow(site, scores.rows, name, value, variance=scores.variances.get(name), n=scores.num_examples)
-            for site, scores in record.scores.items()
+            for by_site in (record.scores, record.holdout)
+            for site, scores in by_site.items()
             for name, value in scores.metrics.items()
         ]
-        self.writer.metrics(record.model_round, scored + self._global(record.scores))
+        overall = [*self._global(record.scores), *self._global(record.holdout)]
+        self.writer.metrics(record.model_round, scored + overall)
         trains = record.round <= self.rounds and any(record.losses)
         events = [EventRow(record.round, site, "fault", reason) for site, reason in record.refused.items()]
         events += [EventRow(record.round, site, "flag", reason) for site, reason in record.flagged.items()]

@@ -52,6 +52,10 @@ class Trained:
         Local minus global; empty where nothing was trained.
     rows : int
         Rows trained on.
+    scores : RowScores or None
+        On validation rows, or on training rows where the plan keeps none.
+    holdout : RowScores or None
+        On holdout rows, where the study asks for that curve.
     """
 
     delta: Arrays
@@ -59,6 +63,7 @@ class Trained:
     loss: float
     steps: int
     scores: RowScores | None
+    holdout: RowScores | None
 
 
 def study_layout(study: Study, schema: Schema) -> Layout:
@@ -161,10 +166,13 @@ class Workplace:
         score: bool = True,
     ) -> Generator[FitRequest | ScoreRequest, Any, Trained]:
         """Yield requests that score the incoming model and train from it; return what came of it."""
-        rows = self.training(encoder)
+        rows, held = self.training(encoder), None
         scores = (yield from self._score(arrays, encoder, rows)) if score else None
+        if score and self.study.compare.holdout_curve:
+            held = yield from self._score_holdout(arrays, encoder)
+        trained_on = len(rows) - int(self._held.sum())
         if not fit:
-            return Trained({}, len(rows) - int(self._held.sum()), 0.0, 0, scores)
+            return Trained({}, trained_on, 0.0, 0, scores, held)
         fitted: Fitted = yield FitRequest(
             model=self.model,
             task=self.task,
@@ -175,15 +183,21 @@ class Workplace:
             rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
         )
         delta = {name: fitted.arrays[name] - arrays[name] for name in arrays}
-        return Trained(delta, len(rows) - int(self._held.sum()), fitted.loss, fitted.steps, scores)
+        return Trained(delta, trained_on, fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
-        kind, table = "training", self.table.training
+        """Score validation rows, or training rows where the plan keeps none."""
         if self._held.any():
-            kind, rows, table = "validation", rows.take(self._held), table[self._held]
-        if self.study.compare.holdout_curve:
-            kind, table = "holdout", self.table.holdout("holdout-curve")
-            rows = self.encode(table, self.in_use(encoder))
+            table = self.table.training[self._held]
+            return (yield from self._score_rows("validation", arrays, encoder, table, rows.take(self._held)))
+        return (yield from self._score_rows("training", arrays, encoder, self.table.training, rows))
+
+    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Asking:
+        table = self.table.holdout("holdout-curve")
+        rows = self.encode(table, self.in_use(encoder))
+        return (yield from self._score_rows("holdout", arrays, encoder, table, rows))
+
+    def _score_rows(self, kind: str, arrays: Arrays, encoder: Encoder, table: pd.DataFrame, rows: Encoded) -> Asking:
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
         loss = loss_of_rows(self.task, outputs, rows.y) if len(rows) else float("nan")
         y, score = self.target(table), self.predictions(outputs, encoder)

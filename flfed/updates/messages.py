@@ -209,7 +209,7 @@ class Scores:
     variances: dict[str, float] = field(default_factory=dict)
     histogram: np.ndarray | None = None
 
-    def into(self, records: dict[str, Any], prefix: str = "scores") -> None:
+    def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
         records[prefix] = config_record(rows=self.rows, num_examples=self.num_examples)
         if self.metrics:
@@ -220,7 +220,7 @@ class Scores:
             records[f"{prefix}-histogram"] = array_record({"counts": self.histogram})
 
     @classmethod
-    def out_of(cls, record: RecordDict, prefix: str = "scores") -> Scores | None:
+    def out_of(cls, record: RecordDict, prefix: str) -> Scores | None:
         """Read the scores of a message, or None where it has none."""
         if prefix not in record:
             return None
@@ -250,6 +250,9 @@ class TrainReply:
         Mean training loss over the steps.
     steps : int
     scores : Scores or None
+        On validation rows, or on training rows where the plan keeps none.
+    holdout : Scores or None
+        On holdout rows, where the study asks for the holdout curve; nothing is selected by it.
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection a delta can give rows away: after one step on one row exactly, after many steps on
@@ -261,6 +264,7 @@ class TrainReply:
     loss: float
     steps: int
     scores: Scores | None = None
+    holdout: Scores | None = None
     kind: str = "delta"
 
     def to_record(self) -> RecordDict:
@@ -271,8 +275,9 @@ class TrainReply:
         }
         if self.delta:
             records["arrays"] = array_record(self.delta)
-        if self.scores is not None:
-            self.scores.into(records)
+        for prefix, scores in (("scores", self.scores), ("holdout", self.holdout)):
+            if scores is not None:
+                scores.into(records, prefix)
         return RecordDict(records)
 
     @classmethod
@@ -290,7 +295,8 @@ class TrainReply:
             num_examples=values["num-examples"],
             loss=values["loss"],
             steps=int(values["steps"]) if np.isfinite(values["steps"]) else 0,
-            scores=Scores.out_of(record),
+            scores=Scores.out_of(record, "scores"),
+            holdout=Scores.out_of(record, "holdout"),
         )
 
 

@@ -38,8 +38,8 @@ class RoundRecord:
         After how many rounds of training the model that was scored came: `round - 1`.
     arrays : dict of name to array
         The global model after the round.
-    scores : dict of site to Scores
-        Of the model that came into the round.
+    scores, holdout : dict of site to Scores
+        Of the model that came into the round, on validation (or training) and on holdout rows.
     losses : dict of site to float
         Mean training loss over the site's steps.
     refused, flagged : dict of site to reason
@@ -52,6 +52,7 @@ class RoundRecord:
     model_round: int
     arrays: Arrays
     scores: Mapping[str, Scores]
+    holdout: Mapping[str, Scores]
     losses: Mapping[str, float]
     refused: Mapping[str, str]
     flagged: Mapping[str, str]

@@ -293,6 +293,7 @@ class FedAvg(FlowerFedAvg):
                 model_round=number - 1,
                 arrays=arrays,
                 scores=self._seen,
+                holdout={s: r.holdout for s, r in self._verdicts.accepted.items() if r.holdout is not None},
                 losses={s: r.loss for s, r in self._verdicts.accepted.items() if r.steps},
                 refused=self._verdicts.refused,
                 flagged=self._verdicts.flagged,
