@@ -1,0 +1,41 @@
+# make demo: run two studies on real data.  make test: every test.  Both make the environment first.
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: env demo test fast app lint format
+.DEFAULT_GOAL := demo
+
+env: .venv/made
+
+.venv/made: pyproject.toml setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flfed needs Python 3.11 or newer; make env PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing; this takes two to three minutes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[test]"
+	@touch $@
+
+demo: env
+	@$(BIN)/flfed demo
+	@echo "In this checkout: make app"
+
+app: env
+	$(BIN)/flfed app
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/pytest
+
+# Without real studies, servers and browsers: under 90 seconds.
+fast: env
+	$(BIN)/pytest -m "not slow"

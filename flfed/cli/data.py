@@ -1,0 +1,51 @@
+"""`flfed data`: datasets and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from flfed.cli import show
+
+app = typer.Typer(no_args_is_help=True, help="List datasets and fetch their files.")
+
+
+@app.command("list", epilog="Example: flfed data list")
+def list_data(as_json: bool = show.JSON) -> None:
+    """List the datasets found, and whether their files are here."""
+    from flfed.rows import datasets
+
+    found = []
+    for name in datasets.names():
+        dataset = datasets.load(name)
+        absent = [file.name for file in dataset.absent()]
+        how = "embedded" if dataset.source.embedded else "in a package" if dataset.source.table else "download"
+        state = f"to be fetched: flfed data get {name}" if absent else "here"
+        found.append(
+            {"dataset": name, "task": dataset.schema.task, "licence": dataset.source.licence, "kind": how}
+            | {"synthetic": dataset.source.synthetic, "state": state, "absent": absent}
+        )
+    if as_json:
+        show.as_json({"datasets": found})
+        return
+    headers = ["dataset", "task", "kind", "licence", "state"]
+    show.as_table(headers, [[str(line[key]) for key in headers] for line in found])
+
+
+@app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
+def get_data(
+    name: str = typer.Argument(..., help="A dataset's name."),
+    from_folder: Path | None = typer.Option(
+        None, "--from", help="Take the files from this folder and its sub-folders, found by hash: no internet needed."
+    ),
+) -> None:
+    """Fetch a dataset's files and check them against their SHA-256."""
+    from flfed.rows import datasets
+
+    dataset = datasets.load(name)
+    if not dataset.source.files:
+        typer.echo(f"{name}: comes with a package, nothing to fetch.")
+        return
+    paths = datasets.get(dataset, from_folder=from_folder, progress=typer.echo)
+    typer.echo(f"{name}: {len(paths)} files are in {paths[0].parent}")

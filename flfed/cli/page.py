@@ -1,0 +1,31 @@
+"""`flfed app`: the dashboard, on this machine only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import typer
+
+from flfed.errors import UsageError
+
+
+def open_app(
+    port: int = typer.Option(8501, help="Port on this machine."),
+    headless: bool = typer.Option(False, help="Do not open a browser window."),
+) -> None:
+    """Open the app: runs, and per site what joining brought. Only this machine can reach it."""
+    from flfed.home import roots
+
+    files = [root / "app.py" for root in reversed(roots()) if (root / "app.py").is_file()]
+    if not files:
+        raise UsageError("app.py is not found; is flfed installed completely?")
+    options = {
+        "--server.address": "127.0.0.1",
+        "--server.port": str(port),
+        "--server.headless": str(headless).lower(),
+        "--browser.gatherUsageStats": "false",
+        "--client.toolbarMode": "minimal",
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(files[0])]
+    raise typer.Exit(subprocess.call([*command, *(word for pair in options.items() for word in pair)]))

@@ -1,0 +1,58 @@
+"""`flfed site`: the institutions found here, and whether their tables fit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from flfed.cli import show
+
+app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
+
+
+@app.command("list", epilog="Example: flfed site list")
+def list_sites(as_json: bool = show.JSON) -> None:
+    """List the sites found, with dataset and disclosure."""
+    from flfed.rows import site as sites
+
+    found = [
+        {"site": s.name, "title": s.title, "dataset": s.dataset, "disclosure": s.policy.disclosure}
+        for s in map(sites.load, sites.names())
+    ]
+    if as_json:
+        show.as_json({"sites": found})
+        return
+    headers = ["site", "title", "dataset", "disclosure"]
+    show.as_table(headers, [[line[key] for key in headers] for line in found])
+
+
+@app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+def check_site(
+    name: str = typer.Argument(..., help="A site's name, or an import path such as package.module."),
+    local_rows: Path | None = typer.Option(
+        None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
+    ),
+    as_json: bool = show.JSON,
+) -> None:
+    """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
+    from flfed.rows import site as sites
+    from flfed.rows.check import check_site as check
+    from flfed.rows.check import write_local_rows
+
+    checked = check(sites.load(name))
+    if local_rows is not None:
+        lines = write_local_rows(checked, local_rows)
+        typer.echo(f"{lines} lines written to {local_rows}; it names rows, so it must not leave the site.", err=True)
+    if as_json:
+        counts = {"rows": checked.rows, "training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
+        lines_found = [asdict(line) for line in checked.lines]
+        show.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
+    else:
+        rows = [[line.column, "pass" if line.passed else "FAIL", line.detail] for line in checked.lines]
+        show.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
+        passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
+        typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
+    if not checked.passed:
+        raise typer.Exit(2)

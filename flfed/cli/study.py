@@ -1,0 +1,116 @@
+"""`flfed study`: list, show, check and run studies."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import typer
+
+from flfed.cli import show
+from flfed.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
+
+NAME = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.")
+SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
+
+
+@app.command("list", epilog="Example: flfed study list")
+def list_studies(as_json: bool = show.JSON) -> None:
+    """List the shipped studies."""
+    from flfed.study import Study, names
+
+    studies = [Study.load(name) for name in names()]
+    if as_json:
+        show.as_json({"studies": [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]})
+        return
+    show.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
+
+
+@app.command("show", epilog="Example: flfed study show preterm-birth")
+def show_study(name: str = NAME) -> None:
+    """Print a study's text, as it would travel to the sites."""
+    from flfed.study import Study
+
+    study = Study.load(name)
+    typer.echo(study.text.rstrip())
+    typer.echo(f"\n# SHA-256 {study.sha256()}")
+
+
+@app.command("check", epilog="Example: flfed study check my-study.toml")
+def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show.JSON) -> None:
+    """Check a study against everything it names, without reading a table."""
+    study = _study(name, changes)
+    from flfed.apps.running import check, find_sites
+
+    facts = check(study)
+    sites = [site.name for site in find_sites(study)]
+    if as_json:
+        show.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites})
+        return
+    typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
+    typer.echo(f"Sites: {', '.join(sites)}")
+
+
+@app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
+def run_study(
+    name: str = NAME,
+    engine: str = typer.Option("inprocess", help="inprocess; ray and deployment come later."),
+    changes: list[str] = SET,
+    repeats: int = typer.Option(1, help="How often, with other seeds and, on public data, other holdouts."),
+    sites: list[str] = typer.Option(
+        [], "--site", metavar="NAME", help="Ask only these sites: names, or import paths such as package.module."
+    ),
+    as_json: bool = show.JSON,
+) -> None:
+    """Run a study and print how every site did.
+
+    Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
+    """
+    study = _study(name, changes)
+    from flfed.apps.running import run
+
+    with show.progress(quiet=as_json) as told:
+        result = run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told)
+    if as_json:
+        show.as_json(result.report)
+    else:
+        print_report(result.report)
+    if result.status == "stopped":
+        raise typer.Exit(3)
+
+
+def print_report(found: dict[str, Any]) -> None:
+    """Print a run's comparison and its story, for people."""
+    from flfed.records.reading import RunReader
+    from flfed.records.reports import comparison_rows
+
+    headers, rows, footer = comparison_rows(found)
+    if rows:
+        show.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
+    for line in footer:
+        typer.echo(line)
+    with RunReader.open() as reader:
+        events = reader.events([run.run for run in reader.runs_of(found["run"])])
+    for kind, words in (("leak", "Possible leak"), ("note", "Note")):
+        for reason in dict.fromkeys(event.reason for event in events if event.kind == kind):
+            typer.echo(f"{words}: {reason}")
+
+
+def _study(name: str, changes: list[str]) -> Any:
+    """Return the study with `--set` applied."""
+    from flfed.study import Study
+
+    study = Study.load(name)
+    return study.replace(dict(_change(text) for text in changes)) if changes else study
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--set {text}: write it as key=value, such as rounds=400")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value

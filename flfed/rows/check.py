@@ -1,0 +1,131 @@
+"""Checking a site's table before it joins: pass or fail a column, with counts, never a cell."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from flfed.errors import FlfedError, UsageError, count_in_words
+from flfed.rows.mapping import Finding
+from flfed.rows.schema import Schema
+from flfed.rows.site import Site
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a site's check.
+
+    Attributes
+    ----------
+    column : str
+        Name in the schema, or "table" for the whole.
+    passed : bool
+    detail : str
+        The rule that is broken and how often, or what was counted.
+    """
+
+    column: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """The result of checking one site.
+
+    Attributes
+    ----------
+    site : str
+    rows, training_rows, holdout_rows : int
+        The last two are 0 where the table breaks a rule.
+    lines : tuple of Line
+    findings : tuple of Finding
+        With row numbers: they stay at the site.
+    """
+
+    site: str
+    rows: int
+    training_rows: int
+    holdout_rows: int
+    lines: tuple[Line, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the site could join."""
+        return all(line.passed for line in self.lines)
+
+
+def check_site(site: Site) -> Checked:
+    """Return pass or fail for every column of a site's table.
+
+    Raises
+    ------
+    UsageError
+        If the table cannot be read at all.
+    """
+    table, findings, schema = site.inspect()
+    lines = [_column_line(name, table, schema, findings) for name in schema.columns]
+    extra = [f for f in findings if f.column not in schema.columns]
+    lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
+    if findings:
+        return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
+    opened = site.read()
+    training, holdout = len(opened.training), len(table) - len(opened.training)
+    lines += _table_lines(opened.training, schema, site, training)
+    return Checked(site.name, len(table), training, holdout, tuple(lines), ())
+
+
+def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding]) -> Line:
+    broken = [finding for finding in findings if finding.column == name]
+    if broken:
+        return Line(name, False, "; ".join(_broken(finding) for finding in broken))
+    missing = int(table[name].isna().sum())
+    column = schema.columns[name]
+    unit = f", {column.unit}" if column.unit else ""
+    return Line(name, True, f"{column.kind}{unit}; missing in {count_in_words(missing)} of {len(table)} rows")
+
+
+def _broken(finding: Finding) -> str:
+    where = f" in {count_in_words(len(finding.rows))} rows" if len(finding.rows) else ""
+    return f"{finding.rule}{where}"
+
+
+def _table_lines(training: pd.DataFrame, schema: Schema, site: Site, rows: int) -> list[Line]:
+    """Return what concerns the table as a whole: enough rows, more than one class."""
+    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
+    lines = [Line("table", rows >= least, f"training rows: at least {least} are needed")]
+    if schema.task != "regression":
+        classes = training[schema.target].nunique()
+        words = "has one class only: rank metrics such as the AUC are undefined here"
+        lines.append(Line(schema.target, True, words if classes < 2 else f"{classes} classes among training rows"))
+    return lines
+
+
+def write_local_rows(checked: Checked, path: Path) -> int:
+    """Write which rows break which rule, for the site's own eyes; return how many lines.
+
+    The file is made with mode 600 and never replaced. Rows are numbered from 1 in the source.
+
+    Raises
+    ------
+    UsageError
+        If the file is there already.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: is there already; it is not replaced") from None
+    except OSError as error:
+        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        out = csv.writer(stream)
+        out.writerow(["row", "column", "rule"])
+        lines = [(int(row) + 1, f.column, f.rule) for f in checked.findings for row in f.rows]
+        out.writerows(sorted(lines))
+    return len(lines)
