@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -262,14 +263,19 @@ def _path(key: str, table: Mapping[str, Any]) -> list[str]:
         return key.split(".")
     known = {name: {listing.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
     known["strategy"] = {"rounds"}
+    for kind in ("model", "strategy"):
+        name = table.get(kind, {}).get("name", "")
+        if name in listing.names(kind):
+            keys = inspect.signature(listing.load(kind, name)).parameters
+            known[kind] = known.get(kind, set()) | {listing.kebab(key) for key in keys}
     for name in ("dataset", "encode", "model", "plan", "strategy", "compare"):
         known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
     found = [[name, key] for name, keys in known.items() if key in keys]
     found += [[key]] if key in _TOP else []
     if len(found) != 1:
         every = sorted({word for keys in known.values() for word in keys})
-        why = "stands in several tables" if found else f"is not known{nearest(key, every)}"
-        raise UsageError(f"--set {key}: the key {why}; write it as table.key, such as plan.lr")
+        why = "stands in several tables." if found else f"is not known{nearest(key, every)}"
+        raise UsageError(f"--set {key}: the key {why} Write it as table.key, such as plan.lr")
     return found[0]
 
 

@@ -45,6 +45,11 @@ LOG = logging.getLogger("flfed.site")
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply
 Answer = Generator[FitRequest | ScoreRequest, Any, Reply]
 FindSite = Callable[[str, Study], Site]
+Today = Callable[[], datetime.date]
+
+
+class NotTakingPart(FlfedError):
+    """A site that does not answer, by its own policy: a fixed sentence of ours, so that it may cross."""
 
 
 class ClientSide:
@@ -54,6 +59,8 @@ class ClientSide:
     ----------
     find_site : callable (name, study) → Site
         How a node's `site` setting becomes a site.
+    today : callable
+        Returns the date; tests pass their own.
 
     Notes
     -----
@@ -61,8 +68,8 @@ class ClientSide:
     an engine may answer the requests of a whole cohort together.
     """
 
-    def __init__(self, find_site: FindSite) -> None:
-        self._find_site = find_site
+    def __init__(self, find_site: FindSite, *, today: Today = datetime.date.today) -> None:
+        self._find_site, self._today = find_site, today
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
 
     def app(self) -> ClientApp:
@@ -83,24 +90,47 @@ class ClientSide:
         return answer
 
     def workplace(self, context: Context) -> Workplace:
-        """Return the node's site at work on the run's study; its table is read once."""
+        """Return the node's site at work on the run's study; its table is read once.
+
+        Every handler comes through here, so that a server cannot skip the enrolment of a site
+        that refuses. An expired study, or one on another dataset, reads no row.
+
+        Raises
+        ------
+        NotTakingPart
+            By the site's own policy.
+        """
         name, text = str(context.node_config["site"]), str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
-        if key not in self.workplaces:
-            study = Study.parse(text)
-            self.workplaces[key] = Workplace(self._find_site(name, study), study, key[2])
-        return self.workplaces[key]
+        opened = self.workplaces.get(key)
+        study = Study.parse(text) if opened is None else opened.study
+        if study.expires is not None and self._today() > study.expires:
+            raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
+        if opened is None:
+            opened = self.workplaces[key] = _opened(self._find_site(name, study), study, key[2])
+        return opened
+
+
+def _opened(site: Site, study: Study, repeat: int) -> Workplace:
+    """Return the site at work, or say why it does not take part."""
+    if site.dataset != study.dataset.name:
+        raise NotTakingPart(f"its table is mapped to dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
+    workplace = Workplace(site, study, repeat)
+    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
+    if len(workplace.table.training) < least:
+        raise NotTakingPart(f"it has fewer than {least} training rows")
+    return workplace
 
 
 def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Answer an exception with what may leave: our own sentence, or the exception's type.
 
-    Flower sends the text of any exception to the server, and pandas and scikit-learn quote cells.
-    The site's log gets type and places, no text.
+    Flower sends the text of any exception to the server; pandas and scikit-learn quote cells, and
+    a UsageError may name the site's files. The site's log gets type and places, no text.
     """
     try:
         return call_next(message, context)
-    except (TableError, UsageError) as error:
+    except (NotTakingPart, TableError) as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
         places = "".join(traceback.format_tb(error.__traceback__))
@@ -114,17 +144,20 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     request = EnrolRequest.from_record(message.content)
     try:
         workplace = open_workplace()
-        reason = _objection(workplace, request)
-    except FlfedError as error:
-        return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(error))
+    except (NotTakingPart, TableError) as error:
+        return _refusal(site, str(error))
+    except UsageError:
+        # Its text may hold the path or the address of the site's table.
+        return _refusal(site, f"it cannot open its table for this study; at the site: flfed site check {site}")
+    if workplace.schema.sha256() != request.schema_sha256:
+        return _refusal(site, f"its schema of {request.dataset!r} differs from the coordinator's")
     rows, policy = len(workplace.table.training), workplace.site.policy
     low = 10 ** (len(str(rows)) - 1)
     return EnrolReply(
         site=site,
         title=workplace.site.title or site,
         version=flfed.__version__,
-        accepted=not reason,
-        reason=reason,
+        accepted=True,
         rows_low=low,
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
@@ -134,19 +167,8 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     yield  # a handler is a generator, also one that asks for nothing
 
 
-def _objection(workplace: Workplace, request: EnrolRequest) -> str:
-    """Return why the site does not take part, or an empty text."""
-    site, study = workplace.site, workplace.study
-    if site.dataset != request.dataset:
-        return f"its table is mapped to dataset {site.dataset!r}, the study asks for {request.dataset!r}"
-    if workplace.schema.sha256() != request.schema_sha256:
-        return f"its schema of {request.dataset!r} differs from the coordinator's"
-    if study.expires is not None and datetime.date.today() > study.expires:
-        return f"the study expired on {study.expires.isoformat()}"
-    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
-    if len(workplace.table.training) < least:
-        return f"it has fewer than {least} training rows"
-    return ""
+def _refusal(site: str, reason: str) -> EnrolReply:
+    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=reason)
 
 
 def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:

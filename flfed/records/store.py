@@ -251,6 +251,11 @@ class RunWriter:
         with in_words(self._url, "written"), self._engine.begin() as connection:
             self._insert(connection, Metric, number, rows)
 
+    def sent(self, number: int, rows: Iterable[SentRow]) -> None:
+        """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            self._insert(connection, Sent, number, rows)
+
     def events(self, rows: Iterable[EventRow]) -> None:
         """Add events, stamped with the time of this call."""
         with in_words(self._url, "written"), self._engine.begin() as connection:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -11,6 +15,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flfed.errors import FlfedError
 
 PROTOCOL = 1
+LARGEST = 2**63 - 1
+"""Of a whole number: what crosses a network, and what a database holds."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -20,8 +26,25 @@ class MalformedMessage(FlfedError):
 
 
 def count_bytes(record: RecordDict) -> int:
-    """Return the size of a message's content, as Flower counts it."""
-    return sum(part.count_bytes() for part in record.values())
+    """Return the size of a message's content: keys, texts by length, numbers as 8 bytes, arrays as sent.
+
+    As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
+    """
+    total = 0
+    for part in record.values():
+        if isinstance(part, ArrayRecord):
+            total += part.count_bytes()
+        else:
+            total += sum(len(key) + _value_bytes(value) for key, value in part.items())
+    return total
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return 1 if isinstance(value, bool) else 8
 
 
 def config_record(**values: Any) -> ConfigRecord:
@@ -50,10 +73,31 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
     """Return the named arrays of one section, or raise MalformedMessage."""
     if name not in record.array_records:
         raise MalformedMessage(f"the message has no arrays {name!r}")
+    return {key: _ndarray(array, name) for key, array in record.array_records[name].items()}
+
+
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][fiub]\d{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18},? ?)*)\), \} *\n",
+    re.DOTALL,
+)
+"""How an array starts in NumPy's format, version 1.0."""
+
+
+def _ndarray(array: Array, name: str) -> np.ndarray:
+    """Return one array. NumPy's own reader takes archives and sizes that only the header claims."""
+    start = _NPY.match(array.data)
+    if start is None or array.stype != "numpy.ndarray":
+        raise MalformedMessage(f"the arrays {name!r} cannot be read")
+    shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
     try:
-        return {key: array.numpy() for key, array in record.array_records[name].items()}
-    except (ValueError, TypeError, EOFError, OSError):
+        dtype = np.dtype(start[1].decode())
+    except TypeError:
         raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
+    if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
+        raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
+    values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
+    return values.copy()
 
 
 def numbers(record: RecordDict, name: str) -> dict[str, float]:
@@ -61,16 +105,45 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
     if name not in record.metric_records:
         return {}
     values = record.metric_records[name]
-    return {key: float(value) for key, value in values.items() if not isinstance(value, list)}
+    return {key: float(value) for key, value in values.items() if _is_a(value, float)}
 
 
 def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build a dataclass from kebab-case values, or say that the message is malformed."""
+    """Build a dataclass from kebab-case values, or say what of it is missing, unknown or of a wrong type.
+
+    Numbers, texts and vectors are checked; other fields are taken as they are.
+    """
     given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
-    try:
-        return kind(**given)
-    except TypeError:
-        raise MalformedMessage(f"the message is no {kind.__name__}") from None
+    hints, required = _fields(kind)
+    wrong = [name for name, value in given.items() if name in hints and not _is_a(value, hints[name])]
+    for names, what in ((required - set(given), "is missing"), (wrong, "is of a wrong type")):
+        if names:
+            raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
+    if set(given) - set(hints):
+        raise MalformedMessage(f"the message is no {kind.__name__}: it has a field that is not known")
+    return kind(**given)
+
+
+@lru_cache(maxsize=32)
+def _fields(kind: type[Any]) -> tuple[dict[str, Any], set[str]]:
+    """Return the type of each field, and the fields that have no default."""
+    missing = dataclasses.MISSING
+    required = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is missing and field.default_factory is missing
+    }
+    return get_type_hints(kind), required
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Tell whether a value that came over the border is of a field's type, if that is a plain one."""
+    if hint is float or hint is int:
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+        return whole or (hint is float and isinstance(value, float))
+    if hint is np.ndarray:
+        return isinstance(value, np.ndarray) and value.dtype == np.float64
+    return isinstance(value, hint) if hint in (bool, str) else True
 
 
 def check_protocol(config: ConfigRecord) -> None:
@@ -92,7 +165,7 @@ def text(config: ConfigRecord, key: str) -> str:
 def whole(config: ConfigRecord, key: str) -> int:
     """Return one whole number of a section, or raise MalformedMessage."""
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or not _is_a(value, int):
         raise MalformedMessage(f"the message has no whole number {key!r}")
     return value
 

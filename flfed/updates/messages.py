@@ -26,6 +26,7 @@ from flfed.updates.content import (
     ndarrays,
     numbers,
     read_rows,
+    read_settings,
     rows_record,
     section,
     text,
@@ -178,7 +179,7 @@ class TrainRequest:
         """Read the message's content."""
         config = section(record, "config")
         check_protocol(config)
-        settings = dict(section(record, "settings").items()) if "settings" in record else {}
+        settings = read_settings(record, "settings") if "settings" in record else {}
         request: TrainRequest = made(cls, {**config, **_read_model(record), "settings": settings})
         return request
 

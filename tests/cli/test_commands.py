@@ -1,0 +1,239 @@
+"""The commands as a person or a program calls them: real processes' entry point, real store, real tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flfed import Study
+from flfed.apps.running import run
+from flfed.cli import main
+from flfed.study import names
+
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Call a command in this process; return exit code, standard output, standard error."""
+
+    def call(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["flfed", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+QUICK = ("--set", "rounds=3", "--set", "draws=200")
+
+
+def test_help_imports_neither_torch_nor_pandas_nor_flwr():
+    code = (
+        "import sys; sys.argv = ['flfed', '--help']\n"
+        "from flfed.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'flwr', 'numpy', 'sklearn', 'streamlit', 'sqlalchemy'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy)); print('COUNT', len(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "HEAVY []" in out
+    # Typer and rich alone bring about 350 modules; torch would bring some 1,500 more.
+    assert int(out.rpartition("COUNT ")[2]) < 600
+
+
+def test_every_command_has_help_with_an_example(flfed):
+    commands = ["demo", "app", "study list", "study show", "study check", "study run", "run list", "run show"]
+    commands += ["data list", "data get", "site list", "site check"]
+    for command in commands:
+        code, out, _ = flfed(*command.split(), "--help")
+        assert code == 0
+        assert f"flfed {command}" in out.partition("Example")[2], command
+
+
+def test_run_prints_exactly_the_documented_json_and_nothing_else(flfed):
+    code, out, err = flfed("study", "run", "preterm-birth", *QUICK, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert set(found) >= {
+        "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
+        "global", "sites-mean", "pooled", "own-model-everywhere", "sites", "faults",
+    }  # fmt: skip
+    assert (found["status"], found["engine"], found["path"], found["rounds"]) == (
+        "completed", "inprocess", "one-by-one", 3,
+    )  # fmt: skip
+    site = found["sites"]["kentucky-clinic"]
+    assert set(site) >= {"rows", "holdout-rows", "global", "local-only", "personalised", "difference", "verdict"}
+    assert site["rows"] == 208
+    assert {"value", "low", "high", "sd"} <= set(found["global"]["roc_auc_score"])
+    assert found["faults"] == []
+
+
+def test_the_command_line_and_python_give_the_same_arrays(flfed):
+    _, out, _ = flfed("study", "run", "preterm-birth", *QUICK, "--json")
+    result = run(Study.load("preterm-birth").replace({"rounds": 3, "draws": 200}))
+    assert json.loads(out)["arrays-sha256"] == result.report["arrays-sha256"]
+    assert len(result.report["arrays-sha256"]) == 64
+
+
+def test_run_list_and_show_say_what_was_run(flfed):
+    _, out, _ = flfed("study", "run", "preterm-birth", *QUICK, "--json")
+    name = json.loads(out)["run"]
+    code, listed, _ = flfed("run", "list", "--json")
+    assert code == 0
+    assert [(r["run"], r["rounds"], r["status"]) for r in json.loads(listed)["runs"]] == [(name, 3, "completed")]
+    _, shown, _ = flfed("run", "show", name, "--json")
+    assert json.loads(shown) == json.loads(out)
+    code, text, _ = flfed("run", "show", "latest")
+    assert code == 0
+    assert "kentucky-clinic" in text
+    assert "3 rounds ran" in text
+
+
+def test_an_empty_store_says_what_to_do(flfed):
+    code, out, _ = flfed("run", "list")
+    assert code == 0
+    assert "flfed demo" in out
+    assert flfed("run", "list", "--json")[1].strip() == '{\n  "runs": []\n}'
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("study run no-such-study", 2, "neither shipped nor a file"),
+        ("study run pretermbirth", 2, "did you mean 'preterm-birth'"),
+        ("study run preterm-birth --set rounds=none", 2, "rounds='none' must be a whole number"),
+        ("study run preterm-birth --set lr=-1", 2, "lr=-1.0 must be > 0"),
+        ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
+        ("study run preterm-birth --set name=x", 0, ""),
+        ("study run preterm-birth --set rounds", 2, "key=value"),
+        ("study run preterm-birth --engine ray", 2, "not available in this version"),
+        ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
+        ("study run preterm-birth --repeats 0", 2, "repeats=0 must be at least 1"),
+        ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
+        ("study run preterm-birth --site no-such", 2, "site 'no-such' is not known"),
+        ("study run preterm-birth --set model.name=linear", 2, "is for regression"),
+        ("study run preterm-birth --set primary=auc", 2, "no metric for task 'binary'"),
+        ("study run preterm-birth --set privacy.epsilon=1", 2, "not available in this version"),
+        ("study run preterm-birth --set schedule=plateau", 2, "set validation"),
+        ("study run preterm-birth --set select=best", 2, "validation"),
+        ("study run heart-disease", 2, "flfed data get heart-disease"),
+        ("study check preterm-birth --set dataset.features=[\"BL.DNA\"]", 2, "leaks the target"),
+        ("run show no-such-run", 2, "no-such-run"),
+        ("data get no-such", 2, "is not known"),
+        ("data get heart-disease --from /nowhere", 2, "no such folder"),
+        ("site check no-such", 2, "is not known"),
+        ("study frobnicate", 2, "No such command"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_sentence_and_exit_code_2(flfed, words, code, says):
+    if code == 0:
+        words += " " + " ".join(QUICK)
+    ended, _, err = flfed(*words.split())
+    assert ended == code
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_run_with_too_few_sites_fails_with_code_1_and_is_in_the_store(flfed):
+    code, _, err = flfed("study", "run", "preterm-birth", "--site", "kentucky-clinic", *QUICK)
+    assert code == 1
+    assert "only 1 sites take part" in err
+    [entry] = json.loads(flfed("run", "list", "--json")[1])["runs"]
+    assert entry["status"] == "failed"
+
+
+def test_data_get_takes_files_from_a_folder_by_hash(flfed, home: Path, test_data: Path, tmp_path: Path):
+    code, out, _ = flfed("data", "get", "heart-disease", "--from", str(test_data))
+    assert code == 0
+    assert sorted(p.name for p in (home / "data" / "heart-disease").iterdir()) == [
+        "processed.cleveland.data", "processed.hungarian.data", "processed.switzerland.data", "processed.va.data",
+    ]  # fmt: skip
+    assert "18,461 bytes, checked" in out
+    assert flfed("data", "get", "heart-disease", "--from", str(tmp_path))[0] == 0  # they are here already
+
+
+def test_data_list_says_what_is_here_and_what_is_to_be_fetched(flfed):
+    found = {line["dataset"]: line for line in json.loads(flfed("data", "list", "--json")[1])["datasets"]}
+    assert found["preterm-birth"]["state"] == "here"
+    assert len(found["heart-disease"]["absent"]) == 4
+    assert found["diabetes"]["task"] == "regression"
+
+
+def test_site_check_passes_a_shipped_site_with_counts_only(flfed):
+    code, out, _ = flfed("site", "check", "kentucky-clinic", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["rows"], found["training-rows"] + found["holdout-rows"]) == (208, 208)
+    assert all(line["passed"] for line in found["columns"])
+
+
+SPOILED_SITE = """
+from flfed import Csv, Field, Holdout, Site
+site = Site(
+    name="spoiled",
+    dataset="heart-disease",
+    source=Csv("rows.csv", missing=("?",)),
+    mapping={"sex": Field("sex", values={"0": "female", "1": "male"})},
+    holdout=Holdout(salt="x"),
+)
+"""
+
+
+def test_site_check_names_columns_rules_and_counts_never_cells(flfed, tmp_path, monkeypatch):
+    folder = tmp_path / "root" / "sites" / "spoiled"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(SPOILED_SITE)
+    header = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,disease"
+    row = "63,1,typical-angina,145,233,1,normal,150,0,2.3,?,0,?,present"
+    spoiled = [row.replace("63", "Jane Roe", 1)] + [row.replace(",1,typical", ",9,typical", 1)] * 7 + [row] * 12
+    (folder / "rows.csv").write_text("\n".join([header, *spoiled]) + "\n")
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+    out_file = tmp_path / "broken.csv"
+    code, out, err = flfed("site", "check", "spoiled", "--local-rows", str(out_file))
+    assert code == 2
+    assert "Jane" not in out + err + out_file.read_text()
+    assert "is not a number in fewer than 5 rows" in " ".join(out.split())
+    assert "has a code that the mapping does not know in 7 rows" in " ".join(out.split())
+    assert out_file.stat().st_mode & 0o777 == 0o600
+    lines = out_file.read_text().splitlines()
+    assert lines[0] == "row,column,rule"
+    assert [line for line in lines if line.startswith("1,age")] == ["1,age,is not a number"]
+    assert sum(",sex," in line for line in lines) == 7
+    assert flfed("site", "check", "spoiled", "--local-rows", str(out_file))[0] == 2  # never replaced
+
+
+def test_a_site_package_outside_this_repository_works_by_import_path(flfed, tmp_path, monkeypatch):
+    for name, rows in (("upper_ward", slice(0, 130)), ("lower_ward", slice(130, None))):
+        folder = tmp_path / "elsewhere" / name
+        folder.mkdir(parents=True)
+        lines = Path("datasets/preterm-birth/minnesota.csv").read_text().splitlines()
+        (folder / "rows.csv").write_text("\n".join([lines[0], *lines[1:][rows]]) + "\n")
+        site = Path("sites/minnesota_clinic/__init__.py").read_text()
+        site = site.replace("minnesota-clinic", name.replace("_", "-")).replace("minnesota.csv", "rows.csv")
+        (folder / "__init__.py").write_text(site)
+        (folder / "policy.toml").write_text('format = 1\ndisclosure = "open"\n')
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    asked = ("--site", "upper_ward:site", "--site", "lower_ward:site")
+    code, out, err = flfed("study", "run", "preterm-birth", *asked, *QUICK, "--json")
+    assert code == 0, err
+    sites = json.loads(out)["sites"]
+    assert {name: site["rows"] for name, site in sites.items()} == {"lower-ward": 117, "upper-ward": 130}
+
+
+def test_every_shipped_study_can_be_shown_and_lists_its_hash(flfed):
+    for name in names():
+        code, out, _ = flfed("study", "show", name)
+        assert code == 0
+        assert Study.load(name).sha256() in out
