@@ -20,8 +20,11 @@ class Plan:
         Learning rate of the first round; `schedule` changes it from round to round.
     schedule : {"constant", "cosine", "plateau"}
         `cosine` falls to zero over the rounds; `plateau` is decided by the server on the
-        federated validation loss: times `plateau_factor` after `plateau_patience` rounds
-        without improvement.
+        federated validation loss.
+    plateau_factor : float in (0, 1)
+        What a plateau multiplies the learning rate by.
+    plateau_patience : int, >= 1
+        Rounds without a better validation loss that make a plateau.
     momentum : float in [0, 1)
         Of `sgd` only.
     betas, eps : floats
@@ -37,7 +40,7 @@ class Plan:
     l1, l2 : float, >= 0
         Penalties on weights, not on intercepts, for a loss that is a mean over rows. `l2 / 2`
         times the squared norm is in the gradient; `l1` is a proximal step after each update, so
-        that weights become exactly 0.
+        that weights become exactly 0. A global weight is 0 where it is 0 at every site.
     clip : float, >= 0
         Largest norm of a step's gradient; 0 means none.
     class_weight : {"none", "balanced"}
@@ -70,21 +73,21 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse values outside the ranges of the class docstring."""
         for key, good, rule in (
-            ("lr", self.lr > 0 and math.isfinite(self.lr), "> 0"),
+            ("lr", 0 < self.lr < math.inf, "> 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             (
                 "betas",
                 len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
                 "two numbers in [0, 1)",
             ),
-            ("eps", self.eps > 0, "> 0"),
-            ("weight-decay", self.weight_decay >= 0, ">= 0"),
+            ("eps", 0 < self.eps < math.inf, "> 0"),
+            ("weight-decay", 0 <= self.weight_decay < math.inf, ">= 0"),
             ("batch", self.batch >= 0, ">= 0; 0 means all rows"),
             ("epochs", self.epochs >= 1, ">= 1"),
             ("steps", self.steps >= 0, ">= 0; 0 means by epochs"),
-            ("l1", self.l1 >= 0, ">= 0"),
-            ("l2", self.l2 >= 0, ">= 0"),
-            ("clip", self.clip >= 0, ">= 0; 0 means none"),
+            ("l1", 0 <= self.l1 < math.inf, ">= 0"),
+            ("l2", 0 <= self.l2 < math.inf, ">= 0"),
+            ("clip", 0 <= self.clip < math.inf, ">= 0; 0 means none"),
             ("validation", 0 <= self.validation < 1, "in [0, 1)"),
             ("plateau-factor", 0 < self.plateau_factor < 1, "in (0, 1)"),
             ("plateau-patience", self.plateau_patience >= 1, ">= 1"),

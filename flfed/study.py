@@ -229,7 +229,7 @@ class Study:
         Parameters
         ----------
         changes : mapping of key to value
-            A key is `table.key`, or the bare key where only one table has it.
+            A key is `table.key`, or the bare key where only one table has it. None leaves it out.
 
         Raises
         ------
@@ -244,7 +244,12 @@ class Study:
             place = table
             for part in path:
                 place = place.setdefault(part, {})
-            place[last] = value
+                if not isinstance(place, dict):
+                    raise UsageError(f"--set {key}: {part!r} is no table of the study")
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
         return _study(table, tomli_w.dumps(table))
 
 
@@ -290,6 +295,10 @@ def _study(table: dict[str, Any], text: str) -> Study:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, "model", "strategy")}
     cut = parts["dataset"].pop("partition", None)
+    if cut is not None and not isinstance(cut, dict):
+        raise UsageError(f"[dataset]: partition={cut!r} must be a table, such as {{ by = 'iid', sites = 4 }}")
+    if cut is not None and "sites" in parts["dataset"]:
+        raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = parts["strategy"].pop("rounds", 1)
     if type(rounds) is not int or rounds < 1:
         raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
@@ -320,7 +329,7 @@ def _refuse_later(table: Mapping[str, Any]) -> None:
     """Refuse what DESIGN.md names and this version does not have."""
     for name, keys in LATER.items():
         given = table.get(name)
-        if given is None:
+        if given is None or (name in _TABLES and not isinstance(given, dict)):
             continue
         if keys is None or not isinstance(given, dict):
             raise UsageError(f"study: [{name}] is not available in this version; leave it out")

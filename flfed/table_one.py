@@ -21,7 +21,8 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
 
     Notes
     -----
-    A number is given as mean ± standard deviation of the rows that have one, an amount with
+    A number is given as mean ± standard deviation of the rows that have one (from groups of bins
+    where a site's disclosure is "institution"), an amount with
     transform "log1p" as geometric mean (of the amount plus one, minus one). A count of which a
     site kept its part back is "at least"; where all kept it back, "suppressed".
     """
@@ -39,6 +40,8 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
                 | {name: _count(summary, place.start + offset) for name, summary in columns.items()}
                 for offset, value in enumerate(column.cells[:-1])
             ]
+        if column is layout.target:
+            continue  # A row without an outcome is refused, so none is missing.
         missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
         if set(missing.values()) != {"0 (0 %)"}:
             lines.append({"Characteristic": f"{label}: missing"} | missing)

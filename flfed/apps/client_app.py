@@ -136,6 +136,8 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
         reason = f"{type(error).__name__}: see the site's log"
+    if message.metadata.message_type == ENROL:
+        reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
     return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
 
 

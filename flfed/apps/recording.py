@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Recorder:
     primary: str
     rounds: int
     progress: Progress = no_progress
+    _latest: int = field(default=0, init=False)
+    _opened: set[str] = field(default_factory=set, init=False)
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
         """Write down who takes part and who refused."""
@@ -65,17 +67,38 @@ class Recorder:
         """Write down one event a site."""
         self.writer.events([EventRow(round, site, kind, reason) for site, reason in reasons.items()])
 
+    def unnamed_faults(self, reasons: list[str]) -> None:
+        """Write down what went wrong with nodes whose site is not known."""
+        self.writer.events([EventRow(None, None, "fault", reason) for reason in reasons])
+
+    def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
+        """Write down the bytes of a question to the sites and of their answers, at the latest round seen.
+
+        Round 0 is what comes before the rounds.
+        """
+        self.writer.sent(self._latest, _sent(kind, to_site, to_server))
+
     def note(self, reason: str) -> None:
         """Write down something that concerns the whole run."""
         self.writer.events([EventRow(None, None, "note", reason)])
 
     def leaks(self, warnings: list[LeakWarning]) -> None:
         """Write down the leak warnings."""
-        self.writer.summary("leaks", {"warnings": [str(warning) for warning in warnings]})
+        found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
+        self.writer.summary("leaks", {"warnings": [str(warning) for warning in warnings], "found": found})
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
-    def round(self, record: RoundRecord) -> None:
-        """Write one round down, whole; the observer of the strategy."""
+    def round(self, record: RoundRecord, *, trained: bool) -> None:
+        """Write one round down, whole; the observer of the strategy.
+
+        Parameters
+        ----------
+        record : RoundRecord
+        trained : bool
+            Whether the round gave a new model: it has a quorum of good updates. The last
+            evaluation, and a round the run stops at, are written down but not counted.
+        """
+        self._latest = record.round
         scored = [
             MetricRow(site, scores.rows, name, value, variance=scores.variances.get(name), n=scores.num_examples)
             for by_site in (record.scores, record.holdout)
@@ -84,33 +107,41 @@ class Recorder:
         ]
         overall = [*self._global(record.scores), *self._global(record.holdout)]
         self.writer.metrics(record.model_round, scored + overall)
-        trains = record.round <= self.rounds and any(record.losses)
         events = [EventRow(record.round, site, "fault", reason) for site, reason in record.refused.items()]
         events += [EventRow(record.round, site, "flag", reason) for site, reason in record.flagged.items()]
-        sent = [SentRow(site, "to-site", "train", size) for site, size in record.bytes_to_site.items()]
-        sent += [SentRow(site, "to-server", "train", size) for site, size in record.bytes_to_server.items()]
-        if not trains:
+        events += self._opened_now(record)
+        kind = "train" if trained or record.losses or not record.scores else "evaluate"
+        sent = _sent(kind, record.bytes_to_site, record.bytes_to_server)
+        if not trained:
             self.writer.events(events)
+            self.writer.sent(record.round, sent)
             return
         losses = [MetricRow(site, "fit", "loss", loss) for site, loss in record.losses.items()]
         self.writer.round(record.round, metrics=losses, seconds=record.seconds, sent=sent, events=events)
         self.progress("rounds", record.round, self.rounds)
 
+    def _opened_now(self, record: RoundRecord) -> list[EventRow]:
+        """Return an event for each site whose holdout was read for the curve by round, the first time."""
+        sites = sorted(set(record.holdout) - self._opened)
+        self._opened.update(sites)
+        return [EventRow(record.round, site, "holdout-opened", "holdout-curve") for site in sites]
+
     def _global(self, scores: Mapping[str, Scores]) -> list[MetricRow]:
-        """Return the round's figures over all sites that can be had without their rows."""
-        if not scores:
-            return []
-        kind, rows = next(iter(scores.values())).rows, sum(s.num_examples for s in scores.values())
+        """Return the round's figures over all sites that can be had without their rows.
+
+        A site too small for validation rows scores training rows: the two are never mixed.
+        """
         found = []
-        for name in dict.fromkeys(name for s in scores.values() for name in s.metrics):
-            if name in MEANS:
-                parts = [(s.num_examples, s.metrics[name]) for s in scores.values() if name in s.metrics]
+        for kind in dict.fromkeys(s.rows for s in scores.values()):
+            alike = [s for s in scores.values() if s.rows == kind and s.num_examples > 0]
+            for name in dict.fromkeys(name for s in alike for name in s.metrics if name in MEANS):
+                parts = [(s.num_examples, s.metrics[name]) for s in alike if name in s.metrics]
                 total = sum(n for n, _ in parts)
                 found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
-        counts = [s.histogram for s in scores.values() if s.histogram is not None]
-        if len(counts) == len(scores):
-            auc = auc_of_histogram(np.sum(counts, axis=0))
-            found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
+            counts = [s.histogram for s in alike if s.histogram is not None]
+            if counts and len(counts) == len(alike):
+                auc, rows = auc_of_histogram(np.sum(counts, axis=0)), sum(s.num_examples for s in alike)
+                found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
         return found
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
@@ -137,6 +168,11 @@ class Recorder:
         figures += from_reference(reference) if reference else from_replies(replies)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
+
+
+def _sent(kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
+    rows = [SentRow(site, "to-site", kind, size) for site, size in to_site.items()]
+    return rows + [SentRow(site, "to-server", kind, size) for site, size in to_server.items()]
 
 
 def _known(value: float) -> float | None:

@@ -110,11 +110,13 @@ class HeldTables:
         return found
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
-        """Return the primary metric of `arrays` minus that of `other`, over the union of holdouts."""
+        """Return the primary metric of `arrays` minus that of `other`, over the union of holdouts; or NaN."""
         workplaces = self.workplaces(sites)
         first = workplaces[0]
         y = np.concatenate([w.target(w.table.holdout("compare")) for w in workplaces])
         metric = metrics_of(first.task)[first.primary]
+        if metric.defined(y):
+            return float("nan")
         used = metric.value(y, drive(union_scores(workplaces, arrays, encoder)))
         return float(used - metric.value(y, drive(union_scores(workplaces, other, exact))))
 
@@ -162,8 +164,8 @@ def run(
         raise UsageError(f"engine {engine!r} is not known{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}")
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
-    taking_part = find_sites(chosen, sites)
     facts = check(chosen)
+    taking_part = find_sites(chosen, sites)
     torch.set_num_threads(1)
     with RunStore.open(store) as opened:
         series = opened.begin_series(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -20,7 +21,7 @@ from flfed.rows.workplace import study_layout
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
-from flfed.updates.content import Arrays, MalformedMessage
+from flfed.updates.content import Arrays, MalformedMessage, count_bytes
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -32,11 +33,34 @@ from flfed.updates.messages import (
     SummariseReply,
     SummariseRequest,
 )
-from flfed.updates.rounds import Assignment, Enrolled, Observer, ignore
+from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 LEAST_SITES = 2
+PER_SITE = (
+    "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
+    "this reproduces others' results and costs accuracy; 'global' is right"
+)
 Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Generic[Reply]):
+    """What came back when every node was asked the same thing, by the nodes' keys.
+
+    Attributes
+    ----------
+    replies : dict of key to reply, in key order
+    faults : dict of key to reason, in key order
+        Of the nodes without a usable reply.
+    to_node, to_server : dict of key to int
+        Bytes of the messages' content; an error has none.
+    """
+
+    replies: dict[str, Reply]
+    faults: dict[str, str]
+    to_node: dict[str, int]
+    to_server: dict[str, int] = field(default_factory=dict)
 
 
 class AllTables(Protocol):
@@ -112,8 +136,10 @@ class Conductor:
         roster = {site: roster[site] for site in summaries}
         merged = merge(list(summaries.values()))
         self.recorder.leaks(leak_warnings(self.layout, merged))
+        if self.study.encode.scaler == "per-site":
+            self.recorder.note(PER_SITE)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
-        strategy, arrays = self.rounds(roster, encoder, self.recorder.round)
+        strategy, arrays = self.rounds(roster, encoder)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
             reason=strategy.stopped,
@@ -130,28 +156,31 @@ class Conductor:
         """Ask every node; return those that take part, in name order."""
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
-        answers, faults = self._ask(ENROL, request, nodes, EnrolReply.from_record)
+        answers = self._ask(ENROL, request, nodes, EnrolReply.from_record)
+        names = {node: reply.site for node, reply in answers.replies.items()}
+        self._crossed(ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
         replies: dict[str, EnrolReply] = {}
         roster = {}
-        for node, reply in sorted(answers.items(), key=lambda item: item[1].site):
+        for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             replies[reply.site] = reply
             if reply.accepted:
                 roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
         self.recorder.enrolled(replies)
-        for reason in faults.values():
-            self.recorder.note(f"a node did not enrol: {reason}")
+        faults = [f"a node did not enrol: {reason}" for reason in answers.faults.values()]
+        self.recorder.unnamed_faults(faults)
         refusals = [f"{reply.site}: {reply.reason}" for reply in replies.values() if not reply.accepted]
-        self._enough(roster, refusals + list(faults.values()))
+        self._enough(roster, refusals + faults)
         return roster
 
     def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
         """Ask for sums over training rows; a site that cannot give them is left out."""
-        answers, faults = self._ask(SUMMARISE, SummariseRequest(), _nodes(roster), SummariseReply.from_record)
-        found = {}
-        for site, reply in answers.items():
-            why = _bad_summary(reply.summary, self.layout)
+        answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(roster), SummariseReply.from_record)
+        self._crossed(SUMMARISE, answers)
+        faults, found = answers.faults, {}
+        for site, reply in answers.replies.items():
+            why = _bad_summary(reply.summary, self.layout, roster[site].rows_high)
             if why:
                 faults[site] = why
             else:
@@ -161,10 +190,15 @@ class Conductor:
         return found
 
     def rounds(
-        self, roster: Mapping[str, Enrolled], encoder: Encoder, observer: Observer = ignore
+        self, roster: Mapping[str, Enrolled], encoder: Encoder, *, recorded: bool = True
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds; return it and the final arrays."""
         strategy: FedAvg = self.study.strategy.build("strategy")
+
+        def observer(record: RoundRecord) -> None:
+            if recorded:
+                self.recorder.round(record, trained=len(record.losses) >= strategy.needed(len(record.asked)))
+
         strategy.assign(
             Assignment(
                 roster=roster,
@@ -189,15 +223,27 @@ class Conductor:
         """Have every site judge, add what only all tables show, and write it down."""
         self.recorder.progress("compare", 0, 1)
         request = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
-        replies, faults = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
-        self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in faults.items()})
+        answers = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
+        self._crossed(COMPARE, answers)
+        self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
+        replies = {site: self._without_bad_sums(site, reply) for site, reply in answers.replies.items()}
         reference = None
-        if self.tables is not None:
+        if self.tables is not None and not answers.faults:
             reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder)
             self._disclosure_cost(roster, outcome, reference)
+        elif self.tables is not None:
+            # Without a site's holdout it would compare with something else; and what fails there fails here.
+            self.recorder.note("no pooled reference: not every site could be compared")
         self.recorder.comparison(replies, reference)
         self.recorder.table_one(self.layout, summaries, replies)
         self.recorder.progress("compare", 1, 1)
+
+    def _without_bad_sums(self, site: str, reply: CompareReply) -> CompareReply:
+        """Return a comparison without sums that cannot be added to the other sites'."""
+        why = _bad_summary(reply.summary, self.layout) if reply.summary is not None else ""
+        if why:
+            self.recorder.events("fault", {site: f"holdout rows: {why}"})
+        return replace(reply, summary=None) if why else reply
 
     def _disclosure_cost(self, roster: Mapping[str, Enrolled], outcome: Outcome, reference: Reference) -> None:
         """Say how far suppression and coarse sums moved the encoder and the result."""
@@ -207,26 +253,28 @@ class Conductor:
         centers = float(np.max(np.abs(used.center - exact.center) / exact.scale))
         scales = float(np.max(np.abs(used.scale / exact.scale - 1)))
         shares = float(np.max(np.abs(used.frequency - exact.frequency), initial=0.0))
-        _, other = self.rounds(roster, exact)
+        _, other = self.rounds(roster, exact, recorded=False)
         moved = self.tables.primary_moved(list(roster), outcome.arrays, used, other, exact)
         self.recorder.writer.summary(
             "disclosure",
             {"center-moved-sd": centers, "scale-moved": scales, "share-moved": shares, "primary-moved": moved},
         )
+        figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"
         self.recorder.note(
             f"disclosure 'institution' moved the encoder by at most {centers:.3g} standard deviations (means), "
             f"{100 * scales:.2g} % (deviations) and {100 * shares:.2g} percentage points (shares of values), and "
-            f"{self.recorder.primary} over all holdouts by {moved:+.4f}, against exact sums"
+            f"{self.recorder.primary} over all holdouts {figure}, against exact sums"
         )
 
     def _ask(
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
-    ) -> tuple[dict[str, Reply], dict[str, str]]:
-        """Send one message a node; return replies and faults by the nodes' keys, in key order."""
+    ) -> Answers[Reply]:
+        """Send one message a node and return what came back."""
         messages = [Message(request.to_record(), dst_node_id=node, message_type=kind) for node in nodes.values()]
         keys = {node: key for key, node in nodes.items()}
         found: dict[str, Reply] = {}
         faults = dict.fromkeys(nodes, "no reply before the deadline")
+        answers = Answers(found, faults, {keys[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages})
         for message in self.grid.send_and_receive(messages, timeout=self._deadline()):
             key = keys.get(message.metadata.src_node_id)
             if key is None:
@@ -234,12 +282,21 @@ class Conductor:
             if message.has_error():
                 faults[key] = message.error.reason or f"error code {message.error.code}"
                 continue
+            answers.to_server[key] = count_bytes(message.content)
             try:
                 found[key] = read(message.content)
-                del faults[key]
+                faults.pop(key, None)
             except MalformedMessage as error:
                 faults[key] = str(error)
-        return {key: found[key] for key in sorted(found)}, dict(sorted(faults.items()))
+        return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
+
+    def _crossed(self, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
+        """Write down how many bytes crossed, under the sites' names where keys are not names yet."""
+        to_site, to_server = (
+            {names[key] if names else key: size for key, size in sizes.items()}
+            for sizes in (answers.to_node, answers.to_server)
+        )
+        self.recorder.crossed(kind, to_site, to_server)
 
     def _deadline(self) -> float:
         return float(self.study.strategy.settings.get("deadline", 600.0))
@@ -247,14 +304,15 @@ class Conductor:
     def _enough(self, found: Mapping[str, object], reasons: list[str]) -> None:
         if len(found) < LEAST_SITES:
             why = f" ({'; '.join(reasons)})" if reasons else ""
-            raise FlfedError(f"only {len(found)} sites take part, at least {LEAST_SITES} are needed{why}")
+            few = "no site takes part" if not found else "only one site takes part"
+            raise FlfedError(f"{few}, at least {LEAST_SITES} are needed{why}")
 
 
 def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
     return {site: enrolled.node_id for site, enrolled in roster.items()}
 
 
-def _bad_summary(summary: Summary, layout: Layout) -> str:
+def _bad_summary(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
     """Return why sums cannot be used, or an empty text: one site must not spoil all sites' encoder."""
     columns, cells = len(layout.columns), sum(len(column.cells) for column in layout.columns)
     shapes = {"rows": (1,), "moments": (columns, 3), "cells": (cells,), "cells_known": (cells,), "left": (columns,),
@@ -268,4 +326,10 @@ def _bad_summary(summary: Summary, layout: Layout) -> str:
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return "its sums are not finite"
     counts = (summary.rows, summary.cells, summary.left, summary.moments[:, [0, 2]])
-    return "its counts are negative" if any((value < 0).any() for value in counts) else ""
+    if any((value < 0).any() for value in counts):
+        return "its counts are negative"
+    rows, most = summary.rows[0], max(float(value.max(initial=0.0)) for value in counts)
+    if rows > rows_high:
+        return f"its rows are above the declared band (at most {rows_high:g})"
+    # Sums of squares of ones may end a hair above their count.
+    return "a count of it is above its rows" if most > rows * (1 + 1e-9) or summary.sites[0] != 1 else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.special import expit, logsumexp
 
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
@@ -51,29 +52,32 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
         Of one site for local-only, of all for pooled.
     task : str
     classes : int
-        Of the schema; a class without rows gets the smallest log-odds seen.
+        Of the schema; a class without rows gets the share that half a row would have.
     rng : Generator
         Draws the folds.
 
     Notes
     -----
-    One class only: the constant model, with half a row added to each class. Folds are stratified
-    and at most as many as the rarest class has rows.
+    Where not two classes have two rows: the constant model, with half a row added to each class.
+    Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
+    every fold's training rows.
     """
     if task == "regression":
         return _tuned_ridge(rows, rng)
     counts = np.bincount(rows.y, minlength=classes)
-    present = np.flatnonzero(counts)
-    if len(present) < 2 or counts[present].min() < 2:
+    present, several = np.flatnonzero(counts), counts[counts > 1]
+    if len(several) < 2:
         return _constant(counts, rows.x.shape[1], task)
-    fitted = _cross_validated(rows, int(min(FOLDS, counts[present].min())), rng)
+    fitted = _cross_validated(rows, int(min(FOLDS, several.min())), rng)
     if task == "binary":
         return LinearPredictor(fitted.coef_.T, fitted.intercept_)
-    weight, bias = np.zeros((rows.x.shape[1], classes)), np.full(classes, -20.0)
+    weight, bias = np.zeros((rows.x.shape[1], classes)), np.zeros(classes)
     if len(present) == 2:
-        weight[:, present[1]], bias[present] = fitted.coef_[0], np.array([0.0, fitted.intercept_[0]])
+        weight[:, present[1]], bias[present[1]] = fitted.coef_[0], fitted.intercept_[0]
     else:
         weight[:, present], bias[present] = fitted.coef_.T, fitted.intercept_
+    likely = rows.x @ weight[:, present] + bias[present]
+    bias[counts == 0] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(rows))
     return LinearPredictor(weight, bias)
 
 
@@ -85,7 +89,10 @@ def _cross_validated(rows: Encoded, folds: int, rng: np.random.Generator) -> Any
     split = StratifiedKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
     losses = np.zeros(len(PENALTIES))
     weights = rows.weight if np.ptp(rows.weight) else None
-    for train, test in split.split(rows.x, rows.y):
+    alone = np.isin(rows.y, np.flatnonzero(np.bincount(rows.y) == 1))
+    single, others = np.flatnonzero(alone), np.flatnonzero(~alone)
+    for first, second in split.split(rows.x[others], rows.y[others]):
+        train, test = np.concatenate([others[first], single]), others[second]
         own = None if weights is None else weights[train]
         model = LogisticRegression(warm_start=True, max_iter=2000, tol=1e-6)
         # From strong to weak, each fit starting from the last.
@@ -161,7 +168,7 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
 def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities and the Hessian of the summed loss with respect to the shift."""
     if task == "binary":
-        p = 1 / (1 + np.exp(-outputs))
+        p = expit(outputs)
         return p, np.array([[float((p * (1 - p)).sum())]])
     p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

@@ -65,7 +65,14 @@ class HoldoutByTime:
 
     def __post_init__(self) -> None:
         """Refuse a test period that starts before the training ends."""
-        if pd.Timestamp(self.test_from) <= pd.Timestamp(self.train_until):
+        try:
+            late, early = pd.Timestamp(self.test_from), pd.Timestamp(self.train_until)
+        except ValueError:
+            raise UsageError(
+                f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} must be dates "
+                "such as 2026-01-31"
+            ) from None
+        if late <= early:
             raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
         if self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days} must be >= 0")

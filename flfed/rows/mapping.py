@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ class Field:
     multiply, add : float
         Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.
     decimal : str
-        Decimal mark of numbers written as text; "," reads "6,2" as 6.2.
+        Decimal mark of numbers written as text; "," reads "6,2" as 6.2, and reports "1.234".
     censored : {"refuse", "limit"}
         `limit` reads "<0.5" as 0.5 and "> 89" as 89; `refuse` reports them.
     missing : tuple of str
@@ -75,6 +75,10 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
+    if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
+        # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
+        single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
+        cells = pd.Series([None if np.isnan(value) else str(value) for value in single], dtype=object)
     return cells.map(_plain_cell).astype(object)
 
 
@@ -91,7 +95,7 @@ def _plain_cell(cell: Any) -> str | None:
 
 
 def map_table(
-    raw: pd.DataFrame, schema: Schema, mapping: Mapping[str, str | Field], missing: tuple[str, ...] = ()
+    raw: pd.DataFrame, schema: Schema, mapping: Mapping[str, str | Field | None], missing: tuple[str, ...] = ()
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Return the table in the schema's columns, and every rule that it breaks.
 
@@ -100,8 +104,10 @@ def map_table(
     raw : DataFrame
         As the source gives it.
     schema : Schema
-    mapping : mapping of schema column to own column or Field
-        A schema column that is not a key is read under its own name.
+    mapping : mapping of schema column to own column, Field or None
+        A schema column that is not a key is read under its own name. None says that the site does
+        not have it: all its cells are missing. A feature that is neither there nor None is
+        reported, because a misspelt name would look the same.
     missing : tuple of str
         The source's own codes for "not known".
 
@@ -119,15 +125,27 @@ def map_table(
     for name, column in schema.columns.items():
         given = mapping.get(name, name)
         field = Field(given) if isinstance(given, str) else given
-        if field.column not in raw.columns:
-            if name in (schema.target, schema.group) or name in mapping:
-                findings.append(Finding(name, "is not in the table", np.arange(0)))
+        found = int((raw.columns == field.column).sum()) if field is not None else 0
+        if field is None or found != 1:
+            rule = _why_not(name, schema, mapping, found)
+            findings += [Finding(name, rule, np.arange(0))] if rule else []
             columns[name] = _empty(column, len(raw))
             continue
-        columns[name], found = _read_column(raw[field.column], name, column, field, missing)
-        findings += found
+        columns[name], broken = _read_column(raw[field.column], name, column, field, missing)
+        findings += broken
     findings += _check_target(schema, columns[schema.target])
     return pd.DataFrame(columns), findings
+
+
+def _why_not(name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int) -> str:
+    """Return the rule that a schema column without one own column breaks, or an empty text."""
+    if found > 1:
+        return "stands in the table more than once"
+    if name in (schema.target, schema.group):
+        return "is not in the table"
+    if name in mapping:
+        return "" if mapping[name] is None else "is not in the table"
+    return "is not in the table (map it to None if the site does not have it)" if name in schema.features() else ""
 
 
 def _empty(column: Column, rows: int) -> pd.Series:
@@ -142,10 +160,17 @@ def _read_column(
     cells: pd.Series, name: str, column: Column, field: Field, missing: tuple[str, ...]
 ) -> tuple[pd.Series, list[Finding]]:
     """Read one column; cells that break a rule become missing and are reported."""
-    text = plain_text(cells.reset_index(drop=True))
-    codes = {_plain_cell(code) for code in (*missing, *field.missing, *column.missing)}
+    cells = cells.reset_index(drop=True)
+    text = plain_text(cells)
+    field = replace(field, missing=(*missing, *field.missing))
+    codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     text = text.where(~text.isin(codes), None)
     findings = []
+    if column.is_number() and field.decimal != "." and field.values is None:
+        # "1.234" may be 1234: a person has to say so.
+        grouped = text.notna() & cells.map(lambda cell: isinstance(cell, str) and "." in cell).astype(bool)
+        findings += _broken(name, f"has a '.' although its decimal mark is {field.decimal!r}", grouped)
+        text = text.where(~grouped, None)
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
         unknown = text.notna() & ~text.isin(known)
@@ -173,8 +198,9 @@ def _number(text: pd.Series, name: str, column: Column, field: Field) -> tuple[p
         text = text.where(~limits, None)
     numbers = pd.to_numeric(text, errors="coerce").astype(float)
     findings += _broken(name, "is not a number", text.notna() & numbers.isna())
-    hidden = {float(code) for code in column.missing if isinstance(code, float)}
-    numbers = numbers.mask(numbers.isin(hidden))
+    # By value as well as by text: "-9,00" is the code "-9".
+    hidden = pd.to_numeric(pd.Series([*field.missing, *column.missing], dtype=object), errors="coerce").dropna()
+    numbers = numbers.mask(numbers.isin(hidden.astype(float)))
     if (field.multiply, field.add) != (1.0, 0.0):
         numbers = numbers * field.multiply + field.add
     low, high = column.range or (-np.inf, np.inf)
@@ -199,7 +225,9 @@ def _text(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.
 
 
 def _date(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.Series, list[Finding]]:
-    dates = pd.to_datetime(text, format="ISO8601", errors="coerce").astype("datetime64[ns]")
+    # In UTC where the cell names a time zone.
+    dates = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    dates = dates.dt.tz_localize(None).astype("datetime64[ns]")
     return dates, _broken(name, "is not a date such as 2026-01-31", text.notna() & dates.isna())
 
 

@@ -31,7 +31,8 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     Raises
     ------
     UsageError
-        If a site would have fewer than ten rows, or `by` is no column and no known word.
+        If a site would have fewer than ten rows, `by` is no column and no known word, or two of
+        its values give one name.
 
     Notes
     -----
@@ -45,11 +46,14 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     table = table.iloc[np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")]
     table = table.reset_index(drop=True)
     names = _owners(table, dataset, partition)
+    # A site that no row was dealt to is one that has too few.
+    if partition.by not in dataset.schema.columns and len(set(names)) < partition.sites:
+        raise _too_few(partition)
     sites = []
     for name in sorted(set(names)):
         rows = table[np.array(names) == name].reset_index(drop=True)
         if len(rows) < LEAST_ROWS:
-            raise UsageError(f"[dataset] partition: a site would have fewer than {LEAST_ROWS} rows; raise alpha")
+            raise _too_few(partition)
         sites.append(
             Site(
                 name=name,
@@ -63,10 +67,20 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     return sites
 
 
+def _too_few(partition: Partition) -> UsageError:
+    what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
+    return UsageError(
+        f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {LEAST_ROWS} rows; {what}"
+    )
+
+
 def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> list[str]:
     """Return the site's name of each row."""
     if partition.by in dataset.schema.columns:
-        return [_slug(f"{dataset.name}-{value}") for value in table[partition.by]]
+        slugs = {value: _slug(f"{dataset.name}-{value}") for value in table[partition.by].unique()}
+        if len(set(slugs.values())) < len(slugs):
+            raise UsageError(f"[dataset] partition: two values of {partition.by!r} give one site's name")
+        return [slugs[value] for value in table[partition.by]]
     rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
     rows = len(table)
     if partition.by == "iid":

@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field as PydanticField
 from pydantic import model_validator
 
 from flfed.errors import UsageError, nearest
@@ -36,7 +37,8 @@ class Policy(Strict):
     cell_minimum : int
         Smallest count that leaves under `institution`.
     resplit : bool
-        Whether repeats may draw another holdout; public data only.
+        Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
+        same rows, each with its small cells left out, give one another's away.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
         How the site's own figures may be shown to others.
     outputs : tuple of str
@@ -45,7 +47,7 @@ class Policy(Strict):
 
     format: Literal[1] = 1
     disclosure: Literal["institution", "open"] = "institution"
-    cell_minimum: int = 10
+    cell_minimum: int = PydanticField(default=10, ge=2)
     resplit: bool = False
     share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
     outputs: tuple[Literal["score-histogram"], ...] = ()
@@ -54,6 +56,8 @@ class Policy(Strict):
     def _available(self) -> Self:
         if self.share_metrics != "named":
             raise ValueError(f"share-metrics={self.share_metrics!r} is not available in this version")
+        if self.resplit and self.disclosure != "open":
+            raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
         return self
 
     def allows(self, output: str) -> bool:
@@ -72,7 +76,7 @@ class Site:
     dataset : str
         The dataset whose schema the mapping fills.
     source : Csv, Parquet, Sql or Frame
-    mapping : mapping of schema column to own column or Field
+    mapping : mapping of schema column to own column, Field, or None where the site does not have it
     holdout : Holdout or HoldoutByTime
     title : str
         The institution's name for people.
@@ -89,7 +93,7 @@ class Site:
     name: str
     dataset: str
     source: Source
-    mapping: Mapping[str, str | Field] = field(default_factory=dict)
+    mapping: Mapping[str, str | Field | None] = field(default_factory=dict)
     holdout: Holdout | HoldoutByTime = field(default_factory=Holdout)
     title: str = ""
     policy: Policy = field(default_factory=Policy)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from flfed.errors import UsageError
+
+_CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, LookupError)
+"""LookupError is an encoding that Python does not know."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,20 @@ class Csv:
         """Return the table; `folders` are where a relative path is looked for."""
         path = find_file(self.path, folders)
         try:
-            return pd.read_csv(
-                path,
-                sep=self.separator,
-                header=None if self.columns else 0,
-                names=list(self.columns) if self.columns else None,
-                dtype=str,
-                keep_default_na=False,
-                encoding=self.encoding,
-                index_col=False,
-            )
-        except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError):
+            with warnings.catch_warnings():
+                # pandas only warns of cells that it drops where lines are longer than the header.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                return pd.read_csv(
+                    path,
+                    sep=self.separator,
+                    header=None if self.columns else 0,
+                    names=list(self.columns) if self.columns else None,
+                    dtype=str,
+                    keep_default_na=False,
+                    encoding=self.encoding,
+                    index_col=False,
+                )
+        except (*_CSV_ERRORS, pd.errors.ParserWarning):
             # The parser's own message quotes cells.
             raise UsageError(
                 f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}"
@@ -94,8 +101,11 @@ class Sql:
 
         try:
             engine = sqlalchemy.create_engine(self._url())
-            with engine.connect() as connection:
-                return pd.read_sql_query(sqlalchemy.text(self.query), connection)
+            try:
+                with engine.connect() as connection:
+                    return pd.read_sql_query(sqlalchemy.text(self.query), connection)
+            finally:
+                engine.dispose()
         except sqlalchemy.exc.ArgumentError:
             raise UsageError(f"{self.url_variable} does not hold a database URL") from None
         except sqlalchemy.exc.SQLAlchemyError as error:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.schema import Column, Schema
-from flfed.summary import BINS, ColumnLayout, Layout, Summary
+from flfed.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
-GRID = 256
-"""Under disclosure "institution", means and deviations leave in steps of 1/256 of half the range."""
+LEAST_KNOWN = 10
+"""Rows of each class that must have a value before a column's separation says anything: of 13
+rows with 2 positives, chance alone separates many."""
 
 
 def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: bool = False) -> Layout:
@@ -120,8 +121,9 @@ def _leak_sums(cells: pd.Series, layout: ColumnLayout, y: np.ndarray, task: str)
 
 
 def _strength(cells: pd.Series, layout: ColumnLayout, y: np.ndarray, task: str) -> float:
-    """Return how well one column alone tells the outcome: best AUC, or absolute correlation."""
-    if len(y) < 2 or np.ptp(y) == 0:
+    """Return how well one column alone tells the outcome: best AUC, or absolute correlation; NaN for few rows."""
+    least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
+    if least < LEAST_KNOWN or np.ptp(y) == 0:
         return float("nan")
     if layout.kind == "category":
         chosen = codes(cells, layout)
@@ -154,95 +156,162 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
     minimum : int
         Smallest count that leaves.
 
-    Guarantee: no cell under `minimum` is in the result, nor is any cell or union of cells under
-    `minimum` the difference of `rows` and cells that are: in each column the cells left out are
-    none, or at least two that together hold at least `minimum` rows. Zero counts as small.
+    Guarantee: all that leaves of one column follows from the numbers of rows in the groups of
+    `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a
+    cell in a larger group only the group is known. Zero counts as small. Sums of values would not
+    do: where a column is 0 for nearly all and 1 for three rows, they say so.
+
+    Of missingness against the outcome, U and V leave where each cell of that table is large (for
+    a regression: U over the root of V in steps of .1). Of separation it leaves whether the column
+    alone tells the outcome almost perfectly, one bit.
     """
-    cells_known = np.concatenate(
-        [given_cells(exact.cells[place], minimum) for place in layout.slices().values()]
-    ).astype(float)
-    cells = exact.cells * cells_known
-    left = np.array([(exact.cells[p] * (1 - cells_known[p])).sum() for p in layout.slices().values()])
-    numbers = np.array([column.kind == "number" for column in layout.columns])
-    moments_known = (numbers & (exact.moments[:, 0] >= minimum)).astype(float)
+    groups = [
+        grouped(exact.cells[place], column.kind, minimum, complete=column is layout.target)
+        for column, place in zip(layout.columns, layout.slices().values(), strict=True)
+    ]
+    given = [_alone(found, len(column.cells)) for column, found in zip(layout.columns, groups, strict=True)]
+    left = exact.rows[0] - np.array(
+        [(exact.cells[p] * g).sum() for p, g in zip(layout.slices().values(), given, strict=True)]
+    )
+    moments = np.array(
+        [
+            _moments_of_groups(column, found, exact.cells[place])
+            for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
+        ]
+    )
+    cells_known = np.concatenate(given)
+    moments_known = (moments[:, 0] > 0).astype(float)
     leaks_known = np.stack(
-        [_leaks_known(exact, layout, column, cells_known, minimum) for column in layout.features]
+        [_leaks_known(exact, layout, column, cells_known, moments_known[-1], minimum) for column in layout.features]
     ).reshape(exact.leaks_known.shape)
     return replace(
         exact,
-        moments=_coarse(exact) * moments_known[:, None],
+        moments=moments,
         moments_known=moments_known,
-        cells=cells,
+        cells=exact.cells * cells_known,
         cells_known=cells_known,
         left=left,
-        leaks=_coarse_leaks(exact) * np.repeat(leaks_known, 2, axis=-1),
+        # Not a product: -0.0 would tell the sign of a sum that is kept back.
+        leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, _coarse_leaks(exact, layout, moments[-1]), 0.0),
         leaks_known=leaks_known,
     )
 
 
-def given_cells(counts: np.ndarray, minimum: int) -> np.ndarray:
-    """Return which of the cells of one column may leave, their total being known; bool [cells].
+def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = False) -> list[list[int]]:
+    """Return groups of cells of one column, each of at least `minimum` rows if all are, every cell in one.
+
+    Parameters
+    ----------
+    counts : array [cells]
+        Rows in each cell, the last "missing".
+    kind : {"number", "flag", "category"}
+    minimum : int
+    complete : bool
+        Whether a missing value is impossible, as in a target; its cell is then in no group.
+
+    Notes
+    -----
+    Cells are taken in an order that the schema gives, and a group is closed once it has enough
+    rows; what is over at the end goes with the last one. Few missing rows come first, where they
+    cannot be told from a small next cell; then bins from low to high, values from last to first,
+    because the first is often the common one. Which cells go together must not follow from which
+    are small: were it the smallest of the large ones that goes with the small ones, then of 20
+    given and 18 left in two cells, anybody could tell that these are 9 and 9.
 
     Examples
     --------
-    >>> given_cells(np.array([120, 70, 3, 2]), 10).tolist()  # 5 rows left: the 70 goes with them
-    [True, False, False, False]
-    >>> given_cells(np.array([120, 70, 7, 6]), 10).tolist()
-    [True, True, False, False]
+    >>> grouped(np.array([120, 70, 7, 6]), "category", 10)
+    [[3, 2], [1], [0]]
+    >>> grouped(np.array([120, 70, 3, 2]), "category", 10)
+    [[3, 2, 1], [0]]
+    >>> grouped(np.array([1, 2, 40, 9, 4, 2, 0, 1]), "number", 10)
+    [[7, 0, 1, 2], [3, 4, 5, 6]]
     """
-    given = counts >= minimum
-    for cell in np.argsort(counts, kind="stable"):
-        hidden = counts[~given]
-        if given.all() or (len(hidden) >= 2 and hidden.sum() >= minimum):
-            break
-        given[cell] = False
-    return given
+    missing = len(counts) - 1
+    values = list(range(missing) if kind == "number" else reversed(range(missing)))
+    apart = not complete and counts[missing] >= minimum
+    groups: list[list[int]] = []
+    open_group: list[int] = []
+    for cell in values if apart or complete else [missing, *values]:
+        open_group.append(cell)
+        if counts[open_group].sum() >= minimum:
+            groups.append(open_group)
+            open_group = []
+    if not groups:
+        return [values if complete else [missing, *values]]
+    groups[-1] += open_group
+    return [*groups, [missing]] if apart else groups
 
 
-def _coarse(exact: Summary) -> np.ndarray:
-    """Return moments as if of all rows, mean and deviation in steps of 1/GRID of half the range.
+def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
+    """Return 1 for each cell that is a group of its own, else 0."""
+    return np.isin(np.arange(cells), [group[0] for group in groups if len(group) == 1]).astype(float)
 
-    The count is that of all rows: the true one would give a small number of missing rows away.
+
+def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np.ndarray) -> list[float]:
+    """Return count, sum of z and sum of z² as the groups of bins give them; zeros if there is one group.
+
+    Rows are taken to be in the middle of a bin: evenly over the bins of a group, but in the lowest
+    and the highest group falling outwards as 1 / k² (tails are long, and the range is wide).
     """
-    count = np.maximum(exact.moments[:, 0], 1.0)
-    mean = exact.moments[:, 1] / count
-    deviation = np.sqrt(np.maximum(exact.moments[:, 2] / count - mean**2, 0.0))
-    mean = np.round(mean * GRID) / GRID
-    # A deviation of zero would say that all rows are equal.
-    deviation = np.maximum(np.round(deviation * GRID), 1.0) / GRID
-    rows = exact.rows[0]
-    return np.stack([np.full_like(mean, rows), rows * mean, rows * (deviation**2 + mean**2)], axis=1)
+    missing = len(counts) - 1
+    bins = [[cell for cell in group if cell != missing] for group in groups]
+    totals = [float(counts[group].sum()) for group, own in zip(groups, bins, strict=True) if own]
+    bins = [own for own in bins if own]
+    if column.kind != "number" or len(bins) < 2:
+        return [0.0, 0.0, 0.0]
+    z = (np.arange(missing) + 0.5) * 2 / missing - 1
+    found = np.zeros(3)
+    for number, (own, total) in enumerate(zip(bins, totals, strict=True)):
+        shares = np.ones(len(own))
+        if number in (0, len(bins) - 1):
+            shares = 1 / np.arange(1.0, len(own) + 1) ** 2
+            shares = shares[::-1] if number == 0 else shares
+        shares = total * shares / shares.sum()
+        found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
+    return [float(value) for value in found]
 
 
-def _coarse_leaks(exact: Summary) -> np.ndarray:
-    """Return leak sums with the strength in steps of .01."""
+def _coarse_leaks(exact: Summary, layout: Layout, target: np.ndarray) -> np.ndarray:
+    """Return leak sums with the strength as one bit, and for a regression the test in steps."""
     leaks = exact.leaks.copy()
-    rows = np.maximum(leaks[..., 3], 1.0)
-    leaks[..., 2] = np.round(leaks[..., 2] / rows, 2) * leaks[..., 3]
+    # The rows of all sites alike: where they are 0 for want of values, few values are known.
+    leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
+    leaks[..., 3] = exact.rows[0]
+    if layout.task == "regression" and target[0] > 0:
+        # V holds the exact variance of the target: the one of its groups stands in for it.
+        variance = layout.target.half**2 * (target[2] / target[0] - (target[1] / target[0]) ** 2)
+        missing = np.array([exact.cells[layout.slices()[column.name]][-1] for column in layout.features])
+        share = missing / exact.rows[0]
+        u, v = leaks[..., 0], leaks[..., 1]
+        z = np.round(u / np.sqrt(np.where(v > 0, v, 1.0)), 1)
+        leaks[..., 1] = np.where(v > 0, (variance * exact.rows[0] * exact.rows[0] * share * (1 - share)
+                                         / max(exact.rows[0] - 1, 1))[:, None], 0.0)  # fmt: skip
+        leaks[..., 0] = z * np.sqrt(leaks[..., 1])
     return leaks
 
 
 def _leaks_known(
-    exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, minimum: int
+    exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, target_known: float, minimum: int
 ) -> np.ndarray:
     """Return whether the test and the strength of a column may leave; [outcomes, 2].
 
     U and V give the table of missing against outcome away, so each of its cells must be large,
-    and the count of missing rows must be given anyway.
+    and the count of missing rows must be given anyway; of several outcomes all, because the last
+    follows from the others. Whether the strength leaves depends on the classes alone.
     """
     slices = layout.slices()
     rows, missing = exact.rows[0], exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
     missing_given = cells_known[slices[column.name]][-1] > 0
     if layout.task == "regression":
-        test = missing_given and min(missing, rows - missing) >= minimum
-        return np.tile([test, rows - missing >= minimum], (layout.outcomes, 1)).astype(float)
+        test = missing_given and rows - missing >= minimum and target_known > 0
+        return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]
     given = cells_known[slices[layout.target.name]][:-1].all()
-    u = exact.leaks[number, :, 0]
-    both = u + missing * wanted / rows
+    both = exact.leaks[number, :, 0] + missing * wanted / rows
     table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
-    test = missing_given & given & (table.min(axis=0) >= minimum - 1e-6)
-    strength = given & (np.minimum(wanted - both, rows - missing - wanted + both) >= minimum - 1e-6)
-    return np.stack([test, strength], axis=1).astype(float)
+    # Counts came out of a division: half a row is more than rounding and less than one.
+    test = missing_given and given and table.min() > minimum - 0.5
+    return np.tile([test, given], (layout.outcomes, 1)).astype(float)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, get_type_hints
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from typing import Any, cast, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flfed.errors import FlfedError
 
 PROTOCOL = 1
+HISTOGRAM_BINS = 256
 LARGEST = 2**63 - 1
 """Of a whole number: what crosses a network, and what a database holds."""
 
@@ -78,25 +79,25 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
 
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][fiub]\d{1,2})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,18},? ?)*)\), \} *\n",
+    rb"'shape': \(([\d, ]{0,99})\), \} *\n",
     re.DOTALL,
 )
 """How an array starts in NumPy's format, version 1.0."""
 
 
 def _ndarray(array: Array, name: str) -> np.ndarray:
-    """Return one array. NumPy's own reader takes archives and sizes that only the header claims."""
-    start = _NPY.match(array.data)
+    """Return one array. NumPy's own reader takes archives, and sizes that only the header claims."""
+    start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
     if start is None or array.stype != "numpy.ndarray":
         raise MalformedMessage(f"the arrays {name!r} cannot be read")
     shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
     try:
         dtype = np.dtype(start[1].decode())
-    except TypeError:
+        if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
+            raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
+        values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
+    except (TypeError, ValueError):
         raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
-    if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
-        raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
-    values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
     return values.copy()
 
 
@@ -105,7 +106,29 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
     if name not in record.metric_records:
         return {}
     values = record.metric_records[name]
-    return {key: float(value) for key, value in values.items() if _is_a(value, float)}
+    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and _fits(value)}
+
+
+def read_settings(record: RecordDict, name: str) -> dict[str, float]:
+    """Return the numbers of one section of settings; none where there is no such section."""
+    if name not in record:
+        return {}
+    values = section(record, name)
+    if not all(_is_a(value, float) for value in values.values()):
+        raise MalformedMessage(f"the settings in {name!r} are not numbers")
+    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
+
+
+def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
+    """Return counts [2, bins] by class and predicted probability; None where there is no such section."""
+    if name not in record:
+        return None
+    counts = ndarrays(record, name).get("counts")
+    if counts is None or counts.shape != (2, HISTOGRAM_BINS) or counts.dtype != np.float64:
+        raise MalformedMessage(f"{name!r} does not count in 2 x {HISTOGRAM_BINS} bins")
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise MalformedMessage(f"{name!r} has counts that are negative or not finite")
+    return counts
 
 
 def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
@@ -114,7 +137,7 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     Numbers, texts and vectors are checked; other fields are taken as they are.
     """
     given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
-    hints, required = _fields(kind)
+    hints, required = _fields(cast(Hashable, kind))
     wrong = [name for name, value in given.items() if name in hints and not _is_a(value, hints[name])]
     for names, what in ((required - set(given), "is missing"), (wrong, "is of a wrong type")):
         if names:
@@ -124,13 +147,13 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**given)
 
 
-@lru_cache(maxsize=32)
-def _fields(kind: type[Any]) -> tuple[dict[str, Any], set[str]]:
+@cache
+def _fields(kind: Hashable) -> tuple[dict[str, Any], set[str]]:
     """Return the type of each field, and the fields that have no default."""
     missing = dataclasses.MISSING
     required = {
         field.name
-        for field in dataclasses.fields(kind)
+        for field in dataclasses.fields(cast(Any, kind))
         if field.default is missing and field.default_factory is missing
     }
     return get_type_hints(kind), required
@@ -139,19 +162,25 @@ def _fields(kind: type[Any]) -> tuple[dict[str, Any], set[str]]:
 def _is_a(value: Any, hint: Any) -> bool:
     """Tell whether a value that came over the border is of a field's type, if that is a plain one."""
     if hint is float or hint is int:
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
-        return whole or (hint is float and isinstance(value, float))
+        return isinstance(value, (int, hint)) and _fits(value)
     if hint is np.ndarray:
         return isinstance(value, np.ndarray) and value.dtype == np.float64
     return isinstance(value, hint) if hint in (bool, str) else True
 
 
-def check_protocol(config: ConfigRecord) -> None:
-    """Refuse a message of another version of the protocol."""
+def _fits(value: float) -> bool:
+    """Tell whether a number is none that Python alone can hold, and no bool."""
+    return isinstance(value, float) or (not isinstance(value, bool) and abs(value) <= LARGEST)
+
+
+def config_of(record: RecordDict) -> ConfigRecord:
+    """Return the plain values of a message; refuse a message of another version of the protocol."""
+    config = section(record, "config")
     if config.get("protocol") != PROTOCOL:
         raise MalformedMessage(
             f"protocol {config.get('protocol')!r} is not {PROTOCOL}: the other side runs another version of flfed"
         )
+    return config
 
 
 def text(config: ConfigRecord, key: str) -> str:

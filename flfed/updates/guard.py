@@ -53,7 +53,8 @@ def guard(
     -----
     The norm is compared where at least three updates are otherwise good: a median of two says
     nothing about which of them is wrong. It stops a broken site, not one that adapts to the rule.
-    3 × refuses honest sites on skewed data, 10 × did not (measured), hence the two bounds.
+    3 × refuses honest sites on skewed data, 10 × did not (measured), hence the two bounds. Where
+    most updates are exactly zero, as under a strong L1 penalty, any other is flagged only.
     """
     good: dict[str, TrainReply] = {}
     refused: dict[str, str] = {}
@@ -73,12 +74,26 @@ def guard(
             del good[site]
         elif times > flag:
             flagged[site] = f"norm of the update is {times:.1f} times the cohort's median"
+        elif norm > 0 and median == 0 and len(norms) >= 3:
+            flagged[site] = "update is not zero, most of the cohort's are"
     return Verdicts(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
+
+
+def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]) -> Verdicts:
+    """Sort replies that only score into accepted and refused; arguments as `guard` takes them.
+
+    Scores decide when a run stops and which round is its result, so one site's must not be NaN or
+    count more rows than it has.
+    """
+    refused = {site: reason for site in sorted(replies) if (reason := _bad_scores(replies[site], rows_high[site]))}
+    accepted = {site: replies[site] for site in sorted(replies) if site not in refused}
+    return Verdicts(accepted=accepted, refused=refused)
 
 
 def joint_norm(arrays: Arrays) -> float:
     """Return the L2 norm over all arrays together."""
-    return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in arrays.values())))
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in arrays.values())))
 
 
 def _defect(reply: TrainReply, incoming: Arrays, rows_high: int) -> str:
@@ -100,7 +115,29 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int) -> str:
             return f"array {name!r} has dtype {given.dtype}, not {expected.dtype}"
         if not np.isfinite(given).all():
             return f"array {name!r} has values that are not finite"
-        # A square that overflows would make the norm infinite and hide behind it.
-        if not np.isfinite(np.square(given, dtype=np.float64)).all():
-            return f"array {name!r} has values too large to square"
+    if not np.isfinite(joint_norm(reply.delta)):
+        # An infinite norm would make the median infinite too, and pass every bound.
+        return "norm of the update is not finite"
+    if not np.isfinite(reply.loss):
+        return "training loss is not finite"
+    if reply.steps < 1:
+        return "no step of training was taken"
+    return _bad_scores(reply, rows_high)
+
+
+def _bad_scores(reply: TrainReply, rows_high: int) -> str:
+    """Return why a reply's scores cannot be used, or an empty text."""
+    allowed = (("scores", reply.scores, ("training", "validation")), ("holdout", reply.holdout, ("holdout",)))
+    for name, scores, kinds in allowed:
+        if scores is None:
+            continue
+        if scores.rows not in kinds:
+            return f"{name} are not over {' or '.join(kinds)} rows"
+        least = 1 if scores.metrics else 0
+        # The band is of training rows; a holdout may be larger, and nothing is selected by it.
+        if scores.num_examples < least or (name == "scores" and scores.num_examples > rows_high):
+            return f"{name} count rows outside the declared band"
+        # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
+        if not all(map(np.isfinite, scores.metrics.values())):
+            return f"{name} are not finite"
     return ""

@@ -8,30 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
 from flfed.summary import Encoder, Summary
-from flfed.updates.content import (
-    PROTOCOL,
-    Arrays,
-    MalformedMessage,
-    array_record,
-    check_protocol,
-    config_record,
-    fields_of,
-    made,
-    ndarrays,
-    numbers,
-    read_rows,
-    read_settings,
-    rows_record,
-    section,
-    text,
-    whole,
-)
+from flfed.updates import content
+from flfed.updates.content import PROTOCOL, Arrays
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
@@ -52,14 +36,15 @@ class EnrolRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)})
+        return RecordDict(
+            {"config": content.config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)}
+        )
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolRequest:
         """Read the message's content."""
-        config = section(record, "config")
-        check_protocol(config)
-        return cls(dataset=text(config, "dataset"), schema_sha256=text(config, "schema"))
+        config = content.config_of(record)
+        return cls(dataset=content.text(config, "dataset"), schema_sha256=content.text(config, "schema"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +69,13 @@ class EnrolReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": config_record(protocol=PROTOCOL, **fields_of(self))})
+        return RecordDict({"config": content.config_record(protocol=PROTOCOL, **content.fields_of(self))})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolReply:
         """Read the message's content."""
-        config = section(record, "config")
-        check_protocol(config)
-        reply: EnrolReply = made(cls, config)
-        return reply
+        config = content.config_of(record)
+        return cast(EnrolReply, content.made(cls, config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +87,12 @@ class SummariseRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": config_record(protocol=PROTOCOL)})
+        return RecordDict({"config": content.config_record(protocol=PROTOCOL)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseRequest:
         """Read the message's content."""
-        check_protocol(section(record, "config"))
+        content.config_of(record)
         return cls()
 
 
@@ -128,13 +111,15 @@ class SummariseReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())})
+        return RecordDict(
+            {"config": content.config_record(protocol=PROTOCOL), "summary": content.array_record(self.summary.arrays())}
+        )
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseReply:
         """Read the message's content."""
-        check_protocol(section(record, "config"))
-        return cls(summary=made(Summary, ndarrays(record, "summary")))
+        content.config_of(record)
+        return cls(summary=content.made(Summary, content.ndarrays(record, "summary")))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,20 +153,18 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        config = config_record(protocol=PROTOCOL, **plain)
+        config = content.config_record(protocol=PROTOCOL, **plain)
         records = _model(self.arrays, self.encoder) | {"config": config}
         if self.settings:
-            records["settings"] = config_record(**self.settings)
+            records["settings"] = content.config_record(**self.settings)
         return RecordDict(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
-        config = section(record, "config")
-        check_protocol(config)
-        settings = read_settings(record, "settings") if "settings" in record else {}
-        request: TrainRequest = made(cls, {**config, **_read_model(record), "settings": settings})
-        return request
+        config = content.config_of(record)
+        given = {**config, **_read_model(record), "settings": content.read_settings(record, "settings")}
+        return cast(TrainRequest, content.made(cls, given))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,27 +195,26 @@ class Scores:
 
     def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
-        records[prefix] = config_record(rows=self.rows, num_examples=self.num_examples)
+        records[prefix] = content.config_record(rows=self.rows, num_examples=self.num_examples)
         if self.metrics:
             records[f"{prefix}-metrics"] = MetricRecord({k: float(v) for k, v in self.metrics.items()})
         if self.variances:
             records[f"{prefix}-variances"] = MetricRecord({k: float(v) for k, v in self.variances.items()})
         if self.histogram is not None:
-            records[f"{prefix}-histogram"] = array_record({"counts": self.histogram})
+            records[f"{prefix}-histogram"] = content.array_record({"counts": self.histogram})
 
     @classmethod
     def out_of(cls, record: RecordDict, prefix: str) -> Scores | None:
         """Read the scores of a message, or None where it has none."""
         if prefix not in record:
             return None
-        config = section(record, prefix)
-        counts = ndarrays(record, f"{prefix}-histogram") if f"{prefix}-histogram" in record else {}
+        config = content.section(record, prefix)
         return cls(
-            rows=text(config, "rows"),
-            num_examples=whole(config, "num-examples"),
-            metrics=numbers(record, f"{prefix}-metrics"),
-            variances=numbers(record, f"{prefix}-variances"),
-            histogram=counts.get("counts"),
+            rows=content.text(config, "rows"),
+            num_examples=content.whole(config, "num-examples"),
+            metrics=content.numbers(record, f"{prefix}-metrics"),
+            variances=content.numbers(record, f"{prefix}-variances"),
+            histogram=content.read_histogram(record, f"{prefix}-histogram"),
         )
 
 
@@ -272,10 +254,10 @@ class TrainReply:
         """Return the message's content."""
         records: dict[str, Any] = {
             "metrics": MetricRecord({"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}),
-            "config": config_record(protocol=PROTOCOL, kind=self.kind),
+            "config": content.config_record(protocol=PROTOCOL, kind=self.kind),
         }
         if self.delta:
-            records["arrays"] = array_record(self.delta)
+            records["arrays"] = content.array_record(self.delta)
         for prefix, scores in (("scores", self.scores), ("holdout", self.holdout)):
             if scores is not None:
                 scores.into(records, prefix)
@@ -284,15 +266,14 @@ class TrainReply:
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainReply:
         """Read the message's content; values are as they came, the guard judges them."""
-        config = section(record, "config")
-        check_protocol(config)
-        values = numbers(record, "metrics")
+        config = content.config_of(record)
+        values = content.numbers(record, "metrics")
         missing = {"num-examples", "loss", "steps"} - set(values)
         if missing:
-            raise MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
+            raise content.MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
         return cls(
-            delta=ndarrays(record, "arrays") if "arrays" in record else {},
-            kind=text(config, "kind"),
+            delta=content.ndarrays(record, "arrays") if "arrays" in record else {},
+            kind=content.text(config, "kind"),
             num_examples=values["num-examples"],
             loss=values["loss"],
             steps=int(values["steps"]) if np.isfinite(values["steps"]) else 0,
@@ -313,12 +294,12 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(_model(self.arrays, self.encoder) | {"config": config_record(protocol=PROTOCOL)})
+        return RecordDict(_model(self.arrays, self.encoder) | {"config": content.config_record(protocol=PROTOCOL)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        check_protocol(section(record, "config"))
+        content.config_of(record)
         return cls(**_read_model(record))
 
 
@@ -380,35 +361,37 @@ class CompareReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
-        records: dict[str, Any] = {"config": config_record(protocol=PROTOCOL, **plain)}
+        records: dict[str, Any] = {"config": content.config_record(protocol=PROTOCOL, **plain)}
         for name, figures in (("arms", self.arms), ("differences", self.differences)):
             if figures:
-                records[name] = rows_record(figures)
+                records[name] = content.rows_record(figures)
         if self.summary is not None:
-            records["summary"] = array_record(self.summary.arrays())
+            records["summary"] = content.array_record(self.summary.arrays())
         if self.histogram is not None:
-            records["histogram"] = array_record({"counts": self.histogram})
+            records["histogram"] = content.array_record({"counts": self.histogram})
         return RecordDict(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareReply:
         """Read the message's content."""
-        config = section(record, "config")
-        check_protocol(config)
+        config = content.config_of(record)
         return cls(
-            num_examples=whole(config, "num-examples"),
-            holdout_rows=whole(config, "holdout-rows"),
-            arms=read_rows(record, "arms", Figure),
-            differences=read_rows(record, "differences", Figure),
-            summary=made(Summary, ndarrays(record, "summary")) if "summary" in record else None,
-            histogram=ndarrays(record, "histogram").get("counts") if "histogram" in record else None,
-            note=text(config, "note"),
+            num_examples=content.whole(config, "num-examples"),
+            holdout_rows=content.whole(config, "holdout-rows"),
+            arms=content.read_rows(record, "arms", Figure),
+            differences=content.read_rows(record, "differences", Figure),
+            summary=content.made(Summary, content.ndarrays(record, "summary")) if "summary" in record else None,
+            histogram=content.read_histogram(record, "histogram"),
+            note=content.text(config, "note"),
         )
 
 
 def _model(arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
-    return {"arrays": array_record(arrays), "encoder": array_record(encoder.arrays())}
+    return {"arrays": content.array_record(arrays), "encoder": content.array_record(encoder.arrays())}
 
 
 def _read_model(record: RecordDict) -> dict[str, Any]:
-    return {"arrays": ndarrays(record, "arrays"), "encoder": made(Encoder, ndarrays(record, "encoder"))}
+    return {
+        "arrays": content.ndarrays(record, "arrays"),
+        "encoder": content.made(Encoder, content.ndarrays(record, "encoder")),
+    }

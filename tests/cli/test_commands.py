@@ -149,7 +149,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(flfed, words, code, says):
 def test_a_run_with_too_few_sites_fails_with_code_1_and_is_in_the_store(flfed):
     code, _, err = flfed("study", "run", "preterm-birth", "--site", "kentucky-clinic", *QUICK)
     assert code == 1
-    assert "only 1 sites take part" in err
+    assert "only one site takes part" in err
     [entry] = json.loads(flfed("run", "list", "--json")[1])["runs"]
     assert entry["status"] == "failed"
 

@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import Result
 from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes
-from flfed.updates.guard import Verdicts, guard
-from flfed.updates.messages import EVALUATE, TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.guard import Verdicts, guard, guard_scores
+from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
 from flfed.updates.selection import Selection
 
@@ -91,9 +91,9 @@ class FedAvg(FlowerFedAvg):
         self.clock: Callable[[], float] = time.monotonic
         self._incoming: Arrays = {}
         self._asked: dict[str, int] = {}
-        self._seen: dict[str, Scores] = {}
         self._verdicts = Verdicts(accepted={})
-        self._received: dict[str, int] = {}
+        self._began, self._earlier = 0.0, dict[str, str]()
+        self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
         self.stopped, self.rounds_done, self.best_round = "", 0, 0
 
     def assign(self, assignment: Assignment) -> None:
@@ -145,26 +145,36 @@ class FedAvg(FlowerFedAvg):
 
     def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, or None with `stopped` set after two bad attempts."""
+        self._begin()
         for _ in range(ATTEMPTS):
-            began = self.clock()
             messages = list(self.configure_train(number, arrays, config, grid))
-            replies = grid.send_and_receive(messages, timeout=self.deadline)
-            updated, _ = self.aggregate_train(number, replies)
+            updated, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=self.deadline))
             if updated is not None:
-                self._observe(number, to_arrays(updated), messages, began)
+                self._observe(number, to_arrays(updated))
                 return updated
-        self._observe(number, to_arrays(arrays), messages, began)
+            self._earlier |= {site: f"{reason} (first attempt)" for site, reason in self._verdicts.refused.items()}
+        self._observe(number, to_arrays(arrays))
         good, asked = len(self._verdicts.accepted), len(self._asked)
-        needed = math.ceil(self.quorum * asked)
         reasons = "; ".join(f"{site}: {reason}" for site, reason in self._verdicts.refused.items())
-        self.stopped = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
+        self.stopped = (
+            f"round {number} had {good} good updates of {asked} asked, {self.needed(asked)} are needed ({reasons})"
+        )
         return None
 
+    def needed(self, asked: int) -> int:
+        """Return how many of the asked sites must send a good update; at least one."""
+        # Less a little: .55 of 20 is 11, which in floating point is a bit more.
+        return max(1, math.ceil(self.quorum * asked - 1e-9))
+
     def _last_evaluation(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
-        began = self.clock()
+        self._begin()
         messages = list(self.configure_evaluate(number + 1, arrays, config, grid))
         self.aggregate_evaluate(number + 1, grid.send_and_receive(messages, timeout=self.deadline))
-        self._observe(number + 1, to_arrays(arrays), messages, began)
+        self._observe(number + 1, to_arrays(arrays))
+
+    def _begin(self) -> None:
+        """Start the clock and the counts of a round, over all its attempts."""
+        self._began, self._earlier, self._bytes_out, self._bytes_in = self.clock(), {}, {}, {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -202,11 +212,13 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings=self.client_settings(),
         )
-        # A record of its own for each site: one client's edit must not reach the next.
-        return [
-            Message(request.to_record(), dst_node_id=node, message_type=kind, group_id=str(server_round))
-            for node in self._asked.values()
-        ]
+        messages = []
+        for site, node in self._asked.items():
+            # A record of its own for each site: one client's edit must not reach the next.
+            record = request.to_record()
+            self._bytes_out[site] = self._bytes_out.get(site, 0) + count_bytes(record)
+            messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(server_round)))
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -217,9 +229,10 @@ class FedAvg(FlowerFedAvg):
         verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=self.refuse_norm)
         refused = dict(sorted({**faults, **verdicts.refused}.items()))
         self._verdicts = Verdicts(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
-        self._notice(server_round)
-        if not verdicts.accepted or len(verdicts.accepted) < math.ceil(self.quorum * len(self._asked)):
+        if len(verdicts.accepted) < self.needed(len(self._asked)):
             return None, None
+        # Once a round, however often it was asked: patience counts rounds.
+        self._select(server_round)
         weights = {site: self.weight(reply) for site, reply in verdicts.accepted.items()}
         deltas = {site: reply.delta for site, reply in verdicts.accepted.items()}
         losses = {site: reply.loss for site, reply in verdicts.accepted.items()}
@@ -230,8 +243,11 @@ class FedAvg(FlowerFedAvg):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Take note of the sites' scores of the final model."""
         found, faults = self._read(replies)
-        self._verdicts = Verdicts(accepted=found, refused=faults)
-        self._notice(server_round)
+        verdicts = guard_scores(found, {site: self.run.roster[site].rows_high for site in found})
+        self._verdicts = Verdicts(
+            accepted=verdicts.accepted, refused=dict(sorted({**faults, **verdicts.refused}.items()))
+        )
+        self._select(server_round)
         return None
 
     def weight(self, reply: TrainReply) -> float:
@@ -245,29 +261,29 @@ class FedAvg(FlowerFedAvg):
         sites = sorted(deltas)
         shares = np.array([weights[site] for site in sites])
         shares = shares / math.fsum(shares)
-        mean = {
-            name: np.tensordot(shares, np.stack([deltas[s][name] for s in sites]).astype(np.float64), axes=1)
-            for name in incoming
-        }
-        return {
-            name: (value.astype(np.float64) + self.server_lr * mean[name]).astype(value.dtype)
-            for name, value in incoming.items()
-        }
+        found = {}
+        for name, value in incoming.items():
+            stack = np.stack([deltas[site][name] for site in sites]).astype(np.float64)
+            # About the first: where all sites agree the mean is theirs to the last bit, so that
+            # a weight that L1 made 0 everywhere is 0, not 1e-17.
+            mean = stack[0] + np.tensordot(shares, stack - stack[0], axes=1)
+            found[name] = (value.astype(np.float64) + self.server_lr * mean).astype(value.dtype)
+        return found
 
     def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
         """Return readable replies by site, and why the other asked sites have none."""
         sites = {node: site for site, node in self._asked.items()}
         found: dict[str, TrainReply] = {}
         faults = dict.fromkeys(self._asked, "no reply before the deadline")
-        self._received = {}
         for message in replies:
-            site = sites.get(message.metadata.src_node_id)
+            # The first reply of a site counts: a second one must not replace it.
+            site = sites.pop(message.metadata.src_node_id, None)
             if site is None:
                 continue
             if message.has_error():
                 faults[site] = message.error.reason or f"error code {message.error.code}"
                 continue
-            self._received[site] = count_bytes(message.content)
+            self._bytes_in[site] = self._bytes_in.get(site, 0) + count_bytes(message.content)
             try:
                 found[site] = TrainReply.from_record(message.content)
                 del faults[site]
@@ -275,32 +291,30 @@ class FedAvg(FlowerFedAvg):
                 faults[site] = str(error)
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
-    def _notice(self, server_round: int) -> None:
-        """Keep the scores of the incoming model, and let the selection see its validation loss."""
-        accepted = self._verdicts.accepted
-        self._seen = {site: reply.scores for site, reply in accepted.items() if reply.scores is not None}
-        scored = [scores for scores in self._seen.values() if scores.rows == "validation"]
-        losses = [(s.num_examples, s.metrics["loss"]) for s in scored if "loss" in s.metrics]
+    def _select(self, server_round: int) -> None:
+        """Let the selection see the validation loss of the incoming model."""
+        scored = [reply.scores for reply in self._verdicts.accepted.values() if reply.scores is not None]
+        losses = [(s.num_examples, s.metrics["loss"]) for s in scored if s.rows == "validation" and "loss" in s.metrics]
         if losses:
             rows = math.fsum(n for n, _ in losses)
             self.selection.see(server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows)
 
-    def _observe(self, number: int, arrays: Arrays, messages: list[Message], began: float) -> None:
-        sites = {node: site for site, node in self._asked.items()}
+    def _observe(self, number: int, arrays: Arrays) -> None:
+        accepted = self._verdicts.accepted
         self.run.observer(
             RoundRecord(
                 round=number,
                 model_round=number - 1,
                 arrays=arrays,
-                scores=self._seen,
-                holdout={s: r.holdout for s, r in self._verdicts.accepted.items() if r.holdout is not None},
-                losses={s: r.loss for s, r in self._verdicts.accepted.items() if r.steps},
-                refused=self._verdicts.refused,
+                scores={site: reply.scores for site, reply in accepted.items() if reply.scores is not None},
+                holdout={site: reply.holdout for site, reply in accepted.items() if reply.holdout is not None},
+                losses={site: reply.loss for site, reply in accepted.items() if reply.steps},
+                refused={**self._earlier, **self._verdicts.refused},
                 flagged=self._verdicts.flagged,
                 asked=tuple(self._asked),
-                bytes_to_site={sites[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages},
-                bytes_to_server=self._received,
-                seconds=self.clock() - began,
+                bytes_to_site=self._bytes_out,
+                bytes_to_server=self._bytes_in,
+                seconds=self.clock() - self._began,
             )
         )
 

@@ -1,0 +1,62 @@
+"""Checking a site: every column passes or fails, with counts; row numbers stay in a private file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from flfed.errors import UsageError
+from flfed.rows.check import check_site, write_local_rows
+from flfed.rows.site import Policy
+
+
+def spoil(number, table):
+    table = table.astype({"x1": object})
+    table.loc[:6, "x1"] = "not a number"
+    table.loc[20, "colour"] = "mauve"
+    return table
+
+
+def test_a_good_table_passes_with_its_counts(small_sites):
+    checked = check_site(small_sites(1, rows=80)[0])
+    assert checked.passed
+    assert checked.rows == 80
+    assert checked.training_rows + checked.holdout_rows == 80
+    assert [line.column for line in checked.lines] == ["person", "x1", "x2", "flag", "colour", "y", "table", "y"]
+
+
+def test_a_broken_table_names_columns_rules_and_counts(small_sites):
+    checked = check_site(small_sites(1, change=spoil)[0])
+    failed = {line.column: line.detail for line in checked.lines if not line.passed}
+    assert failed == {
+        "x1": "is not a number in 7 rows",
+        "colour": "has a value that the schema does not allow in fewer than 5 rows",
+    }
+    assert (checked.training_rows, checked.holdout_rows) == (0, 0)
+
+
+def test_row_numbers_are_written_once_for_the_site_alone(small_sites, tmp_path: Path):
+    checked = check_site(small_sites(1, change=spoil)[0])
+    path = tmp_path / "rows.csv"
+    assert write_local_rows(checked, path) == 8
+    assert path.stat().st_mode & 0o777 == 0o600
+    lines = list(csv.DictReader(path.read_text().splitlines()))
+    assert [int(line["row"]) for line in lines if line["column"] == "x1"] == [1, 2, 3, 4, 5, 6, 7]
+    assert [int(line["row"]) for line in lines if line["column"] == "colour"] == [21]
+    with pytest.raises(UsageError, match="not replaced"):
+        write_local_rows(checked, path)
+
+
+def test_one_class_is_said_but_does_not_fail(small_sites):
+    checked = check_site(small_sites(1, change=lambda _, table: table.assign(y="yes"))[0])
+    assert checked.passed
+    assert "one class only" in checked.lines[-1].detail
+
+
+def test_an_institution_needs_enough_training_rows(small_sites):
+    checked = check_site(small_sites(1, rows=9, policy=Policy())[0])
+    assert not checked.passed
+    assert [line.column for line in checked.lines if not line.passed] == ["table"]
+    assert "at least 10" in checked.lines[-2].detail

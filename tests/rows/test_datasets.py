@@ -1,0 +1,97 @@
+"""How a dataset's files come here: whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flfed.errors import UsageError
+from flfed.rows import datasets
+
+CONTENT = b"age,y\n50,no\n"
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> datasets.Dataset:
+    """A dataset whose one file is not here."""
+    folder = tmp_path / "root" / "datasets" / "remote"
+    folder.mkdir(parents=True)
+    (folder / "schema.toml").write_text(
+        'format = 1\nname = "remote"\ntask = "binary"\ntarget = "y"\n'
+        '[columns.age]\nkind = "number"\nrange = [0, 120]\n[columns.y]\nkind = "target"\nvalues = ["no", "yes"]\n'
+    )
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    (folder / "source.toml").write_text(
+        f'licence = "none"\ncitation = "none"\n[[files]]\nname = "t.csv"\nsha256 = "{digest}"\nbytes = {len(CONTENT)}\n'
+    )
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+    return datasets.load("remote")
+
+
+def test_files_are_found_by_hash_in_any_sub_folder_under_any_name(remote, tmp_path, home):
+    deep = tmp_path / "given" / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "renamed.bin").write_bytes(CONTENT)
+    (tmp_path / "given" / "t.csv").write_bytes(CONTENT.replace(b"50", b"51"))
+    lines: list[str] = []
+    assert [file.name for file in remote.absent()] == ["t.csv"]
+    (path,) = datasets.get(remote, from_folder=tmp_path / "given", progress=lines.append)
+    assert path == home / "data" / "remote" / "t.csv"
+    assert path.read_bytes() == CONTENT
+    assert lines == ["t.csv: 12 bytes, checked"]
+    assert remote.absent() == []
+
+
+def test_a_file_that_is_here_and_right_is_not_fetched_again(remote, tmp_path, home):
+    place = home / "data" / "remote"
+    place.mkdir(parents=True)
+    (place / "t.csv").write_bytes(CONTENT)
+    (tmp_path / "empty").mkdir()
+    assert datasets.get(remote, from_folder=tmp_path / "empty", progress=lambda line: None) == [place / "t.csv"]
+
+
+def test_a_wrong_file_is_not_taken_and_what_is_here_stays(remote, tmp_path, home):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "t.csv").write_bytes(CONTENT.replace(b"50", b"51"))
+    with pytest.raises(UsageError, match=r"t.csv: no file with its SHA-256 in"):
+        datasets.get(remote, from_folder=tmp_path / "given", progress=lambda line: None)
+    assert list((home / "data" / "remote").iterdir()) == []
+    with pytest.raises(UsageError, match="there is no such folder"):
+        datasets.get(remote, from_folder=tmp_path / "nix", progress=lambda line: None)
+
+
+def test_without_an_address_a_file_is_asked_for_by_folder(remote):
+    with pytest.raises(UsageError, match="has no public address; use --from"):
+        datasets.get(remote, progress=lambda line: None)
+
+
+def test_the_heart_files_are_taken_from_a_folder(heart):
+    assert heart.absent() == []
+    assert len(heart.source.files) == 4
+
+
+def test_an_unknown_dataset_is_answered_with_the_nearest(remote):
+    with pytest.raises(UsageError, match="did you mean 'remote'"):
+        datasets.load("remot")
+    assert {"remote", "wine", "heart-disease"} <= set(datasets.names())
+
+
+def test_a_folder_and_its_schema_must_agree_on_the_name(remote):
+    remote.folder.rename(remote.folder.with_name("other"))
+    with pytest.raises(UsageError, match="name='remote' must be the folder's, 'other'"):
+        datasets.load("other")
+
+
+def test_a_dataset_of_several_sites_has_no_table_to_cut(remote):
+    with pytest.raises(UsageError, match="is not one table"):
+        remote.whole_table()
+
+
+def test_tables_that_ship_with_scikit_learn_are_in_their_own_units():
+    # Published: 442 patients, ages 19 to 79; 178 wines, 59 / 71 / 48 of the three cultivars.
+    diabetes = datasets.load("diabetes").whole_table()
+    assert (len(diabetes), diabetes["age"].min(), diabetes["age"].max()) == (442, 19, 79)
+    wine = datasets.load("wine").whole_table()
+    assert wine["cultivar"].value_counts().to_dict() == {"grignolino": 71, "barolo": 59, "barbera": 48}

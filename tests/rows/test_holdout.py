@@ -1,0 +1,306 @@
+"""Which rows are never trained on, and that nothing reads them before the comparison."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flfed import Study, run
+from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.running import HeldTables
+from flfed.apps.server_app import Conductor
+from flfed.errors import TableError, UsageError
+from flfed.records.reading import RunReader
+from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
+from flfed.rows.schema import Schema
+from flfed.rows.site import Policy, Site
+from flfed.rows.sources import Frame
+
+COLUMNS = {
+    "person": {"kind": "id"},
+    "seen": {"kind": "date"},
+    "x": {"kind": "number", "range": [-10, 10]},
+    "colour": {"kind": "category", "values": ["red", "green", "blue"]},
+    "y": {"kind": "target", "values": ["no", "yes"]},
+}
+SINGLE = Schema.model_validate({"name": "s", "task": "binary", "target": "y", "columns": COLUMNS})
+GROUPED = Schema.model_validate({**SINGLE.model_dump(by_alias=True), "group": "person"})
+
+people = st.lists(st.integers(0, 30), min_size=1, max_size=80)
+
+
+def visits(persons: list[int], days: list[int] | None = None) -> pd.DataFrame:
+    """One mapped row a visit, in the schema's columns."""
+    days = days or list(range(len(persons)))
+    seen = pd.Timestamp("2026-01-01") + pd.to_timedelta(days, unit="D")
+    x = np.arange(len(persons), dtype=float) % 20 - 10
+    return pd.DataFrame(
+        {"person": [f"P{p}" for p in persons], "seen": seen, "x": x, "colour": "red", "y": "no"}
+    ).astype({"person": object})
+
+
+@settings(max_examples=100, deadline=None)
+@given(people, st.floats(0.05, 0.95), st.text(max_size=5), st.integers(0, 3))
+def test_groups_never_straddle_and_every_row_is_on_one_side(persons, share, salt, repeat):
+    table = visits(persons)
+    train, held = Holdout(share=share, salt=salt).split(table, GROUPED, repeat)
+    assert (train ^ held).all()
+    assert not set(table["person"][train]) & set(table["person"][held])
+
+
+@settings(max_examples=100, deadline=None)
+@given(people, st.integers(0, 80), st.integers(0, 20))
+def test_by_time_no_group_straddles_and_no_training_row_is_later_than_the_cut_minus_the_gap(persons, cut, gap):
+    table = visits(persons)
+    until, after = table["seen"].min() + pd.Timedelta(days=cut), table["seen"].min() + pd.Timedelta(days=cut + 1)
+    split = HoldoutByTime("seen", str(until.date()), str(after.date()), gap_days=gap)
+    for schema in (SINGLE, GROUPED):
+        train, held = split.split(table, schema)
+        assert not (train & held).any()
+        assert (table["seen"][train] <= until - pd.Timedelta(days=gap)).all()
+        assert (table["seen"][held] >= after).all()
+        # Nothing that could be trained on is left out.
+        assert train.sum() == (table["seen"] <= until - pd.Timedelta(days=gap)).sum()
+    assert not set(table["person"][train]) & set(table["person"][held])
+
+
+def test_rows_between_training_and_test_are_in_neither():
+    table = visits([1, 2, 3, 4, 5], days=[0, 5, 10, 15, 20])
+    split = HoldoutByTime("seen", train_until="2026-01-11", test_from="2026-01-20", gap_days=4)
+    train, held = split.split(table, SINGLE)
+    assert train.tolist() == [True, True, False, False, False]
+    assert held.tolist() == [False, False, False, False, True]
+
+
+def test_a_time_of_day_on_the_last_day_is_not_trained_on():
+    table = visits([1, 2])
+    table["seen"] = pd.to_datetime(["2026-01-10 00:00", "2026-01-10 09:30"])
+    assert HoldoutByTime("seen", "2026-01-10", "2026-01-11").split(table, SINGLE)[0].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
+        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
+        ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
+    ],
+)
+def test_a_split_by_time_that_would_leak_is_refused(settings, why):
+    with pytest.raises(UsageError, match=why):
+        HoldoutByTime("seen", **settings)
+
+
+def test_a_row_without_a_date_or_a_group_is_an_error_with_a_count():
+    table = visits([1] * 12)
+    table.loc[:6, "seen"] = pd.NaT
+    with pytest.raises(TableError, match="column 'seen' has no date in 7 rows"):
+        HoldoutByTime("seen", "2026-01-10", "2026-01-11").split(table, SINGLE)
+    table.loc[:2, "person"] = None
+    with pytest.raises(TableError, match="column 'person' has no value.*fewer than 5 rows"):
+        Holdout().split(table, GROUPED)
+    with pytest.raises(UsageError, match="has no date column 'x'"):
+        HoldoutByTime("x", "2026-01-10", "2026-01-11").split(table, SINGLE)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_leaves_one_side_empty_is_refused(share):
+    with pytest.raises(UsageError, match="must be in"):
+        Holdout(share=share)
+
+
+def test_the_share_is_kept_and_salt_and_repeat_draw_other_rows():
+    # 20,000 groups: the deviation of a share of .3 is .0032; five of them are never reached.
+    table = visits(list(range(20_000)), days=[0] * 20_000)
+    drawn = {key: Holdout(0.3, key[0]).split(table, GROUPED, key[1])[1] for key in (("a", 0), ("b", 0), ("a", 1))}
+    for held in drawn.values():
+        assert abs(held.mean() - 0.3) < 0.0163
+    first = drawn[("a", 0)]
+    for key in (("b", 0), ("a", 1)):
+        # Independent draws agree on .3² + .7² = .58 of the rows.
+        assert abs((first == drawn[key]).mean() - 0.58) < 0.02
+    assert (Holdout(0.3, "a").split(table, GROUPED)[1] == first).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=60, unique=True), st.integers(1, 59))
+def test_rows_that_come_later_move_no_other_row(persons, first):
+    table = visits(persons)
+    for schema in (SINGLE, GROUPED):
+        whole = Holdout(salt="s").split(table, schema)[1]
+        assert (Holdout(salt="s").split(table[:first], schema)[1] == whole[:first]).all()
+
+
+def test_equal_rows_stay_together_and_a_negative_zero_is_a_zero():
+    table = pd.concat([visits([1, 2, 3])] * 5, ignore_index=True)
+    held = Holdout(0.5, "t").split(table, SINGLE)[1]
+    assert (held[:3] == held[3:6]).all() and (held[:3] == held[12:]).all()
+    signed = table.assign(x=-0.0)
+    assert canonical_rows(signed) == canonical_rows(table.assign(x=0.0))
+
+
+# --- nothing before the comparison reads a holdout row ---
+
+STUDY = """
+format = 1
+name = "visits"
+purpose = "Test"
+legal-basis = "none needed"
+seed = 7
+[dataset]
+name = "visits"
+[model]
+name = "logistic"
+[plan]
+lr = 0.3
+[strategy]
+name = "fedavg"
+rounds = 6
+[compare]
+draws = 200
+"""
+KEPT = ("training", "validation", "fit")
+SELECTING = {
+    "plan.lr": 5.0,
+    "plan.validation": 0.3,
+    "plan.schedule": "plateau",
+    "plan.plateau-patience": 1,
+    "strategy.select": "best",
+    "strategy.patience": 3,
+}
+MakeSites = Callable[..., list[Site]]
+
+
+@pytest.fixture
+def grouped_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSites:
+    """A function that makes three sites whose rows are grouped by person, so that the person alone decides the side."""
+    folder = tmp_path / "root" / "datasets" / "visits"
+    folder.mkdir(parents=True)
+    lines = ["format = 1", 'name = "visits"', 'task = "binary"', 'target = "y"', 'group = "person"']
+    for name, column in COLUMNS.items():
+        lines += [f"[columns.{name}]", *(f"{key} = {value!r}" for key, value in column.items())]
+    (folder / "schema.toml").write_text("\n".join(lines))
+    (folder / "source.toml").write_text('licence = "none"\ncitation = "made for tests"\n')
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+
+    def make(spoil: str = "") -> list[Site]:
+        return [site_of(number, spoil) for number in range(3)]
+
+    return make
+
+
+def site_of(number: int, spoil: str) -> Site:
+    """Return one site; with `spoil` every cell of its "training" or "holdout" rows but the person is another."""
+    rng = np.random.default_rng(number)
+    rows = 90 + 20 * number
+    x = rng.normal(0, 2, rows).clip(-10, 10)
+    y = np.where(rng.random(rows) < 1 / (1 + np.exp(-x)), "yes", "no")
+    table = visits(rng.integers(0, 40, rows).tolist()).assign(
+        x=x, colour=rng.choice(["red", "green", "blue"], rows), y=y
+    )
+    holdout = Holdout(salt=f"salt-{number}")
+    side = dict(zip(("training", "holdout"), holdout.split(table, GROUPED), strict=True))
+    if spoil:
+        other = table.assign(
+            x=np.where(table["x"] > 0, -9.5, 9.5) + rng.random(rows) / 4,
+            y=table["y"].map({"yes": "no", "no": "yes"}),
+            colour=table["colour"].map({"red": None, "green": "red", "blue": "green"}),
+            seen=table["seen"] + pd.Timedelta(days=1000),
+        )
+        table = table.where(~pd.Series(side[spoil]), other).assign(person=table["person"])
+    policy = Policy(disclosure="open", resplit=True)
+    return Site(name=f"site-{number}", dataset="visits", source=Frame(table), holdout=holdout, policy=policy)
+
+
+def outcome(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
+    """Return (hash of the arrays, best round), every round's figures but the holdout's, and the comparison's."""
+    report = run(study, sites=sites).report
+    with RunReader.open() as reader:
+        rounds = [m for n in range(study.rounds + 2) for m in reader.metrics(report["run"], n) if m.arm in KEPT]
+        best = reader.runs_of(report["run"])[0].best_round
+        return (report["arrays-sha256"], best), rounds, reader.figures(report["run"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, SELECTING, {**SELECTING, "compare.holdout-curve": True}],
+    ids=["last round", "selected by validation rows", "with a holdout curve"],
+)
+def test_no_cell_of_a_holdout_row_changes_the_model_or_a_figure_of_any_round(grouped_sites, changes):
+    study = Study.parse(STUDY).replace(changes)
+    arrays, rounds, compared = outcome(study, grouped_sites())
+    other_arrays, other_rounds, other_compared = outcome(study, grouped_sites(spoil="holdout"))
+    assert arrays == other_arrays
+    if changes:
+        assert arrays[1] < study.rounds  # a round before the last was selected
+    assert len(rounds) > 20 and rounds == other_rounds
+    # The comparison does read them, and training rows do matter: the test can fail.
+    assert compared != other_compared
+    spoilt = outcome(study, grouped_sites(spoil="training"))
+    assert spoilt[0] != arrays and spoilt[1] != rounds
+
+
+def test_a_holdout_curve_leaves_the_selected_model_as_it_is(grouped_sites):
+    study = Study.parse(STUDY).replace(SELECTING)
+    plain = outcome(study, grouped_sites())
+    with_curve = outcome(study.replace({"compare.holdout-curve": True}), grouped_sites())
+    assert plain == with_curve
+
+
+class Watched(InProcessGrid):
+    """The in-process grid, which notes after each exchange what the sites' holdouts were opened for."""
+
+    def watch(self, side: ClientSide) -> list[tuple[str, set[str]]]:
+        self.side, self.seen = side, []
+        return self.seen
+
+    def send_and_receive(self, messages, *, timeout=None):
+        asked = list(messages)
+        replies = super().send_and_receive(asked, timeout=timeout)
+        opened = {purpose for place in self.side.workplaces.values() for purpose in place.table.opened}
+        self.seen.append((asked[0].metadata.message_type, opened))
+        return replies
+
+
+@pytest.mark.parametrize("curve", [False, True])
+def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_study_asks_for(
+    grouped_sites, recorder, curve
+):
+    study = Study.parse(STUDY).replace({**SELECTING, "compare.holdout-curve": curve})
+    sites = {site.name: site for site in grouped_sites()}
+    side = ClientSide(lambda name, _: sites[name])
+    grid = Watched(side.app(), list(sites), {"study": study.text, "repeat": 0})
+    seen = grid.watch(side)
+    Conductor(grid, study, recorder(study), tables=HeldTables(side, (study.text, 0))).conduct()
+    before = [opened for kind, opened in seen if re.match("query.enrol|query.summarise", kind)]
+    rounds = [opened for kind, opened in seen if kind in ("train", "evaluate")]
+    assert len(before) == 2 and not set().union(*before)
+    assert len(rounds) >= 4 and set().union(*rounds) == ({"holdout-curve"} if curve else set())
+    assert seen[-1] == ("query.compare", {"compare", "holdout-curve"} if curve else {"compare"})
+
+
+@pytest.fixture
+def recorder():
+    """A function that makes a recorder of a run in the store of this test's home."""
+    from flfed.apps.recording import Recorder
+    from flfed.records.store import RunStore
+
+    with RunStore.open() as store:
+
+        def make(study: Study) -> Recorder:
+            series = store.begin_series(study=study.name, study_sha256=study.sha256(), study_text=study.text, repeats=1)
+            writer = store.begin_run(
+                series, repeat=0, engine="inprocess", path="one-by-one", seed=study.seed,
+                rounds_planned=study.rounds, versions={}, hashes={}, primary="roc_auc_score", task="binary",
+            )  # fmt: skip
+            return Recorder(writer, "roc_auc_score", study.rounds)
+
+        yield make

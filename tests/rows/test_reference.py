@@ -1,0 +1,170 @@
+"""Figures that need every table in one place equal scikit-learn's on the rows put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import StandardScaler
+
+from flfed.rows.baselines import PENALTIES
+from flfed.rows.encode import Encoded
+from flfed.rows.reference import Reference, _groups, reference, together, union_scores
+from flfed.rows.site import Policy, Site
+from flfed.rows.summarise import summarise
+from flfed.rows.training.fit import drive
+from flfed.rows.workplace import Workplace
+from flfed.study import Study
+from flfed.summary import Encoder, fit_encoder, merge
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def at_work(small_sites, small_study) -> tuple[list[Workplace], Encoder, Arrays]:
+    """Three open sites at work, the encoder of all, and a global model."""
+    workplaces = open_workplaces(small_sites(3, rows=150), small_study)
+    encoder = fit_encoder(workplaces[0].layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
+    inputs = workplaces[0].training(encoder).x.shape[1]
+    weight = np.zeros((inputs, 1))
+    weight[:2, 0] = 0.9, 0.8
+    return workplaces, encoder, {"weight": weight, "bias": np.array([0.1])}
+
+
+def open_workplaces(sites: list[Site], text: str) -> list[Workplace]:
+    return [Workplace(site, Study.parse(text)) for site in sites]
+
+
+def holdouts(workplaces: list[Workplace]) -> tuple[list[pd.DataFrame], np.ndarray]:
+    tables = [w.table.holdout("test") for w in workplaces]
+    return tables, np.concatenate([w.target(t) for w, t in zip(workplaces, tables, strict=True)])
+
+
+def found_of(at_work: tuple[list[Workplace], Encoder, Arrays]) -> Reference:
+    workplaces, encoder, arrays = at_work
+    return drive(reference(workplaces, arrays, encoder))
+
+
+def test_the_union_is_the_global_model_on_all_holdouts_together(at_work):
+    workplaces, encoder, arrays = at_work
+    tables, y = holdouts(workplaces)
+    x = np.concatenate([w.encode(t, encoder).x for w, t in zip(workplaces, tables, strict=True)])
+    p = 1 / (1 + np.exp(-(x @ arrays["weight"] + arrays["bias"])[:, 0]))
+    found = found_of(at_work)
+    assert found.rows == len(y) == sum(len(t) for t in tables)
+    assert found.union["roc_auc_score"].value == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    assert found.union["log_loss"].value == pytest.approx(log_loss(y, p), abs=1e-12)
+    assert found.union["brier_score_loss"].value == pytest.approx(brier_score_loss(y, p), abs=1e-12)
+    assert found.union["roc_auc_score"].low < roc_auc_score(y, p) < found.union["roc_auc_score"].high
+    np.testing.assert_allclose(drive(union_scores(workplaces, arrays, encoder)), p, atol=1e-12)
+
+
+def pooled_inputs(workplaces: list[Workplace], tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and test inputs of scikit-learn's own making: standard scores, means for gaps, indicators."""
+    training = pd.concat([w.table.training for w in workplaces])
+    test = pd.concat(tables)
+    numbers = StandardScaler().fit(training[["x1", "x2"]])  # leaves gaps out of mean and deviation
+    parts = []
+    for table in (training, test):
+        scores = np.nan_to_num(numbers.transform(table[["x1", "x2"]]))
+        kinds = pd.get_dummies(pd.Categorical(table["colour"], ["red", "green", "blue"])).to_numpy(float)[:, 1:]
+        parts.append((scores, table[["flag"]].to_numpy(float), kinds))
+    spread = [StandardScaler().fit(np.hstack(parts[0][1:])).transform(np.hstack(p[1:])) for p in parts]
+    return tuple(np.hstack([p[0], s]) for p, s in zip(parts, spread, strict=True))
+
+
+def test_pooled_is_scikit_learns_regularised_fit_on_all_training_rows(at_work):
+    workplaces = at_work[0]
+    tables, y = holdouts(workplaces)
+    x_train, x_test = pooled_inputs(workplaces, tables)
+    y_train = np.concatenate([w.target(w.table.training) for w in workplaces])
+    losses = [
+        cross_val_score(
+            LogisticRegression(C=1 / (l2 * len(y_train) * 0.8)), x_train, y_train, scoring="neg_log_loss", cv=5
+        )
+        for l2 in PENALTIES
+    ]
+    best = PENALTIES[int(np.argmax([np.mean(loss) for loss in losses]))]
+    model = LogisticRegression(C=1 / (best * len(y_train))).fit(x_train, y_train)
+    p = model.predict_proba(x_test)[:, 1]
+    found = found_of(at_work)
+    assert found.pooled["roc_auc_score"].value == pytest.approx(roc_auc_score(y, p), abs=0.005)
+    assert found.pooled["log_loss"].value == pytest.approx(log_loss(y, p), abs=0.005)
+    # and it is no constant: it beats one by far
+    assert found.pooled["roc_auc_score"].value > 0.65
+
+
+def test_own_model_everywhere_is_the_mean_over_sites_of_one_sites_model_on_all_holdouts(at_work):
+    workplaces = at_work[0]
+    tables, y = holdouts(workplaces)
+    aucs, losses = [], []
+    for work in workplaces:
+        local = drive(work.local_model())
+        x = np.concatenate([work.encode(table, local.encoder).x for table in tables])
+        p = 1 / (1 + np.exp(-local.outputs(x)[:, 0]))
+        aucs.append(roc_auc_score(y, p))
+        losses.append(log_loss(y, p))
+    found = found_of(at_work).own_everywhere
+    assert found["roc_auc_score"].value == pytest.approx(np.mean(aucs), abs=1e-12)
+    assert found["log_loss"].value == pytest.approx(np.mean(losses), abs=1e-12)
+    assert np.ptp(aucs) > 0.001
+    assert (found["log_loss"].method, np.isnan(found["log_loss"].low)) == ("mean over sites", True)
+
+
+def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institution(at_work, small_sites, small_study):
+    assert found_of(at_work).exact_encoder.sha256() == at_work[1].sha256()
+    closed = open_workplaces(small_sites(3, rows=150, policy=Policy()), small_study)
+    used = fit_encoder(closed[0].layout, merge([w.summary() for w in closed]))
+    found = drive(reference(closed, at_work[2], used))
+    assert found.exact_encoder.sha256() == at_work[1].sha256() != used.sha256()
+    np.testing.assert_allclose(used.center, found.exact_encoder.center, atol=2.5)
+
+
+def test_the_order_of_sites_changes_no_pooled_row_but_the_figures_stay(at_work):
+    workplaces, encoder, arrays = at_work
+    one, other = (drive(reference(order, arrays, encoder)) for order in (workplaces, workplaces[::-1]))
+    assert one.exact_encoder.sha256() == other.exact_encoder.sha256()
+    assert one.union["roc_auc_score"].value == pytest.approx(other.union["roc_auc_score"].value, abs=1e-12)
+    # the folds of cross-validation follow the order of rows: close, not equal
+    assert one.pooled["roc_auc_score"].value == pytest.approx(other.pooled["roc_auc_score"].value, abs=0.005)
+
+
+def test_the_reference_opens_holdouts_to_compare_only(at_work):
+    found_of(at_work)
+    assert {purpose for work in at_work[0] for purpose in work.table.opened} == {"compare"}
+
+
+def test_rows_put_together_keep_inputs_targets_and_weights_in_line():
+    parts = [Encoded(np.full((n, 2), n), np.full(n, n), np.full(n, 10.0 * n)) for n in (2, 3)]
+    rows = together(parts)
+    assert rows.x.shape == (5, 2)
+    np.testing.assert_array_equal(rows.x[:, 0], [2, 2, 3, 3, 3])
+    np.testing.assert_array_equal(rows.weight, 10.0 * rows.y)
+
+
+def test_groups_of_two_sites_are_never_one_person(small_sites, small_study, tmp_path: Path):
+    schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    schema.write_text(schema.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
+
+    def persons(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        # Site 1: one row a person. Sites 2 and 3: three rows a person, under the same names.
+        return table if number == 0 else table.assign(person=[f"P{row // 3}" for row in range(len(table))])
+
+    workplaces = open_workplaces(small_sites(3, rows=60, change=persons), small_study)
+    codes = _groups(workplaces)
+    tables = [w.table.holdout("test") for w in workplaces]
+    expected = pd.factorize(
+        np.concatenate([[f"{k}/{person}" for person in table["person"]] for k, table in enumerate(tables)])
+    )[0]
+    assert codes is not None and len(codes) == sum(map(len, tables))
+    # The same partition of rows: each pairing of codes occurs for one code of the other only.
+    assert len(set(zip(codes, expected, strict=True))) == len(set(codes)) == len(set(expected))
+
+
+def test_without_groups_rows_are_their_own(at_work):
+    assert _groups(at_work[0]) is None

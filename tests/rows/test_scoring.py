@@ -1,0 +1,171 @@
+"""Which figures may leave a site, and counts of predictions from which an AUC follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from flfed.errors import UsageError
+from flfed.rows.intervals import delong
+from flfed.rows.scoring import (
+    HISTOGRAM_BINS,
+    PRIMARY,
+    auc_of_histogram,
+    histogram,
+    metrics_of,
+    primary_of,
+    round_scores,
+    withheld,
+)
+from flfed.rows.site import Policy
+from flfed.updates import content
+
+OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)
+GRADUAL = np.linspace(0.05, 0.95, 40)
+
+
+def classes(*counts: int) -> np.ndarray:
+    """Return class codes: so many rows of class 0, of class 1, and on."""
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+@pytest.mark.parametrize(
+    ("metric", "y", "why"),
+    [
+        ("log_loss", classes(5, 4), "fewer than 10 rows"),
+        ("log_loss", classes(31, 9), "fewer than 10 rows of a class"),
+        ("log_loss", classes(40), "fewer than 10 rows of a class"),
+        ("loss", classes(31, 9), "fewer than 10 rows of a class"),
+        ("log_loss", classes(30, 10), ""),
+        ("roc_auc_score", classes(10, 30), ""),
+    ],
+)
+def test_a_figure_leaves_an_institution_only_over_ten_rows_of_each_class(metric: str, y: np.ndarray, why: str):
+    score = np.linspace(0.05, 0.95, len(y))
+    assert withheld(metric, y, score, "binary", INSTITUTION) == why
+    assert withheld(metric, y, score, "binary", OPEN) == ""
+
+
+def test_a_class_without_rows_counts_as_small_also_where_it_is_the_last_of_three():
+    y, score = classes(20, 20), np.full((40, 3), 1 / 3)
+    assert withheld("log_loss", y, score, "multi-class", INSTITUTION) == "fewer than 10 rows of a class"
+    assert withheld("log_loss", classes(20, 10, 10), score, "multi-class", INSTITUTION) == ""
+
+
+@pytest.mark.parametrize(("wrong", "why"), [(9, "fewer than 10 rows behind it"), (10, "")])
+def test_an_accuracy_leaves_only_where_ten_rows_are_wrong_and_ten_right(wrong: int, why: str):
+    # an accuracy of .775 over 40 rows says that 9 were wrong
+    y = classes(20, 20)
+    right = np.where(y == 1, 0.9, 0.1)
+    score = right.copy()
+    score[:wrong] = 0.9
+    assert withheld("accuracy_score", y, score, "binary", INSTITUTION) == why
+    assert withheld("accuracy_score", y, 1 - score, "binary", INSTITUTION) == why
+    assert withheld("log_loss", y, score, "binary", INSTITUTION) == ""
+
+
+def test_a_regression_needs_ten_rows_and_no_classes():
+    y = np.linspace(0, 1, 10)
+    assert withheld("r2_score", y, y, "regression", INSTITUTION) == ""
+    assert withheld("r2_score", y[:9], y[:9], "regression", INSTITUTION) == "fewer than 10 rows"
+
+
+def test_the_cell_minimum_is_the_sites_own():
+    y = classes(6, 6)
+    strict, lax = Policy(cell_minimum=7), Policy(cell_minimum=6)
+    assert withheld("log_loss", y, GRADUAL[:12], "binary", strict) == "fewer than 7 rows of a class"
+    assert withheld("log_loss", y, GRADUAL[:12], "binary", lax) == ""
+
+
+def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance():
+    rng = np.random.default_rng(0)
+    y = classes(25, 15)
+    score = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0.01, 0.99)
+    found = round_scores("training", "binary", y, score, 0.6, "roc_auc_score", INSTITUTION)
+    auc, covariance = delong(y, score[None, :])
+    assert found.metrics == {"loss": 0.6, "roc_auc_score": pytest.approx(roc_auc_score(y, score), abs=1e-12)}
+    assert found.variances == {"roc_auc_score": pytest.approx(float(covariance[0, 0]), abs=1e-15)}
+    assert auc[0] == pytest.approx(found.metrics["roc_auc_score"])
+    assert (found.rows, found.num_examples, found.histogram) == ("training", 40, None)
+
+
+def test_a_round_at_a_site_with_one_class_has_a_loss_and_no_auc():
+    found = round_scores("training", "binary", classes(12), GRADUAL[:12], 0.6, "roc_auc_score", OPEN)
+    assert found.metrics == {"loss": 0.6}
+    assert found.histogram is not None and found.histogram.sum(axis=1).tolist() == [12, 0]
+
+
+def test_a_round_with_a_small_class_sends_no_figure_from_an_institution():
+    found = round_scores("training", "binary", classes(31, 9), GRADUAL, 0.6, "roc_auc_score", INSTITUTION)
+    assert (found.metrics, found.variances, found.histogram) == ({}, {}, None)
+
+
+def test_a_round_without_rows_has_no_figures():
+    found = round_scores("holdout", "binary", classes(0, 0), np.zeros(0), float("nan"), "roc_auc_score", OPEN)
+    assert found.metrics == {}
+    assert found.histogram is not None and found.histogram.sum() == 0
+
+
+def test_a_histogram_leaves_an_institution_only_where_its_policy_names_it():
+    named = Policy(outputs=("score-histogram",))
+    arguments = ("training", "binary", classes(20, 20), GRADUAL, 0.6, "roc_auc_score")
+    assert round_scores(*arguments, INSTITUTION).histogram is None
+    counted = round_scores(*arguments, named).histogram
+    assert counted is not None and counted.sum() == 40
+
+
+def test_a_histogram_counts_each_row_once_in_its_class_also_at_the_ends():
+    y, score = classes(3, 4), np.array([0.0, 0.5, 1.0, 0.0, 1e-300, 0.9999, 1.0])
+    counts = histogram(y, score)
+    assert counts.shape == (2, HISTOGRAM_BINS)
+    assert counts.sum(axis=1).tolist() == [3, 4]
+    assert (counts[0, 0], counts[1, 0]) == (1, 2)
+    assert (counts[0, -1], counts[1, -1]) == (1, 1)
+
+
+def test_the_message_takes_as_many_bins_as_the_histogram_has():
+    assert content.HISTOGRAM_BINS == HISTOGRAM_BINS
+
+
+@pytest.mark.parametrize("centre", [0.0, -4.0, 3.0])
+@pytest.mark.parametrize("spread", [0.1, 0.3, 1.0, 3.0])
+def test_an_auc_from_counts_is_within_half_a_percent_of_the_exact_one(centre: float, spread: float):
+    # Log-odds of models in their first rounds (.1, .3), of useful ones (1) and of sure ones (3), for even and
+    # for rare events. With 256 bins even in log-odds a spread of .1 fails this by .02.
+    rng = np.random.default_rng(7)
+    y = (rng.random(3000) < 1 / (1 + np.exp(-centre))).astype(int)
+    odds = rng.normal(centre + spread * y, spread)
+    score = 1 / (1 + np.exp(-odds))
+    tolerance = 0.005 if spread >= 0.3 or not centre else 0.02
+    assert auc_of_histogram(histogram(y, score)) == pytest.approx(roc_auc_score(y, score), abs=tolerance)
+
+
+def test_an_auc_from_counts_of_several_sites_is_that_of_their_sum():
+    rng = np.random.default_rng(3)
+    parts = [(rng.integers(0, 2, 400), rng.random(400)) for _ in range(3)]
+    summed = np.sum([histogram(y, score) for y, score in parts], axis=0)
+    together = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    assert auc_of_histogram(summed) == auc_of_histogram(histogram(*together))
+
+
+def test_rows_of_one_bin_count_half_a_pair_each():
+    # negatives 1, 1; positives 1, 1 in bins 0, 1: pairs won 1, tied 2 (half each), lost 1 → (1 + 1) / 4
+    assert auc_of_histogram(np.array([[1.0, 1.0], [1.0, 1.0]])) == 0.5
+    # one negative in bin 1; positives 1 in bin 1 and 3 in bin 2: (0.5 + 3) / 4
+    assert auc_of_histogram(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 3.0]])) == 0.875
+    assert np.isnan(auc_of_histogram(np.array([[4.0, 0.0], [0.0, 0.0]])))
+
+
+def test_the_primary_metric_is_the_tasks_first_unless_the_study_names_one():
+    assert {task: primary_of(task, "") for task in PRIMARY} == PRIMARY
+    assert primary_of("binary", "log_loss") == "log_loss"
+    with pytest.raises(UsageError, match="primary='roc_auc_scor' is no metric for task 'binary'; did you mean"):
+        primary_of("binary", "roc_auc_scor")
+    with pytest.raises(UsageError, match="primary='r2_score' is no metric for task 'binary'"):
+        primary_of("binary", "r2_score")
+
+
+def test_every_task_has_metrics_and_its_first_among_them():
+    assert {task: first in metrics_of(task) for task, first in PRIMARY.items()} == dict.fromkeys(PRIMARY, True)
+    assert "accuracy_score" not in metrics_of("regression")

@@ -1,0 +1,179 @@
+"""CSV, Parquet and SQL of the same rows are the same site; what cannot be read is said without a cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy
+
+from flfed import run
+from flfed.errors import UsageError
+from flfed.rows.mapping import Field
+from flfed.rows.site import Site
+from flfed.rows.sources import Csv, Frame, Parquet, Source, Sql, find_file
+
+CANARY = "Canary-Jane-Roe-8842"
+QUERY = "SELECT * FROM patients"
+
+
+def as_csv(table: pd.DataFrame, folder: Path, name: str) -> Source:
+    table.to_csv(folder / f"{name}.csv", index=False)
+    return Csv(f"{name}.csv")
+
+
+def as_semicolon_csv(table: pd.DataFrame, folder: Path, name: str) -> Source:
+    """Write what a German spreadsheet would: a byte order mark, semicolons, decimal commas."""
+    table.to_csv(folder / f"{name}.csv", index=False, sep=";", decimal=",", encoding="utf-8-sig", na_rep="?")
+    return Csv(f"{name}.csv", separator=";", missing=("?",))
+
+
+def as_parquet(table: pd.DataFrame, folder: Path, name: str) -> Source:
+    table.astype({"colour": "category", "flag": "Int64"}).to_parquet(folder / f"{name}.parquet")
+    return Parquet(f"{name}.parquet")
+
+
+def as_sql(table: pd.DataFrame, folder: Path, name: str, patch: pytest.MonkeyPatch) -> Source:
+    url = f"sqlite:///{folder / name}.db"
+    engine = sqlalchemy.create_engine(url)
+    table.sample(frac=1.0, random_state=1).to_sql("patients", engine, index=False)
+    engine.dispose()
+    variable = f"URL_OF_{name.upper().replace('-', '_')}"
+    patch.setenv(variable, url)
+    return Sql(QUERY, url_variable=variable)
+
+
+def stored(sites: list[Site], kind: str, folder: Path, patch: pytest.MonkeyPatch) -> list[Site]:
+    """Return the same sites with their tables written out as `kind`."""
+    place = folder / kind
+    place.mkdir()
+    writers = {"csv": as_csv, "semicolons": as_semicolon_csv, "parquet": as_parquet}
+    found = []
+    for site in sites:
+        table = site.source.read(())
+        source = as_sql(table, place, site.name, patch) if kind == "sql" else writers[kind](table, place, site.name)
+        commas = {name: Field(name, decimal=",") for name in ("x1", "x2")}
+        found.append(replace(site, source=source, folder=place, mapping=commas if kind == "semicolons" else {}))
+    return found
+
+
+@pytest.fixture
+def four_kinds(small_sites, tmp_path, monkeypatch) -> dict[str, list[Site]]:
+    """The same three sites in memory, as CSV, as a spreadsheet's CSV, as Parquet and in SQLite."""
+    sites = small_sites(3, rows=50)
+    kinds = ("csv", "semicolons", "parquet", "sql")
+    return {"frame": sites, **{kind: stored(sites, kind, tmp_path, monkeypatch) for kind in kinds}}
+
+
+def test_csv_parquet_and_sql_of_the_same_rows_give_identical_tables_and_splits(four_kinds):
+    expected = [site.read() for site in four_kinds.pop("frame")]
+    assert sum(len(table.training) for table in expected) > 100
+    for sites in four_kinds.values():
+        for site, same in zip(sites, expected, strict=True):
+            found = site.read()
+            pd.testing.assert_frame_equal(found.training, same.training, check_exact=True)
+            pd.testing.assert_frame_equal(found.holdout("compare"), same.holdout("compare"), check_exact=True)
+
+
+def test_csv_parquet_and_sql_and_any_order_of_sites_give_the_same_arrays(four_kinds, small_study):
+    study = small_study.replace("rounds = 5", "rounds = 2")
+    hashes = [run_hash(study, sites) for sites in four_kinds.values()]
+    hashes.append(run_hash(study, four_kinds["frame"][::-1]))
+    assert len(hashes[0]) == 64
+    assert hashes == [hashes[0]] * 6
+    # The figure does depend on the rows.
+    assert run_hash(study, four_kinds["frame"][:2]) != hashes[0]
+
+
+def run_hash(study: str, sites: list[Site]) -> str:
+    from flfed import Study
+
+    return str(run(Study.parse(study), sites=sites).report["arrays-sha256"])
+
+
+def test_the_rows_of_a_source_may_come_in_any_order(small_sites):
+    site = small_sites(1)[0]
+    shuffled = Frame(site.source.read(()).sample(frac=1.0, random_state=3))
+    pd.testing.assert_frame_equal(replace(site, source=shuffled).read().training, site.read().training)
+
+
+def test_a_csv_without_a_header_takes_its_names_from_the_site(tmp_path):
+    (tmp_path / "a.csv").write_text("1,?,x\n2,,y\n")
+    found = Csv("a.csv", columns=("a", "b", "c")).read((tmp_path,))
+    assert found.to_dict("list") == {"a": ["1", "2"], "b": ["?", ""], "c": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (f"a,b\n1,{CANARY}\n1,2,{CANARY}\n", {}),
+        (f"a,b\n1,2,{CANARY}\n3,4,{CANARY}\n", {}),
+        (f'a,b\n1,"{CANARY}\n', {}),
+        ("", {}),
+        (f"a,b\n{CANARY},\xe9\n".encode("latin-1"), {}),
+        (f"a,b\n{CANARY},2\n", {"encoding": "utf-9"}),
+    ],
+)
+def test_a_file_that_is_no_csv_is_refused_without_a_cell(tmp_path, content, options):
+    # The second has a cell too many in every line: pandas drops it with a mere warning.
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError) as caught:
+        Csv("bad.csv", **options).read((tmp_path,))
+    assert "bad.csv: cannot be read as CSV with separator ','" in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_file_that_is_no_parquet_is_refused_without_a_cell(tmp_path):
+    (tmp_path / "bad.parquet").write_text(CANARY * 100)
+    with pytest.raises(UsageError, match="cannot be read as Parquet") as caught:
+        Parquet("bad.parquet").read((tmp_path,))
+    assert CANARY not in str(caught.value)
+
+
+def test_the_first_folder_that_has_the_file_wins_and_an_absent_one_is_said(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "two" / "t.csv").write_text("a\n2\n")
+    folders = (tmp_path / "one", tmp_path / "two")
+    assert find_file("t.csv", folders) == tmp_path / "two" / "t.csv"
+    (tmp_path / "one" / "t.csv").write_text("a\n1\n")
+    assert find_file("t.csv", folders) == tmp_path / "one" / "t.csv"
+    assert find_file(str(tmp_path / "two" / "t.csv"), folders) == tmp_path / "two" / "t.csv"
+    with pytest.raises(UsageError, match="flfed data get"):
+        find_file("u.csv", folders)
+
+
+def test_a_database_is_found_by_the_environment_or_by_a_file_of_it(tmp_path, monkeypatch):
+    source = as_sql(pd.DataFrame({"a": [1, 2], "b": [0.5, None]}), tmp_path, "clinic", monkeypatch)
+    assert sorted(source.read(())["a"].tolist()) == [1, 2]
+    secret = tmp_path / "secret"
+    secret.write_text(f"sqlite:///{tmp_path}/clinic.db\n")
+    monkeypatch.delenv("URL_OF_CLINIC")
+    monkeypatch.setenv("URL_OF_CLINIC_FILE", str(secret))
+    assert np.nansum(source.read(())["b"]) == 0.5
+    monkeypatch.setenv("URL_OF_CLINIC_FILE", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="URL_OF_CLINIC_FILE names a file that cannot be read"):
+        source.read(())
+    monkeypatch.delenv("URL_OF_CLINIC_FILE")
+    with pytest.raises(UsageError, match="set URL_OF_CLINIC "):
+        source.read(())
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "why"),
+    [
+        (f"sqlite://user:{CANARY}@", "SELECT 1", "the site's database query failed|does not hold a database URL"),
+        (f"not a url {CANARY}", "SELECT 1", "SITE_URL does not hold a database URL"),
+        ("sqlite://", f"SELECT * FROM t WHERE name = '{CANARY}'", r"query failed \(OperationalError\)"),
+    ],
+)
+def test_a_database_error_shows_neither_password_nor_query(monkeypatch, url, query, why):
+    monkeypatch.setenv("SITE_URL", url)
+    with pytest.raises(UsageError, match=why) as caught:
+        Sql(query, url_variable="SITE_URL").read(())
+    assert CANARY not in str(caught.value)

@@ -1,0 +1,179 @@
+"""Rows stay left, updates cross, records stay right: every import is read, and loaded where reading is not enough."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flfed
+from flfed import listing
+
+ROOT = Path(__file__).resolve().parents[1]
+SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
+OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.apps", "flfed.cli"}
+TABLES = {"pandas", "sklearn", "pyarrow"}
+
+FORBIDDEN: dict[str, set[str]] = {
+    "flfed/rows": {"flwr", "streamlit", "flfed.updates", "flfed.records", "flfed.apps", "flfed.cli"},
+    "flfed/updates": {"streamlit", "flfed.rows", "flfed.records", "flfed.apps", "flfed.cli"} | TABLES | SQL,
+    "flfed/records": {"flwr", "torch", "flfed.rows", "flfed.updates", "flfed.apps", "flfed.cli"},
+    "flfed": OURS | {"flwr", "torch", "streamlit", "typer"} | TABLES | SQL,
+    "sites": {"flwr", "torch", "streamlit"} | OURS,
+    "app.py": {"flwr", "torch", "flfed.rows", "flfed.updates", "flfed.apps"},
+}
+"""STYLE.md section 1, by folder; `flfed` is the files directly in it, the words that all share."""
+
+
+def files_of(place: str) -> list[Path]:
+    """Return the Python files of one line of the table."""
+    path = ROOT / place
+    if path.is_file():
+        return [path]
+    return sorted(path.glob("*.py") if place == "flfed" else path.rglob("*.py"))
+
+
+def imported(source: str) -> Iterator[str]:
+    """Yield each module that a file imports, anywhere in it; a public name of flfed as where it is defined."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+            for alias in node.names if node.module else ():
+                yield (
+                    flfed._PUBLIC.get(alias.name, f"flfed.{alias.name}")
+                    if node.module == "flfed"
+                    else (f"{node.module}.{alias.name}")
+                )
+
+
+def breaches(source: str, forbidden: set[str]) -> list[str]:
+    """Return the imports of a file that are forbidden; a relative import hides where it leads, so it counts."""
+    return [
+        name
+        for name in imported(source)
+        if name.startswith(".") or any(name == word or name.startswith(f"{word}.") for word in forbidden)
+    ]
+
+
+@pytest.mark.parametrize("place", [place for place in FORBIDDEN if place != "sites"])
+def test_no_file_imports_what_its_folder_must_not_know(place: str):
+    files = files_of(place)
+    found = {str(file.relative_to(ROOT)): breaches(file.read_text(), FORBIDDEN[place]) for file in files}
+    assert len(files) > 0
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_site_packages_import_only_public_names_of_flfed():
+    files = files_of("sites")
+    assert len(files) >= 12
+    for file in files:
+        names = {name for name in imported(file.read_text()) if name.split(".")[0] == "flfed"}
+        assert names <= {"flfed", *flfed._PUBLIC.values()}, file
+        assert "flfed" in names
+        assert breaches(file.read_text(), {"flwr", "torch", "streamlit", "pandas", "sklearn"}) == [], file
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "expected"),
+    [
+        ("import pandas as pd", "flfed/updates", ["pandas"]),
+        ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
+        ("from flfed import run", "flfed/records", ["flfed.apps.running"]),
+        ("from flfed import rows", "flfed/records", ["flfed.rows"]),
+        ("from ..rows import site", "flfed/updates", ["..rows"]),
+        ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
+        ("from flfed import errors\nimport numpy, flwrench", "flfed/rows", []),
+        ("import torch", "flfed/rows", []),
+        ("from flwr.app import Message", "flfed/rows", ["flwr.app", "flwr.app.Message"]),
+    ],
+)
+def test_a_forbidden_import_would_be_found(source: str, place: str, expected: list[str]):
+    assert breaches(source, FORBIDDEN[place]) == expected
+
+
+def loaded_after(*statements: str) -> set[str]:
+    """Return the top-level modules, and ours, that a fresh interpreter has loaded after some imports."""
+    code = "\n".join([*statements, "import sys", "print(*sorted(sys.modules))"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    names = set(done.stdout.split())
+    return {name.partition(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
+
+
+def test_reading_and_writing_the_record_loads_no_rows_no_arrays_and_no_flower():
+    loaded = loaded_after(*(f"import flfed.records.{name}" for name in ("store", "reading", "reports")))
+    assert loaded & {"torch", "flwr", "numpy", "pandas", "sklearn", "flfed.rows", "flfed.updates"} == set()
+    assert {"flfed.records", "sqlalchemy"} <= loaded
+
+
+def test_what_crosses_loads_neither_pandas_nor_scikit_learn():
+    updates = sorted((ROOT / "flfed" / "updates").glob("*.py"))
+    modules = [f"import flfed.updates.{file.stem}" for file in updates if file.stem != "__init__"]
+    strategies = [f"listing.load('strategy', {name!r})" for name in listing.names("strategy")]
+    loaded = loaded_after(*modules, "from flfed import listing", *strategies)
+    assert len(modules) >= 5
+    assert loaded & {"pandas", "sklearn", "flfed.rows", "flfed.records"} == set()
+    assert {"flfed.updates", "flwr"} <= loaded
+
+
+def test_the_words_that_all_share_load_numpy_at_most():
+    names = sorted(file.stem for file in files_of("flfed") if file.stem != "__init__")
+    loaded = loaded_after(*(f"import flfed.{name}" for name in names))
+    assert loaded & (OURS | {"flwr", "torch", "pandas", "sklearn", "sqlalchemy", "streamlit"}) == set()
+    assert "numpy" in loaded
+
+
+def test_importing_flfed_loads_nothing_heavy_and_a_public_name_only_its_own():
+    assert loaded_after("import flfed") & (OURS | {"flwr", "torch", "pandas", "numpy"}) == set()
+    assert loaded_after("from flfed import Study") & (OURS | {"flwr", "torch", "pandas"}) == set()
+
+
+def test_importing_a_site_package_opens_no_file():
+    # A table that is not there is no reason for a site not to be known.
+    code = ["import builtins, pathlib", "from flfed.rows import site", "found = [site.load(n) for n in site.names()]"]
+    code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
+    watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
+    assert "flfed.rows" in loaded_after(*watch, *code)
+
+
+def test_the_folders_of_data_and_sites_are_no_packages():
+    # With one, our `datasets` would shadow an installed Hugging Face `datasets`.
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+    assert not (ROOT / "sites" / "__init__.py").exists()
+    folders = [path for path in (ROOT / "datasets").iterdir() if path.is_dir()]
+    assert len(folders) >= 5
+    assert [path for path in folders if not (path / "schema.toml").is_file()] == []
+
+
+def test_only_messages_build_a_reply():
+    # What crosses is listed in one file: elsewhere a record is read, or is the strategy's global arrays.
+    builders = {"RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord"}
+    allowed = {"flfed/updates/messages.py", "flfed/updates/content.py"}
+    found: dict[str, set[str]] = {}
+    for file in (ROOT / "flfed").rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+        used = {call.func.id for call in calls if isinstance(call.func, ast.Name)} & builders
+        if used and str(file.relative_to(ROOT)) not in allowed:
+            found[str(file.relative_to(ROOT))] = used
+    assert found == {
+        # a node's empty state, and Flower's own types for global arrays, settings and a round's loss
+        "flfed/apps/engines/inprocess.py": {"RecordDict", "ConfigRecord"},
+        "flfed/updates/strategies/fedavg.py": {"ArrayRecord", "ConfigRecord", "MetricRecord"},
+    }
+
+
+def test_every_message_says_what_it_reveals():
+    tree = ast.parse((ROOT / "flfed" / "updates" / "messages.py").read_text())
+    classes = {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
+    messages = {name: text for name, text in classes.items() if name.endswith(("Request", "Reply")) or name == "Scores"}
+    assert len(messages) >= 9
+    assert [name for name, text in messages.items() if "Reveals: " not in text] == []
+
+
+def test_the_page_is_a_list_of_pages():
+    assert len((ROOT / "app.py").read_text().splitlines()) <= 60

@@ -1,0 +1,168 @@
+"""The budgets of STYLE.md section 4: small files and functions, everything documented, tests that compare numbers."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*(ROOT / "flfed").rglob("*.py"), ROOT / "app.py", *(ROOT / "sites").rglob("*.py")])
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+OURS = sorted({*SOURCES, *TESTS})
+VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+def named(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def functions(file: Path) -> Iterator[Function]:
+    yield from (node for node in ast.walk(tree(file)) if isinstance(node, Function))
+
+
+def body_lines(function: Function) -> int:
+    """Return how many lines a function's body has without its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_no_file_is_longer_than_400_lines():
+    long = {named(file): lines for file in OURS if (lines := len(file.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+def test_functions_are_short():
+    sizes = {f"{named(file)}:{f.name}": body_lines(f) for file in SOURCES for f in functions(file)}
+    assert len(sizes) > 300
+    assert {name: size for name, size in sizes.items() if size > 50} == {}
+    assert median(sizes.values()) <= 10
+
+
+def public_without_docstring(node: ast.AST, where: str) -> Iterator[str]:
+    """Yield the public classes, methods and functions of a module or class that say nothing."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.ClassDef, Function)) and not child.name.startswith("_"):
+            if not ast.get_docstring(child):
+                yield f"{where}:{child.name}"
+            if isinstance(child, ast.ClassDef):
+                yield from public_without_docstring(child, f"{where}:{child.name}")
+
+
+def test_everything_public_is_documented():
+    silent = [named(file) for file in SOURCES if not ast.get_docstring(tree(file))]
+    silent += [place for file in SOURCES for place in public_without_docstring(tree(file), named(file))]
+    assert silent == []
+
+
+def test_no_assert_guards_anything_in_the_package():
+    found = [named(f) for f in SOURCES for node in ast.walk(tree(f)) if isinstance(node, ast.Assert)]
+    assert found == []
+
+
+def test_exceptions_to_the_rules_are_rare_and_give_a_reason():
+    mark = re.compile(r"#\s*(noqa|type:\s*ignore|pragma)\b(.*)")
+    lines = [(named(file), line) for file in SOURCES for line in file.read_text().splitlines()]
+    found = [(place, hit[2]) for place, line in lines if (hit := mark.search(line))]
+    assert len(found) <= len(lines) / 1000
+    assert [place for place, rest in found if len(rest.partition(" - ")[2]) < 15] == []
+
+
+def test_no_file_or_folder_has_a_vague_name():
+    vague = [named(f) for f in OURS if VAGUE & {f.stem, *f.relative_to(ROOT).parent.parts}]
+    assert vague == []
+
+
+def test_our_own_classes_inherit_at_most_twice():
+    bases = {
+        node.name: [base.id for base in node.bases if isinstance(base, ast.Name)]
+        for file in SOURCES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(base) for base in bases[name] if base in bases and base != name), default=0)
+
+    assert len(bases) > 50
+    assert {name: depth(name) for name in bases if depth(name) > 2} == {}
+
+
+def test_nothing_catches_every_exception_but_the_border():
+    found = []
+    for file in SOURCES:
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.ExceptHandler):
+                caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"Exception"}
+                raised = any(isinstance(n, ast.Raise) and n.exc is None for n in ast.walk(node))
+                if caught & {"Exception", "BaseException"} and not raised:
+                    found.append(named(file))
+    assert found == ["flfed/apps/client_app.py"]
+
+
+def test_there_are_enough_lines_of_tests():
+    sources = sum(len(file.read_text().splitlines()) for file in SOURCES)
+    tests = sum(len(file.read_text().splitlines()) for file in TESTS)
+    assert tests / sources >= 0.7
+
+
+COMPARES_NUMBERS = {"approx", "assert_allclose", "assert_array_equal", "assert_close", "assert_equal", "allclose"}
+
+
+def compares_numbers(test: Function) -> bool:
+    """Tell whether a test compares with a number: in an assert, or by a function made for it."""
+    for node in ast.walk(test):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if name in COMPARES_NUMBERS:
+            return True
+        if isinstance(node, ast.Compare):
+            constants = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+            orders = any(isinstance(op, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)) for op in node.ops)
+            if orders or any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in constants):
+                return True
+    return False
+
+
+def found_tests(file: Path) -> list[Function]:
+    return [f for f in functions(file) if f.name.startswith("test_")] if file.name.startswith("test_") else []
+
+
+def test_at_least_half_of_the_tests_compare_numbers():
+    tests = [test for file in TESTS for test in found_tests(file)]
+    share = sum(map(compares_numbers, tests)) / len(tests)
+    assert len(tests) > 200
+    assert share >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("assert f() == 3", True),
+        ("assert f() < g()", True),
+        ("np.testing.assert_allclose(a, b)", True),
+        ("assert f() == pytest.approx(x)", True),
+        ("assert f() == 'text'", False),
+        ("assert f() is not None", False),
+        ("assert f() == True", False),
+    ],
+)
+def test_a_comparison_of_numbers_is_told_from_others(body: str, expected: bool):
+    function = ast.parse(f"def test_x():\n    {body}").body[0]
+    assert compares_numbers(function) is expected
+
+
+def test_names_of_tests_are_sentences():
+    short = [f"{named(file)}:{t.name}" for file in TESTS for t in found_tests(file) if t.name.count("_") < 3]
+    assert short == []

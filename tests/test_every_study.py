@@ -1,0 +1,80 @@
+"""Every shipped study is complete, fits what is listed, and promises nothing this version cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flfed.apps.running import check, find_sites
+from flfed.rows import datasets
+from flfed.rows.schema import Schema
+from flfed.rows.scoring import PRIMARY
+from flfed.rows.workplace import study_layout
+from flfed.study import Study, names
+
+
+@pytest.fixture(params=names())
+def study(request: pytest.FixtureRequest) -> Study:
+    """Each shipped study in turn."""
+    return Study.load(request.param)
+
+
+@pytest.fixture
+def schema(study: Study) -> Schema:
+    """The schema of its dataset."""
+    return datasets.load(study.dataset.name).schema
+
+
+def test_its_name_is_its_files_name(study: Study):
+    assert Study.load(Path(__file__).parents[1] / "flfed" / "studies" / f"{study.name}.toml") == study
+
+
+def test_it_says_what_for_and_on_what_legal_basis(study: Study):
+    assert len(study.purpose.split()) >= 8
+    assert study.legal_basis.startswith("public data")
+    assert study.expires is None  # a shipped study does not stop working one day
+
+
+def test_it_fits_its_dataset_model_and_metric(study: Study, schema: Schema, home: Path, request):
+    if study.name == "heart-disease":
+        request.getfixturevalue("heart")  # a download
+    facts = check(study)
+    assert (facts["schema"], facts["task"]) == (schema.sha256(), schema.task)
+    assert facts["primary"] == study.compare.primary == PRIMARY[schema.task]
+
+
+def test_it_names_sgd_and_float64(study: Study):
+    assert 'optimiser = "sgd"' in study.text
+    assert (study.plan.optimiser, study.plan.precision, study.plan.momentum) == ("sgd", "float64", 0.0)
+
+
+def test_it_scores_the_last_model_and_never_selects_on_the_holdout(study: Study):
+    strategy = study.strategy.build("strategy")
+    assert (strategy.select, strategy.patience, study.plan.validation) == ("last", 0, 0.0)
+    assert study.compare.holdout_curve is False
+
+
+def test_its_encoder_is_of_all_sites(study: Study):
+    assert (study.encode.scaler, study.encode.impute) == ("global", "mean")
+
+
+def test_at_least_three_sites_take_part(study: Study):
+    sites = find_sites(study)
+    assert len(sites) >= 3
+    assert [site.name for site in sites] == sorted({site.name for site in sites})
+    assert {site.dataset for site in sites} == {study.dataset.name}
+
+
+def test_no_feature_is_a_leak_column_an_id_or_the_target(study: Study, schema: Schema):
+    features = [column.name for column in study_layout(study, schema).features]
+    assert len(features) >= 5
+    for name in features:
+        assert schema.columns[name].kind in ("number", "category", "flag")
+        assert not schema.columns[name].leak
+    assert schema.target not in features
+
+
+def test_its_seed_is_written_down(study: Study):
+    assert "\nseed = " in study.text
+    assert study.seed == 42

@@ -1,0 +1,129 @@
+"""The listing: names without imports, one class a file, and settings checked against a signature."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flfed import listing
+from flfed.errors import UsageError
+from flfed.listing import kebab, load, names, public_class, settings, snake
+
+
+def thing(
+    *,
+    rate: float = 0.1,
+    batch_rows: int = 32,
+    name: str = "x",
+    on: bool = False,
+    kind: Literal["a", "b"] = "a",
+    level: Literal[1, 2] = 1,
+    widths: tuple[int, ...] = (3,),
+    cap: int | None = None,
+) -> None:
+    """A signature of every type that a setting may have."""
+
+
+def test_every_type_of_setting_comes_through():
+    given_ = {
+        "rate": 0.5, "batch-rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": [4, 5], "cap": 7,
+    }  # fmt: skip
+    assert settings(thing, given_, "[x]") == {
+        "rate": 0.5, "batch_rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": (4, 5), "cap": 7,
+    }  # fmt: skip
+    assert settings(thing, {}, "[x]") == {}
+
+
+def test_a_whole_number_may_stand_for_a_number_and_nothing_else_for_anything():
+    found = settings(thing, {"rate": 1}, "[x]")["rate"]
+    assert found == 1.0 and type(found) is float
+    for key, value in (
+        ("rate", True), ("rate", "0.1"), ("batch-rows", 8.0), ("batch-rows", True), ("name", 3), ("on", 1),
+        ("on", "yes"), ("kind", "c"), ("kind", 1), ("level", True), ("level", 3), ("widths", 4), ("widths", [4.5]),
+        ("widths", "45"), ("cap", "7"), ("kind", ["a"]),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            settings(thing, {key: value}, "[x]")
+        text = str(caught.value)
+        assert text.startswith(f"[x]: {key}=") and "must be" in text, text
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_and_all_that_are_allowed():
+    with pytest.raises(UsageError) as caught:
+        settings(thing, {"batch-row": 8}, "[plan]")
+    text = str(caught.value)
+    assert "[plan]: key 'batch-row' is not known; did you mean 'batch-rows'?" in text
+    assert "rate, batch-rows, name, on, kind, level, widths, cap" in text
+
+
+def test_python_names_are_no_keys():
+    """One spelling: what a study says is what a record says."""
+    with pytest.raises(UsageError, match="did you mean 'batch-rows'"):
+        settings(thing, {"batch_rows": 8}, "[plan]")
+
+
+@given(st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,5}){0,3}", fullmatch=True))
+def test_kebab_and_snake_undo_each_other(key):
+    assert kebab(snake(key)) == key
+
+
+@pytest.mark.parametrize("kind", list(listing.FOLDERS))
+def test_every_name_loads_one_class_of_its_own_file(kind):
+    for name in names(kind):
+        found = load(kind, name)
+        assert isinstance(found, type)
+        assert found.__module__ == f"{listing.FOLDERS[kind]}.{snake(name)}"
+
+
+def test_names_are_listed_without_importing_any_of_them():
+    code = (
+        "import sys; from flfed.listing import FOLDERS, names; [names(kind) for kind in FOLDERS]; "
+        "print(*[m for m in sys.modules if m.startswith(('flfed.rows', 'flfed.updates')) or m in ('torch', 'flwr')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_name_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match=r"strategy 'fedvag' is not known; did you mean 'fedavg'\? Known: fedavg"):
+        load("strategy", "fedvag")
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_a_file_with_not_one_public_class_is_refused(classes):
+    module = types.ModuleType("plugin.file")
+    for number in range(classes):
+        setattr(module, f"Thing{number}", type(f"Thing{number}", (), {"__module__": "plugin.file"}))
+    module._private = type("_Private", (), {"__module__": "plugin.file"})
+    module.imported = UsageError
+    with pytest.raises(UsageError, match=f"must define one public class, it defines {classes}"):
+        public_class(module)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """An installed package that brings a strategy of its own, and one that calls itself fedavg."""
+    (tmp_path / "their_package.py").write_text("class Theirs:\n    '''Source: theirs.'''\n\nclass Impostor: pass\n")
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[flfed.strategy]\ntheirs = their_package:Theirs\nfedavg = their_package:Impostor\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_an_installed_package_adds_a_strategy_by_entry_point(plugin):
+    assert names("strategy").count("theirs") == 1
+    assert load("strategy", "theirs").__name__ == "Theirs"
+
+
+def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
+    assert names("strategy").count("fedavg") == 1
+    assert load("strategy", "fedavg").__name__ == "FedAvg"

@@ -1,0 +1,278 @@
+"""A study is read from TOML and checked; every wrong key or value is answered with what is allowed."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flfed.errors import UsageError
+from flfed.plan import Plan
+from flfed.study import LATER, Named, Partition, Study, names
+
+TEXT = """
+format = 1
+name = "trial"
+purpose = "Test"
+legal-basis = "none needed"
+expires = 2027-12-31
+seed = 42
+[dataset]
+name = "heart-disease"
+features = ["age", "chol"]
+sites = ["cleveland", "hungary"]
+[encode]
+scaler = "none"
+missing-indicator = true
+[model]
+name = "mlp"
+hidden = [8, 4]
+[plan]
+optimiser = "adam"
+lr = 1
+betas = [0.8, 0.99]
+batch = 16
+[strategy]
+name = "fedavg"
+rounds = 7
+server-lr = 0.5
+[compare]
+primary = "log_loss"
+draws = 500
+[privacy]
+secure-aggregation = "off"
+[codec]
+name = "none"
+"""
+
+
+def refused(text: str) -> str:
+    """Return what a study is refused with; always wrong input, never a crash."""
+    with pytest.raises(UsageError) as said:
+        Study.parse(text)
+    assert said.value.exit_code == 2
+    return str(said.value)
+
+
+def with_line(table: str, line: str) -> str:
+    """Return the study with one more line at the head of a table."""
+    assert TEXT.count(f"[{table}]\n") == 1
+    return TEXT.replace(f"[{table}]\n", f"[{table}]\n{line}\n")
+
+
+def test_every_table_of_the_file_becomes_a_part_of_the_study():
+    study = Study.parse(TEXT)
+    assert (study.name, study.purpose, study.legal_basis) == ("trial", "Test", "none needed")
+    assert (study.seed, study.rounds, study.expires) == (42, 7, datetime.date(2027, 12, 31))
+    assert study.dataset.features == ("age", "chol")
+    assert study.dataset.sites == ("cleveland", "hungary")
+    assert (study.encode.scaler, study.encode.missing_indicator) == ("none", True)
+    assert study.model == Named(name="mlp", settings={"hidden": [8, 4]})
+    assert study.plan == Plan(optimiser="adam", lr=1.0, betas=(0.8, 0.99), batch=16)
+    assert study.strategy == Named(name="fedavg", settings={"server-lr": 0.5})
+    assert (study.compare.primary, study.compare.draws) == ("log_loss", 500)
+    assert study.text == TEXT
+
+
+def test_what_is_left_out_takes_its_default():
+    study = Study.parse(
+        'format = 1\nname = "a"\npurpose = "b"\nlegal-basis = "c"\n'
+        '[dataset]\nname = "wine"\n[model]\nname = "logistic"\n[strategy]\nname = "fedavg"'
+    )
+    assert (study.seed, study.rounds, study.expires) == (0, 1, None)
+    assert study.plan == Plan()
+    assert (study.dataset.sites, study.dataset.partition, study.compare.draws) == (None, None, 2000)
+
+
+def test_a_strategy_and_a_model_are_built_from_their_settings():
+    study = Study.parse(TEXT)
+    assert study.strategy.build("strategy").server_lr == 0.5
+    assert study.model.build("model").hidden == (8, 4)
+
+
+def test_the_hash_is_of_the_text_itself():
+    assert Study.parse(TEXT).sha256() == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert Study.parse(TEXT + "\n").sha256() != Study.parse(TEXT).sha256()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("format = 1", "format = 2", "study: format=2 must be 1"),
+        ("format = 1", "", "study: format=None must be 1"),
+        ('name = "trial"', "", "study: name must be a text that is not empty"),
+        ('purpose = "Test"', 'purpose = " "', "study: purpose must be a text that is not empty"),
+        ('legal-basis = "none needed"', "legal-basis = 3", "study: legal-basis must be a text that is not empty"),
+        ("seed = 42", "seed = -1", "study: seed=-1 must be a whole number >= 0"),
+        ("seed = 42", "seed = 4.0", "study: seed=4.0 must be a whole number >= 0"),
+        ("seed = 42", "seed = true", "study: seed=True must be a whole number >= 0"),
+        ("seed = 42", "sead = 42", "study: key 'sead' is not known; did you mean 'seed'?"),
+        ("expires = 2027-12-31", "expires = '2027-12-31'", "must be a date, such as 2027-12-31"),
+        ("expires = 2027-12-31", "expires = 2027-12-31T10:00:00", "must be a date, such as 2027-12-31"),
+        ('name = "heart-disease"', "", "[dataset]: name is missing"),
+        ('features = ["age", "chol"]', 'features = "age"', "[dataset]: features='age' must be a list"),
+        ('features = ["age", "chol"]', "features = [1]", "[dataset]: features=1 must be a text"),
+        ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none'"),
+        ("missing-indicator = true", "missing-indicator = 1", "[encode]: missing-indicator=1 must be true or false"),
+        ('name = "mlp"', "", "[model]: name is missing; known: linear, logistic, mlp"),
+        ('name = "mlp"', 'name = "logistc"', "[model]: name='logistc' is not known; did you mean 'logistic'?"),
+        ('name = "fedavg"', 'name = "fedvag"', "[strategy]: name='fedvag' is not known; did you mean 'fedavg'?"),
+        ("rounds = 7", "rounds = 0", "[strategy]: rounds=0 must be a whole number >= 1"),
+        ("rounds = 7", "rounds = true", "[strategy]: rounds=True must be a whole number >= 1"),
+        ("lr = 1", 'lr = "1"', "[plan]: lr='1' must be a number"),
+        ("lr = 1", "lr = true", "[plan]: lr=True must be a number"),
+        ("lr = 1", "lr = 0", "[plan]: lr=0.0 must be > 0"),
+        ("lr = 1", "lr = nan", "[plan]: lr=nan must be > 0"),
+        ("lr = 1", "learning-rate = 1", "[plan]: key 'learning-rate' is not known"),
+        ("lr = 1", "schedule = 'plateau'", "[plan]: schedule 'plateau' reads validation rows"),
+        ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
+        ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
+        ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
+        ("draws = 500", "draws = 199", "[compare]: draws=199 must be at least 200"),
+        ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
+        ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(old: str, new: str, said: str):
+    assert TEXT.count(old) == 1
+    assert said in refused(TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize("table", ["dataset", "encode", "model", "plan", "strategy", "compare"])
+def test_a_table_that_is_none_is_refused(table: str):
+    start = TEXT.index(f"[{table}]\n")
+    end = TEXT.find("\n[", start)
+    text = f"{table} = 3\n" + TEXT[:start] + TEXT[end:]
+    assert refused(text) == f"study: {table} must be a table, written [{table}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon=3.0 is not available in this version"),
+        (TEXT.replace('"off"', '"on"'), "[privacy]: secure-aggregation='on' is not available in this version"),
+        (TEXT.replace('[codec]\nname = "none"', '[codec]\nname = "int8"'), "[codec]: name='int8' is not available"),
+        (with_line("compare", "curve = { rows = [10] }"), "is not available in this version; leave it out"),
+        (with_line("compare", 'share-metrics = "pseudonym"'), "share-metrics='pseudonym' is not available"),
+        (with_line("encode", "rows = 3"), "[encode]: rows=3 is not available in this version"),
+        (TEXT + "[split]\nfixed = 'flamby-43'", "study: [split] is not available in this version; leave it out"),
+        (TEXT + "[sweep]\nlr = [1, 2]", "study: [sweep] is not available in this version; leave it out"),
+        (TEXT + "[expected]\nauc = 1", "study: [expected] is not available in this version; leave it out"),
+        ("privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""), "study: [privacy] is not"),
+    ],
+)
+def test_what_a_later_version_brings_is_refused_and_never_ignored(text: str, said: str):
+    assert said in refused(text)
+
+
+def test_every_later_key_is_refused_with_any_value_but_the_one_that_means_off():
+    for table, keys in LATER.items():
+        for key, off in (keys or {}).items():
+            head = TEXT.partition(f"[{table}]")[0]
+            assert "not available" in refused(head + f"[{table}]\n{key} = 'x'\n")
+            if off is not None:
+                assert Study.parse(TEXT).text == TEXT
+
+
+def test_text_that_is_no_toml_says_where():
+    assert refused("format = = 1").startswith("the study is not valid TOML: Invalid value (at line 1")
+
+
+def test_a_partition_takes_the_place_of_sites():
+    text = TEXT.replace('sites = ["cleveland", "hungary"]', "partition = { by = 'iid', sites = 3, seed = 5 }")
+    study = Study.parse(text)
+    assert study.dataset.partition == Partition(by="iid", sites=3, seed=5)
+    assert study.dataset.features == ("age", "chol")
+    both = with_line("dataset", "partition = { sites = 3 }")
+    assert refused(both) == "[dataset]: sites and partition exclude each other; a partition makes its own sites"
+
+
+@pytest.mark.parametrize(
+    ("partition", "said"),
+    [
+        ("'iid'", "partition='iid' must be a table"),
+        ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
+        ("{ alpha = 0 }", "[dataset] partition: alpha=0.0 must be > 0"),
+        ("{ seed = -1 }", "[dataset] partition: seed=-1 must be >= 0"),
+        ("{ parts = 3 }", "[dataset] partition: key 'parts' is not known"),
+        ("{ sites = 2.5 }", "[dataset] partition: sites=2.5 must be a whole number"),
+    ],
+)
+def test_a_partition_that_cannot_be_drawn_is_refused(partition: str, said: str):
+    text = TEXT.replace('sites = ["cleveland", "hungary"]', f"partition = {partition}")
+    assert said in refused(text)
+
+
+def test_replacing_a_key_gives_a_study_whose_text_says_so():
+    study = Study.parse(TEXT).replace({"rounds": 400, "plan.lr": 0.25, "seed": 9, "hidden": [3], "quorum": 0.5})
+    assert (study.rounds, study.plan.lr, study.seed) == (400, 0.25, 9)
+    assert study.model.settings == {"hidden": [3]}
+    assert Study.parse(study.text) == study
+    assert study.sha256() != Study.parse(TEXT).sha256()
+    assert study.dataset == Study.parse(TEXT).dataset
+
+
+def test_replacing_leaves_the_study_it_started_from_unchanged():
+    study = Study.parse(TEXT)
+    study.replace({"rounds": 400})
+    assert (study.rounds, study.text) == (7, TEXT)
+
+
+def test_a_key_in_a_table_of_a_table_can_be_replaced():
+    study = Study.load("wine").replace({"dataset.partition.sites": 4})
+    assert study.dataset.partition == Partition(by="dirichlet", sites=4, alpha=1.0, seed=1)
+
+
+def test_a_key_set_to_none_is_left_out():
+    study = Study.parse(TEXT).replace({"features": None, "expires": None})
+    assert (study.dataset.features, study.expires) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"round": 4}, "--set round: the key is not known; did you mean 'rounds'?"),
+        ({"seed.x": 4}, "--set seed.x: 'seed' is no table of the study"),
+        ({"plan.lr.x": 4}, "--set plan.lr.x: 'lr' is no table of the study"),
+        ({"plans.lr": 4}, "study: key 'plans' is not known; did you mean 'plan'?"),
+        ({"plan.lrr": 4}, "[plan]: key 'lrr' is not known; did you mean 'lr'?"),
+        ({"lr": "high"}, "[plan]: lr='high' must be a number"),
+        ({"name": "other"}, None),
+        ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
+        ({"privacy.epsilon": 1}, "[privacy]: epsilon=1 is not available in this version"),
+    ],
+)
+def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], said: str | None):
+    study = Study.parse(TEXT)
+    if said is None:
+        assert study.replace(changes).name == "other"  # the study's own name, not a model's or a strategy's
+        return
+    with pytest.raises(UsageError) as answer:
+        study.replace(changes)
+    assert said in str(answer.value)
+
+
+def test_a_key_of_several_tables_must_name_its_table():
+    # `seed` is the study's; a model with a setting `seed` makes the bare key ambiguous.
+    study = Study.parse(with_line("model", "seed = 3"))
+    with pytest.raises(UsageError, match=r"--set seed: the key stands in several tables. Write it as table.key"):
+        study.replace({"seed": 1})
+
+
+def test_a_study_is_loaded_by_its_shipped_name_or_from_a_file(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT)
+    assert Study.load(path) == Study.load(str(path)) == Study.parse(TEXT)
+    assert Study.load("wine").name == "wine"
+    with pytest.raises(UsageError, match="study 'wines' is neither shipped nor a file; did you mean 'wine'?"):
+        Study.load("wines")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is not a text file in UTF-8"):
+        Study.load(path)
+
+
+def test_the_shipped_studies_are_listed_in_order():
+    assert names() == sorted(names())
+    assert {"diabetes", "heart-disease", "loan-default", "preterm-birth", "wine"} <= set(names())

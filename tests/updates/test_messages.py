@@ -1,0 +1,316 @@
+"""Messages: each comes back as it went, also through bytes, and a malformed one says what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flfed.updates.messages as messages
+from flfed.rows import scoring
+from flfed.summary import Encoder, Summary
+from flfed.updates import content
+from flfed.updates.content import PROTOCOL, MalformedMessage, count_bytes
+from flfed.updates.messages import (
+    CompareReply,
+    CompareRequest,
+    EnrolReply,
+    EnrolRequest,
+    Figure,
+    Scores,
+    SummariseReply,
+    SummariseRequest,
+    TrainReply,
+    TrainRequest,
+)
+
+RNG = np.random.default_rng(0)
+ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
+SUMMARY = Summary(
+    **{field.name: RNG.normal(size=(2, 3)) for field in dataclasses.fields(Summary)},
+)
+ARRAYS = {"weight-0": RNG.normal(size=(3, 2)), "bias-0": RNG.normal(size=2).astype(np.float32)}
+SCORES = Scores(
+    rows="validation", num_examples=12, metrics={"loss": 0.4, "roc_auc_score": 0.71},
+    variances={"roc_auc_score": float("nan")}, histogram=RNG.integers(0, 9, (2, 256)).astype(float),
+)  # fmt: skip
+FIGURES = (
+    Figure(metric="roc_auc_score", arm="global", value=0.7, low=0.6, high=0.8, extra=0.01, method="DeLong"),
+    Figure(metric="log_loss", arm="global", value=float("nan"), low=float("nan"), high=0.0, extra=0.0, method=""),
+)
+EXAMPLES = [
+    EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
+    EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
+    EnrolReply(site="a", title="", version="", accepted=False, reason="its policy, naïvely", resplit=True),
+    SummariseRequest(),
+    SummariseReply(summary=SUMMARY),
+    TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40),
+    TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=1, rounds=1, lr_scale=0.5, fit=False, score=False,
+                 settings={"proximal-mu": 0.1, "steps": 3.0}),
+    TrainReply(delta=ARRAYS, num_examples=120, loss=0.3, steps=9),
+    TrainReply(delta={}, num_examples=float("nan"), loss=0.0, steps=0, scores=SCORES,
+               holdout=dataclasses.replace(SCORES, rows="holdout", histogram=None, variances={})),
+    TrainReply(delta=ARRAYS, num_examples=-1.0, loss=float("inf"), steps=1,
+               scores=Scores(rows="training", num_examples=0, metrics={})),
+    CompareRequest(arrays=ARRAYS, encoder=ENCODER),
+    CompareReply(num_examples=100, holdout_rows=30, arms=FIGURES, differences=FIGURES[:1], summary=SUMMARY,
+                 histogram=SCORES.histogram, note="withheld"),
+    CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=()),
+]  # fmt: skip
+NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
+
+
+def alike(a, b) -> bool:
+    """Tell whether two messages are equal to the last bit, NaN being NaN."""
+    if type(a) is not type(b) and not (isinstance(a, (int, float)) and isinstance(b, (int, float))):
+        return False
+    if dataclasses.is_dataclass(a):
+        return all(alike(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return a == b or (a != a and b != b)
+
+
+def through_bytes(record: RecordDict) -> RecordDict:
+    """What a network makes of a record."""
+    proto = recorddict_to_proto(record)
+    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
+    assert alike(type(example).from_record(example.to_record()), example)
+    assert alike(type(example).from_record(through_bytes(example.to_record())), example)
+
+
+def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
+    found = {kind for kind in vars(messages).values() if hasattr(kind, "from_record") and inspect.isclass(kind)}
+    assert found == {type(example) for example in EXAMPLES}
+    for kind in (*found, Scores):
+        assert kind.__dataclass_params__.frozen
+        assert "Reveals: " in inspect.getdoc(kind)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+def test_every_key_that_crosses_is_kebab_case_or_a_metrics_own_name(example):
+    def keys(record):
+        for name, part in record.items():
+            yield name
+            yield from () if name.endswith(("metrics", "variances")) or isinstance(part, ArrayRecord) else part
+
+    assert [key for key in keys(example.to_record()) if "_" in key or key != key.lower()] == []
+
+
+def test_bytes_are_counted_as_flower_does_and_where_flower_cannot():
+    for example in EXAMPLES:
+        record = example.to_record()
+        try:
+            by_flower = sum(part.count_bytes() for part in record.values())
+        except ValueError:
+            assert any("" in part.values() for part in record.config_records.values())
+            continue
+        assert count_bytes(record) == by_flower
+    # key "a" and no text, key "b" and nothing, key "c" and a bool, key "d" and two numbers
+    odd = RecordDict({"x": ConfigRecord({"a": "", "b": [], "c": True}), "y": MetricRecord({"d": [1.0, 2.0]})})
+    assert count_bytes(odd) == 1 + 1 + 2 + 17
+
+
+def spoiled(record: RecordDict, section: str, key: str | None, value) -> RecordDict:
+    """A copy of a record with one section, or one value of it, gone (None) or another."""
+    copy = through_bytes(record)
+    if key is None:
+        del copy[section]
+    elif value is None:
+        del copy[section][key]
+    else:
+        copy[section][key] = value
+    return copy
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+def test_without_a_required_section_or_field_the_error_names_it(example):
+    whole = example.to_record()
+    optional = {"settings", "scores", "holdout", "summary", "histogram", "arms", "differences"}
+    if isinstance(example, SummariseReply):
+        optional.remove("summary")
+    for section, part in whole.items():
+        if section.split("-")[0] in optional or (section == "arrays" and isinstance(example, TrainReply)):
+            continue
+        with pytest.raises(MalformedMessage) as caught:
+            type(example).from_record(spoiled(whole, section, None, None))
+        assert section in str(caught.value) or section == "metrics"
+        if section == "arrays":
+            continue
+        for key in list(part):
+            try:
+                type(example).from_record(spoiled(whole, section, key, None))
+            except MalformedMessage as error:
+                assert key in str(error) or key.replace("-", "_") in str(error)
+            else:
+                field = next(f for f in dataclasses.fields(example) if f.name == key.replace("-", "_"))
+                assert field.default is not dataclasses.MISSING
+
+
+def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
+    whole = EXAMPLES[7].to_record()
+    for section, key in (("metrics", "num-examples"), ("metrics", "loss"), ("metrics", "steps"), ("config", "kind")):
+        with pytest.raises(MalformedMessage, match=key):
+            TrainReply.from_record(spoiled(whole, section, key, None))
+    with pytest.raises(MalformedMessage, match="the other side runs another version of flfed"):
+        TrainReply.from_record(spoiled(whole, "config", "protocol", PROTOCOL + 1))
+
+
+@pytest.mark.parametrize(
+    ("example", "section", "key", "value"),
+    [
+        (EXAMPLES[1], "config", "rows-high", "many"),
+        (EXAMPLES[1], "config", "rows-high", True),
+        (EXAMPLES[1], "config", "rows-high", 999.0),
+        (EXAMPLES[1], "config", "accepted", 1),
+        (EXAMPLES[1], "config", "site", 7),
+        (EXAMPLES[1], "config", "colour", "blue"),
+        (EXAMPLES[6], "config", "round", "one"),
+        (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
+        (EXAMPLES[8], "scores", "num-examples", 3.5),
+        (EXAMPLES[11], "arms", "value", ["high", "low"]),
+        (EXAMPLES[11], "arms", "value", [0.5]),
+        (EXAMPLES[11], "arms", "value", 0.5),
+        (EXAMPLES[11], "config", "holdout-rows", 1.5),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
+    with pytest.raises(MalformedMessage):
+        type(example).from_record(spoiled(example.to_record(), section, key, value))
+
+
+def test_a_number_that_only_python_can_hold_is_no_number():
+    record = EXAMPLES[7].to_record()
+    record["metrics"]["loss"] = 10**400
+    with pytest.raises(MalformedMessage, match="loss"):
+        TrainReply.from_record(record)
+
+
+@pytest.mark.parametrize("counts", [np.ones((2, 255)), np.ones((3, 256)), np.full((2, 256), -1.0), np.ones(512),
+                                    np.full((2, 256), np.nan), np.ones((2, 256), dtype=np.int64)])  # fmt: skip
+def test_a_histogram_that_cannot_be_added_to_others_is_malformed(counts):
+    with pytest.raises(MalformedMessage, match="histogram"):
+        CompareReply.from_record(dataclasses.replace(EXAMPLES[11], histogram=counts).to_record())
+
+
+def test_a_histogram_has_as_many_bins_here_as_where_rows_are():
+    assert content.HISTOGRAM_BINS == scoring.HISTOGRAM_BINS == 256
+
+
+@pytest.mark.parametrize("bad", [np.array(["a", "b"]), np.arange(3), np.ones(3, dtype=np.float32)])
+def test_sums_and_encoders_are_float64_or_malformed(bad):
+    with pytest.raises(MalformedMessage):
+        SummariseReply.from_record(SummariseReply(summary=dataclasses.replace(SUMMARY, cells=bad)).to_record())
+    with pytest.raises(MalformedMessage):
+        CompareRequest.from_record(
+            CompareRequest(arrays=ARRAYS, encoder=dataclasses.replace(ENCODER, scale=bad)).to_record()
+        )
+
+
+def npy(value: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, value, version=version, allow_pickle=True)
+    return stream.getvalue()
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.ones(3))
+    return stream.getvalue()
+
+
+WHOLE = npy(np.ones((2, 3)))
+BYTES = {
+    "nothing": b"",
+    "not an array": b"\x93NUMPY",
+    "cut off": WHOLE[:-1],
+    "too long": WHOLE + b"\0",
+    "an archive": archive(),
+    "a broken archive": archive()[:-9],
+    "objects": npy(np.array([{}, []], dtype=object)),
+    "texts": npy(np.array(["Jane Roe"])),
+    "a terabyte by its header": WHOLE.replace(b"(2, 3), }            ", b"(999999, 999999), }  "),
+    "a length that overflows": WHOLE.replace(b"(2, 3), }                   ", b"(99999999999999999999999), }"),
+    "nothing times too much": WHOLE[:-48].replace(b"(2, 3), }                ", b"(0, 9999999999999999999)}"),
+    "a negative length": WHOLE.replace(b"(2, 3)", b"(-2,3)"),
+    "a hundred dimensions": WHOLE.replace(b"(2, 3), }" + b" " * 30, b"(" + b"1," * 14 + b"6), }" + b" " * 2),
+    "a type that is none": WHOLE.replace(b"<f8", b"<f7"),
+    "code in its header": WHOLE.replace(b"(2, 3), }            ", b"exit(), }            "),
+}
+
+
+@pytest.mark.parametrize("case", BYTES)
+def test_bytes_that_are_no_array_are_malformed_and_never_read_otherwise(case):
+    data = BYTES[case]
+    assert data != WHOLE
+    record = EXAMPLES[7].to_record()
+    record["arrays"]["weight-0"] = Array(dtype="float64", shape=(2, 3), stype="numpy.ndarray", data=data)
+    try:
+        found = TrainReply.from_record(record)
+    except MalformedMessage as error:
+        assert "'arrays'" in str(error)
+    else:  # many dimensions of one are an array still; the guard compares shapes
+        assert case == "a hundred dimensions" and found.delta["weight-0"].size == 6
+
+
+def test_an_array_comes_back_whatever_its_type_order_and_size():
+    by_columns = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    for value in (np.zeros((0, 3)), np.ones((2, 3, 4), dtype=np.float32), by_columns, np.array([True, False]),
+                  np.arange(5, dtype=np.int8), np.arange(3, dtype=">f8")):  # fmt: skip
+        record = RecordDict({"arrays": ArrayRecord({"a": Array(value)})})
+        found = content.ndarrays(record, "arrays")["a"]
+        assert found.dtype == value.dtype and found.flags.writeable
+        np.testing.assert_array_equal(found, value)
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=5),
+    st.lists(st.floats(), max_size=3), st.lists(st.text(max_size=3), max_size=3),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_record_makes_a_message_raise_anything_but_malformed(data):
+    example = data.draw(st.sampled_from(EXAMPLES))
+    record = through_bytes(example.to_record())
+    for _ in range(data.draw(st.integers(1, 3))):
+        section = data.draw(st.sampled_from([*record, "scores", "scores-histogram", "histogram", "new"]))
+        change = data.draw(st.sampled_from(["remove", "other kind", "value", "new key"]))
+        part = record.get(section)
+        if change == "remove":
+            record.pop(section, None)
+        elif change == "other kind" or part is None:
+            record[section] = data.draw(
+                st.sampled_from([ConfigRecord({"a": 1}), MetricRecord({"a": 1}), ArrayRecord({"a": Array(np.ones(2))})])
+            )
+        else:
+            key = data.draw(st.sampled_from([*part, "new"])) if change == "value" else "another-key"
+            value = data.draw(scalars)
+            if isinstance(part, ArrayRecord):
+                raw = data.draw(st.binary(max_size=200))
+                value = Array(dtype="float64", shape=(2,), stype="numpy.ndarray", data=raw)
+            try:
+                part[key] = value
+            except TypeError:  # Flower itself does not take it
+                part.pop(key, None)
+    try:
+        type(example).from_record(record)
+    except MalformedMessage as error:
+        assert str(error)
+    assert count_bytes(record) >= 0
