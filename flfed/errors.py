@@ -56,11 +56,21 @@ class TableError(FlfedError):
 
     def __str__(self) -> str:
         """Say column, rule and count in one phrase."""
-        where = "" if self.bad is None else f" in {count_in_words(self.bad)} rows"
+        return self.said(SMALL)
+
+    def said(self, least: int) -> str:
+        """Return the phrase with counts below `least` as "fewer than".
+
+        Examples
+        --------
+        >>> TableError("age", "is not a number", bad=7).said(10)
+        "column 'age' is not a number in fewer than 10 rows"
+        """
+        where = "" if self.bad is None else f" in {count_in_words(self.bad, least)} rows"
         return f"column {self.column!r} {self.rule}{where}"
 
 
-def count_in_words(count: int) -> str:
+def count_in_words(count: int, least: int = SMALL) -> str:
     """Return `count` as text, or "fewer than 5" when it is small enough to point at a person.
 
     Examples
@@ -68,7 +78,7 @@ def count_in_words(count: int) -> str:
     >>> count_in_words(3), count_in_words(0), count_in_words(40)
     ('fewer than 5', '0', '40')
     """
-    return f"fewer than {SMALL}" if 0 < count < SMALL else str(count)
+    return f"fewer than {least}" if 0 < count < least else str(count)
 
 
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:

@@ -40,6 +40,8 @@ from flfed.updates.messages import (
 )
 
 SITE_ERROR = 1
+CROSSING = 10
+"""Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
 LOG = logging.getLogger("flfed.site")
 
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply
@@ -116,9 +118,9 @@ def _opened(site: Site, study: Study, repeat: int) -> Workplace:
     if site.dataset != study.dataset.name:
         raise NotTakingPart(f"its table is mapped to dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
     workplace = Workplace(site, study, repeat)
-    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
-    if len(workplace.table.training) < least:
-        raise NotTakingPart(f"it has fewer than {least} training rows")
+    small = workplace.too_small()
+    if small:
+        raise NotTakingPart(small)
     return workplace
 
 
@@ -130,8 +132,10 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
     """
     try:
         return call_next(message, context)
-    except (NotTakingPart, TableError) as error:
+    except NotTakingPart as error:
         reason = str(error)
+    except TableError as error:
+        reason = error.said(CROSSING)
     except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
@@ -146,8 +150,10 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     request = EnrolRequest.from_record(message.content)
     try:
         workplace = open_workplace()
-    except (NotTakingPart, TableError) as error:
+    except NotTakingPart as error:
         return _refusal(site, str(error))
+    except TableError as error:
+        return _refusal(site, error.said(CROSSING))
     except UsageError:
         # Its text may hold the path or the address of the site's table.
         return _refusal(site, f"it cannot open its table for this study; at the site: flfed site check {site}")

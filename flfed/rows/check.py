@@ -13,7 +13,7 @@ import pandas as pd
 from flfed.errors import FlfedError, UsageError, count_in_words
 from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
-from flfed.rows.site import Site
+from flfed.rows.site import Site, SiteTable
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,8 @@ def check_site(site: Site) -> Checked:
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
     opened = site.read()
-    training, holdout = len(opened.training), len(table) - len(opened.training)
-    lines += _table_lines(opened.training, schema, site, training)
-    return Checked(site.name, len(table), training, holdout, tuple(lines), ())
+    lines += _table_lines(opened, schema, site)
+    return Checked(site.name, len(table), len(opened.training), opened.holdout_rows, tuple(lines), ())
 
 
 def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding]) -> Line:
@@ -96,12 +95,15 @@ def _broken(finding: Finding) -> str:
     return f"{finding.rule}{where}"
 
 
-def _table_lines(training: pd.DataFrame, schema: Schema, site: Site, rows: int) -> list[Line]:
+def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
     """Return what concerns the table as a whole: enough rows, more than one class."""
-    least = 1 if site.policy.disclosure == "open" else site.policy.cell_minimum
-    lines = [Line("table", rows >= least, f"training rows: at least {least} are needed")]
+    least = site.policy.least_rows()
+    lines = [
+        Line("table", rows >= least, f"{count_in_words(rows)} {part} rows; at least {least} are needed")
+        for part, rows in (("training", len(opened.training)), ("holdout", opened.holdout_rows))
+    ]
     if schema.task != "regression":
-        classes = training[schema.target].nunique()
+        classes = opened.training[schema.target].nunique()
         words = "has one class only: rank metrics such as the AUC are undefined here"
         lines.append(Line(schema.target, True, words if classes < 2 else f"{classes} classes among training rows"))
     return lines

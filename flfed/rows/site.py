@@ -60,6 +60,10 @@ class Policy(Strict):
             raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
         return self
 
+    def least_rows(self) -> int:
+        """Return the fewest rows that any part of the table may have."""
+        return 1 if self.disclosure == "open" else self.cell_minimum
+
     def allows(self, output: str) -> bool:
         """Tell whether an output that not every site gives may leave."""
         return self.disclosure == "open" or output in self.outputs
@@ -160,6 +164,11 @@ class SiteTable:
     schema: Schema
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
+
+    @property
+    def holdout_rows(self) -> int:
+        """How many rows are held out; counting opens nothing."""
+        return len(self._holdout)
 
     def holdout(self, purpose: str) -> pd.DataFrame:
         """Return the rows never trained on, and note the purpose.

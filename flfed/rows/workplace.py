@@ -99,6 +99,20 @@ class Workplace:
         self._encoded: dict[str, Encoded] = {}
         self._local: LocalModel | None = None
 
+    def too_small(self) -> str:
+        """Return which part of the rows is too small to be counted for others, or an empty text.
+
+        The exact number of rows of each part crosses with updates and figures, and an update
+        from few rows gives them away.
+        """
+        held = int(self._held.sum())
+        parts = {"training": len(self.table.training) - held, "holdout": self.table.holdout_rows}
+        if self.study.plan.validation:
+            parts["validation"] = held
+        least = self.site.policy.least_rows()
+        small = [part for part, rows in parts.items() if rows < least]
+        return f"it has fewer than {least} {' and '.join(small)} rows" if small else ""
+
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
         return self._leaving(summarise(self.table.training, self.layout))
@@ -106,8 +120,7 @@ class Workplace:
     def holdout_summary(self) -> Summary | None:
         """Return the sums over holdout rows that may leave, None where there are too few rows."""
         held = self.table.holdout("compare")
-        least = 1 if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
-        return self._leaving(summarise(held, self.layout)) if len(held) >= least else None
+        return self._leaving(summarise(held, self.layout)) if len(held) >= self.site.policy.least_rows() else None
 
     def _leaving(self, exact: Summary) -> Summary:
         policy = self.site.policy

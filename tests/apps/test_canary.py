@@ -159,9 +159,9 @@ def test_nothing_of_a_cell_crosses_or_is_written_down(
     assert found_in(places, needles(encoders)) == []
 
     assert done.reasons("refused") == {
-        "site-04": "column 'x1' is not a number in fewer than 5 rows",
-        "site-05": "column 'colour' has a value that the schema does not allow in fewer than 5 rows",
-        "site-06": "column 'x1' is outside the schema's range 0 to 100 mm in fewer than 5 rows",
+        "site-04": "column 'x1' is not a number in fewer than 10 rows",
+        "site-05": "column 'colour' has a value that the schema does not allow in fewer than 10 rows",
+        "site-06": "column 'x1' is outside the schema's range 0 to 100 mm in fewer than 10 rows",
         "site-09": "it cannot open its table for this study; at the site: flfed site check site-09",
     }
     faults = [event.reason for event in done.reader.events([done.run]) if event.kind == "fault"]

@@ -116,7 +116,7 @@ def test_a_breach_of_the_schema_is_refused_with_column_rule_and_count(small_site
     site = small_sites(1, change=spoil)[0]
     reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), small_study))
     assert not reply.accepted
-    assert reply.reason == "column 'x1' is not a number in 7 rows"
+    assert reply.reason == "column 'x1' is not a number in fewer than 10 rows"
 
 
 def test_a_missing_file_is_refused_without_its_path(small_sites, small_study, ask: Ask, tmp_path: Path):
@@ -170,7 +170,19 @@ def test_an_institution_with_fewer_training_rows_than_a_cell_stays_out(
     site = small_sites(1, rows=8, policy=Policy(disclosure=disclosure))[0]
     reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), small_study))
     assert reply.accepted is accepted
-    assert reply.reason == ("" if accepted else "it has fewer than 10 training rows")
+    assert reply.reason == ("" if accepted else "it has fewer than 10 training and holdout rows")
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0.9, "training"), (0.02, "validation"), (0.5, "")])
+def test_no_part_of_an_institutions_rows_is_smaller_than_a_cell(
+    small_sites, small_study, ask: Ask, share: float, reason: str
+):
+    # 80 rows, about 56 of them for training: 90 % for validation leave about 6, 2 % about 1.
+    study = small_study.replace("[plan]", f"[plan]\nvalidation = {share}")
+    site = small_sites(1, rows=80, policy=Policy())[0]
+    reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), study))
+    assert reply.accepted is not bool(reason)
+    assert reply.reason == (f"it has fewer than 10 {reason} rows" if reason else "")
 
 
 @pytest.mark.parametrize("kind", [SUMMARISE, TRAIN, EVALUATE, COMPARE])
@@ -184,7 +196,7 @@ def test_a_server_cannot_skip_the_enrolment_of_a_site_that_refuses(small_sites, 
     }.get(kind, TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5))
     reply = ask(side_of(tiny), tiny.name, kind, request, small_study)
     assert reply.has_error()
-    assert reply.error.reason == "it has fewer than 10 training rows"
+    assert reply.error.reason == "it has fewer than 10 training and holdout rows"
     assert not ask(side_of(whole), whole.name, kind, request, small_study).has_error()
 
 

@@ -24,7 +24,7 @@ def test_a_good_table_passes_with_its_counts(small_sites):
     assert checked.passed
     assert checked.rows == 80
     assert checked.training_rows + checked.holdout_rows == 80
-    assert [line.column for line in checked.lines] == ["person", "x1", "x2", "flag", "colour", "y", "table", "y"]
+    assert [line.column for line in checked.lines] == ["person", "x1", "x2", "flag", "colour", "y", "table", "table", "y"]
 
 
 def test_a_broken_table_names_columns_rules_and_counts(small_sites):
@@ -58,5 +58,5 @@ def test_one_class_is_said_but_does_not_fail(small_sites):
 def test_an_institution_needs_enough_training_rows(small_sites):
     checked = check_site(small_sites(1, rows=9, policy=Policy())[0])
     assert not checked.passed
-    assert [line.column for line in checked.lines if not line.passed] == ["table"]
-    assert "at least 10" in checked.lines[-2].detail
+    assert [line.column for line in checked.lines if not line.passed] == ["table", "table"]
+    assert "at least 10" in checked.lines[-3].detail

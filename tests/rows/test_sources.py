@@ -62,15 +62,15 @@ def stored(sites: list[Site], kind: str, folder: Path, patch: pytest.MonkeyPatch
 
 @pytest.fixture
 def four_kinds(small_sites, tmp_path, monkeypatch) -> dict[str, list[Site]]:
-    """The same three sites in memory, as CSV, as a spreadsheet's CSV, as Parquet and in SQLite."""
-    sites = small_sites(3, rows=50)
+    """The same two sites in memory, as CSV, as a spreadsheet's CSV, as Parquet and in SQLite."""
+    sites = small_sites(2, rows=70)
     kinds = ("csv", "semicolons", "parquet", "sql")
     return {"frame": sites, **{kind: stored(sites, kind, tmp_path, monkeypatch) for kind in kinds}}
 
 
 def test_csv_parquet_and_sql_of_the_same_rows_give_identical_tables_and_splits(four_kinds):
     expected = [site.read() for site in four_kinds.pop("frame")]
-    assert sum(len(table.training) for table in expected) > 100
+    assert sum(len(table.training) for table in expected) > 80
     for sites in four_kinds.values():
         for site, same in zip(sites, expected, strict=True):
             found = site.read()
@@ -85,7 +85,9 @@ def test_csv_parquet_and_sql_and_any_order_of_sites_give_the_same_arrays(four_ki
     assert len(hashes[0]) == 64
     assert hashes == [hashes[0]] * 6
     # The figure does depend on the rows.
-    assert run_hash(study, four_kinds["frame"][:2]) != hashes[0]
+    first = four_kinds["frame"][0]
+    fewer = replace(first, source=Frame(first.source.read(())[:-1]))
+    assert run_hash(study, [fewer, four_kinds["frame"][1]]) != hashes[0]
 
 
 def run_hash(study: str, sites: list[Site]) -> str:

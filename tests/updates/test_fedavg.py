@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
@@ -17,7 +18,10 @@ from flfed.apps.server_app import Conductor
 from flfed.errors import UsageError
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
+from flfed.rows.holdout import Holdout
 from flfed.rows.reference import together
+from flfed.rows.site import Policy, Site
+from flfed.rows.sources import Frame
 from flfed.rows.training.fit import FitRequest, fit
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
@@ -109,12 +113,6 @@ range = [-50, 50]
 @pytest.fixture
 def line_sites(tmp_path, monkeypatch):
     """Three sites of unequal size and different means, y = 2a - b + noise."""
-    import pandas as pd
-
-    from flfed.rows.holdout import Holdout
-    from flfed.rows.site import Policy, Site
-    from flfed.rows.sources import Frame
-
     folder = tmp_path / "line" / "datasets" / "line"
     folder.mkdir(parents=True)
     (folder / "schema.toml").write_text(LINEAR_SCHEMA)

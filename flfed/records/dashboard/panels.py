@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -31,7 +31,11 @@ STATUS_WORDS = {
     "stopped": "stopped early",
     "failed": "failed",
 }
-STATUS_COLOURS = {"completed": "green", "running": "blue", "stopped": "orange"}
+STATUS_COLOURS: dict[str, Literal["green", "blue", "orange", "red"]] = {
+    "completed": "green",
+    "running": "blue",
+    "stopped": "orange",
+}
 SITES_SHOWN = 24
 CURVES_SHOWN = 8
 POINTS = 200
@@ -65,7 +69,7 @@ def head(found: Report, runs: Sequence[RunEntry]) -> None:
     status = found["status"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(found["study"]), width="content")
-        st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))  # type: ignore[arg-type]
+        st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
     took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")

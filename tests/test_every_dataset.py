@@ -1,0 +1,90 @@
+"""What every dataset keeps: a schema, a source, a README, and files that are the ones it names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flfed.rows import datasets
+from flfed.rows import site as sites
+from flfed.rows.datasets import Dataset
+from flfed.rows.mapping import map_table
+from flfed.rows.summarise import layout_of
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.parent.name for path in ROOT.glob("datasets/*/schema.toml"))
+
+
+@pytest.fixture(params=NAMES)
+def dataset(request: pytest.FixtureRequest) -> Dataset:
+    return datasets.load(request.param)
+
+
+def test_every_folder_is_listed():
+    folders = sorted(path.name for path in (ROOT / "datasets").iterdir() if path.is_dir())
+    assert folders == NAMES
+    assert set(NAMES) <= set(datasets.names())
+    # With one, the folder would shadow an installed Hugging Face `datasets`.
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+
+
+def test_a_schema_says_what_each_column_is(dataset):
+    schema = dataset.schema
+    assert (schema.name, bool(schema.title), bool(schema.description)) == (dataset.name, True, True)
+    assert len(schema.features()) >= 5
+    for name, column in schema.columns.items():
+        assert column.description, name
+        assert column.kind not in ("flag", "category") or not column.unit, name
+    assert len(schema.sha256()) == 64
+
+
+def test_every_number_has_a_unit_or_its_readme_says_why_not(dataset):
+    without = [n for n, c in dataset.schema.columns.items() if c.kind == "number" and not c.unit]
+    readme = (dataset.folder / "README.md").read_text(encoding="utf-8")
+    assert not without or "gives no units" in readme, without
+
+
+def test_a_readme_says_origin_licence_and_what_may_not_be_concluded(dataset):
+    text = (dataset.folder / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {dataset.name}\n")
+    for heading in ("## Origin", "## Traps", "## What may not be concluded", "## Licence"):
+        assert heading in text
+    assert dataset.source.licence and dataset.source.citation and dataset.source.homepage.startswith("https://")
+
+
+def test_embedded_files_are_the_ones_named_and_downloads_have_an_address(dataset):
+    for file in dataset.source.files:
+        path = dataset.folder / file.name
+        if dataset.source.embedded:
+            content = path.read_bytes()
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (file.bytes, file.sha256)
+        else:
+            assert not path.exists()
+            assert file.url.startswith("https://")
+    named = {file.name for file in dataset.source.files}
+    tables = {path.name for path in dataset.folder.iterdir() if path.suffix in (".csv", ".parquet", ".data")}
+    assert tables == (named if dataset.source.embedded else set())
+
+
+def test_an_embedded_table_has_the_script_that_extracted_it(dataset):
+    assert (dataset.folder / "extract.py").is_file() == dataset.source.embedded
+
+
+def test_a_dataset_has_sites_or_a_table_to_cut(dataset):
+    if dataset.source.table is None:
+        assert len(sites.of_dataset(dataset.name)) >= 2
+        return
+    table, findings = map_table(dataset.whole_table(), dataset.schema, {})
+    assert findings == []
+    assert table.notna().all(axis=None)
+
+
+def test_a_layout_follows_from_the_schema_alone(dataset):
+    layout = layout_of(dataset.schema, dataset.schema.features())
+    assert [column.name for column in layout.features] == list(dataset.schema.features())
+    assert all(column.cells[-1] == "missing" for column in layout.columns)
+    assert not any(dataset.schema.columns[column.name].leak for column in layout.features)
+    total = sum(len(column.cells) for column in layout.columns)
+    assert [place.stop for place in layout.slices().values()][-1] == total

@@ -1,0 +1,123 @@
+"""What every shipped site keeps: it fits its schema, has a policy, and importing it opens nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flfed.rows import datasets
+from flfed.rows import site as listing
+from flfed.rows.site import Site
+from flfed.study import Study
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.parent.name.replace("_", "-") for path in ROOT.glob("sites/*/__init__.py"))
+# Rows of the publications: Michalowicz 2006 (without nine lost to follow-up), UCI, Lending Club.
+ROWS = {
+    "kentucky-clinic": 208,
+    "minnesota-clinic": 247,
+    "mississippi-clinic": 192,
+    "new-york-clinic": 167,
+    "south-lender": 3671,
+    "west-lender": 2446,
+    "northeast-lender": 1925,
+    "midwest-lender": 1815,
+    "cleveland": 303,
+    "hungary": 294,
+    "switzerland": 123,
+    "long-beach": 200,
+}
+
+
+@pytest.fixture(params=NAMES)
+def site(request: pytest.FixtureRequest) -> Site:
+    found = listing.load(request.param)
+    if datasets.load(found.dataset).absent():
+        request.getfixturevalue("heart")
+    return found
+
+
+def test_the_twelve_sites_are_listed():
+    assert sorted(ROWS) == NAMES
+    assert set(NAMES) <= set(listing.names())
+
+
+def test_a_table_fits_its_schema_and_every_row_is_on_one_side(site):
+    table, findings, schema = site.inspect()
+    assert [str(finding.error()) for finding in findings] == []
+    assert len(table) == ROWS[site.name]
+    found = site.read()
+    held = found.holdout("compare")
+    assert len(found.training) + len(held) == len(table)
+    assert list(found.training.columns) == list(schema.columns)
+    # A share of .3 of n rows has a deviation of sqrt(.21 / n).
+    assert abs(len(held) / len(table) - 0.3) < 4 * (0.21 / len(table)) ** 0.5
+    if schema.group:
+        assert not set(found.training[schema.group]) & set(held[schema.group])
+
+
+# Switzerland's cholesterol is 0 throughout; in New York no woman's type of diabetes is known.
+EMPTY = {"switzerland": ["chol"], "new-york-clinic": ["BL.Diab.Type"]}
+
+
+def test_every_allowed_feature_has_values_at_every_site_but_two_known_ones(site):
+    table, _, schema = site.inspect()
+    assert [name for name in schema.features() if table[name].isna().all()] == EMPTY.get(site.name, [])
+    assert table[schema.target].nunique() == len(schema.classes)
+
+
+def test_the_policy_beside_a_site_is_read(site):
+    assert site.folder is not None and (site.folder / "policy.toml").is_file()
+    assert (site.policy.disclosure, site.policy.resplit, site.policy.share_metrics) == ("open", True, "named")
+    assert site.title and site.holdout.salt.startswith(site.name)
+
+
+def test_a_site_imports_only_public_names(site):
+    text = (site.folder / "__init__.py").read_text(encoding="utf-8")
+    imports = [line for line in text.splitlines() if line.startswith(("import", "from"))]
+    assert imports == ["from flfed import Csv, Field, Holdout, Site"]
+    assert text.lstrip().startswith('"""')
+
+
+def test_salts_differ_so_that_no_site_can_tell_anothers_holdout():
+    assert len({listing.load(name).holdout.salt for name in NAMES}) == len(NAMES)
+
+
+WATCH = """
+import sys
+from flfed.rows import site as listing
+opened, connected = [], []
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith((".csv", ".data", ".parquet", ".db")):
+        opened.append(arguments[0])
+    if event in ("socket.connect", "sqlite3.connect"):
+        connected.append(event)
+sys.addaudithook(hook)
+sites = [listing.load(name) for name in listing.names()]
+assert len(sites) >= 12, len(sites)
+assert not opened and not connected, (opened, connected)
+next(site for site in sites if site.name == "minnesota-clinic").read()
+assert any("minnesota.csv" in str(path) for path in opened), opened
+"""
+
+
+def test_importing_all_sites_opens_no_table_and_no_connection():
+    done = subprocess.run([sys.executable, "-c", WATCH], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sites_of_a_study_are_found_by_its_dataset():
+    study = Study.load("preterm-birth")
+    names = [site.name for site in listing.of_dataset(study.dataset.name)]
+    assert names == ["kentucky-clinic", "minnesota-clinic", "mississippi-clinic", "new-york-clinic"]
+
+
+def test_hidden_missing_values_of_heart_are_missing(heart):
+    chol = {name: listing.load(name).inspect()[0]["chol"] for name in ("switzerland", "long-beach", "cleveland")}
+    assert chol["switzerland"].isna().all()
+    assert (chol["long-beach"].isna().sum(), chol["cleveland"].isna().sum()) == (56, 0)  # 49 zeros and 7 "?"
+    assert pd.concat(chol.values()).min() >= 50

@@ -1,0 +1,127 @@
+"""What merged sums are made into: the same in any order of sites, to the last bit."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flfed.summary import ColumnLayout, Layout, LeakWarning, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
+
+X = ColumnLayout(name="x", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0))
+FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
+Y = ColumnLayout(name="y", kind="category", cells=("no", "yes", "missing"))
+LAYOUT = Layout(features=(X, FLAG), target=Y, task="binary")
+
+
+def summary(seed: int = 0, **changes) -> Summary:
+    """Sums of a made-up site; any part may be given."""
+    rng = np.random.default_rng(seed)
+    values = {
+        "rows": np.array([100.0]),
+        "moments": rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-8, 8, (3, 3)),
+        "moments_known": np.ones(3),
+        "cells": rng.integers(0, 50, 9).astype(float),
+        "cells_known": np.ones(9),
+        "left": np.zeros(3),
+        "leaks": rng.normal(size=(2, 1, 4)) * 10.0 ** rng.integers(-8, 8, (2, 1, 4)),
+        "leaks_known": np.ones((2, 1, 2)),
+        "sites": np.ones(1),
+    }
+    return Summary(**{**values, **{name: np.asarray(value, dtype=float) for name, value in changes.items()}})
+
+
+def leaks(*values: float, rows: float = 100.0, second: tuple[float, ...] = (0.0, 1.0, 50.0, 100.0)) -> Summary:
+    return summary(rows=[rows], leaks=np.array([[values], [second]]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=5, unique=True))
+def test_the_order_of_sites_changes_not_one_bit(seeds):
+    parts = [summary(seed) for seed in seeds]
+    hashes = {arrays_sha256(merge(order).arrays()) for order in permutations(parts)}
+    encoders = {fit_encoder(LAYOUT, merge(order)).sha256() for order in permutations(parts)}
+    assert len(hashes) == len(encoders) == 1
+
+
+def test_plain_addition_would_depend_on_the_order():
+    # Why `merge` sums exactly: 1e16 + 1 - 1e16 is 0 from the left and 1 in truth.
+    parts = [summary(left=[value, 0, 0]) for value in (1e16, 1.0, -1e16)]
+    assert merge(parts).left[0] == 1.0
+    assert sum(part.left[0] for part in parts) == 0.0
+
+
+def test_the_sum_of_nothing_is_refused_and_of_one_is_itself():
+    one = summary()
+    assert merge([one]) is one
+    with pytest.raises(ValueError, match="no summary"):
+        merge([])
+
+
+def test_an_encoder_centres_and_scales_by_the_merged_moments():
+    # Values 40, 60, 60, 80 and 20 of a range 0 to 100: z = -.2, .2, .2, .6 | -.6; mean 52, variance 416
+    parts = [summary(moments=[[4, 0.8, 0.48], [0] * 3, [0] * 3]), summary(moments=[[1, -0.6, 0.36], [0] * 3, [0] * 3])]
+    encoder = fit_encoder(LAYOUT, merge(parts))
+    assert encoder.center[0] == pytest.approx(np.mean([40, 60, 60, 80, 20]), abs=1e-12)
+    assert encoder.scale[0] == pytest.approx(np.std([40, 60, 60, 80, 20]), abs=1e-12)
+    plain = fit_encoder(LAYOUT, merge(parts), "none")
+    assert plain.scale[0] == 1.0 and (plain.spread == 1).all()
+    assert plain.center[0] == encoder.center[0]
+
+
+def test_rows_that_were_not_given_count_for_the_values_among_them():
+    # Of 100 rows 70 are "0"; 30 are "1" or missing, nobody says: they count as "1".
+    cells = [50, 50, 0, 70, 0, 0, 50, 50, 0]
+    known = [1, 1, 0, 1, 0, 0, 1, 1, 0]
+    encoder = fit_encoder(LAYOUT, summary(cells=cells, cells_known=known, left=[0, 30, 0]))
+    np.testing.assert_allclose(encoder.frequency[3:6], [0.7, 0.3, 0.0])
+    # A second site that gives everything: 40 of "0", 50 of "1", 10 missing.
+    second = summary(cells=[50, 50, 0, 40, 50, 10, 50, 50, 0])
+    merged = merge([summary(cells=cells, cells_known=known, left=[0, 30, 0]), second])
+    np.testing.assert_allclose(fit_encoder(LAYOUT, merged).frequency[3:6], [110 / 190, 80 / 190, 10 / 200])
+
+
+def test_p_values_and_the_bound_of_a_warning():
+    # chi² = U²/V with one degree of freedom: 15.14 has p = .0001 (two-sided z = 3.891).
+    for z, named in ((3.85, []), (3.93, ["x"])):
+        found = leak_warnings(LAYOUT, leaks(z * 2, 4.0, 50.0, 100.0))
+        assert [warning.column for warning in found] == named
+    assert found[0].value == pytest.approx(8.49e-5, rel=0.01)
+
+
+def test_of_several_outcomes_the_smallest_p_is_multiplied_by_their_number():
+    three = Layout(
+        features=(X,), target=ColumnLayout(name="y", kind="category", cells=(*"abc", "missing")), task="multi-class"
+    )
+    one = [[0.0, 1.0, 50.0, 100.0]] * 2
+    for z, named in ((3.93, 0), (4.2, 1)):
+        part = summary(leaks=[[[z, 1.0, 50.0, 100.0], *one]])
+        assert len(leak_warnings(three, part)) == named
+
+
+def test_strength_is_the_mean_over_sites_weighted_by_rows():
+    # .99 over 300 rows and .96 over 100: .9825; over 100 and 300 rows: .9675
+    strong, weak = 0.99, 0.96
+    for first, second, named in ((300, 100, ["separation"]), (100, 300, [])):
+        parts = [leaks(0, 1, strong * first, first), leaks(0, 1, weak * second, second)]
+        assert [warning.reason for warning in leak_warnings(LAYOUT, merge(parts))] == named
+    # A site that gives none does not count.
+    assert len(leak_warnings(LAYOUT, merge([leaks(0, 1, 99, 100), leaks(0, 0, 0, 0)]))) == 1
+
+
+def test_warnings_name_the_column_and_the_reason():
+    texts = [str(LeakWarning("slope", reason, 1e-9)) for reason in ("missingness", "separation")]
+    assert "'slope' is missing goes with the target" in texts[0]
+    assert "'slope' alone separates" in texts[1]
+
+
+def test_a_hash_covers_names_shapes_types_and_values():
+    base = arrays_sha256({"w": np.ones((2, 3))})
+    others = [{"v": np.ones((2, 3))}, {"w": np.ones((3, 2))}, {"w": np.ones((2, 3), "f4")}, {"w": 2 * np.ones((2, 3))}]
+    assert len({base, *(arrays_sha256(other) for other in others)}) == 5
+    big = np.ones((2, 3)).astype(">f8")
+    assert arrays_sha256({"w": big}) == base
+    assert arrays_sha256({"w": np.asfortranarray(np.ones((2, 3)))}) == base
