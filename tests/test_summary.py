@@ -38,7 +38,7 @@ def leaks(*values: float, rows: float = 100.0, second: tuple[float, ...] = (0.0,
     return summary(rows=[rows], leaks=np.array([[values], [second]]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=5, unique=True))
 def test_the_order_of_sites_changes_not_one_bit(seeds):
     parts = [summary(seed) for seed in seeds]

@@ -21,6 +21,7 @@ from flfed.rows.site import Site
 from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
+from flfed.updates.content import MalformedMessage
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -132,7 +133,8 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
     """
     try:
         return call_next(message, context)
-    except NotTakingPart as error:
+    except (NotTakingPart, MalformedMessage) as error:
+        # What is malformed came from the server: it holds nothing of a table.
         reason = str(error)
     except TableError as error:
         reason = error.said(CROSSING)

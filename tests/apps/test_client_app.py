@@ -217,10 +217,10 @@ def test_an_exception_crosses_as_its_type_and_its_text_is_not_logged(
     assert site.source.table["person"].iloc[0] not in caplog.text
 
 
-def test_a_malformed_request_is_answered_with_a_type_and_no_more(small_sites, small_study, ask: Ask):
+def test_a_malformed_request_is_answered_with_what_it_lacks(small_sites, small_study, ask: Ask):
     site = small_sites(1)[0]
     reply = ask(side_of(site), site.name, TRAIN, RecordDict({"config": ConfigRecord({"protocol": 1})}), small_study)
-    assert reply.error.reason == "MalformedMessage: see the site's log"
+    assert reply.error.reason == "the message has no arrays 'arrays'"
 
 
 def test_the_sums_are_those_over_training_rows(small_sites, small_study, ask: Ask):

@@ -85,7 +85,7 @@ def small_sums_that_follow(replies: dict[bytes, list[np.ndarray]], minimum: int)
     return found
 
 
-@pytest.mark.parametrize("rows", [3, 5, 7])
+@pytest.mark.parametrize("rows", [4, 7])
 @pytest.mark.parametrize("column", [FLAG, category("x", 3), number("x", 4), number("x", 5)], ids=lambda c: c.cells[-2])
 def test_from_all_that_leaves_of_a_column_no_small_count_follows(column, rows):
     minimum = 3
@@ -101,7 +101,7 @@ def test_from_all_that_leaves_of_a_column_no_small_count_follows(column, rows):
         assert len(replies) > 3  # something does leave
 
 
-@pytest.mark.parametrize("totals", [(6, 6), (4, 7), (5, 4, 6), (7, 5, 4)])
+@pytest.mark.parametrize("totals", [(5, 5), (5, 4, 6), (7, 5, 4)])
 def test_from_missingness_against_the_outcome_no_small_count_follows(totals):
     # With three classes the third follows from the other two: one small cell keeps all of them back.
     minimum, target = 2, category("y", len(totals))
@@ -155,7 +155,7 @@ small = st.integers(0, 14)
 large = st.integers(0, 60)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_every_small_cell_of_a_table_of_real_size_could_have_been_another(data):
     # The witness: one row moved to another cell gives the very same reply, to the last bit.

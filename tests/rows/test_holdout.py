@@ -47,7 +47,7 @@ def visits(persons: list[int], days: list[int] | None = None) -> pd.DataFrame:
     ).astype({"person": object})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(people, st.floats(0.05, 0.95), st.text(max_size=5), st.integers(0, 3))
 def test_groups_never_straddle_and_every_row_is_on_one_side(persons, share, salt, repeat):
     table = visits(persons)
@@ -56,7 +56,7 @@ def test_groups_never_straddle_and_every_row_is_on_one_side(persons, share, salt
     assert not set(table["person"][train]) & set(table["person"][held])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(people, st.integers(0, 80), st.integers(0, 20))
 def test_by_time_no_group_straddles_and_no_training_row_is_later_than_the_cut_minus_the_gap(persons, cut, gap):
     table = visits(persons)
@@ -130,7 +130,7 @@ def test_the_share_is_kept_and_salt_and_repeat_draw_other_rows():
     assert (Holdout(0.3, "a").split(table, GROUPED)[1] == first).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=60, unique=True), st.integers(1, 59))
 def test_rows_that_come_later_move_no_other_row(persons, first):
     table = visits(persons)

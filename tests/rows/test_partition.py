@@ -71,7 +71,7 @@ def test_a_small_alpha_skews_labels_and_a_large_one_does_not():
     assert spread(0.7) > spread(1000.0) + 6.4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from(["dirichlet", "quantity"]))
 def test_as_many_sites_as_asked_each_with_ten_rows_or_an_error(seed, alpha, by):
     # A site that no row is dealt to must not vanish in silence.
