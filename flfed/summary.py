@@ -113,6 +113,8 @@ class Summary:
         Rows in each cell.
     cells_known : array, as cells
         How many sites gave that cell; where fewer than `sites`, the count is a lower bound.
+    lower : array, as cells
+        Fewest rows that a cell can have at sites that did not give it.
     left : array [columns]
         Rows in cells that were not given.
     leaks : array [features, outcomes, 4]
@@ -129,6 +131,7 @@ class Summary:
     moments_known: np.ndarray
     cells: np.ndarray
     cells_known: np.ndarray
+    lower: np.ndarray
     left: np.ndarray
     leaks: np.ndarray
     leaks_known: np.ndarray
@@ -236,13 +239,14 @@ def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float,
 
 
 def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
-    counts = summary.cells[place][:-1].copy()
-    unknown = summary.sites[0] - summary.cells_known[place][:-1]
-    if summary.left[number] > 0 and unknown.sum() > 0:
-        counts += summary.left[number] * unknown / unknown.sum()
+    least = summary.cells[place] + summary.lower[place]
+    counts, unknown = least[:-1], summary.sites[0] - summary.cells_known[place][:-1]
+    rest = summary.left[number] - summary.lower[place].sum()
+    if rest > 0 and unknown.sum() > 0:
+        counts = counts + rest * unknown / unknown.sum()
     total = counts.sum()
     shares = counts / total if total > 0 else np.full(len(counts), 1 / len(counts))
-    return np.append(shares, summary.cells[place][-1] / max(summary.rows[0], 1.0))
+    return np.append(shares, least[-1] / max(summary.rows[0], 1.0))
 
 
 def _class_weight(layout: Layout, frequency: np.ndarray) -> np.ndarray:

@@ -64,8 +64,8 @@ def _mean(column: ColumnLayout, summary: Summary, number: int) -> str:
 
 def _count(summary: Summary, cell: int) -> str:
     """Return a count and its share of all rows, or what is known of it."""
-    count, rows, known = summary.cells[cell], summary.rows[0], summary.cells_known[cell]
-    if not known:
+    count, rows, known = summary.cells[cell] + summary.lower[cell], summary.rows[0], summary.cells_known[cell]
+    if not known and not count:
         return SUPPRESSED
     share = f"{100 * count / rows:.0f} %" if rows else "0 %"
     return f"{count:.0f} ({share})" if known == summary.sites[0] else f"at least {count:.0f}"

@@ -26,6 +26,7 @@ def summary(seed: int = 0, **changes) -> Summary:
         "moments_known": np.ones(3),
         "cells": rng.integers(0, 50, 9).astype(float),
         "cells_known": np.ones(9),
+        "lower": np.zeros(9),
         "left": np.zeros(3),
         "leaks": rng.normal(size=(2, 1, 4)) * 10.0 ** rng.integers(-8, 8, (2, 1, 4)),
         "leaks_known": np.ones((2, 1, 2)),

@@ -315,7 +315,7 @@ def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
 def _bad_summary(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
     """Return why sums cannot be used, or an empty text: one site must not spoil all sites' encoder."""
     columns, cells = len(layout.columns), sum(len(column.cells) for column in layout.columns)
-    shapes = {"rows": (1,), "moments": (columns, 3), "cells": (cells,), "cells_known": (cells,), "left": (columns,),
+    shapes = {"rows": (1,), "moments": (columns, 3), "cells": (cells,), "cells_known": (cells,), "left": (columns,), "lower": (cells,),
               "moments_known": (columns,), "sites": (1,),
               "leaks": (len(layout.features), layout.outcomes, 4),
               "leaks_known": (len(layout.features), layout.outcomes, 2)}  # fmt: skip

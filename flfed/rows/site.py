@@ -47,7 +47,7 @@ class Policy(Strict):
 
     format: Literal[1] = 1
     disclosure: Literal["institution", "open"] = "institution"
-    cell_minimum: int = PydanticField(default=10, ge=2)
+    cell_minimum: int = PydanticField(default=10, ge=3)
     resplit: bool = False
     share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
     outputs: tuple[Literal["score-histogram"], ...] = ()

@@ -92,6 +92,7 @@ def summarise(table: pd.DataFrame, layout: Layout) -> Summary:
         moments_known=np.ones(len(columns)),
         cells=np.concatenate(cells).astype(float),
         cells_known=np.ones(sum(len(c.cells) for c in columns)),
+        lower=np.zeros(sum(len(c.cells) for c in columns)),
         left=np.zeros(len(columns)),
         leaks=np.array(leaks).reshape(*shape, 4),
         leaks_known=np.ones((*shape, 2)),
@@ -158,7 +159,8 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
 
     Guarantee: all that leaves of one column follows from the numbers of rows in the groups of
     `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a
-    cell in a larger group only the group is known. Zero counts as small. Sums of values would not
+    cell in a larger group only the group is known; where a value of a flag or category has all rows
+    but fewer than `minimum`, that is said, and not how many they are. Zero counts as small. Sums of values would not
     do: where a column is 0 for nearly all and 1 for three rows, they say so.
 
     Of missingness against the outcome, U and V leave where each cell of that table is large (for
@@ -180,6 +182,10 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
         ]
     )
     cells_known = np.concatenate(given)
+    lower = [
+        _dominant(exact.cells[place], [] if column is layout.target else found, column, minimum)
+        for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
+    ]
     moments_known = (moments[:, 0] > 0).astype(float)
     leaks_known = np.stack(
         [_leaks_known(exact, layout, column, cells_known, moments_known[-1], minimum) for column in layout.features]
@@ -190,6 +196,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
         moments_known=moments_known,
         cells=exact.cells * cells_known,
         cells_known=cells_known,
+        lower=np.concatenate(lower),
         left=left,
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
         leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, _coarse_leaks(exact, layout, moments[-1]), 0.0),
@@ -241,6 +248,19 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
         return [values if complete else [missing, *values]]
     groups[-1] += open_group
     return [*groups, [missing]] if apart else groups
+
+
+def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
+    """Return for each cell the fewest rows it can have: not 0 only where it has all but a few; [cells].
+
+    Without it a rare flag would look like an even one. In few rows its absence would say too much.
+    """
+    found = np.zeros(len(counts))
+    for group in groups if column.kind != "number" else []:
+        most, total = max(group, key=lambda cell: counts[cell]), counts[group].sum()
+        if len(group) > 1 and total >= 4 * minimum and counts[most] > total - minimum:
+            found[most] = total - minimum + 1
+    return found
 
 
 def _alone(groups: list[list[int]], cells: int) -> np.ndarray:

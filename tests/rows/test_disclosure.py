@@ -85,9 +85,16 @@ def small_sums_that_follow(replies: dict[bytes, list[np.ndarray]], minimum: int)
     return found
 
 
-@pytest.mark.parametrize("rows", [4, 7])
-@pytest.mark.parametrize("column", [FLAG, category("x", 3), number("x", 4), number("x", 5)], ids=lambda c: c.cells[-2])
-def test_from_all_that_leaves_of_a_column_no_small_count_follows(column, rows):
+SMALL_TABLES = [
+    *((rows, column) for rows in (4, 7) for column in (FLAG, category("x", 3), number("x", 4), number("x", 5))),
+    # From 4 times the minimum on, that a value has nearly all rows is said.
+    *((rows, column) for rows in (12, 13) for column in (FLAG, category("x", 3))),
+    *((rows, FLAG) for rows in (14, 17, 21)),
+]
+
+
+@pytest.mark.parametrize(("rows", "column"), SMALL_TABLES)
+def test_from_all_that_leaves_of_a_column_no_small_count_follows(rows, column):
     minimum = 3
     layout = Layout(features=(column,), target=YES_NO, task="binary")
     replies: dict[bytes, list[np.ndarray]] = defaultdict(list)
@@ -101,10 +108,10 @@ def test_from_all_that_leaves_of_a_column_no_small_count_follows(column, rows):
         assert len(replies) > 3  # something does leave
 
 
-@pytest.mark.parametrize("totals", [(5, 5), (5, 4, 6), (7, 5, 4)])
+@pytest.mark.parametrize("totals", [(7, 7), (5, 4, 6), (7, 5, 4)])
 def test_from_missingness_against_the_outcome_no_small_count_follows(totals):
     # With three classes the third follows from the other two: one small cell keeps all of them back.
-    minimum, target = 2, category("y", len(totals))
+    minimum, target = 5 - len(totals), category("y", len(totals))
     layout = Layout(features=(FLAG,), target=target, task="binary" if len(totals) == 2 else "multi-class")
     replies: dict[bytes, list[np.ndarray]] = defaultdict(list)
     tests = 0
