@@ -227,6 +227,21 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
 
+def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:
+    """Return how far each column's centre is from where exact sums put it, in standard deviations.
+
+    Of a flag or category the value that moved most.
+    """
+    moved = {}
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        if column.kind == "number":
+            moved[column.name] = float(abs(used.center[number] - exact.center[number]) / exact.scale[number])
+        else:
+            shares = np.abs(used.frequency[place] - exact.frequency[place]) / exact.spread[place]
+            moved[column.name] = float(shares.max())
+    return moved
+
+
 def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float, float]:
     count, total, squares = moments
     if count <= 0:

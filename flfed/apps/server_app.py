@@ -20,7 +20,7 @@ from flfed.rows.training.losses import outputs_of
 from flfed.rows.workplace import study_layout
 from flfed.seeds import generator
 from flfed.study import Study
-from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
+from flfed.summary import Encoder, Layout, Summary, arrays_sha256, encoder_moved, fit_encoder, leak_warnings, merge
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes
 from flfed.updates.messages import (
     COMPARE,
@@ -37,6 +37,8 @@ from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 LEAST_SITES = 2
+FAR = 0.1
+"""Standard deviations by which a column's centre may move before the record names it."""
 PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
     "this reproduces others' results and costs accuracy; 'global' is right"
@@ -250,20 +252,16 @@ class Conductor:
         exact, used = reference.exact_encoder, outcome.encoder
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
             return
-        centers = float(np.max(np.abs(used.center - exact.center) / exact.scale))
-        scales = float(np.max(np.abs(used.scale / exact.scale - 1)))
-        shares = float(np.max(np.abs(used.frequency - exact.frequency), initial=0.0))
+        columns = encoder_moved(self.layout, used, exact)
+        far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
         _, other = self.rounds(roster, exact, recorded=False)
         moved = self.tables.primary_moved(list(roster), outcome.arrays, used, other, exact)
-        self.recorder.writer.summary(
-            "disclosure",
-            {"center-moved-sd": centers, "scale-moved": scales, "share-moved": shares, "primary-moved": moved},
-        )
+        self.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"
+        most = f" (most: {', '.join(far[:3])})" if far else ""
         self.recorder.note(
-            f"disclosure 'institution' moved the encoder by at most {centers:.3g} standard deviations (means), "
-            f"{100 * scales:.2g} % (deviations) and {100 * shares:.2g} percentage points (shares of values), and "
-            f"{self.recorder.primary} over all holdouts {figure}, against exact sums"
+            f"disclosure 'institution', against exact sums, moved {self.recorder.primary} over all holdouts {figure}; "
+            f"in the encoder {len(far)} of {len(columns)} columns moved by more than {FAR:g} standard deviations{most}"
         )
 
     def _ask(

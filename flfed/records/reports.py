@@ -309,7 +309,7 @@ def _reach(found: Report, metric: str) -> list[str]:
     lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
     for arm, start in (
         ("pooled", "Training on all rows in one place (pooled, for reference only) would reach"),
-        ("own-model-everywhere", "One site's own model used at all sites would reach"),
+        ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")
         if other is not None:

@@ -38,7 +38,7 @@ ARM_NAMES = {
     "local-only": "own model alone",
     "personalised": "shared model adjusted to the site",
     "pooled": "all rows in one place (pooled)",
-    "own-model-everywhere": "one site's own model used at all sites",
+    "own-model-everywhere": "a site's own model used at all sites (mean)",
     "sites-mean": "shared model, mean of the sites",
 }
 """What a clinician or a risk officer reads for an arm."""

@@ -101,10 +101,11 @@ class SummariseReply:
     """Sums over a site's training rows, in the layout that the schema gives.
 
     Reveals: the exact number of training rows. Under disclosure "open" also every count, sum and
-    sum of squares of a column. Under "institution" only counts of at least the site's cell
-    minimum, none of which lets a smaller one be computed, and means and deviations in coarse
-    steps. A mean over few rows would say much about each: columns known for fewer rows than the
-    minimum are left out.
+    sum of squares of a column. Under "institution" only counts of groups of at least the site's
+    cell minimum, none of which lets a smaller one be computed; that a value has all rows but fewer
+    than the minimum; means and deviations that follow from these; whether missing goes with the
+    outcome only where each cell of that table is large; and one bit a column, whether it alone
+    tells the outcome.
     """
 
     summary: Summary

@@ -24,7 +24,17 @@ def test_a_good_table_passes_with_its_counts(small_sites):
     assert checked.passed
     assert checked.rows == 80
     assert checked.training_rows + checked.holdout_rows == 80
-    assert [line.column for line in checked.lines] == ["person", "x1", "x2", "flag", "colour", "y", "table", "table", "y"]
+    assert [line.column for line in checked.lines] == [
+        "person",
+        "x1",
+        "x2",
+        "flag",
+        "colour",
+        "y",
+        "table",
+        "table",
+        "y",
+    ]
 
 
 def test_a_broken_table_names_columns_rules_and_counts(small_sites):

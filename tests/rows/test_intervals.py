@@ -59,9 +59,7 @@ def patients(rng: np.random.Generator, n: int, arms: int = 1):
 
 def direct_delong(y, scores):
     """Return AUC and covariance from the definition: every positive against every negative."""
-    kernel = [
-        [[float(a > b) + 0.5 * float(a == b) for b in arm[y == 0]] for a in arm[y == 1]] for arm in scores
-    ]
+    kernel = [[[float(a > b) + 0.5 * float(a == b) for b in arm[y == 0]] for a in arm[y == 1]] for arm in scores]
     pairs = np.array(kernel)  # [arms, positives, negatives]
     ten, one = pairs.mean(axis=2), pairs.mean(axis=1)
     covariance = np.atleast_2d(np.cov(ten)) / ten.shape[1] + np.atleast_2d(np.cov(one)) / one.shape[1]
@@ -316,10 +314,8 @@ def true_values() -> dict[str, float]:
     return {
         "auc": ndtr(SHIFT / np.sqrt(2)),
         "ap": over(precision, up),
-        "brier": SHARE * over(lambda z: expit(-z) ** 2, up)
-        + (1 - SHARE) * over(lambda z: expit(z) ** 2, down),
-        "log": SHARE * over(lambda z: np.logaddexp(0, -z), up)
-        + (1 - SHARE) * over(lambda z: np.logaddexp(0, z), down),
+        "brier": SHARE * over(lambda z: expit(-z) ** 2, up) + (1 - SHARE) * over(lambda z: expit(z) ** 2, down),
+        "log": SHARE * over(lambda z: np.logaddexp(0, -z), up) + (1 - SHARE) * over(lambda z: np.logaddexp(0, z), down),
         "accuracy": ndtr(SHIFT / 2),
         "r2": 1 - 1.04 / 2,  # y = x + e, prediction .8 x: residual variance .04 + 1 of 2
         "mae": np.sqrt(2 * 1.04 / np.pi),

@@ -24,8 +24,8 @@ from flfed.records.verdicts import (
 
 ARM_COLOURS = {
     "global": "#0072B2",
-    "personalised": "#009E73",
-    "local-only": "#D55E00",
+    "personalised": "#56B4E9",
+    "local-only": "#4d4d4d",
     "sites-mean": "#56B4E9",
     "pooled": "#333333",
     "own-model-everywhere": "#CC79A7",

@@ -90,7 +90,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
         gap = (pooled - shared["value"]) * (1 if better_of(metric) == "higher" else -1)
         apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than shared"
         _card(columns[1], "All rows in one place (pooled)", number(pooled), apart)
-    _card(columns[2], "Gains most", *_most(found, metric))
+    _card(columns[2], "Largest gain", *_most(found, metric))
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"
@@ -148,7 +148,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
         kind = "site refused" if fault["round"] is None else "update set aside"
         reason = re.sub(r"^(repeat \d+|refused): ", "", fault["reason"])
         groups.setdefault((kind, fault["site"] or "all", reason), []).append(fault["round"])
-    words = {"flag": "accepted, but odd", "holdout-opened": "holdout was read", "note": "note"}
+    words = {"flag": "accepted, but odd", "note": "note"}
     for event in events:
         if event.kind in words:
             groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
@@ -157,6 +157,13 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
         st.markdown("No update was set aside and no site was refused.")
     if groups:
         _table([_group_line(group, rounds, found["repeats"]) for group, rounds in groups.items()])
+    opened = {event.reason for event in events if event.kind == "holdout-opened"}
+    if opened == {"compare"}:
+        st.caption("Holdout rows were read once, after the last round, for the comparison below.")
+    elif opened:
+        st.caption(
+            "Holdout rows were also read each round, for a curve that the study asked for; nothing was selected by it."
+        )
 
 
 def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int) -> dict[str, str]:
@@ -199,6 +206,8 @@ def comparison(found: Report, metric: str) -> None:
             "- *Shared model*: trained by all sites; no row left any of them.\n"
             "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
             "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+            "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
+            "where telling the sites apart helps.\n"
             "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
             f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
             f"**{DO_NOT_USE}**: the shared model is certainly worse than the site's own."
