@@ -87,6 +87,23 @@ class Layout:
         """How many outcomes a leak is looked for in: classes of a multi-class target, else 1."""
         return len(self.target.cells) - 1 if self.task == "multi-class" else 1
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of a summary."""
+        columns, cells = len(self.columns), sum(len(column.cells) for column in self.columns)
+        by_outcome = (len(self.features), self.outcomes)
+        return {
+            "rows": (1,),
+            "moments": (columns, 3),
+            "moments_known": (columns,),
+            "cells": (cells,),
+            "cells_known": (cells,),
+            "lower": (cells,),
+            "left": (columns,),
+            "leaks": (*by_outcome, 4),
+            "leaks_known": (*by_outcome, 2),
+            "sites": (1,),
+        }
+
     def slices(self) -> dict[str, slice]:
         """Return each column's slice of the vector of cells."""
         found, start = {}, 0

@@ -312,18 +312,13 @@ def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
 
 def _bad_summary(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
     """Return why sums cannot be used, or an empty text: one site must not spoil all sites' encoder."""
-    columns, cells = len(layout.columns), sum(len(column.cells) for column in layout.columns)
-    shapes = {"rows": (1,), "moments": (columns, 3), "cells": (cells,), "cells_known": (cells,), "left": (columns,), "lower": (cells,),
-              "moments_known": (columns,), "sites": (1,),
-              "leaks": (len(layout.features), layout.outcomes, 4),
-              "leaks_known": (len(layout.features), layout.outcomes, 2)}  # fmt: skip
     arrays = summary.arrays()
-    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
     if wrong:
         return f"its sums have another layout ({', '.join(wrong)})"
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return "its sums are not finite"
-    counts = (summary.rows, summary.cells, summary.left, summary.moments[:, [0, 2]])
+    counts = (summary.rows, summary.cells, summary.lower, summary.left, summary.moments[:, [0, 2]])
     if any((value < 0).any() for value in counts):
         return "its counts are negative"
     rows, most = summary.rows[0], max(float(value.max(initial=0.0)) for value in counts)
