@@ -14,7 +14,7 @@ env: .venv/made
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flfed needs Python 3.11 or newer; make env PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing; this takes two to three minutes the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e ".[test]"
 	@touch $@
 
 demo: env

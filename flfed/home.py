@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from flfed.errors import UsageError
+
 
 def home() -> Path:
     """Return the folder of downloads, checkpoints, site state and `runs.db`; made if absent.
@@ -14,7 +16,12 @@ def home() -> Path:
     """
     given = os.environ.get("FLFED_HOME")
     path = Path(given).expanduser() if given else _user_data() / "flfed"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror})") from None
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user")
     return path
 
 

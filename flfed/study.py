@@ -27,6 +27,9 @@ LATER: dict[str, dict[str, str | None] | None] = {
 }
 """Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
 
+LARGEST_SEED = 2**63 - 10**6 - 1
+"""Repeats count on from the seed, and a run's record keeps it in 64 bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
@@ -78,6 +81,11 @@ class Dataset:
     features: tuple[str, ...] | None = None
     sites: tuple[str, ...] | None = None
     partition: Partition | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of no columns, which no model can learn from."""
+        if self.features is not None and not self.features:
+            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,6 +376,8 @@ def _seed(table: Mapping[str, Any]) -> int:
     value = table.get("seed", 0)
     if type(value) is not int or value < 0:
         raise UsageError(f"study: seed={value!r} must be a whole number >= 0")
+    if value > LARGEST_SEED:
+        raise UsageError(f"study: seed={value!r} must be at most {LARGEST_SEED}")
     return value
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from flfed.summary import ColumnLayout, Layout, Summary, merge
 
 SUPPRESSED = "suppressed"
+ALL = "All sites"
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -23,16 +24,22 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     -----
     A number is given as mean ± standard deviation of the rows that have one (from groups of bins
     where a site's disclosure is "institution"), an amount with
-    transform "log1p" as geometric mean (of the amount plus one, minus one). A count of which a
-    site kept its part back is "at least"; where all kept it back, "suppressed".
+    transform "log1p" as geometric mean (of the amount plus one, minus one). A mean that lacks
+    sites says over how many it is; one that lacks some summary of a site, "not all rows". A count
+    of which a site kept its part back is "at least"; where all kept it back, "suppressed".
     """
     merged = {site: merge(parts) for site, parts in sites.items()}
-    columns = {"All sites": merge([part for parts in sites.values() for part in parts]), **merged}
+    columns = {ALL: merge([part for parts in sites.values() for part in parts]), **merged}
     lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:.0f}" for name, summary in columns.items()}]
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         label = f"{column.name}, {column.unit}" if column.unit else column.name
         if column.kind == "number":
             cells = {name: _mean(column, summary, number) for name, summary in columns.items()}
+            giving = sum(summary.moments_known[number] > 0 for summary in merged.values())
+            if 0 < giving < len(merged):
+                cells[ALL] += f" ({giving} of {len(merged)} sites)"
+            partly = (name for name, summary in columns.items() if 0 < summary.moments_known[number] < summary.sites[0])
+            cells |= {name: f"{cells[name]} (not all rows)" for name in partly if not cells[name].endswith(" sites)")}
             lines.append({"Characteristic": label} | cells)
         else:
             lines += [

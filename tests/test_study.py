@@ -10,7 +10,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.plan import Plan
-from flfed.study import LATER, Named, Partition, Study, names
+from flfed.study import LARGEST_SEED, LATER, Named, Partition, Study, names
 
 TEXT = """
 format = 1
@@ -106,6 +106,8 @@ def test_the_hash_is_of_the_text_itself():
         ('purpose = "Test"', 'purpose = " "', "study: purpose must be a text that is not empty"),
         ('legal-basis = "none needed"', "legal-basis = 3", "study: legal-basis must be a text that is not empty"),
         ("seed = 42", "seed = -1", "study: seed=-1 must be a whole number >= 0"),
+        ("seed = 42", f"seed = {2**63 - 10**6}", f"seed={2**63 - 10**6} must be at most {2**63 - 10**6 - 1}"),
+        ('features = ["age", "chol"]', "features = []", "[dataset]: features must name at least one column"),
         ("seed = 42", "seed = 4.0", "study: seed=4.0 must be a whole number >= 0"),
         ("seed = 42", "seed = true", "study: seed=True must be a whole number >= 0"),
         ("seed = 42", "sead = 42", "study: key 'sead' is not known; did you mean 'seed'?"),
@@ -276,3 +278,7 @@ def test_a_study_is_loaded_by_its_shipped_name_or_from_a_file(tmp_path: Path):
 def test_the_shipped_studies_are_listed_in_order():
     assert names() == sorted(names())
     assert {"diabetes", "heart-disease", "loan-default", "preterm-birth", "wine"} <= set(names())
+
+
+def test_the_largest_seed_leaves_room_for_a_million_repeats_in_64_bits():
+    assert Study.parse(TEXT.replace("seed = 42", f"seed = {LARGEST_SEED}")).seed + 10**6 == 2**63 - 1

@@ -66,6 +66,19 @@ def test_a_mean_that_a_site_keeps_back_is_suppressed_and_an_empty_column_has_non
     assert lines({"a": [disclose(summarise(table, LAYOUT), LAYOUT, 10)]})["age, years"]["a"] == SUPPRESSED
 
 
+def test_a_mean_of_all_sites_says_which_it_lacks():
+    kept = disclose(summarise(rows(20, 0).assign(age=np.nan), LAYOUT), LAYOUT, 10)
+    given = summarise(rows(20, 0), LAYOUT)
+    found = lines({"a": [kept], "b": [given, given]})
+    assert found["age, years"] == {"All sites": "50 ± 10 (1 of 2 sites)", "a": SUPPRESSED, "b": "50 ± 10"}
+    full = lines({"a": [given], "b": [given, given]})["age, years"]
+    assert full == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
+    # One site's training rows are known, its holdout rows are not.
+    partly = lines({"a": [given, kept], "b": [given]})["age, years"]
+    assert partly == {"All sites": "50 ± 10 (not all rows)", "a": "50 ± 10 (not all rows)", "b": "50 ± 10"}
+    assert lines({"a": [kept], "b": [kept]})["age, years"]["All sites"] == SUPPRESSED
+
+
 def test_table_one_of_institutions_shows_no_count_below_ten(small_sites, small_study):
     study = Study.parse(small_study)
     places = [Workplace(site, study) for site in small_sites(3, policy=Policy())]

@@ -16,6 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable
 import flfed
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
+from flfed.rows.holdout import Holdout
 from flfed.rows.scoring import RowScores
 from flfed.rows.site import Site
 from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
@@ -95,8 +96,9 @@ class ClientSide:
     def workplace(self, context: Context) -> Workplace:
         """Return the node's site at work on the run's study; its table is read once.
 
-        Every handler comes through here, so that a server cannot skip the enrolment of a site
-        that refuses. An expired study, or one on another dataset, reads no row.
+        Every handler comes through here, so that a server cannot pass by the site's own policy.
+        An expired study, or one on another dataset, reads no row. That both sides have the same
+        schema is asked at enrolment only: it guards the result, not the site.
 
         Raises
         ------
@@ -118,7 +120,10 @@ def _opened(site: Site, study: Study, repeat: int) -> Workplace:
     """Return the site at work, or say why it does not take part."""
     if site.dataset != study.dataset.name:
         raise NotTakingPart(f"its table is mapped to dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
-    workplace = Workplace(site, study, repeat)
+    try:
+        workplace = Workplace(site, study, repeat)
+    except TableError as error:
+        raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
     small = workplace.too_small()
     if small:
         raise NotTakingPart(small)
@@ -172,7 +177,8 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
         share_metrics=policy.share_metrics,
-        resplit=policy.resplit,
+        # By time the holdout is the same in every repeat.
+        resplit=policy.resplit and isinstance(workplace.site.holdout, Holdout),
     )
     yield  # a handler is a generator, also one that asks for nothing
 

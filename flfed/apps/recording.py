@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from flfed.table_one import table_one
 from flfed.updates.messages import CompareReply, EnrolReply, Figure, Scores
 from flfed.updates.rounds import RoundRecord
 
+RANKINGS = ("roc_auc_score", "average_precision_score")
+"""Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
 """Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
 
@@ -165,7 +167,7 @@ class Recorder:
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
         figures += sites_mean(replies)
-        figures += from_reference(reference) if reference else from_replies(replies)
+        figures += from_reference(reference, withheld_metrics(replies)) if reference else from_replies(replies)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 
@@ -202,15 +204,36 @@ def sites_mean(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     return found
 
 
-def from_reference(reference: Reference) -> list[ComparisonRow]:
-    """Return the figures over the union of holdouts that an engine with all tables has exactly."""
+def withheld_metrics(replies: Mapping[str, CompareReply]) -> set[str]:
+    """Return the metrics that some site withheld of the global model."""
+    return {
+        figure.metric
+        for reply in replies.values()
+        for figure in reply.arms
+        if figure.arm == "global" and figure.method.startswith("withheld")
+    }
+
+
+def from_reference(reference: Reference, withheld: Collection[str] = ()) -> list[ComparisonRow]:
+    """Return the figures over the union of holdouts that an engine with all tables has exactly.
+
+    Parameters
+    ----------
+    reference : Reference
+    withheld : collection of str
+        Metrics that some site withheld. The global model's figure over all rows, less those of the
+        other sites, would give such a figure away, unless the metric ranks rows of all sites.
+    """
+    follows = "withheld: a figure that a site withheld would follow"
     arms = {
         "global": reference.union,
         "pooled": reference.pooled,
         "own-model-everywhere": reference.own_everywhere,
     }
     return [
-        ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
+        ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
+        if arm == "global" and metric in withheld and metric not in RANKINGS
+        else ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
         for arm, estimates in arms.items()
         for metric, e in estimates.items()
     ]

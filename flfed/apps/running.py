@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import time
 from collections.abc import Sequence
@@ -231,7 +232,8 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
     Raises
     ------
     UsageError
-        If there are none, or the study cuts its own and others are given.
+        If there are none, their dataset's files are to be fetched first, or the study cuts its
+        own and others are given.
     """
     if study.dataset.partition is not None:
         if given is not None:
@@ -244,6 +246,12 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
             raise UsageError(f"site {site.name!r} has dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
     if not found:
         raise UsageError(f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list")
+    # Only the files that these sites read: an institution's own table needs no public ones.
+    read = {getattr(site.source, "path", "") for site in found}
+    absent = [file.name for file in datasets.load(study.dataset.name).absent() if file.name in read]
+    if absent:
+        name = study.dataset.name
+        raise UsageError(f"dataset {name!r} is not here yet ({', '.join(absent)}): flfed data get {name}")
     return found
 
 
@@ -269,14 +277,10 @@ def check(study: Study) -> dict[str, str]:
         )
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
-    strategy = study.strategy.build("strategy")
-    if not study.plan.validation and (strategy.select == "best" or strategy.patience):
-        raise UsageError("[strategy]: best round and early stopping read validation rows: set [plan] validation = 0.2")
+    study.strategy.build("strategy").check(study.plan)
     primary = primary_of(dataset.schema.task, study.compare.primary)
-    absent = dataset.absent()
-    if absent:
-        names = ", ".join(file.name for file in absent)
-        raise UsageError(f"dataset {dataset.name!r} is not here yet ({names}): flfed data get {dataset.name}")
+    if study.expires is not None and datetime.date.today() > study.expires:
+        raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
 
 

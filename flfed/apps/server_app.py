@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -22,6 +21,7 @@ from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, encoder_moved, fit_encoder, leak_warnings, merge
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes
+from flfed.updates.guard import comparison_defect, summary_defect
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -182,7 +182,7 @@ class Conductor:
         self._crossed(SUMMARISE, answers)
         faults, found = answers.faults, {}
         for site, reply in answers.replies.items():
-            why = _bad_summary(reply.summary, self.layout, roster[site].rows_high)
+            why = summary_defect(reply.summary, self.layout, roster[site].rows_high)
             if why:
                 faults[site] = why
             else:
@@ -228,9 +228,11 @@ class Conductor:
         answers = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
         self._crossed(COMPARE, answers)
         self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
-        replies = {site: self._without_bad_sums(site, reply) for site, reply in answers.replies.items()}
+        replies = self._usable(answers.replies)
+        if not replies:
+            raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None
-        if self.tables is not None and not answers.faults:
+        if self.tables is not None and len(replies) == len(roster):
             reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder)
             self._disclosure_cost(roster, outcome, reference)
         elif self.tables is not None:
@@ -240,12 +242,19 @@ class Conductor:
         self.recorder.table_one(self.layout, summaries, replies)
         self.recorder.progress("compare", 1, 1)
 
-    def _without_bad_sums(self, site: str, reply: CompareReply) -> CompareReply:
-        """Return a comparison without sums that cannot be added to the other sites'."""
-        why = _bad_summary(reply.summary, self.layout) if reply.summary is not None else ""
-        if why:
-            self.recorder.events("fault", {site: f"holdout rows: {why}"})
-        return replace(reply, summary=None) if why else reply
+    def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
+        """Return the comparisons that can be believed, without sums that cannot be added to others'."""
+        usable = {}
+        for site, reply in replies.items():
+            why = comparison_defect(reply)
+            sums = summary_defect(reply.summary, self.layout) if reply.summary is not None else ""
+            if why:
+                self.recorder.events("fault", {site: f"no comparison: {why}"})
+                continue
+            if sums:
+                self.recorder.events("fault", {site: f"holdout rows: {sums}"})
+            usable[site] = replace(reply, summary=None) if sums else reply
+        return usable
 
     def _disclosure_cost(self, roster: Mapping[str, Enrolled], outcome: Outcome, reference: Reference) -> None:
         """Say how far suppression and coarse sums moved the encoder and the result."""
@@ -308,21 +317,3 @@ class Conductor:
 
 def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
     return {site: enrolled.node_id for site, enrolled in roster.items()}
-
-
-def _bad_summary(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
-    """Return why sums cannot be used, or an empty text: one site must not spoil all sites' encoder."""
-    arrays = summary.arrays()
-    wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
-    if wrong:
-        return f"its sums have another layout ({', '.join(wrong)})"
-    if not all(np.isfinite(value).all() for value in arrays.values()):
-        return "its sums are not finite"
-    counts = (summary.rows, summary.cells, summary.lower, summary.left, summary.moments[:, [0, 2]])
-    if any((value < 0).any() for value in counts):
-        return "its counts are negative"
-    rows, most = summary.rows[0], max(float(value.max(initial=0.0)) for value in counts)
-    if rows > rows_high:
-        return f"its rows are above the declared band (at most {rows_high:g})"
-    # Sums of squares of ones may end a hair above their count.
-    return "a count of it is above its rows" if most > rows * (1 + 1e-9) or summary.sites[0] != 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from flfed.errors import UsageError
 
 
 def open_app(
-    port: int = typer.Option(8501, help="Port on this machine."),
+    port: int = typer.Option(8501, min=1, max=65535, help="Port on this machine."),
     headless: bool = typer.Option(False, help="Do not open a browser window."),
 ) -> None:
     """Open the app: runs, and per site what joining brought. Only this machine can reach it."""
@@ -24,8 +25,14 @@ def open_app(
         "--server.address": "127.0.0.1",
         "--server.port": str(port),
         "--server.headless": str(headless).lower(),
+        "--server.showEmailPrompt": "false",
+        "--runner.magicEnabled": "false",
         "--browser.gatherUsageStats": "false",
         "--client.toolbarMode": "minimal",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(files[0])]
-    raise typer.Exit(subprocess.call([*command, *(word for pair in options.items() for word in pair)]))
+    command += [word for pair in options.items() for word in pair]
+    if os.name == "posix":
+        # In place of this process, so that whoever ends it ends the app.
+        os.execv(sys.executable, command)
+    raise typer.Exit(subprocess.call(command))

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 @app.command("list", epilog="Example: flfed run list --json")
 def list_runs(
     search: str = typer.Option("", help="Only runs whose study or id contains this."),
-    limit: int = typer.Option(50, help="At most so many."),
+    limit: int = typer.Option(50, min=1, help="At most so many."),
     as_json: bool = show.JSON,
 ) -> None:
     """List runs, newest first."""
@@ -26,7 +26,7 @@ def list_runs(
         show.as_json(found)
         return
     if not found["runs"]:
-        typer.echo("No runs yet. Start one with: flfed demo")
+        typer.echo("No run matches." if search else "No runs yet. Start one with: flfed demo")
         return
     headers = ["run", "study", "status", "engine", "started", "rounds"]
     show.as_table(headers, [[str(run[key]) for key in headers] for run in found["runs"]])

@@ -29,8 +29,9 @@ def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str =
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
+    for place, header in enumerate(headers):
+        # Names and ids are there to be copied: the first column is never broken.
+        table.add_column(header, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 160)

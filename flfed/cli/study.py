@@ -93,9 +93,10 @@ def print_report(found: dict[str, Any]) -> None:
         typer.echo(line)
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])
-    for kind, words in (("leak", "Possible leak"), ("note", "Note")):
-        for reason in dict.fromkeys(event.reason for event in events if event.kind == kind):
-            typer.echo(f"{words}: {reason}")
+    words = {"refused": "Refused", "fault": "Set aside", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
+    lines = [f"{words[e.kind]}: {e.site + ': ' if e.site else ''}{e.reason}" for e in events if e.kind in words]
+    for line in dict.fromkeys(lines):
+        typer.echo(line)
 
 
 def _study(name: str, changes: list[str]) -> Any:

@@ -93,8 +93,9 @@ class RunReader:
         query = _runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat)
         found = [_run_entry(row) for row in self._rows(query)]
         if not found:
-            known = [run.run for run in self.runs(limit=500)]
-            hint = nearest(name, known) or "; `flfed run list` shows what there is"
+            hint = nearest(name, [run.run for run in self.runs(limit=500)])
+            if hint == ".":  # nothing is close
+                hint = "; `flfed run list` shows what there is."
             raise UsageError(f"run {name!r} is not in the store{hint}")
         return found
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from flfed.records import spread
-from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
+from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.reading import RunReader
+from flfed.records.recorded import Recorded
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -29,7 +31,6 @@ MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
 
 Report = dict[str, Any]
-Recorded = list[tuple[RunEntry, dict[str, SiteEntry], list[ComparisonRow], list[DifferenceRow]]]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
@@ -53,7 +54,8 @@ def report(reader: RunReader, name: str) -> Report:
       the worst: failed, interrupted, running, stopped, completed.
 
     A figure that is null has a `reason` beside it. `faults` lists updates set aside and, with
-    round null, sites refused.
+    round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
+    other faults, such as "no comparison: ...".
 
     Raises
     ------
@@ -61,13 +63,10 @@ def report(reader: RunReader, name: str) -> Report:
         If there is no such run or series.
     """
     runs = reader.runs_of(name)
-    recorded: Recorded = []
-    for run in runs:
-        sites = {site.site: site for site in reader.sites(run.run)}
-        recorded.append((run, sites, reader.figures(run.run), reader.differences(run.run)))
+    recorded = Recorded.read(reader, runs)
     metrics = _metrics(recorded)
     references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
-    accepted = sorted({site for _, sites, _, _ in recorded for site in sites if sites[site].status != "refused"})
+    accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     return _head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -102,24 +101,15 @@ def _head(runs: Sequence[RunEntry], name: str) -> Report:
 
 def _metrics(recorded: Recorded) -> list[str]:
     """Return the compared metrics, the primary one first."""
-    found = {figure.metric for _, _, figures, _ in recorded for figure in figures}
-    primary = recorded[0][0].primary
+    found = {metric for _, _, metric in recorded.figures}
+    primary = recorded.runs[0][0].primary
     return sorted(found, key=lambda metric: (metric != primary, metric))
 
 
 def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[str]) -> Report:
     """Return one arm's figures by metric, over all repeats; metrics never written are left out."""
-    result = {}
-    for metric in metrics:
-        rows = [
-            figure
-            for _, _, figures, _ in recorded
-            for figure in figures
-            if (figure.site, figure.arm, figure.metric) == (site, arm, metric)
-        ]
-        if rows:
-            result[metric] = _figure(rows)
-    return result
+    rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
+    return {metric: _figure(found) for metric, found in rows.items() if found}
 
 
 def _figure(rows: Sequence[ComparisonRow]) -> Report:
@@ -139,7 +129,7 @@ def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> 
 
 
 def _site(recorded: Recorded, site: str, metrics: Sequence[str]) -> Report:
-    entries = [sites[site] for _, sites, _, _ in recorded if site in sites]
+    entries = [sites[site] for _, sites in recorded.runs if site in sites]
     arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
@@ -148,7 +138,7 @@ def _site(recorded: Recorded, site: str, metrics: Sequence[str]) -> Report:
         "difference": _differences(recorded, site, "global", metrics),
         "difference-personalised": _differences(recorded, site, "personalised", metrics),
     }
-    primary = recorded[0][0].primary
+    primary = recorded.runs[0][0].primary
     return result | {"verdict": site_verdict(result, primary)[0]}
 
 
@@ -159,24 +149,12 @@ def _whole_mean(values: Sequence[int | None]) -> int | None:
 
 def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str]) -> Report:
     """Return `arm` minus local-only by metric, over all repeats."""
-    result = {}
-    for metric in metrics:
-        rows, ratios = [], []
-        for _, sites, _, differences in recorded:
-            for row in differences:
-                if (row.site, row.a, row.b, row.metric) == (site, arm, "local-only", metric):
-                    rows.append(row)
-                    ratios.append(_ratio(sites.get(site)))
-        if rows:
-            result[metric] = _difference(rows, ratios)
-    return result
-
-
-def _ratio(entry: SiteEntry | None) -> float | None:
-    """Return holdout rows per training row where each repeat drew a new holdout, else None."""
-    if entry is None or not entry.resplit or not entry.rows or not entry.holdout_rows:
-        return None
-    return entry.holdout_rows / max(entry.rows - entry.holdout_rows, 1)
+    pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
+    return {
+        metric: _difference([row for row, _ in found], [ratio for _, ratio in found])
+        for metric, found in pairs.items()
+        if found
+    }
 
 
 def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
@@ -196,9 +174,10 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
 
 def _faults(reader: RunReader, recorded: Recorded) -> list[Report]:
     """Return what was set aside and who was refused; under repeats the reason names the repeat."""
-    several = len(recorded) > 1
+    several = len(recorded.runs) > 1
     result: list[Report] = []
-    for run, sites, _, _ in recorded:
+    told: set[tuple[str, str]] = set()
+    for run, sites in recorded.runs:
         prefix = f"repeat {run.repeat + 1}: " if several else ""
         refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
         for event in reader.events([run.run]):
@@ -207,10 +186,30 @@ def _faults(reader: RunReader, recorded: Recorded) -> list[Report]:
             elif event.kind == "refused" and event.site is not None:
                 refused.setdefault(event.site, event.reason)
         for site, reason in refused.items():
-            line = {"round": None, "site": site, "reason": f"refused: {reason}"}
-            if line not in result:
-                result.append(line)
+            if (site, reason) not in told:
+                told.add((site, reason))
+                result.append({"round": None, "site": site, "reason": f"refused: {reason}"})
     return result
+
+
+def fault_kind(fault: Report) -> Literal["update set aside", "site refused", "fault"]:
+    """Return what a line of a report's `faults` is; a fault of no round is a refusal only if it says so.
+
+    Examples
+    --------
+    >>> fault_kind({"round": 3, "reason": "not finite"}), fault_kind({"round": None, "reason": "refused: policy"})
+    ('update set aside', 'site refused')
+    >>> fault_kind({"round": None, "reason": "repeat 2: no comparison: no answer before the deadline"})
+    'fault'
+    """
+    if fault["round"] is not None:
+        return "update set aside"
+    return "site refused" if re.match(r"(repeat \d+: )?refused: ", fault["reason"]) else "fault"
+
+
+def refused_sites(found: Report) -> list[str]:
+    """Return the sites that were refused, in any repeat, by name."""
+    return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:
@@ -358,7 +357,9 @@ def _course(found: Report, planned: int | None) -> str:
     """Return how many rounds ran and what was set aside."""
     rounds = f"{found['rounds']} of {planned}" if planned else str(found["rounds"])
     aside = sum(fault["round"] is not None for fault in found["faults"])
-    refused = sorted({fault["site"] for fault in found["faults"] if fault["reason"].startswith("refused: ")})
+    others = sum(fault_kind(fault) == "fault" for fault in found["faults"])
+    refused = refused_sites(found)
     line = f"{rounds} rounds ran" + (" in every repeat" if found["repeats"] > 1 else "")
     names = f" ({', '.join(refused)})" if refused else ""
-    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}."
+    more = f"; other faults: {others}" if others else ""
+    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."

@@ -165,8 +165,9 @@ def verdict(
     Notes
     -----
     The arm with the larger gain decides. "joining pays": its interval lies above 0. "do not use it
-    here": the shared model's interval lies below 0 and adjusting it gains nothing either. Choosing
-    the better of two arms favours joining a little; the sentence names the arm that was chosen.
+    here": that arm's own interval lies below 0, or the shared model's does and adjusting it gains
+    nothing either. Choosing the better of two arms favours joining a little; the sentence names the
+    arm that was chosen.
 
     Examples
     --------
@@ -192,6 +193,8 @@ def verdict(
         words = _sentence("global", worse[1], better, metric, figures or {})
         return DO_NOT_USE, f"{words}; the shared model is certainly worse here."
     words = _sentence(arm, difference, better, metric, figures or {})
+    if gain.high is not None and gain.high < 0:
+        return DO_NOT_USE, f"{words}; the {ARM_NAMES[arm]} is certainly worse here."
     return NO_CLEAR_GAIN, f"{words}; the interval contains 0, so this may be chance."
 
 

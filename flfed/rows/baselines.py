@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from flfed.plan import Plan
+from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
 from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
 from flfed.rows.training.losses import loss_of_rows, outputs_of
@@ -60,15 +61,17 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
     -----
     Where not two classes have two rows: the constant model, with half a row added to each class.
     Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
-    every fold's training rows.
+    every fold's training rows. Where rows have groups, all of this counts groups, and no group is
+    on both sides of a fold.
     """
     if task == "regression":
         return _tuned_ridge(rows, rng)
     counts = np.bincount(rows.y, minlength=classes)
-    present, several = np.flatnonzero(counts), counts[counts > 1]
+    present, (free, units) = np.flatnonzero(counts), _testable(rows, classes)
+    several = units[units > 0]
     if len(several) < 2:
         return _constant(counts, rows.x.shape[1], task)
-    fitted = _cross_validated(rows, int(min(FOLDS, several.min())), rng)
+    fitted = _cross_validated(rows, free, int(min(FOLDS, several.min())), rng)
     if task == "binary":
         return LinearPredictor(fitted.coef_.T, fitted.intercept_)
     weight, bias = np.zeros((rows.x.shape[1], classes)), np.zeros(classes)
@@ -81,18 +84,40 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
     return LinearPredictor(weight, bias)
 
 
-def _cross_validated(rows: Encoded, folds: int, rng: np.random.Generator) -> Any:
-    """Return the fit on all rows at the penalty whose cross-validated log loss is least."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+def _testable(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows a fold may test on, and in how many units each class stands among them.
 
-    split = StratifiedKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    A unit is a group, or a row without groups. One that is the last with some class is never
+    tested on; leaving it out may make another the last, so this is repeated.
+    """
+    codes, _ = units_of(len(rows), rows.group)
+    free = np.ones(len(rows), dtype=bool)
+    while True:
+        unit, seen = np.divmod(np.unique(codes[free] * classes + rows.y[free]), classes)
+        units = np.bincount(seen, minlength=classes)
+        last = unit[np.isin(seen, np.flatnonzero(units == 1))]
+        if not len(last):
+            return free, units
+        free &= ~np.isin(codes, last)
+
+
+def _cross_validated(rows: Encoded, free: np.ndarray, folds: int, rng: np.random.Generator) -> Any:
+    """Return the fit on all rows at the penalty whose cross-validated log loss on `free` rows is least."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if rows.group is None else StratifiedGroupKFold
+    split = kind(folds, shuffle=True, random_state=int(rng.integers(2**31)))
     losses = np.zeros(len(PENALTIES))
     weights = rows.weight if np.ptp(rows.weight) else None
-    alone = np.isin(rows.y, np.flatnonzero(np.bincount(rows.y) == 1))
-    single, others = np.flatnonzero(alone), np.flatnonzero(~alone)
-    for first, second in split.split(rows.x[others], rows.y[others]):
+    single, others = np.flatnonzero(~free), np.flatnonzero(free)
+    groups = None if rows.group is None else rows.group[others]
+    for first, second in split.split(rows.x[others], rows.y[others], groups):
         train, test = np.concatenate([others[first], single]), others[second]
+        # Groups may leave a class, or all classes but one, out of a fold's training rows.
+        test = test[np.isin(rows.y[test], rows.y[train])]
+        if not len(test) or not np.ptp(rows.y[train]):
+            continue
         own = None if weights is None else weights[train]
         model = LogisticRegression(warm_start=True, max_iter=2000, tol=1e-6)
         # From strong to weak, each fit starting from the last.
@@ -102,18 +127,21 @@ def _cross_validated(rows: Encoded, folds: int, rng: np.random.Generator) -> Any
             chosen = np.searchsorted(model.classes_, rows.y[test])
             likely = model.predict_proba(rows.x[test])[np.arange(len(test)), chosen]
             losses[place] -= np.log(np.maximum(likely, 1e-12)).sum()
-    best = PENALTIES[int(np.argmin(losses))]
+    # Where no fold could be tested, the penalty that trusts the rows least.
+    best = PENALTIES[int(np.argmin(losses)) if losses.any() else -1]
     return LogisticRegression(C=1 / (best * len(rows)), max_iter=5000, tol=1e-8).fit(rows.x, rows.y, weights)
 
 
 def _tuned_ridge(rows: Encoded, rng: np.random.Generator) -> LinearPredictor:
     from sklearn.linear_model import Ridge
-    from sklearn.model_selection import KFold
+    from sklearn.model_selection import GroupKFold, KFold
 
-    if len(rows) < 2 * FOLDS:
+    _, units = units_of(len(rows), rows.group)
+    if len(rows) < 2 * FOLDS or units < 2:
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
-    split = list(KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(rows.x))
+    plain = KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
+    split = list((plain if rows.group is None else GroupKFold(min(FOLDS, units))).split(rows.x, groups=rows.group))
     losses = [
         sum(
             float(np.square(Ridge(l2 * len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) - rows.y[b]).sum())
@@ -207,9 +235,9 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     """Yield requests that train a model on one site's rows alone, fairly tuned; return its arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
-    quarter of the rows; then all rows are trained on.
+    quarter of the rows (of the groups); then all rows are trained on.
     """
-    held = generator(given.seed, site=given.site, purpose="own-validation").random(len(rows)) < 0.25
+    held = _own_validation(rows, given)
     if not 0 < held.sum() < len(rows):
         return (yield from _epochs(rows, given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
@@ -230,9 +258,9 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     """Yield requests that go on from the global model on one site's rows; return its arrays.
 
     A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
-    rows, which may be none.
+    rows (of the groups), which may be none.
     """
-    held = generator(given.seed, site=given.site, purpose="own-validation").random(len(rows)) < 0.25
+    held = _own_validation(rows, given)
     plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
     if not 0 < held.sum() < len(rows):
         return start
@@ -248,6 +276,13 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
     return arrays
+
+
+def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
+    """Return which rows to choose on: about a quarter, whole groups."""
+    codes, units = units_of(len(rows), rows.group)
+    drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
+    return np.asarray(drawn[codes] < 0.25)
 
 
 def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:

@@ -17,6 +17,8 @@ from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
 from flfed.summary import Encoder, Summary
 
+Arms = dict[str, dict[str, Estimate]]
+Differences = dict[str, dict[Pair, Difference]]
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
 
 
@@ -79,15 +81,17 @@ def compare(
     y = workplace.target(table)
     scores = yield from arm_scores(workplace, table, arrays, encoder)
     rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
-    arms, differences = compare_scores(
+    judged = compare_scores(
         metrics_of(task), y, scores, PAIRS, rng, draws=workplace.study.compare.draws, groups=groups_of(workplace, table)
     )
     reasons = {
-        name: next((why for score in scores.values() if (why := withheld(name, y, score, task, policy))), "")
-        for name in arms
+        name: next((f"withheld: {why}" for s in scores.values() if (why := withheld(name, y, s, task, policy))), "")
+        for name in judged[0]
     }
     counted = histogram(y, scores["global"]) if task == "binary" and policy.allows("score-histogram") else None
-    kept = sorted({why for why in reasons.values() if why})
+    # Two accuracies over the same rows say how many rows two models call differently.
+    arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
+    kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     return SiteComparison(
         training_rows=len(workplace.table.training),
         holdout_rows=len(table),
@@ -108,6 +112,21 @@ def groups_of(workplace: Workplace, table: pd.DataFrame) -> np.ndarray | None:
         return None
     found, uniques = pd.factorize(table[workplace.schema.group])
     return None if len(uniques) == len(table) else np.asarray(found)
+
+
+def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differences]:
+    """Return the figures with the accuracy of the global model only, and of no difference."""
+    why = "withheld: it would say how many rows two models call differently"
+    found: tuple[Arms, Differences] = dict(arms), dict(differences)
+    if "accuracy_score" in arms:
+        found[0]["accuracy_score"] = {
+            arm: estimate if arm == "global" else _kept(estimate, why)
+            for arm, estimate in arms["accuracy_score"].items()
+        }
+        found[1]["accuracy_score"] = {
+            pair: _kept_difference(difference, why) for pair, difference in differences["accuracy_score"].items()
+        }
+    return found
 
 
 def _kept(estimate: Estimate, why: str) -> Estimate:

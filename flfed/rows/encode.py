@@ -22,11 +22,14 @@ class Encoded:
         Class codes (int64), or the encoded target of a regression (float64).
     weight : float64 array [rows]
         What each row counts in the training loss; ones without class weights.
+    group : int array [rows] or None
+        Code of each row's patient or customer; None where each row is its own.
     """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    group: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -34,7 +37,8 @@ class Encoded:
 
     def take(self, rows: np.ndarray) -> Encoded:
         """Return the rows of a mask or of indices."""
-        return Encoded(self.x[rows], self.y[rows], self.weight[rows])
+        group = None if self.group is None else self.group[rows]
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:

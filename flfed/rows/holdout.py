@@ -37,10 +37,16 @@ class Holdout:
         if not 0 < self.share < 1:
             raise UsageError(f"holdout: share={self.share} must be in (0, 1)")
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return two masks [rows]: training, holdout. `repeat` > 0 draws another split."""
+    def split(
+        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout. `repeat` > 0 draws another split.
+
+        `texts` are the table's `canonical_rows` where these are known already.
+        """
         salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
-        held = fractions(row_keys(table, schema), salt) < self.share
+        keys = row_keys(table, schema) if schema.group or texts is None else texts
+        held = fractions(keys, salt) < self.share
         return ~held, held
 
 
@@ -77,7 +83,9 @@ class HoldoutByTime:
         if self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days} must be >= 0")
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout; rows in between are in neither.
 
         A group with rows in both periods keeps its training rows only, so that it never straddles.

@@ -13,7 +13,7 @@ import numpy as np
 
 from flfed.rows.compare import groups_of
 from flfed.rows.encode import Encoded
-from flfed.rows.intervals import Estimate, estimates
+from flfed.rows.intervals import NAN, Estimate, estimates
 from flfed.rows.scoring import metrics_of
 from flfed.rows.summarise import summarise
 from flfed.rows.training.fit import FitRequest, ScoreRequest
@@ -72,19 +72,22 @@ def reference(
     pooled = yield from tuned(pooled_rows, given)
     x = np.concatenate([w.encode(t, exact).x for w, t in zip(workplaces, holdouts, strict=True)])
     scores["pooled"] = first.predictions(pooled(x), exact)
+    metrics = metrics_of(first.task)
+    # Their spread over rows is not an interval of anything, so they are not bootstrapped.
+    own: dict[str, list[float]] = {name: [] for name in metrics}
     for workplace in workplaces:
         local = yield from workplace.local_model()
         own_x = np.concatenate([workplace.encode(t, local.encoder).x for t in holdouts])
-        scores[workplace.site.name + "/own"] = workplace.predictions(local.outputs(own_x), local.encoder)
+        score = workplace.predictions(local.outputs(own_x), local.encoder)
+        for name, metric in metrics.items():
+            own[name].append(NAN if metric.defined(y) else metric.value(y, score))
     rng = generator(first.seed, site="", purpose="bootstrap")
-    found = estimates(
-        metrics_of(first.task), y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces)
-    )
+    found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
         own_everywhere={
-            name: _mean([arm for key, arm in arms.items() if key.endswith("/own")]) for name, arms in found.items()
+            name: Estimate(float(np.mean(values)), NAN, NAN, NAN, "mean over sites") for name, values in own.items()
         },
         exact_encoder=exact,
         rows=len(y),
@@ -104,24 +107,24 @@ def union_scores(
 
 
 def together(parts: Sequence[Encoded]) -> Encoded:
-    """Return the rows of all parts as one."""
-    return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight")))
+    """Return the rows of all parts as one; two parts' groups are never one."""
+    x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
+    return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))
 
 
 def _groups(workplaces: Sequence[Workplace]) -> np.ndarray | None:
     """Return group codes over all holdouts; two sites' groups are never one."""
-    codes = [groups_of(w, w.table.holdout("compare")) for w in workplaces]
+    holdouts = [w.table.holdout("compare") for w in workplaces]
+    return _apart([groups_of(w, t) for w, t in zip(workplaces, holdouts, strict=True)], [len(t) for t in holdouts])
+
+
+def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:
+    """Return the codes of all parts, none in two of them; None where each row of each part is its own."""
     if all(code is None for code in codes):
         return None
     found, start = [], 0
-    for workplace, code in zip(workplaces, codes, strict=True):
-        own = np.arange(len(workplace.table.holdout("compare"))) if code is None else code
+    for code, count in zip(codes, rows, strict=True):
+        own = np.arange(count) if code is None else code
         found.append(own + start)
         start += int(own.max(initial=-1)) + 1
     return np.concatenate(found)
-
-
-def _mean(arms: Sequence[Estimate]) -> Estimate:
-    """Return the mean over sites; its spread over rows is not an interval of anything, so none is given."""
-    nan = float("nan")
-    return Estimate(float(np.mean([arm.value for arm in arms])), nan, nan, nan, "mean over sites")

@@ -143,7 +143,7 @@ class Schema(Strict):
         Raises
         ------
         UsageError
-            For a name that is unknown, no feature, or a leak column.
+            For no names, or a name that is unknown, no feature, or a leak column.
         """
         allowed = [
             name
@@ -152,6 +152,8 @@ class Schema(Strict):
         ]
         if chosen is None:
             return tuple(allowed)
+        if not chosen:
+            raise UsageError("features: must name at least one column")
         for name in chosen:
             if name not in self.columns:
                 raise UsageError(f"features: dataset {self.name!r} has no column {name!r}{nearest(name, allowed)}")

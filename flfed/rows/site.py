@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ import pandas as pd
 from pydantic import Field as PydanticField
 from pydantic import model_validator
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import roots
 from flfed.rows import datasets
 from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
@@ -138,9 +140,10 @@ class Site:
         if findings:
             raise findings[0].error()
         # Sorted canonically, so that CSV, Parquet and SQL give the same batches.
-        order = np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
+        texts = np.array(canonical_rows(table), dtype=object)
+        order = np.argsort(texts, kind="stable")
         table = table.iloc[order].reset_index(drop=True)
-        train, held = self.holdout.split(table, schema, repeat if self.policy.resplit else 0)
+        train, held = self.holdout.split(table, schema, repeat if self.policy.resplit else 0, texts[order].tolist())
         return SiteTable(
             training=table[train].reset_index(drop=True),
             schema=schema,
@@ -195,12 +198,9 @@ def load(name: str) -> Site:
     UsageError
         If there is none, or its package does not end with a `Site` of that name.
     """
-    folders = _folders()
-    if name in folders:
-        return _checked(_import_folder(folders[name]), name, folders[name])
-    for point in _entry_points():
-        if point.name == name:
-            return _checked(_module_site(point.load(), name), name, _module_folder(point.module))
+    if name in names():
+        site, folder = _found(name)
+        return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
     known = names()
@@ -208,8 +208,24 @@ def load(name: str) -> Site:
 
 
 def of_dataset(dataset: str) -> list[Site]:
-    """Return every site found whose dataset this is, in name order."""
-    return [site for site in map(load, names()) if site.dataset == dataset]
+    """Return every site found whose dataset this is, in name order.
+
+    Raises
+    ------
+    UsageError
+        If one of these sites has a wrong name or policy. A package that gives no site, so that
+        nobody knows whose it is, is logged and left out.
+    """
+    sites = []
+    for name in names():
+        try:
+            site, folder = _found(name)
+        except FlfedError as error:
+            logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
+            continue
+        if site.dataset == dataset:
+            sites.append(_checked(site, name, folder))
+    return sites
 
 
 def chosen(wanted: Sequence[str | Site]) -> list[Site]:
@@ -234,6 +250,31 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
     return list(importlib.metadata.entry_points(group="flfed.site"))
 
 
+def _found(name: str) -> tuple[Site, Path | None]:
+    """Return a site of `names()` as its package gives it, and where the package stands."""
+    folders = _folders()
+    if name in folders:
+        return _import_folder(folders[name]), folders[name]
+    point = next(point for point in _entry_points() if point.name == name)
+    with _importing(f"site {name!r}"):
+        found = point.load()
+    return _module_site(found, name), _module_folder(point.module)
+
+
+@contextmanager
+def _importing(where: str) -> Iterator[None]:
+    """Turn what an institution's own code raises on import into one sentence; ours pass."""
+    try:
+        yield
+    except FlfedError:
+        raise
+    except (SyntaxError, ImportError) as error:
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+    except Exception as error:  # noqa: BLE001 - an institution's code may raise anything
+        # Its text is left out: code that reads a table on import may quote a cell.
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__})") from None
+
+
 def _import_folder(folder: Path) -> Site:
     # By path and under a name of our own: another package called `sites` may be installed.
     name = f"_flfed_sites.{folder.name}"
@@ -244,16 +285,24 @@ def _import_folder(folder: Path) -> Site:
         raise UsageError(f"{folder}: cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        with _importing(str(folder)):
+            spec.loader.exec_module(module)
+    except FlfedError:
+        del sys.modules[name]
+        raise
     return _module_site(module, str(folder))
 
 
 def _from_import_path(path: str) -> Site:
     module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError:
-        raise UsageError(f"site {path!r}: there is no module {module_name!r} to import") from None
+    with _importing(f"site {path!r}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise UsageError(f"site {path!r}: there is no module {module_name!r} to import") from None
     found = getattr(module, attribute or "site", module)
     return _checked(_module_site(found, path), None, _module_folder(module_name))
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,6 +38,11 @@ class Csv:
     missing: tuple[str, ...] = ()
     encoding: str = "utf-8-sig"
 
+    def __post_init__(self) -> None:
+        """Refuse two columns of one name."""
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise UsageError(f"{self.path}: a name stands twice in columns")
+
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table; `folders` are where a relative path is looked for."""
         path = find_file(self.path, folders)
@@ -44,21 +50,24 @@ class Csv:
             with warnings.catch_warnings():
                 # pandas only warns of cells that it drops where lines are longer than the header.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                return pd.read_csv(
-                    path,
-                    sep=self.separator,
-                    header=None if self.columns else 0,
-                    names=list(self.columns) if self.columns else None,
-                    dtype=str,
-                    keep_default_na=False,
-                    encoding=self.encoding,
-                    index_col=False,
-                )
+                if self.columns:
+                    return self._parse(path, names=list(self.columns))
+                table = self._parse(path, header=0)
+                # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
+                if {str(name).rpartition(".")[0] for name in table} & set(table):
+                    table.columns = pd.Index(self._parse(path, nrows=1).iloc[0])
+                return table
         except (*_CSV_ERRORS, pd.errors.ParserWarning):
             # The parser's own message quotes cells.
             raise UsageError(
                 f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}"
             ) from None
+
+    def _parse(self, path: Path, **chosen: Any) -> pd.DataFrame:
+        """Return the file as pandas reads it, all cells as text."""
+        plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
+        found: pd.DataFrame = pd.read_csv(path, sep=self.separator, encoding=self.encoding, **{**plain, **chosen})
+        return found
 
 
 @dataclass(frozen=True)

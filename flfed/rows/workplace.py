@@ -146,8 +146,12 @@ class Workplace:
         return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
 
     def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
-        """Return mapped rows as inputs, with the study's class weights."""
-        return encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        """Return mapped rows as inputs, with the study's class weights, and groups where one has several rows."""
+        rows = encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        if not self.schema.group:
+            return rows
+        group, persons = pd.factorize(table[self.schema.group])
+        return rows if len(persons) == len(table) else replace(rows, group=group)
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for the next round."""

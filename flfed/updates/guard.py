@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from flfed.summary import Layout, Summary
 from flfed.updates.content import Arrays
-from flfed.updates.messages import TrainReply
+from flfed.updates.messages import CompareReply, TrainReply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +142,65 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> str:
         # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
         if not all(map(np.isfinite, scores.metrics.values())):
             return f"{name} are not finite"
+    return ""
+
+
+def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
+    """Return why a site's sums cannot be used, or an empty text: one site must not spoil all sites' encoder.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of one site.
+    layout : Layout
+    rows_high : float
+        Upper end of the band of rows that the site declared.
+    """
+    arrays = summary.arrays()
+    wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
+    if wrong:
+        return f"its sums have another layout ({', '.join(wrong)})"
+    if not all(np.isfinite(value).all() for value in arrays.values()):
+        return "its sums are not finite"
+    rows, (count, total, squares) = summary.rows[0], summary.moments.T
+    if any((value < 0).any() for value in (summary.rows, summary.cells, summary.lower, summary.left, count, squares)):
+        return "its counts are negative"
+    if rows > rows_high:
+        return f"its rows are above the declared band (at most {rows_high:g})"
+    # Sums of z and z² lie within the count, for |z| is at most 1; a hair is rounding.
+    hair = 1e-9 * (1 + rows)
+    if (
+        max(count.max(), np.abs(total).max(), squares.max()) > rows + hair
+        or (total**2 > count * squares + hair * rows).any()
+    ):
+        return "its sums do not go together"
+    places = layout.slices().values()
+    cells = np.array([summary.cells[place].sum() for place in places])
+    lower = np.array([summary.lower[place].sum() for place in places])
+    if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
+        return "its counts do not add up to its rows"
+    known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
+    if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
+        return "it is not the sum of one site"
+    strength, weight = summary.leaks[..., 2], summary.leaks[..., 3]
+    if (summary.leaks[..., 1:] < 0).any() or (strength > weight + hair).any() or (weight > rows + hair).any():
+        return "its leak sums do not go together"
+    return ""
+
+
+def comparison_defect(reply: CompareReply) -> str:
+    """Return why a site's comparison cannot be believed, or an empty text."""
+    if reply.num_examples < 1 or reply.holdout_rows < 0:
+        return "its numbers of rows are impossible"
+    figures = [*reply.arms, *reply.differences]
+    if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
+        return "a figure stands in it twice"
+    for figure in figures:
+        numbers = (figure.value, figure.low, figure.high)
+        if any(math.isinf(number) for number in numbers) or figure.low > figure.value or figure.value > figure.high:
+            return f"{figure.metric} has an impossible interval"
+    for figure in reply.arms:
+        bounded = figure.metric.endswith(("auc_score", "accuracy_score", "precision_score", "brier_score_loss"))
+        if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
+            return f"{figure.metric} is outside 0 to 1"
     return ""

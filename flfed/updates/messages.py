@@ -240,7 +240,8 @@ class TrainReply:
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection a delta can give rows away: after one step on one row exactly, after many steps on
-    many rows only in part (see the audit). The exact number of rows trained on crosses with it.
+    many rows only in part (see the audit). Disclosure "institution" does not change it: sums that
+    were held back may be read off an update. The exact number of rows trained on crosses with it.
     """
 
     delta: Arrays

@@ -274,7 +274,7 @@ def test_what_an_institution_withholds_is_noted_under_its_name(small_sites, smal
     assert done.reasons("note")["site-02"] == "withheld by the site's policy: fewer than 10 rows of a class"
     of_site = [f for f in done.reader.figures(done.run) if f.site == "site-02"]
     assert {f.value for f in of_site} == {None}
-    assert {f.method for f in of_site} == {"fewer than 10 rows of a class"}
+    assert {f.method for f in of_site} == {"withheld: fewer than 10 rows of a class"}
     assert {d.value for d in done.reader.differences(done.run) if d.site == "site-02"} == {None}
 
 

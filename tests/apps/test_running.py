@@ -122,10 +122,12 @@ def test_too_few_sites_fail_the_run_and_the_store_says_why(small_sites, study: S
     assert entry().rounds == 0
 
 
-def test_an_expired_study_is_refused_by_every_site(small_sites, small_study):
+def test_an_expired_study_is_refused_before_anything_is_written(small_sites, small_study, home: Path):
     expired = Study.parse(small_study.replace("seed = 7", "seed = 7\nexpires = 2020-01-31"))
-    with pytest.raises(FlfedError, match=r"no site takes part.*site-01: the study expired on 2020-01-31"):
+    with pytest.raises(UsageError, match="the study expired on 2020-01-31"):
         run(expired, sites=small_sites(2))
+    assert not (home / "runs.db").exists()
+
     assert entry().status == "failed"
 
 

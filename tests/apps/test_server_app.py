@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from flwr.app import Error, Message
 
-from flfed.apps.server_app import _bad_summary
 from flfed.rows.sources import Csv, Frame
 from flfed.rows.summarise import summarise
 from flfed.summary import fit_encoder, merge
 from flfed.updates.content import count_bytes
+from flfed.updates.guard import summary_defect
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN, CompareReply, EnrolReply, SummariseReply
 
 Conduct = Callable[..., Any]
@@ -119,10 +119,15 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
         ({"cells": lambda cells: cells[1:]}, "its sums have another layout (cells)"),
         ({"cells": lambda cells: -cells}, "its counts are negative"),
         ({"rows": lambda rows: np.array([1e9])}, "its rows are above the declared band (at most 999)"),
-        ({"cells": lambda cells: cells * 1e6}, "a count of it is above its rows"),
-        ({"sites": lambda sites: sites * 50}, "a count of it is above its rows"),
+        ({"cells": lambda cells: cells * 1e6}, "its counts do not add up to its rows"),
+        ({"left": lambda left: left + 1}, "its counts do not add up to its rows"),
+        ({"lower": lambda lower: lower + 500}, "its counts do not add up to its rows"),
+        ({"moments": lambda moments: moments + [0, 1e5, 0]}, "its sums do not go together"),
+        ({"moments": lambda moments: moments * [1, 1, 0]}, "its sums do not go together"),
+        ({"sites": lambda sites: sites * 50}, "it is not the sum of one site"),
+        ({"cells_known": lambda known: known * 5}, "it is not the sum of one site"),
+        ({"leaks": lambda leaks: leaks + 1e6}, "its leak sums do not go together"),
     ],
-    ids=["nan", "shape", "negative", "too many rows", "counts above rows", "many sites"],
 )
 def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
     plain, closed, fields: dict[str, Any], reason: str
@@ -131,9 +136,9 @@ def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
         layout = done.workplaces()[0].layout
         for heard in done.sent(SUMMARISE, "to-server"):
             honest = SummariseReply.from_record(heard.message.content).summary
-            assert _bad_summary(honest, layout, rows_high=999) == ""
+            assert summary_defect(honest, layout, rows_high=999) == ""
             made = {name: make(getattr(honest, name)) for name, make in fields.items()}
-            assert _bad_summary(replace(honest, **made), layout, rows_high=999) == reason
+            assert summary_defect(replace(honest, **made), layout, rows_high=999) == reason
 
 
 def test_unusable_sums_of_one_site_leave_it_out_and_the_encoder_is_of_the_others(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.entries import ComparisonRow, DifferenceRow, MetricRow
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app.py"
@@ -76,6 +76,20 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
     assert "3 values that are not finite" in said
     assert "its policy does not allow the data set" in said
     assert "norm of the delta is 3.1 times the median" in said
+
+
+def test_a_fault_of_no_round_is_not_called_a_refusal(shown: str, store, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    for repeat in range(2):
+        write(store, series, repeat=repeat).events([EventRow(None, "hungary", "fault", "no comparison: no answer")])
+    page = overview(series)
+    assert not page.exception
+    lines = next(table.value for table in page.table if "What" in table.value.columns).to_dict("records")
+    plain = [{key: cell.replace("\\", "") for key, cell in line.items()} for line in lines]
+    assert {"What": "fault", "Site": "hungary", "When": "", "Why": "no comparison: no answer"} in plain
+    refused = [(line["Site"], line["When"]) for line in plain if line["What"] == "site refused"]
+    assert refused == [("basel", "at enrolment")]
+    assert next(card.delta for card in page.metric if card.label == "Updates set aside") == "and 1 site refused"
 
 
 def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: str):

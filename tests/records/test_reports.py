@@ -2,13 +2,18 @@
 
 import math
 import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import pytest
 from scipy import stats
 
-from flfed.records.entries import ComparisonRow, DifferenceRow
+from flfed.records import reports
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow
 from flfed.records.reading import RunReader
-from flfed.records.reports import comparison_rows, report, run_list, story
+from flfed.records.reports import comparison_rows, fault_kind, refused_sites, report, run_list, story
 from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
 from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 
@@ -135,6 +140,11 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
         ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
         ((-0.05, -0.09, -0.01), None, "lower", PAYS),
         ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", DO_NOT_USE),
+        ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
+        ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
+        ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
+        (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
+        (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
         ((None, None, None), None, "higher", CANNOT_BE_TOLD),
         ((0.10, None, None), None, "higher", CANNOT_BE_TOLD),
         (None, (0.04, 0.01, 0.07), "higher", PAYS),
@@ -142,7 +152,11 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
 )
 def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
     given = [Difference(*numbers) if numbers else None for numbers in (shared, adjusted)]
-    assert verdict(given[0], given[1], better, metric=AUC)[0] == code
+    found, sentence = verdict(given[0], given[1], better, metric=AUC)
+    assert found == code
+    # What is said of chance is true: only an interval with 0 in it is said to contain 0.
+    assert ("contains 0" in sentence) == (code == NO_CLEAR_GAIN)
+    assert ("certainly worse" in sentence) == (code == DO_NOT_USE)
 
 
 def test_a_metric_that_should_be_low_is_worded_that_way():
@@ -162,6 +176,75 @@ def test_a_certainly_worse_model_is_not_recommended_in_words():
     )
     assert code == DO_NOT_USE
     assert sentence.endswith("; the shared model is certainly worse here.")
+
+
+def test_an_adjusted_model_that_is_certainly_worse_is_named():
+    figures = {"global": 0.70, "local-only": 0.75, "personalised": 0.72}
+    shared, adjusted = Difference(-0.05, -0.12, 0.02), Difference(-0.03, -0.05, -0.01)
+    code, sentence = verdict(shared, adjusted, "higher", metric=AUC, figures=figures)
+    assert code == DO_NOT_USE
+    assert sentence == (
+        f"AUC .720 with the shared model adjusted to the site against .750 alone: {MINUS}.030 (95 % interval "
+        f"{MINUS}.050 to {MINUS}.010); the shared model adjusted to the site is certainly worse here."
+    )
+
+
+def test_a_fault_of_no_round_is_a_refusal_only_where_it_says_so(store, url, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    for repeat in range(2):
+        run = write(store, series, repeat=repeat, rounds=3)
+        run.events([EventRow(None, "hungary", "fault", "no comparison: no answer"), EventRow(None, None, "fault", "x")])
+        run.events([EventRow(None, "geneva", "fault", "refused: policy")])
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    kinds = {fault["reason"]: fault_kind(fault) for fault in found["faults"] if fault["round"] is None}
+    assert kinds == {
+        "refused: its policy does not allow the data set heart-disease": "site refused",
+        **{f"repeat {k}: refused: policy": "site refused" for k in (1, 2)},
+        **{f"repeat {k}: no comparison: no answer": "fault" for k in (1, 2)},
+        **{f"repeat {k}: x": "fault" for k in (1, 2)},
+    }
+    assert refused_sites(found) == ["basel", "geneva"]
+    expected = "updates set aside: 2; sites refused: 2 (basel, geneva); other faults: 4."
+    assert story(found)[-1].endswith(expected)
+
+
+def test_the_work_of_a_report_grows_with_the_sites_and_not_with_their_square(store, url):
+    def calls(sites: int) -> int:
+        series = store.begin_series(study="s", study_sha256="", study_text="")
+        run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
+        names = [f"s{k:03d}" for k in range(sites)]
+        for name in names:
+            run.site(name, rows=100)
+        figures = [ComparisonRow(name, "global", AUC, 0.6) for name in names]
+        run.comparison(figures, [DifferenceRow(name, "global", "local-only", AUC, 0.1, 0.0, 0.2) for name in names])
+        with RunReader.open(url) as reader:
+            return lines_run(lambda: report(reader, run.run))
+
+    calls(2)  # what is done once, such as compiling the queries
+    few, more, most = (calls(sites) for sites in (20, 40, 80))
+    # Linear in sites: doubling the number added doubles the lines added; quadratic would give about 4.
+    assert (most - more) / (more - few) == pytest.approx(2, rel=0.1)
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """Return how many lines of `flfed/records/` a call runs."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal count
+        if Path(frame.f_code.co_filename).parent != Path(reports.__file__).parent:
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found):

@@ -211,6 +211,17 @@ def test_a_store_of_a_newer_flfed_is_refused_with_a_sentence(store, url):
             open_it(url)
 
 
+def test_an_unknown_run_is_answered_with_the_nearest_one_or_with_where_to_look(store, url):
+    run = begun(store).run
+    with RunReader.open(url) as reader:
+        with pytest.raises(UsageError) as near:
+            reader.runs_of(run[:-1] + "x")
+        with pytest.raises(UsageError) as far:
+            reader.runs_of("???")
+    assert str(near.value) == f"run {run[:-1] + 'x'!r} is not in the store; did you mean {run!r}?"
+    assert str(far.value) == "run '???' is not in the store; `flfed run list` shows what there is."
+
+
 def test_a_reader_cannot_write_and_an_absent_store_is_empty(store, url, tmp_path):
     begun(store)
     with RunReader.open(url) as reader, pytest.raises(Exception, match="readonly"):

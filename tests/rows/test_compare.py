@@ -167,7 +167,7 @@ def test_an_institution_with_few_positives_withholds_every_figure_and_says_so(
     numbers = [value for figure in figures for value in vars(figure).values() if not isinstance(value, str)]
     assert len(numbers) > 30
     assert np.isnan(numbers).all()
-    assert {figure.method for figure in figures} == {"fewer than 10 rows of a class"}
+    assert {figure.method for figure in figures} == {"withheld: fewer than 10 rows of a class"}
     assert found.note == "withheld by the site's policy: fewer than 10 rows of a class"
     assert found.histogram is None
 

@@ -129,3 +129,25 @@ def test_rows_can_be_taken_by_mask_and_by_number():
     rows = Encoded(np.arange(6.0).reshape(3, 2), np.array([0, 1, 0]), np.ones(3))
     np.testing.assert_array_equal(rows.take(np.array([True, False, True])).x, rows.take(np.array([0, 2])).x)
     assert len(rows.take(np.array([1]))) == 1
+
+
+def test_rows_taken_keep_their_patients():
+    rows = Encoded(np.zeros((3, 1)), np.zeros(3), np.ones(3), np.array([4, 4, 7]))
+    assert rows.take(np.array([2, 0])).group.tolist() == [7, 4]
+    assert Encoded(np.zeros((3, 1)), np.zeros(3), np.ones(3)).take(np.array([2, 0])).group is None
+
+
+def test_encoded_rows_know_their_patients_where_one_has_several(small_sites, small_study, tmp_path):
+    study = Study.parse(small_study)
+    without = Workplace(small_sites(1)[0], study)
+    assert without.encode(without.table.training, without.own_encoder()).group is None  # the schema names no group
+    schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    schema.write_text(schema.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
+    alone = Workplace(small_sites(1)[0], study)
+    assert alone.encode(alone.table.training, alone.own_encoder()).group is None
+    several = Workplace(
+        small_sites(1, change=lambda _, t: t.assign(person=[f"P{row % 20}" for row in range(len(t))]))[0], study
+    )
+    table = several.table.training
+    codes = several.encode(table, several.own_encoder()).group
+    assert len(set(zip(codes, table["person"], strict=True))) == len(set(codes)) == table["person"].nunique() < 21

@@ -309,3 +309,15 @@ def recorder():
             return Recorder(writer, "roc_auc_score", study.rounds)
 
         yield make
+
+
+@pytest.mark.parametrize("schema", [SINGLE, GROUPED])
+@pytest.mark.parametrize("holdout", [Holdout(0.4, "s"), HoldoutByTime("seen", "2026-01-20", "2026-01-21")])
+def test_texts_of_rows_that_are_known_already_change_no_split(schema, holdout):
+    table = visits([number // 2 for number in range(60)])
+    again = holdout.split(table, schema, 2, canonical_rows(table))
+    np.testing.assert_array_equal(again, holdout.split(table, schema, 2))
+    assert 0 < again[1].sum() < 60
+    if isinstance(holdout, Holdout):
+        # They are what is hashed: of equal texts all rows are on one side, but for groups.
+        assert len(set(holdout.split(table, schema, 2, ["x"] * 60)[1])) == (2 if schema.group else 1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.mapping import Field, map_table, plain_text
+from flfed.rows.mapping import Field, _plain_cell, map_table, plain_text
 from flfed.rows.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"
@@ -225,3 +225,28 @@ def test_the_source_table_is_not_changed():
     before = table.copy(deep=True)
     map_table(table, SCHEMA, {"chol": Field("chol", multiply=2)}, ("200",))
     pd.testing.assert_frame_equal(table, before)
+
+
+MIXED = [
+    ["a", " a ", "1.0", "", None, "a", np.nan, "1.0"],
+    [1, 2, 2, None, 2**70, -3],
+    [True, False, None, True],
+    [0.0, -0.0, 1.5, np.nan, 3.0, 1e22],
+    [Decimal("1.50"), Decimal("1.5"), None],
+    [1, True, 1.0, "1", 0, False, -0.0],
+    [None, None],
+    [datetime.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT],
+    [],
+]
+
+
+@pytest.mark.parametrize("cells", MIXED, ids=str)
+def test_equal_values_are_read_once_and_give_what_each_cell_gives(cells):
+    kinds = [pd.Series(cells, dtype=object, index=range(5, 5 + len(cells))), pd.Series(cells)]
+    if cells in (MIXED[0], MIXED[2]):
+        kinds.append(kinds[0].astype("string" if cells is MIXED[0] else "boolean"))
+        kinds.append(kinds[0].astype("category"))
+    for series in kinds:
+        found = plain_text(series)
+        assert found.tolist() == [_plain_cell(cell) for cell in series]  # None where missing, never NaN
+        assert (found.dtype, list(found.index)) == (object, list(series.index))

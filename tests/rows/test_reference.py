@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,26 @@ def test_rows_put_together_keep_inputs_targets_and_weights_in_line():
     assert rows.x.shape == (5, 2)
     np.testing.assert_array_equal(rows.x[:, 0], [2, 2, 3, 3, 3])
     np.testing.assert_array_equal(rows.weight, 10.0 * rows.y)
+
+
+def test_patients_of_two_parts_put_together_are_never_one():
+    parts = [
+        Encoded(np.zeros((len(g), 1)), np.zeros(len(g)), np.ones(len(g)), np.array(g)) for g in ([0, 0, 1], [0, 1])
+    ]
+    plain = replace(parts[1], group=None)
+    assert together(parts).group.tolist() == [0, 0, 1, 2, 3]
+    assert together([plain, *parts]).group.tolist() == [0, 1, 2, 2, 3, 4, 5]
+    assert together([plain, plain]).group is None
+
+
+def test_a_figure_that_the_holdouts_do_not_define_is_nan_for_own_models_too(small_sites, small_study, at_work):
+    spoilt = open_workplaces(small_sites(3, rows=60, change=lambda _, t: t.assign(y="yes")), small_study)
+    found = drive(reference(spoilt, at_work[2], at_work[1]))
+    assert np.isnan(found.own_everywhere["roc_auc_score"].value)
+    # The constant model of half a row each: log((n + 1/2) / (n + 1)) below nothing.
+    sizes = np.array([len(w.table.training) for w in spoilt])
+    expected = -np.log((sizes + 0.5) / (sizes + 1)).mean()
+    assert found.own_everywhere["log_loss"].value == pytest.approx(expected, rel=1e-9)
 
 
 def test_groups_of_two_sites_are_never_one_person(small_sites, small_study, tmp_path: Path):

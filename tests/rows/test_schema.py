@@ -119,3 +119,8 @@ def test_the_hash_follows_the_order_of_the_columns(tmp_path):
     swapped = "\n\n".join([*parts[:3], parts[5], parts[4], parts[3], *parts[6:]])
     assert swapped != SMALL
     assert read(swapped, tmp_path).sha256() != read(SMALL, tmp_path).sha256()
+
+
+def test_a_choice_of_no_features_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="must name at least one column"):
+        read(SMALL, tmp_path).features([])

@@ -186,3 +186,48 @@ def test_making_a_site_reads_nothing(tmp_path):
 def test_a_sites_rows_are_those_of_its_source_in_number(small_sites):
     sizes = [len(s.read().training) + len(s.read().holdout("x")) for s in small_sites(3, rows=40)]
     np.testing.assert_array_equal(sizes, [40, 50, 60])
+
+
+BROKEN = {
+    "site = Site(": r"SyntaxError: '\(' was never closed \(__init__.py, line 1\)",
+    "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
+    "raise KeyError('Jane Roe')": r"\(KeyError\)$",
+    "float('Jane Roe')": r"\(ValueError\)$",
+    "from flfed.errors import UsageError\nraise UsageError('set CLINIC_URL')": "^set CLINIC_URL$",
+    "site = 3": "must end with `site = Site",
+}
+
+
+@pytest.mark.parametrize(("text", "why"), BROKEN.items())
+def test_a_package_that_cannot_be_imported_ends_only_what_asks_for_it(small_sites, tmp_path, caplog, text, why):
+    table = small_sites(1)[0].source.read(())
+    table.to_csv(package(tmp_path / "root" / "sites" / "whole", "whole") / "table.csv", index=False)
+    folder = package(tmp_path / "root" / "sites" / "broken", "broken")
+    (folder / "__init__.py").write_text(text)
+    with pytest.raises(UsageError, match=why) as said:
+        listing.load("broken")
+    assert "Jane" not in str(said.value)
+    assert said.value.__suppress_context__ or said.value.__context__ is None
+    assert "_flfed_sites.broken" not in sys.modules or "site = 3" in text
+    assert [site.name for site in listing.of_dataset("small")] == ["whole"]
+    assert caplog.messages == [f"site broken is left out: {said.value}"]
+    # Once it is mended, it is there.
+    (folder / "__init__.py").write_text(PACKAGE.format(name="broken"))
+    assert [site.name for site in listing.of_dataset("small")] == ["broken", "whole"]
+
+
+def test_a_site_of_the_dataset_with_a_wrong_policy_is_not_left_out_in_silence(small_sites, tmp_path):
+    small_sites(1)
+    package(tmp_path / "root" / "sites" / "strict", "strict", "cell_min = 3")
+    with pytest.raises(UsageError, match="cell_min"):
+        listing.of_dataset("small")
+    assert "strict" not in [site.name for site in listing.of_dataset("wine")]
+
+
+def test_a_broken_package_elsewhere_says_what_it_lacks(small_sites, tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere" / "our_broken_package"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    (folder / "__init__.py").write_text("import no_such_module")
+    with pytest.raises(UsageError, match="ModuleNotFoundError: No module named 'no_such_module'"):
+        listing.load("our_broken_package:site")

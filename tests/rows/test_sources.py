@@ -179,3 +179,24 @@ def test_a_database_error_shows_neither_password_nor_query(monkeypatch, url, que
     with pytest.raises(UsageError, match=why) as caught:
         Sql(query, url_variable="SITE_URL").read(())
     assert CANARY not in str(caught.value)
+
+
+def test_a_column_that_stands_twice_in_a_csv_is_reported_and_not_renamed(small_sites, tmp_path):
+    site = small_sites(1)[0]
+    table = site.source.read(()).assign(x3=3, x4=4)
+    csv = replace(site, source=Csv(str(tmp_path / "t.csv")))
+
+    def said(*names: str) -> list[tuple[str, str]]:
+        lines = table.to_csv(index=False).splitlines()
+        lines[0] = ",".join([*lines[0].split(",")[:-2], *names])
+        (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+        return [(found.column, found.rule) for found in csv.inspect()[1]]
+
+    assert said("x3", "x4") == []
+    assert said("x1", "x4") == [("x1", "stands in the table more than once")]
+    assert said("x1", "x1") == [("x1", "stands in the table more than once")]
+    # Not asked for by the schema: nobody's business. And "x1.1" may be a name of its own.
+    assert said("other", "other") == said("", "") == said("x1.1", "x2.1") == []
+    assert said("x1.1", "x1") == [("x1", "stands in the table more than once")]
+    with pytest.raises(UsageError, match="a name stands twice in columns"):
+        Csv("t.csv", columns=("a", "b", "a"))

@@ -173,3 +173,12 @@ def test_a_round_that_was_asked_twice_counts_once_for_patience(bench, sites, rep
 def test_selection_without_validation_rows_is_refused(bench, given):
     with pytest.raises(UsageError, match="reads validation rows"):
         bench(FedAvg(**given), plan=Plan(validation=0.0))
+
+
+@pytest.mark.parametrize("given", [{"select": "best"}, {"patience": 3}])
+def test_selection_among_changing_cohorts_is_refused(given):
+    with pytest.raises(UsageError, match="fraction=0.5 does not go with"):
+        FedAvg(fraction=0.5, **given).check(Plan(validation=0.2))
+    with pytest.raises(UsageError, match="does not go with schedule='plateau'"):
+        FedAvg(fraction=0.5).check(Plan(validation=0.2, schedule="plateau"))
+    FedAvg(fraction=0.5).check(Plan(validation=0.2))

@@ -42,6 +42,10 @@ SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 ROW_PIXELS = 20
 """Height of one interval in a chart of sites."""
+LABEL_PIXELS = 56
+"""Room to the right of a chart for figures, where no grid line crosses them."""
+AXIS_NUMBERS = "datum.value == 0 ? '0' : replace(datum.label, regexp('^([\u2212-]?)0[.]'), '$1.')"
+"""Numbers of an axis without a leading zero, as `verdicts.number` writes them; Vega's language."""
 
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
@@ -81,12 +85,12 @@ def _chart(rows: Rows, height: int) -> alt.Chart:
     return alt.Chart(_inline(values=rows)).properties(height=height)
 
 
-def _metric_axis(metric: str, title: str | None = None) -> alt.X:
+def _metric_axis(metric: str, title: str | None = None, *, padding: int = 44, grid: bool = True) -> alt.X:
     return alt.X(
         "value:Q",
         title=title or axis_title(metric),
-        scale=alt.Scale(zero=False, nice=False, padding=44),
-        axis=alt.Axis(tickCount=6, format=".2~f"),
+        scale=alt.Scale(zero=False, nice=False, padding=padding),
+        axis=alt.Axis(tickCount=6, labelExpr=AXIS_NUMBERS, grid=grid),
     )
 
 
@@ -121,7 +125,7 @@ def references(found: Report, metric: str) -> Layers | None:
     texts = _labels(base)
     return alt.layer(
         spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        dots.encode(x=_metric_axis(metric), y=y, color=colour, tooltip=["name:N", "shown:N"]),
+        dots.encode(x=_metric_axis(metric, grid=False), y=y, color=colour, tooltip=["name:N", "shown:N"]),
         texts.encode(x="end:Q", y=y, text="shown:N", color=colour),
     )
 
@@ -170,9 +174,8 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
             rows.append(row)
     if not rows:
         return None
-    edge = max(row["value"] if row["high"] is None else row["high"] for row in rows)
     digits = decimals_of(*(row["value"] for row in rows))
-    rows = [row | {"edge": edge, "shown": number(row["value"], digits, signed=True)} for row in rows]
+    rows = [row | {"shown": number(row["value"], digits, signed=True)} for row in rows]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     legend = alt.Legend(title=None, orient="top", values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
@@ -185,10 +188,12 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
         .mark_rule(strokeWidth=4, opacity=0.6)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
         base.mark_point(filled=True, size=140, opacity=1).encode(
-            x=_metric_axis(metric, title), y=y, color=colour, tooltip=["site:N", "shown:N", "verdict:N"]
+            x=_metric_axis(metric, title, padding=16), y=y, color=colour, tooltip=["site:N", "shown:N", "verdict:N"]
         ),
-        _labels(base).encode(x="edge:Q", y=y, text="shown:N", color=colour),
-    )
+        base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
+            x=alt.value("width"), y=y, text="shown:N", color=colour
+        ),
+    ).properties(padding={"left": 5, "top": 5, "right": LABEL_PIXELS, "bottom": 20})
 
 
 def curve_of_all(points: Sequence[CurvePoint], metric: str) -> Layers | None:
@@ -239,4 +244,5 @@ def _curve_rows(points: Iterable[CurvePoint]) -> Rows:
 
 
 def _curve_axis(metric: str) -> alt.Y:
-    return alt.Y("value:Q", title=axis_title(metric), scale=alt.Scale(zero=False, nice=True))
+    axis = alt.Axis(labelExpr=AXIS_NUMBERS)
+    return alt.Y("value:Q", title=axis_title(metric), scale=alt.Scale(zero=False, nice=True), axis=axis)

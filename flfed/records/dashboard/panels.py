@@ -12,7 +12,17 @@ import streamlit as st
 from flfed.records.dashboard import charts
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.reading import RunReader
-from flfed.records.reports import SITE_ARMS, Report, best_gain, gain_in_words, site_verdict, story, tally
+from flfed.records.reports import (
+    SITE_ARMS,
+    Report,
+    best_gain,
+    fault_kind,
+    gain_in_words,
+    refused_sites,
+    site_verdict,
+    story,
+    tally,
+)
 from flfed.records.verdicts import (
     ABSENT,
     DO_NOT_USE,
@@ -45,6 +55,11 @@ ON_ROWS = {
     "validation": "measured on validation rows that were kept out of training",
     "holdout": "measured on the holdout, for reporting only",
 }
+
+
+def close_up() -> None:
+    """Start the page just below the navigation; Streamlit leaves twice that height empty."""
+    st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 4rem}</style>")
 
 
 def no_runs() -> None:
@@ -96,7 +111,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
         short = "still running"
     _card(columns[3], "Rounds run", f"{found['rounds']} of {planned}", short)
     aside = sum(fault["round"] is not None for fault in found["faults"])
-    refused = len({fault["site"] for fault in found["faults"] if fault["round"] is None})
+    refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
     _card(columns[4], "Updates set aside", str(aside), below)
 
@@ -145,9 +160,8 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     """Show what was set aside, refused or flagged; says so where nothing was."""
     groups: dict[tuple[str, str, str], list[int | None]] = {}
     for fault in found["faults"]:
-        kind = "site refused" if fault["round"] is None else "update set aside"
-        reason = re.sub(r"^(repeat \d+|refused): ", "", fault["reason"])
-        groups.setdefault((kind, fault["site"] or "all", reason), []).append(fault["round"])
+        reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", fault["reason"])
+        groups.setdefault((fault_kind(fault), fault["site"] or "all", reason), []).append(fault["round"])
     words = {"flag": "accepted, but odd", "note": "note"}
     for event in events:
         if event.kind in words:
@@ -210,7 +224,8 @@ def comparison(found: Report, metric: str) -> None:
             "where telling the sites apart helps.\n"
             "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
             f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
-            f"**{DO_NOT_USE}**: the shared model is certainly worse than the site's own."
+            f"**{DO_NOT_USE}**: neither of the two gains, and one is certainly worse than the site's own.\n"
+            "- *Certain*: the 95 % interval excludes 0; by chance alone one in twenty does."
         )
     _table([_site_line(name, found["sites"][name], metric) for name in order])
 

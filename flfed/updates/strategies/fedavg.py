@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
 
 from flfed.errors import UsageError
+from flfed.plan import Plan
 from flfed.seeds import generator
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes
 from flfed.updates.guard import Verdicts, guard, guard_scores
@@ -76,7 +77,7 @@ class FedAvg(FlowerFedAvg):
         for key, value, good, rule in (
             ("fraction", fraction, 0 < fraction <= 1, "in (0, 1]"),
             ("cap", cap, cap > 0, "> 0"),
-            ("server-lr", server_lr, server_lr > 0, "> 0; 1.0 gives plain averaging"),
+            ("server-lr", server_lr, 0 < server_lr < math.inf, "> 0; 1.0 gives plain averaging"),
             ("quorum", quorum, 0 < quorum <= 1, "in (0, 1]"),
             ("deadline", deadline, deadline > 0, "> 0 seconds"),
             ("patience", patience, patience >= 0, ">= 0; 0 never stops early"),
@@ -95,6 +96,7 @@ class FedAvg(FlowerFedAvg):
         self._began, self._earlier = 0.0, dict[str, str]()
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
         self.stopped, self.rounds_done, self.best_round = "", 0, 0
+        self._judges: frozenset[str] = frozenset()
 
     def assign(self, assignment: Assignment) -> None:
         """Take what the run gives: roster, encoder, plan, rounds, seed, observer.
@@ -102,13 +104,31 @@ class FedAvg(FlowerFedAvg):
         Raises
         ------
         UsageError
-            If best round or early stopping is asked for without validation rows.
+            As `check` does.
         """
-        if not assignment.plan.validation and (self.select == "best" or self.patience):
-            key = "select='best'" if self.select == "best" else f"patience={self.patience}"
-            raise UsageError(f"[strategy]: {key} reads validation rows: set [plan] validation, such as 0.2")
+        self.check(assignment.plan)
         self.run = assignment
         self.selection = Selection(assignment.plan, patience=self.patience)
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan under which this strategy's selection could not be right.
+
+        Raises
+        ------
+        UsageError
+            If best round, early stopping or plateau is asked for without validation rows, or
+            while only some sites are asked: losses of other sites cannot be compared.
+        """
+        asked = [f"select={self.select!r}"] if self.select == "best" else []
+        asked += [f"patience={self.patience}"] if self.patience else []
+        if asked and not plan.validation:
+            raise UsageError(f"[strategy]: {asked[0]} reads validation rows: set [plan] validation = 0.2")
+        asked += ["schedule='plateau'"] if plan.schedule == "plateau" else []
+        if asked and self.fraction < 1:
+            raise UsageError(
+                f"[strategy]: fraction={self.fraction} does not go with {asked[0]}: "
+                "losses of different sites cannot be compared"
+            )
 
     def start(
         self,
@@ -295,7 +315,14 @@ class FedAvg(FlowerFedAvg):
         """Let the selection see the validation loss of the incoming model."""
         scored = [reply.scores for reply in self._verdicts.accepted.values() if reply.scores is not None]
         losses = [(s.num_examples, s.metrics["loss"]) for s in scored if s.rows == "validation" and "loss" in s.metrics]
-        if losses:
+        sites = frozenset(
+            site
+            for site, reply in self._verdicts.accepted.items()
+            if reply.scores is not None and reply.scores.rows == "validation" and "loss" in reply.scores.metrics
+        )
+        # A mean over other sites is another figure: an easy site alone would look like progress.
+        self._judges = self._judges or sites
+        if losses and sites == self._judges:
             rows = math.fsum(n for n, _ in losses)
             self.selection.see(server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows)
 

@@ -6,7 +6,7 @@ import streamlit as st
 
 from flfed.errors import FlfedError
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.panels import STATUS_WORDS, escape, moment, no_runs
+from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, moment, no_runs
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
@@ -18,6 +18,7 @@ SHOWN = 50  # series listed at once; a docstring here would be shown on the page
 
 def show() -> None:
     """Show the list of runs, one line a series of repeats."""
+    close_up()
     st.title("Runs")
     try:
         with RunReader.open() as reader:
@@ -28,7 +29,10 @@ def show() -> None:
         st.error(escape(str(error)))
         return
     if not runs:
-        st.info(f"No run matches {search!r}.") if search else no_runs()
+        if search:
+            st.info(escape(f"No run matches {search!r}."))
+        else:
+            no_runs()
         return
     listed: dict[str, list[RunEntry]] = {}
     for run in runs:

@@ -16,6 +16,7 @@ EVERY_SECONDS = 2  # how often the page of a running run looks again
 
 def show() -> None:
     """Show the run of the address (`?run=ID`), else the newest one."""
+    panels.close_up()
     try:
         with RunReader.open() as reader:
             newest = reader.runs(limit=1)

@@ -1,0 +1,31 @@
+"""A comparison that a site could not have measured is a fault, not a figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from flfed.updates.guard import comparison_defect
+from flfed.updates.messages import CompareReply, Figure
+
+
+def comparison(**changes) -> CompareReply:
+    figure = {"metric": "roc_auc_score", "arm": "global", "value": 0.8, "low": 0.7, "high": 0.9, "extra": 0.01}
+    row = Figure(**{**figure, "method": "DeLong", **{k: v for k, v in changes.items() if k in figure}})
+    rest = {"num_examples": 50, "holdout_rows": 20, "arms": (row,), "differences": ()}
+    return CompareReply(**{**rest, **{k: v for k, v in changes.items() if k in rest}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"value": float("nan"), "low": float("nan"), "high": float("nan")}, ""),
+        ({"value": 7.0, "low": 6.0, "high": 8.0}, "roc_auc_score is outside 0 to 1"),
+        ({"low": 0.9, "high": 0.7}, "roc_auc_score has an impossible interval"),
+        ({"high": float("inf")}, "roc_auc_score has an impossible interval"),
+        ({"holdout_rows": -5}, "its numbers of rows are impossible"),
+        ({"arms": comparison().arms * 2}, "a figure stands in it twice"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_not_believed(changes, reason):
+    assert comparison_defect(comparison(**changes)) == reason
