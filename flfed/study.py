@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import inspect
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -320,7 +321,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
     return Study(
-        name=_text(table, "name"),
+        name=_name(table),
         purpose=_text(table, "purpose"),
         legal_basis=_text(table, "legal-basis"),
         expires=_date(table),
@@ -369,6 +370,13 @@ def _text(table: Mapping[str, Any], key: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"study: {key} must be a text that is not empty")
+    return value
+
+
+def _name(table: Mapping[str, Any]) -> str:
+    value = _text(table, "name")
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
+        raise UsageError(f"study: name={value!r} must be of a-z, 0-9 and single hyphens")
     return value
 
 

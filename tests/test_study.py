@@ -282,3 +282,10 @@ def test_the_shipped_studies_are_listed_in_order():
 
 def test_the_largest_seed_leaves_room_for_a_million_repeats_in_64_bits():
     assert Study.parse(TEXT.replace("seed = 42", f"seed = {LARGEST_SEED}")).seed + 10**6 == 2**63 - 1
+
+
+@pytest.mark.parametrize("name", ["Two Words", "../../x", "http://e", "a--b", "x\\ny"])
+def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
+    text = Study.load("preterm-birth").text.replace('name = "preterm-birth"', f'name = "{name}"', 1)
+    with pytest.raises(UsageError, match="must be of a-z, 0-9 and single hyphens"):
+        Study.parse(text)

@@ -270,7 +270,16 @@ def _importing(where: str) -> Iterator[None]:
         raise
     except (SyntaxError, ImportError) as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
-    except Exception as error:  # noqa: BLE001 - an institution's code may raise anything
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NameError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # Its text is left out: code that reads a table on import may quote a cell.
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__})") from None
 
