@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def run(
                 seed=chosen.seed + repeat,
                 rounds_planned=chosen.rounds,
                 versions=versions(),
-                hashes={"study": chosen.sha256(), "schema": facts["schema"]},
+                hashes={"study": chosen.sha256(), "schema": facts["schema"], "code": code_sha256()},
                 primary=facts["primary"],
                 task=facts["task"],
             )
@@ -282,6 +283,16 @@ def check(study: Study) -> dict[str, str]:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
+
+
+@cache
+def code_sha256() -> str:
+    """Return the hash of flfed's own code: over each file's path and bytes, in path order."""
+    package, digest = Path(flfed.__file__).parent, hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

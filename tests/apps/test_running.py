@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import flfed
 from flfed import Study, run
 from flfed.apps.running import Result, check, find_sites
 from flfed.errors import FlfedError, RunStopped, UsageError
@@ -253,3 +257,24 @@ def test_a_run_writes_to_the_store_it_is_given(small_sites, study: Study, tmp_pa
         assert connection.execute("SELECT status, rounds FROM run").fetchall() == [("completed", 2)]
     connection.close()
     assert not (home / "runs.db").exists()
+
+
+def test_the_record_names_the_code_it_was_made_with(tmp_path: Path):
+    import shutil
+
+    from flfed.apps.running import code_sha256
+
+    package = Path(flfed.__file__).parent
+    copy = tmp_path / "flfed"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "_bundled"))
+    program = "from flfed.apps.running import code_sha256; print(code_sha256())"
+
+    def hashed() -> str:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert hashed() == code_sha256()
+    (copy / "plan.py").write_text((copy / "plan.py").read_text() + "# one more line\n")
+    assert hashed() != code_sha256()
+    assert len(hashed()) == 64
