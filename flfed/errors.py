@@ -14,6 +14,8 @@ class FlfedError(Exception):
     """
 
     exit_code = 1
+    run = ""
+    """Id of the run that ended with it, where there is one in the store."""
 
 
 class UsageError(FlfedError):

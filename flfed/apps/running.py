@@ -187,7 +187,11 @@ def run(
                 task=facts["task"],
             )
             recorder = Recorder(writer, facts["primary"], chosen.rounds, progress)
-            _run_once(chosen, taking_part, repeat, recorder)
+            try:
+                _run_once(chosen, taking_part, repeat, recorder)
+            except FlfedError as error:
+                error.run = writer.run
+                raise
             progress("repeats", repeat + 1, repeats)
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)

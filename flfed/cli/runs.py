@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from flfed.cli import show
-from flfed.cli.study import print_report
+from flfed.cli.study import print_report, report_of
 
 app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 
@@ -37,11 +37,7 @@ def show_run(
     run: str = typer.Argument("latest", help="A run's or series' id, or latest."), as_json: bool = show.JSON
 ) -> None:
     """Show what a run, or a series of repeats, found."""
-    from flfed.records.reading import RunReader
-    from flfed.records.reports import report
-
-    with RunReader.open() as reader:
-        found = report(reader, run)
+    found = report_of(run)
     if as_json:
         show.as_json(found)
     else:

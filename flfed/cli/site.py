@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from flfed.cli import show
+from flfed.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
 
@@ -17,10 +18,13 @@ def list_sites(as_json: bool = show.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows import site as sites
 
-    found = [
-        {"site": s.name, "title": s.title, "dataset": s.dataset, "disclosure": s.policy.disclosure}
-        for s in map(sites.load, sites.names())
-    ]
+    found = []
+    for name in sites.names():
+        try:
+            s = sites.load(name)
+            found.append({"site": name, "title": s.title, "dataset": s.dataset, "disclosure": s.policy.disclosure})
+        except UsageError as error:
+            found.append({"site": name, "title": f"broken: {error}", "dataset": "", "disclosure": ""})
     if as_json:
         show.as_json({"sites": found})
         return

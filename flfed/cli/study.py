@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from flfed.cli import show
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 
@@ -71,14 +71,28 @@ def run_study(
     study = _study(name, changes)
     from flfed.apps.running import run
 
-    with show.progress(quiet=as_json) as told:
-        result = run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told)
+    try:
+        with show.progress(quiet=as_json) as told:
+            result = run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told)
+    except FlfedError as error:
+        if as_json and error.run:
+            show.as_json(report_of(error.run))
+        raise
     if as_json:
         show.as_json(result.report)
     else:
         print_report(result.report)
     if result.status == "stopped":
         raise typer.Exit(3)
+
+
+def report_of(run: str) -> dict[str, Any]:
+    """Return what the store has of a run."""
+    from flfed.records.reading import RunReader
+    from flfed.records.reports import report
+
+    with RunReader.open() as reader:
+        return report(reader, run)
 
 
 def print_report(found: dict[str, Any]) -> None:

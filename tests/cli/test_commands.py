@@ -152,6 +152,9 @@ def test_a_run_with_too_few_sites_fails_with_code_1_and_is_in_the_store(flfed):
     assert "only one site takes part" in err
     [entry] = json.loads(flfed("run", "list", "--json")[1])["runs"]
     assert entry["status"] == "failed"
+    code, out, err = flfed("study", "run", "preterm-birth", "--site", "kentucky-clinic", *QUICK, "--json")
+    assert (code, json.loads(out)["status"]) == (1, "failed")
+    assert json.loads(out)["reason"] in err
 
 
 def test_data_get_takes_files_from_a_folder_by_hash(flfed, home: Path, test_data: Path, tmp_path: Path):
@@ -237,3 +240,15 @@ def test_every_shipped_study_can_be_shown_and_lists_its_hash(flfed):
         code, out, _ = flfed("study", "show", name)
         assert code == 0
         assert Study.load(name).sha256() in out
+
+
+def test_site_list_names_a_broken_package_and_goes_on(flfed, tmp_path, monkeypatch):
+    folder = tmp_path / "root" / "sites" / "broken_ward"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from flfed import Site\nsite = Site(maping={})\n")
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
+    code, out, _ = flfed("site", "list", "--json")
+    found = {line["site"]: line for line in json.loads(out)["sites"]}
+    assert (code, len(found)) == (0, 13)
+    assert found["broken-ward"]["title"].startswith("broken: ")
+    assert found["cleveland"]["dataset"] == "heart-disease"
