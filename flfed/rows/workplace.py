@@ -18,14 +18,14 @@ from flfed.rows.baselines import (
     tuned_linear,
     tuned_network,
 )
-from flfed.rows.encode import Encoded, decode_target, encode, input_names
+from flfed.rows.encode import Encoded, decode_target, encode
 from flfed.rows.holdout import fractions, row_keys
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import RowScores, primary_of, round_scores
 from flfed.rows.site import Site
 from flfed.rows.summarise import codes, disclose, layout_of, summarise
 from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
-from flfed.rows.training.losses import loss_of_rows, outputs_of, probabilities
+from flfed.rows.training.losses import loss_of_rows, probabilities
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, fit_encoder
@@ -271,8 +271,3 @@ def network_predictor(model: Any, arrays: Arrays) -> Predictor:
     from flfed.rows.training.fit import score
 
     return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))
-
-
-def outputs_count(workplace: Workplace) -> tuple[int, int]:
-    """Return how many inputs and outputs the study's model has."""
-    return len(input_names(workplace.layout)), outputs_of(workplace.task, workplace.classes)
