@@ -16,6 +16,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from flfed.apps.client_app import HANDLERS, ClientSide
 from flfed.rows import datasets
+from flfed.rows.holdout import HoldoutByTime
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Csv, Frame
 from flfed.rows.summarise import summarise
@@ -305,3 +306,20 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 
 def test_there_is_a_handler_for_every_kind_of_message():
     assert sorted(HANDLERS) == sorted([ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE])
+
+
+@pytest.mark.parametrize(("by_time", "redrawn"), [(False, True), (True, False)])
+def test_a_holdout_by_time_is_the_same_in_every_repeat_and_says_so(
+    small_sites, small_study, ask: Ask, tmp_path: Path, by_time: bool, redrawn: bool
+):
+    # Else the spread of seeds over one holdout would be read as the spread over splits.
+    schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    schema.write_text(schema.read_text() + '\n[columns.seen]\nkind = "date"\n')
+    days = pd.date_range("2026-01-01", periods=60).astype(str)
+    site = small_sites(1, rows=60, change=lambda _, table: table.assign(seen=days))[0]
+    site = replace(site, holdout=HoldoutByTime("seen", "2026-02-10", "2026-02-11")) if by_time else site
+    reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), small_study))
+    assert (reply.accepted, reply.resplit) == (True, redrawn)
+    keys = [site.read(repeat).holdout("compare")["person"].tolist() for repeat in (0, 1)]
+    assert (keys[0] == keys[1]) is by_time
+    assert len(keys[0]) >= 10
