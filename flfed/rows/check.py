@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from flfed.errors import FlfedError, UsageError, count_in_words
+from flfed.rows.holdout import Holdout
 from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site, SiteTable
@@ -102,6 +103,9 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         Line("table", rows >= least, f"{count_in_words(rows)} {part} rows; at least {least} are needed")
         for part, rows in (("training", len(opened.training)), ("holdout", opened.holdout_rows))
     ]
+    if isinstance(site.holdout, Holdout) and not site.holdout.salt:
+        words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
+        lines.append(Line("table", True, words))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
         words = "has one class only: rank metrics such as the AUC are undefined here"

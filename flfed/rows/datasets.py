@@ -22,7 +22,7 @@ from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
 class SourceFile(Strict):
     """One file of a dataset, with what proves that it is the right one."""
 
-    name: str
+    name: str = PydanticField(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     sha256: str = PydanticField(pattern=r"^[0-9a-f]{64}$")
     bytes: int
     url: str = ""

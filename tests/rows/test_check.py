@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flfed.errors import UsageError
 from flfed.rows.check import check_site, write_local_rows
+from flfed.rows.holdout import Holdout
 from flfed.rows.site import Policy
 
 
@@ -70,3 +72,11 @@ def test_an_institution_needs_enough_training_rows(small_sites):
     assert not checked.passed
     assert [line.column for line in checked.lines if not line.passed] == ["table", "table"]
     assert "at least 10" in checked.lines[-3].detail
+
+
+def test_a_holdout_without_a_salt_is_warned_of(small_sites):
+    site = small_sites(1, rows=90, policy=Policy())[0]
+    assert not [line for line in check_site(site).lines if "salt" in line.detail]
+    warned = check_site(replace(site, holdout=Holdout()))
+    assert warned.passed
+    assert len([line for line in warned.lines if "Holdout(salt=...)" in line.detail]) == 1
