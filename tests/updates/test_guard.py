@@ -204,13 +204,16 @@ def clean(study, ten) -> float:
 @pytest.mark.parametrize("case", [*TWELVE, *MORE])
 def test_one_bad_site_of_ten_is_named_with_its_reason_and_costs_nothing(case, study, ten, clean):
     spoil, kind, reason = (TWELVE | MORE)[case]
-    status, rounds, events, auc = conducted(study, ten, spoil, whole=case == "NaN")
-    assert (status, rounds) == ("completed", 5)
+    # What is only flagged is used: it slows the rounds down, so it is given a study's usual number of them.
+    planned = 40 if kind == "flag" else 5
+    long = study.replace({"rounds": planned})
+    status, rounds, events, auc = conducted(long, ten, spoil, whole=case == "NaN")
+    assert (status, rounds) == ("completed", planned)
     found = [event for event in events if event.kind in ("fault", "flag", "refused")]
-    assert [(event.round, event.site, event.kind) for event in found] == [(n, BAD, kind) for n in range(1, 6)]
+    assert [(e.round, e.site, e.kind) for e in found] == [(n, BAD, kind) for n in range(1, planned + 1)]
     assert all(reason in event.reason and "Jane" not in event.reason for event in found)
-    # What is only flagged is used, and costs something; over the bound it costs nothing.
-    assert auc >= clean - (0.01 if kind == "fault" else 0.03) and clean > 0.7
+    undisturbed = clean if planned == 5 else conducted(long, ten, None)[3]
+    assert auc >= undisturbed - 0.01 and clean > 0.7
 
 
 def test_a_sign_flip_times_five_is_refused_where_the_bound_is_lower(study, ten, clean):
