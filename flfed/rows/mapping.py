@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from flfed.errors import TableError
+from flfed.errors import TableError, UsageError
 from flfed.rows.schema import Column, Schema
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
@@ -46,6 +47,23 @@ class Field:
     decimal: str = "."
     censored: Literal["refuse", "limit"] = "refuse"
     missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would spoil a column without a word."""
+        for key, value in (("multiply", self.multiply), ("add", self.add)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UsageError(f"Field({self.column!r}): {key}={value!r} must be a finite number")
+        if self.multiply == 0:
+            raise UsageError(f"Field({self.column!r}): multiply=0 would make every cell the same")
+        if self.values is not None and not isinstance(self.values, Mapping):
+            raise UsageError(f"Field({self.column!r}): values must map own codes to the schema's values")
+        check_codes(f"Field({self.column!r})", self.missing)
+
+
+def check_codes(where: str, missing: object) -> None:
+    """Refuse one text where a tuple of codes is meant: "NA" would be read as "N" and "A"."""
+    if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
+        raise UsageError(f"{where}: missing={missing!r} must be a tuple of codes, such as ('NA',)")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import roots
 from flfed.rows import datasets
 from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
-from flfed.rows.mapping import Field, Finding, map_table
+from flfed.rows.mapping import Field, Finding, check_codes, map_table
 from flfed.rows.schema import Schema, Strict, parse_settings
 from flfed.rows.sources import Source
 
@@ -109,6 +109,14 @@ class Site:
         """Refuse a name that could not be a key everywhere."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise UsageError(f"site name {self.name!r} must be of a-z, 0-9 and single hyphens")
+        if not isinstance(self.source, Source):
+            raise UsageError(f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql or Frame")
+        if not isinstance(self.holdout, (Holdout, HoldoutByTime)):
+            raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
+        wrong = [key for key, value in self.mapping.items() if not isinstance(value, (str, Field, type(None)))]
+        if wrong:
+            raise UsageError(f"site {self.name!r}: mapping[{wrong[0]!r}] must be a column's name, a Field or None")
+        check_codes(f"site {self.name!r}", self.source.missing)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Read and map the table; return it with every rule it breaks, in the source's row order."""

@@ -13,6 +13,7 @@ import pytest
 from flfed.errors import TableError, UsageError
 from flfed.rows import site as listing
 from flfed.rows.holdout import canonical_rows
+from flfed.rows.mapping import Field
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Csv, Frame
 
@@ -231,3 +232,23 @@ def test_a_broken_package_elsewhere_says_what_it_lacks(small_sites, tmp_path, mo
     (folder / "__init__.py").write_text("import no_such_module")
     with pytest.raises(UsageError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         listing.load("our_broken_package:site")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql or Frame"),
+        (lambda: Site("here", "small", Csv("rows.csv"), holdout=0.3), "must be a Holdout or HoldoutByTime"),
+        (lambda: Site("here", "small", Csv("rows.csv"), mapping={"x1": 5}), "mapping['x1'] must be a column's name"),
+        (lambda: Site("here", "small", Csv("rows.csv", missing="NA")), "must be a tuple of codes, such as ('NA',)"),
+        (lambda: Field("x", missing="NA"), "must be a tuple of codes"),
+        (lambda: Field("x", multiply=float("nan")), "multiply=nan must be a finite number"),
+        (lambda: Field("x", multiply="38.67"), "multiply='38.67' must be a finite number"),
+        (lambda: Field("x", multiply=0), "would make every cell the same"),
+        (lambda: Field("x", values=["a", "b"]), "values must map own codes"),
+    ],
+)
+def test_a_site_written_wrongly_is_told_so_before_it_reads_anything(make, says):
+    with pytest.raises(UsageError) as refused:
+        make()
+    assert says in str(refused.value)
