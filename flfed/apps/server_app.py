@@ -13,10 +13,10 @@ from flwr.serverapp import Grid
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError
 from flfed.rows import datasets
-from flfed.rows.baselines import Trainable, first_arrays
+from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
 from flfed.rows.reference import Reference
-from flfed.rows.workplace import study_layout
+from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, encoder_moved, fit_encoder, leak_warnings, merge
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes
@@ -215,16 +215,8 @@ class Conductor:
 
     def first_arrays(self) -> Arrays:
         """Return the arrays that the run starts from, in the plan's precision."""
-        start = Trainable(
-            model=self.model,
-            task=self.schema.task,
-            classes=len(self.schema.classes),
-            plan=self.study.plan,
-            rounds=self.study.rounds,
-            seed=self.seed,
-            site="",
-        )
-        return first_arrays(start, len(input_names(self.layout)))
+        given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
+        return first_arrays(given, len(input_names(self.layout)))
 
     def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, summaries: Mapping[str, Summary]) -> None:
         """Have every site judge, add what only all tables show, and write it down."""

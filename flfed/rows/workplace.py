@@ -72,6 +72,14 @@ def study_layout(study: Study, schema: Schema) -> Layout:
     return layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
 
 
+def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:
+    """Return what training a study's model needs, at one site or (with no name) for all."""
+    classes = len(schema.classes)
+    return Trainable(
+        model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
+    )
+
+
 class Workplace:
     """One site's side of one study; reads the table once, encodes it once per encoder.
 
@@ -222,15 +230,7 @@ class Workplace:
 
     def trainable(self) -> Trainable:
         """Return what training the study's model on this site's rows alone needs."""
-        return Trainable(
-            model=self.model,
-            task=self.task,
-            classes=self.classes,
-            plan=self.study.plan,
-            rounds=self.study.rounds,
-            seed=self.seed,
-            site=self.site.name,
-        )
+        return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
     def local_model(self) -> Generator[FitRequest | ScoreRequest, Any, LocalModel]:
         """Yield requests that tune a model on this site's training rows alone; return it, made once."""
