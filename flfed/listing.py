@@ -22,6 +22,7 @@ FOLDERS = {
     "strategy": "flfed.updates.strategies",
     "model": "flfed.rows.models",
     "metric": "flfed.rows.metrics",
+    "split": "flfed.rows.splits",
 }
 """Kind of thing to the package whose files are its listing."""
 

@@ -10,153 +10,32 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flfed import listing
 from flfed.errors import UsageError, nearest
 from flfed.plan import Plan
+from flfed.study_parts import (
+    Compare,
+    Dataset,
+    Encode,
+    Expected,
+    LearningCurve,
+    Named,
+    Partition,
+    Split,
+    parse_sweep,
+)
 
 FOLDER = Path(__file__).parent / "studies"
 LATER: dict[str, dict[str, str | None] | None] = {
     "privacy": {"secure-aggregation": "off"},
     "codec": {"name": "none"},
-    "compare": {"curve": None},
-    "encode": {"rows": None},
-    "split": None,
-    "expected": None,
-    "sweep": None,
 }
 """Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
 
 LARGEST_SEED = 2**63 - 10**6 - 1
 """Repeats count on from the seed, and a run's record keeps it in 64 bits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partition:
-    """How one table is cut into research sites.
-
-    Attributes
-    ----------
-    by : str
-        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
-        "quantity" (sizes drawn per site).
-    sites : int, >= 2
-        How many sites; ignored where `by` is a column, which gives a site per value.
-    alpha : float, > 0
-        Concentration of the Dirichlet draw; small is skewed.
-    seed : int, >= 0
-    """
-
-    by: str = "iid"
-    sites: int = 4
-    alpha: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a partition that cannot be drawn."""
-        if self.sites < 2:
-            raise UsageError(f"[dataset] partition: sites={self.sites} must be at least 2")
-        if not self.alpha > 0:
-            raise UsageError(f"[dataset] partition: alpha={self.alpha} must be > 0")
-        if self.seed < 0:
-            raise UsageError(f"[dataset] partition: seed={self.seed} must be >= 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Which dataset, which of its features, which sites.
-
-    Attributes
-    ----------
-    name : str
-    features : tuple of str or None
-        Narrows the schema's allowed features; None means all.
-    sites : tuple of str or None
-        Names of the sites asked; None means every site found whose dataset it is.
-    partition : Partition or None
-        Cut the dataset's own table into research sites instead.
-    """
-
-    name: str = ""
-    features: tuple[str, ...] | None = None
-    sites: tuple[str, ...] | None = None
-    partition: Partition | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a choice of no columns, which no model can learn from."""
-        if self.features is not None and not self.features:
-            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encode:
-    """How encoded rows are made from mapped ones.
-
-    Attributes
-    ----------
-    scaler : {"global", "per-site", "none"}
-        `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
-    impute : {"mean"}
-        Missing cells become the mean over all sites' training rows.
-    missing_indicator : bool
-        Whether a column's being missing is an input of its own, for every column. Look at the
-        leak warnings first: a value may be missing because of the outcome.
-    """
-
-    scaler: Literal["global", "per-site", "none"] = "global"
-    impute: Literal["mean"] = "mean"
-    missing_indicator: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compare:
-    """How the result is judged.
-
-    Attributes
-    ----------
-    primary : str
-        The metric of the verdict; empty means the task's first.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
-        A site's policy may be stricter.
-    holdout_curve : bool
-        Score the holdout each round, for reporting only.
-    draws : int, >= 200
-        Bootstrap resamples.
-    """
-
-    primary: str = ""
-    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
-    holdout_curve: bool = False
-    draws: int = 2000
-
-    def __post_init__(self) -> None:
-        """Refuse too few resamples for a 95 % interval, and what a later version brings."""
-        if self.share_metrics != "named":
-            raise UsageError(f"[compare]: share-metrics={self.share_metrics!r} is not available in this version")
-        if self.draws < 200:
-            raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A listed thing with its settings, as `[model]` or `[strategy]` gives them.
-
-    Attributes
-    ----------
-    name : str
-        Name in the listing.
-    settings : dict of kebab-case key to value
-        The constructor's; checked against its signature by `build`.
-    """
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def build(self, kind: str, **given: Any) -> Any:
-        """Return the thing, made from its settings and what the run itself gives."""
-        thing = listing.load(kind, self.name)
-        return thing(**given, **listing.settings(thing, self.settings, f"[{kind}] {self.name}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +49,15 @@ class Study:
         Last day on which a site answers.
     seed : int, >= 0
         Every draw of the run follows from it.
-    dataset, encode, model, plan, strategy, compare
+    dataset, split, encode, model, plan, strategy, compare
         The tables of the file.
     rounds : int, >= 1
     text : str
         The TOML text itself: what travels and what is hashed.
+    expected : Expected
+        What `flfed study verify` checks.
+    sweep : dict of key to tuple of values
+        What `flfed study sweep` tries.
     """
 
     name: str
@@ -190,6 +73,9 @@ class Study:
     rounds: int
     compare: Compare
     text: str
+    split: Split = field(default_factory=Split)
+    expected: Expected = field(default_factory=Expected)
+    sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str | Path) -> Study:
@@ -267,7 +153,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-_TABLES = {"dataset": Dataset, "encode": Encode, "plan": Plan, "compare": Compare}
+_TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
+_NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
+_EXAMPLES = {
+    "partition": "{ by = 'iid', sites = 4 }",
+    "curve": "{ rows = [10, 40], draws = 20 }",
+    "pooled": "{ optimiser = 'adam', epochs = 50 }",
+}
+_LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
@@ -282,7 +175,7 @@ def _path(key: str, table: Mapping[str, Any]) -> list[str]:
         if name in listing.names(kind):
             keys = inspect.signature(listing.load(kind, name)).parameters
             known[kind] = known.get(kind, set()) | {listing.kebab(key) for key in keys}
-    for name in ("dataset", "encode", "model", "plan", "strategy", "compare"):
+    for name in (*_TABLES, "model", "strategy"):
         known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
     found = [[name, key] for name, keys in known.items() if key in keys]
     found += [[key]] if key in _TOP else []
@@ -295,29 +188,20 @@ def _path(key: str, table: Mapping[str, Any]) -> list[str]:
 
 def _study(table: dict[str, Any], text: str) -> Study:
     """Build a study from parsed TOML; every error names its place."""
-    known = [*_TOP, *_TABLES, "model", "strategy", *LATER]
+    known = [*_TOP, *_TABLES, "model", "strategy", *_LOOSE, *LATER]
     for key in table:
         if key not in known:
             raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
     _refuse_later(table)
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
-    parts = {name: _table(table, name) for name in (*_TABLES, "model", "strategy")}
-    cut = parts["dataset"].pop("partition", None)
-    if cut is not None and not isinstance(cut, dict):
-        raise UsageError(f"[dataset]: partition={cut!r} must be a table, such as {{ by = 'iid', sites = 4 }}")
-    if cut is not None and "sites" in parts["dataset"]:
+    parts = {name: _table(table, name) for name in (*_TABLES, "model", "strategy", *_LOOSE)}
+    if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = parts["strategy"].pop("rounds", 1)
     if type(rounds) is not int or rounds < 1:
         raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
-    made = {key: kind(**listing.settings(kind, parts[key], f"[{key}]")) for key, kind in _TABLES.items()}
-    if cut is not None:
-        made["dataset"] = Dataset(
-            name=made["dataset"].name,
-            features=made["dataset"].features,
-            partition=Partition(**listing.settings(Partition, cut, "[dataset] partition")),
-        )
+    made = {name: _made(name, parts[name]) for name in _TABLES}
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
     return Study(
@@ -330,8 +214,23 @@ def _study(table: dict[str, Any], text: str) -> Study:
         strategy=_named(parts["strategy"], "strategy"),
         rounds=rounds,
         text=text,
+        expected=Expected.parse(parts["expected"]),
+        sweep=parse_sweep(parts["sweep"]),
         **made,
     )
+
+
+def _made(name: str, given: dict[str, Any]) -> Any:
+    """Build one table of a study, and the tables inside it first."""
+    inner = {}
+    for (outer, key), kind in _NESTED.items():
+        if outer == name and key in given:
+            value = given.pop(key)
+            if not isinstance(value, dict):
+                raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
+            inner[key] = kind(**listing.settings(kind, value, f"[{name}] {key}"))
+    made = listing.settings(_TABLES[name], given, f"[{name}]")
+    return _TABLES[name](**made, **inner)
 
 
 def _refuse_later(table: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.plan import Plan
-from flfed.study import LARGEST_SEED, LATER, Named, Partition, Study, names
+from flfed.study import LARGEST_SEED, LATER, Study, names
+from flfed.study_parts import Named, Partition
 
 TEXT = """
 format = 1
@@ -156,12 +157,7 @@ def test_a_table_that_is_none_is_refused(table: str):
         (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon=3.0 is not available in this version"),
         (TEXT.replace('"off"', '"on"'), "[privacy]: secure-aggregation='on' is not available in this version"),
         (TEXT.replace('[codec]\nname = "none"', '[codec]\nname = "int8"'), "[codec]: name='int8' is not available"),
-        (with_line("compare", "curve = { rows = [10] }"), "is not available in this version; leave it out"),
         (with_line("compare", 'share-metrics = "pseudonym"'), "share-metrics='pseudonym' is not available"),
-        (with_line("encode", "rows = 3"), "[encode]: rows=3 is not available in this version"),
-        (TEXT + "[split]\nfixed = 'flamby-43'", "study: [split] is not available in this version; leave it out"),
-        (TEXT + "[sweep]\nlr = [1, 2]", "study: [sweep] is not available in this version; leave it out"),
-        (TEXT + "[expected]\nauc = 1", "study: [expected] is not available in this version; leave it out"),
         ("privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""), "study: [privacy] is not"),
     ],
 )
@@ -289,3 +285,45 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
     text = Study.load("preterm-birth").text.replace('name = "preterm-birth"', f'name = "{name}"', 1)
     with pytest.raises(UsageError, match="must be of a-z, 0-9 and single hyphens"):
         Study.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
+        (
+            with_line("compare", "curve = { rows = [1] }"),
+            "[compare] curve: rows=[1] must be different whole numbers >= 2",
+        ),
+        (with_line("compare", "curve = { draws = 1 }"), "[compare] curve: draws=1 must be at least 2"),
+        (with_line("compare", "curve = 5"), "[compare]: curve=5 must be a table"),
+        (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
+        (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
+        (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
+        (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
+        (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
+        (TEXT + "[expected]\nauc = 1", "[expected]: 'auc' must be a table"),
+        (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be a whole number >= 1"),
+        (
+            TEXT + "[expected]\n'a.b' = { source = 'x' }",
+            "[expected] 'a.b': needs either value with tolerance, or least",
+        ),
+        (TEXT + "[expected]\n'a.b' = { value = 1, source = 'x' }", "[expected] 'a.b': tolerance=0.0 must be > 0"),
+        (TEXT + "[expected]\n'a.b' = { least = 1 }", "[expected] 'a.b': source must say where the figure comes from"),
+    ],
+)
+def test_a_wrong_curve_split_sweep_or_expectation_is_named(text: str, said: str):
+    assert said in refused(text)
+
+
+def test_what_a_study_expects_and_sweeps_is_read_with_its_numbers():
+    study = Study.parse(
+        with_line("compare", "curve = { rows = [10, 20], draws = 7 }\npooled = { optimiser = 'adam', epochs = 50 }")
+        + "[expected]\nrepeats = 5\n'global.accuracy_score' = { value = 0.748, tolerance = 0.02, source = 'FLamby' }\n"
+        + "[sweep]\n'plan.lr' = [0.1, 0.2]\n"
+    )
+    assert study.compare.curve is not None and study.compare.pooled is not None
+    assert (study.compare.curve.rows, study.compare.curve.draws) == ((10, 20), 7)
+    assert (study.compare.pooled.optimiser, study.compare.pooled.epochs) == ("adam", 50)
+    assert (study.expected.repeats, study.expected.figures[0].value) == (5, 0.748)
+    assert study.sweep == {"plan.lr": (0.1, 0.2)}

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from flwr.app import Context, Error, Message
@@ -14,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
+from flfed import listing
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
 from flfed.rows.holdout import Holdout
@@ -40,6 +42,7 @@ from flfed.updates.messages import (
     TrainReply,
     TrainRequest,
 )
+from flfed.updates.strategies.fedavg import FedAvg
 
 SITE_ERROR = 1
 CROSSING = 10
@@ -197,7 +200,8 @@ def summarise(message: Message, open_workplace: Callable[[], Workplace], site: s
 def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
     """Score the incoming model, train from it, or both."""
     request = TrainRequest.from_record(message.content)
-    done = yield from open_workplace().train(
+    workplace = open_workplace()
+    done = yield from workplace.train(
         request.arrays,
         request.encoder,
         round=request.round,
@@ -205,6 +209,7 @@ def train(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         lr_scale=request.lr_scale,
         fit=request.fit,
         score=request.score,
+        terms=_strategy(workplace.study.strategy.name).client_terms(request.settings),
     )
     return TrainReply(
         delta=done.delta,
@@ -214,6 +219,13 @@ def train(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         scores=_scores(done.scores),
         holdout=_scores(done.holdout),
     )
+
+
+@cache
+def _strategy(name: str) -> type[FedAvg]:
+    """Return the class of a strategy: its client half is in the same file."""
+    found: type[FedAvg] = listing.load("strategy", name)
+    return found
 
 
 def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:

@@ -14,7 +14,7 @@ from flfed.rows.mapping import map_table
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Frame
 from flfed.seeds import generator
-from flfed.study import Partition
+from flfed.study_parts import Partition
 
 LEAST_ROWS = 10
 

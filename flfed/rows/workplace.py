@@ -24,7 +24,7 @@ from flfed.rows.schema import Schema
 from flfed.rows.scoring import RowScores, primary_of, round_scores
 from flfed.rows.site import Site
 from flfed.rows.summarise import codes, disclose, layout_of, summarise
-from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest, Term
 from flfed.rows.training.losses import loss_of_rows, probabilities
 from flfed.seeds import generator
 from flfed.study import Study
@@ -189,8 +189,12 @@ class Workplace:
         lr_scale: float = 1.0,
         fit: bool = True,
         score: bool = True,
+        terms: tuple[Term, ...] = (),
     ) -> Generator[FitRequest | ScoreRequest, Any, Trained]:
-        """Yield requests that score the incoming model and train from it; return what came of it."""
+        """Yield requests that score the incoming model and train from it; return what came of it.
+
+        `terms` are the strategy's client half: gradients that are added in every step.
+        """
         rows, held = self.training(encoder), None
         scores = (yield from self._score(arrays, encoder, rows)) if score else None
         if score and self.study.compare.holdout_curve:
@@ -206,6 +210,7 @@ class Workplace:
             plan=self.study.plan,
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
             rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
+            terms=terms,
         )
         delta = {name: fitted.arrays[name] - arrays[name] for name in arrays}
         return Trained(delta, trained_on, fitted.loss, fitted.steps, scores, held)

@@ -22,6 +22,8 @@ from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
 from flfed.updates.selection import Selection
 
+Term = Callable[[Any, Any], Any]
+"""A client-side term: gradient `(w, anchor) → g` of tensors with any leading dimension."""
 ATTEMPTS = 2
 """How often a round is asked before the run stops."""
 
@@ -219,6 +221,17 @@ class FedAvg(FlowerFedAvg):
     def client_settings(self) -> Mapping[str, float]:
         """Return the numbers that the client half of this strategy needs; FedAvg's needs none."""
         return {}
+
+    @classmethod
+    def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
+        """Return the client half: gradients added to every step at the sites; FedAvg has none.
+
+        Parameters
+        ----------
+        settings : mapping of name to number
+            What `client_settings` gave, as it crossed.
+        """
+        return ()
 
     def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
         self._incoming = to_arrays(arrays)

@@ -1,0 +1,284 @@
+"""The tables of a study, as frozen dataclasses: each checks its own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flfed import listing
+from flfed.errors import UsageError, nearest
+from flfed.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """How one table is cut into research sites.
+
+    Attributes
+    ----------
+    by : str
+        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
+        "quantity" (sizes drawn per site).
+    sites : int, >= 2
+        How many sites; ignored where `by` is a column, which gives a site per value.
+    alpha : float, > 0
+        Concentration of the Dirichlet draw; small is skewed.
+    seed : int, >= 0
+    """
+
+    by: str = "iid"
+    sites: int = 4
+    alpha: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a partition that cannot be drawn."""
+        if self.sites < 2:
+            raise UsageError(f"[dataset] partition: sites={self.sites} must be at least 2")
+        if not self.alpha > 0:
+            raise UsageError(f"[dataset] partition: alpha={self.alpha} must be > 0")
+        if self.seed < 0:
+            raise UsageError(f"[dataset] partition: seed={self.seed} must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Which dataset, which of its features, which sites.
+
+    Attributes
+    ----------
+    name : str
+    features : tuple of str or None
+        Narrows the schema's allowed features; None means all.
+    sites : tuple of str or None
+        Names of the sites asked; None means every site found whose dataset it is.
+    partition : Partition or None
+        Cut the dataset's own table into research sites instead.
+    """
+
+    name: str = ""
+    features: tuple[str, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    partition: Partition | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of no columns, which no model can learn from."""
+        if self.features is not None and not self.features:
+            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """How encoded rows are made from mapped ones.
+
+    Attributes
+    ----------
+    scaler : {"global", "per-site", "none"}
+        `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+    impute : {"mean"}
+        Missing cells become the mean over all sites' training rows.
+    missing_indicator : bool
+        Whether a column's being missing is an input of its own, for every column. Look at the
+        leak warnings first: a value may be missing because of the outcome.
+    rows : {"all", "complete"}
+        `complete` leaves out rows with a missing feature, before anything else, as many published
+        tables do.
+    """
+
+    scaler: Literal["global", "per-site", "none"] = "global"
+    impute: Literal["mean"] = "mean"
+    missing_indicator: bool = False
+    rows: Literal["all", "complete"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """The learning curve: the federation again with one site cut to few rows of its own.
+
+    Attributes
+    ----------
+    rows : tuple of int, each >= 2
+        Sizes that a site's training rows are cut to; all of them is always added.
+    draws : int, >= 2
+        Times, each with other rows and, where the site's policy allows, another holdout.
+    """
+
+    rows: tuple[int, ...] = (10, 20, 40, 80)
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model can learn from, and a single draw, which has no spread."""
+        if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
+            raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
+        if self.draws < 2:
+            raise UsageError(f"[compare] curve: draws={self.draws} must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A published split in place of the sites' own holdouts, where their policies allow a re-split.
+
+    Attributes
+    ----------
+    fixed : str
+        Name in the listing of splits.
+    redraw : bool
+        Whether repeats draw anew by the same rule; false keeps the published rows in each.
+    """
+
+    fixed: str = ""
+    redraw: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a split that is not listed."""
+        known = listing.names("split")
+        if self.fixed and self.fixed not in known:
+            raise UsageError(
+                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, known)} Known: {', '.join(known)}"
+            )
+        if self.redraw and not self.fixed:
+            raise UsageError("[split]: redraw needs fixed, the name of a published split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """How the result is judged.
+
+    Attributes
+    ----------
+    primary : str
+        The metric of the verdict; empty means the task's first.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        A site's policy may be stricter.
+    holdout_curve : bool
+        Score the holdout each round, for reporting only.
+    draws : int, >= 200
+        Bootstrap resamples.
+    curve : LearningCurve or None
+        Reruns the federation with each site cut to few rows; once a series.
+    pooled : Plan or None
+        How the model of all rows together is trained, to repeat a published table; None tunes it
+        fairly.
+    union_scaler : {"same", "global"}
+        Which scaler rows go through where all holdouts are scored together: `global` under
+        `encode.scaler = "per-site"` repeats tables that mixed the two.
+    alert_budget : float in (0, 1)
+        Share of rows that people can look at, for `recall_at_alert_budget`.
+    """
+
+    primary: str = ""
+    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
+    holdout_curve: bool = False
+    draws: int = 2000
+    curve: LearningCurve | None = None
+    pooled: Plan | None = None
+    union_scaler: Literal["same", "global"] = "same"
+    alert_budget: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse too few resamples for a 95 % interval, and what a later version brings."""
+        if not 0 < self.alert_budget < 1:
+            raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        if self.share_metrics != "named":
+            raise UsageError(f"[compare]: share-metrics={self.share_metrics!r} is not available in this version")
+        if self.draws < 200:
+            raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A listed thing with its settings, as `[model]` or `[strategy]` gives them.
+
+    Attributes
+    ----------
+    name : str
+        Name in the listing.
+    settings : dict of kebab-case key to value
+        The constructor's; checked against its signature by `build`.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, kind: str, **given: Any) -> Any:
+        """Return the thing, made from its settings and what the run itself gives."""
+        thing = listing.load(kind, self.name)
+        return thing(**given, **listing.settings(thing, self.settings, f"[{kind}] {self.name}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """One published or measured figure that `flfed study verify` compares with.
+
+    Attributes
+    ----------
+    path : str
+        Where the figure stands in the object of `study run --json`: "global.roc_auc_score".
+    value : float or None
+        What was published; None where only `least` is asked.
+    tolerance : float, >= 0
+        How far from `value` ours may be.
+    least : float or None
+        What ours must reach.
+    source : str
+    by_repeat : tuple of float
+        What was published for each repeat, in order; listed beside ours.
+    """
+
+    path: str = ""
+    value: float | None = None
+    tolerance: float = 0.0
+    least: float | None = None
+    source: str = ""
+    by_repeat: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an expectation that nothing could break, or that names no source."""
+        where = f"[expected] {self.path!r}"
+        if (self.value is None) == (self.least is None):
+            raise UsageError(f"{where}: needs either value with tolerance, or least")
+        if self.value is not None and not self.tolerance > 0:
+            raise UsageError(f"{where}: tolerance={self.tolerance} must be > 0")
+        if not self.source:
+            raise UsageError(f"{where}: source must say where the figure comes from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What `flfed study verify` runs and checks.
+
+    Attributes
+    ----------
+    repeats : int, >= 1
+    figures : tuple of Expectation
+    """
+
+    repeats: int = 1
+    figures: tuple[Expectation, ...] = ()
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Expected:
+        """Return what the table [expected] says: `repeats`, and a table for each figure's path."""
+        figures = []
+        for path, figure in given.items():
+            if path == "repeats":
+                continue
+            if not isinstance(figure, dict):
+                raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
+            where = f"[expected] {path!r}"
+            if "path" in figure:
+                raise UsageError(f"{where}: key 'path' is not known")
+            figures.append(Expectation(path=path, **listing.settings(Expectation, figure, where)))
+        repeats = given.get("repeats", 1)
+        if type(repeats) is not int or repeats < 1:
+            raise UsageError(f"[expected]: repeats={repeats!r} must be a whole number >= 1")
+        return cls(repeats=repeats, figures=tuple(figures))
+
+
+def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid of the table [sweep]: each key of the study with the values to try."""
+    for key, values in given.items():
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
+    return {key: tuple(values) for key, values in given.items()}
