@@ -22,12 +22,16 @@ _PUBLIC = {
     "Frame": "flfed.rows.sources",
     "Holdout": "flfed.rows.holdout",
     "HoldoutByTime": "flfed.rows.holdout",
+    "Mapped": "flfed.rows.site",
     "Parquet": "flfed.rows.sources",
-    "Policy": "flfed.rows.site",
+    "Policy": "flfed.rows.policy",
     "Result": "flfed.apps.running",
     "Site": "flfed.rows.site",
+    "SimulatedTransactions": "flfed.rows.simulated",
     "Sql": "flfed.rows.sources",
     "Study": "flfed.study",
+    "Transactions": "flfed.rows.transactions",
+    "resume": "flfed.apps.running",
     "run": "flfed.apps.running",
 }
 

@@ -19,9 +19,9 @@ def home() -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror})") from None
+        raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror}); set another") from None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user")
+        raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user; set another")
     return path
 
 

@@ -27,6 +27,21 @@ FOLDERS = {
 """Kind of thing to the package whose files are its listing."""
 
 
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What another package's code may raise when it is imported."""
+
+
 def kebab(name: str) -> str:
     """Return a Python name as a key: `roc_auc` to `roc-auc`."""
     return name.replace("_", "-")
@@ -70,14 +85,52 @@ def load(kind: str, name: str) -> Any:
     Raises
     ------
     UsageError
-        If no such thing is listed; names the nearest one that is.
+        If no such thing is listed; names the nearest one that is. Or if the package that brings it
+        cannot be imported, or shares the name with another.
     """
     if name not in names(kind):
         known = names(kind)
         raise UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
     if name in _own(kind):
         return public_class(importlib.import_module(f"{FOLDERS[kind]}.{snake(name)}"))
-    return next(point for point in _entry_points(kind) if point.name == name).load()
+    points = [point for point in _entry_points(kind) if point.name == name]
+    if len(points) > 1:
+        packages = " and ".join(sorted(map(_package, points)))
+        raise UsageError(f"{kind} {name!r} comes from several packages ({packages}): uninstall all but one")
+    return _brought(kind, points[0])
+
+
+def others(kind: str) -> dict[str, str]:
+    """Return the names of a kind that other packages bring, each with its package and version."""
+    return {point.name: _package(point) for point in _entry_points(kind) if point.name not in _own(kind)}
+
+
+def clashes(kind: str) -> list[str]:
+    """Return a sentence for each entry point that takes a name of ours, and is not used."""
+    ours = _own(kind)
+    return [
+        f"{_package(point)}: its {kind} {point.name!r} has the name of one of ours and is not used; rename it"
+        for point in _entry_points(kind)
+        if point.name in ours
+    ]
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    """Return which package brings an entry point: `flfed-median 1.0`."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
+    """Import another package's thing and return its class: the one named, or the one its file defines."""
+    where = f"{kind} {point.name!r} of {_package(point)}"
+    try:
+        found = point.load()
+    except _BROKEN as error:
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+    found = public_class(found) if inspect.ismodule(found) else found
+    if not inspect.isclass(found):
+        raise UsageError(f"{where}: {point.value} is no class")
+    return found
 
 
 def public_class(module: Any) -> type:

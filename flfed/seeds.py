@@ -47,3 +47,19 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     """
     entropy = [seed, *words(f"{site}/{purpose}"), number]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def seed_of(rng: np.random.Generator) -> int:
+    """Return the study's seed that a generator of `generator` was made from.
+
+    For draws that another library makes from the bare seed, as published runs did. Of a generator
+    made elsewhere: the first number of its entropy, in 63 bits.
+
+    Examples
+    --------
+    >>> seed_of(generator(42, site="", purpose="first-arrays"))
+    42
+    """
+    entropy = getattr(rng.bit_generator.seed_seq, "entropy", None)
+    first = entropy if isinstance(entropy, int) or entropy is None else entropy[0]
+    return int(first or 0) % 2**63

@@ -94,9 +94,13 @@ class Study:
             close = nearest(str(name), known)
             raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
         try:
-            return cls.parse(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise UsageError(f"{path}: is not a text file in UTF-8") from None
+            raise UsageError(f"{path}: is not a text file in UTF-8; save it as UTF-8") from None
+        if text.startswith("\ufeff"):
+            # It would be part of the hash that sites approve, and no editor shows it.
+            raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
+        return cls.parse(text)
 
     @classmethod
     def parse(cls, text: str) -> Study:
@@ -147,6 +151,22 @@ class Study:
                 place[last] = value
         return _study(table, tomli_w.dumps(table))
 
+    def full_key(self, key: str, said: str) -> str:
+        """Return where a key stands, as `table.key`: "rounds" gives "strategy.rounds".
+
+        Parameters
+        ----------
+        key : str
+        said : str
+            Where it was given, for the error: "--grid".
+
+        Raises
+        ------
+        UsageError
+            For a bare key that is unknown or stands in several tables.
+        """
+        return ".".join(_path(key, tomllib.loads(self.text), said))
+
 
 def names() -> list[str]:
     """Return the names of the shipped studies, sorted."""
@@ -164,7 +184,7 @@ _LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
-def _path(key: str, table: Mapping[str, Any]) -> list[str]:
+def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
     """Return where `key` stands in a study: `rounds` gives `["strategy", "rounds"]`."""
     if "." in key:
         return key.split(".")
@@ -182,7 +202,7 @@ def _path(key: str, table: Mapping[str, Any]) -> list[str]:
     if len(found) != 1:
         every = sorted({word for keys in known.values() for word in keys})
         why = "stands in several tables." if found else f"is not known{nearest(key, every)}"
-        raise UsageError(f"--set {key}: the key {why} Write it as table.key, such as plan.lr")
+        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
     return found[0]
 
 

@@ -163,8 +163,8 @@ class Compare:
     union_scaler : {"same", "global"}
         Which scaler rows go through where all holdouts are scored together: `global` under
         `encode.scaler = "per-site"` repeats tables that mixed the two.
-    alert_budget : float in (0, 1)
-        Share of rows that people can look at, for `recall_at_alert_budget`.
+    alert_budget : float in (0, 1) or None
+        Share of rows that people can look at; None shows no `recall_at_alert_budget`.
     """
 
     primary: str = ""
@@ -174,12 +174,14 @@ class Compare:
     curve: LearningCurve | None = None
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
-    alert_budget: float = 0.01
+    alert_budget: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse too few resamples for a 95 % interval, and what a later version brings."""
-        if not 0 < self.alert_budget < 1:
+        if self.alert_budget is not None and not 0 < self.alert_budget < 1:
             raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
+            raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
         if self.share_metrics != "named":
             raise UsageError(f"[compare]: share-metrics={self.share_metrics!r} is not available in this version")
         if self.draws < 200:

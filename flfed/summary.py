@@ -244,6 +244,12 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
 
+def one_class(layout: Layout, encoder: Encoder) -> bool:
+    """Tell whether the rows behind an encoder are all of one class; never where small counts were kept back."""
+    shares = encoder.frequency[layout.slices()[layout.target.name]][:-1]  # the last cell is "missing"
+    return layout.task != "regression" and int(np.count_nonzero(shares)) < 2
+
+
 def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:
     """Return how far each column's centre is from where exact sums put it, in standard deviations.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.errors import UsageError
 from flfed.rows import datasets
 from flfed.rows import site as sites
 from flfed.rows.datasets import Dataset
@@ -75,6 +76,10 @@ def test_an_embedded_table_has_the_script_that_extracted_it(dataset):
 def test_a_dataset_has_sites_or_a_table_to_cut(dataset):
     if dataset.source.table is None:
         assert len(sites.of_dataset(dataset.name)) >= 2
+        return
+    if dataset.absent():
+        with pytest.raises(UsageError, match=f"is not here yet .*: flfed data get {dataset.name}"):
+            dataset.whole_table()
         return
     table, findings = map_table(dataset.whole_table(), dataset.schema, {})
     assert findings == []

@@ -9,10 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import flfed
 from flfed.rows import datasets
 from flfed.rows import site as listing
+from flfed.rows.holdout import Holdout, HoldoutByTime
 from flfed.rows.site import Site
 from flfed.study import Study
+from flfed.testing import SITE_RULES, keep
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.parent.name.replace("_", "-") for path in ROOT.glob("sites/*/__init__.py"))
@@ -30,18 +33,28 @@ ROWS = {
     "hungary": 294,
     "switzerland": 123,
     "long-beach": 200,
+    # simulated: payments of the two periods
+    "harbour-bank": 12903,
+    "hill-bank": 6065,
+    "lake-bank": 10898,
+    "river-bank": 8113,
+    "valley-bank": 4650,
 }
 
 
-@pytest.fixture(params=NAMES)
+PAIRS = [(name, dataset) for name in NAMES for dataset in listing.load(name).datasets]
+
+
+@pytest.fixture(params=PAIRS, ids="/".join)
 def site(request: pytest.FixtureRequest) -> Site:
-    found = listing.load(request.param)
+    name, dataset = request.param
+    found = listing.load(name).serving(dataset)
     if datasets.load(found.dataset).absent():
         request.getfixturevalue("heart")
     return found
 
 
-def test_the_twelve_sites_are_listed():
+def test_the_seventeen_sites_are_listed():
     assert sorted(ROWS) == NAMES
     assert set(NAMES) <= set(listing.names())
 
@@ -54,37 +67,50 @@ def test_a_table_fits_its_schema_and_every_row_is_on_one_side(site):
     held = found.holdout("compare")
     assert len(found.training) + len(held) == len(table)
     assert list(found.training.columns) == list(schema.columns)
+    if isinstance(site.holdout, HoldoutByTime):
+        assert found.training["time"].max() <= held["time"].min() - pd.Timedelta(days=site.holdout.gap_days)
+        return
     # A share of .3 of n rows has a deviation of sqrt(.21 / n).
     assert abs(len(held) / len(table) - 0.3) < 4 * (0.21 / len(table)) ** 0.5
     if schema.group:
         assert not set(found.training[schema.group]) & set(held[schema.group])
 
 
+def test_a_site_keeps_every_rule_of_the_contract(site):
+    assert len(SITE_RULES) >= 6
+    for rule in SITE_RULES:
+        keep(rule, site)
+
+
 # Switzerland's cholesterol is 0 throughout; in New York no woman's type of diabetes is known.
-EMPTY = {"switzerland": ["chol"], "new-york-clinic": ["BL.Diab.Type"]}
+EMPTY = {("switzerland", "heart-disease"): ["chol"], ("new-york-clinic", "preterm-birth"): ["BL.Diab.Type"]}
 
 
 def test_every_allowed_feature_has_values_at_every_site_but_two_known_ones(site):
     table, _, schema = site.inspect()
-    assert [name for name in schema.features() if table[name].isna().all()] == EMPTY.get(site.name, [])
+    assert [name for name in schema.features() if table[name].isna().all()] == EMPTY.get((site.name, site.dataset), [])
     assert table[schema.target].nunique() == len(schema.classes)
 
 
 def test_the_policy_beside_a_site_is_read(site):
     assert site.folder is not None and (site.folder / "policy.toml").is_file()
-    assert (site.policy.disclosure, site.policy.resplit, site.policy.share_metrics) == ("open", True, "named")
-    assert site.title and site.holdout.salt.startswith(site.name)
+    salted = isinstance(site.holdout, Holdout)
+    # A holdout by time is the same in every repeat.
+    assert (site.policy.disclosure, site.policy.resplit, site.policy.share_metrics) == ("open", salted, "named")
+    assert site.title and (not salted or site.holdout.salt.startswith(site.name))
 
 
 def test_a_site_imports_only_public_names(site):
     text = (site.folder / "__init__.py").read_text(encoding="utf-8")
     imports = [line for line in text.splitlines() if line.startswith(("import", "from"))]
-    assert imports == ["from flfed import Csv, Field, Holdout, Site"]
+    assert len(imports) == 1 and imports[0].startswith("from flfed import ")
+    assert set(imports[0].removeprefix("from flfed import ").split(", ")) <= set(flfed.__all__)
     assert text.lstrip().startswith('"""')
 
 
 def test_salts_differ_so_that_no_site_can_tell_anothers_holdout():
-    assert len({listing.load(name).holdout.salt for name in NAMES}) == len(NAMES)
+    salted = [holdout for name in NAMES if isinstance(holdout := listing.load(name).holdout, Holdout)]
+    assert len({holdout.salt for holdout in salted}) == len(salted) == 12
 
 
 WATCH = """
@@ -121,3 +147,12 @@ def test_hidden_missing_values_of_heart_are_missing(heart):
     assert chol["switzerland"].isna().all()
     assert (chol["long-beach"].isna().sum(), chol["cleveland"].isna().sum()) == (56, 0)  # 49 zeros and 7 "?"
     assert pd.concat(chol.values()).min() >= 50
+
+
+def test_zeros_of_heart_are_values_for_who_asks_for_the_published_table(heart):
+    tables = {site.name: site.inspect()[0] for site in listing.of_dataset("heart-flamby")}
+    assert sorted(tables) == ["cleveland", "hungary", "long-beach", "switzerland"]
+    assert {name: int((table["chol"] == 0).sum()) for name, table in tables.items()} == {
+        "cleveland": 0, "hungary": 0, "long-beach": 49, "switzerland": 123,
+    }  # fmt: skip
+    assert [int((table["trestbps"] == 0).sum()) for table in tables.values()] == [0, 0, 1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -106,15 +107,24 @@ def test_a_file_with_not_one_public_class_is_refused(classes):
         public_class(module)
 
 
+def install(folder: Path, package: str, entry_points: str, **modules: str) -> None:
+    """Put an installed package of a few modules into a folder of the path."""
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+
+
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """An installed package that brings a strategy of its own, and one that calls itself fedavg."""
-    (tmp_path / "their_package.py").write_text("class Theirs:\n    '''Source: theirs.'''\n\nclass Impostor: pass\n")
-    info = tmp_path / "their_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[flfed.strategy]\ntheirs = their_package:Theirs\nfedavg = their_package:Impostor\n"
+    install(
+        tmp_path,
+        "their-package",
+        "[flfed.strategy]\ntheirs = their_package:Theirs\nfedavg = their_package:Impostor\n",
+        their_package="class Theirs:\n    '''Source: theirs.'''\n\nclass Impostor: pass\n",
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -127,3 +137,50 @@ def test_an_installed_package_adds_a_strategy_by_entry_point(plugin):
 def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
     assert names("strategy").count("fedavg") == 1
     assert load("strategy", "fedavg").__name__ == "FedAvg"
+    sentence = "its strategy 'fedavg' has the name of one of ours and is not used; rename it"
+    assert listing.clashes("strategy") == [f"their-package 1.0: {sentence}"]
+    assert listing.others("strategy") == {"theirs": "their-package 1.0"}
+
+
+@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "split"])
+def test_every_kind_may_come_from_another_package_as_a_class_or_as_the_file_that_defines_it(
+    kind, tmp_path, monkeypatch
+):
+    names_ = f"[flfed.{kind}]\nby-class = {kind}_a:Thing\nby-file = {kind}_b\n"
+    modules = {f"{kind}_{letter}": "class Thing: pass\n" for letter in "ab"}
+    install(tmp_path, "their-things", names_, **modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"by-class", "by-file"} <= set(names(kind))
+    assert [load(kind, name).__module__ for name in ("by-class", "by-file")] == sorted(modules)
+    assert len(listing.others(kind)) == 2 and listing.clashes(kind) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("absent_module:Thing", "cannot be imported (ModuleNotFoundError: No module named 'absent_module')"),
+        ("their_code:Absent", "cannot be imported (AttributeError: module 'their_code' has no attribute 'Absent')"),
+        ("their_code:number", "their_code:number is no class"),
+        ("their_failure:Thing", "cannot be imported (ZeroDivisionError: division by zero)"),
+        ("their_code", "their_code must define one public class, it defines 2"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_sentence_with_its_package(target, said, tmp_path, monkeypatch):
+    code = "number = 3\nclass One: pass\nclass Two: pass\n"
+    points = f"[flfed.model]\ntheirs = {target}\n"
+    install(tmp_path, "their-package", points, their_code=code, their_failure="1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_code", raising=False)
+    assert "theirs" in names("model")  # listing imports nothing
+    with pytest.raises(UsageError) as refused:
+        load("model", "theirs")
+    assert str(refused.value) in (f"model 'theirs' of their-package 1.0: {said}", said)
+
+
+def test_two_packages_with_one_name_are_told_apart_by_neither(tmp_path, monkeypatch):
+    for package in ("first-package", "second-package"):
+        install(tmp_path, package, "[flfed.metric]\ngini = their_gini:Gini\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert names("metric").count("gini") == 1
+    with pytest.raises(UsageError, match="several packages .first-package 1.0 and second-package 1.0.: uninstall all"):
+        load("metric", "gini")

@@ -39,7 +39,7 @@ def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
     assert sum(name.startswith("flfed/studies/") for name in names) == 5
     assert "flfed/_bundled/app.py" in names
     assert any("m0001_first_tables" in name for name in names)
-    assert not [name for name in names if name.endswith((".pyc", ".db")) or "test" in name]
+    assert not [name for name in names if name.endswith((".pyc", ".db")) or "tests" in name]
 
 
 @pytest.mark.slow

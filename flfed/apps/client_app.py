@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -18,13 +18,13 @@ import flfed
 from flfed import listing
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
-from flfed.rows.holdout import Holdout
 from flfed.rows.scoring import RowScores
 from flfed.rows.site import Site
 from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
-from flfed.rows.workplace import Workplace
+from flfed.rows.workplace import Workplace, redraws, study_refusal
 from flfed.study import Study
 from flfed.updates.content import MalformedMessage
+from flfed.updates.kept import KeptReplies, kept_replies
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -91,10 +91,28 @@ class ClientSide:
     def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Answer]) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
+            kept = kept_replies(site, context.run_config.get("run"))
+            if kept is not None and handler is train:
+                return Message(self._once(message, context, kept), reply_to=message)
             reply = drive(handler(message, lambda: self.workplace(context), site))
+            if kept is not None and handler is judge:
+                kept.forget()
             return Message(reply.to_record(), reply_to=message)
 
         return answer
+
+    def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
+        """Return the reply to a round: the one given before, where the very same was asked before."""
+        workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
+        request = TrainRequest.from_record(message.content)
+        earlier = kept.reply_to(request) if request.fit else None
+        if earlier is not None:
+            return earlier
+        reply: TrainReply = drive(_trained(request, workplace))
+        record = reply.to_record()
+        if request.fit:
+            kept.keep(request, record)
+        return record
 
     def workplace(self, context: Context) -> Workplace:
         """Return the node's site at work on the run's study; its table is read once.
@@ -121,8 +139,13 @@ class ClientSide:
 
 def _opened(site: Site, study: Study, repeat: int) -> Workplace:
     """Return the site at work, or say why it does not take part."""
-    if site.dataset != study.dataset.name:
-        raise NotTakingPart(f"its table is mapped to dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
+    if study.dataset.name not in site.datasets:
+        mapped = " and ".join(repr(name) for name in site.datasets)
+        raise NotTakingPart(f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}")
+    site = site.serving(study.dataset.name)
+    refused = study_refusal(study, site)
+    if refused:
+        raise NotTakingPart(refused)
     try:
         workplace = Workplace(site, study, repeat)
     except TableError as error:
@@ -180,8 +203,7 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
         share_metrics=policy.share_metrics,
-        # By time the holdout is the same in every repeat.
-        resplit=policy.resplit and isinstance(workplace.site.holdout, Holdout),
+        resplit=redraws(workplace.study, workplace.site),
     )
     yield  # a handler is a generator, also one that asks for nothing
 
@@ -199,8 +221,10 @@ def summarise(message: Message, open_workplace: Callable[[], Workplace], site: s
 
 def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
     """Score the incoming model, train from it, or both."""
-    request = TrainRequest.from_record(message.content)
-    workplace = open_workplace()
+    return (yield from _trained(TrainRequest.from_record(message.content), open_workplace()))
+
+
+def _trained(request: TrainRequest, workplace: Workplace) -> Generator[FitRequest | ScoreRequest, Any, TrainReply]:
     done = yield from workplace.train(
         request.arrays,
         request.encoder,

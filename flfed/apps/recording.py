@@ -18,7 +18,7 @@ from flfed.table_one import table_one
 from flfed.updates.messages import CompareReply, EnrolReply, Figure, Scores
 from flfed.updates.rounds import RoundRecord
 
-RANKINGS = ("roc_auc_score", "average_precision_score")
+RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
 """Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
@@ -49,7 +49,14 @@ class Recorder:
     rounds: int
     progress: Progress = no_progress
     _latest: int = field(default=0, init=False)
+    _resumed: bool = field(default=False, init=False)
     _opened: set[str] = field(default_factory=set, init=False)
+
+    def resumed(self, round: int, reason: str) -> None:
+        """Write down that the run goes on after `round`, and why it had ended."""
+        self._latest, self._resumed = round, True
+        self.note(f"resumed after round {round}; before: {reason}")
+        self.progress("rounds", round, self.rounds)
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
         """Write down who takes part and who refused."""
@@ -63,11 +70,16 @@ class Recorder:
                 shared_as=reply.share_metrics,
                 resplit=reply.resplit,
             )
-        self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
+        if not self._resumed:
+            self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
 
-    def events(self, kind: Any, reasons: Mapping[str, str], round: int | None = None) -> None:
-        """Write down one event a site."""
-        self.writer.events([EventRow(round, site, kind, reason) for site, reason in reasons.items()])
+    def events(self, kind: Any, reasons: Mapping[str, str]) -> None:
+        """Write down one event a site, at the latest round seen."""
+        self.writer.events([EventRow(self._at(), site, kind, reason) for site, reason in reasons.items()])
+
+    def _at(self) -> int | None:
+        """Return the round an event belongs to; None before the rounds."""
+        return self._latest or None
 
     def unnamed_faults(self, reasons: list[str]) -> None:
         """Write down what went wrong with nodes whose site is not known."""
@@ -82,7 +94,7 @@ class Recorder:
 
     def note(self, reason: str) -> None:
         """Write down something that concerns the whole run."""
-        self.writer.events([EventRow(None, None, "note", reason)])
+        self.writer.events([EventRow(self._at(), None, "note", reason)])
 
     def leaks(self, warnings: list[LeakWarning]) -> None:
         """Write down the leak warnings."""
@@ -108,18 +120,25 @@ class Recorder:
             for name, value in scores.metrics.items()
         ]
         overall = [*self._global(record.scores), *self._global(record.holdout)]
-        self.writer.metrics(record.model_round, scored + overall)
         events = [EventRow(record.round, site, "fault", reason) for site, reason in record.refused.items()]
         events += [EventRow(record.round, site, "flag", reason) for site, reason in record.flagged.items()]
         events += self._opened_now(record)
         kind = "train" if trained or record.losses or not record.scores else "evaluate"
         sent = _sent(kind, record.bytes_to_site, record.bytes_to_server)
         if not trained:
+            self.writer.metrics(record.model_round, scored + overall)
             self.writer.events(events)
             self.writer.sent(record.round, sent)
             return
         losses = [MetricRow(site, "fit", "loss", loss) for site, loss in record.losses.items()]
-        self.writer.round(record.round, metrics=losses, seconds=record.seconds, sent=sent, events=events)
+        self.writer.round(
+            record.round,
+            metrics=losses,
+            scores=scored + overall,
+            seconds=record.seconds,
+            sent=sent,
+            events=events,
+        )
         self.progress("rounds", record.round, self.rounds)
 
     def _opened_now(self, record: RoundRecord) -> list[EventRow]:
@@ -166,8 +185,8 @@ class Recorder:
                 self.events("note", {site: reply.note})
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
-        figures += sites_mean(replies)
-        figures += from_reference(reference, withheld_metrics(replies)) if reference else from_replies(replies)
+        figures += [*sites_mean(replies), *sites_mean(replies, "personalised")]
+        figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 
@@ -192,47 +211,48 @@ def _site_difference(site: str, figure: Figure) -> DifferenceRow:
     return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
-def sites_mean(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
-    """Return the unweighted mean over sites of the global model's figures, where each site has one."""
-    found = []
+def sites_mean(replies: Mapping[str, CompareReply], arm: str = "global") -> list[ComparisonRow]:
+    """Return the unweighted mean over sites of one arm's figures, where each site has one."""
+    found, name = [], "sites-mean" if arm == "global" else f"{arm}-sites-mean"
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
-        values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, "global")]
+        values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
         known = [value for value in values if math.isfinite(value)]
         left = len(replies) - len(known)
         method = f"mean of {len(known)} sites" + (f"; {left} without this figure left out" if left else "")
-        found.append(ComparisonRow(None, "sites-mean", metric, float(np.mean(known)) if known else None, method=method))
+        found.append(ComparisonRow(None, name, metric, float(np.mean(known)) if known else None, method=method))
     return found
 
 
-def withheld_metrics(replies: Mapping[str, CompareReply]) -> set[str]:
-    """Return the metrics that some site withheld of the global model."""
+def withheld_figures(replies: Mapping[str, CompareReply]) -> set[tuple[str, str]]:
+    """Return arm and metric of the figures that some site withheld."""
     return {
-        figure.metric
+        (figure.arm, figure.metric)
         for reply in replies.values()
         for figure in reply.arms
-        if figure.arm == "global" and figure.method.startswith("withheld")
+        if figure.method.startswith("withheld")
     }
 
 
-def from_reference(reference: Reference, withheld: Collection[str] = ()) -> list[ComparisonRow]:
+def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
     """Return the figures over the union of holdouts that an engine with all tables has exactly.
 
     Parameters
     ----------
     reference : Reference
-    withheld : collection of str
-        Metrics that some site withheld. The global model's figure over all rows, less those of the
-        other sites, would give such a figure away, unless the metric ranks rows of all sites.
+    withheld : collection of (arm, metric)
+        Of figures that some site withheld. An arm's figure over all rows, less those of the other
+        sites, would give such a figure away, unless the metric ranks rows of all sites.
     """
     follows = "withheld: a figure that a site withheld would follow"
     arms = {
         "global": reference.union,
+        "personalised": reference.personalised,
         "pooled": reference.pooled,
         "own-model-everywhere": reference.own_everywhere,
     }
     return [
         ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
-        if arm == "global" and metric in withheld and metric not in RANKINGS
+        if (arm, metric) in withheld and metric not in RANKINGS
         else ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
         for arm, estimates in arms.items()
         for metric, e in estimates.items()

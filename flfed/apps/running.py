@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-import flfed
-from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.checking import check, find_sites
+from flfed.apps.engines.starting import check_engine, started
+from flfed.apps.learning_curve import learning_curve
+from flfed.apps.provenance import code_sha256, versions
 from flfed.apps.recording import Progress, Recorder, no_progress
-from flfed.apps.server_app import Conductor
-from flfed.errors import FlfedError, RunStopped, UsageError, nearest
+from flfed.apps.server_app import Conductor, Outcome, RunObserver, no_observer
+from flfed.errors import FlfedError, RunStopped, UsageError
+from flfed.records.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.reading import RunReader
-from flfed.records.reports import report
+from flfed.records.reports import REFERENCES, report
 from flfed.records.store import RunStore, RunWriter
-from flfed.rows import datasets
-from flfed.rows import site as sites_listing
-from flfed.rows.partition import cut
-from flfed.rows.reference import Reference, reference, union_scores
-from flfed.rows.scoring import metrics_of, primary_of
 from flfed.rows.site import Site
-from flfed.rows.training.fit import drive
-from flfed.rows.workplace import Workplace
 from flfed.study import Study
-from flfed.summary import Encoder
-from flfed.updates.content import Arrays
+from flfed.updates import checkpoint as checkpoints
+from flfed.updates.checkpoint import Checkpoint
 
-ENGINES = ("inprocess",)
-LATER_ENGINES = ("ray", "deployment")
+GIVEN = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
 
 
 @dataclass(frozen=True)
@@ -80,47 +70,13 @@ class Result:
 
     @cached_property
     def overall(self) -> pd.DataFrame:
-        """One row per arm and metric over all sites: global, sites-mean, pooled, own-model-everywhere."""
+        """One row per metric and arm over all sites: global, pooled and the others that were measured."""
         lines = [
             {"arm": arm, "metric": metric, **figure}
-            for arm in ("global", "sites-mean", "pooled", "own-model-everywhere")
+            for arm in REFERENCES
             for metric, figure in (self.report[arm] or {}).items()
         ]
         return pd.DataFrame(lines)
-
-
-class HeldTables:
-    """What an engine that holds every table adds to a run.
-
-    Parameters
-    ----------
-    side : ClientSide
-        Whose workplaces are open.
-    key : (study text, repeat)
-    """
-
-    def __init__(self, side: ClientSide, key: tuple[str, int]) -> None:
-        self._side, self._key = side, key
-
-    def workplaces(self, sites: Sequence[str]) -> list[Workplace]:
-        """Return the open workplaces of these sites, in the given order."""
-        return [self._side.workplaces[(site, *self._key)] for site in sites]
-
-    def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
-        """Return the figures over all rows."""
-        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder))
-        return found
-
-    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
-        """Return the primary metric of `arrays` minus that of `other`, over the union of holdouts; or NaN."""
-        workplaces = self.workplaces(sites)
-        first = workplaces[0]
-        y = np.concatenate([w.target(w.table.holdout("compare")) for w in workplaces])
-        metric = metrics_of(first.task)[first.primary]
-        if metric.defined(y):
-            return float("nan")
-        used = metric.value(y, drive(union_scores(workplaces, arrays, encoder)))
-        return float(used - metric.value(y, drive(union_scores(workplaces, other, exact))))
 
 
 def run(
@@ -131,13 +87,14 @@ def run(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
 ) -> Result:
     """Run a study and return what it showed; everything is in the run store as well.
 
     Parameters
     ----------
     study : Study, or the name or file of one
-    engine : {"inprocess"}
+    engine : {"inprocess", "ray"}
     repeats : int, >= 1
         Runs with other seeds, and other holdouts where the sites' policies allow.
     sites : sequence of names, import paths or Site, optional
@@ -145,6 +102,8 @@ def run(
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
     progress : callable (stage, done, of)
+    observer : callable (stage, round)
+        Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
 
     Raises
     ------
@@ -160,146 +119,199 @@ def run(
     >>> result.sites  # doctest: +SKIP
     """
     chosen = study if isinstance(study, Study) else Study.load(study)
-    if engine in LATER_ENGINES:
-        raise UsageError(f"engine {engine!r} is not available in this version; use 'inprocess'")
-    if engine not in ENGINES:
-        raise UsageError(f"engine {engine!r} is not known{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}")
+    check_engine(engine)
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
-    facts = check(chosen)
+    check(chosen)
     taking_part = find_sites(chosen, sites)
-    torch.set_num_threads(1)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
-        for repeat in range(repeats):
-            writer = opened.begin_run(
-                series,
-                repeat=repeat,
-                engine=engine,
-                path="one-by-one",
-                seed=chosen.seed + repeat,
-                rounds_planned=chosen.rounds,
-                versions=versions(),
-                hashes={"study": chosen.sha256(), "schema": facts["schema"], "code": code_sha256()},
-                primary=facts["primary"],
-                task=facts["task"],
-            )
-            recorder = Recorder(writer, facts["primary"], chosen.rounds, progress)
-            try:
-                _run_once(chosen, taking_part, repeat, recorder)
-            except FlfedError as error:
-                error.run = writer.run
-                raise
-            progress("repeats", repeat + 1, repeats)
+        _Series(opened, series, repeats, chosen, engine, taking_part, _asked(sites), progress, observer).go_on({})
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 
 
-def _run_once(study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder) -> None:
-    """Run one repeat to its end in the record, whatever the end is."""
-    began = time.monotonic()
-    by_name = {site.name: site for site in sites}
-    side = ClientSide(lambda name, _: by_name[name])
-    config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": repeat}
-    grid = InProcessGrid(side.app(), [site.name for site in sites], config)
-    tables = HeldTables(side, (study.text, repeat))
-    writer = recorder.writer
-    try:
-        outcome = Conductor(grid, study, recorder, repeat=repeat, tables=tables).conduct()
-    except FlfedError as error:
-        _close(writer, "failed", str(error), began)
-        raise
-    except KeyboardInterrupt:
-        _close(writer, "stopped", "interrupted from the keyboard", began)
-        raise RunStopped("interrupted from the keyboard; what was done so far is in the run store") from None
-    except Exception as error:
-        _close(writer, "failed", f"{type(error).__name__}: see the log", began)
-        raise
-    writer.summary("encoder", {"sha256": outcome.encoder.sha256()})
-    writer.finish(
-        status=outcome.status,
-        reason=outcome.reason,
-        seconds=time.monotonic() - began,
-        arrays_sha256=outcome.arrays_sha256(),
-        best_round=outcome.best_round,
-    )
+def resume(
+    run: str,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+) -> Result:
+    """Go on with a run that died, stopped or failed, and with what is left of its series.
+
+    It goes on after the last round that is both in its checkpoint and in the store, with the same
+    arrays as if nothing had happened. Repeats that are completed are left as they are.
+
+    Parameters
+    ----------
+    run : str
+        Id of a run or of its series, or "latest".
+    sites : sequence of names, import paths or Site, optional
+        Needed only where the run was given Site objects.
+    store, progress, observer
+        As for `run`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, it is completed, or a living process writes it.
+    FlfedError
+        If it failed again.
+    """
+    with RunReader.open(store) as reader:
+        entries = reader.runs_of(run)
+        series = reader.series(run)
+        entries = reader.runs_of(series.series)
+        asked = reader.summary(entries[0].run, "asked") or {}
+    if series.study.endswith("-sweep"):
+        raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
+    left = [entry for entry in entries if entry.status != "completed"]
+    if not left and len(entries) == series.repeats:
+        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    study = Study.parse(series.study_text)
+    check_engine(entries[0].engine)
+    facts = check(study)
+    if facts["schema"] != entries[0].hashes.get("schema"):
+        raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
+    if sites is None and asked.get("given"):
+        raise UsageError(f"run {run} was run on {GIVEN}")
+    taking_part = find_sites(study, sites if sites is not None else asked.get("sites"))
+    with RunStore.open(store) as opened:
+        engine, repeats = entries[0].engine, series.repeats
+        again = _Series(opened, series.series, repeats, study, engine, taking_part, asked, progress, observer)
+        again.go_on({entry.repeat: entry for entry in entries})
+    with RunReader.open(store) as reader:
+        return Result(report(reader, series.series), store)
+
+
+def _asked(sites: Sequence[str | Site] | None) -> dict[str, Any]:
+    """Return how the sites of a run can be found again."""
+    names = None if sites is None else [item for item in sites if isinstance(item, str)]
+    return {"sites": names, "given": names is not None and len(names) < len(sites or ())}
+
+
+@dataclass(frozen=True)
+class _Series:
+    """The repeats of one study, begun or gone on with."""
+
+    store: RunStore
+    series: str
+    repeats: int
+    study: Study
+    engine: str
+    sites: Sequence[Site]
+    asked: dict[str, Any]
+    progress: Progress
+    observer: RunObserver
+
+    def go_on(self, entries: dict[int, RunEntry]) -> None:
+        """Run every repeat that is not completed; `entries` are those begun before."""
+        torch.set_num_threads(1)
+        facts = check(self.study)
+        for repeat in range(self.repeats):
+            entry = entries.get(repeat)
+            if entry is not None and entry.status == "completed":
+                continue
+            writer, checkpoint = self._begin(repeat, facts) if entry is None else self._again(entry)
+            recorder = Recorder(writer, facts["primary"], self.study.rounds, self.progress)
+            if entry is not None and checkpoint is not None:
+                recorder.resumed(checkpoint.round, entry.reason)
+            try:
+                self._run_once(repeat, recorder, checkpoint)
+            except FlfedError as error:
+                error.run = writer.run
+                raise
+            self.progress("repeats", repeat + 1, self.repeats)
+
+    def _begin(self, repeat: int, facts: dict[str, str]) -> tuple[RunWriter, None]:
+        """Write down that a repeat starts."""
+        writer = self.store.begin_run(
+            self.series,
+            repeat=repeat,
+            engine=self.engine,
+            path="one-by-one",
+            seed=self.study.seed + repeat,
+            rounds_planned=self.study.rounds,
+            versions=versions(),
+            hashes={"study": self.study.sha256(), "schema": facts["schema"], "code": code_sha256()},
+            primary=facts["primary"],
+            task=facts["task"],
+        )
+        writer.summary("asked", self.asked)
+        return writer, None
+
+    def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
+        """Take a begun repeat over, at its last checkpoint that the store knows of."""
+        checkpoint = checkpoints.newest(entry.run, entry.rounds)
+        writer = self.store.resume_run(entry.run, checkpoint.round if checkpoint else 0)
+        if entry.hashes.get("code") != code_sha256():
+            writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
+        return writer, checkpoint
+
+    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None) -> None:
+        """Run one repeat to its end in the record, whatever the end is."""
+        writer, began = recorder.writer, time.monotonic()
+        try:
+            outcome = self._conduct(repeat, recorder, checkpoint)
+        except FlfedError as error:
+            _close(writer, "failed", str(error), began)
+            raise
+        except KeyboardInterrupt:
+            _close(writer, "stopped", "interrupted from the keyboard", began)
+            raise RunStopped(
+                f"interrupted from the keyboard; what was done so far is kept: flfed study resume {writer.run}"
+            ) from None
+        except Exception as error:
+            _close(writer, "failed", f"{type(error).__name__}: see the log", began)
+            raise
+        writer.summary("encoder", {"sha256": outcome.encoder.sha256()})
+        writer.finish(
+            status=outcome.status,
+            reason=outcome.reason,
+            seconds=outcome.seconds,
+            arrays_sha256=outcome.arrays_sha256(),
+            best_round=outcome.best_round,
+        )
+        if outcome.status == "completed":
+            checkpoints.settle(writer.run)
+
+    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None) -> Outcome:
+        """Run one repeat on the engine and return how it ended."""
+        config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
+        if self.study.dataset.partition is None:
+            config["run"] = recorder.writer.run
+        with started(self.engine, self.sites, config) as (grid, tables):
+            outcome = Conductor(
+                grid,
+                self.study,
+                recorder,
+                repeat=repeat,
+                tables=tables,
+                checkpoint=checkpoint,
+                observer=self.observer,
+            ).conduct()
+        if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
+            taking_part = [site for site in self.sites if site.name in outcome.sites]
+            self._learning_curve(recorder, taking_part if tables is not None else None)
+        return outcome
+
+    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None) -> None:
+        """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
+        points: list[LearningPoint] = []
+        reason = f"no learning curve: engine {self.engine!r} does not hold every table"
+        if held is not None:
+            points, reason = learning_curve(self.study, held, progress=self.progress)
+        recorder.writer.learning_curve(points)
+        recorder.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
+        if reason:
+            recorder.note(reason)
 
 
 def _close(writer: RunWriter, status: str, reason: str, began: float) -> None:
-    writer.finish(status=status, reason=reason, seconds=time.monotonic() - began)
-
-
-def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:
-    """Return the sites that take part: those given, those the study names, or all of its dataset.
-
-    Raises
-    ------
-    UsageError
-        If there are none, their dataset's files are to be fetched first, or the study cuts its
-        own and others are given.
-    """
-    if study.dataset.partition is not None:
-        if given is not None:
-            raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
-        return cut(datasets.load(study.dataset.name), study.dataset.partition)
-    wanted = given if given is not None else study.dataset.sites
-    found = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
-    for site in found:
-        if site.dataset != study.dataset.name:
-            raise UsageError(f"site {site.name!r} has dataset {site.dataset!r}, the study asks {study.dataset.name!r}")
-    if not found:
-        raise UsageError(f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list")
-    # Only the files that these sites read: an institution's own table needs no public ones.
-    read = {getattr(site.source, "path", "") for site in found}
-    absent = [file.name for file in datasets.load(study.dataset.name).absent() if file.name in read]
-    if absent:
-        name = study.dataset.name
-        raise UsageError(f"dataset {name!r} is not here yet ({', '.join(absent)}): flfed data get {name}")
-    return found
-
-
-def check(study: Study) -> dict[str, str]:
-    """Check a study against everything that is listed, without reading a table.
-
-    Returns
-    -------
-    facts : dict with "schema" (its hash), "task" and "primary"
-
-    Raises
-    ------
-    UsageError
-        For the first thing that does not fit.
-    """
-    dataset = datasets.load(study.dataset.name)
-    dataset.schema.features(study.dataset.features)
-    model = study.model.build("model")
-    if dataset.schema.task not in model.tasks:
-        raise UsageError(
-            f"[model] {study.model.name}: is for {' and '.join(model.tasks)}, "
-            f"the dataset's task is {dataset.schema.task!r}"
-        )
-    if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
-        raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
-    study.strategy.build("strategy").check(study.plan)
-    primary = primary_of(dataset.schema.task, study.compare.primary)
-    if study.expires is not None and datetime.date.today() > study.expires:
-        raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
-    return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
-
-
-@cache
-def code_sha256() -> str:
-    """Return the hash of flfed's own code: over each file's path and bytes, in path order."""
-    package, digest = Path(flfed.__file__).parent, hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a run can be repeated with."""
-    packages = ("flwr", "torch", "numpy", "pandas", "scikit-learn")
-    return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+    """Write down a bad end; where even that cannot be written, the first error is what counts."""
+    with suppress(FlfedError):
+        writer.finish(status=status, reason=reason, seconds=time.monotonic() - began)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from flfed.apps.asking import Answers, Reply, ask
 from flfed.apps.recording import Recorder
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.rows import datasets
 from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
 from flfed.rows.reference import Reference
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
-from flfed.summary import Encoder, Layout, Summary, arrays_sha256, encoder_moved, fit_encoder, leak_warnings, merge
-from flfed.updates.content import Arrays, MalformedMessage, count_bytes
+from flfed.summary import (
+    Encoder,
+    Layout,
+    Summary,
+    arrays_sha256,
+    encoder_moved,
+    fit_encoder,
+    leak_warnings,
+    merge,
+    one_class,
+)
+from flfed.updates import checkpoint as checkpoints
+from flfed.updates.checkpoint import Checkpoint
+from flfed.updates.content import Arrays
 from flfed.updates.guard import comparison_defect, summary_defect
 from flfed.updates.messages import (
     COMPARE,
@@ -42,26 +56,12 @@ PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
     "this reproduces others' results and costs accuracy; 'global' is right"
 )
-Reply = TypeVar("Reply")
+RunObserver = Callable[[str, int], None]
+"""Told a stage of a round and its number: "checkpoint", "round", "evaluation"."""
 
 
-@dataclass(frozen=True, eq=False)
-class Answers(Generic[Reply]):
-    """What came back when every node was asked the same thing, by the nodes' keys.
-
-    Attributes
-    ----------
-    replies : dict of key to reply, in key order
-    faults : dict of key to reason, in key order
-        Of the nodes without a usable reply.
-    to_node, to_server : dict of key to int
-        Bytes of the messages' content; an error has none.
-    """
-
-    replies: dict[str, Reply]
-    faults: dict[str, str]
-    to_node: dict[str, int]
-    to_server: dict[str, int] = field(default_factory=dict)
+def no_observer(stage: str, round: int) -> None:
+    """Observe nothing."""
 
 
 class AllTables(Protocol):
@@ -88,6 +88,10 @@ class Outcome:
         The final model, or the last good one.
     encoder : Encoder
     rounds, best_round : int
+    sites : tuple of str
+        Those that took part.
+    seconds : float
+        Over all its processes, where it was resumed.
     """
 
     status: str
@@ -96,6 +100,8 @@ class Outcome:
     encoder: Encoder
     rounds: int
     best_round: int
+    sites: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def arrays_sha256(self) -> str:
         """Return the hash of the final arrays."""
@@ -113,13 +119,26 @@ class Conductor:
     repeat : int
     tables : AllTables, optional
         Of an engine that holds every site's table.
+    checkpoint : Checkpoint, optional
+        Of the round after which the run goes on.
+    observer : callable (stage, round), optional
+        Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
     """
 
     def __init__(
-        self, grid: Grid, study: Study, recorder: Recorder, *, repeat: int = 0, tables: AllTables | None = None
+        self,
+        grid: Grid,
+        study: Study,
+        recorder: Recorder,
+        *,
+        repeat: int = 0,
+        tables: AllTables | None = None,
+        checkpoint: Checkpoint | None = None,
+        observer: RunObserver = no_observer,
     ) -> None:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
-        self.seed = study.seed + repeat
+        self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
+        self._began = time.monotonic() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self.schema = datasets.load(study.dataset.name).schema
         self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
@@ -132,6 +151,30 @@ class Conductor:
         FlfedError
             If too few sites take part.
         """
+        if self.checkpoint is None:
+            roster, summaries, encoder = self.begin()
+        else:
+            roster = self.return_of(self.checkpoint.facts["roster"])
+            summaries, encoder = dict(self.checkpoint.summaries), self.checkpoint.encoder
+        strategy, arrays = self.rounds(roster, encoder, summaries=summaries)
+        outcome = Outcome(
+            status="stopped" if strategy.stopped else "completed",
+            reason=strategy.stopped,
+            arrays=arrays,
+            encoder=encoder,
+            rounds=strategy.rounds_done,
+            best_round=strategy.best_round,
+            sites=tuple(roster),
+        )
+        checkpoints.write(
+            self.recorder.writer.run, Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder), final=True
+        )
+        if not strategy.stopped:
+            self.compare(roster, outcome, summaries)
+        return replace(outcome, seconds=time.monotonic() - self._began)
+
+    def begin(self) -> tuple[dict[str, Enrolled], dict[str, Summary], Encoder]:
+        """Enrol and summarise; return who takes part, their sums, and the one encoder."""
         roster = self.enrol()
         summaries = self.summarise(roster)
         roster = {site: roster[site] for site in summaries}
@@ -140,18 +183,27 @@ class Conductor:
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
-        strategy, arrays = self.rounds(roster, encoder)
-        outcome = Outcome(
-            status="stopped" if strategy.stopped else "completed",
-            reason=strategy.stopped,
-            arrays=arrays,
-            encoder=encoder,
-            rounds=strategy.rounds_done,
-            best_round=strategy.best_round,
-        )
-        if not strategy.stopped:
-            self.compare(roster, outcome, summaries)
-        return outcome
+        if one_class(self.layout, encoder):
+            raise UsageError(
+                f"column {self.layout.target.name!r} has one class only in the training rows of {', '.join(roster)}: "
+                "no model can be learned from it; ask sites that have another class, or check their mappings"
+            )
+        return roster, summaries, encoder
+
+    def return_of(self, bands: Mapping[str, int]) -> dict[str, Enrolled]:
+        """Enrol again after a resume; return the sites of the earlier roster that came back.
+
+        Parameters
+        ----------
+        bands : mapping of site to int
+            Upper ends of the bands of rows they declared at first.
+        """
+        now = self.enrol()
+        gone = sorted(set(bands) - set(now))
+        self.recorder.events("fault", dict.fromkeys(gone, "did not come back after the run was resumed"))
+        roster = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
+        self._enough(roster, [f"{site}: did not come back" for site in gone])
+        return roster
 
     def enrol(self) -> dict[str, Enrolled]:
         """Ask every node; return those that take part, in name order."""
@@ -172,7 +224,7 @@ class Conductor:
         faults = [f"a node did not enrol: {reason}" for reason in answers.faults.values()]
         self.recorder.unnamed_faults(faults)
         refusals = [f"{reply.site}: {reply.reason}" for reply in replies.values() if not reply.accepted]
-        self._enough(roster, refusals + faults)
+        self._enough(roster, refusals + faults, refused=bool(refusals))
         return roster
 
     def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
@@ -191,14 +243,29 @@ class Conductor:
         return found
 
     def rounds(
-        self, roster: Mapping[str, Enrolled], encoder: Encoder, *, recorded: bool = True
+        self,
+        roster: Mapping[str, Enrolled],
+        encoder: Encoder,
+        *,
+        summaries: Mapping[str, Summary] | None = None,
+        recorded: bool = True,
     ) -> tuple[FedAvg, Arrays]:
-        """Run the strategy's rounds; return it and the final arrays."""
+        """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
+
+        Each round is on the disk as a checkpoint before it is in the store. Without `recorded`
+        neither is written, and no checkpoint is gone on from.
+        """
         strategy: FedAvg = self.study.strategy.build("strategy")
+        said, checkpoint = summaries or {}, self.checkpoint if recorded else None
 
         def observer(record: RoundRecord) -> None:
-            if recorded:
-                self.recorder.round(record, trained=len(record.losses) >= strategy.needed(len(record.asked)))
+            if not recorded:
+                return
+            trained = len(record.losses) >= strategy.needed(len(record.asked))
+            if trained:
+                self._keep(record, strategy, roster, encoder, said)
+            self.recorder.round(record, trained=trained)
+            self.observer("round" if trained else "evaluation", record.round)
 
         strategy.assign(
             Assignment(
@@ -210,8 +277,37 @@ class Conductor:
                 observer=observer,
             )
         )
-        result = strategy.start(self.grid, to_record(self.first_arrays()), self.study.rounds)
+        first = self.first_arrays()
+        if checkpoint is not None:
+            first = checkpoint.arrays
+            strategy.restore(checkpoint.round, checkpoint.state, checkpoint.facts["strategy"])
+        result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
+
+    def _keep(
+        self,
+        record: RoundRecord,
+        strategy: FedAvg,
+        roster: Mapping[str, Enrolled],
+        encoder: Encoder,
+        summaries: Mapping[str, Summary],
+    ) -> None:
+        """Write the round's checkpoint."""
+        state, facts = strategy.state()
+        checkpoint = Checkpoint(
+            round=record.round,
+            arrays=record.arrays,
+            encoder=encoder,
+            state=state,
+            facts={
+                "strategy": facts,
+                "roster": {site: enrolled.rows_high for site, enrolled in roster.items()},
+                "seconds": time.monotonic() - self._began,
+            },
+            summaries=summaries,
+        )
+        checkpoints.write(self.recorder.writer.run, checkpoint)
+        self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:
         """Return the arrays that the run starts from, in the plan's precision."""
@@ -273,26 +369,8 @@ class Conductor:
     def _ask(
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
     ) -> Answers[Reply]:
-        """Send one message a node and return what came back."""
-        messages = [Message(request.to_record(), dst_node_id=node, message_type=kind) for node in nodes.values()]
-        keys = {node: key for key, node in nodes.items()}
-        found: dict[str, Reply] = {}
-        faults = dict.fromkeys(nodes, "no reply before the deadline")
-        answers = Answers(found, faults, {keys[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages})
-        for message in self.grid.send_and_receive(messages, timeout=self._deadline()):
-            key = keys.get(message.metadata.src_node_id)
-            if key is None:
-                continue
-            if message.has_error():
-                faults[key] = message.error.reason or f"error code {message.error.code}"
-                continue
-            answers.to_server[key] = count_bytes(message.content)
-            try:
-                found[key] = read(message.content)
-                faults.pop(key, None)
-            except MalformedMessage as error:
-                faults[key] = str(error)
-        return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
+        """Send one message a node and return what came back before the study's deadline."""
+        return ask(self.grid, kind, request, nodes, read, timeout=self._deadline())
 
     def _crossed(self, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
         """Write down how many bytes crossed, under the sites' names where keys are not names yet."""
@@ -305,11 +383,14 @@ class Conductor:
     def _deadline(self) -> float:
         return float(self.study.strategy.settings.get("deadline", 600.0))
 
-    def _enough(self, found: Mapping[str, object], reasons: list[str]) -> None:
+    def _enough(self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False) -> None:
+        """Refuse to go on with too few sites: wrong input (`refused`) where it is for their tables or policies."""
         if len(found) < LEAST_SITES:
             why = f" ({'; '.join(reasons)})" if reasons else ""
             few = "no site takes part" if not found else "only one site takes part"
-            raise FlfedError(f"{few}, at least {LEAST_SITES} are needed{why}")
+            todo = "; see, at each site: flfed site check NAME" if refused and "flfed site check" not in why else ""
+            sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
+            raise UsageError(sentence) if refused else FlfedError(sentence)
 
 
 def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:

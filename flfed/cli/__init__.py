@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
+import click
 import typer
 
-from flfed.cli import data, demo, page, runs, site, study
+from flfed.cli import data, demo, page, predict, runs, site, study, study_checks
 from flfed.errors import FlfedError
 
 app = typer.Typer(
@@ -17,10 +19,15 @@ app = typer.Typer(
     help="Federated learning for hospitals and banks, on tables. Start with: flfed demo",
 )
 app.command("demo", epilog="Example: flfed demo")(demo.demo)
+study.app.command("verify", epilog="Example: flfed study verify wine")(study_checks.verify_study)
+study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
+    study_checks.sweep_study
+)
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 app.add_typer(site.app, name="site")
+app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(predict.predict)
 app.command("app", epilog="Example: flfed app --port 8501")(page.open_app)
 
 
@@ -37,11 +44,26 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 def main() -> None:
     """Run a command; an error a person can act on is one sentence and an exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except FlfedError as error:
-        print(f"flfed: {error}", file=sys.stderr)
+        _leave(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        asked = f"; see: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
+        _leave(f"{error.format_message().rstrip('.')}{asked}", error.exit_code)
+    except click.Abort:
+        sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output (head, less) has left.
         sys.stderr.close()
         sys.exit(1)
+    else:
+        sys.exit(code)
+
+
+def _leave(sentence: str, code: int) -> NoReturn:
+    """Print one line to standard error and end."""
+    print(f"flfed: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(code)

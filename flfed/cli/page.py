@@ -26,6 +26,7 @@ def open_app(
         "--server.port": str(port),
         "--server.headless": str(headless).lower(),
         "--server.showEmailPrompt": "false",
+        "--server.fileWatcherType": "none",
         "--runner.magicEnabled": "false",
         "--browser.gatherUsageStats": "false",
         "--client.toolbarMode": "minimal",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import typer
 
 from flfed.cli import show
 from flfed.cli.study import print_report, report_of
 
-app = typer.Typer(no_args_is_help=True, help="List and show runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and export runs.")
 
 
 @app.command("list", epilog="Example: flfed run list --json")
@@ -42,3 +45,67 @@ def show_run(
         show.as_json(found)
     else:
         print_report(found)
+
+
+@app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
+def compare(
+    a: str = typer.Argument(..., help="A run's or series' id, or latest."),
+    b: str = typer.Argument(..., help="The other one."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Show two runs side by side: settings, figures, and how far their models are apart."""
+    from flfed.apps.side_by_side import compare_runs
+
+    found = compare_runs(a, b)
+    if as_json:
+        show.as_json(found)
+    else:
+        _print_comparison(found)
+
+
+@app.command("export", epilog="Example: flfed run export latest --to my-model")
+def export_run(
+    run: str = typer.Argument("latest", help="A run's or series' id, or latest."),
+    to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""
+    from flfed.apps.exporting import export
+
+    done = export(run, to)
+    if as_json:
+        show.as_json(done.as_object())
+        return
+    typer.echo(f"{done.folder}: {', '.join(done.files)}")
+    typer.echo(
+        f"No model is among them: {done.reason}" if done.model is None else f"Use it: flfed predict {done.folder} TABLE"
+    )
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    """Print two runs side by side, for people."""
+    keys = ("run", "study", "status", "rounds", "repeats", "seconds")
+    rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
+    rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
+    show.as_table(["", "A", "B"], rows)
+    words = {True: "equal", False: "different", None: "not known"}
+    typer.echo(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
+    figures = [("all sites", arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
+    figures += [(site, arm, both) for site, arms in found["sites"].items() for arm, both in arms.items() if both]
+    lines = [
+        [where, arm, metric, *(_said(both[key]) for key in ("a", "b", "difference"))]
+        for where, arm, metrics in figures
+        for metric, both in metrics.items()
+        if metric in found["primary"].values() or where == "all sites"
+    ]
+    if lines:
+        show.as_table(["where", "arm", "metric", "A", "B", "B - A"], lines)
+    apart = found["arrays-max-difference"]
+    typer.echo(
+        f"The models' arrays differ by at most {apart:.3g}." if apart is not None
+        else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."
+    )  # fmt: skip
+
+
+def _said(value: object) -> str:
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -18,23 +18,26 @@ def list_sites(as_json: bool = show.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows import site as sites
 
-    found = []
+    found, lines = [], []
     for name in sites.names():
         try:
             s = sites.load(name)
-            found.append({"site": name, "title": s.title, "dataset": s.dataset, "disclosure": s.policy.disclosure})
+            lines.append([name, s.title, ", ".join(s.datasets), s.policy.disclosure])
+            served = {"dataset": s.dataset, "also": list(s.also)}
+            found.append({"site": name, "title": s.title, **served, "disclosure": s.policy.disclosure})
         except UsageError as error:
-            found.append({"site": name, "title": f"broken: {error}", "dataset": "", "disclosure": ""})
+            lines.append([name, f"broken: {error}", "", ""])
+            found.append({"site": name, "title": lines[-1][1], "dataset": "", "also": [], "disclosure": ""})
     if as_json:
         show.as_json({"sites": found})
         return
-    headers = ["site", "title", "dataset", "disclosure"]
-    show.as_table(headers, [[line[key] for key in headers] for line in found])
+    show.as_table(["site", "title", "dataset", "disclosure"], lines)
 
 
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
 def check_site(
     name: str = typer.Argument(..., help="A site's name, or an import path such as package.module."),
+    dataset: str = typer.Option("", help="One of the datasets that the site serves; its own unless given."),
     local_rows: Path | None = typer.Option(
         None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
     ),
@@ -45,7 +48,8 @@ def check_site(
     from flfed.rows.check import check_site as check
     from flfed.rows.check import write_local_rows
 
-    checked = check(sites.load(name))
+    site = sites.load(name)
+    checked = check(site.serving(dataset or site.dataset))
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
         typer.echo(f"{lines} lines written to {local_rows}; it names rows, so it must not leave the site.", err=True)
@@ -59,4 +63,10 @@ def check_site(
         passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
         typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
     if not checked.passed:
-        raise typer.Exit(2)
+        wrong = [line for line in checked.lines if not line.passed]
+        first = wrong[0].detail if wrong[0].column == "table" else f"column {wrong[0].column!r} {wrong[0].detail}"
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UsageError(
+            f"site {checked.site!r} does not fit dataset {dataset or site.dataset!r}: {first}{more}; "
+            "correct table or mapping, --local-rows FILE lists the rows"
+        )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flfed.cli import show
 from flfed.errors import FlfedError, UsageError
+
+if TYPE_CHECKING:
+    from flfed.apps.recording import Progress
+    from flfed.apps.running import Result
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 
@@ -18,14 +24,24 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the stud
 
 @app.command("list", epilog="Example: flfed study list")
 def list_studies(as_json: bool = show.JSON) -> None:
-    """List the shipped studies."""
+    """List the shipped studies, and the strategies, models and metrics that a study may name."""
+    from flfed import listing
     from flfed.study import Study, names
 
     studies = [Study.load(name) for name in names()]
+    kinds = {"strategies": "strategy", "models": "model", "metrics": "metric"}
     if as_json:
-        show.as_json({"studies": [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]})
-        return
-    show.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
+        named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
+        show.as_json({"studies": named} | {word: listing.names(kind) for word, kind in kinds.items()})
+    else:
+        show.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
+    for word, kind in kinds.items():
+        if not as_json:
+            others = listing.others(kind)
+            given = [f"{name} ({others[name]})" if name in others else name for name in listing.names(kind)]
+            typer.echo(f"{word.capitalize()}: {', '.join(given)}")
+        for clash in listing.clashes(kind):
+            typer.echo(clash, err=True)
 
 
 @app.command("show", epilog="Example: flfed study show preterm-birth")
@@ -41,8 +57,8 @@ def show_study(name: str = NAME) -> None:
 @app.command("check", epilog="Example: flfed study check my-study.toml")
 def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show.JSON) -> None:
     """Check a study against everything it names, without reading a table."""
-    study = _study(name, changes)
-    from flfed.apps.running import check, find_sites
+    study = study_of(name, changes)
+    from flfed.apps.checking import check, find_sites
 
     facts = check(study)
     sites = [site.name for site in find_sites(study)]
@@ -56,7 +72,7 @@ def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show
 @app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
 def run_study(
     name: str = NAME,
-    engine: str = typer.Option("inprocess", help="inprocess; ray and deployment come later."),
+    engine: str = typer.Option("inprocess", help="inprocess, or ray (an extra); deployment comes later."),
     changes: list[str] = SET,
     repeats: int = typer.Option(1, help="How often, with other seeds and, on public data, other holdouts."),
     sites: list[str] = typer.Option(
@@ -68,15 +84,36 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    study = _study(name, changes)
+    study = study_of(name, changes)
     from flfed.apps.running import run
 
+    _shown(lambda told: run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told), as_json)
+
+
+@app.command("resume", epilog="Example: flfed study resume latest")
+def resume_study(
+    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Go on with a run that died, stopped or failed, and with the repeats that are left.
+
+    No round is lost or counted twice. Exit codes: as for study run.
+    """
+    from flfed.apps.running import resume
+
+    _shown(lambda told: resume(run, progress=told), as_json)
+
+
+def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
+    """Run with progress shown, print what it found, and leave with 3 where it stopped."""
     try:
         with show.progress(quiet=as_json) as told:
-            result = run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told)
+            result = go(told)
     except FlfedError as error:
         if as_json and error.run:
-            show.as_json(report_of(error.run))
+            # Where the store itself has gone, the first error is what counts.
+            with suppress(FlfedError):
+                show.as_json(report_of(error.run))
         raise
     if as_json:
         show.as_json(result.report)
@@ -97,6 +134,7 @@ def report_of(run: str) -> dict[str, Any]:
 
 def print_report(found: dict[str, Any]) -> None:
     """Print a run's comparison and its story, for people."""
+    from flfed.records.curves import curve_rows
     from flfed.records.reading import RunReader
     from flfed.records.reports import comparison_rows
 
@@ -105,6 +143,11 @@ def print_report(found: dict[str, Any]) -> None:
         show.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
     for line in footer:
         typer.echo(line)
+    if found["learning-curve"]:
+        headers, rows, footer = curve_rows(found["learning-curve"])
+        show.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
+        for line in footer:
+            typer.echo(line)
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])
     words = {"refused": "Refused", "fault": "Set aside", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
@@ -113,7 +156,7 @@ def print_report(found: dict[str, Any]) -> None:
         typer.echo(line)
 
 
-def _study(name: str, changes: list[str]) -> Any:
+def study_of(name: str, changes: list[str]) -> Any:
     """Return the study with `--set` applied."""
     from flfed.study import Study
 

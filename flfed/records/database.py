@@ -10,25 +10,47 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
 from flfed.records.tables import Base, Series
 
+POSTGRES = "postgresql+psycopg"
+"""Dialect and driver of the one server that a run store may be on."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 """How long a writer waits for another one; a round's transaction takes milliseconds."""
 
+CONNECT_SECONDS = 10
+"""How long a server may take to answer at all; a network that drops packets would keep a command for minutes."""
+MIGRATING = 7_236_331
+"""Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
+
 ADVICE = (
     ("locked", "another program is writing to it: wait, or end that program"),
-    ("full", "free some disk space; what was committed is safe"),
+    ("is full", "free some disk space; what was committed is safe"),
+    ("No space left", "free some disk space on the server; what was committed is safe"),
     ("readonly", "check that you may write to this file and its folder"),
     ("unable to open", "check that the folder exists and that you may write to it"),
     ("not a database", "move the file away; flfed then starts an empty store"),
+    ("authentication failed", "check user and password in FLFED_STORE"),
+    ("no password", "give the password in FLFED_STORE, PGPASSWORD or a .pgpass file"),
+    ("pg_hba.conf", "the server does not let this user in from this machine: ask its administrator"),
+    ("does not exist", "have the server's administrator make it, or correct FLFED_STORE"),
+    ("permission denied", "this user lacks a right on flfed's tables: docs/run-store.md says which it needs"),
+    ("read-only", "this server or user may only read: use one that may write, see docs/run-store.md"),
+    ("too many", "the server has no connection left: close other programs or raise max_connections"),
+    ("terminat", "the server is being stopped: start it again; what was committed is safe"),
+    ("closed the connection", "start the server again; what was committed is safe"),
+    ("connection is lost", "start the server again; what was committed is safe"),
+    ("onnection", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
+    ("resolve", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
 )
-"""What to do, by a word of the database's own message."""
+"""What to do, by a word of the database's own message; the first that fits."""
+MISUSED = ("permission denied", "read-only", "readonly")
+"""Words of what is wrong use even where the store could be opened."""
 
 
 def store_url(url: str | None = None) -> URL:
@@ -37,49 +59,98 @@ def store_url(url: str | None = None) -> URL:
     Raises
     ------
     UsageError
-        If the address is not a database URL. The address is not repeated: it may hold a password.
+        If the address is not a database URL, or of a database other than SQLite and PostgreSQL.
+        The address is not repeated: it may hold a password.
+
+    Examples
+    --------
+    >>> str(store_url("postgresql://ana@db.example/flfed"))
+    'postgresql+psycopg://ana@db.example/flfed'
     """
     given = url or os.environ.get("FLFED_STORE")
     if not given:
         return URL.create("sqlite", database=str(home() / "runs.db"))
     try:
-        return make_url(given)
-    except ArgumentError:
-        example = "sqlite:////srv/flfed/runs.db"
-        raise UsageError(f"the run store (FLFED_STORE) must be a database URL such as {example}") from None
+        found = make_url(given)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number, or a password with "/" in it
+        examples = "sqlite:////srv/flfed/runs.db or postgresql+psycopg://user:password@host/flfed"
+        raise UsageError(
+            f"the run store (FLFED_STORE) must be a database URL such as {examples}; "
+            "in a password write / as %2F, @ as %40 and : as %3A"
+        ) from None
+    if found.drivername in ("postgres", "postgresql"):
+        return found.set(drivername=POSTGRES)
+    if found.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
+        raise UsageError(
+            f"the run store (FLFED_STORE) cannot be {found.drivername!r}: use sqlite:///FILE or {POSTGRES}://…"
+        )
+    return found
 
 
 @contextmanager
 def in_words(url: URL, verb: str) -> Iterator[None]:
-    """Turn an error of the database into one sentence: what failed, where, and what to do."""
+    """Turn an error of the database into one sentence: what failed, where, and what to do.
+
+    A store that cannot be opened, or only be read where one writes, is wrong use: exit code 2.
+    """
     try:
         yield
-    except NoSuchModuleError:
-        raise UsageError(f"run store: no driver for {url.drivername!r} is installed") from None
+    except ImportError:
+        raise UsageError(
+            "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"
+        ) from None
     except DBAPIError as error:
-        said = (str(error.orig).splitlines() or [""])[0]  # later lines of PostgreSQL's quote values
+        said = _first_words(error)
         advice = next((todo for word, todo in ADVICE if word in said), "see the database's own log")
-        where = url.render_as_string(hide_password=True)
-        raise FlfedError(f"the run store {where} could not be {verb} ({said}): {advice}") from None
+        # Without its query, where a password may stand as well.
+        where = url.set(query={}).render_as_string(hide_password=True)
+        misused = verb == "opened" or any(word in said for word in MISUSED)
+        kind = UsageError if misused else FlfedError
+        raise kind(f"the run store {where} could not be {verb} ({said}): {advice}") from None
+
+
+def _first_words(error: DBAPIError) -> str:
+    """Return the first line of what the database said: later ones of PostgreSQL's quote values."""
+    said = (str(error.orig).splitlines() or [""])[0].strip()
+    # psycopg says twice that it could not connect, and names the server's process.
+    return said.removeprefix("connection failed: ").removeprefix("consuming input failed: ")
+
+
+@contextmanager
+def _closed_if_refused(engine: Engine) -> Iterator[None]:
+    """Let go of the connections of a store that turns out to be none that can be used."""
+    try:
+        yield
+    except (DBAPIError, FlfedError):
+        engine.dispose()
+        raise
 
 
 def engine_to_write(url: URL) -> Engine:
     """Return an engine for writing; an SQLite file is put in WAL mode, its folder is made."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        return _postgres(url)
     if url.database and url.database != ":memory:":
         folder = Path(url.database).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             why = error.strerror or type(error).__name__
-            raise FlfedError(f"the folder {folder} of the run store cannot be made: {why}") from None
+            todo = "set FLFED_STORE to a file where you may write"
+            raise UsageError(f"the folder {folder} of the run store cannot be made ({why}): {todo}") from None
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     else:
         engine = create_engine(url, poolclass=StaticPool)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _postgres(url: URL, **options: Any) -> Engine:
+    """Return an engine on PostgreSQL; a connection that the server has dropped is opened anew."""
+    seconds = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    names = {} if "application_name" in url.query else {"application_name": "flfed"}
+    return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
@@ -98,19 +169,22 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def engine_to_read(url: URL) -> Engine:
-    """Return an engine that cannot write; an absent SQLite file reads as an empty store.
+    """Return an engine that cannot write; an absent SQLite file, or a database without tables, reads as empty.
 
     Another user may read a WAL database with `mode=ro` only while its writer has it open; after
     that `immutable=1` is what works (measured). An immutable connection does not see later writes,
     so readers open anew for each look.
     """
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool)
+        engine = _postgres(url, postgresql_readonly=True)
+        with _closed_if_refused(engine), engine.connect() as connection:
+            if revision_of(connection):
+                return engine
+        engine.dispose()
+        return _empty()
     path = Path(url.database or ":memory:")
     if not path.exists() or not path.stat().st_size:
-        empty = create_engine("sqlite://", poolclass=StaticPool)
-        Base.metadata.create_all(empty)
-        return empty
+        return _empty()
     name = path.resolve().as_uri()
     for way in ("mode=ro", "mode=ro&immutable=1"):
         engine = create_engine(f"sqlite:///{name}?{way}&uri=true", poolclass=NullPool)
@@ -121,6 +195,13 @@ def engine_to_read(url: URL) -> Engine:
             continue
         return engine
     return engine
+
+
+def _empty() -> Engine:
+    """Return a store in memory that has no runs."""
+    empty = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(empty)
+    return empty
 
 
 def newest_revision() -> str:
@@ -154,10 +235,15 @@ def upgrade(engine: Engine) -> None:
     FlfedError
         If a newer flfed wrote this store.
     """
-    with engine.begin() as connection:
+    with _closed_if_refused(engine), engine.begin() as connection:
         found = revision_of(connection)
         if found == newest_revision():
             return
+        if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+            found = revision_of(connection)
+            if found == newest_revision():
+                return
         _refuse_unknown(found)
         _run_migrations(connection)
 
@@ -188,12 +274,13 @@ def check_readable(engine: Engine) -> None:
     UsageError, FlfedError
         If an older or a newer flfed wrote it.
     """
-    if engine.url.database in (None, "", ":memory:"):
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         return
-    with engine.connect() as connection:
-        found = revision_of(connection)
-        if found == newest_revision():
-            connection.execute(select(Series.id).limit(1))
-            return
-    _refuse_unknown(found)
-    raise UsageError("the run store was written by an older flfed: any study run (`flfed demo`) updates it")
+    with _closed_if_refused(engine):
+        with engine.connect() as connection:
+            found = revision_of(connection)
+            if found == newest_revision():
+                connection.execute(select(Series.id).limit(1))
+                return
+        _refuse_unknown(found)
+        raise UsageError("the run store was written by an older flfed: any study run (`flfed demo`) updates it")

@@ -68,8 +68,9 @@ class EventRow:
 class ComparisonRow:
     """One arm's figure on a holdout; site None is all holdouts together.
 
-    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` (union of
-    holdouts), `sites-mean`, `pooled`, `own-model-everywhere`. Where `value` is None, `method` says
+    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` and
+    `personalised` (union of holdouts), `sites-mean`, `personalised-sites-mean`, `pooled`,
+    `own-model-everywhere`. Where `value` is None, `method` says
     why in words ("the holdout has one class only").
     """
 
@@ -163,6 +164,42 @@ class CurvePoint:
     round: int
     site: str | None
     arm: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+CurveArm = Literal["local-only", "personalised", "global", "personalised - local-only"]
+"""What a point of the learning curve is about: a model, or the paired difference of two."""
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """One point of a series' learning curve: a figure on a site's holdout, over the draws.
+
+    Parameters
+    ----------
+    site : str
+        The site whose training rows were cut, and whose holdout was scored.
+    rows : int
+        The site's own training rows; the largest of a site is all of them.
+    draws : int
+        Draws behind the figure. Fewer than the study's where the figure was undefined in some
+        (one class only).
+    arm : {"local-only", "personalised", "global", "personalised - local-only"}
+    metric : str
+        The study's primary metric.
+    value : float or None
+        Mean over the draws; None where no draw has one.
+    low, high : float or None
+        95 % interval of the mean, widened because draws share rows.
+    """
+
+    site: str
+    rows: int
+    draws: int
+    arm: CurveArm
+    metric: str
     value: float | None
     low: float | None
     high: float | None

@@ -16,13 +16,14 @@ from flfed.records.entries import (
     CurvePoint,
     DifferenceRow,
     EventEntry,
+    LearningPoint,
     MetricRow,
     RunEntry,
     SeriesEntry,
     SiteEntry,
     Status,
 )
-from flfed.records.tables import Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 CURVE_ARMS = ("validation", "training", "holdout")
 """Arms of the curves by round, the most telling first."""
@@ -107,8 +108,9 @@ class RunReader:
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
-        query = select(RunSite.__table__).where(RunSite.run_id == run).order_by(RunSite.site)
-        return [SiteEntry(**_without(row, "run_id")) for row in self._rows(query)]
+        query = select(RunSite.__table__).where(RunSite.run_id == run)
+        # Sorted here: databases differ in what comes first, hyphens and capitals above all.
+        return sorted((SiteEntry(**_without(row, "run_id")) for row in self._rows(query)), key=lambda s: s.site)
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return what each arm reached on the holdouts, as written."""
@@ -132,9 +134,8 @@ class RunReader:
             select(Metric.arm, Metric.metric)
             .where(Metric.run_id.in_(runs), Metric.arm.in_(CURVE_ARMS))
             .group_by(Metric.arm, Metric.metric)
-            .order_by(Metric.metric)
         )
-        pairs = [(row["arm"], row["metric"]) for row in self._rows(query)]
+        pairs = sorted((row["arm"], row["metric"]) for row in self._rows(query))
         found = {arm: [metric for of, metric in pairs if of == arm] for arm in CURVE_ARMS}
         return {arm: metrics for arm, metrics in found.items() if metrics}
 
@@ -174,11 +175,16 @@ class RunReader:
             .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
             .where(Metric.round % every == 0)
             .group_by(Metric.round, Metric.site, Metric.arm)
-            .order_by(Metric.round)
         )
         if sites is not None:
             query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
-        return [CurvePoint(**row) for row in self._rows(query)]
+        return sorted((CurvePoint(**row) for row in self._rows(query)), key=lambda p: (p.round, p.site or "", p.arm))
+
+    def learning_curve(self, series: str) -> list[LearningPoint]:
+        """Return the points of a series' learning curve, by site, rows and arm; empty where it has none."""
+        columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
+        query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
+        return sorted((LearningPoint(**row) for row in self._rows(query)), key=lambda p: (p.site, p.rows))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in the order they were written."""

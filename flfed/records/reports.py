@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from flfed.records import spread
+from flfed.records.curves import curve_object
 from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
@@ -26,7 +27,8 @@ from flfed.records.verdicts import (
 )
 
 SITE_ARMS = ("global", "local-only", "personalised")
-REFERENCES = ("global", "sites-mean", "pooled", "own-model-everywhere")
+REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
+_ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
 
@@ -49,7 +51,8 @@ def report(reader: RunReader, name: str) -> Report:
       `high` are the means of the repeats' bounds, so the interval of one typical split;
     - a difference's interval, and the verdict, come from the spread of the repeats
       (`spread.resplit_interval`) where the site drew a new holdout each time; where the holdout
-      stayed, from the means of the repeats' bounds, since repeating tells nothing more about it;
+      stayed, from the means of the repeats' bounds, since repeating tells nothing more about it; a
+      difference that less than half of the repeats have is not told;
     - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
       the worst: failed, interrupted, running, stopped, completed.
 
@@ -70,9 +73,12 @@ def report(reader: RunReader, name: str) -> Report:
     return _head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
+        "personalised": references["personalised"] or None,
+        "personalised-sites-mean": references["personalised-sites-mean"],
         "pooled": references["pooled"] or None,
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": {site: _site(recorded, site, metrics) for site in accepted},
+        "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
         "faults": _faults(reader, recorded),
     }
 
@@ -159,6 +165,11 @@ def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str]
 
 def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
     values = [row.value for row in rows if row.value is not None]
+    if 0 < 2 * len(values) < len(rows):
+        # The few holdouts that have, say, both classes share the same one or two rows of the rare one.
+        absent = next(row.method for row in rows if row.value is None)
+        why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
+        return {"value": None, "low": None, "high": None, "p": None, "reason": why}
     ratio = spread.mean_of(ratios)
     if len(values) > 1 and ratio is not None and None not in ratios:
         mean, low, high, p = spread.resplit_interval(values, ratio)
@@ -269,11 +280,12 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
         holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
         rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
-    for arm in REFERENCES:
+    for arm in ("global", "sites-mean", "pooled", "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
         if entry:
             label = "all holdouts, shared model" if arm == "global" else ARM_NAMES[arm]
-            rows.append([label, "", number(entry["value"]), "", "", "", ""])
+            adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
+            rows.append([label, "", number(entry["value"]), "", number(adjusted["value"]) if adjusted else "", "", ""])
     return headers, rows, story(found, metric=metric)
 
 

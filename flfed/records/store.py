@@ -13,8 +13,9 @@ from sqlalchemy.engine import URL
 
 from flfed.records.alive import this_process
 from flfed.records.database import engine_to_write, in_words, store_url, upgrade
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow
-from flfed.records.tables import Base, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow
+from flfed.records.resuming import rewind, take_over
+from flfed.records.tables import Base, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow"]
 
@@ -139,6 +140,19 @@ class RunStore:
             connection.execute(insert(Run), [row])
         return RunWriter(self._engine, self._url, row["id"], clock=self._clock)
 
+    def resume_run(self, run: str, rounds: int) -> RunWriter:
+        """Take over a run whose process is gone, with `rounds` of its rounds kept, and return its writer.
+
+        Raises
+        ------
+        UsageError
+            If the run is completed, or a living process writes it.
+        """
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            take_over(connection, run)
+            rewind(connection, run, rounds)
+        return RunWriter(self._engine, self._url, run, clock=self._clock)
+
 
 def _free_name(connection: Connection, now: datetime) -> str:
     """Return a series id that sorts by time and is not taken."""
@@ -218,6 +232,7 @@ class RunWriter:
         number: int,
         *,
         metrics: Iterable[MetricRow] = (),
+        scores: Iterable[MetricRow] = (),
         seconds: float | None = None,
         sent: Iterable[SentRow] = (),
         events: Iterable[EventRow] = (),
@@ -228,6 +243,9 @@ class RunWriter:
         ----------
         number : int, >= 1
             The round; greater than the last one committed.
+        metrics : MetricRows of this round's training
+        scores : MetricRows of the model that came into the round
+            Kept under round `number - 1`, after which it was that model.
         seconds : float
             Wall clock of the round; kept as metric `seconds` of arm `clock`.
 
@@ -242,6 +260,7 @@ class RunWriter:
             if number <= done:
                 raise ValueError(f"round {number} of run {self.run} is committed already (last: {done})")
             self._insert(connection, Metric, number, [*metrics, *clock])
+            self._insert(connection, Metric, number - 1, scores)
             self._insert(connection, Sent, number, sent)
             self._insert_events(connection, events)
             connection.execute(update(Run).where(Run.id == self.run).values(rounds=number))
@@ -278,6 +297,13 @@ class RunWriter:
         with in_words(self._url, "written"), self._engine.begin() as connection:
             connection.execute(delete(Comparison).where(Comparison.run_id == self.run))
             _insert_all(connection, Comparison, rows)
+
+    def learning_curve(self, points: Iterable[LearningPoint]) -> None:
+        """Write, or write anew, the learning curve of the series that this run belongs to."""
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
+            connection.execute(delete(Curve).where(Curve.series_id == series))
+            _insert_all(connection, Curve, [{"series_id": series} | vars(point) for point in points])
 
     def finish(
         self,

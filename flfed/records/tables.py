@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, MetaData, String, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 CONVENTION = {
@@ -23,6 +23,32 @@ LONG = BigInteger().with_variant(Integer, "sqlite")
 """Primary keys of the long tables; SQLite counts up by itself only on INTEGER."""
 
 
+class Word(TypeDecorator[str]):
+    """A text of limited length that every database takes alike.
+
+    PostgreSQL refuses a text that is too long or has a NUL, which SQLite keeps. A site may send
+    either, and must not end a run with it: too long a text ends in "…", a NUL becomes U+FFFD.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text as it is stored."""
+        if value is None:
+            return None
+        text = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        length = getattr(self.impl_instance, "length", None)
+        return text if length is None or len(text) <= length else f"{text[: length - 1]}…"
+
+
+class Prose(Word):
+    """A text of any length; the rest as for `Word`."""
+
+    impl = Text
+    cache_ok = True
+
+
 class Base(DeclarativeBase):
     """What all tables of the run store share: one metadata."""
 
@@ -34,41 +60,41 @@ class Series(Base):
     """One study, run once or several times (repeats)."""
 
     __tablename__ = "series"
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    study: Mapped[str] = mapped_column(String(200), index=True)
-    study_sha256: Mapped[str] = mapped_column(String(64))
-    study_text: Mapped[str] = mapped_column(Text)
+    id: Mapped[str] = mapped_column(Word(40), primary_key=True)
+    study: Mapped[str] = mapped_column(Word(200), index=True)
+    study_sha256: Mapped[str] = mapped_column(Word(64))
+    study_text: Mapped[str] = mapped_column(Prose)
     repeats: Mapped[int]
-    started: Mapped[str] = mapped_column(String(32), index=True)
+    started: Mapped[str] = mapped_column(Word(32), index=True)
 
 
 class Run(Base):
     """One execution; `host`, `boot`, `pid` and `process` tell whether a running one still lives."""
 
     __tablename__ = "run"
-    id: Mapped[str] = mapped_column(String(48), primary_key=True)
+    id: Mapped[str] = mapped_column(Word(48), primary_key=True)
     series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
     repeat: Mapped[int]
-    engine: Mapped[str] = mapped_column(String(40))
-    path: Mapped[str] = mapped_column(String(40))
-    task: Mapped[str] = mapped_column(String(40))
-    primary_metric: Mapped[str] = mapped_column(String(120))
+    engine: Mapped[str] = mapped_column(Word(40))
+    path: Mapped[str] = mapped_column(Word(40))
+    task: Mapped[str] = mapped_column(Word(40))
+    primary_metric: Mapped[str] = mapped_column(Word(120))
     seed: Mapped[int] = mapped_column(BigInteger)
     rounds: Mapped[int]
     rounds_planned: Mapped[int]
     best_round: Mapped[int | None]
-    status: Mapped[str] = mapped_column(String(20), index=True)
-    reason: Mapped[str] = mapped_column(Text)
-    started: Mapped[str] = mapped_column(String(32), index=True)
-    finished: Mapped[str | None] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(Word(20), index=True)
+    reason: Mapped[str] = mapped_column(Prose)
+    started: Mapped[str] = mapped_column(Word(32), index=True)
+    finished: Mapped[str | None] = mapped_column(Word(32))
     seconds: Mapped[float | None]
-    arrays_sha256: Mapped[str | None] = mapped_column(String(64))
+    arrays_sha256: Mapped[str | None] = mapped_column(Word(64))
     versions: Mapped[dict[str, Any]]
     hashes: Mapped[dict[str, Any]]
-    host: Mapped[str] = mapped_column(String(255))
-    boot: Mapped[str] = mapped_column(String(64))
+    host: Mapped[str] = mapped_column(Word(255))
+    boot: Mapped[str] = mapped_column(Word(64))
     pid: Mapped[int]
-    process: Mapped[str] = mapped_column(String(40))
+    process: Mapped[str] = mapped_column(Word(40))
 
 
 class RunSite(Base):
@@ -76,14 +102,14 @@ class RunSite(Base):
 
     __tablename__ = "run_site"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
-    site: Mapped[str] = mapped_column(String(120), primary_key=True)
-    title: Mapped[str] = mapped_column(Text)
-    status: Mapped[str] = mapped_column(String(20))
-    reason: Mapped[str] = mapped_column(Text)
+    site: Mapped[str] = mapped_column(Word(120), primary_key=True)
+    title: Mapped[str] = mapped_column(Prose)
+    status: Mapped[str] = mapped_column(Word(20))
+    reason: Mapped[str] = mapped_column(Prose)
     rows: Mapped[int | None] = mapped_column(BigInteger)
     holdout_rows: Mapped[int | None] = mapped_column(BigInteger)
-    disclosure: Mapped[str] = mapped_column(String(20))
-    shared_as: Mapped[str] = mapped_column(String(20))
+    disclosure: Mapped[str] = mapped_column(Word(20))
+    shared_as: Mapped[str] = mapped_column(Word(20))
     resplit: Mapped[bool]
 
 
@@ -95,9 +121,9 @@ class Metric(Base):
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     round: Mapped[int]
-    site: Mapped[str | None] = mapped_column(String(120))
-    arm: Mapped[str] = mapped_column(String(40))
-    metric: Mapped[str] = mapped_column(String(120))
+    site: Mapped[str | None] = mapped_column(Word(120))
+    arm: Mapped[str] = mapped_column(Word(40))
+    metric: Mapped[str] = mapped_column(Word(120))
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
@@ -111,17 +137,17 @@ class Comparison(Base):
     __tablename__ = "comparison"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    site: Mapped[str | None] = mapped_column(String(120))
-    arm: Mapped[str] = mapped_column(String(40))
-    against: Mapped[str | None] = mapped_column(String(40))
-    metric: Mapped[str] = mapped_column(String(120))
+    site: Mapped[str | None] = mapped_column(Word(120))
+    arm: Mapped[str] = mapped_column(Word(40))
+    against: Mapped[str | None] = mapped_column(Word(40))
+    metric: Mapped[str] = mapped_column(Word(120))
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
     p: Mapped[float | None]
     n: Mapped[int | None] = mapped_column(BigInteger)
-    method: Mapped[str] = mapped_column(Text)
-    verdict: Mapped[str] = mapped_column(Text)
+    method: Mapped[str] = mapped_column(Prose)
+    verdict: Mapped[str] = mapped_column(Prose)
 
 
 class Curve(Base):
@@ -130,11 +156,11 @@ class Curve(Base):
     __tablename__ = "curve"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
-    site: Mapped[str] = mapped_column(String(120))
+    site: Mapped[str] = mapped_column(Word(120))
     rows: Mapped[int] = mapped_column(BigInteger)
     draws: Mapped[int]
-    arm: Mapped[str] = mapped_column(String(40))
-    metric: Mapped[str] = mapped_column(String(120))
+    arm: Mapped[str] = mapped_column(Word(40))
+    metric: Mapped[str] = mapped_column(Word(120))
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
@@ -145,7 +171,7 @@ class Summary(Base):
 
     __tablename__ = "summary"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(120), primary_key=True)
     payload: Mapped[dict[str, Any]]
 
 
@@ -155,11 +181,11 @@ class Event(Base):
     __tablename__ = "event"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    at: Mapped[str] = mapped_column(String(32))
+    at: Mapped[str] = mapped_column(Word(32))
     round: Mapped[int | None]
-    site: Mapped[str | None] = mapped_column(String(120))
-    kind: Mapped[str] = mapped_column(String(40))
-    reason: Mapped[str] = mapped_column(Text)
+    site: Mapped[str | None] = mapped_column(Word(120))
+    kind: Mapped[str] = mapped_column(Word(40))
+    reason: Mapped[str] = mapped_column(Prose)
 
 
 class Sent(Base):
@@ -169,9 +195,9 @@ class Sent(Base):
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
     round: Mapped[int]
-    site: Mapped[str] = mapped_column(String(120))
-    direction: Mapped[str] = mapped_column(String(20))
-    kind: Mapped[str] = mapped_column(String(40))
+    site: Mapped[str] = mapped_column(Word(120))
+    direction: Mapped[str] = mapped_column(Word(20))
+    kind: Mapped[str] = mapped_column(Word(40))
     bytes: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -181,10 +207,10 @@ class Audit(Base):
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    at: Mapped[str] = mapped_column(String(32))
-    attack: Mapped[str] = mapped_column(String(120))
-    site: Mapped[str | None] = mapped_column(String(120))
-    metric: Mapped[str] = mapped_column(String(120))
+    at: Mapped[str] = mapped_column(Word(32))
+    attack: Mapped[str] = mapped_column(Word(120))
+    site: Mapped[str | None] = mapped_column(Word(120))
+    metric: Mapped[str] = mapped_column(Word(120))
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]

@@ -40,6 +40,7 @@ ARM_NAMES = {
     "pooled": "all rows in one place (pooled)",
     "own-model-everywhere": "a site's own model used at all sites (mean)",
     "sites-mean": "shared model, mean of the sites",
+    "personalised-sites-mean": "adjusted to the site, mean of the sites",
 }
 """What a clinician or a risk officer reads for an arm."""
 

@@ -86,9 +86,10 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
     if broken:
         return Line(name, False, "; ".join(_broken(finding) for finding in broken))
     missing = int(table[name].isna().sum())
+    left_out = "; these are left out: their outcome is not known yet" if missing and name == schema.target else ""
     column = schema.columns[name]
     unit = f", {column.unit}" if column.unit else ""
-    return Line(name, True, f"{column.kind}{unit}; missing in {count_in_words(missing)} of {len(table)} rows")
+    return Line(name, True, f"{column.kind}{unit}; missing in {count_in_words(missing)} of {len(table)} rows{left_out}")
 
 
 def _broken(finding: Finding) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from flfed.rows.intervals import Difference, Estimate, Pair
 from flfed.rows.intervals import compare as compare_scores
-from flfed.rows.scoring import histogram, metrics_of, withheld
+from flfed.rows.scoring import COUNTS, histogram, withheld
 from flfed.rows.training.fit import FitRequest, ScoreRequest
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
@@ -82,12 +82,17 @@ def compare(
     scores = yield from arm_scores(workplace, table, arrays, encoder)
     rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
     judged = compare_scores(
-        metrics_of(task), y, scores, PAIRS, rng, draws=workplace.study.compare.draws, groups=groups_of(workplace, table)
+        workplace.metrics,
+        y,
+        scores,
+        PAIRS,
+        rng,
+        draws=workplace.study.compare.draws,
+        groups=groups_of(workplace, table),
     )
-    reasons = {
-        name: next((f"withheld: {why}" for s in scores.values() if (why := withheld(name, y, s, task, policy))), "")
-        for name in judged[0]
-    }
+    budget = workplace.study.compare.alert_budget
+    found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
+    reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
     counted = histogram(y, scores["global"]) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
     arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
@@ -102,7 +107,7 @@ def compare(
         },
         summary=workplace.holdout_summary(),
         histogram=counted,
-        note=f"withheld by the site's policy: {'; '.join(kept)}" if kept else "",
+        note="; ".join(_left_out(workplace) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
 
 
@@ -115,18 +120,26 @@ def groups_of(workplace: Workplace, table: pd.DataFrame) -> np.ndarray | None:
 
 
 def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differences]:
-    """Return the figures with the accuracy of the global model only, and of no difference."""
+    """Return the figures with the counts (accuracy, recall) of the global model only, and of no difference."""
     why = "withheld: it would say how many rows two models call differently"
     found: tuple[Arms, Differences] = dict(arms), dict(differences)
-    if "accuracy_score" in arms:
-        found[0]["accuracy_score"] = {
-            arm: estimate if arm == "global" else _kept(estimate, why)
-            for arm, estimate in arms["accuracy_score"].items()
+    for name in set(COUNTS) & set(arms):
+        found[0][name] = {
+            arm: estimate if arm == "global" else _kept(estimate, why) for arm, estimate in arms[name].items()
         }
-        found[1]["accuracy_score"] = {
-            pair: _kept_difference(difference, why) for pair, difference in differences["accuracy_score"].items()
-        }
+        found[1][name] = {pair: _kept_difference(difference, why) for pair, difference in differences[name].items()}
     return found
+
+
+def _left_out(workplace: Workplace) -> list[str]:
+    """Return in words how many rows the study left out, where it leaves any out."""
+    if workplace.study.encode.rows != "complete":
+        return []
+    count, policy = workplace.table.left_out, workplace.site.policy
+    # Zero is small as well: that no row has a gap says something of each.
+    small = policy.disclosure != "open" and count < policy.cell_minimum
+    left = f"fewer than {policy.cell_minimum}" if small else str(count)
+    return [f"rows left out because a feature is missing: {left}"]
 
 
 def _kept(estimate: Estimate, why: str) -> Estimate:

@@ -17,6 +17,7 @@ from pydantic import Field as PydanticField
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import home, roots
 from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
+from flfed.rows.sources import Csv, Parquet
 
 
 class SourceFile(Strict):
@@ -29,13 +30,27 @@ class SourceFile(Strict):
 
 
 class Table(Strict):
-    """The dataset's own table, where it is one that `partition` may cut."""
+    """The dataset's own table, where it is one that `partition` may cut.
+
+    Attributes
+    ----------
+    loader : str
+        `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
+        (CSV, or Parquet by its ending).
+    """
 
     loader: str
 
 
 class SourceDescription(Strict):
-    """What `source.toml` says: licence, citation, files."""
+    """What `source.toml` says: licence, citation, files.
+
+    Attributes
+    ----------
+    files_of : str
+        Name of the dataset whose files these are, where two schemas describe the same files: what
+        was fetched for one is there for the other.
+    """
 
     format: Literal[1] = 1
     licence: str
@@ -44,6 +59,7 @@ class SourceDescription(Strict):
     synthetic: bool = False
     embedded: bool = False
     files: tuple[SourceFile, ...] = ()
+    files_of: str = ""
     table: Table | None = None
 
 
@@ -64,9 +80,13 @@ class Dataset:
     schema: Schema
     source: SourceDescription
 
+    def downloads(self) -> Path:
+        """Return the folder that its files are fetched to."""
+        return home() / "data" / (self.source.files_of or self.name)
+
     def folders(self) -> tuple[Path, ...]:
         """Return where its files are looked for: its own folder, then its downloads."""
-        return (self.folder, home() / "data" / self.name)
+        return (self.folder, self.downloads())
 
     def absent(self) -> list[SourceFile]:
         """Return the files that are on this machine nowhere yet."""
@@ -78,13 +98,17 @@ class Dataset:
         Raises
         ------
         UsageError
-            If the dataset has none.
+            If the dataset has none, or its file is still to be fetched.
         """
         if self.source.table is None:
             raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
         kind, _, rest = self.source.table.loader.partition(":")
+        if kind == "file":
+            if rest in [file.name for file in self.absent()]:
+                raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
+            return (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
         if kind != "sklearn":
-            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn'")
+            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")
         return _from_sklearn(rest, self.schema)
 
 
@@ -107,9 +131,23 @@ def load(name: str) -> Dataset:
             schema = read_schema(folder / "schema.toml")
             if schema.name != name:
                 raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
-            return Dataset(name, folder, schema, parse_settings(SourceDescription, folder / "source.toml"))
+            return Dataset(name, folder, schema, _source(folder / "source.toml"))
     known = names()
     raise UsageError(f"dataset {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+
+
+def _source(path: Path) -> SourceDescription:
+    """Read a `source.toml`; the files of another dataset are taken over, hashes and all."""
+    found = parse_settings(SourceDescription, path)
+    if not found.files_of:
+        return found
+    if found.files or found.files_of not in names():
+        why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
+        raise UsageError(f"{path}: files-of: {why}")
+    other = load(found.files_of).source
+    if other.files_of or other.embedded or not other.files:
+        raise UsageError(f"{path}: files-of: {found.files_of!r} has no downloads of its own")
+    return found.model_copy(update={"files": other.files})
 
 
 def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
@@ -129,7 +167,7 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
     FlfedError
         If a file cannot be fetched or is not the one the dataset names; nothing is replaced.
     """
-    target = home() / "data" / dataset.name
+    target = dataset.downloads()
     target.mkdir(parents=True, exist_ok=True)
     local = _by_hash(from_folder, dataset) if from_folder else {}
     done = []
@@ -154,7 +192,10 @@ def _place(file: SourceFile, path: Path, local: dict[str, Path], from_folder: Pa
         _download(file, part)
     if not _is_right(part, file):
         part.unlink()
-        raise FlfedError(f"{file.name}: what came is not the file the dataset names (its SHA-256 differs)")
+        raise UsageError(
+            f"{file.name}: what came is not the file the dataset names (its SHA-256 differs), so it was not kept; "
+            "get the right one by hand and use --from FOLDER"
+        )
     part.replace(path)
 
 

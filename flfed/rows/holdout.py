@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.schema import Schema
+
+
+class PublishedSplit(Protocol):
+    """One of the listing of splits, `flfed/rows/splits/`: it counts rows in the source's order."""
+
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,45 +68,72 @@ class HoldoutByTime:
     column : str
         A date column of the schema.
     train_until, test_from : str
-        ISO dates. Training rows are dated `train_until` minus `gap_days` or earlier.
+        ISO dates. Training rows are dated `train_until` minus `gap_days` or earlier. The two may be
+        the same where there is a gap.
     gap_days : int, >= 0
         Days before the cut whose outcome was not yet known at the cut.
+    train_from, test_until : str
+        ISO dates, or empty for no limit. Rows before `train_from`, and rows from `test_until` on,
+        are in neither part.
+    same_groups : bool
+        Whether a group may have rows in both periods, as when known customers or patients are
+        predicted onward. Else such a group keeps its training rows only.
     """
 
     column: str
     train_until: str
     test_from: str
     gap_days: int = 0
+    train_from: str = ""
+    test_until: str = ""
+    same_groups: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a test period that starts before the training ends."""
+        """Refuse a test period that starts before the training ends, and an empty period."""
         try:
             late, early = pd.Timestamp(self.test_from), pd.Timestamp(self.train_until)
+            start, end = self._limits()
         except ValueError:
             raise UsageError(
-                f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} must be dates "
-                "such as 2026-01-31"
+                f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
+                "test-until, where given) must be dates such as 2026-01-31"
             ) from None
-        if late <= early:
-            raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
         if self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days} must be >= 0")
+        if late < early or (late == early and not self.gap_days):
+            raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
+        if start > self.last_training():
+            raise UsageError(f"holdout: train-from={self.train_from} leaves no day before the last training day")
+        if end <= late:
+            raise UsageError(f"holdout: test-until={self.test_until} must be later than test-from={self.test_from}")
+
+    def _limits(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        return pd.Timestamp(self.train_from or pd.Timestamp.min), pd.Timestamp(self.test_until or pd.Timestamp.max)
+
+    def last_training(self) -> pd.Timestamp:
+        """Return the last moment of training rows: `train_until` minus the gap."""
+        return pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
+
+    def periods(self, dates: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of `dates` [rows] are in the training period, and which in the test period."""
+        start, end = self._limits()
+        train = (dates >= start) & (dates <= self.last_training())
+        return train.to_numpy(), ((dates >= pd.Timestamp(self.test_from)) & (dates < end)).to_numpy()
 
     def split(
         self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout; rows in between are in neither.
 
-        A group with rows in both periods keeps its training rows only, so that it never straddles.
+        A group with rows in both periods keeps its training rows only, unless `same_groups`.
         """
         if self.column not in schema.columns or schema.columns[self.column].kind != "date":
             raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
         dates = table[self.column]
         if dates.isna().any():
             raise TableError(self.column, "has no date", int(dates.isna().sum()))
-        last = pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
-        train, held = (dates <= last).to_numpy(), (dates >= pd.Timestamp(self.test_from)).to_numpy()
-        if schema.group:
+        train, held = self.periods(dates)
+        if schema.group and not self.same_groups:
             held = held & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
         return train, held
 

@@ -92,14 +92,23 @@ def delong(y: Target, scores: Score) -> tuple[Floats, Floats]:
     """
     ones, zeros = scores[:, y == 1], scores[:, y == 0]
     m, n = ones.shape[1], zeros.shape[1]
-    overall = rankdata(np.hstack([ones, zeros]), axis=1)
-    below = (overall[:, :m] - rankdata(ones, axis=1)) / n  # negatives below each positive, share
-    above = 1 - (overall[:, m:] - rankdata(zeros, axis=1)) / m  # positives above each negative
+    below = np.stack([_share_below(*pair) for pair in zip(ones, zeros)])  # negatives below each positive
+    above = 1 - np.stack([_share_below(*pair) for pair in zip(zeros, ones)])  # positives above each negative
     auc = below.mean(axis=1)
     if min(m, n) < 2:
         return auc, np.full((len(auc), len(auc)), np.nan)
     left, right = below - auc[:, None], above - auc[:, None]
     return auc, left @ left.T / (m * (m - 1)) + right @ right.T / (n * (n - 1))
+
+
+def _share_below(values: Floats, of: Floats) -> Floats:
+    """Return the share of `of` below each value, equal ones counting half; NaN where any is NaN."""
+    if np.isnan(values).any() or np.isnan(of).any():
+        return np.full(len(values), NAN)
+    order, ranked, found = np.argsort(values), np.sort(of), np.empty(len(values))
+    places = [np.searchsorted(ranked, values[order], side) for side in ("left", "right")]
+    found[order] = (places[0] + places[1]) / (2 * len(of))
+    return found
 
 
 def estimate(

@@ -118,7 +118,12 @@ def _plain_cell(cell: Any) -> str | None:
 
 
 def map_table(
-    raw: pd.DataFrame, schema: Schema, mapping: Mapping[str, str | Field | None], missing: tuple[str, ...] = ()
+    raw: pd.DataFrame,
+    schema: Schema,
+    mapping: Mapping[str, str | Field | None],
+    missing: tuple[str, ...] = (),
+    *,
+    outcome: bool = True,
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Return the table in the schema's columns, and every rule that it breaks.
 
@@ -133,6 +138,8 @@ def map_table(
         reported, because a misspelt name would look the same.
     missing : tuple of str
         The source's own codes for "not known".
+    outcome : bool
+        Whether target and group must be there and the target known; False for rows to predict.
 
     Returns
     -------
@@ -150,22 +157,25 @@ def map_table(
         field = Field(given) if isinstance(given, str) else given
         found = int((raw.columns == field.column).sum()) if field is not None else 0
         if field is None or found != 1:
-            rule = _why_not(name, schema, mapping, found)
+            rule = _why_not(name, schema, mapping, found, outcome)
             findings += [Finding(name, rule, np.arange(0))] if rule else []
             columns[name] = _empty(column, len(raw))
             continue
         columns[name], broken = _read_column(raw[field.column], name, column, field, missing)
         findings += broken
-    findings += _check_target(schema, columns[schema.target])
+    if outcome:
+        findings += _check_target(schema, columns[schema.target])
     return pd.DataFrame(columns), findings
 
 
-def _why_not(name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int) -> str:
+def _why_not(
+    name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int, outcome: bool = True
+) -> str:
     """Return the rule that a schema column without one own column breaks, or an empty text."""
     if found > 1:
         return "stands in the table more than once"
     if name in (schema.target, schema.group):
-        return "is not in the table"
+        return "is not in the table" if outcome else ""
     if name in mapping:
         return "" if mapping[name] is None else "is not in the table"
     return "is not in the table (map it to None if the site does not have it)" if name in schema.features() else ""
@@ -255,4 +265,6 @@ def _date(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.
 
 
 def _check_target(schema: Schema, target: pd.Series) -> list[Finding]:
+    if schema.unlabelled == "leave-out":
+        return []
     return _broken(schema.target, "has no value (rows without an outcome cannot be used)", target.isna())

@@ -11,7 +11,8 @@ from flfed.errors import UsageError
 from flfed.rows.datasets import Dataset
 from flfed.rows.holdout import Holdout, canonical_rows
 from flfed.rows.mapping import map_table
-from flfed.rows.site import Policy, Site
+from flfed.rows.policy import Policy
+from flfed.rows.site import Site
 from flfed.rows.sources import Frame
 from flfed.seeds import generator
 from flfed.study_parts import Partition

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from flfed.plan import Plan
+from flfed.rows.baselines import Predictor, Trainable, first_arrays
 from flfed.rows.compare import groups_of
 from flfed.rows.encode import Encoded
 from flfed.rows.intervals import NAN, Estimate, estimates
-from flfed.rows.scoring import metrics_of
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import FitRequest, ScoreRequest
-from flfed.rows.workplace import Arrays, Workplace, tuned
+from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
+from flfed.rows.workplace import Arrays, Workplace, network_predictor, tuned
 from flfed.seeds import generator
 from flfed.summary import Encoder, fit_encoder, merge
 
@@ -33,8 +34,10 @@ class Reference:
     ----------
     union : dict of metric to Estimate
         The global model.
+    personalised : dict of metric to Estimate
+        Each site's personalised model on its own holdout.
     pooled : dict of metric to Estimate
-        The model of all training rows together, fairly tuned.
+        The model of all training rows together: fairly tuned, or by the plan `compare.pooled`.
     own_everywhere : dict of metric to Estimate
         Each site's own model on everybody's holdout, the mean over sites.
     exact_encoder : Encoder
@@ -43,6 +46,7 @@ class Reference:
     """
 
     union: Figures
+    personalised: Figures
     pooled: Figures
     own_everywhere: Figures
     exact_encoder: Encoder
@@ -65,14 +69,18 @@ def reference(
     first = workplaces[0]
     holdouts = [w.table.holdout("compare") for w in workplaces]
     y = np.concatenate([w.target(t) for w, t in zip(workplaces, holdouts, strict=True)])
-    scores = {"global": (yield from union_scores(workplaces, arrays, encoder))}
+    scores = {
+        "global": (yield from union_scores(workplaces, arrays, encoder)),
+        "personalised": (yield from personalised_scores(workplaces, arrays, encoder)),
+    }
     exact = fit_encoder(first.layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
     pooled_rows = together([w.encode(w.table.training, exact) for w in workplaces])
     given = replace(first.trainable(), site="")
-    pooled = yield from tuned(pooled_rows, given)
+    plan = first.study.compare.pooled
+    pooled = yield from tuned(pooled_rows, given) if plan is None else by_plan(pooled_rows, given, plan)
     x = np.concatenate([w.encode(t, exact).x for w, t in zip(workplaces, holdouts, strict=True)])
     scores["pooled"] = first.predictions(pooled(x), exact)
-    metrics = metrics_of(first.task)
+    metrics = first.metrics
     # Their spread over rows is not an interval of anything, so they are not bootstrapped.
     own: dict[str, list[float]] = {name: [] for name in metrics}
     for workplace in workplaces:
@@ -85,6 +93,7 @@ def reference(
     found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
+        personalised={name: arms["personalised"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
         own_everywhere={
             name: Estimate(float(np.mean(values)), NAN, NAN, NAN, "mean over sites") for name, values in own.items()
@@ -97,13 +106,45 @@ def reference(
 def union_scores(
     workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
 ) -> Generator[FitRequest | ScoreRequest, Any, np.ndarray]:
-    """Yield requests; return the global model's predictions on every site's holdout, in site order."""
+    """Yield requests; return the global model's predictions on every site's holdout, in site order.
+
+    Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
+    each site used for its own figures.
+    """
     parts = []
     for workplace in workplaces:
-        x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
+        mixed = workplace.study.compare.union_scaler == "global"
+        x = workplace.encode(workplace.table.holdout("compare"), encoder if mixed else workplace.in_use(encoder)).x
         outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
         parts.append(workplace.predictions(outputs, encoder))
     return np.concatenate(parts)
+
+
+def personalised_scores(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
+) -> Generator[FitRequest | ScoreRequest, Any, np.ndarray]:
+    """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
+    parts = []
+    for workplace in workplaces:
+        outputs = yield from workplace.personalised(arrays, encoder)
+        x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
+        parts.append(workplace.predictions(outputs(x), encoder))
+    return np.concatenate(parts)
+
+
+def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+    """Yield one request that trains on `rows` by `plan` from the study's start; return its outputs' function."""
+    planned = replace(given, plan=plan)
+    fitted: Fitted = yield FitRequest(
+        model=given.model,
+        task=given.task,
+        arrays=first_arrays(planned, rows.x.shape[1]),
+        rows=rows,
+        plan=plan,
+        lr=plan.lr,
+        rng=generator(given.seed, site=given.site, purpose="pooled"),
+    )
+    return network_predictor(given.model, fitted.arrays)
 
 
 def together(parts: Sequence[Encoded]) -> Encoded:

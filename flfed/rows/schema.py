@@ -98,7 +98,10 @@ class Schema(Strict):
     task : {"binary", "multi-class", "regression"}
     group : str
         Column of kind "id" whose rows belong to one patient or customer; empty when each row is
-        its own. Rows of one group never straddle training and holdout.
+        its own. Rows of one group never straddle training and holdout, but for a holdout by time
+        that says `same_groups`.
+    unlabelled : {"refuse", "leave-out"}
+        Whether a row without a target breaks a rule, or is one whose outcome is not known yet.
     """
 
     format: Literal[1] = 1
@@ -108,6 +111,7 @@ class Schema(Strict):
     task: Task
     target: str
     group: str = ""
+    unlabelled: Literal["refuse", "leave-out"] = "refuse"
     columns: dict[str, Column]
 
     @model_validator(mode="after")
@@ -166,6 +170,9 @@ class Schema(Strict):
     def sha256(self) -> str:
         """Return the hash of what the schema means: everything but titles and descriptions."""
         meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description"})
+        if self.unlabelled == "refuse":
+            # As before there was a choice: hashes that were approved stay what they were.
+            meaning.pop("unlabelled")
         for column in meaning["columns"].values():
             column.pop("description")
             column["leak"] = bool(column["leak"])

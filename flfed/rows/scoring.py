@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -11,22 +12,28 @@ import numpy as np
 from flfed import listing
 from flfed.errors import UsageError, nearest
 from flfed.rows.intervals import delong
-from flfed.rows.site import Policy
+from flfed.rows.policy import Policy
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
+COUNTS = ("accuracy_score", "recall_at_alert_budget")
+"""Metrics that are a number of rows over another: two of one site say how many rows two models call differently."""
 HISTOGRAM_BINS = 256
 HISTOGRAM_LIMIT = 12.0
 """Log-odds beyond which predictions share the last bin."""
 
 
-@lru_cache(maxsize=8)
-def metrics_of(task: str) -> dict[str, Any]:
-    """Return every listed metric for a task, by name."""
-    made = {name: listing.load("metric", name)() for name in listing.names("metric")}
+@lru_cache(maxsize=64)
+def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
+    """Return every listed metric for a task, by name; those of an alert budget only where there is one."""
+    listed = {name: listing.load("metric", name) for name in listing.names("metric")}
+    budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
+    made = {name: kind() for name, kind in listed.items() if name not in budgeted}
+    if alert_budget is not None:
+        made |= {name: listed[name](alert_budget=alert_budget) for name in sorted(budgeted)}
     return {name: metric for name, metric in made.items() if task in metric.tasks}
 
 
-def primary_of(task: str, wanted: str) -> str:
+def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
     """Return the metric of the verdict: what the study names, else the task's first.
 
     Raises
@@ -34,7 +41,9 @@ def primary_of(task: str, wanted: str) -> str:
     UsageError
         If the metric is not one for the task.
     """
-    known = metrics_of(task)
+    known = metrics_of(task, alert_budget)
+    if wanted not in known and wanted in metrics_of(task, 0.5):
+        raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
     if wanted and wanted not in known:
         raise UsageError(
             f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(known))} "
@@ -63,7 +72,9 @@ class RowScores:
     histogram: np.ndarray | None = None
 
 
-def withheld(metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: Policy) -> str:
+def withheld(
+    metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: Policy, alert_budget: float | None = None
+) -> str:
     """Return why a metric may not leave the site, or an empty text.
 
     Parameters
@@ -75,12 +86,13 @@ def withheld(metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: P
     score : array [rows] or [rows, classes]
     task : str
     policy : Policy
+    alert_budget : float, optional
 
     Notes
     -----
     Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
     does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
-    that 3 were wrong.
+    that 3 were wrong, a recall of .95 over 60 events that 3 were missed.
     """
     if policy.disclosure == "open":
         return ""
@@ -94,11 +106,23 @@ def withheld(metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: P
         wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
         if min(wrong, len(y) - wrong) < least:
             return f"fewer than {least} rows behind it"
+    if metric == "recall_at_alert_budget":
+        events = int((y == 1).sum())
+        found = metrics_of(task, alert_budget)[metric].value(y, score) * events
+        if min(found, events - found) < least:
+            return f"fewer than {least} rows behind it"
     return ""
 
 
 def round_scores(
-    rows: str, task: str, y: np.ndarray, score: np.ndarray, loss: float, metric: str, policy: Policy
+    rows: str,
+    task: str,
+    y: np.ndarray,
+    score: np.ndarray,
+    loss: float,
+    metric: str,
+    policy: Policy,
+    alert_budget: float | None = None,
 ) -> RowScores:
     """Return the figures of one round: the loss, and the primary metric with its variance.
 
@@ -112,15 +136,17 @@ def round_scores(
     metric : str
         The study's primary metric.
     policy : Policy
+    alert_budget : float, optional
+        The study's, where it names one.
     """
     found: dict[str, float] = {}
     variances: dict[str, float] = {}
     if len(y) and not withheld("loss", y, score, task, policy):
         found["loss"] = loss
-    known = metrics_of(task)[metric]
+    known = metrics_of(task, alert_budget)[metric]
     # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
-    once = metric == "accuracy_score" and policy.disclosure != "open"
-    if not once and not known.defined(y) and not withheld(metric, y, score, task, policy):
+    once = metric in COUNTS and policy.disclosure != "open"
+    if not once and not known.defined(y) and not withheld(metric, y, score, task, policy, alert_budget):
         if metric == "roc_auc_score" and task == "binary":
             auc, covariance = delong(y, score[None, :])
             found[metric], variances[metric] = float(auc[0]), float(covariance[0, 0])
@@ -142,7 +168,7 @@ def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     odds = np.log(inside) - np.log1p(-inside)
     place = (1 + np.arcsinh(odds) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
     bins = np.clip(place.astype(int), 0, HISTOGRAM_BINS - 1)
-    return np.stack([np.bincount(bins[y == c], minlength=HISTOGRAM_BINS) for c in (0, 1)]).astype(float)
+    return np.bincount(bins + HISTOGRAM_BINS * (y == 1), minlength=2 * HISTOGRAM_BINS).reshape(2, -1).astype(float)
 
 
 def auc_of_histogram(counts: np.ndarray) -> float:

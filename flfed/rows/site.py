@@ -13,62 +13,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field as PydanticField
-from pydantic import model_validator
 
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import roots
 from flfed.rows import datasets
-from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
+from flfed.rows.holdout import Holdout, HoldoutByTime, PublishedSplit, canonical_rows
 from flfed.rows.mapping import Field, Finding, check_codes, map_table
-from flfed.rows.schema import Schema, Strict, parse_settings
+from flfed.rows.policy import Policy
+from flfed.rows.schema import Schema, parse_settings
 from flfed.rows.sources import Source
+from flfed.rows.transactions import Transactions
+
+ColumnMapping = Mapping[str, str | Field | None]
+"""Schema column to own column, Field, or None where the site does not have it."""
 
 
-class Policy(Strict):
-    """What a site allows; `policy.toml` beside its `__init__.py`.
+@dataclass(frozen=True)
+class Mapped:
+    """How a site serves one more dataset.
 
-    Attributes
+    Parameters
     ----------
-    disclosure : {"institution", "open"}
-        `institution`: no cell under `cell_minimum` leaves. `open`: public data, everything exact.
-    cell_minimum : int
-        Smallest count that leaves under `institution`.
-    resplit : bool
-        Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
-        same rows, each with its small cells left out, give one another's away.
-    share_metrics : {"named", "pseudonym", "aggregate-only"}
-        How the site's own figures may be shown to others.
-    outputs : tuple of str
-        Outputs allowed besides the usual ones, such as "score-histogram".
+    mapping : mapping of schema column to own column, Field or None
+    source : Csv, Parquet, Sql or Frame, optional
+        Where that dataset's table is; default: the site's own source.
+    holdout : Holdout or HoldoutByTime, optional
+        Default: the site's own, so that a row is on one side in both datasets if it reads the same.
     """
 
-    format: Literal[1] = 1
-    disclosure: Literal["institution", "open"] = "institution"
-    cell_minimum: int = PydanticField(default=10, ge=3)
-    resplit: bool = False
-    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
-    outputs: tuple[Literal["score-histogram"], ...] = ()
-
-    @model_validator(mode="after")
-    def _available(self) -> Self:
-        if self.share_metrics != "named":
-            raise ValueError(f"share-metrics={self.share_metrics!r} is not available in this version")
-        if self.resplit and self.disclosure != "open":
-            raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
-        return self
-
-    def least_rows(self) -> int:
-        """Return the fewest rows that any part of the table may have."""
-        return 1 if self.disclosure == "open" else self.cell_minimum
-
-    def allows(self, output: str) -> bool:
-        """Tell whether an output that not every site gives may leave."""
-        return self.disclosure == "open" or output in self.outputs
+    mapping: ColumnMapping = field(default_factory=dict)
+    source: Source | Transactions | None = None
+    holdout: Holdout | HoldoutByTime | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +59,15 @@ class Site:
         `[a-z0-9-]`, unique; the folder's name with hyphens for underscores.
     dataset : str
         The dataset whose schema the mapping fills.
-    source : Csv, Parquet, Sql or Frame
+    source : Csv, Parquet, Sql, Frame or Transactions
     mapping : mapping of schema column to own column, Field, or None where the site does not have it
     holdout : Holdout or HoldoutByTime
+        Of transactions only by time: their labels are known late.
     title : str
         The institution's name for people.
+    also : mapping of dataset to Mapped
+        Other datasets that the same institution serves, each with a mapping of its own; see
+        `serving`.
     policy : Policy, optional
         Default: `policy.toml` in the site's folder, else the strictest.
     folder : Path, optional
@@ -98,37 +80,81 @@ class Site:
 
     name: str
     dataset: str
-    source: Source
-    mapping: Mapping[str, str | Field | None] = field(default_factory=dict)
+    source: Source | Transactions
+    mapping: ColumnMapping = field(default_factory=dict)
     holdout: Holdout | HoldoutByTime = field(default_factory=Holdout)
     title: str = ""
     policy: Policy = field(default_factory=Policy)
     folder: Path | None = None
+    also: Mapping[str, Mapped] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key everywhere."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise UsageError(f"site name {self.name!r} must be of a-z, 0-9 and single hyphens")
-        if not isinstance(self.source, Source):
-            raise UsageError(f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql or Frame")
+        if not isinstance(self.source, (Source, Transactions)):
+            raise UsageError(
+                f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql, Frame or Transactions"
+            )
         if not isinstance(self.holdout, (Holdout, HoldoutByTime)):
             raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
+        if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
+            raise UsageError(f"site {self.name!r}: transactions are held out by time; give holdout=HoldoutByTime(...)")
         wrong = [key for key, value in self.mapping.items() if not isinstance(value, (str, Field, type(None)))]
         if wrong:
             raise UsageError(f"site {self.name!r}: mapping[{wrong[0]!r}] must be a column's name, a Field or None")
         check_codes(f"site {self.name!r}", self.source.missing)
+        for name, other in self.also.items():
+            if not isinstance(other, Mapped):
+                raise UsageError(f"site {self.name!r}: also[{name!r}] must be a Mapped")
+            if name == self.dataset:
+                raise UsageError(f"site {self.name!r}: also names {name!r}, which is its dataset already")
+            self.serving(name)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that the site serves, its own first."""
+        return (self.dataset, *self.also)
+
+    def serving(self, dataset: str) -> Site:
+        """Return the site as it serves `dataset`: with that dataset's mapping, source and holdout.
+
+        Raises
+        ------
+        UsageError
+            If it does not serve it.
+        """
+        if dataset == self.dataset:
+            return self
+        if dataset not in self.also:
+            served = " and ".join(repr(name) for name in self.datasets)
+            raise UsageError(f"site {self.name!r} has dataset {served}, not {dataset!r}")
+        other = self.also[dataset]
+        return replace(
+            self,
+            dataset=dataset,
+            source=other.source or self.source,
+            mapping=other.mapping,
+            holdout=other.holdout or self.holdout,
+            also={},
+        )
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Read and map the table; return it with every rule it breaks, in the source's row order."""
         dataset = datasets.load(self.dataset)
         folders = ((self.folder,) if self.folder else ()) + dataset.folders()
-        raw = self.source.read(folders)
+        if isinstance(self.source, Transactions):
+            raw = self.source.read(folders, self.holdout)
+        else:
+            raw = self.source.read(folders)
         table, findings = map_table(raw, dataset.schema, self.mapping, self.source.missing)
         if not len(table):
             findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
         return table, findings, dataset.schema
 
-    def read(self, repeat: int = 0) -> SiteTable:
+    def read(
+        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
+    ) -> SiteTable:
         """Read, map, check, sort and split the table.
 
         Parameters
@@ -136,26 +162,43 @@ class Site:
         repeat : int, >= 0
             From 1 on another holdout is drawn, where the policy allows `resplit`; else the
             site's own holdout is kept.
+        complete : sequence of str
+            A row with a gap in one of these columns is left out, before anything else.
+        published : PublishedSplit, optional
+            Splits the rows instead of the site's own holdout; `repeat` is then its draw.
 
         Raises
         ------
         TableError
             For the first rule the table breaks: column, rule and count.
         UsageError
-            If the source cannot be read.
+            If the source cannot be read, or the policy keeps the site's own holdout or rows.
         """
+        refused = self.policy.refusal(complete=bool(complete), published=published is not None)
+        if refused:
+            raise UsageError(f"site {self.name!r}: {refused}")
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
+        # A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
+        table = table[table[schema.target].notna()].reset_index(drop=True)
+        whole = table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)
+        # A published split counts rows in the source's order, so it comes before the sorting.
+        rows = table[whole].reset_index(drop=True)
+        sides = None if published is None else published.split(rows, schema, repeat)
         # Sorted canonically, so that CSV, Parquet and SQL give the same batches.
-        texts = np.array(canonical_rows(table), dtype=object)
+        texts = np.array(canonical_rows(rows), dtype=object)
         order = np.argsort(texts, kind="stable")
-        table = table.iloc[order].reset_index(drop=True)
-        train, held = self.holdout.split(table, schema, repeat if self.policy.resplit else 0, texts[order].tolist())
+        rows = rows.iloc[order].reset_index(drop=True)
+        if sides is None:
+            train, held = self.holdout.split(rows, schema, repeat if self.policy.resplit else 0, texts[order].tolist())
+        else:
+            train, held = (side[order] for side in sides)
         return SiteTable(
-            training=table[train].reset_index(drop=True),
+            training=rows[train].reset_index(drop=True),
             schema=schema,
-            _holdout=table[held].reset_index(drop=True),
+            _holdout=rows[held].reset_index(drop=True),
+            left_out=int((~whole).sum()),
         )
 
 
@@ -169,12 +212,15 @@ class SiteTable:
     schema : Schema
     opened : list of str
         Purposes for which the holdout was opened, in order.
+    left_out : int
+        Rows that the study leaves out, because a feature is missing.
     """
 
     training: pd.DataFrame
     schema: Schema
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
+    left_out: int = 0
 
     @property
     def holdout_rows(self) -> int:
@@ -187,7 +233,7 @@ class SiteTable:
         Parameters
         ----------
         purpose : str
-            "compare" or "holdout-curve".
+            "compare", "holdout-curve" or "learning-curve".
         """
         self.opened.append(purpose)
         return self._holdout
@@ -216,7 +262,7 @@ def load(name: str) -> Site:
 
 
 def of_dataset(dataset: str) -> list[Site]:
-    """Return every site found whose dataset this is, in name order.
+    """Return every site found that serves this dataset, as it serves it, in name order.
 
     Raises
     ------
@@ -231,8 +277,8 @@ def of_dataset(dataset: str) -> list[Site]:
         except FlfedError as error:
             logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
             continue
-        if site.dataset == dataset:
-            sites.append(_checked(site, name, folder))
+        if dataset in site.datasets:
+            sites.append(_checked(site, name, folder).serving(dataset))
     return sites
 
 
@@ -241,7 +287,9 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
     found = [load(item) if isinstance(item, str) else item for item in wanted]
     by_name = {site.name: site for site in found}
     if len(by_name) < len(found):
-        raise UsageError("two sites have the same name; a site's name must be unique in a run")
+        names = [site.name for site in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"site {twice!r} is there twice; a site's name must be unique in a run, leave one out")
     return [by_name[name] for name in sorted(by_name)]
 
 

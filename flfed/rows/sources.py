@@ -12,6 +12,8 @@ import pandas as pd
 
 from flfed.errors import UsageError
 
+_PICKLES = (".pkl", ".pickle", ".joblib", ".p")
+
 _CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, LookupError)
 """LookupError is an encoding that Python does not know."""
 
@@ -155,9 +157,11 @@ def find_file(path: str, folders: tuple[Path, ...]) -> Path:
     Raises
     ------
     UsageError
-        If none has it; says where it was looked for and how to fetch it.
+        If none has it; says where it was looked for and how to fetch it. Also for a pickle.
     """
     wanted = Path(path)
+    if wanted.suffix.lower() in _PICKLES:
+        raise UsageError(f"{wanted.name}: a pickle can run code when it is opened, so none is read; save it as Parquet")
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
     for candidate in tried:
         if candidate.is_file():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from flfed import listing
 from flfed.rows import datasets
 from flfed.rows.baselines import (
     Predictor,
@@ -19,10 +21,10 @@ from flfed.rows.baselines import (
     tuned_network,
 )
 from flfed.rows.encode import Encoded, decode_target, encode
-from flfed.rows.holdout import fractions, row_keys
+from flfed.rows.holdout import Holdout, fractions, row_keys
 from flfed.rows.schema import Schema
-from flfed.rows.scoring import RowScores, primary_of, round_scores
-from flfed.rows.site import Site
+from flfed.rows.scoring import RowScores, metrics_of, primary_of, round_scores
+from flfed.rows.site import Site, SiteTable
 from flfed.rows.summarise import codes, disclose, layout_of, summarise
 from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest, Term
 from flfed.rows.training.losses import loss_of_rows, probabilities
@@ -80,6 +82,29 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
     )
 
 
+def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
+    """Read a site's table as a study asks: which rows, split by whom. `repeat` as for `Workplace`."""
+    features = datasets.load(study.dataset.name).schema.features(study.dataset.features)
+    complete = features if study.encode.rows == "complete" else ()
+    if not study.split.fixed:
+        return site.read(repeat, complete=complete)
+    published = listing.load("split", study.split.fixed)()
+    return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
+
+
+def study_refusal(study: Study, site: Site) -> str:
+    """Return why the site's policy forbids the rows that a study asks for, or an empty text; reads none."""
+    return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
+
+
+def redraws(study: Study, site: Site) -> bool:
+    """Tell whether each repeat holds out other rows of this site."""
+    if study.split.fixed:
+        return study.split.redraw
+    # By time the holdout is the same in every repeat.
+    return site.policy.resplit and isinstance(site.holdout, Holdout)
+
+
 class Workplace:
     """One site's side of one study; reads the table once, encodes it once per encoder.
 
@@ -89,16 +114,19 @@ class Workplace:
     study : Study
     repeat : int, >= 0
         From 1 on seeds differ, and the holdout where the site's policy allows.
+    table : SiteTable, optional
+        The site's table where it was read before; else it is read now.
     """
 
-    def __init__(self, site: Site, study: Study, repeat: int = 0) -> None:
+    def __init__(self, site: Site, study: Study, repeat: int = 0, *, table: SiteTable | None = None) -> None:
         self.site, self.study, self.seed = site, study, study.seed + repeat
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)
         self.layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
-        self.primary = primary_of(self.task, study.compare.primary)
-        self.table = site.read(repeat)
+        self.metrics = metrics_of(self.task, study.compare.alert_budget)
+        self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
+        self.table = study_table(study, site, repeat) if table is None else table
         salt = f"{self.seed}/{site.name}/validation"
         keys = row_keys(self.table.training, self.schema) if study.plan.validation else []
         self._held = (
@@ -173,6 +201,10 @@ class Workplace:
         cells = table[self.schema.target]
         return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
 
+    @cached_property
+    def _training_target(self) -> np.ndarray:
+        return self.target(self.table.training)
+
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
         """Return what metrics take: probabilities, or predictions in the target's own unit."""
         if self.task == "regression":
@@ -206,7 +238,7 @@ class Workplace:
             model=self.model,
             task=self.task,
             arrays=arrays,
-            rows=rows.take(~self._held),
+            rows=rows.take(~self._held) if self._held.any() else rows,
             plan=self.study.plan,
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
             rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
@@ -218,20 +250,21 @@ class Workplace:
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows where the plan keeps none."""
         if self._held.any():
-            table = self.table.training[self._held]
-            return (yield from self._score_rows("validation", arrays, encoder, table, rows.take(self._held)))
-        return (yield from self._score_rows("training", arrays, encoder, self.table.training, rows))
+            y = self._training_target[self._held]
+            return (yield from self._score_rows("validation", arrays, encoder, y, rows.take(self._held)))
+        return (yield from self._score_rows("training", arrays, encoder, self._training_target, rows))
 
     def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Asking:
         table = self.table.holdout("holdout-curve")
         rows = self.encode(table, self.in_use(encoder))
-        return (yield from self._score_rows("holdout", arrays, encoder, table, rows))
+        return (yield from self._score_rows("holdout", arrays, encoder, self.target(table), rows))
 
-    def _score_rows(self, kind: str, arrays: Arrays, encoder: Encoder, table: pd.DataFrame, rows: Encoded) -> Asking:
+    def _score_rows(self, kind: str, arrays: Arrays, encoder: Encoder, y: np.ndarray, rows: Encoded) -> Asking:
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
         loss = loss_of_rows(self.task, outputs, rows.y) if len(rows) else float("nan")
-        y, score = self.target(table), self.predictions(outputs, encoder)
-        return round_scores(kind, self.task, y, score, loss, self.primary, self.site.policy)
+        score = self.predictions(outputs, encoder)
+        budget = self.study.compare.alert_budget
+        return round_scores(kind, self.task, y, score, loss, self.primary, self.site.policy, budget)
 
     def trainable(self) -> Trainable:
         """Return what training the study's model on this site's rows alone needs."""

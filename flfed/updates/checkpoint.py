@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,24 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
         part.replace(path)
         _sync(folder)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise FlfedError(
             f"the checkpoint {path} cannot be written ({error.strerror}): free some disk space or set FLFED_HOME; "
             f"then: flfed study resume {run}"
         ) from None
-    rounds = _rounds(folder)
-    for old in rounds if final else rounds[:-KEPT]:
-        (folder / f"round-{old:06d}.safetensors").unlink(missing_ok=True)
+    _remove(folder, _rounds(folder)[:-KEPT])
     return path
+
+
+def settle(run: str) -> None:
+    """Remove the checkpoints of a run that needs them no more; its final model stays."""
+    _remove(folder_of(run), _rounds(folder_of(run)))
+
+
+def _remove(folder: Path, rounds: list[int]) -> None:
+    for number in rounds:
+        (folder / f"round-{number:06d}.safetensors").unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

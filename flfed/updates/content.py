@@ -6,11 +6,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from io import BytesIO
 from typing import Any, cast, get_type_hints
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
 
@@ -59,22 +60,44 @@ def fields_of(message: Any) -> dict[str, Any]:
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Return named arrays as a record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    """Return named arrays as a record, each in NumPy's format as `numpy.save` writes it."""
+    record = ArrayRecord()
+    for name, value in arrays.items():
+        record[name] = _array(np.ascontiguousarray(value))
+    return record
 
 
+def _array(value: np.ndarray) -> Array:
+    """Return one array as Flower's own constructor makes it, in a quarter of the time."""
+    if value.dtype.kind not in "biuf":
+        return Array(value)
+    data = _npy_start(value.dtype.str, value.shape) + value.tobytes()
+    return Array(dtype=str(value.dtype), shape=value.shape, stype="numpy.ndarray", data=data)
+
+
+@lru_cache(maxsize=256)
+def _npy_start(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return how an array of these starts in NumPy's format: the same for every round of a run."""
+    start = BytesIO()
+    np.lib.format.write_array_header_1_0(start, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return start.getvalue()
+
+
+# A RecordDict's `array_records` and kin are made anew, of all sections, at each look: `get` is not.
 def section(record: RecordDict, name: str) -> ConfigRecord:
     """Return one section of a message, or raise MalformedMessage."""
-    if name not in record.config_records:
+    found = record.get(name)
+    if not isinstance(found, ConfigRecord):
         raise MalformedMessage(f"the message has no {name!r}")
-    return record.config_records[name]
+    return found
 
 
 def ndarrays(record: RecordDict, name: str) -> Arrays:
     """Return the named arrays of one section, or raise MalformedMessage."""
-    if name not in record.array_records:
+    found = record.get(name)
+    if not isinstance(found, ArrayRecord):
         raise MalformedMessage(f"the message has no arrays {name!r}")
-    return {key: _ndarray(array, name) for key, array in record.array_records[name].items()}
+    return {key: _ndarray(array, name) for key, array in found.items()}
 
 
 _NPY = re.compile(
@@ -103,9 +126,9 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
 
 def numbers(record: RecordDict, name: str) -> dict[str, float]:
     """Return the numbers of one section; none where there is no such section."""
-    if name not in record.metric_records:
+    values = record.get(name)
+    if not isinstance(values, MetricRecord):
         return {}
-    values = record.metric_records[name]
     return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and _fits(value)}
 
 
@@ -206,9 +229,10 @@ def rows_record(items: Sequence[Any]) -> ConfigRecord:
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
     """Return the dataclasses of one section; none where there is no such section."""
-    if name not in record.config_records:
+    found = record.get(name)
+    if not isinstance(found, ConfigRecord):
         return ()
-    columns = {key: value for key, value in record.config_records[name].items() if isinstance(value, list)}
+    columns = {key: value for key, value in found.items() if isinstance(value, list)}
     if len({len(value) for value in columns.values()}) > 1:
         raise MalformedMessage(f"the columns of {name!r} differ in length")
     return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))

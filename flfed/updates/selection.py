@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flfed.plan import Plan
 from flfed.updates.content import Arrays
 
 IMPROVEMENT = 1e-6
 """A loss must fall by more than this to count as better: less is rounding."""
+
+_COUNTERS = ("best_loss", "best_round", "lr_scale", "waited", "since_best")
 
 
 @dataclass
@@ -48,6 +53,19 @@ class Selection:
         if self.plan.schedule == "plateau" and self.waited >= self.plan.plateau_patience:
             self.lr_scale *= self.plan.plateau_factor
             self.waited = 0
+
+    def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """Return everything it remembers: the best arrays, and counters that JSON can hold."""
+        plain = {name: getattr(self, name) for name in _COUNTERS}
+        plain["best_loss"] = self.best_loss if math.isfinite(self.best_loss) else None
+        return ({} if self.best_arrays is None else {"best": self.best_arrays}), plain
+
+    def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
+        """Remember what `state` gave."""
+        for name in _COUNTERS:
+            setattr(self, name, facts[name])
+        self.best_loss = float("inf") if facts["best_loss"] is None else facts["best_loss"]
+        self.best_arrays = arrays.get("best")
 
     def is_over(self) -> bool:
         """Tell whether the run should stop early."""

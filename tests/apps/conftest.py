@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from flwr.app import Message
+from sqlalchemy import text
 
+from flfed.apps.checking import check
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.held_tables import HeldTables
 from flfed.apps.recording import Recorder
-from flfed.apps.running import HeldTables, check
 from flfed.apps.server_app import Conductor, Outcome
 from flfed.errors import FlfedError
+from flfed.records.database import engine_to_read, store_url
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.rows.site import Policy, Site
@@ -125,6 +128,7 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
                 rounds_planned=study.rounds,
                 primary=facts["primary"],
                 task=facts["task"],
+                hashes={"schema": facts["schema"]},
             )
             recorder = Recorder(writer, facts["primary"], study.rounds)
             held = HeldTables(side, (study.text, repeat)) if tables else None
@@ -132,6 +136,8 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
                 outcome = Conductor(grid, study, recorder, repeat=repeat, tables=held).conduct()
             except FlfedError as error:
                 failure = error
+            if outcome is not None and outcome.status == "stopped":
+                writer.finish(status=outcome.status, reason=outcome.reason)
         opened.append(RunReader.open())
         return Conducted(writer.run, grid, side, opened[-1], outcome, failure, study)
 
@@ -166,9 +172,35 @@ def closed(small_sites, small_study: str, conduct: Callable[..., Conducted], con
 def ask() -> Callable[..., Message]:
     """A function that sends one request to one site and returns its reply."""
 
-    def go(side: ClientSide, site: str, kind: str, request: Any, study: str, repeat: int = 0) -> Message:
-        grid = InProcessGrid(side.app(), [site], {"study": study, "repeat": repeat})
+    def go(side: ClientSide, site: str, kind: str, request: Any, study: str, repeat: int = 0, run: str = "") -> Message:
+        grid = InProcessGrid(side.app(), [site], {"study": study, "repeat": repeat, "run": run})
         content = request.to_record() if hasattr(request, "to_record") else request
         return grid.send_and_receive([Message(content, dst_node_id=1, message_type=kind)])[0]
 
     return go
+
+
+@pytest.fixture
+def record() -> Callable[[str], dict[str, Any]]:
+    """A function that returns all that the store has of a run, but for times, ids and notes of a resume."""
+
+    def read(run: str) -> dict[str, Any]:
+        engine = engine_to_read(store_url())
+        with engine.connect() as connection:
+
+            def rows(table: str, *leave: str) -> list[tuple[Any, ...]]:
+                found = connection.execute(text(f"SELECT * FROM {table} WHERE run_id = :run"), {"run": run}).mappings()
+                kept = [{k: v for k, v in row.items() if k not in ("id", "run_id", "at", *leave)} for row in found]
+                return sorted((tuple(row.values()) for row in kept), key=repr)
+
+            parts = {name: rows(name) for name in ("comparison", "sent", "run_site", "summary")}
+            # A resumed run enrols once more, and says so.
+            parts["sent"] = [row for row in parts["sent"] if row[0] == 0 or "query.enrol" not in row]
+            parts["metric"] = [row for row in rows("metric") if "clock" not in row]
+            parts["event"] = [row for row in rows("event") if not str(row[-1]).startswith("resumed after round")]
+            columns = "status, rounds, best_round, arrays_sha256, seed, rounds_planned"
+            parts["run"] = [*connection.execute(text(f"SELECT {columns} FROM run WHERE id = :run"), {"run": run})]
+        engine.dispose()
+        return parts
+
+    return read

@@ -189,7 +189,7 @@ def test_a_handler_that_fails_on_a_cell_in_the_middle_of_a_run_gives_nothing_awa
     faults = [(e.round, e.site, e.reason) for e in done.reader.events([done.run]) if e.kind == "fault"]
     said = "ValueError: see the site's log"
     rounds = [(number, "site-02", said) for number in range(1, 7)]
-    assert faults == [*rounds, (None, "site-02", f"no comparison: {said}")]
+    assert faults == [*rounds, (6, "site-02", f"no comparison: {said}")]
     assert "ValueError while answering train" in caplog.text
     assert found_in(searched(done, home, caplog, capfd), needles([done.outcome.encoder])) == []
 

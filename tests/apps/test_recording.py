@@ -124,8 +124,8 @@ def test_the_holdout_curve_stands_beside_the_other_and_its_opening_is_an_event(
     assert events == [
         (1, "site-01", "holdout-curve"),
         (1, "site-02", "holdout-curve"),
-        (None, "site-01", "compare"),
-        (None, "site-02", "compare"),
+        (6, "site-01", "compare"),
+        (6, "site-02", "compare"),
     ]
 
 

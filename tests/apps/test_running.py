@@ -15,9 +15,11 @@ import pytest
 
 import flfed
 from flfed import Study, run
-from flfed.apps.running import Result, check, find_sites
-from flfed.errors import FlfedError, RunStopped, UsageError
+from flfed.apps.checking import check, find_sites
+from flfed.apps.running import Result
+from flfed.errors import RunStopped, UsageError
 from flfed.records.reading import RunReader
+from flfed.records.reports import REFERENCES
 from flfed.rows.sources import Csv, Frame
 
 
@@ -99,7 +101,8 @@ def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_si
     assert result.status == "completed"
     assert set(result.sites["site"]) == {"site-01", "site-02"}
     assert set(result.sites["arm"]) == {"global", "local-only", "personalised", "difference"}
-    assert list(result.overall["arm"].unique()) == ["global", "sites-mean", "pooled", "own-model-everywhere"]
+    assert list(result.overall["arm"].unique()) == list(REFERENCES)
+    assert REFERENCES[:3] == ("global", "sites-mean", "personalised")
     auc = result.sites[result.sites["metric"] == "roc_auc_score"].pivot(index="site", columns="arm", values="value")
     assert auc["difference"].tolist() == pytest.approx((auc["global"] - auc["local-only"]).tolist(), abs=1e-12)
 
@@ -119,9 +122,9 @@ def test_a_refused_site_does_not_stop_the_others(small_sites, study: Study):
 def test_too_few_sites_fail_the_run_and_the_store_says_why(small_sites, study: Study, tmp_path: Path):
     sites = small_sites(2)
     sites[0] = replace(sites[0], source=Csv(str(tmp_path / "absent.csv")))
-    with pytest.raises(FlfedError, match="only one site takes part, at least 2 are needed") as failed:
+    with pytest.raises(UsageError, match="only one site takes part, at least 2 are needed") as failed:
         run(study, sites=sites)
-    assert failed.value.exit_code == 1
+    assert failed.value.exit_code == 2  # a site's file is not there: wrong input
     assert (entry().status, entry().reason) == ("failed", str(failed.value))
     assert entry().rounds == 0
 
@@ -165,9 +168,8 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "ray"}, "engine 'ray' is not available in this version; use 'inprocess'"),
         ({"engine": "deployment"}, "engine 'deployment' is not available in this version; use 'inprocess'"),
-        ({"engine": "inproces"}, "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess"),
+        ({"engine": "inproces"}, "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray"),
         ({"repeats": 0}, "repeats=0 must be at least 1"),
     ],
 )
@@ -262,12 +264,12 @@ def test_a_run_writes_to_the_store_it_is_given(small_sites, study: Study, tmp_pa
 def test_the_record_names_the_code_it_was_made_with(tmp_path: Path):
     import shutil
 
-    from flfed.apps.running import code_sha256
+    from flfed.apps.provenance import code_sha256
 
     package = Path(flfed.__file__).parent
     copy = tmp_path / "flfed"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "_bundled"))
-    program = "from flfed.apps.running import code_sha256; print(code_sha256())"
+    program = "from flfed.apps.provenance import code_sha256; print(code_sha256())"
 
     def hashed() -> str:
         env = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -55,7 +55,7 @@ def test_help_imports_neither_torch_nor_pandas_nor_flwr():
 
 def test_every_command_has_help_with_an_example(flfed):
     commands = ["demo", "app", "study list", "study show", "study check", "study run", "run list", "run show"]
-    commands += ["data list", "data get", "site list", "site check"]
+    commands += ["data list", "data get", "site list", "site check", "study verify", "study sweep"]
     for command in commands:
         code, out, _ = flfed(*command.split(), "--help")
         assert code == 0
@@ -68,7 +68,8 @@ def test_run_prints_exactly_the_documented_json_and_nothing_else(flfed):
     found = json.loads(out)
     assert set(found) >= {
         "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
-        "global", "sites-mean", "pooled", "own-model-everywhere", "sites", "faults",
+        "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere",
+        "sites", "faults",
     }  # fmt: skip
     assert (found["status"], found["engine"], found["path"], found["rounds"]) == (
         "completed", "inprocess", "one-by-one", 3,
@@ -101,6 +102,16 @@ def test_run_list_and_show_say_what_was_run(flfed):
     assert "3 rounds ran" in text
 
 
+def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask_for(flfed):
+    code, out, err = flfed("study", "list")
+    lines = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line and not line.startswith(" "))
+    assert (code, err) == (0, "")
+    assert lines["Strategies"].startswith("fedavg, fedprox") and "logistic" in lines["Models"]
+    listed = json.loads(flfed("study", "list", "--json")[1])
+    assert set(listed) == {"studies", "strategies", "models", "metrics"}
+    assert ", ".join(listed["metrics"]) == lines["Metrics"] and len(listed["metrics"]) >= 10
+
+
 def test_an_empty_store_says_what_to_do(flfed):
     code, out, _ = flfed("run", "list")
     assert code == 0
@@ -118,7 +129,7 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
         ("study run preterm-birth --set name=x", 0, ""),
         ("study run preterm-birth --set rounds", 2, "key=value"),
-        ("study run preterm-birth --engine ray", 2, "not available in this version"),
+        ("study run preterm-birth --engine deployment", 2, "not available in this version"),
         ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
         ("study run preterm-birth --repeats 0", 2, "repeats=0 must be at least 1"),
         ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
@@ -249,6 +260,6 @@ def test_site_list_names_a_broken_package_and_goes_on(flfed, tmp_path, monkeypat
     monkeypatch.setenv("FLFED_PATH", str(tmp_path / "root"))
     code, out, _ = flfed("site", "list", "--json")
     found = {line["site"]: line for line in json.loads(out)["sites"]}
-    assert (code, len(found)) == (0, 13)
+    assert (code, len(found)) == (0, 18)
     assert found["broken-ward"]["title"].startswith("broken: ")
     assert found["cleveland"]["dataset"] == "heart-disease"

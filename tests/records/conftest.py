@@ -1,12 +1,22 @@
-"""Runs for the tests of records, written with the writer itself and with figures like real ones."""
+"""Runs for the tests of records, written with the writer itself and with figures like real ones; a browser."""
 
 import math
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flfed.records.reading import RunReader
 from flfed.records.store import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
@@ -151,3 +161,151 @@ TABLE_1 = {
     ],
     "note": "Over all rows of the sites, from merged sums.",
 }
+
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture
+def address(url: str) -> Iterator[str]:
+    """Where the app is served, showing the store of the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"--server.port": str(port), "--server.fileWatcherType": "none"}
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py")]
+    command += [word for pair in options.items() for word in pair]
+    environment = os.environ | {"FLFED_STORE": url, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    found = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{found}/_stcore/health", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield found
+    process.terminate()
+    process.wait(20)
+
+
+@dataclass
+class Window:
+    """A browser's page, and what went wrong on it so far."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    answers: list[float] = field(default_factory=list)
+
+    def drawn(self) -> None:
+        """Wait until the page stands: the script ended and, where there are charts, they are drawn."""
+        self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+        self.page.wait_for_timeout(1500)
+
+    def picture(self, name: str, *, whole: bool = False) -> Path:
+        """Keep a picture of the page in `artefacts/`, where people look at it."""
+        folder = ROOT / "artefacts"
+        folder.mkdir(exist_ok=True)
+        if whole:
+            height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+            self.page.set_viewport_size({"width": 1280, "height": height + 50})
+            self.page.wait_for_timeout(1000)
+        self.page.screenshot(path=folder / f"{name}.png")
+        return folder / f"{name}.png"
+
+
+@pytest.fixture
+def window(address: str) -> Iterator[Window]:
+    """A browser's window on the list of runs; at its end nothing may have gone wrong, nor left this machine."""
+    if not CHROMIUM.exists():
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = Window(browser.new_page(viewport={"width": 1280, "height": 1000}))
+        page = opened.page
+        page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        page.on("request", lambda request: opened.hosts.add(request.url.split("/")[2] if "//" in request.url else ""))
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda _: opened.answers.append(time.time())))
+        page.goto(address)
+        page.get_by_role("heading", name="Runs").wait_for()
+        yield opened
+        assert page.locator("[data-testid=stException]").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        browser.close()
+    assert opened.errors == []
+    assert opened.hosts - {""} == {address.removeprefix("http://")}
+
+
+LONG_STUDY = """
+format = 1
+name = "long-study"
+purpose = "Test"
+legal-basis = "public data that ships with scikit-learn"
+seed = 1
+[dataset]
+name = "diabetes"
+partition = { by = "iid", sites = 10, seed = 1 }
+[model]
+name = "linear"
+[plan]
+lr = 0.001
+[strategy]
+name = "fedavg"
+rounds = 9000
+"""
+
+
+@pytest.fixture
+def going(url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A study of ten sites and 9,000 rounds, run by another process into the store of the test."""
+    file = tmp_path / "long-study.toml"
+    file.write_text(LONG_STUDY)
+    command = ["nice", sys.executable, "-c", "from flfed.cli import main; main()", "study", "run", str(file)]
+    environment = os.environ | {"FLFED_STORE": url, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said").open("w+b") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+        yield process
+        ended = process.poll()
+        process.kill()
+        process.wait(20)
+        said.seek(0)
+        assert ended in (None, -signal.SIGKILL), said.read().decode()
+
+
+@pytest.fixture
+def lags(url: str) -> Callable[[Window], list[float]]:
+    """A function that watches store and page for 6 seconds: how long after its commit each round was shown.
+
+    It watches again, three times at most, where a round took too long: another program may take the machine.
+    """
+
+    def watch(window: Window) -> list[float]:
+        for _ in range(3):
+            found = _lags(window, url, time.monotonic() + 6)
+            print(f"{len(found)} looks with new rounds, shown after {max(found, default=math.inf):.2f} s at most")
+            if max(found, default=math.inf) < 2:
+                break
+        return found
+
+    return watch
+
+
+def _lags(window: Window, url: str, end: float) -> list[float]:
+    stored, seen, looked = [(0.0, 0)], [(0.0, 0)], 0.0  # time, rounds
+    while looked < end:
+        before, looked = looked, time.monotonic()
+        with RunReader.open(url) as reader:
+            rounds = reader.runs(limit=1)[0].rounds
+        if rounds > stored[-1][1]:
+            stored.append((before, rounds))  # it was committed after the look before
+        shown = int(window.page.evaluate("document.body.innerText.match(/(\\d+) of 9000 rounds ran/)[1]"))
+        if shown > seen[-1][1]:
+            seen.append((time.monotonic(), shown))
+        window.page.wait_for_timeout(30)
+    due = [(at, rounds) for at, rounds in stored[2:] if at < end - 2]  # the last ones may be shown later
+    return [next((when for when, shown in seen if shown >= rounds), math.inf) - at for at, rounds in due]

@@ -1,13 +1,5 @@
-"""The pages: what they say (AppTest), and what a browser shows of them."""
+"""The pages: what they say, by AppTest; what a browser shows of them is in `test_dashboard_browser.py`."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +10,6 @@ from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, Metric
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app.py"
 OVERVIEW = "flfed/records/dashboard/pages/p20_overview.py"
-CHROMIUM = "/usr/bin/chromium"
 
 
 def overview(run: str | None) -> AppTest:
@@ -189,55 +180,3 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     assert not page.exception
     assert "about one interval in twenty excludes 0 by chance" in words(page)
     assert "12 sites that gain most" in words(page)
-
-
-@pytest.fixture
-def server(url: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
-    environment = os.environ | {"FLFED_STORE": url, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield address
-    process.send_signal(signal.SIGTERM)
-    process.wait(20)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Debian's chromium is not installed")
-def test_a_browser_shows_the_run_with_its_charts_and_no_error(server: str, heart: str):
-    from playwright.sync_api import sync_playwright
-
-    pictures = ROOT / "artefacts"
-    pictures.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.goto(server)
-        page.get_by_role("heading", name="Runs").wait_for()
-        page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-        page.screenshot(path=pictures / "runs.png")
-        page.get_by_role("link", name="heart-disease").click()
-        page.get_by_role("heading", name="heart-disease").wait_for()
-        assert heart in page.url
-        page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
-        page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-        page.wait_for_timeout(1500)  # the charts are drawn after the script ended
-        assert page.locator("[data-testid=stException]").count() == 0
-        assert page.locator("[data-testid=stVegaLiteChart]").count() == 5
-        page.screenshot(path=pictures / "overview-first-screen.png")
-        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-        page.set_viewport_size({"width": 1280, "height": height + 50})
-        page.wait_for_timeout(1000)
-        page.screenshot(path=pictures / "overview.png")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        browser.close()
-    assert (pictures / "overview.png").stat().st_size > 50_000

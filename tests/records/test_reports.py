@@ -20,7 +20,8 @@ from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_G
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
-    "global", "sites-mean", "pooled", "own-model-everywhere", "sites", "faults",
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
+    "learning-curve", "faults",
 ]  # fmt: skip
 
 

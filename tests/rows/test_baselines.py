@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from flfed.apps.running import find_sites
+from flfed.apps.checking import find_sites
 from flfed.plan import Plan
 from flfed.rows.baselines import (
     FOLDS,

@@ -95,3 +95,22 @@ def test_tables_that_ship_with_scikit_learn_are_in_their_own_units():
     assert (len(diabetes), diabetes["age"].min(), diabetes["age"].max()) == (442, 19, 79)
     wine = datasets.load("wine").whole_table()
     assert wine["cultivar"].value_counts().to_dict() == {"grignolino": 71, "barolo": 59, "barbera": 48}
+
+
+def test_a_file_of_the_dataset_may_be_its_own_table(remote, tmp_path, monkeypatch):
+    source = remote.folder / "source.toml"
+    source.write_text(source.read_text() + '[table]\nloader = "file:t.csv"\n')
+    found = datasets.load("remote")
+    with pytest.raises(UsageError, match=r"dataset 'remote' is not here yet \(t.csv\): flfed data get remote"):
+        found.whole_table()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "any-name").write_bytes(CONTENT)
+    datasets.get(found, from_folder=tmp_path / "here", progress=lambda line: None)
+    assert found.whole_table().to_dict("list") == {"age": ["50"], "y": ["no"]}
+
+
+def test_a_loader_that_is_not_known_is_said(remote):
+    source = remote.folder / "source.toml"
+    source.write_text(source.read_text() + '[table]\nloader = "http:t.csv"\n')
+    with pytest.raises(UsageError, match="loader='http' must be 'sklearn' or 'file'"):
+        datasets.load("remote").whole_table()

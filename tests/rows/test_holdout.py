@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flfed import Study, run
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
-from flfed.apps.running import HeldTables
+from flfed.apps.held_tables import HeldTables
 from flfed.apps.server_app import Conductor
 from flfed.errors import TableError, UsageError
 from flfed.records.reading import RunReader
@@ -92,6 +92,9 @@ def test_a_time_of_day_on_the_last_day_is_not_trained_on():
         ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
         ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
         ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
+        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "soon"}, "must be dates"),
+        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "2026-01-11"}, "test-until=2026-01-11"),
+        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "train_from": "2026-01-11"}, "train-from=2026-01-11"),
     ],
 )
 def test_a_split_by_time_that_would_leak_is_refused(settings, why):
@@ -109,6 +112,24 @@ def test_a_row_without_a_date_or_a_group_is_an_error_with_a_count():
         Holdout().split(table, GROUPED)
     with pytest.raises(UsageError, match="has no date column 'x'"):
         HoldoutByTime("x", "2026-01-10", "2026-01-11").split(table, SINGLE)
+
+
+def test_periods_have_a_first_and_a_last_day_and_may_meet_where_there_is_a_gap():
+    table = visits([1] * 6, days=[0, 5, 10, 15, 20, 25])
+    split = HoldoutByTime(
+        "seen", "2026-01-16", "2026-01-16", gap_days=4, train_from="2026-01-06", test_until="2026-01-26"
+    )
+    train, held = split.split(table, SINGLE)
+    assert train.tolist() == [False, True, True, False, False, False]
+    assert held.tolist() == [False, False, False, True, True, False]
+
+
+def test_a_known_customer_is_in_both_periods_only_where_the_holdout_says_so():
+    table = visits([1, 1, 2, 2], days=[0, 20, 0, 1])
+    apart = HoldoutByTime("seen", "2026-01-10", "2026-01-11")
+    both = HoldoutByTime("seen", "2026-01-10", "2026-01-11", same_groups=True)
+    assert apart.split(table, GROUPED)[1].sum() == 0
+    assert both.split(table, GROUPED)[1].tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])

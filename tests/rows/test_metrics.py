@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from flfed.errors import UsageError
 from flfed.rows.metrics.accuracy_score import AccuracyScore
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
+from flfed.rows.metrics.calibration_in_the_large_error import CalibrationInTheLargeError
 from flfed.rows.metrics.log_loss import LogLoss
 from flfed.rows.metrics.mean_absolute_error import MeanAbsoluteError
 from flfed.rows.metrics.r2_score import R2Score
+from flfed.rows.metrics.recall_at_alert_budget import RecallAtAlertBudget
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.metrics.root_mean_squared_error import RootMeanSquaredError
 
@@ -144,3 +147,53 @@ def test_the_mean_has_r2_of_zero_and_a_shift_costs_its_square():
     assert R2Score().value(y, y + 2) == pytest.approx(1 - 4 * 2**2 / 14, abs=1e-15)
     assert MeanAbsoluteError().value(y, y + 2) == pytest.approx(2, abs=1e-15)
     assert RootMeanSquaredError().value(y, y + 2) == pytest.approx(2, abs=1e-15)
+
+
+def test_recall_at_a_budget_of_ten_rows_by_hand():
+    # Two rows may be looked at. Falling: 1 | 0 1 tied | seven more with one event: 1 + 1/2 of 3 events.
+    y = np.array([1, 0, 1, 0, 0, 1, 0, 0, 0, 0])
+    score = np.array([0.9, 0.8, 0.8, 0.5, 0.4, 0.3, 0.2, 0.2, 0.1, 0.1])
+    assert RecallAtAlertBudget(alert_budget=0.2).value(y, score) == pytest.approx(1.5 / 3, abs=1e-15)
+    # Two and a half rows: three quarters of the tied pair.
+    assert RecallAtAlertBudget(alert_budget=0.25).value(y, score) == pytest.approx(1.75 / 3, abs=1e-15)
+    assert RecallAtAlertBudget(alert_budget=0.6).value(y, score) == pytest.approx(1.0, abs=1e-15)
+    # A constant score finds the budget itself.
+    assert RecallAtAlertBudget(alert_budget=0.2).value(y, np.full(10, 0.5)) == pytest.approx(0.2, abs=1e-15)
+
+
+@settings(max_examples=25, deadline=None)
+@given(binary_rows(), st.integers(1, 19), st.integers(0, 2**32 - 1))
+def test_ties_at_the_budget_count_as_on_average_over_random_orders(rows, twentieths, seed):
+    y, score, _ = rows
+    budget, rng = twentieths / 20, np.random.default_rng(seed)
+    room = budget * len(y)
+    recalls = []
+    for _ in range(400):
+        order = np.lexsort((rng.random(len(y)), -score))
+        looked_at = np.clip(room - np.arange(len(y)), 0, 1)
+        recalls.append((looked_at * (y[order] == 1)).sum() / (y == 1).sum())
+    expected = RecallAtAlertBudget(alert_budget=budget).value(y, score)
+    assert np.mean(recalls) == pytest.approx(expected, abs=6 * np.std(recalls) / 20 + 1e-9)
+
+
+@pytest.mark.parametrize("budget", [0.0, 1.0, -0.1, float("nan")])
+def test_an_alert_budget_of_nothing_or_everything_is_refused(budget):
+    with pytest.raises(UsageError, match=r"must be in \(0, 1\)"):
+        RecallAtAlertBudget(alert_budget=budget)
+
+
+def test_twice_too_many_and_half_of_the_events_are_equally_wrong():
+    y = np.array([1, 0, 0, 0])
+    metric = CalibrationInTheLargeError()
+    assert metric.value(y, np.full(4, 0.25)) == pytest.approx(0.0, abs=1e-15)
+    assert metric.value(y, np.full(4, 0.5)) == pytest.approx(np.log(2), abs=1e-15)
+    assert metric.value(y, np.full(4, 0.125)) == pytest.approx(np.log(2), abs=1e-15)
+
+
+@pytest.mark.parametrize("metric", [RecallAtAlertBudget(), CalibrationInTheLargeError()])
+def test_figures_of_events_are_undefined_without_an_event(metric):
+    y, score = np.array([0, 0, 1]), np.array([0.2, 0.4, 0.9])
+    assert metric.defined(y) == ""
+    assert metric.defined(y[:2]) == "no positive in the holdout"
+    assert np.isnan(metric.value(y[:2], score[:2]))
+    assert np.isnan(metric.weighted(y, score, np.array([[1.0, 2.0, 0.0]]))[0])

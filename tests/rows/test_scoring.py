@@ -169,3 +169,27 @@ def test_the_primary_metric_is_the_tasks_first_unless_the_study_names_one():
 def test_every_task_has_metrics_and_its_first_among_them():
     assert {task: first in metrics_of(task) for task, first in PRIMARY.items()} == dict.fromkeys(PRIMARY, True)
     assert "accuracy_score" not in metrics_of("regression")
+
+
+def test_recall_at_an_alert_budget_is_there_only_where_a_study_names_one():
+    assert "recall_at_alert_budget" not in metrics_of("binary")
+    assert metrics_of("binary", 0.02)["recall_at_alert_budget"].alert_budget == 0.02
+    assert set(metrics_of("binary", 0.02)) == {*metrics_of("binary"), "recall_at_alert_budget"}
+    assert set(metrics_of("regression", 0.02)) == set(metrics_of("regression"))
+    with pytest.raises(UsageError, match="primary='recall_at_alert_budget' needs alert-budget"):
+        primary_of("binary", "recall_at_alert_budget")
+    assert primary_of("binary", "recall_at_alert_budget", 0.02) == "recall_at_alert_budget"
+
+
+@pytest.mark.parametrize(
+    ("found", "why"), [(9, "fewer than 10 rows behind it"), (10, ""), (30, ""), (31, "fewer than 10 rows behind it")]
+)
+def test_a_recall_from_which_a_small_count_follows_stays_at_an_institution(found, why):
+    # 40 events and 360 others; of the 40 rows looked at `found` are events.
+    y = np.repeat([1, 0], [40, 360])
+    score = np.linspace(0.2, 0.1, 400)
+    score[:found], score[40 : 80 - found] = 0.9, 0.8
+    assert withheld("recall_at_alert_budget", y, score, "binary", INSTITUTION, 0.1) == why
+    assert withheld("recall_at_alert_budget", y, score, "binary", OPEN, 0.1) == ""
+    rounds = round_scores("training", "binary", y, score, 0.6, "recall_at_alert_budget", INSTITUTION, 0.1)
+    assert "recall_at_alert_budget" not in rounds.metrics

@@ -128,7 +128,7 @@ def test_a_package_that_names_itself_otherwise_or_holds_no_site_is_refused(small
 def test_sites_of_a_run_come_in_name_order_and_have_different_names(small_sites):
     sites = small_sites(3)
     assert [site.name for site in listing.chosen(sites[::-1])] == ["site-01", "site-02", "site-03"]
-    with pytest.raises(UsageError, match="two sites have the same name"):
+    with pytest.raises(UsageError, match="site .site-01. is there twice"):
         listing.chosen([*sites, sites[0]])
 
 
@@ -237,7 +237,7 @@ def test_a_broken_package_elsewhere_says_what_it_lacks(small_sites, tmp_path, mo
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql or Frame"),
+        (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql, Frame or Transactions"),
         (lambda: Site("here", "small", Csv("rows.csv"), holdout=0.3), "must be a Holdout or HoldoutByTime"),
         (lambda: Site("here", "small", Csv("rows.csv"), mapping={"x1": 5}), "mapping['x1'] must be a column's name"),
         (lambda: Site("here", "small", Csv("rows.csv", missing="NA")), "must be a tuple of codes, such as ('NA',)"),

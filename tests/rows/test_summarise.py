@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from flfed.apps.running import find_sites
+from flfed.apps.checking import find_sites
 from flfed.rows.summarise import outcomes, summarise
 from flfed.rows.workplace import Workplace, study_layout
 from flfed.study import Study

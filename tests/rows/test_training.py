@@ -15,8 +15,9 @@ from flfed.rows.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.training.affine import affine
 from flfed.rows.training.fit import FitRequest, ScoreRequest, answer, batches, drive, fit, score
-from flfed.rows.training.losses import loss_of_rows, probabilities, row_losses
+from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 
 SIZES = (7, 31, 104)
@@ -175,6 +176,39 @@ def test_each_optimiser_equals_torch_optim_over_many_steps(name, learner):
     assert found.steps == 120
     assert distance(found.arrays, expected) < 1e-10
     assert distance(found.arrays, before) > 1e-2
+
+
+def test_plain_steps_without_weights_are_those_of_torch_optim_to_the_last_bits():
+    model, plan = Mlp(hidden=(8, 4)), Plan(batch=16, steps=60, lr=0.05)
+    rows, before = table("binary", 75), start("binary", model=Mlp(hidden=(8, 4)))
+    order = list(batches(75, plan, np.random.default_rng(4)))
+    expected = torch_run("binary", model, rows, before, lambda p: torch.optim.SGD(p, lr=0.05), order)
+    assert distance(trained("binary", rows, before, plan, model=model, seed=4).arrays, expected) < 1e-15
+    assert distance(expected, before) > 1e-2
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_a_batch_without_weights_is_one_where_each_row_counts_one(task):
+    rows = table(task, 9)
+    y, weight = torch.tensor(rows.y), torch.linspace(0.5, 2, 9, dtype=torch.float64)
+    outputs = torch.tensor(np.random.default_rng(3).normal(size=(9, OUTPUTS[task])), requires_grad=True)
+    plain, counted = batch_loss(task, outputs, y), batch_loss(task, outputs, y, torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(plain, counted, rtol=1e-15, atol=0)
+    found, expected = (torch.autograd.grad(loss, outputs)[0] for loss in (plain, counted))
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-17)
+    # The divisor is the number of rows, not the sum of weights.
+    by_hand = sum(w * row_losses(task, outputs[i : i + 1], y[i : i + 1])[0] for i, w in enumerate(weight)) / 9
+    torch.testing.assert_close(batch_loss(task, outputs, y, weight), by_hand, rtol=1e-14, atol=0)
+
+
+def test_a_layer_is_the_same_alone_and_in_a_stack():
+    rng = np.random.default_rng(5)
+    x, weight, bias = (torch.tensor(rng.normal(size=shape)) for shape in ((3, 6, 4), (3, 4, 2), (3, 2)))
+    stacked = affine(x, weight, bias)
+    for site in range(3):
+        torch.testing.assert_close(affine(x[site], weight[site], bias[site]), stacked[site], rtol=1e-14, atol=1e-15)
+        expected = x[site].numpy() @ weight[site].numpy() + bias[site].numpy()
+        np.testing.assert_allclose(stacked[site], expected, rtol=1e-13)
 
 
 def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():

@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 import flfed
 from flfed.apps.client_app import ClientSide, redact
 from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.held_tables import HeldTables
 from flfed.apps.recording import Recorder
-from flfed.apps.running import HeldTables
 from flfed.apps.server_app import Conductor
 from flfed.records.entries import EventEntry
 from flfed.records.reading import RunReader

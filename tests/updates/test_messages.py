@@ -284,6 +284,17 @@ scalars = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", ">f8", "int64", "uint8", "bool", "<U3"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 0, 4)])
+def test_arrays_cross_in_the_very_bytes_of_numpy_save(dtype, shape):
+    value = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape).T
+    for _ in range(2):  # the second time how it starts is known
+        found, saved = content.array_record({"a": value})["a"], io.BytesIO()
+        np.save(saved, np.ascontiguousarray(value), allow_pickle=False)
+        assert found.data == saved.getvalue()
+        assert found == Array(np.ascontiguousarray(value))
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_record_makes_a_message_raise_anything_but_malformed(data):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
 
-from flfed.records.entries import CurvePoint
 from flfed.records.reports import REFERENCES, SITE_ARMS, Report, best_gain, site_verdict
 from flfed.records.verdicts import (
     ARM_NAMES,
@@ -27,6 +26,7 @@ ARM_COLOURS = {
     "personalised": "#56B4E9",
     "local-only": "#4d4d4d",
     "sites-mean": "#56B4E9",
+    "personalised-sites-mean": "#56B4E9",
     "pooled": "#333333",
     "own-model-everywhere": "#CC79A7",
 }
@@ -194,55 +194,3 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
             x=alt.value("width"), y=y, text="shown:N", color=colour
         ),
     ).properties(padding={"left": 5, "top": 5, "right": LABEL_PIXELS, "bottom": 20})
-
-
-def curve_of_all(points: Sequence[CurvePoint], metric: str) -> Layers | None:
-    """Return the figure of all sites together by round, with its interval as a band."""
-    rows = _curve_rows(point for point in points if point.site is None)
-    if not rows:
-        return None
-    base = _chart(rows, 260).encode(x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, tickCount=8)))
-    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color=ARM_COLOURS["global"])
-    line = base.mark_line(color=ARM_COLOURS["global"], strokeWidth=2.5)
-    return alt.layer(
-        band.encode(y="low:Q", y2="high:Q"),
-        line.encode(y=_curve_axis(metric), tooltip=["round:Q", "value:Q"]),
-    )
-
-
-def curves_of_sites(
-    points: Sequence[CurvePoint], metric: str, looks: Mapping[str, tuple[str, list[int]]]
-) -> alt.Chart | None:
-    """Return the figure of each site by round, in the site's colour and dash."""
-    rows = _curve_rows(point for point in points if point.site is not None)
-    if not rows:
-        return None
-    names = sorted({row["site"] for row in rows})
-    colours = alt.Scale(domain=names, range=[looks[name][0] for name in names])
-    dashes = alt.Scale(domain=names, range=[looks[name][1] for name in names])
-    legend = alt.Legend(title=None, orient="top", columns=4, labelLimit=160, symbolSize=200)
-    chart: alt.Chart = (
-        _chart(rows, 260)
-        .mark_line(strokeWidth=2)
-        .encode(
-            x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, tickCount=8)),
-            y=_curve_axis(metric),
-            color=alt.Color("site:N", scale=colours, legend=legend),
-            strokeDash=alt.StrokeDash("site:N", scale=dashes, legend=legend),
-            tooltip=["site:N", "round:Q", "value:Q"],
-        )
-    )
-    return chart
-
-
-def _curve_rows(points: Iterable[CurvePoint]) -> Rows:
-    return [
-        {"round": point.round, "site": point.site, "value": point.value, "low": point.low, "high": point.high}
-        for point in points
-        if point.value is not None
-    ]
-
-
-def _curve_axis(metric: str) -> alt.Y:
-    axis = alt.Axis(labelExpr=AXIS_NUMBERS)
-    return alt.Y("value:Q", title=axis_title(metric), scale=alt.Scale(zero=False, nice=True), axis=axis)

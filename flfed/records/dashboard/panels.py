@@ -10,8 +10,8 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.records.dashboard import charts
+from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.reading import RunReader
 from flfed.records.reports import (
     SITE_ARMS,
     Report,
@@ -41,25 +41,28 @@ STATUS_WORDS = {
     "stopped": "stopped early",
     "failed": "failed",
 }
+GOES_ON = {
+    "interrupted": "Go on from the last round that was kept",
+    "stopped": "Once the cause is put right, go on with",
+    "failed": "Once the cause is put right, go on with",
+}
 STATUS_COLOURS: dict[str, Literal["green", "blue", "orange", "red"]] = {
     "completed": "green",
     "running": "blue",
     "stopped": "orange",
 }
+PAGE_STYLE = (
+    "[data-testid=stMainBlockContainer] {padding-top: 4rem}"  # Streamlit leaves twice that empty
+    # It fades what may change, which flickers.
+    "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
+    " {opacity: 1 !important; transition: none !important}"
+)
 SITES_SHOWN = 24
-CURVES_SHOWN = 8
-POINTS = 200
-"""Most rounds drawn in a curve; more cannot be told apart on a screen."""
-ON_ROWS = {
-    "training": "measured on the rows the model was trained on, so it looks better than it is",
-    "validation": "measured on validation rows that were kept out of training",
-    "holdout": "measured on the holdout, for reporting only",
-}
 
 
 def close_up() -> None:
-    """Start the page just below the navigation; Streamlit leaves twice that height empty."""
-    st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 4rem}</style>")
+    """Start the page just below the navigation, and let nothing fade while the page is shown anew."""
+    st.html(f"<style>{PAGE_STYLE}</style>")
 
 
 def no_runs() -> None:
@@ -89,7 +92,46 @@ def head(found: Report, runs: Sequence[RunEntry]) -> None:
     took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
     if found["reason"]:
-        st.warning(escape(f"Why it is {status}: {found['reason']}"))
+        st.warning(escape(f"Why it is {status}: {found['reason'].rstrip('.')}. ") + how_to_go_on(runs))
+    elif status == "running":
+        progress(runs)
+
+
+def progress(runs: Sequence[RunEntry]) -> None:
+    """Show how far a series is, as a bar."""
+    last = runs[-1]
+    said = f"Round {last.rounds} of {last.rounds_planned}"
+    if last.rounds >= last.rounds_planned:
+        said = "All rounds ran; joining is compared now, on holdout rows"
+    if last.repeats > 1:
+        said = f"Repeat {last.repeat + 1} of {last.repeats}. {said}"
+    planned = last.rounds_planned * (last.repeats if len(runs) > 1 else 1)
+    st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), said)
+
+
+def how_to_go_on(runs: Sequence[RunEntry]) -> str:
+    """Return the command that goes on with the first run of some that did not end well, in Markdown; "" for none.
+
+    A point of a sweep is not gone on with: the sweep is run again.
+
+    Examples
+    --------
+    >>> how_to_go_on([])
+    ''
+    """
+    ended = [run for run in runs if run.status in GOES_ON and not run.study.endswith("-sweep")]
+    return f"{GOES_ON[ended[0].status]}: `flfed study resume {ended[0].run}`" if ended else ""
+
+
+def not_compared(found: Report) -> None:
+    """Say why there is no comparison of a run."""
+    why = {
+        "running": "Joining is compared after the last round, on rows nobody trained on.",
+        "interrupted": "Nothing was compared yet: that follows the last round.",
+        "completed": "This run was not compared with the sites' own models.",
+    }
+    ended = f"Nothing was compared: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
+    st.info(why.get(found["status"], ended))
 
 
 def cards(found: Report, metric: str, planned: int) -> None:
@@ -170,7 +212,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     if not found["faults"]:
         st.markdown("No update was set aside and no site was refused.")
     if groups:
-        _table([_group_line(group, rounds, found["repeats"]) for group, rounds in groups.items()])
+        table([_group_line(group, rounds, found["repeats"]) for group, rounds in groups.items()])
     opened = {event.reason for event in events if event.kind == "holdout-opened"}
     if opened == {"compare"}:
         st.caption("Holdout rows were read once, after the last round, for the comparison below.")
@@ -192,7 +234,7 @@ def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None], repea
     return {"What": what, "Site": site, "When": f"{when} {listed}" if known else start, "Why": why}
 
 
-def _table(lines: Sequence[Mapping[str, Any]]) -> None:
+def table(lines: Sequence[Mapping[str, Any]]) -> None:
     """Show a short table as it is, a long one with a scroll bar; text is shown as text."""
     if len(lines) <= SITES_SHOWN:
         st.table([{key: escape(str(value)) for key, value in line.items()} for line in lines])
@@ -209,10 +251,10 @@ def comparison(found: Report, metric: str) -> None:
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
     left, right = st.columns(2)
-    _chart(left, "Gain of each site, with 95 % interval", charts.gains(found, metric, shown))
-    _chart(right, "Each model at each site, with 95 % interval", charts.sites_by_arm(found, metric, shown))
+    chart(left, "Gain of each site, with 95 % interval", charts.gains(found, metric, shown))
+    chart(right, "Each model at each site, with 95 % interval", charts.sites_by_arm(found, metric, shown))
     left, right = st.columns(2)
-    _chart(left, "All holdouts together, and references", charts.references(found, metric))
+    chart(left, "All holdouts together, and references", charts.references(found, metric))
     with right:
         st.markdown("**How to read this**")
         st.markdown(
@@ -227,15 +269,24 @@ def comparison(found: Report, metric: str) -> None:
             f"**{DO_NOT_USE}**: neither of the two gains, and one is certainly worse than the site's own.\n"
             "- *Certain*: the 95 % interval excludes 0; by chance alone one in twenty does."
         )
-    _table([_site_line(name, found["sites"][name], metric) for name in order])
+    table([_site_line(name, found["sites"][name], metric) for name in order])
 
 
-def _chart(column: Any, title: str, chart: Any) -> None:
+def chart(column: Any, title: str, drawn: Any, *, says: str = "") -> None:
+    """Show a chart under its title; `says` is what a reader who cannot see it is told, else the title."""
     column.markdown(f"**{title}**")
-    if chart is None:
+    if drawn is None:
         column.caption("No figures to draw.")
     else:
-        column.altair_chart(chart, width="stretch")
+        column.altair_chart(drawn, width="stretch", alt=says or title)
+
+
+def side_by_side(drawn: Sequence[tuple[str, Any, str]]) -> int:
+    """Show those of some (title, chart, what it says) that have figures in equal columns; return how many."""
+    there = [(title, one, says) for title, one, says in drawn if one is not None]
+    for column, (title, one, says) in zip(st.columns(len(there) or 1), there, strict=False):
+        chart(column, title, one, says=says)
+    return len(there)
 
 
 def _site_line(name: str, site: Report, metric: str) -> dict[str, str]:
@@ -258,32 +309,6 @@ def _unbroken(text: str) -> str:
     """Return text whose part in brackets stays on one line of a table."""
     before, bracket, after = text.partition(" (")
     return before + bracket + after.replace(" ", "\u00a0")
-
-
-def curves(reader: RunReader, runs: Sequence[RunEntry], found: Report) -> None:
-    """Show the curves by round, of all sites together and of each, and say on which rows."""
-    names = [run.run for run in runs]
-    by_arm = reader.curve_names(names)
-    if not by_arm:
-        return
-    arm = next(iter(by_arm))
-    st.markdown("### Round by round")
-    choices = by_arm[arm]
-    primary = runs[0].primary
-    first = choices.index(primary) if primary in choices else 0
-    metric = choices[first]
-    if len(choices) > 1:
-        metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key="curve-metric")
-    sites = sorted(found["sites"])
-    if len(sites) > CURVES_SHOWN:
-        sites = st.multiselect("Sites", sites, default=sites[:CURVES_SHOWN], max_selections=20, key="curve-sites")
-    every = max(1, -(-max(run.rounds for run in runs) // POINTS))
-    points = reader.curves(names, arm=arm, metric=metric, sites=sites, every=every)
-    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.")
-    left, right = st.columns(2)
-    _chart(left, "All sites together", charts.curve_of_all(points, metric))
-    looks = charts.site_looks(site.site for site in reader.sites(names[0]))
-    _chart(right, "Each site", charts.curves_of_sites(points, metric, looks))
 
 
 def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> None:
@@ -315,18 +340,17 @@ def table_1(payload: Mapping[str, Any] | None) -> None:
         st.caption(escape(str(payload["note"])))
 
 
-def facts(reader: RunReader, runs: Sequence[RunEntry]) -> None:
+def facts(shown: Shown, runs: Sequence[RunEntry]) -> None:
     """Show sites, bytes, versions, hashes and the study itself, folded away."""
     with st.expander("Sites, versions, hashes and the study"):
-        _table([_site_facts(site) for site in reader.sites(runs[0].run)])
-        sent = reader.bytes_sent([run.run for run in runs])
-        if sent:
-            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
+        table([_site_facts(site) for site in shown.sites])
+        if shown.bytes_sent:
+            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(shown.bytes_sent.items()))
             st.markdown("Crossed in all: " + ", ".join(ways))
         run = runs[0]
         facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
         st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
-        st.code(reader.series(run.run).study_text, language="toml")
+        st.code(shown.study_text, language="toml")
 
 
 def _site_facts(site: SiteEntry) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from flfed.rows.training.affine import affine
+from flfed.seeds import seed_of
 
 
 class Linear:
@@ -13,9 +18,10 @@ class Linear:
 
     Parameters
     ----------
-    start : {"zeros", "uniform"}
+    start : {"zeros", "uniform", "torch"}
         First arrays of a run. "uniform" draws from ±1/sqrt(inputs), as `torch.nn.Linear` does;
-        with few rounds the start decides, as in published tables.
+        "torch" are the very numbers of `torch.manual_seed(seed); torch.nn.Linear(inputs, outputs)`
+        with the run's seed. With few rounds the start decides, as in published tables.
 
     Source: Cox 1958, "The regression analysis of binary sequences", for the logistic case.
     """
@@ -25,7 +31,7 @@ class Linear:
     penalised: tuple[str, ...] = ("weight",)
     intercept = "bias"
 
-    def __init__(self, *, start: Literal["zeros", "uniform"] = "zeros") -> None:
+    def __init__(self, *, start: Literal["zeros", "uniform", "torch"] = "zeros") -> None:
         self.start = start
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -33,9 +39,21 @@ class Linear:
         shapes = {"weight": (inputs, outputs), "bias": (outputs,)}
         if self.start == "zeros":
             return {name: np.zeros(shape) for name, shape in shapes.items()}
+        if self.start == "torch":
+            return _as_torch_starts(inputs, outputs, seed_of(rng))
         bound = 1 / np.sqrt(max(inputs, 1))
         return {name: rng.uniform(-bound, bound, shape) for name, shape in shapes.items()}
 
     def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
         """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions."""
-        return x @ arrays["weight"] + arrays["bias"].unsqueeze(-2)
+        return affine(x, arrays["weight"], arrays["bias"])
+
+
+def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
+    """Return what a fresh `torch.nn.Linear` holds after `torch.manual_seed(seed)`; torch's own state is left alone."""
+    rng = torch.Generator().manual_seed(seed)
+    weight, bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    bound = 1 / math.sqrt(max(inputs, 1))
+    torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
+    torch.nn.init.uniform_(bias, -bound, bound, generator=rng)
+    return {"weight": weight.numpy().T.astype(np.float64), "bias": bias.numpy().astype(np.float64)}

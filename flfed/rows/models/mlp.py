@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from flfed.errors import UsageError
+from flfed.rows.training.affine import affine
 
 
 class Mlp:
@@ -44,6 +45,6 @@ class Mlp:
         """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions."""
         last = len(self.hidden)
         for layer in range(last + 1):
-            x = x @ arrays[f"weight-{layer}"] + arrays[f"bias-{layer}"].unsqueeze(-2)
+            x = affine(x, arrays[f"weight-{layer}"], arrays[f"bias-{layer}"])
             x = x.relu() if layer < last else x
         return x

@@ -38,6 +38,18 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
     )
 
 
+def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return `sum(weight * loss) / rows` of one batch, a scalar; no weight means that each row counts 1.
+
+    Parameters as in `row_losses`, and `weight`, tensor [rows].
+    """
+    if weight is not None:
+        return (weight * row_losses(task, outputs, y)).sum() / len(y)
+    if task == "binary":  # the mean within the one call: same bits, fewer calls to differentiate
+        return functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype))
+    return row_losses(task, outputs, y).mean()
+
+
 def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
     """Return the mean loss over rows, without class weights or penalties."""
     target = torch.from_numpy(y if task == "regression" else y.astype(np.int64))

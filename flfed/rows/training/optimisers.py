@@ -30,7 +30,7 @@ def _sgd(w: Tensors, g: Tensors, state: State, lr: float, momentum: float) -> tu
         before = state.get("velocity")
         g = {name: momentum * before[name] + g[name] for name in g} if before else g
         state = {"velocity": g}
-    return {name: w[name] - lr * g[name] for name in w}, state
+    return {name: torch.sub(w[name], g[name], alpha=lr) for name in w}, state
 
 
 def _adam(

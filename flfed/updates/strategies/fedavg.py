@@ -146,24 +146,39 @@ class FedAvg(FlowerFedAvg):
 
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
         behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
-        quorum twice ends the run: `stopped` says why, and the result is the last good model.
+        quorum twice ends the run: `stopped` says why, and the result is the last good model. After
+        `restore` it goes on from the round that follows.
         """
         arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
         result = Result()
         result.arrays = arrays
-        for number in range(1, num_rounds + 1):
+        for number in range(self.rounds_done + 1, num_rounds + 1):
+            if self.selection.is_over():
+                break
             updated = self._round(number, arrays, config, grid)
             if updated is None:
                 return result
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
-            if self.selection.is_over():
-                break
         self._last_evaluation(self.rounds_done, arrays, ConfigRecord(dict(evaluate_config or {})), grid)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
             result.arrays = to_record(self.selection.best_arrays)
         return result
+
+    def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """Return what a later round depends on besides the model: arrays by name, and plain facts.
+
+        A strategy with moments or counters of its own adds them, and takes them back in `restore`.
+        """
+        arrays, facts = self.selection.state()
+        return arrays, {**facts, "judges": sorted(self._judges)}
+
+    def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
+        """Go on after `round` rounds with what `state` gave then."""
+        self.rounds_done = self.best_round = round
+        self.selection.restore(arrays, facts)
+        self._judges = frozenset(facts["judges"])
 
     def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, or None with `stopped` set after two bad attempts."""

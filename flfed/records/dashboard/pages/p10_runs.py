@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import page_files
-from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, moment, no_runs
+from flfed.records.dashboard import live, page_files
+from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
@@ -17,7 +19,7 @@ SHOWN = 50  # series listed at once; a docstring here would be shown on the page
 
 
 def show() -> None:
-    """Show the list of runs, one line a series of repeats."""
+    """Show the list of runs, one line a series of repeats: those that run first, then the newest."""
     close_up()
     st.title("Runs")
     try:
@@ -25,23 +27,36 @@ def show() -> None:
             search = st.text_input("Search", placeholder="study, run or status", key="search")
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
+            course = live.course_of_list(reader)
     except FlfedError as error:
         st.error(escape(str(error)))
-        return
-    if not runs:
-        if search:
-            st.info(escape(f"No run matches {search!r}."))
-        else:
-            no_runs()
         return
     listed: dict[str, list[RunEntry]] = {}
     for run in runs:
         listed.setdefault(run.series, []).append(run)
-    _header()
-    for series in list(listed)[:SHOWN]:
+    going = [series for series, of in listed.items() if any(run.status == "running" for run in of)]
+    if listed:
+        _header()
+    st.fragment(_going, run_every=course[0])(going, course)
+    others = [series for series in listed if series not in going]
+    for series in others[:SHOWN]:
         _line(listed[series], figures)
-    if len(listed) > SHOWN:
-        st.caption(f"The newest {SHOWN} of {len(listed)} are listed; search for older ones.")
+    if len(others) > SHOWN:
+        st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
+    if search and not listed:
+        st.info(escape(f"No run matches {search!r}."))
+    elif not listed:
+        no_runs()
+
+
+def _going(listed: list[str], course: live.Course) -> None:
+    """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
+    with suppress(FlfedError), RunReader.open() as reader:  # a store that is busy is looked at again
+        if live.course_of_list(reader) != course:
+            st.rerun()
+        for series in listed:
+            runs = reader.runs_of(series)
+            _line(runs[::-1], reader.headlines([run.run for run in runs]))
 
 
 def _header() -> None:
@@ -61,6 +76,9 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
         st.caption(first.series)
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
+    died = [run for run in runs if run.status == "interrupted"]
+    if died:
+        columns[2].caption(how_to_go_on(died))
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
     columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")
     figure = mean_of([figures.get(run.run) for run in runs])

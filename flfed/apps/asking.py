@@ -1,0 +1,76 @@
+"""Asking every node the same thing, and sorting what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from flfed.updates.content import MalformedMessage, count_bytes
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Generic[Reply]):
+    """What came back when every node was asked the same thing, by the nodes' keys.
+
+    Attributes
+    ----------
+    replies : dict of key to reply, in key order
+    faults : dict of key to reason, in key order
+        Of the nodes without a usable reply.
+    to_node, to_server : dict of key to int
+        Bytes of the messages' content; an error has none.
+    """
+
+    replies: dict[str, Reply]
+    faults: dict[str, str]
+    to_node: dict[str, int]
+    to_server: dict[str, int] = field(default_factory=dict)
+
+
+def ask(
+    grid: Grid,
+    kind: str,
+    request: Any,
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    *,
+    timeout: float,
+) -> Answers[Reply]:
+    """Send one message a node and return what came back within `timeout` seconds.
+
+    Parameters
+    ----------
+    grid : Grid
+    kind : str
+        The message's type.
+    request : a message of `flfed.updates.messages`
+    nodes : mapping of key to node id
+    read : callable
+        Turns a reply's content into the reply, or raises MalformedMessage.
+    timeout : float, seconds
+    """
+    messages = [Message(request.to_record(), dst_node_id=node, message_type=kind) for node in nodes.values()]
+    keys = {node: key for key, node in nodes.items()}
+    found: dict[str, Reply] = {}
+    faults = dict.fromkeys(nodes, "no reply before the deadline")
+    answers = Answers(found, faults, {keys[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages})
+    for message in grid.send_and_receive(messages, timeout=timeout):
+        key = keys.get(message.metadata.src_node_id)
+        if key is None:
+            continue
+        if message.has_error():
+            faults[key] = message.error.reason or f"error code {message.error.code}"
+            continue
+        answers.to_server[key] = count_bytes(message.content)
+        try:
+            found[key] = read(message.content)
+            faults.pop(key, None)
+        except MalformedMessage as error:
+            faults[key] = str(error)
+    return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))

@@ -1,0 +1,65 @@
+"""Which engines there are, and a grid of the one that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from flwr.serverapp import Grid
+
+from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.held_tables import HeldTables
+from flfed.errors import UsageError, nearest
+from flfed.rows.site import Site
+
+ENGINES = ("inprocess", "ray")
+LATER_ENGINES = ("deployment",)
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that there is not, or that something is missing for.
+
+    Raises
+    ------
+    UsageError
+        What is wrong, and what there is.
+    """
+    if engine in LATER_ENGINES:
+        raise UsageError(f"engine {engine!r} is not available in this version; use 'inprocess'")
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r} is not known{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}")
+    if engine == "ray":
+        from flfed.apps.engines.ray import require
+
+        require()
+
+
+@contextmanager
+def started(
+    engine: str, sites: Sequence[Site], run_config: Mapping[str, bool | float | int | str]
+) -> Iterator[tuple[Grid, HeldTables | None]]:
+    """Give the grid of an engine, and its tables where it holds every one; end the engine.
+
+    Parameters
+    ----------
+    engine : {"inprocess", "ray"}
+    sites : sequence of Site
+    run_config : mapping of str to scalar
+        What every node's context carries: the study, the repeat.
+
+    Raises
+    ------
+    FlfedError
+        If the engine cannot be started, or ends in the middle of the run.
+    """
+    if engine == "ray":
+        from flfed.apps.engines.ray import simulated
+
+        with simulated(sites, run_config) as grid:
+            yield grid, None
+        return
+    by_name = {site.name: site for site in sites}
+    side = ClientSide(lambda name, _: by_name[name])
+    tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])))
+    yield InProcessGrid(side.app(), list(by_name), run_config), tables

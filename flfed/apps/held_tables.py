@@ -1,0 +1,48 @@
+"""What an engine that holds every site's table adds to a run: reference figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flfed.apps.client_app import ClientSide
+from flfed.rows.reference import Reference, reference, union_scores
+from flfed.rows.training.fit import drive
+from flfed.rows.workplace import Workplace
+from flfed.summary import Encoder
+from flfed.updates.content import Arrays
+
+
+class HeldTables:
+    """What an engine that holds every table adds to a run.
+
+    Parameters
+    ----------
+    side : ClientSide
+        Whose workplaces are open.
+    key : (study text, repeat)
+    """
+
+    def __init__(self, side: ClientSide, key: tuple[str, int]) -> None:
+        self._side, self._key = side, key
+
+    def workplaces(self, sites: Sequence[str]) -> list[Workplace]:
+        """Return the open workplaces of these sites, in the given order."""
+        return [self._side.workplaces[(site, *self._key)] for site in sites]
+
+    def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
+        """Return the figures over all rows."""
+        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder))
+        return found
+
+    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
+        """Return the primary metric of `arrays` minus that of `other`, over the union of holdouts; or NaN."""
+        workplaces = self.workplaces(sites)
+        first = workplaces[0]
+        y = np.concatenate([w.target(w.table.holdout("compare")) for w in workplaces])
+        metric = first.metrics[first.primary]
+        if metric.defined(y):
+            return float("nan")
+        used = metric.value(y, drive(union_scores(workplaces, arrays, encoder)))
+        return float(used - metric.value(y, drive(union_scores(workplaces, other, exact))))

@@ -1,0 +1,248 @@
+"""The learning curve: the federation again with one site cut to few rows, where all tables are held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from statistics import fmean
+from typing import get_args
+
+from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.recording import Progress, no_progress
+from flfed.records.entries import CurveArm, LearningPoint
+from flfed.records.spread import mean_of, resplit_interval
+from flfed.records.store import finite
+from flfed.rows.baselines import first_arrays
+from flfed.rows.encode import input_names
+from flfed.rows.learning_curve import Judged, RerunWorkplace, cut, judge, order_of_rows
+from flfed.rows.site import Site
+from flfed.rows.training.fit import drive
+from flfed.rows.workplace import Workplace, redraws, study_trainable
+from flfed.study import Study
+from flfed.summary import Encoder, Summary, fit_encoder, merge
+from flfed.updates.content import Arrays
+from flfed.updates.rounds import Assignment, Enrolled
+from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+OUTPUT = "learning-curve"
+"""What a policy names that lets few rows be counted out of the site's own."""
+STAGE = "learning curve"
+ALL = 0
+"""In place of a size: all training rows."""
+DEFINED = 0.9
+"""Share of draws that must have a figure for their spread to give an interval."""
+FIRST_DRAW = 10**6
+"""Draws after the first have seeds and holdouts that no repeat of a series has."""
+
+SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss")
+"""Ends of the names of metrics that lie between 0 and 1."""
+ARMS: tuple[CurveArm, ...] = get_args(CurveArm)
+Figures = dict[str, Judged]
+"""Of one site and draw, by arm; empty where nothing is defined."""
+
+
+def learning_curve(
+    study: Study, sites: Sequence[Site], *, progress: Progress = no_progress
+) -> tuple[list[LearningPoint], str]:
+    """Return the points of the learning curve, or the reason why there are none.
+
+    Parameters
+    ----------
+    study : Study
+    sites : sequence of Site
+        Those that take part in the run.
+    progress : callable (stage, done, of)
+
+    Returns
+    -------
+    points : list of LearningPoint, by site, rows and arm
+        Empty without a `[compare] curve` table.
+    reason : str
+        Why there are none though the study asks for them, else empty.
+
+    Notes
+    -----
+    The first draw is the run itself: its holdouts, its seeds. Each further one draws other holdouts
+    where the sites' policies allow, and other rows to keep. The sizes of one draw are nested: the
+    first n of one order. A size is left out at a site that has fewer training rows in some draw.
+
+    The interval of a mean over draws with other holdouts is `spread.resplit_interval`, with the
+    site's holdout rows per training row at every size: the draws' errors go together because
+    their holdouts share rows, and how many they share does not depend on the cut. There is none
+    where the metric was undefined in more than a tenth of the draws: the other draws' holdouts then
+    share the same few rows of the rare class, and their spread would look far too small.
+    """
+    curve = study.compare.curve
+    if curve is None:
+        return [], ""
+    closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
+    if closed:
+        return [], f"no learning curve: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+    told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
+    fixed = {site.name for site in sites if not redraws(study, site)}
+    record = _Record(fixed, curve.draws)
+    for number in range(curve.draws):
+        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0)
+        record.add(draw, ALL, draw.all_rows(fixed))
+        told.step()
+        for site, place in draw.places.items():
+            for rows in curve.rows:
+                if rows < len(place.table.training):
+                    record.add(draw, rows, draw.few_rows(site, rows, fixed))
+                told.step()
+    return record.points(), ""
+
+
+class _Draw:
+    """One draw: every site's table read once, and the federations over it.
+
+    Parameters
+    ----------
+    study : Study
+    sites : sequence of Site
+    repeat : int
+        Gives the seeds, and the holdouts where the policies allow.
+    """
+
+    def __init__(self, study: Study, sites: Sequence[Site], repeat: int) -> None:
+        self.study, self.repeat = study, repeat
+        ordered = sorted(sites, key=lambda site: site.name)
+        opened: dict[str, Workplace] = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        # As at enrolment: another split may leave a small table without holdout rows.
+        self.places = {site: place for site, place in opened.items() if not place.too_small()}
+        self.orders = {site: order_of_rows(place) for site, place in self.places.items()}
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """The sums of every site over all its training rows."""
+        return {site: place.summary() for site, place in self.places.items()}
+
+    def all_rows(self, fixed: Collection[str]) -> dict[str, Figures]:
+        """Return the figures of every site with all rows, from one federation."""
+        trained = federate(self.study, self.repeat, self.places, self.summaries)
+        if trained is None:
+            return dict.fromkeys(self.places, {})
+        return {site: drive(judge(place, *trained, intervals=site in fixed)) for site, place in self.places.items()}
+
+    def few_rows(self, site: str, rows: int, fixed: Collection[str]) -> dict[str, Figures]:
+        """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
+        few = cut(self.places[site], self.orders[site], rows)
+        if few.too_small():
+            return {}
+        places = self.places | {site: few}
+        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()})
+        return {site: drive(judge(few, *trained, intervals=site in fixed)) if trained else {}}
+
+
+def federate(
+    study: Study, repeat: int, places: Mapping[str, Workplace], summaries: Mapping[str, Summary]
+) -> tuple[Arrays, Encoder] | None:
+    """Return the final arrays and the encoder of a run over open workplaces; None where it ended early.
+
+    The same messages through the same client app as a run, so the same arrays; nothing is recorded.
+
+    Parameters
+    ----------
+    study : Study
+    repeat : int
+    places : mapping of site to Workplace, in name order
+    summaries : mapping of site to Summary
+    """
+    if len(places) < 2:  # one site is no federation
+        return None
+    first = next(iter(places.values()))
+    encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
+    side = ClientSide(lambda name, _: places[name].site)
+    side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
+    grid = InProcessGrid(side.app(), list(places), {"study": study.text, "repeat": repeat})
+    nodes = zip(places.items(), grid.get_node_ids(), strict=True)
+    roster = {site: Enrolled(node_id=node, rows_high=len(place.table.training)) for (site, place), node in nodes}
+    strategy: FedAvg = study.strategy.build("strategy")
+    seed = study.seed + repeat
+    strategy.assign(Assignment(roster=roster, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed))
+    start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
+    result = strategy.start(grid, to_record(start), study.rounds)
+    return None if strategy.stopped else (to_arrays(result.arrays), encoder)
+
+
+class _Told:
+    """Tells the progress, rerun by rerun."""
+
+    def __init__(self, progress: Progress, of: int) -> None:
+        self._progress, self._of, self._done = progress, of, 0
+
+    def step(self) -> None:
+        self._done += 1
+        self._progress(STAGE, self._done, self._of)
+
+
+class _Record:
+    """What the draws gave, by site and size, and the points that follow.
+
+    Parameters
+    ----------
+    fixed : collection of str
+        Sites whose holdout is the same in every draw.
+    draws : int
+    """
+
+    def __init__(self, fixed: Collection[str], draws: int) -> None:
+        self._fixed, self._draws, self._metric = fixed, draws, ""
+        self._training: dict[str, list[int]] = {}
+        self._ratios: dict[str, list[float]] = {}
+        self._found: dict[tuple[str, int], list[Figures]] = {}
+
+    def add(self, draw: _Draw, rows: int, figures: Mapping[str, Figures]) -> None:
+        """Take the figures of one federation of a draw, by site."""
+        for site, arms in figures.items():
+            self._found.setdefault((site, rows), []).append(arms)
+        if rows == ALL:
+            for site, place in draw.places.items():
+                training = len(place.table.training)
+                self._metric = place.primary
+                self._training.setdefault(site, []).append(training)
+                self._ratios.setdefault(site, []).append(place.table.holdout_rows / training)
+
+    def points(self) -> list[LearningPoint]:
+        """Return the points by site, rows and arm; a size that some draw had too few rows for is left out."""
+        found = []
+        for site in sorted(self._training):
+            all_rows = round(fmean(self._training[site]))
+            least = min(self._training[site])
+            sizes = sorted(rows for of, rows in self._found if of == site and ALL < rows < least)
+            for rows in [*sizes, ALL]:
+                for arm in ARMS:
+                    figures = [arms[arm] for arms in self._found[site, rows] if arm in arms]
+                    draws, value, low, high = self._mean(site, figures)
+                    bounds = (possible(self._metric, arm, bound) for bound in (low, high))
+                    found.append(LearningPoint(site, rows or all_rows, draws, arm, self._metric, value, *bounds))
+        return found
+
+    def _mean(self, site: str, figures: Sequence[Judged]) -> tuple[int, float | None, float | None, float | None]:
+        """Return (draws with a figure, their mean, its interval)."""
+        known = [figure for figure in figures if math.isfinite(figure.value)]
+        values = [figure.value for figure in known]
+        if site in self._fixed:
+            low, high = (mean_of([finite(getattr(figure, side)) for figure in known]) for side in ("low", "high"))
+        elif len(known) < max(2, DEFINED * self._draws):
+            low, high = None, None
+        else:
+            _, low, high, _ = resplit_interval(values, fmean(self._ratios[site]))
+        return len(known), mean_of(values), low, high
+
+
+def possible(metric: str, arm: str, bound: float | None) -> float | None:
+    """Return a bound of an interval, cut to the values that the metric or a difference of two can have.
+
+    Examples
+    --------
+    >>> possible("roc_auc_score", "global", 1.04), possible("log_loss", "global", 1.04)
+    (1.0, 1.04)
+    >>> possible("roc_auc_score", "personalised - local-only", -0.2)
+    -0.2
+    """
+    if bound is None or not metric.endswith(SHARES):
+        return bound
+    return min(1.0, max(bound, -1.0 if " - " in arm else 0.0))

@@ -1,0 +1,234 @@
+"""Predicting with an exported model: on a table in the schema's columns, or on a site's own rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.apps.model_folder import SharedModel
+from flfed.errors import FlfedError, TableError, UsageError, count_in_words
+from flfed.rows import datasets
+from flfed.rows import site as sites
+from flfed.rows.encode import decode_target, encode
+from flfed.rows.intervals import estimates
+from flfed.rows.mapping import Field, map_table
+from flfed.rows.scoring import metrics_of
+from flfed.rows.sources import Csv, Parquet
+from flfed.rows.summarise import codes
+from flfed.rows.training.fit import ScoreRequest, score
+from flfed.rows.training.losses import probabilities
+from flfed.seeds import generator
+
+ON_TABLE = (
+    "These figures are of this table only, with 95 % intervals: they flatter the model if it was trained on some of "
+    "these rows, and say nothing about rows that were chosen in another way."
+)
+ON_SITE = (
+    "These figures are of all rows of this site, with 95 % intervals: if the site took part they flatter the model, "
+    "which was trained on most of them; the holdout's are in the run's report."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """What a model says of the rows of one table, in their order.
+
+    Attributes
+    ----------
+    headers : tuple of str
+        One name per column of `values`: "probability", "probability CLASS", or "prediction".
+    values : float64 array [rows, columns]
+        P(last class) of a binary target, P(each class), or predictions in the target's unit. NaN
+        where the study trained on complete rows only and this one has a gap.
+    of : str
+        What a value is about: the last class, the classes, or the target with its unit.
+    figures : dict of metric to {"value", "low", "high", "method"}
+        On the rows whose outcome the table has; empty where it has none.
+    known : int
+        How many rows have an outcome and a prediction.
+    notes : tuple of str
+    """
+
+    headers: tuple[str, ...]
+    values: np.ndarray
+    of: str
+    figures: Mapping[str, Mapping[str, Any]]
+    known: int
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, float | int | None]]:
+        """Return one object per row: its number from 1, and its values by name."""
+        return [
+            {"row": number, **{h: _known(v) for h, v in zip(self.headers, row, strict=True)}}
+            for number, row in enumerate(self.values.tolist(), start=1)
+        ]
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV: "row", then the values with all their digits."""
+        out = io.StringIO()
+        written = csv.writer(out, lineterminator="\n")
+        written.writerow(["row", *self.headers])
+        for number, row in enumerate(self.values.tolist(), start=1):
+            written.writerow([number, *("" if math.isnan(value) else repr(value) for value in row)])
+        return out.getvalue()
+
+
+def predict_table(model: SharedModel, path: Path) -> Predictions:
+    """Return predictions for a CSV or Parquet file in the schema's columns.
+
+    Raises
+    ------
+    TableError
+        For the first rule the table breaks: column, rule and count.
+    UsageError
+        If the file is not there or cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError(f"table {path}: there is no such file")
+    source = Parquet(str(path.resolve())) if path.suffix.lower() in (".parquet", ".pq") else Csv(str(path.resolve()))
+    raw = source.read(())
+    if raw.shape[1] == 1 < len(model.layout.features):
+        raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
+    # A column that the model does not read may be absent.
+    unread = set(model.schema.features()) - {column.name for column in model.layout.features}
+    return _predict(model, raw, {name: None for name in unread if name not in raw.columns}, (), ON_TABLE)
+
+
+def predict_site(model: SharedModel, name: str) -> Predictions:
+    """Return predictions for all rows of a site, read and mapped as the site does.
+
+    Raises
+    ------
+    UsageError
+        If the site has another dataset, or another schema of it.
+    TableError
+        For the first rule the site's table breaks.
+    """
+    dataset = datasets.load(model.schema.name)
+    site = sites.load(name).serving(dataset.name)
+    if dataset.schema.sha256() != model.schema.sha256():
+        raise UsageError(f"dataset {dataset.name!r} has another schema here than the model was trained with")
+    raw = site.source.read(((site.folder,) if site.folder else ()) + dataset.folders())
+    return _predict(model, raw, site.mapping, site.source.missing, ON_SITE)
+
+
+def _predict(
+    model: SharedModel,
+    raw: pd.DataFrame,
+    mapping: Mapping[str, str | Field | None],
+    missing: tuple[str, ...],
+    about: str,
+) -> Predictions:
+    if model.study.encode.scaler == "per-site":
+        raise UsageError(
+            "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
+            "for another table; train it with scaler='global'"
+        )
+    table, findings = map_table(raw, model.schema, mapping, missing, outcome=False)
+    if findings:
+        error = findings[0].error()
+        raise TableError(error.column, error.rule.replace(MAP_IT, ADD_IT), error.bad)
+    if not len(table):
+        raise UsageError("the table has no rows: there is nothing to predict")
+    values, usable = _values(model, table)
+    notes = []
+    if not usable.all():
+        few = count_in_words(int((~usable).sum()))
+        notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
+    target = table[model.schema.target]
+    known = usable & target.notna().to_numpy()
+    if known.any():
+        notes.append(about)
+        if not known.all():
+            notes.append(f"The figures are of {known.sum()} of {len(table)} rows: the others have no outcome.")
+    figures = _figures(model, table[known], values[known]) if known.any() else {}
+    headers, of = _headers(model)
+    return Predictions(
+        headers=headers, values=values, of=of, figures=figures, known=int(known.sum()), notes=tuple(notes)
+    )
+
+
+MAP_IT = "(map it to None if the site does not have it)"
+ADD_IT = "(add it; leave its cells empty where they are not known)"
+
+
+def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return predictions [rows, columns], and which rows have one."""
+    layout, task = model.layout, model.schema.task
+    x = encode(table, layout, model.encoder).x
+    outputs = score(ScoreRequest(model=model.study.model.build("model"), arrays=dict(model.arrays), x=x))
+    found = (
+        decode_target(outputs[:, 0], layout, model.encoder) if task == "regression" else probabilities(task, outputs)
+    )
+    values = found.astype(float).reshape(len(table), -1)
+    usable = np.ones(len(table), dtype=bool)
+    if model.study.encode.rows == "complete":
+        usable = table[[column.name for column in layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
+        values[~usable] = np.nan
+    return values, usable
+
+
+def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
+    """Return the names of the columns of predictions, and what they are about."""
+    schema = model.schema
+    if schema.task == "regression":
+        unit = schema.columns[schema.target].unit
+        return ("prediction",), f"{schema.target}{f' ({unit})' if unit else ''}"
+    if schema.task == "binary":
+        return ("probability",), f"{schema.target}={schema.classes[-1]}"
+    return tuple(f"probability {name}" for name in schema.classes), schema.target
+
+
+def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return each metric with its interval, and its method or why it is not there."""
+    task, cells = model.schema.task, table[model.schema.target]
+    y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
+    group = table[model.schema.group] if model.schema.group else None
+    groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
+    found = estimates(
+        metrics_of(task, model.study.compare.alert_budget),
+        y,
+        {"": values if task == "multi-class" else values[:, 0]},
+        generator(model.study.seed, site="", purpose="bootstrap"),
+        draws=model.study.compare.draws,
+        groups=groups,
+    )
+    return {
+        name: {"value": _known(e.value), "low": _known(e.low), "high": _known(e.high), "method": e.method}
+        for name, e in ((name, arms[""]) for name, arms in found.items())
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read: it says something of each row.
+
+    Raises
+    ------
+    UsageError
+        If the file is there already, or its folder is not.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: is there already; it is not replaced") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}): choose another file with --out") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None

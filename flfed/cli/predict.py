@@ -1,0 +1,62 @@
+"""`flfed predict`: what an exported model says of the rows of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from flfed.cli import show
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    from flfed.apps.predicting import Predictions
+
+
+def predict(
+    model: Path = typer.Argument(..., help="A folder that `flfed run export` made."),
+    table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
+    site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
+    out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Predict each row of a table with a run's model; a table that breaks the schema is refused.
+
+    Prints CSV: the row's number from 1, and its probability, probabilities, or prediction. Where
+    the table has the outcome, metrics on it are shown as well.
+    """
+    if (table is None) == (not site):
+        raise UsageError("give a table or --site NAME: one of them, and not both")
+    from flfed.apps.model_folder import SharedModel
+    from flfed.apps.predicting import predict_site, predict_table, write_private
+
+    shared = SharedModel.read(model)
+    found = predict_table(shared, table) if table is not None else predict_site(shared, site)
+    if out is not None:
+        write_private(out, found.as_csv())
+    if as_json:
+        head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)}
+        kept = {"predictions": found.rows()} if out is None else {"out": str(out)}
+        metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
+        show.as_json({**head, **metrics, **kept})
+        return
+    if out is None:
+        typer.echo(found.as_csv(), nl=False)
+    else:
+        typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+    _print_figures(found, to_stderr=out is None)
+
+
+def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
+    """Print notes and metrics; on standard error where standard output holds the predictions."""
+    for note in found.notes:
+        typer.echo(note, err=to_stderr)
+    for name, figure in found.figures.items():
+        if figure["value"] is None:
+            said = f"not defined: {figure['method']}"
+        elif figure["low"] is None:
+            said = f"{figure['value']:.4f} (no interval: {figure['method']})"
+        else:
+            said = f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+        typer.echo(f"  {name}: {said}", err=to_stderr)

@@ -1,0 +1,262 @@
+"""The learning curve on the page of a run: what joining is worth to a site that has few rows of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from flfed.records import curves
+from flfed.records.curves import GAIN, by_size, curve_object
+from flfed.records.dashboard import panels
+from flfed.records.dashboard.charts import ARM_COLOURS, ARM_SHAPES, AXIS_NUMBERS, VERDICT_COLOURS, Layers, axis_title
+from flfed.records.dashboard.live import Shown
+from flfed.records.entries import CurveArm, LearningPoint
+from flfed.records.verdicts import (
+    ABSENT,
+    ARM_NAMES,
+    DO_NOT_USE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    Difference,
+    better_of,
+    decimals_for,
+    gain_of,
+    interval,
+    metric_name,
+    number,
+)
+
+ALONE: CurveArm = "local-only"
+ADJUSTED: CurveArm = "personalised"
+HEIGHT = 320
+TITLE = "### Was joining worth it, by own rows?"
+HOW = (
+    "The study asks for no learning curve. With `curve = { rows = [10, 20, 40, 80], draws = 20 }` under `[compare]`, "
+    "it shows from how many own rows on a site does as well alone."
+)
+COLUMNS = ("site", "rows", "draws", "arm", "metric", "value", "low", "high")
+
+
+def curve(shown: Shown) -> None:
+    """Show one site's learning curve with its table, or one sentence on why a compared run has none."""
+    if not shown.learning:
+        if shown.found["global"] or is_asked(shown):
+            st.markdown(TITLE)
+            st.caption(why_none(shown))
+        return
+    st.markdown(TITLE)
+    sites = sorted({point.site for point in shown.learning})
+    site = sites[0]
+    if len(sites) > 1:
+        site = st.selectbox("Site", sites, key="learning-site", width=320)
+    points = [point for point in shown.learning if point.site == site]
+    metric = points[0].metric
+    st.info(f"**{panels.escape(in_words(points))}**")
+    named = panels.escape(site)
+    models = (f"{metric_name(metric)} at {named}, with 95 % band", _figures(points), described(points))
+    panels.side_by_side(
+        [models, (f"Gain of {named} by joining (above 0: it helps), with 95 % band", _gains(points), in_words(points))]
+    )
+    panels.table(lines(points))
+    st.caption(_caption(points))
+    name = f"learning-curve-{shown.found['run']}.csv"
+    st.download_button("Download as CSV", csv_text(shown.learning), name, "text/csv", on_click="ignore")
+
+
+def why_none(shown: Shown) -> str:
+    """Return one sentence on why there is no learning curve, and how to get one."""
+    reasons = [event.reason for event in shown.events if event.reason.startswith("no learning curve")]
+    if reasons:
+        return panels.escape(f"There is {reasons[0].rstrip('.')}.")
+    if not is_asked(shown):
+        return HOW
+    going = shown.found["status"] in ("running", "interrupted")
+    return "It is drawn when the comparison is made." if going else "The run ended before it could be drawn."
+
+
+def is_asked(shown: Shown) -> bool:
+    """Return whether the study asks for a learning curve."""
+    try:
+        return "curve" in tomllib.loads(shown.study_text).get("compare", {})
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _caption(points: Sequence[LearningPoint]) -> str:
+    return (
+        "The federation was trained again with this site cut to so many of its training rows, the other sites whole. "
+        f"Means over {max(point.draws for point in points)} draws; the bands are 95 % intervals, widened because "
+        "draws share rows."
+    )
+
+
+def verdict_of(gain: Difference) -> str:
+    """Return whether a gain is certain, by its interval.
+
+    Examples
+    --------
+    >>> verdict_of(Difference(0.1, 0.02, 0.2)), verdict_of(Difference(0.1)), verdict_of(Difference(-0.2, -0.3, -0.1))
+    ('joining pays', 'no clear gain', 'do not use it here')
+    """
+    if gain.low is None or gain.high is None:
+        return NO_CLEAR_GAIN
+    return PAYS if gain.low > 0 else DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+
+
+def in_words(points: Sequence[LearningPoint]) -> str:
+    """Return one site's learning curve in words, and at which sizes the gain is certain.
+
+    Parameters
+    ----------
+    points : sequence of LearningPoint
+        Of one site.
+    """
+    found, metric = by_size(curve_object(points) or {}), points[0].metric
+    ((site, sizes),) = found.items()
+    said = curves.in_words(site, sizes, metric, draws=max(point.draws for point in points))
+    sure = [size for size, gain in gains_of(points).items() if verdict_of(gain) == PAYS]
+    if len(sizes) < 3 or not sure:
+        return said
+    if len(sure) == len(sizes):
+        return f"{said} The gain is certain at every size."
+    return f"{said} The gain is certain with {_listed(sure)} rows, not with the other sizes."
+
+
+def gains_of(points: Sequence[LearningPoint]) -> dict[int, Difference]:
+    """Return what joining gains one site (above 0 is an improvement) by its own rows, from few to all."""
+    changes = sorted((point for point in points if point.arm == GAIN), key=lambda point: point.rows)
+    return {p.rows: gain_of(Difference(p.value, p.low, p.high), better_of(p.metric)) for p in changes}
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    *most, last = map(str, sizes)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _gain(gain: Difference) -> str:
+    digits = decimals_for(gain)
+    span = interval(gain.low, gain.high, digits, signed=True)
+    return f"{number(gain.value, digits, signed=True)} ({span})"
+
+
+def described(points: Sequence[LearningPoint]) -> str:
+    """Return the chart in words, for a reader who cannot see it: both models' figures by own rows."""
+    start = f"{axis_title(points[0].metric)} at {points[0].site} by own training rows"
+    parts = [f"{line['Own rows']}: {line['Own model alone']} alone, {line['Joined']} joined" for line in lines(points)]
+    return f"{start}. {'; '.join(parts)}."
+
+
+def lines(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
+    """Return the table of one site's learning curve, one line a number of own rows."""
+    by_place = {(point.rows, point.arm): point for point in points}
+    sizes = sorted({point.rows for point in points})
+    gains = gains_of(points)
+    table = []
+    for rows in sizes:
+        cells = {"Own rows": f"all ({rows})" if rows == sizes[-1] else str(rows)}
+        cells |= {
+            "Own model alone": _cell(by_place.get((rows, ALONE))),
+            "Joined": _cell(by_place.get((rows, ADJUSTED))),
+        }
+        gain = gains.get(rows, Difference(None))
+        known = gain.value is not None
+        cells |= {"Gain, + is better (95 %)": _gain(gain) if known else ABSENT}
+        cells |= {"In words": {PAYS: "certain gain", DO_NOT_USE: "certain loss"}.get(verdict_of(gain), "no clear gain")}
+        table.append(cells if known else cells | {"In words": "not defined"})
+    return table
+
+
+def _cell(point: LearningPoint | None) -> str:
+    if point is None or point.value is None:
+        return ABSENT
+    return f"{number(point.value)} ({interval(point.low, point.high)})"
+
+
+def csv_text(points: Iterable[LearningPoint]) -> str:
+    """Return points as CSV, one line each, that no spreadsheet takes for formulas."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([plain_cell(getattr(point, name)) for name in COLUMNS] for point in points)
+    return text.getvalue()
+
+
+def plain_cell(value: Any) -> Any:
+    """Return a cell for a CSV file; text that a spreadsheet would take for a formula starts with a quote.
+
+    Examples
+    --------
+    >>> plain_cell("=1+1"), plain_cell("long-beach"), plain_cell(-0.03), plain_cell(None)
+    ("'=1+1", 'long-beach', -0.03, '')
+    """
+    if isinstance(value, str) and value.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _x(points: Sequence[LearningPoint]) -> alt.X:
+    most = max(point.rows for point in points)
+    axis = alt.Axis(labelExpr=f"datum.value == {most} ? 'all (' + datum.label + ')' : datum.label", labelAngle=0)
+    return alt.X("rows:O", title="own training rows", axis=axis, scale=alt.Scale(type="point", padding=0.35))
+
+
+def _figures(points: Sequence[LearningPoint]) -> Layers | None:
+    """Return both models by own rows, each a line with its band."""
+    arms = (ALONE, ADJUSTED)
+    rows = [
+        {"rows": p.rows, "arm": ARM_NAMES[p.arm], "value": p.value, "low": p.low, "high": p.high, "shown": _cell(p)}
+        for p in points
+        if p.arm in arms and p.value is not None
+    ]
+    if not rows:
+        return None
+    names = [ARM_NAMES[arm] for arm in arms]
+    legend = alt.Legend(title=None, orient="top", labelLimit=280, labelFontSize=12, symbolOpacity=1)
+    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
+    shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
+    colour = alt.Color("arm:N", scale=colours, legend=legend)
+    base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points), color=colour)
+    y = alt.Y("value:Q", title=axis_title(points[0].metric), scale=alt.Scale(zero=False), axis=_numbers())
+    dots = base.mark_point(filled=True, size=80, opacity=1)
+    return alt.layer(
+        base.transform_filter("datum.low != null").mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=2.5).encode(y=y),
+        dots.encode(y=y, shape=alt.Shape("arm:N", scale=shapes, legend=legend), tooltip=["rows:O", "arm:N", "shown:N"]),
+    )
+
+
+def _gains(points: Sequence[LearningPoint]) -> Layers | None:
+    """Return the gain by own rows with its band, a line at no gain, and what is certain by colour."""
+    rows = [
+        {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
+        | {"verdict": verdict_of(gain), "shown": _gain(gain)}
+        for size, gain in gains_of(points).items()
+        if gain.value is not None
+    ]
+    if not rows:
+        return None
+    scale = alt.Scale(domain=list(VERDICT_COLOURS)[:3], range=list(VERDICT_COLOURS.values())[:3])
+    colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(title=None, orient="top", labelFontSize=12))
+    base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points))
+    y = alt.Y("value:Q", title=f"gain in {metric_name(points[0].metric)}", axis=_numbers())
+    zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color="#333333")
+    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color="#333333")
+    return alt.layer(
+        band.encode(y="low:Q", y2="high:Q"),
+        zero.encode(y="at:Q"),
+        base.mark_line(strokeWidth=2, color="#333333").encode(y=y),
+        base.mark_point(filled=True, size=110, opacity=1).encode(
+            y=y, color=colour, tooltip=["rows:O", "shown:N", "verdict:N"]
+        ),
+    )
+
+
+def _numbers() -> alt.Axis:
+    return alt.Axis(labelExpr=AXIS_NUMBERS, tickCount=6)

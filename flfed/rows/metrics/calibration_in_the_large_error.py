@@ -1,0 +1,55 @@
+"""Calibration in the large: how many times too many, or too few, events a model expects."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CalibrationInTheLargeError:
+    """`|ln(expected / observed)|`, expected the sum of the probabilities, observed that of the events.
+
+    0 is right on average; .69 is twice too many events, or half of them; 3.0 is twenty times too many.
+
+    Source: the ratio O/E of Van Calster, McLernon, van Smeden, Wynants and Steyerberg 2019,
+    "Calibration: the Achilles heel of predictive analytics" (mean calibration), as the size of its
+    logarithm, so that less is better on either side.
+    """
+
+    tasks: tuple[str, ...] = ("binary",)
+    better: Literal["higher", "lower"] = "lower"
+    unit: str = ""
+    label: str = "calibration in the large (size of the log of expected over observed events)"
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no ratio on rows with targets `y` [n]."""
+        if len(y) == 0:
+            return "no rows"
+        return "" if (y == 1).any() else "no positive in the holdout"
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the error under each row of weights.
+
+        Parameters
+        ----------
+        y : int codes 0 or 1 [n]
+        score : probability of class 1 [n]
+        weights : [draws, n], >= 0
+
+        Returns
+        -------
+        error : [draws]
+            NaN where the positives have no weight; infinite where every probability is 0.
+        """
+        expected, observed = weights @ score.astype(np.float64), weights @ (y == 1).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.divide(expected, observed, out=np.full(len(weights), np.nan), where=observed > 0)
+            return np.asarray(np.abs(np.log(ratio)), dtype=np.float64)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the error of `score` [n] on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

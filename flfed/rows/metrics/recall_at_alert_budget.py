@@ -1,0 +1,77 @@
+"""Recall at an alert budget: which share of the events stands among the rows that people can look at."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flfed.errors import UsageError
+
+
+class RecallAtAlertBudget:
+    """Share of the positives among the `alert_budget` of rows with the highest scores.
+
+    Rows of equal score are looked at in random order: the value is what is found in expectation.
+    A budget that ends within a row counts that part of it. A useless score finds the budget itself.
+
+    Parameters
+    ----------
+    alert_budget : float in (0, 1)
+        Share of rows that can be looked at; `[compare] alert-budget` of the study.
+
+    Source: recall in the top ranks, as Le Borgne, Siblini, Lebichot and Bontempi 2022, "Reproducible
+    machine learning for credit card fraud detection: practical handbook", chapter 4, count alerts;
+    ties in expectation after McSherry and Najork 2008, "Computing information retrieval performance
+    measures efficiently in the presence of tied scores".
+    """
+
+    tasks: tuple[str, ...] = ("binary",)
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "recall at the alert budget (share of events among the rows looked at)"
+
+    def __init__(self, *, alert_budget: float = 0.01) -> None:
+        if not 0 < alert_budget < 1:
+            raise UsageError(f"recall_at_alert_budget: alert-budget={alert_budget} must be in (0, 1)")
+        self.alert_budget = alert_budget
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no recall on rows with targets `y` [n]."""
+        if len(y) == 0:
+            return "no rows"
+        return "" if (y == 1).any() else "no positive in the holdout"
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the recall under each row of weights.
+
+        Parameters
+        ----------
+        y : int codes 0 or 1 [n]
+        score : probability of class 1 [n]
+        weights : [draws, n], >= 0
+
+        Returns
+        -------
+        recall : [draws]
+            NaN where the positives have no weight.
+        """
+        if self.defined(y) or not np.isfinite(score).all():
+            return np.full(len(weights), np.nan)
+        order = np.argsort(-score, kind="stable")
+        falling, positive = score[order], y[order] == 1
+        # first row of each block of equal scores; a block's rows are looked at in equal parts
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1])
+        blocks = np.add.reduceat(weights[:, order], starts, axis=1)
+        ones = np.add.reduceat(weights[:, order] * positive, starts, axis=1)
+        room = self.alert_budget * blocks.sum(axis=1, keepdims=True) - (np.cumsum(blocks, axis=1) - blocks)
+        looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((looked_at * ones).sum(axis=1) / ones.sum(axis=1), dtype=np.float64)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the recall of `score` [n] on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

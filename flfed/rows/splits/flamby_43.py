@@ -1,0 +1,69 @@
+"""The split of Fed-Heart-Disease in FLamby, hospital by hospital: 66 % of the rows train."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.schema import Schema
+
+
+class Flamby43:
+    """scikit-learn's `train_test_split` with `random_state` 43, over the rows in their file's order.
+
+    Stratified by class where the site has more than one class and each more than two rows. Every
+    row is its own: equal rows may fall on both sides, as they do in the publication.
+
+    Parameters
+    ----------
+    train : float in (0, 1)
+        Share of rows that train; the rest is held out.
+    random_state : int, >= 0
+        Of the published rows. Draw r takes `random_state` + r.
+
+    Source: Ogier du Terrail et al. 2022, "FLamby: Datasets and Benchmarks for Cross-Silo Federated
+    Learning in Realistic Healthcare Settings", and its `fed_heart_disease/dataset.py`.
+    """
+
+    def __init__(self, *, train: float = 0.66, random_state: int = 43) -> None:
+        self.train, self.random_state = train, random_state
+
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout.
+
+        Parameters
+        ----------
+        table : DataFrame
+            One site's mapped rows in the source's order, without those that the study leaves out.
+        schema : Schema
+        draw : int, >= 0
+            0 gives the published rows, others a new draw by the same rule.
+
+        Raises
+        ------
+        UsageError
+            If the table is too small to be split, or its rows have groups.
+        """
+        from sklearn.model_selection import train_test_split
+
+        if schema.group:
+            raise UsageError(f"[split] flamby-43: dataset {schema.name!r} has groups of rows, which it would cut")
+        if len(table) < 3:
+            raise UsageError("[split] flamby-43: a table of fewer than 3 rows cannot be split")
+        training, _ = train_test_split(
+            np.arange(len(table)),
+            train_size=self.train,
+            test_size=1.0 - self.train,
+            random_state=self.random_state + draw,
+            stratify=self._strata(table, schema),
+        )
+        train = np.zeros(len(table), dtype=bool)
+        train[training] = True
+        return train, ~train
+
+    def _strata(self, table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
+        if schema.task == "regression":
+            return None
+        _, place, counts = np.unique(table[schema.target].to_numpy(dtype=str), return_inverse=True, return_counts=True)
+        return place if len(counts) > 1 and counts.min() > 2 else None

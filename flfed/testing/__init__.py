@@ -1,0 +1,27 @@
+"""The contract of every extension, for ours and for another package's: `check_strategy` and its kin.
+
+Each takes what you wrote and returns nothing, or raises a `RuleBroken` that names the rule, as
+scikit-learn's `check_estimator` does. See docs/extend.md.
+"""
+
+from __future__ import annotations
+
+from flfed.testing.metrics import METRIC_RULES, check_metric
+from flfed.testing.models import MODEL_RULES, check_model
+from flfed.testing.rules import RuleBroken, Subject, keep
+from flfed.testing.sites import SITE_RULES, check_site
+from flfed.testing.strategies import STRATEGY_RULES, check_strategy
+
+__all__ = [
+    "METRIC_RULES",
+    "MODEL_RULES",
+    "SITE_RULES",
+    "STRATEGY_RULES",
+    "RuleBroken",
+    "Subject",
+    "check_metric",
+    "check_model",
+    "check_site",
+    "check_strategy",
+    "keep",
+]

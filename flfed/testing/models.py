@@ -1,0 +1,185 @@
+"""What every model keeps: pure functions of named arrays, for one site or a stack of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from flfed.plan import Plan
+from flfed.rows import datasets
+from flfed.rows.encode import Encoded, input_names
+from flfed.rows.summarise import layout_of
+from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest, fit, score
+from flfed.rows.training.losses import outputs_of
+from flfed.testing.rules import (
+    Rule,
+    Subject,
+    check,
+    hold,
+    largest_gap,
+    the_docstring_names_a_source,
+    the_signature_is_the_config_schema,
+)
+
+CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
+INPUTS = 4
+
+Arrays = dict[str, np.ndarray]
+
+
+def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check a model against its contract.
+
+    Parameters
+    ----------
+    model : class
+        With `tasks`, `linear`, `penalised`, `intercept`, `first_arrays` and `outputs`, as
+        `flfed.rows.models.linear.Linear` has.
+    settings : mapping of parameter to value, optional
+        For its constructor.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+
+    Examples
+    --------
+    >>> from flfed.rows.models.linear import Linear
+    >>> check_model(Linear)
+    """
+    check(MODEL_RULES, Subject(model, settings or {}))
+
+
+def it_says_what_it_is(subject: Subject) -> None:
+    """Which tasks it is for, and whether scikit-learn's linear models are its fair local rival."""
+    kind = subject.kind
+    hold(kind.tasks and set(kind.tasks) <= set(CLASSES), f"tasks={kind.tasks!r} must be some of {', '.join(CLASSES)}")
+    hold(isinstance(kind.linear, bool), f"linear={kind.linear!r} must be True or False")
+
+
+def its_intercept_and_its_penalised_arrays_are_among_its_arrays(subject: Subject) -> None:
+    """`l1` and `l2` fall on weights, never on the intercept, which a site may fit for itself."""
+    for task in subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        hold(model.intercept in arrays, f"intercept={model.intercept!r} is none of {list(arrays)}")
+        wrong = sorted(set(model.penalised) - (set(arrays) - {model.intercept}))
+        hold(not wrong, f"penalised names {wrong}, which is the intercept or no array")
+
+
+def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
+    """The same seed gives the same start at every institution, in float64."""
+    for task in subject.kind.tasks:
+        arrays, again = _started(subject, task)[1], _started(subject, task)[1]
+        good = all(value.dtype == np.float64 and np.isfinite(value).all() for value in arrays.values())
+        hold(good, "an array is not float64 or not finite")
+        hold(largest_gap(again, arrays) == 0, "the same generator gave another start")
+
+
+def hidden_units_start_apart(subject: Subject) -> None:
+    """Equal starts would leave all hidden units equal for ever; a linear model has none."""
+    for task in () if subject.kind.linear else subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        first = arrays[model.penalised[0]]
+        hold(len(np.unique(first)) == first.size, f"{model.penalised[0]!r} has equal numbers")
+        hold(largest_gap(_started(subject, task, seed=4)[1], arrays) > 0, "another seed gave the same start")
+
+
+def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
+    """An engine may train many sites at once: arrays may have leading dimensions."""
+    for task in subject.kind.tasks:
+        model, first = _started(subject, task)
+        rng = np.random.default_rng(5)
+        several = [{name: value + rng.normal(size=value.shape) for name, value in first.items()} for _ in range(3)]
+        x = torch.from_numpy(rng.normal(size=(3, 11, INPUTS)))
+        stack = {name: torch.from_numpy(np.stack([arrays[name] for arrays in several])) for name in first}
+        found, shape = model.outputs(stack, x), (3, 11, outputs_of(task, CLASSES[task]))
+        hold(found.shape == shape, f"{task}: outputs of shape {tuple(found.shape)} instead of {shape}")
+        for place, arrays in enumerate(several):
+            alone = model.outputs({name: torch.from_numpy(value) for name, value in arrays.items()}, x[place])
+            gap = float((found[place] - alone).abs().max())
+            hold(gap < 1e-12, f"{task}: a site in a stack gets other outputs than alone, by {gap:g}")
+
+
+def the_intercept_moves_every_output_alike(subject: Subject) -> None:
+    """A site's own intercept is a shift of the log-odds, logits or predictions."""
+    for task in subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        moved = {**arrays, model.intercept: arrays[model.intercept] + 0.7}
+        before, after = (score(ScoreRequest(model=model, arrays=a, x=_rows(task).x)) for a in (arrays, moved))
+        gap = float(np.abs(after - before - 0.7).max())
+        hold(gap < 1e-12, f"{task}: 0.7 more moved an output by another amount, off by {gap:g}")
+
+
+def training_lowers_the_loss(subject: Subject) -> None:
+    """Gradients reach every array that matters: sixty full steps of Adam take at least a tenth of the loss."""
+    for task in subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        trained = _fitted(model, task, arrays, Plan(optimiser="adam", batch=0, steps=60)).arrays
+        before, after = (_fitted(model, task, a, Plan(batch=0)).loss for a in (arrays, trained))
+        hold(after < 0.9 * before, f"{task}: the loss went from {before:.4f} to {after:.4f}")
+
+
+def no_row_depends_on_another(subject: Subject) -> None:
+    """A prediction is of one person: the rows beside it do not count."""
+    for task in subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        arrays = _fitted(model, task, arrays, Plan(batch=0, steps=5)).arrays
+        whole, part = (
+            score(ScoreRequest(model=model, arrays=arrays, x=x)) for x in (_rows(task).x, _rows(task).x[7:9])
+        )
+        gap = float(np.abs(part - whole[7:9]).max())
+        hold(gap < 1e-12, f"{task}: alone two rows get other outputs, by {gap:g}")
+
+
+def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
+    """Whatever the schema: one input a column or category, one output a class."""
+    for name in datasets.names():
+        schema = datasets.load(name).schema
+        if schema.task not in subject.kind.tasks:
+            continue
+        inputs, outputs = len(input_names(layout_of(schema, schema.features(None)))), _outputs(schema)
+        model = subject.make()
+        arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
+        found = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
+        hold(found == (5, outputs), f"dataset {name!r}: outputs of shape {found} instead of {(5, outputs)}")
+
+
+MODEL_RULES: tuple[Rule, ...] = (
+    the_docstring_names_a_source,
+    the_signature_is_the_config_schema,
+    it_says_what_it_is,
+    its_intercept_and_its_penalised_arrays_are_among_its_arrays,
+    first_arrays_follow_from_the_generator_alone,
+    hidden_units_start_apart,
+    a_stack_of_sites_gives_each_its_own_outputs,
+    the_intercept_moves_every_output_alike,
+    training_lowers_the_loss,
+    no_row_depends_on_another,
+    it_accepts_every_dataset_of_its_tasks,
+)
+
+
+def _outputs(schema: Any) -> int:
+    return outputs_of(schema.task, len(schema.classes))
+
+
+def _rows(task: str, rows: int = 40) -> Encoded:
+    """Return rows whose target follows from their inputs."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(rows, INPUTS))
+    y = x @ np.arange(1.0, INPUTS + 1)
+    return Encoded(x, y if task == "regression" else np.digitize(y, [-1.0, 2.0][: CLASSES[task] - 1]), np.ones(rows))
+
+
+def _started(subject: Subject, task: str, seed: int = 3) -> tuple[Any, Arrays]:
+    model = subject.make()
+    return model, model.first_arrays(INPUTS, outputs_of(task, CLASSES[task]), np.random.default_rng(seed))
+
+
+def _fitted(model: Any, task: str, arrays: Arrays, plan: Plan) -> Fitted:
+    rng = np.random.default_rng(0)
+    return fit(FitRequest(model=model, task=task, arrays=arrays, rows=_rows(task), plan=plan, lr=0.05, rng=rng))

@@ -1,0 +1,131 @@
+"""What a rule is, how one is checked, and the rules that every listed class keeps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from flfed.errors import FlfedError
+from flfed.listing import kebab, settings
+
+PLAIN = {bool, int, float, str}
+
+
+class RuleBroken(FlfedError, AssertionError):
+    """A rule of the contract that does not hold; says which, of what, and what was seen."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A class to check, and how to make one.
+
+    Attributes
+    ----------
+    kind : type
+    settings : mapping of parameter to value
+        For its constructor; what is not given has its default.
+    """
+
+    kind: type[Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Any:
+        """Return a new one."""
+        return self.kind(**self.settings)
+
+
+Rule = Callable[[Any], None]
+"""Checks one subject; its name is the rule, its docstring why there is one."""
+
+
+def keep(rule: Rule, subject: Any) -> None:
+    """Check one rule.
+
+    Parameters
+    ----------
+    rule : Rule
+    subject : Subject, or Site
+
+    Raises
+    ------
+    RuleBroken
+        If it does not hold, or the subject fails on the way.
+    """
+    name = subject.kind.__name__ if isinstance(subject, Subject) else subject.name
+    said = f"{name}: {rule.__name__.replace('_', ' ')}"
+    try:
+        rule(subject)
+    except RuleBroken as error:
+        raise RuleBroken(f"{said}: {error}") from None
+    except (
+        ArithmeticError,
+        AttributeError,
+        FlfedError,
+        LookupError,
+        NameError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise RuleBroken(f"{said}: {type(error).__name__}: {error}") from error
+
+
+def check(rules: Iterable[Rule], subject: Any) -> None:
+    """Check every rule; the first that does not hold is raised."""
+    for rule in rules:
+        keep(rule, subject)
+
+
+def hold(condition: object, seen: str) -> None:
+    """Break the rule unless `condition`; `seen` says what was found instead.
+
+    Examples
+    --------
+    >>> hold(1 == 2, "1 is not 2")
+    Traceback (most recent call last):
+    flfed.testing.rules.RuleBroken: 1 is not 2
+    """
+    if not condition:
+        raise RuleBroken(seen)
+
+
+def largest_gap(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+    """Return the largest difference of two sets of arrays; they must have the same names and shapes."""
+    hold(list(found) == list(expected), f"arrays {list(found)} instead of {list(expected)}")
+    for name, value in expected.items():
+        hold(found[name].shape == value.shape, f"{name!r} has shape {found[name].shape} instead of {value.shape}")
+    return max(
+        (float(np.abs(found[name] - value).max()) for name, value in expected.items() if value.size), default=0.0
+    )
+
+
+def the_docstring_names_a_source(subject: Subject) -> None:
+    """A reader can look up what it computes: a paper, a section, an equation."""
+    hold("Source:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no line 'Source: ...'")
+
+
+def the_signature_is_the_config_schema(subject: Subject) -> None:
+    """What a study may set is what the constructor takes: typed, with a default, documented."""
+    hints = get_type_hints(subject.kind.__init__)
+    documented = set().union(*(_documented(base.__doc__ or "") for base in subject.kind.__mro__))
+    for name, parameter in inspect.signature(subject.kind).parameters.items():
+        hold(parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name!r} is not keyword-only; put it after *")
+        hint = hints.get(name)
+        listed = get_origin(hint) is tuple and get_args(hint)[0] in PLAIN and get_args(hint)[1:] == (...,)
+        hold(hint in PLAIN or get_origin(hint) is Literal or listed, f"{name!r} is no bool, int, float, str, Literal")
+        hold(parameter.default is not inspect.Parameter.empty, f"{name!r} has no default")
+        hold(name in documented, f"{name!r} is not in the docstring's Parameters")
+        given = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        read = settings(subject.kind, {kebab(name): given}, subject.kind.__name__)
+        hold(read == {name: parameter.default}, f"{name!r}: its default is no value that a study may give")
+
+
+def _documented(text: str) -> set[str]:
+    """Return the names that a numpydoc text describes: `name : type`, or `a, b : type`."""
+    heads = [line.strip().partition(" : ")[0] for line in text.splitlines() if " : " in line]
+    return {name for head in heads for name in head.split(", ")}

@@ -1,0 +1,290 @@
+"""What every strategy keeps, whatever it does with the updates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from flfed.plan import Plan
+from flfed.summary import Encoder
+from flfed.testing.rules import (
+    Rule,
+    RuleBroken,
+    Subject,
+    check,
+    hold,
+    largest_gap,
+    the_docstring_names_a_source,
+    the_signature_is_the_config_schema,
+)
+from flfed.updates.content import Arrays
+from flfed.updates.messages import TRAIN, TrainReply, TrainRequest
+from flfed.updates.rounds import Assignment, Enrolled
+from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+NODES = {"alpha": 41, "beta": 7, "gamma": 99, "delta": 3, "epsilon": 12}
+"""Sites and their nodes: ids do not follow names, so that nothing can lean on them."""
+ROWS = {"alpha": 10.0, "beta": 40.0, "gamma": 25.0, "delta": 300.0, "epsilon": 7.0}
+ENCODER = Encoder(
+    center=np.zeros(2), scale=np.ones(2), frequency=np.ones(2) / 2, spread=np.ones(2), class_weight=np.ones(2)
+)
+NEVER = ("pandas", "sklearn", "streamlit", "sqlalchemy", "flfed.rows", "flfed.records", "flfed.apps")
+"""What a strategy sees is updates: none of these comes along with it."""
+
+
+def check_strategy(strategy: type[Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check a strategy against its contract.
+
+    Parameters
+    ----------
+    strategy : class
+        A subclass of `flfed.updates.strategies.fedavg.FedAvg`.
+    settings : mapping of parameter to value, optional
+        For its constructor; set noise to 0 here, where there is some.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+
+    Examples
+    --------
+    >>> from flfed.updates.strategies.fedavg import FedAvg
+    >>> check_strategy(FedAvg)
+    """
+    check(STRATEGY_RULES, Subject(strategy, settings or {}))
+
+
+def it_builds_on_fedavg(subject: Subject) -> None:
+    """Sampling, guard, quorum, deadline and checkpoint are FedAvg's; a run relies on them."""
+    hold(issubclass(subject.kind, FedAvg), "it is no subclass of flfed.updates.strategies.fedavg.FedAvg")
+
+
+def importing_it_brings_no_tables(subject: Subject) -> None:
+    """It sees updates, never rows: in a fresh interpreter no table library comes along."""
+    hold(not (along := _brought_along(subject.kind.__module__)), f"these come along: {along[:200]}")
+
+
+@cache
+def _brought_along(module: str) -> str:
+    """Return what of `NEVER` a fresh interpreter has loaded after importing a module."""
+    code = (
+        f"import importlib, sys; importlib.import_module({module!r}); "
+        f"print(*[m for m in sys.modules if any(m == n or m.startswith(n + '.') for n in {NEVER!r})])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    said = done.stderr.strip().splitlines()
+    hold(done.returncode == 0, f"it cannot be imported on its own ({said[-1] if said else 'no reason given'})")
+    return done.stdout.strip()
+
+
+def replies_equal_to_what_was_sent_change_nothing(subject: Subject) -> None:
+    """Where no site learned anything the model stays, to the bit and in its precision."""
+    for dtype in ("float64", "float32"):
+        arrays = _start(dtype)
+        still = {site: {name: np.zeros_like(value) for name, value in arrays.items()} for site in NODES}
+        found = _after_a_round(subject, still, ROWS, arrays=arrays)
+        gap = largest_gap(found, arrays)
+        hold(gap == 0, f"in {dtype} an array moved by {gap:g}")
+        wrong = [name for name, value in found.items() if value.dtype != arrays[name].dtype]
+        hold(not wrong, f"{dtype} arrays came back as {found[wrong[0]].dtype if wrong else ''}")
+
+
+def updates_change_the_model(subject: Subject) -> None:
+    """What the sites learned reaches the model."""
+    gap = largest_gap(_after_a_round(subject, _deltas(), ROWS), _start())
+    hold(gap > 1e-6, "five updates of size 1 moved nothing")
+
+
+def the_order_of_replies_does_not_change_a_bit(subject: Subject) -> None:
+    """Replies come as the network has them; a run must not depend on it."""
+    expected = _after_a_round(subject, _deltas(), ROWS)
+    for order in ((4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
+        gap = largest_gap(_after_a_round(subject, _deltas(), ROWS, order), expected)
+        hold(gap == 0, f"in the order {order} an array differs by {gap:g}")
+
+
+def only_the_ratio_of_weights_counts(subject: Subject) -> None:
+    """Three times as many rows everywhere say nothing new."""
+    expected = _after_a_round(subject, _deltas(), ROWS)
+    found = _after_a_round(subject, _deltas(), {site: 3 * rows for site, rows in ROWS.items()})
+    scale = max(float(np.abs(value).max()) for value in expected.values())
+    gap = largest_gap(found, expected)
+    hold(gap <= 1e-12 * scale, f"with three times the rows at every site an array differs by {gap:g}")
+
+
+def no_replies_give_no_update(subject: Subject) -> None:
+    """A silent round is no round: it is asked again or stops the run."""
+    with _on_a_task():
+        strategy = _made(subject)
+        _asked(strategy, to_record(_start()))
+        updated, _ = strategy.aggregate_train(1, [])
+        hold(updated is None, "it made a model of nothing")
+        hold(strategy.aggregate_evaluate(2, []) is None, "it made an evaluation of nothing")
+
+
+def the_callers_records_are_unchanged(subject: Subject) -> None:
+    """Arrays, settings and replies belong to the caller (Flower's own FedAvg writes into its settings)."""
+    with _on_a_task():
+        strategy, arrays, config = _made(subject), to_record(_start()), ConfigRecord({"mine": 1})
+        messages = _asked(strategy, arrays, config)
+        list(strategy.configure_evaluate(1, arrays, config, None))
+        replies = _answered(messages, _deltas(), ROWS)
+        before = [_bytes(reply.content.array_records["arrays"]) for reply in replies]
+        strategy.aggregate_train(1, replies)
+        hold(dict(config) == {"mine": 1}, f"the settings became {dict(config)}")
+        hold(largest_gap(to_arrays(arrays), _start()) == 0, "the global arrays were written into")
+        hold([_bytes(reply.content.array_records["arrays"]) for reply in replies] == before, "a reply was written into")
+
+
+def every_site_is_sent_a_record_of_its_own(subject: Subject) -> None:
+    """The global arrays, the encoder and the strategy's numbers; one client's edit must not reach the next."""
+    with _on_a_task():
+        strategy = _made(subject)
+        messages = _asked(strategy, to_record(_start()))
+        sent = [message.metadata.dst_node_id for message in messages]
+        hold(sorted(sent) == sorted(NODES.values()), f"nodes {sent} were asked instead of {sorted(NODES.values())}")
+        hold({m.metadata.message_type for m in messages} == {TRAIN}, "a message is no train message")
+        for message in messages:
+            request = TrainRequest.from_record(message.content)
+            hold(request.encoder.sha256() == ENCODER.sha256(), "the encoder is another one")
+            hold((request.round, request.rounds) == (1, 3), f"it is told round {request.round} of {request.rounds}")
+            hold(dict(request.settings) == dict(strategy.client_settings()), "the settings are not client_settings()")
+            hold(largest_gap(request.arrays, _start()) == 0, "the arrays are not the global ones")
+            message.content.clear()
+
+
+def a_client_term_takes_one_site_or_a_stack_of_them(subject: Subject) -> None:
+    """An engine may train many sites at once: a gradient works on any leading dimension."""
+    strategy = subject.make()
+    rng = np.random.default_rng(6)
+    w, anchor = (torch.from_numpy(rng.normal(size=(3, 4, 2))) for _ in range(2))
+    for term in strategy.client_terms(dict(strategy.client_settings())):
+        stacked = term(w, anchor)
+        hold(stacked.shape == w.shape, f"a gradient of shape {tuple(stacked.shape)} for arrays of {tuple(w.shape)}")
+        gap = max(float((term(w[k], anchor[k]) - stacked[k]).abs().max()) for k in range(len(w)))
+        hold(gap < 1e-12, f"a site in a stack gets another gradient than alone, by {gap:g}")
+
+
+def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
+    """What a later round depends on is in `state`, as arrays and plain facts, and `restore` takes it back."""
+    with _on_a_task():
+        whole = _made(subject)
+        first = _round(whole, 1, to_record(_start()))
+        arrays, facts = whole.state()
+        expected = to_arrays(_round(whole, 2, first))
+        resumed = _made(subject)
+        resumed.restore(1, arrays, json.loads(json.dumps(facts)))
+        gap = largest_gap(to_arrays(_round(resumed, 2, first)), expected)
+        hold(gap == 0, f"the round after it differs by {gap:g}")
+
+
+STRATEGY_RULES: tuple[Rule, ...] = (
+    it_builds_on_fedavg,
+    the_docstring_names_a_source,
+    the_signature_is_the_config_schema,
+    importing_it_brings_no_tables,
+    replies_equal_to_what_was_sent_change_nothing,
+    updates_change_the_model,
+    the_order_of_replies_does_not_change_a_bit,
+    only_the_ratio_of_weights_counts,
+    no_replies_give_no_update,
+    the_callers_records_are_unchanged,
+    every_site_is_sent_a_record_of_its_own,
+    a_client_term_takes_one_site_or_a_stack_of_them,
+    a_resumed_run_goes_on_as_if_nothing_had_happened,
+)
+
+
+@contextmanager
+def _on_a_task() -> Iterator[None]:
+    """Let Flower build messages: only where these are set it does; a SuperLink does it for its processes."""
+    names = ("run_id", "task_id", "node_id")
+    before = {name: vars(TaskIdentity).get(name) for name in names}
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 0
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
+
+
+def _start(dtype: str = "float64") -> Arrays:
+    rng = np.random.default_rng(1)
+    return {name: rng.normal(size=shape).astype(dtype) for name, shape in (("weight", (4, 2)), ("bias", (2,)))}
+
+
+def _deltas() -> dict[str, Arrays]:
+    """Return an update a site, each another one."""
+    found = {}
+    for seed, site in enumerate(NODES):
+        rng = np.random.default_rng(seed)
+        found[site] = {name: rng.normal(size=value.shape) for name, value in _start().items()}
+    return found
+
+
+def _made(subject: Subject) -> Any:
+    """Return the strategy at the start of a run."""
+    strategy = subject.make()
+    roster = {site: Enrolled(node_id=node, rows_high=9999) for site, node in NODES.items()}
+    strategy.assign(Assignment(roster=roster, encoder=ENCODER, plan=Plan(), rounds=3, seed=5))
+    return strategy
+
+
+def _asked(strategy: Any, arrays: ArrayRecord, config: ConfigRecord | None = None, number: int = 1) -> list[Message]:
+    messages = list(strategy.configure_train(number, arrays, config or ConfigRecord({}), None))
+    for message in messages:
+        message.metadata.__dict__["_message_id"] = f"m{message.metadata.dst_node_id}"
+    return messages
+
+
+def _answered(messages: list[Message], deltas: Mapping[str, Arrays], rows: Mapping[str, float]) -> list[Message]:
+    sites = {node: site for site, node in NODES.items()}
+    found = []
+    for message in messages:
+        site = sites[message.metadata.dst_node_id]
+        reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=3)
+        found.append(Message(reply.to_record(), reply_to=message))
+    return found
+
+
+def _round(strategy: Any, number: int, arrays: ArrayRecord) -> ArrayRecord:
+    updated, _ = strategy.aggregate_train(number, _answered(_asked(strategy, arrays, number=number), _deltas(), ROWS))
+    return _model(updated)
+
+
+def _after_a_round(
+    subject: Subject,
+    deltas: Mapping[str, Arrays],
+    rows: Mapping[str, float],
+    order: Sequence[int] = (0, 1, 2, 3, 4),
+    arrays: Arrays | None = None,
+) -> Arrays:
+    """Return the global arrays after one round whose replies come in this order."""
+    with _on_a_task():
+        strategy = _made(subject)
+        replies = _answered(_asked(strategy, to_record(arrays or _start())), deltas, rows)
+        updated, _ = strategy.aggregate_train(1, [replies[place] for place in order])
+        return to_arrays(_model(updated))
+
+
+def _model(updated: ArrayRecord | None) -> ArrayRecord:
+    if updated is None:
+        raise RuleBroken("five good replies gave no model")
+    return updated
+
+
+def _bytes(record: ArrayRecord) -> dict[str, bytes]:
+    return {name: array.data for name, array in record.items()}

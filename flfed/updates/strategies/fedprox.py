@@ -1,0 +1,93 @@
+"""FedProx: federated averaging whose sites are held near the global model while they train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from flfed.errors import UsageError
+from flfed.updates.content import MalformedMessage
+from flfed.updates.strategies.fedavg import FedAvg, Term
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the server half does without
+
+
+def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
+    """Client half: gradient `mu * (w - anchor)` of `mu / 2 * ||w - anchor||^2`.
+
+    Parameters
+    ----------
+    w, anchor : tensor [..., any]
+        One array of a site's model now, and of the global model it started the round from; one
+        site's, or a stack of sites'.
+    mu : float, >= 0
+        How strongly a site is pulled back; 0 not at all.
+
+    Source: Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2. The
+    norm is squared there; Flower's own docstring adds norms that are not.
+    """
+    return mu * (w - anchor)
+
+
+class FedProx(FedAvg):
+    """Server half: send `mu` to every site, then average as FedAvg does.
+
+    Parameters
+    ----------
+    mu : float, >= 0
+        Weight of the proximal term; 0 is FedAvg. A step of size `lr` needs `mu * lr` well below 2.
+    fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+        The other parameters as for `FedAvg`.
+
+    Notes
+    -----
+    The term is zero in the first step of a round, where a site still stands at the global model:
+    it needs at least two steps a round to matter.
+
+    Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        mu: float = 0.01,
+        fraction: float = 1.0,
+        weights: Literal["rows", "equal", "capped"] = "rows",
+        cap: int = 1000,
+        server_lr: float = 1.0,
+        quorum: float = 0.75,
+        deadline: float = 600.0,
+        select: Literal["last", "best"] = "last",
+        patience: int = 0,
+        flag_norm: float = 3.0,
+        refuse_norm: float = 10.0,
+    ) -> None:
+        if not 0 <= mu < math.inf:
+            raise UsageError(f"[strategy]: mu={mu} must be >= 0; 0 is plain averaging")
+        super().__init__(
+            fraction=fraction,
+            weights=weights,
+            cap=cap,
+            server_lr=server_lr,
+            quorum=quorum,
+            deadline=deadline,
+            select=select,
+            patience=patience,
+            flag_norm=flag_norm,
+            refuse_norm=refuse_norm,
+        )
+        self.mu = mu
+
+    def client_settings(self) -> Mapping[str, float]:
+        """Return `mu`, which the sites need."""
+        return {"mu": self.mu}
+
+    @classmethod
+    def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
+        """Return the proximal gradient with the `mu` that came."""
+        if "mu" not in settings:
+            raise MalformedMessage("the settings have no 'mu'")
+        return (partial(proximal_gradient, mu=settings["mu"]),)

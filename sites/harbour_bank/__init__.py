@@ -1,0 +1,19 @@
+"""Harbour Bank: an issuing bank that does not exist, with the simulated payments of its 340 customers."""
+
+from flfed import HoldoutByTime, SimulatedTransactions, Site, Transactions
+
+site = Site(
+    name="harbour-bank",
+    title="Harbour Bank (simulated)",
+    dataset="card-fraud",
+    source=Transactions(SimulatedTransactions(issuer=1, customers=340, spending=60.0)),
+    holdout=HoldoutByTime(
+        "time",
+        train_from="2026-04-07",
+        train_until="2026-04-28",
+        gap_days=7,  # labels of the last week are not known at the cut
+        test_from="2026-04-28",
+        test_until="2026-05-05",
+        same_groups=True,  # customers go on paying
+    ),
+)

@@ -1,0 +1,133 @@
+"""What only a browser shows: charts, a run that is going on, and that nothing leaves this machine."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from flfed.records.entries import LearningPoint, MetricRow
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+CURVES = {  # own rows: own model alone, joined, half the interval of the difference
+    "cleveland": {
+        10: (0.84, 0.885, 0.02),
+        20: (0.86, 0.884, 0.02),
+        80: (0.88, 0.886, 0.015),
+        212: (0.883, 0.886, 0.024),
+    },
+    "long-beach": {10: (0.56, 0.72, 0.07), 20: (0.58, 0.72, 0.07), 80: (0.63, 0.715, 0.075), 140: (0.65, 0.711, 0.09)},
+}
+AUC, CHANGE = "roc_auc_score", "personalised - local-only"
+CHARTS = "[data-testid=stVegaLiteChart]"
+
+
+def points(site: str, figures: dict[int, tuple[float, float, float]]) -> list[LearningPoint]:
+    found = []
+    for rows, (alone, joined, reach) in figures.items():
+        arms = [("local-only", alone, 0.05), ("personalised", joined, 0.04), (CHANGE, joined - alone, reach)]
+        found += [LearningPoint(site, rows, 20, arm, AUC, value, value - by, value + by) for arm, value, by in arms]
+    return found
+
+
+@pytest.fixture
+def going_begun(store):
+    """A run that is running, in this process."""
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=40, primary=AUC, task="binary")
+    run.round(1, metrics=[MetricRow(None, "training", AUC, 0.8)])
+    return run
+
+
+def test_the_run_is_shown_with_its_charts(window, heart: str):
+    page = window.page
+    page.get_by_role("link", name="heart-disease").wait_for()
+    window.drawn()
+    window.picture("runs")
+    page.get_by_role("link", name="heart-disease").click()
+    page.get_by_role("heading", name="heart-disease").wait_for()
+    assert heart in page.url
+    page.locator(f"{CHARTS} svg").first.wait_for()
+    window.drawn()
+    assert page.locator(CHARTS).count() == 5
+    assert window.picture("overview-first-screen").stat().st_size > 30_000
+    assert window.picture("overview", whole=True).stat().st_size > 50_000
+
+
+def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chosen(window, going, lags):
+    page = window.page
+    page.get_by_role("link", name="long-study").click()  # comes up by itself in the list
+    page.get_by_role("heading", name="long-study").wait_for()
+    page.get_by_text("R²", exact=True).click()
+    page.get_by_label("Remove diabetes-08").click()
+    page.locator(f"{CHARTS} svg").first.wait_for()
+    page.get_by_text("Sites, versions, hashes and the study").click()
+    window.drawn()
+    page.evaluate(f"window.first = document.querySelector('{CHARTS} svg')")
+    curve = "[...document.querySelectorAll('.mark-line path')].map(p => p.getAttribute('d')).join()"
+    before = page.evaluate(curve)
+
+    found = lags(window)
+    assert len(found) > 3
+    assert max(found) < 2
+
+    assert page.evaluate(curve) != before
+    assert page.evaluate("window.first.isConnected"), "the chart was made anew: that flickers"
+    assert page.get_by_role("radio", name="R²").is_checked()
+    assert page.get_by_label("Remove diabetes-07").count() == 1
+    assert page.get_by_label("Remove diabetes-08").count() == 0
+    assert page.locator("details[open]").count() == 1
+    faded = "[...document.querySelectorAll('[data-testid=stMain] *')].filter(e => getComputedStyle(e).opacity < 0.5)"
+    assert page.evaluate(f"{faded}.filter(e => e.innerText).map(e => e.innerText)") == []
+    window.picture("running", whole=True)
+
+    going.send_signal(signal.SIGKILL)
+    going.wait(20)
+    page.get_by_text("interrupted: its program ended").wait_for(timeout=10_000)
+    assert "flfed study resume" in page.locator("[data-testid=stAlert]").first.inner_text()
+    window.picture("interrupted")
+
+
+def test_a_page_stops_looking_when_its_run_has_ended(window, store, going_begun):
+    page, run = window.page, going_begun
+    page.get_by_role("link", name="heart-disease").click()
+    page.get_by_text("running", exact=True).first.wait_for()
+    page.wait_for_timeout(2000)
+    assert window.answers[-1] > time.time() - 2  # it looks
+    run.finish(status="completed")
+    page.get_by_text("completed", exact=True).first.wait_for(timeout=10_000)
+    window.drawn()
+    page.wait_for_timeout(1000)
+    quiet = len(window.answers)
+    page.wait_for_timeout(6000)
+    assert len(window.answers) == quiet
+
+
+def test_the_learning_curve_is_drawn_with_bands_and_its_table_can_be_kept(window, store, write):
+    page = window.page
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
+    run = write(store, series)
+    run.learning_curve([point for site, figures in CURVES.items() for point in points(site, figures)])
+    page.get_by_role("link", name="heart-disease").click()
+    page.get_by_role("heading", name="own rows?").wait_for()
+    panel = page.locator("[data-testid=stVerticalBlock]", has=page.get_by_role("heading", name="own rows?")).last
+    window.drawn()
+    panel.get_by_role("combobox").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # the list closes where the page still scrolls
+    panel.get_by_role("combobox").click()
+    page.get_by_role("option", name="long-beach").click()
+    page.get_by_text("AUC at long-beach").wait_for()
+    window.drawn()
+    drawn = panel.locator(CHARTS)
+    assert drawn.count() == 2
+    assert drawn.nth(0).locator(".mark-area path").count() == 2  # a band for each model
+    assert drawn.nth(1).locator(".mark-area path").count() == 1
+    assert drawn.nth(1).locator(".mark-symbol path").count() >= 5
+    with page.expect_download() as kept:
+        panel.get_by_role("button", name="Download as CSV").click()
+    lines = kept.value.path().read_text().splitlines()
+    assert len(lines) == 1 + 3 * sum(len(figures) for figures in CURVES.values())
+    panel.screenshot(path=ROOT / "artefacts" / "learning-curve.png")
+    window.picture("overview-learning-curve", whole=True)

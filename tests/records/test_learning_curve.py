@@ -1,0 +1,103 @@
+"""The learning curve in the run store, as JSON, as a table and in words."""
+
+import pytest
+
+from flfed.records.curves import METHOD, curve_object, curve_rows, in_words
+from flfed.records.entries import LearningPoint
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+
+AUC = "roc_auc_score"
+CHANGE = "personalised - local-only"
+POINTS = [
+    LearningPoint("long-beach", 10, 10, "local-only", AUC, 0.559, 0.45, 0.67),
+    LearningPoint("long-beach", 10, 10, "personalised", AUC, 0.752, 0.66, 0.84),
+    LearningPoint("long-beach", 10, 10, "global", AUC, 0.752, 0.66, 0.84),
+    LearningPoint("long-beach", 10, 10, CHANGE, AUC, 0.194, 0.022, 0.365),
+    LearningPoint("long-beach", 85, 10, "local-only", AUC, 0.667, 0.59, 0.74),
+    LearningPoint("long-beach", 85, 10, "personalised", AUC, 0.744, 0.68, 0.81),
+    LearningPoint("long-beach", 85, 10, "global", AUC, 0.744, 0.68, 0.81),
+    LearningPoint("long-beach", 85, 10, CHANGE, AUC, 0.077, -0.03, 0.183),
+]
+
+
+def change(value, low, high, draws=10):
+    return {CHANGE: {"value": value, "low": low, "high": high, "draws": draws}}
+
+
+def test_points_are_read_as_they_were_written_by_any_run_of_the_series(store, write, url):
+    series = store.begin_series(study="heart-disease", study_sha256="ab" * 32, study_text="", repeats=2)
+    write(store, series, rounds=2).learning_curve(reversed(POINTS))
+    second = write(store, series, repeat=1, rounds=2)
+    with RunReader.open(url) as reader:
+        found = reader.learning_curve(series)
+        assert sorted(found, key=POINTS.index) == POINTS
+        assert [(point.site, point.rows) for point in found] == [(p.site, p.rows) for p in POINTS]
+    second.learning_curve(POINTS[:4])  # anew: nothing is kept twice
+    with RunReader.open(url) as reader:
+        assert reader.learning_curve(series) == POINTS[:4]
+        assert reader.learning_curve("another") == []
+
+
+def test_a_bound_that_is_not_a_number_is_kept_as_null(store, heart, url):
+    nan = float("nan")
+    with RunReader.open(url) as reader:
+        run = reader.runs_of(heart)[0]
+    writer = store.begin_run(
+        store.begin_series(study="s", study_sha256="", study_text=""),
+        engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary",
+    )  # fmt: skip
+    writer.learning_curve([LearningPoint("a", 9, 1, "global", AUC, 0.5, nan, nan)])
+    with RunReader.open(url) as reader:
+        assert reader.learning_curve(writer.run) == [LearningPoint("a", 9, 1, "global", AUC, 0.5, None, None)]
+        assert reader.learning_curve(run.series) == []
+
+
+def test_the_report_has_the_curve_or_null(store, heart, write, url):
+    with RunReader.open(url) as reader:
+        assert report(reader, heart)["learning-curve"] is None
+    series = store.begin_series(study="heart-disease", study_sha256="ab" * 32, study_text="", repeats=2)
+    run = write(store, series, rounds=2)
+    run.learning_curve(POINTS)
+    with RunReader.open(url) as reader:
+        for name in (series, run.run):
+            found = report(reader, name)["learning-curve"]
+            assert set(found) == {"metric", "points", "method"}
+            assert (found["metric"], found["method"]) == (AUC, METHOD)
+            assert found["points"][3] == {
+                "site": "long-beach", "rows": 10, "draws": 10, "arm": CHANGE,
+                "value": 0.194, "low": 0.022, "high": 0.365,
+            }  # fmt: skip
+            assert len(found["points"]) == 8
+
+
+def test_the_table_has_a_line_for_each_size_with_the_gain_and_its_interval():
+    headers, rows, sentences = curve_rows(curve_object(POINTS))
+    assert headers[:2] == ["site", "own rows"]
+    assert rows == [
+        ["long-beach", "10", ".559", ".752", "+.194 (+.022 to +.365)"],
+        ["long-beach", "85 (all)", ".667", ".744", "+.077 (−.030 to +.183)"],
+    ]
+    assert sentences == [
+        "long-beach: with 10 rows of its own, joining gains +.19 AUC (95 % interval +.02 to +.36); "
+        "with all its 85 rows, no clear gain: AUC +.077 (−.030 to +.183)."
+    ]
+
+
+def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_zero():
+    sizes = {10: change(-0.2, -0.3, -0.1), 50: change(0.05, 0.02, 0.08)}
+    sentence = in_words("vienna", sizes, "log_loss", draws=10)
+    assert "with 10 rows of its own, joining gains +.20 log loss (95 % interval +.10 to +.30)" in sentence
+    assert "with all its 50 rows, joining costs −.05 log loss (95 % interval −.08 to −.02)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        (change(None, None, None, 0), "it cannot be told: AUC was not defined in any draw."),
+        (change(0.2, None, None, 6), "it cannot be told: AUC was defined in too few draws (in 6 of 10 draws)."),
+        (change(0.2, 0.1, 0.3, 9), "joining gains +.20 AUC (95 % interval +.10 to +.30) (in 9 of 10 draws)."),
+    ],
+)
+def test_undefined_draws_are_said(arms, said):
+    assert said in in_words("basel", {30: arms}, AUC, draws=10)

@@ -1,0 +1,398 @@
+"""PostgreSQL as run store: a real server holds what SQLite holds, and every trouble with it is one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, func, select, text
+
+from flfed import Study
+from flfed.apps.running import resume, run
+from flfed.cli import main
+from flfed.errors import FlfedError, UsageError
+from flfed.records.database import engine_to_read, newest_revision, store_url
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.store import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
+from flfed.records.tables import Base, Metric, Run, Sent
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "a-secret-word"
+RUN = {"engine": "inprocess", "path": "one-by-one", "seed": 42, "rounds_planned": 3, "primary": "log_loss"}
+
+
+@dataclass
+class Server:
+    """A PostgreSQL server of this test session, run as a user of its own: it refuses to run as root."""
+
+    programs: Path
+    folder: Path
+    port: int
+    user: str | None
+    databases: int = 0
+
+    def pg(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of PostgreSQL's programs; a server that it starts outlives it, so its output goes to a file."""
+        with (self.folder / "said").open("w+") as said:
+            command = [str(self.programs / program), "-D", str(self.folder / "data"), *words]
+            done = subprocess.run(command, user=self.user, cwd=self.folder, stdout=said, stderr=said, timeout=60)
+            said.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, said.read())
+
+    def make(self) -> None:
+        """Make the data folder; names are sorted as people sort them, not by bytes."""
+        (self.folder / "password").write_text(PASSWORD)
+        words = ["-U", "owner", "-A", "scram-sha-256", "--pwfile", str(self.folder / "password"), "-E", "UTF8"]
+        words += ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US", "--no-sync"]
+        made = self.pg("initdb", *words)
+        assert made.returncode == 0, made.stdout
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories= -c fsync=off"
+        started = self.pg("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+        assert started.returncode == 0, started.stdout + (self.folder / "log").read_text()
+
+    def stop_command(self) -> list[str]:
+        return [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop"]
+
+    def stop(self) -> None:
+        self.pg("pg_ctl", *self.stop_command()[3:])
+
+    def url(self, database: str = "postgres", user: str = "owner", password: str = PASSWORD) -> str:
+        return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement: str, database: str = "postgres") -> None:
+        engine = create_engine(self.url(database), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+    def fresh(self) -> str:
+        """Return the URL of a new database."""
+        self.databases += 1
+        self.sql(f"CREATE DATABASE store{self.databases}")
+        return self.url(f"store{self.databases}")
+
+
+def programs() -> Path | None:
+    """Return the folder of the newest PostgreSQL of Debian's packages, else the one on PATH."""
+    found = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
+    if found:
+        return max(found, key=lambda path: int(path.parent.name.partition(".")[0]))
+    where = shutil.which("initdb")
+    return Path(where).resolve().parent if where else None
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A running server on a loopback port, in a folder of its own; stopped and removed at the end."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    user = None if os.geteuid() else "postgres" if "postgres" in names else "nobody"
+    folder = Path(tempfile.mkdtemp(prefix="flfed-postgres-"))
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = Server(found, folder, port, user)
+    try:
+        made.make()
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """A new database, instead of the SQLite file of the other tests."""
+    return server.fresh()
+
+
+def begun(store: RunStore, **more: Any) -> RunWriter:
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=1)
+    return store.begin_run(series, task="binary", **RUN | more)
+
+
+def python(code: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, "-c", code, *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=variables, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def everything(url: str) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows of all tables, less what differs from run to run: names by time, times, the process."""
+    own = {"id", "run_id", "series_id", "started", "finished", "at", "seconds", "pid", "process"}
+    engine = engine_to_read(store_url(url))
+    found = {}
+    with engine.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            rows = connection.execute(select(table)).mappings().all()
+            rows = sorted(rows, key=lambda row: [str(row[column.name]) for column in table.primary_key])
+            kept = [{key: value for key, value in row.items() if key not in own} for row in rows]
+            for row in kept:
+                row |= {"value": None} if row.get("arm") == "clock" else {}
+            # Long tables are compared in the order of writing, as ids count it.
+            kept = sorted(kept, key=repr) if "id" not in table.c or table.name in ("run", "series") else kept
+            found[table.name] = kept
+    engine.dispose()
+    return found
+
+
+def test_migrations_make_exactly_the_declared_tables_on_postgresql(url):
+    RunStore.open(url).close()
+    RunStore.open(url).close()  # a second opening changes nothing
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == newest_revision()
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+    engine.dispose()
+
+
+def test_the_same_study_leaves_the_same_records_in_both_databases(url, small_sites, small_study, tmp_path):
+    sites = small_sites(3, rows=80)
+    spoiled = lambda number, frame: frame.assign(x1="Jane Roe") if number == 2 else frame  # noqa: E731 - a fault
+    sites = [*sites[:2], small_sites(3, rows=80, change=spoiled)[2]]
+    stores = (f"sqlite:///{tmp_path}/runs.db", url)
+    results = [run(Study.parse(small_study), sites=sites, repeats=2, store=store) for store in stores]
+    lite, postgres = (everything(store) for store in stores)
+    counts = {name: len(rows) for name, rows in lite.items()}
+    assert (counts["series"], counts["run"], counts["run_site"]) == (1, 2, 6)
+    assert min(counts[name] for name in ("metric", "sent", "event", "comparison", "summary")) >= 4
+    for name, rows in lite.items():
+        assert postgres[name] == rows, name
+    first, second = (result.report | {"run": "", "seconds": 0} for result in results)
+    assert json.dumps(first) == json.dumps(second)
+    assert first["status"] == "completed" and first["rounds"] == 5
+
+
+def test_numbers_flags_and_objects_come_back_as_written(url, tmp_path):
+    looks = []
+    for store in (f"sqlite:///{tmp_path}/runs.db", url):
+        with RunStore.open(store) as opened:
+            mine = begun(opened, seed=2**62, hashes={"b": [1, None, 0.1], "a": {"ü": True}})
+            mine.site("a", rows=3 * 10**10, resplit=True, title="x\0y", disclosure="d" * 50)
+            mine.site("B", resplit=False)
+            mine.site("a-b", reason="ends with a lone surrogate \ud800")
+            mine.round(1, metrics=[MetricRow("a", "training", "log_loss", math.nan, -math.inf, 1 / 3, 1e-300, 7)],
+                       sent=[SentRow("a", "to-site", "arrays", 2**40)])  # fmt: skip
+            mine.events([EventRow(None, None, "note", "a" * 5000)])
+            mine.comparison([ComparisonRow(None, "global", "m" * 200, 0.1 + 0.2)], [])
+        with RunReader.open(store) as reader:
+            entry = reader.runs()[0]
+            looks.append((entry.seed, list(entry.hashes["b"]), entry.hashes, reader.sites(mine.run),
+                          reader.metrics(mine.run, 1), reader.bytes_sent([mine.run]),
+                          reader.events([mine.run])[0].reason, reader.figures(mine.run)))  # fmt: skip
+    lite, postgres = looks
+    assert postgres == lite
+    assert (postgres[0], postgres[5], postgres[7][0].value) == (2**62, {"to-site": 2**40}, 0.1 + 0.2)
+    assert postgres[4] == [MetricRow("a", "training", "log_loss", None, None, 1 / 3, 1e-300, 7)]
+    sites = {site.site: site for site in postgres[3]}
+    assert list(sites) == ["B", "a", "a-b"]  # by bytes; the server itself sorts a, a-b, B
+    assert (sites["a"].rows, sites["a"].resplit, sites["B"].resplit) == (3 * 10**10, True, False)
+    assert (sites["a"].title, sites["a"].disclosure) == ("x\ufffdy", "d" * 19 + "…")
+    assert len(postgres[7][0].metric) == 120
+
+
+def test_a_reader_sees_only_whole_rounds_while_a_run_writes(url):
+    rounds, sites = 40, [f"site-{number}" for number in range(25)]
+    with RunStore.open(url) as store:
+        mine = begun(store, rounds_planned=rounds)
+
+        def write() -> None:
+            for number in range(1, rounds + 1):
+                rows = [MetricRow(site, "training", "log_loss", 0.5) for site in sites]
+                mine.round(number, metrics=rows, sent=[SentRow(site, "to-site", "arrays", 8) for site in sites])
+            mine.finish(status="completed")
+
+        writer = threading.Thread(target=write)
+        # One statement is one look: what the run says is committed, and what is there of it.
+        counts = [select(func.count()).where(table.run_id == mine.run).scalar_subquery() for table in (Metric, Sent)]
+        look = select(Run.rounds, *(count.label(name) for count, name in zip(counts, ("metrics", "sent"), strict=True)))
+        looks = []
+        with RunReader.open(url) as reader:
+            writer.start()
+            alive = True
+            while alive:
+                alive = writer.is_alive()
+                [row] = reader._rows(look.where(Run.id == mine.run))
+                looks.append((row["rounds"], row["metrics"], row["sent"]))
+        writer.join()
+    assert len(set(looks)) > 3 and max(looks)[0] == rounds
+    for done, metrics, sent in looks:
+        assert (metrics, sent) == (done * len(sites), done * len(sites))
+
+
+def test_a_role_that_may_only_read_reads_and_is_told_that_it_cannot_write(url, server: Server, write):
+    database = store_url(url).database or ""
+    with RunStore.open(url) as store:
+        name = write(store, store.begin_series(study="heart-disease", study_sha256="", study_text="")).run
+    server.sql(f"CREATE ROLE {database}_reader LOGIN PASSWORD '{PASSWORD}'")
+    reading = server.url(database, f"{database}_reader")
+    with pytest.raises(UsageError, match="permission denied.*docs/run-store.md"):
+        RunReader.open(reading)
+    server.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {database}_reader", database)
+    with RunReader.open(reading) as reader, RunReader.open(url) as owner:
+        assert report(reader, name) == report(owner, name)
+        assert reader.headlines([name]) == {name: 0.896}
+        with pytest.raises(Exception, match="read-only transaction"), owner._engine.begin() as connection:
+            connection.execute(text("DELETE FROM run"))  # a reader cannot write, whoever opened it
+    with RunStore.open(reading) as store, pytest.raises(UsageError, match="permission denied for table series") as no:
+        store.begin_series(study="s", study_sha256="", study_text="")
+    assert PASSWORD not in str(no.value) and "\n" not in str(no.value)
+
+
+def test_an_empty_database_reads_as_a_store_without_runs(url):
+    with RunReader.open(url) as reader:
+        assert reader.runs() == []
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar() == 0
+    engine.dispose()
+
+
+def test_programs_may_make_and_write_the_same_store_at_once(url):
+    code = (
+        "from flfed.records.store import MetricRow, RunStore\n"
+        "store = RunStore.open()\n"
+        "series = store.begin_series(study='s', study_sha256='', study_text='')\n"
+        "run = store.begin_run(series, engine='e', path='p', seed=1, rounds_planned=20, primary='m', task='t')\n"
+        "for number in range(1, 21):\n"
+        "    run.round(number, metrics=[MetricRow('a', 'fit', 'loss', float(number))] * 5)\n"
+        "run.finish(status='completed')\n"
+    )
+    programs = [python(code, FLFED_STORE=url) for _ in range(3)]
+    assert [program.communicate(timeout=120)[1] for program in programs] == [""] * 3
+    with RunReader.open(url) as reader:
+        runs = reader.runs()
+        assert [(entry.status, entry.rounds) for entry in runs] == [("completed", 20)] * 3
+        assert [len(reader.metrics(entry.run, 20)) for entry in runs] == [5] * 3
+        [lost] = reader._rows(select(Metric.round).where(Metric.round == 21)) or [None]
+        assert lost is None
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Call a command with a store; return exit code and standard error."""
+
+    def call(store: str, *words: str) -> tuple[int, str]:
+        monkeypatch.setenv("FLFED_STORE", store)
+        monkeypatch.setattr(sys, "argv", ["flfed", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda url: url.replace(PASSWORD, "another-secret"), "check user and password in FLFED_STORE"),
+        (lambda url: url.rpartition("/")[0] + "/no_such_database", "have the server's administrator make it"),
+        (lambda url: url.replace(str(store_url(url).port), "1"), "check that the server runs"),
+        (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "check that the server runs"),
+        (lambda url: url.replace(f"{PASSWORD}@", f"x@y:{PASSWORD}/"), "write / as %2F"),
+        (lambda url: url.replace("owner:" + PASSWORD + "@", "") + f"?user=x&password={PASSWORD}", "user and password"),
+        (lambda url: url.replace("postgresql+psycopg", "mysql"), "cannot be 'mysql'"),
+    ],
+    ids=["password", "database", "port", "host", "slash", "query", "mysql"],
+)  # fmt: skip
+def test_a_store_that_cannot_be_reached_is_one_sentence_and_exit_code_2(server: Server, said, change, says):
+    for words in (("run", "list"), ("study", "run", "preterm-birth", "--set", "rounds=1", "--json")):
+        code, err = said(change(server.url()), *words)
+        assert code == 2, err
+        assert says in err and len(err.splitlines()) == 1
+        assert PASSWORD not in err and "another-secret" not in err
+
+
+def test_an_address_without_a_driver_is_taken_and_a_missing_driver_names_the_extra(server: Server):
+    url = server.url()
+    with RunReader.open(url.replace("postgresql+psycopg", "postgresql")) as reader:
+        assert reader.runs() == []
+    code = (
+        "import sys; sys.modules['psycopg'] = None; sys.argv = ['flfed', 'run', 'list']\n"
+        "from flfed.cli import main; main()"
+    )
+    program = python(code, FLFED_STORE=url)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 2
+    assert "pip install 'flfed[postgres]'" in err and len(err.splitlines()) == 1
+
+
+STOPPING = """
+import json, subprocess, sys
+from flfed import Study, run
+from flfed.errors import FlfedError
+command, user = json.loads(sys.argv[1])
+def progress(stage, done, of):
+    if (stage, done) == ("rounds", 3):
+        subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)
+try:
+    run(Study.load("preterm-birth").replace({"rounds": 6, "draws": 200}), progress=progress)
+except FlfedError as error:
+    print(error)
+"""
+
+
+def test_a_server_that_stops_during_a_run_ends_it_with_one_sentence_and_loses_no_round(url, server: Server):
+    command = json.dumps([server.stop_command(), server.user])
+    program = python(STOPPING, command, FLFED_STORE=url)
+    out, err = program.communicate(timeout=120)
+    try:
+        assert (program.returncode, len(out.splitlines())) == (0, 1), err
+        assert "could not be written" in out and "what was committed is safe" in out and PASSWORD not in out
+        with pytest.raises(FlfedError, match="could not be opened"):
+            RunReader.open(url)
+    finally:
+        server.start()
+    with RunReader.open(url) as reader:
+        [entry] = reader.runs()
+        assert (entry.status, entry.rounds) == ("interrupted", 3)
+        assert [len(reader.metrics(entry.run, number)) > 4 for number in (1, 2, 3, 4)] == [True, True, True, False]
+    again = resume(entry.run, store=url)
+    assert (again.status, again.report["rounds"]) == ("completed", 6)
+
+
+def test_the_roles_that_the_documentation_makes_may_write_and_read(server: Server):
+    page = (ROOT / "docs" / "run-store.md").read_text()
+    first, second = re.findall(r"^```sql\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    for statement in first.strip().split("\n"):
+        server.sql(statement)
+    server.sql(second, "flfed")
+    with RunStore.open(server.url("flfed", "flfed_writer", "change-me")) as store:
+        name = begun(store).run
+    with RunReader.open(server.url("flfed", "flfed_reader", "change-me-too")) as reader:
+        assert [(entry.run, entry.rounds) for entry in reader.runs()] == [(name, 0)]
+
+
+def test_the_app_shows_each_round_that_is_written_to_the_server_within_2_seconds(window, going, lags):
+    window.page.get_by_role("link", name="long-study").click()
+    window.page.get_by_text("rounds ran").wait_for()
+    assert max(lags(window)) < 2

@@ -1,0 +1,105 @@
+"""Fraud on the transactions of the Fraud Detection Handbook (simulated by its authors), five issuers, by time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from flfed import Frame, HoldoutByTime, Policy, Site, Study, Transactions, run
+from flfed.rows import datasets
+from flfed.rows.schema import parse_settings
+from flfed.rows.windows import Windows, look_back
+
+pytestmark = pytest.mark.slow
+
+NAMES = {
+    "customer": "CUSTOMER_ID",
+    "terminal": "TERMINAL_ID",
+    "time": "TX_DATETIME",
+    "amount": "TX_AMOUNT",
+    "fraud": "TX_FRAUD",
+}
+CUT, DELAY = pd.Timestamp("2018-08-08"), pd.Timedelta(days=7)
+HOLDOUT = HoldoutByTime(
+    "time",
+    train_from="2018-07-25",
+    train_until="2018-08-08",
+    gap_days=7,
+    test_from="2018-08-08",
+    test_until="2018-08-15",
+    same_groups=True,
+)
+
+
+@pytest.fixture(scope="module")
+def payments(test_data: Path) -> pd.DataFrame:
+    """The payments of June to August: the longest window and the delay need 37 days before the training."""
+    path = test_data / "fraud_handbook" / "transactions.parquet"
+    since = [("TX_DATETIME", ">=", pd.Timestamp("2018-06-01")), ("TX_DATETIME", "<", pd.Timestamp("2018-08-15"))]
+    return pd.read_parquet(path, columns=list(NAMES.values()), filters=since)
+
+
+def issuers(payments: pd.DataFrame, *, feed: bool) -> list[Site]:
+    """Return five issuing banks; with a feed, each is told by the card scheme what every terminal did."""
+    told = payments.rename(columns={own: name for name, own in NAMES.items()})[["terminal", "time", "fraud"]]
+    return [
+        Site(
+            name=f"issuer-{number}",
+            dataset="card-fraud",
+            source=Transactions(
+                Frame(payments),
+                columns=NAMES,
+                keep=lambda table, number=number: table["customer"] // 1000 == number,
+                feeds={"terminal": Frame(told)} if feed else {},
+            ),
+            holdout=HOLDOUT,
+            policy=Policy(disclosure="open"),
+        )
+        for number in range(5)
+    ]
+
+
+def means(report: dict, metric: str) -> dict[str, float]:
+    """Return the mean over the five issuers of a metric, by arm."""
+    sites = report["sites"].values()
+    return {arm: float(np.mean([site[arm][metric]["value"] for site in sites])) for arm in ("global", "local-only")}
+
+
+def test_five_issuers_with_the_schemes_feed_find_fraud_as_published_and_better_than_each_alone(payments):
+    # TARGETS.md section 3: federated MLP of 32 units .898 and .686, local .880 and .638; above .93 a label came early.
+    # One epoch for the pooled model, which is not asked here: tuned, it takes as long as all the rest.
+    study = Study.load("card-fraud").replace({"draws": 200, "compare.pooled": {"lr": 0.5, "epochs": 1}})
+    report = run(study, sites=issuers(payments, feed=True)).report
+    auc, precision = means(report, "roc_auc_score"), means(report, "average_precision_score")
+    assert 0.87 <= auc["global"] <= 0.93
+    assert precision["global"] >= 0.65
+    assert auc["global"] > auc["local-only"]
+    assert precision["global"] > precision["local-only"]
+    assert report["status"] == "completed" and report["faults"] == []
+
+
+def test_a_risk_that_ignored_the_delay_of_labels_would_be_seen(payments):
+    # Alone: .749 with the delay and .997 without (measured), which is why a model above .93 is suspected.
+    declared = parse_settings(Windows, datasets.load("card-fraud").folder / "transactions.toml")
+    table = payments.rename(columns={own: name for name, own in NAMES.items()}).astype({"fraud": float})
+    test = (table["time"] >= CUT).to_numpy()
+    found = {}
+    for days in (declared.label_delay_days, 0):
+        risk = look_back(table, declared.model_copy(update={"label_delay_days": days}), test)["terminal_risk_7d"]
+        found[days] = roc_auc_score(table.loc[test, "fraud"], risk)
+    assert found[7] == pytest.approx(0.749, abs=0.005)
+    assert found[0] > 0.99
+
+
+def test_no_training_label_of_an_issuer_is_later_than_the_cut_minus_the_delay(payments):
+    table = issuers(payments, feed=False)[0].read()
+    trained, held = table.training["time"], table.holdout("compare")["time"]
+    assert trained.max() <= CUT - DELAY
+    assert trained.min() >= pd.Timestamp("2018-07-25") and held.min() >= CUT
+    # 13,408 payments of customers below 1,000 in the seven training days
+    assert len(trained) == 13_408
+    assert (table.training["fraud"] == "1").sum() == 123

@@ -1,0 +1,116 @@
+"""A strategy in a wheel of its own: what docs/extend.md shows is built, installed, listed, checked and run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import trim_mean
+
+from flfed.testing import check_strategy
+
+SOURCE = Path(__file__).parent / "extension"
+PACKAGE = ("flfed_trimmed.py", "pyproject.toml")
+GUIDE = Path(__file__).parents[1] / "docs" / "extend.md"
+FLFED = Path(sys.executable).parent / "flfed"
+
+
+@pytest.fixture
+def trimmed(monkeypatch: pytest.MonkeyPatch) -> type:
+    monkeypatch.syspath_prepend(SOURCE)
+    found: type = importlib.import_module("flfed_trimmed").TrimmedMean
+    return found
+
+
+def test_the_guide_shows_what_is_tested_here_and_the_strategy_has_forty_lines():
+    guide = GUIDE.read_text(encoding="utf-8")
+    for name in PACKAGE:
+        text = (SOURCE / name).read_text(encoding="utf-8")
+        assert f"```{'python' if name.endswith('py') else 'toml'}\n{text}```" in guide, name
+    assert len((SOURCE / "flfed_trimmed.py").read_text().splitlines()) <= 40
+
+
+def test_every_python_block_of_the_guide_runs(trimmed):
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(compile(block, str(GUIDE), "exec"), {"__name__": "guide"})
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.2, 0.34, 0.45])
+def test_the_example_is_the_trimmed_mean_of_scipy(trimmed, trim):
+    rng = np.random.default_rng(2)
+    incoming = {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=2)}
+    deltas = {f"site-{k}": {name: rng.normal(size=value.shape) for name, value in incoming.items()} for k in range(7)}
+    found = trimmed(trim=trim).combine(incoming, deltas, dict.fromkeys(deltas, 1.0))
+    for name, value in incoming.items():
+        expected = value + trim_mean(np.stack([delta[name] for delta in deltas.values()]), trim, axis=0)
+        np.testing.assert_allclose(found[name], expected, atol=1e-14)
+
+
+def test_the_example_keeps_the_contract_also_with_other_settings(trimmed):
+    check_strategy(trimmed)
+    check_strategy(trimmed, {"trim": 0.4, "quorum": 0.5})
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example's wheel is installed; nothing is fetched from anywhere."""
+    folder = tmp_path_factory.mktemp("extension")
+    for name in PACKAGE:
+        (folder / "source").mkdir(exist_ok=True)
+        shutil.copy(SOURCE / name, folder / "source")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder), str(folder / "source")]
+    subprocess.run([*pip, *build], check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    target = ["install", "--no-deps", "--no-index", "--target", str(folder / "installed"), str(wheel)]
+    subprocess.run([*pip, *target], check=True, capture_output=True)
+    return folder / "installed"
+
+
+def said(installed: Path, *command: str | Path) -> str:
+    """Run a command where the example is installed, from a folder that is not ours; return its standard output."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=installed.parent, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
+    assert "trimmed-mean (flfed-trimmed 1.0)" in said(installed, FLFED, "study", "list")
+    listed = json.loads(said(installed, FLFED, "study", "list", "--json"))
+    assert {"fedavg", "fedprox", "trimmed-mean"} <= set(listed["strategies"])
+    assert len(listed["models"]) >= 3 and len(listed["metrics"]) >= 10
+    check = "from flfed.listing import load; from flfed.testing import check_strategy; "
+    check += "check_strategy(load('strategy', 'trimmed-mean')); print('kept')"
+    assert said(installed, sys.executable, "-c", check).strip() == "kept"
+    quick = ("--set", "rounds=3", "--set", "draws=200", "--json")
+    ways = {"fedavg": (), "trimmed-mean": ("--set", "strategy.trim=0.25")}
+    found = {}
+    for name, more in ways.items():
+        words = ("study", "run", "preterm-birth", "--set", f"strategy.name={name}", *more, *quick)
+        found[name] = json.loads(said(installed, FLFED, *words))
+    assert {report["status"] for report in found.values()} == {"completed"}
+    assert (found["trimmed-mean"]["rounds"], len(found["trimmed-mean"]["sites"])) == (3, 4)
+    assert found["trimmed-mean"]["arrays-sha256"] != found["fedavg"]["arrays-sha256"]
+    # Of four sites the extremes are cut off: another model, about as good.
+    aucs = [found[name]["global"]["roc_auc_score"]["value"] for name in ways]
+    assert 0 < abs(aucs[0] - aucs[1]) < 0.1
+
+
+def test_without_the_package_the_name_is_answered_with_what_there_is():
+    env = {**os.environ, "PYTHONPATH": ""}
+    words = ("study", "check", "preterm-birth", "--set", "strategy.name=trimmed-mean")
+    done = subprocess.run([FLFED, *words], env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "name='trimmed-mean' is not known" in done.stderr and "fedavg, fedprox" in done.stderr

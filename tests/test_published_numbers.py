@@ -1,0 +1,91 @@
+"""The published table of FLamby's heart study comes out, and what the same rows allow (TARGETS.md §1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flfed import Study, run
+from flfed.records.reading import RunReader
+
+pytestmark = pytest.mark.slow
+
+ACCURACY, AUC = "accuracy_score", "roc_auc_score"
+SEEDS = range(42, 47)
+SITES = {"cleveland": 0, "hungary": 1, "switzerland": 2, "long-beach": 3}
+
+
+def ran(study: str, repeats: int, **changes: object) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the report of a series, and one row per repeat, site (None: all) and arm: the accuracy."""
+    chosen = Study.load(study).replace({"draws": 200, **changes})
+    result = run(chosen, repeats=repeats)
+    if result.status != "completed" or result.report["faults"]:
+        pytest.fail(f"{study}: {result.status} {result.report['faults']}")
+    with RunReader.open(result.store) as reader:
+        runs = reader.runs_of(result.run)
+        rows = [
+            {"seed": entry.seed, "site": row.site, "arm": row.arm, "value": row.value, "n": row.n}
+            for entry in runs
+            for row in reader.figures(entry.run)
+            if row.metric == ACCURACY
+        ]
+    return result.report, pd.DataFrame(rows)
+
+
+def published(folder: Path, method: str) -> pd.DataFrame:
+    """Return seed × test as FLamby's result files have them."""
+    tables = [pd.read_csv(folder / "flamby_results" / f"heart_seed{seed}.csv") for seed in SEEDS]
+    table = pd.concat(tables)
+    return table[table["Method"] == method].pivot(index="seed", columns="Test", values="Metric")
+
+
+@pytest.mark.usefixtures("heart")
+def test_fedavg_and_pooled_training_come_out_as_published_seed_by_seed(test_data):
+    report, cells = ran("fed-heart-flamby", 5)
+    fedavg, pooled = published(test_data, "FedAvg100"), published(test_data, "Pooled Training")
+    assert report["global"][ACCURACY]["value"] == pytest.approx(0.7480, abs=0.02)
+    assert report["pooled"][ACCURACY]["value"] == pytest.approx(0.7953, abs=0.02)
+    # Seed by seed: within two of 254 test rows, where the batches are drawn in another order.
+    ours = cells[cells["site"].isna()].pivot(index="seed", columns="arm", values="value")
+    assert list(ours.index) == list(SEEDS)
+    assert (ours["global"] - fedavg["Pooled Test"]).abs().max() <= 2.5 / 254
+    assert (ours["pooled"] - pooled["Pooled Test"]).abs().max() <= 2.5 / 254
+    # Site by site: at least 17 of the 20 cells to the row, none off by more than two.
+    sites = cells[cells["arm"] == "global"].dropna(subset="site")
+    off = [(row.value - fedavg.loc[row.seed, f"client_test_{SITES[row.site]}"]) * row.n for row in sites.itertuples()]
+    assert len(off) == 20 and max(map(abs, off)) <= 2.5
+    assert sum(abs(rows) < 0.5 for rows in off) >= 17
+    # Under one scaler of its own for each row, the union would be somewhere else.
+    wrong, _ = ran("fed-heart-flamby", 1, **{"union-scaler": "same"})
+    assert wrong["global"][ACCURACY]["value"] < fedavg.loc[42, "Pooled Test"] - 0.03
+
+
+@pytest.mark.usefixtures("heart")
+def test_a_start_from_zeros_is_another_table():
+    report, _ = ran("fed-heart-flamby", 1, **{"model.start": "zeros"})
+    assert report["global"][ACCURACY]["value"] > 0.78  # published: .7520
+
+
+@pytest.mark.usefixtures("heart")
+def test_fedprox_is_as_fedavg():
+    found = [ran(study, 1)[0]["global"] for study in ("fed-heart-flamby", "fed-heart-flamby-fedprox")]
+    assert found[1][ACCURACY]["value"] == pytest.approx(found[0][ACCURACY]["value"], abs=0.005)
+    assert found[1]["log_loss"]["value"] != found[0]["log_loss"]["value"]  # and yet it is another strategy
+
+
+@pytest.mark.usefixtures("heart")
+def test_one_scaler_a_penalty_and_own_intercepts_reach_more_on_the_same_rows():
+    report, _ = ran("fed-heart", 20)
+    assert report["personalised-sites-mean"][ACCURACY]["value"] >= 0.82
+    assert report["personalised"][AUC]["value"] >= 0.88
+    # By own intercepts: one model for all is worse in both.
+    assert report["sites-mean"][ACCURACY]["value"] < 0.81
+    assert report["global"][AUC]["value"] < report["personalised"][AUC]["value"] - 0.005
+    # A properly tuned model of its own is as good at the two large hospitals.
+    verdicts = {site: found["verdict"] for site, found in report["sites"].items()}
+    assert (verdicts["cleveland"], verdicts["hungary"]) == ("no clear gain", "no clear gain")
+    # One patient of Switzerland is without the disease: nothing can be said of an AUC there.
+    assert verdicts["switzerland"] == "cannot be told"

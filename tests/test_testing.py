@@ -1,0 +1,346 @@
+"""The kit that another package is checked with: what breaks a rule is told so, by that rule and by no other."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flfed.errors import FlfedError
+from flfed.rows.holdout import Holdout
+from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
+from flfed.rows.models.linear import Linear
+from flfed.rows.models.mlp import Mlp
+from flfed.rows.site import Site
+from flfed.rows.sources import Frame
+from flfed.testing import (
+    METRIC_RULES,
+    MODEL_RULES,
+    SITE_RULES,
+    STRATEGY_RULES,
+    RuleBroken,
+    check_metric,
+    check_model,
+    check_site,
+    check_strategy,
+)
+
+EXTENSION = Path(__file__).parent / "extension"
+BROKEN_STRATEGIES = {
+    "it_builds_on_fedavg": "Unbased",
+    "the_docstring_names_a_source": "Unsourced",
+    "the_signature_is_the_config_schema": "Loose",
+    "importing_it_brings_no_tables": "Tabular",
+    "replies_equal_to_what_was_sent_change_nothing": "Drifting",
+    "updates_change_the_model": "Deaf",
+    "the_order_of_replies_does_not_change_a_bit": "Hurried",
+    "only_the_ratio_of_weights_counts": "Logarithmic",
+    "no_replies_give_no_update": "Inventive",
+    "the_callers_records_are_unchanged": "Scribbling",
+    "every_site_is_sent_a_record_of_its_own": "Sharing",
+    "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
+    "a_resumed_run_goes_on_as_if_nothing_had_happened": "Forgetful",
+}
+
+
+def broken_by(rules: Any, check: Any, broken: dict[str, Any]) -> None:
+    """Check that each thing breaks the rule it is listed under, first, and that no rule is without one."""
+    assert sorted(broken) == sorted(rule.__name__ for rule in rules)
+    for rule, thing in broken.items():
+        with pytest.raises(RuleBroken) as told:
+            check(thing)
+        assert rule.replace("_", " ") in str(told.value), (rule, str(told.value))
+        assert isinstance(told.value, FlfedError) and isinstance(told.value, AssertionError)
+
+
+def test_every_rule_of_strategies_is_broken_by_one_that_breaks_only_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(EXTENSION)
+    modules = [importlib.import_module(name) for name in ("broken_strategies", "broken_strategy_with_tables")]
+    found = {rule: next(vars(m)[name] for m in modules if name in vars(m)) for rule, name in BROKEN_STRATEGIES.items()}
+    broken_by(STRATEGY_RULES, check_strategy, found)
+
+
+class Unsourced(Linear):
+    """Says nothing of where it is from."""
+
+
+class Positional(Linear):
+    """Source: none."""
+
+    def __init__(self, start: str = "zeros") -> None:
+        super().__init__()
+
+
+class Surviving(Linear):
+    """Source: none."""
+
+    tasks = ("survival",)
+
+
+class Shrinking(Linear):
+    """Source: none."""
+
+    penalised = ("weight", "bias")
+
+
+class Unseeded(Linear):
+    """Source: none."""
+
+    def first_arrays(self, inputs, outputs, rng):
+        return {
+            k: np.random.default_rng().normal(size=v.shape)
+            for k, v in super().first_arrays(inputs, outputs, rng).items()
+        }
+
+
+class Symmetric(Mlp):
+    """Source: none."""
+
+    def first_arrays(self, inputs, outputs, rng):
+        return {name: np.full_like(value, 0.1) for name, value in super().first_arrays(inputs, outputs, rng).items()}
+
+
+class Unstacked(Linear):
+    """Source: none."""
+
+    def outputs(self, arrays, x):
+        return super().outputs({k: v[0] if v.dim() > (2 if k == "weight" else 1) else v for k, v in arrays.items()}, x)
+
+
+class Doubling(Linear):
+    """Source: none."""
+
+    def outputs(self, arrays, x):
+        return super().outputs({**arrays, "bias": 2 * arrays["bias"]}, x)
+
+
+class Constant(Linear):
+    """Source: none."""
+
+    def outputs(self, arrays, x):
+        return super().outputs(arrays, 1e-9 * x)
+
+
+class Relative(Linear):
+    """Source: none."""
+
+    def outputs(self, arrays, x):
+        return super().outputs(arrays, x - x.mean(dim=-2, keepdim=True))
+
+
+class Small(Linear):
+    """Source: none."""
+
+    def first_arrays(self, inputs, outputs, rng):
+        if inputs > 8:
+            raise ValueError("more than eight inputs")
+        return super().first_arrays(inputs, outputs, rng)
+
+
+def test_every_rule_of_models_is_broken_by_one_that_breaks_only_it():
+    broken_by(
+        MODEL_RULES,
+        check_model,
+        {
+            "the_docstring_names_a_source": Unsourced,
+            "the_signature_is_the_config_schema": Positional,
+            "it_says_what_it_is": Surviving,
+            "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
+            "first_arrays_follow_from_the_generator_alone": Unseeded,
+            "hidden_units_start_apart": Symmetric,
+            "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
+            "the_intercept_moves_every_output_alike": Doubling,
+            "training_lowers_the_loss": Constant,
+            "no_row_depends_on_another": Relative,
+            "it_accepts_every_dataset_of_its_tasks": Small,
+        },
+    )
+
+
+class Silent(BrierScoreLoss):
+    """Says nothing of where it is from."""
+
+
+class Untyped(BrierScoreLoss):
+    """Source: none.
+
+    rate : float
+    """
+
+    def __init__(self, *, rate=0.1) -> None:
+        pass
+
+
+class Sideways(BrierScoreLoss):
+    """Source: none."""
+
+    better = "sideways"
+
+
+class Changed(BrierScoreLoss):
+    """Source: none."""
+
+    def weighted(self, y, score, weights):
+        return self.changed(y, score, weights.astype(float))
+
+    def changed(self, y, score, weights):
+        return super().weighted(y, score, weights)
+
+
+class Counting(Changed):
+    """Source: none."""
+
+    def changed(self, y, score, weights):
+        return super().changed(y, score, (weights > 0).astype(float))
+
+
+class Smoothed(Changed):
+    """Source: none."""
+
+    def changed(self, y, score, weights):
+        return super().changed(y, score, weights) + 0.1 * weights.mean()
+
+
+class Ordered(Changed):
+    """Source: none."""
+
+    def changed(self, y, score, weights):
+        return super().changed(y, score, weights) + 0.01 * score[-1:].sum()
+
+
+class Normalising(BrierScoreLoss):
+    """Source: none."""
+
+    def weighted(self, y, score, weights):
+        if weights.sum(axis=1).all():
+            weights /= weights.sum(axis=1, keepdims=True)
+        return super().weighted(y, score, weights)
+
+
+class Certain(BrierScoreLoss):
+    """Source: none."""
+
+    def defined(self, y):
+        return ""
+
+
+class Forgiving(Changed):
+    """Source: none."""
+
+    def changed(self, y, score, weights):
+        return super().changed(y, np.nan_to_num(score), weights)
+
+
+class Inverted(BrierScoreLoss):
+    """Source: none."""
+
+    better = "higher"
+
+
+def test_every_rule_of_metrics_is_broken_by_one_that_breaks_only_it():
+    broken_by(
+        METRIC_RULES,
+        check_metric,
+        {
+            "the_docstring_names_a_source": Silent,
+            "the_signature_is_the_config_schema": Untyped,
+            "it_says_what_it_is": Sideways,
+            "a_weight_of_two_is_a_row_given_twice": Counting,
+            "only_the_ratio_of_weights_counts": Smoothed,
+            "the_order_of_rows_does_not_count": Ordered,
+            "its_arguments_are_left_as_they_were": Normalising,
+            "without_rows_it_is_nan_with_a_reason": Certain,
+            "a_score_that_is_nan_gives_nan": Forgiving,
+            "a_better_score_moves_it_to_its_better_side": Inverted,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class BothSides(Holdout):
+    """Every row is trained on, and held out as well."""
+
+    def split(self, table, schema, repeat=0, texts=None):
+        everywhere = np.ones(len(table), dtype=bool)
+        return everywhere, everywhere
+
+
+@dataclass(frozen=True)
+class ByOutcome(Holdout):
+    """Holds out whoever has the outcome."""
+
+    def split(self, table, schema, repeat=0, texts=None):
+        held = (table[schema.target] == "yes").to_numpy()
+        return ~held, held
+
+
+@dataclass(frozen=True, eq=False)
+class Growing(Frame):
+    """A table that has another number each time it is read."""
+
+    def read(self, folders):
+        table = super().read(folders)
+        return table.assign(x1=np.random.default_rng().uniform(0, 100, len(table)))
+
+
+@dataclass(frozen=True, eq=False)
+class Opening(Frame):
+    """A table that is held by something no other process has."""
+
+    opened: Any = None
+
+
+def test_every_rule_of_sites_is_broken_by_one_that_breaks_only_it(small_sites):
+    [sound] = small_sites(1, rows=120)
+    table = sound.source.table
+    spoiled = table.assign(x1=table["x1"].where(table.index != 3, 1e6))
+    check_site(sound)
+    broken: dict[str, Site] = {
+        "its_table_fits_its_schema": replace(sound, source=Frame(spoiled)),
+        "every_row_is_on_one_side": replace(sound, holdout=BothSides(salt="x")),
+        "two_readings_are_the_same_rows": replace(sound, source=Growing(table)),
+        "its_target_has_two_classes_on_both_sides": replace(sound, holdout=ByOutcome(salt="x")),
+        "its_holdout_has_a_salt": replace(sound, holdout=Holdout()),
+        "it_can_be_sent_to_another_process": replace(sound, source=Opening(table, opened=lambda: None)),
+    }
+    broken_by(SITE_RULES, check_site, broken)
+
+
+def test_what_is_seen_is_a_number_and_no_cell_of_a_table(small_sites):
+    [sound] = small_sites(1, rows=120)
+    table = sound.source.table.astype({"x1": object})
+    table.loc[3, "x1"] = "Jane Roe"
+    with pytest.raises(RuleBroken, match="site-01: its table fits its schema: column 'x1' is not a number") as told:
+        check_site(replace(sound, source=Frame(table)))
+    assert "fewer than 5 rows" in str(told.value) and "Jane" not in str(told.value)
+    with pytest.raises(RuleBroken, match="half way to the truth it moved by -0.1085, though higher is better"):
+        check_metric(Inverted)
+
+
+def test_settings_are_what_the_thing_is_made_with():
+    check_model(Mlp, {"hidden": (3, 2)})
+    with pytest.raises(RuleBroken, match=r"Mlp: .*hidden=\[0\] must be widths of at least 1"):
+        check_model(Mlp, {"hidden": (0,)})
+
+
+SIGNATURES = {
+    "is not keyword-only": "def __init__(self, rate: float = 0.1): ...",
+    "is no bool, int, float, str, Literal": "def __init__(self, *, rate: dict = None): ...",
+    "has no default": "def __init__(self, *, rate: float): ...",
+    "is not in the docstring's Parameters": "def __init__(self, *, rates: float = 0.1): ...",
+    "must be a whole number": "def __init__(self, *, rate: int = 0.5): ...",
+}
+
+
+@pytest.mark.parametrize("said", SIGNATURES)
+def test_a_signature_that_no_study_could_fill_is_told_by_parameter(said: str):
+    place: dict[str, Any] = {}
+    exec(SIGNATURES[said], {"__name__": "theirs"}, place)
+    text = "Source: none.\n\n    rate : float\n    "
+    metric = type("Theirs", (BrierScoreLoss,), {"__doc__": text, "__init__": place["__init__"]})
+    with pytest.raises(RuleBroken, match=f"the signature is the config schema: .*{said}"):
+        check_metric(metric)

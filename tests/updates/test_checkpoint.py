@@ -1,0 +1,144 @@
+"""A checkpoint comes back as it was, whole or not at all, and a site's kept reply with it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from flfed.errors import FlfedError
+from flfed.plan import Plan
+from flfed.summary import Encoder, Summary
+from flfed.updates import checkpoint as checkpoints
+from flfed.updates.checkpoint import Checkpoint
+from flfed.updates.kept import KeptReplies, kept_replies
+from flfed.updates.messages import Scores, TrainReply, TrainRequest
+from flfed.updates.selection import Selection
+
+FIELDS = Summary.__dataclass_fields__
+
+
+def made(round: int = 3) -> Checkpoint:
+    rng = np.random.default_rng(round)
+    names = ("center", "scale", "frequency", "spread", "class_weight")
+    return Checkpoint(
+        round=round,
+        arrays={"weight": rng.normal(size=(4, 1)), "bias": np.float32(rng.normal(size=1))},
+        encoder=Encoder(**{name: rng.normal(size=3) for name in names}),
+        state={"best": {"weight": rng.normal(size=(4, 1))}},
+        facts={"strategy": {"best_loss": 0.1 + 0.2}, "roster": {"a-site": 999}, "seconds": 1.5},
+        summaries={"a-site": Summary(**{name: rng.normal(size=2) for name in FIELDS})},
+    )
+
+
+def test_a_checkpoint_comes_back_to_the_bit():
+    before = made()
+    checkpoints.write("r1", before)
+    after = checkpoints.newest("r1", 3)
+    assert after is not None and after.round == 3
+    assert {name: value.tobytes() for name, value in after.tensors().items()} == {
+        name: value.tobytes() for name, value in before.tensors().items()
+    }
+    assert after.arrays["bias"].dtype == np.float32
+    assert after.facts == before.facts and after.facts["strategy"]["best_loss"] == 0.30000000000000004
+
+
+def test_two_checkpoints_stay_and_the_newest_that_the_store_has_is_taken():
+    for round in range(1, 6):
+        checkpoints.write("r1", made(round))
+    files = sorted(path.name for path in checkpoints.folder_of("r1").iterdir())
+    assert files == ["round-000004.safetensors", "round-000005.safetensors"]
+    found = [checkpoints.newest("r1", committed) for committed in (9, 5, 4, 3)]
+    assert [None if c is None else c.round for c in found] == [5, 5, 4, None]
+    checkpoints.write("r1", made(5), final=True)
+    checkpoints.settle("r1")
+    assert [path.name for path in checkpoints.folder_of("r1").iterdir()] == ["final.safetensors"]
+    assert checkpoints.final("r1").round == 5
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+def test_a_damaged_checkpoint_is_passed_by_for_the_one_before(harm: str):
+    for round in (1, 2):
+        path = checkpoints.write("r1", made(round))
+    content = path.read_bytes()
+    spoiled = {"cut": content[:-9], "empty": b"", "flip": content[:-1] + bytes([content[-1] ^ 1])}[harm]
+    path.write_bytes(spoiled)
+    found = checkpoints.newest("r1", 2)
+    assert found is not None and found.round == 1
+    with pytest.raises(FlfedError, match="round-000002"):
+        checkpoints.read(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so_and_harms_none(home):
+    checkpoints.write("r1", made(1))
+    folder = checkpoints.folder_of("r1")
+    (folder / "round-000002.part").mkdir()  # stands in the way, for root too
+    with pytest.raises(FlfedError, match="cannot be written .*free some disk space"):
+        checkpoints.write("r1", made(2))
+    assert checkpoints.newest("r1", 2).round == 1
+    with pytest.raises(FlfedError, match="the model of run r1 is not in"):
+        checkpoints.final("r1")
+
+
+def test_a_selection_goes_on_where_it_was():
+    plan = Plan(schedule="plateau", plateau_patience=2, validation=0.2)
+    losses = [1.0, 0.9, 0.95, 0.96, 0.97, 0.5, 0.6, 0.7]
+    straight, broken = Selection(plan, patience=4), Selection(plan, patience=4)
+    for round, loss in enumerate(losses):
+        arrays = {"w": np.array([loss])}
+        straight.see(round, arrays, loss)
+        broken.see(round, arrays, loss)
+        state, facts = broken.state()
+        broken = Selection(plan, patience=4)
+        broken.restore(state, facts)
+        assert broken.state()[1] == straight.state()[1]
+    assert (broken.best_round, broken.best_arrays["w"][0], broken.lr_scale) == (5, 0.5, 0.25)
+    fresh = Selection(plan)
+    fresh.restore(*Selection(plan).state())
+    assert math.isinf(fresh.best_loss) and fresh.best_arrays is None
+
+
+def asked(round: int = 1, value: float = 1.0) -> TrainRequest:
+    names = ("center", "scale", "frequency", "spread", "class_weight")
+    encoder = Encoder(**{name: np.zeros(2) for name in names})
+    return TrainRequest(arrays={"w": np.array([value])}, encoder=encoder, round=round, rounds=9, settings={"mu": 0.1})
+
+
+REPLY = TrainReply(
+    delta={"w": np.array([0.1, np.nan], dtype=np.float32)},
+    num_examples=30,
+    loss=1 / 3,
+    steps=4,
+    scores=Scores(rows="training", num_examples=30, metrics={"loss": 0.1 + 0.2}, histogram=np.ones((2, 256))),
+)
+
+
+def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_request():
+    kept = KeptReplies("a-site", "r1")
+    kept.keep(asked(), REPLY.to_record())
+    again = kept.reply_to(asked())
+    assert again is not None
+    read = TrainReply.from_record(again)
+    assert read.delta["w"].tobytes() == REPLY.delta["w"].tobytes() and read.delta["w"].dtype == np.float32
+    assert (read.loss, read.num_examples, read.steps) == (1 / 3, 30, 4)
+    assert read.scores is not None and read.scores.metrics == {"loss": 0.30000000000000004}
+    assert read.scores.histogram is not None and read.scores.histogram.sum() == 512
+    assert kept.reply_to(asked(value=2.0)) is None and kept.reply_to(asked(round=2)) is None
+    assert KeptReplies("a-site", "r2").reply_to(asked()) is None
+
+
+def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_one_counts_as_none():
+    kept = KeptReplies("a-site", "r1")
+    for round in (1, 2, 3):
+        kept.keep(asked(round), REPLY.to_record())
+    files = sorted(kept.folder.iterdir())
+    assert [path.name for path in files] == ["round-000002.safetensors", "round-000003.safetensors"]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    assert kept.reply_to(asked(3)) is None and kept.reply_to(asked(2)) is not None
+    kept.forget()
+    assert not kept.folder.exists()
+
+
+@pytest.mark.parametrize("run", ["../x", "a/b", "", ".", "a b", 3, None])
+def test_a_run_whose_name_is_no_plain_word_gets_no_folder_at_a_site(run: object):
+    assert kept_replies("a-site", run) is None
