@@ -1,19 +1,26 @@
-"""What tests share: a home of their own, the shared data files, small institutions to work with."""
+"""What tests share: a home of their own, the shared data files, small institutions, the command line."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
+from flfed.cli import main
 from flfed.rows import datasets
 from flfed.rows.holdout import Holdout
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Frame
+
+# On a loaded machine a single example may take long: how long says nothing here.
+settings.register_profile("flfed", deadline=None)
+settings.load_profile("flfed")
 
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = "shared data files are not here (FLFED_TEST_DATA)"
@@ -158,6 +165,26 @@ draws = 200
 def small_study() -> str:
     """The TOML text of a quick study on "small"."""
     return SMALL_STUDY
+
+
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """A function that calls a command in this process: exit code, standard output, standard error."""
+
+    def call(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["flfed", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
 
 
 @pytest.hookimpl(wrapper=True)

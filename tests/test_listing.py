@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from flfed import listing
@@ -69,6 +70,7 @@ def test_python_names_are_no_keys():
         settings(thing, {"batch_rows": 8}, "[plan]")
 
 
+@hypothesis_settings(deadline=None)
 @given(st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,5}){0,3}", fullmatch=True))
 def test_kebab_and_snake_undo_each_other(key):
     assert kebab(snake(key)) == key

@@ -1,4 +1,4 @@
-"""The README runs: every command line and every Python block of it."""
+"""The README and docs/predict.md run: every command line, in order, and every Python block."""
 
 from __future__ import annotations
 
@@ -12,23 +12,35 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (flfed .*)$", TEXT, flags=re.MULTILINE)
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_readme_has_commands_and_blocks_to_run():
-    assert len(COMMANDS) >= 8
+def commands_of(page: str) -> list[list[str]]:
+    """Return the words of each command of a page, without the first, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [shlex.split(line) for line in re.findall(r"^\$ flfed (.*)$", text, flags=re.MULTILINE)]
+
+
+def test_the_pages_have_commands_and_blocks_to_run():
+    assert len(commands_of("README.md")) >= 8
+    assert len(commands_of("docs/predict.md")) >= 4
     assert len(BLOCKS) >= 2
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs():
-    program = "import sys; from flfed.cli import main; sys.argv[0] = 'flfed'; main()"
-    for command in COMMANDS:
-        words = shlex.split(command)[1:]
-        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, (command, done.stderr)
-        assert done.stdout.strip(), command
+def test_every_command_of_the_readme_runs(flfed):
+    for words in commands_of("README.md"):
+        code, out, err = flfed(*words)
+        assert (code, bool(out.strip())) == (0, True), (words, err)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_on_predicting_runs_in_an_empty_folder(flfed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in commands_of("docs/predict.md"):
+        code, out, err = flfed(*words)
+        assert (code, bool(out.strip())) == (0, True), (words, err)
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 209  # 208 patients and a header
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
@@ -51,6 +51,7 @@ def test_streams_of_neighbouring_rounds_and_sites_are_uniform_and_unrelated():
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.2
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**64), number=st.integers(0, 10_000), site=st.text(max_size=8))
 def test_any_seed_any_name_and_any_round_gives_a_stream(seed, number, site):
     a, b = (generator(seed, site=site, purpose="fit", number=number).random(3) for _ in range(2))

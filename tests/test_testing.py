@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flfed.errors import FlfedError
-from flfed.rows.holdout import Holdout
+from flfed.rows.holdout import Holdout, HoldoutByTime
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.mlp import Mlp
@@ -308,6 +310,33 @@ def test_every_rule_of_sites_is_broken_by_one_that_breaks_only_it(small_sites):
         "it_can_be_sent_to_another_process": replace(sound, source=Opening(table, opened=lambda: None)),
     }
     broken_by(SITE_RULES, check_site, broken)
+
+
+@dataclass(frozen=True)
+class NoGap(HoldoutByTime):
+    """Trains on the gap as well."""
+
+    def split(self, table, schema, repeat=0, texts=None):
+        held = super().split(table, schema)[1]
+        return ~held, held
+
+
+def test_the_sides_of_a_holdout_by_time_are_checked_too(small_sites):
+    seen = pd.date_range("2026-01-01", periods=60)
+    table = pd.DataFrame({"person": range(60), "seen": seen, "y": ["no", "yes"] * 30})
+    given = {"train_until": "2026-02-01", "test_from": "2026-02-01", "gap_days": 7}
+    [small] = small_sites(1)
+    folder = Path(os.environ["FLFED_PATH"]) / "datasets" / small.dataset
+    columns = {"person": 'kind = "id"', "seen": 'kind = "date"', "y": 'kind = "target"\nvalues = ["no", "yes"]'}
+    lines = [f"[columns.{name}]\n{kind}" for name, kind in columns.items()]
+    head = f'name = "{small.dataset}"\ntask = "binary"\ntarget = "y"\ngroup = "person"'
+    (folder / "schema.toml").write_text("\n".join([head, *lines]))
+    sound = replace(small, source=Frame(table), holdout=HoldoutByTime("seen", **given))
+    check_site(sound)
+    with pytest.raises(RuleBroken, match="earlier than the last training row and the gap of 7 days: 6"):
+        check_site(replace(sound, holdout=NoGap("seen", **given)))
+    known = HoldoutByTime("seen", **given, same_groups=True)
+    check_site(replace(sound, source=Frame(table.assign(person=0)), holdout=known))
 
 
 def test_what_is_seen_is_a_number_and_no_cell_of_a_table(small_sites):

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from flfed.updates.content import MalformedMessage, count_bytes
+from flfed.updates.content import MalformedMessage, count_bytes, reason_of
 
 Reply = TypeVar("Reply")
 
@@ -61,11 +61,12 @@ def ask(
     faults = dict.fromkeys(nodes, "no reply before the deadline")
     answers = Answers(found, faults, {keys[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages})
     for message in grid.send_and_receive(messages, timeout=timeout):
-        key = keys.get(message.metadata.src_node_id)
+        # The first reply of a node counts: a second one must not replace it.
+        key = keys.pop(message.metadata.src_node_id, None)
         if key is None:
             continue
         if message.has_error():
-            faults[key] = message.error.reason or f"error code {message.error.code}"
+            faults[key] = reason_of(message)
             continue
         answers.to_server[key] = count_bytes(message.content)
         try:

@@ -24,7 +24,7 @@ from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
 from flfed.rows.workplace import Workplace, redraws, study_refusal
 from flfed.study import Study
 from flfed.updates.content import MalformedMessage
-from flfed.updates.kept import KeptReplies, kept_replies
+from flfed.updates.kept import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -78,6 +78,7 @@ class ClientSide:
     def __init__(self, find_site: FindSite, *, today: Today = datetime.date.today) -> None:
         self._find_site, self._today = find_site, today
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
+        self._over: set[KeptReplies] = set()
 
     def app(self) -> ClientApp:
         """Return the Flower client app; each message is answered alone."""
@@ -92,10 +93,11 @@ class ClientSide:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
-            if kept is not None and handler is train:
+            if kept is not None and kept not in self._over and handler is train:
                 return Message(self._once(message, context, kept), reply_to=message)
             reply = drive(handler(message, lambda: self.workplace(context), site))
             if kept is not None and handler is judge:
+                self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
             return Message(reply.to_record(), reply_to=message)
 
@@ -105,13 +107,14 @@ class ClientSide:
         """Return the reply to a round: the one given before, where the very same was asked before."""
         workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
         request = TrainRequest.from_record(message.content)
-        earlier = kept.reply_to(request) if request.fit else None
+        under = "\n".join((str(workplace.seed), workplace.site.policy.model_dump_json(), workplace.study.text))
+        earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier
         reply: TrainReply = drive(_trained(request, workplace))
         record = reply.to_record()
         if request.fit:
-            kept.keep(request, record)
+            kept.keep(request, record, under=under)
         return record
 
     def workplace(self, context: Context) -> Workplace:
@@ -164,7 +167,7 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
     """
     try:
         return call_next(message, context)
-    except (NotTakingPart, MalformedMessage) as error:
+    except (NotTakingPart, MalformedMessage, NotKept) as error:
         # What is malformed came from the server: it holds nothing of a table.
         reason = str(error)
     except TableError as error:

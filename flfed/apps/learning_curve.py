@@ -36,8 +36,10 @@ DEFINED = 0.9
 FIRST_DRAW = 10**6
 """Draws after the first have seeds and holdouts that no repeat of a series has."""
 
-SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss")
+SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
 """Ends of the names of metrics that lie between 0 and 1."""
+ERRORS = ("loss", "error")
+"""Ends of the names of metrics that are never below 0."""
 ARMS: tuple[CurveArm, ...] = get_args(CurveArm)
 Figures = dict[str, Judged]
 """Of one site and draw, by arm; empty where nothing is defined."""
@@ -240,9 +242,13 @@ def possible(metric: str, arm: str, bound: float | None) -> float | None:
     --------
     >>> possible("roc_auc_score", "global", 1.04), possible("log_loss", "global", 1.04)
     (1.0, 1.04)
-    >>> possible("roc_auc_score", "personalised - local-only", -0.2)
-    -0.2
+    >>> possible("roc_auc_score", "personalised - local-only", -0.2), possible("log_loss", "personalised", -0.2)
+    (-0.2, 0.0)
     """
-    if bound is None or not metric.endswith(SHARES):
-        return bound
-    return min(1.0, max(bound, -1.0 if " - " in arm else 0.0))
+    if bound is None:
+        return None
+    difference, share = " - " in arm, metric.endswith(SHARES)
+    least = -1.0 if difference else 0.0
+    if share or (metric.endswith(ERRORS) and not difference):
+        bound = max(bound, least)
+    return min(bound, 1.0) if share else bound

@@ -58,9 +58,15 @@ class Recorder:
         self.note(f"resumed after round {round}; before: {reason}")
         self.progress("rounds", round, self.rounds)
 
-    def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
-        """Write down who takes part and who refused."""
+    def enrolled(self, replies: Mapping[str, EnrolReply], earlier: Collection[str] = ()) -> None:
+        """Write down who takes part and who refused.
+
+        `earlier` are the sites of a run that is gone on with: one that refuses now took part before,
+        which stays written down.
+        """
         for site, reply in replies.items():
+            if site in earlier and not reply.accepted:
+                continue
             self.writer.site(
                 site,
                 title=reply.title,

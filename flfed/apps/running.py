@@ -128,7 +128,8 @@ def run(
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
-        _Series(opened, series, repeats, chosen, engine, taking_part, _asked(sites), progress, observer).go_on({})
+        asked = _asked(sites, taking_part)
+        _Series(opened, series, repeats, chosen, engine, taking_part, asked, progress, observer).go_on({})
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 
@@ -167,12 +168,15 @@ def resume(
         series = reader.series(run)
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
-    if series.study.endswith("-sweep"):
+    study = Study.parse(series.study_text)
+    if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == series.repeats:
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
-    study = Study.parse(series.study_text)
+    for entry in left[1:]:  # the first is refused when it is taken over
+        if entry.status == "running":
+            raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
     check_engine(entries[0].engine)
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
@@ -180,6 +184,9 @@ def resume(
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
     taking_part = find_sites(study, sites if sites is not None else asked.get("sites"))
+    first = asked.get("names", [site.name for site in taking_part])
+    # A site that is new here would join the repeats that are left, and not those that are done.
+    taking_part = [site for site in taking_part if site.name in first]
     with RunStore.open(store) as opened:
         engine, repeats = entries[0].engine, series.repeats
         again = _Series(opened, series.series, repeats, study, engine, taking_part, asked, progress, observer)
@@ -188,10 +195,11 @@ def resume(
         return Result(report(reader, series.series), store)
 
 
-def _asked(sites: Sequence[str | Site] | None) -> dict[str, Any]:
-    """Return how the sites of a run can be found again."""
-    names = None if sites is None else [item for item in sites if isinstance(item, str)]
-    return {"sites": names, "given": names is not None and len(names) < len(sites or ())}
+def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site]) -> dict[str, Any]:
+    """Return how the sites of a run can be found again, and which ones were found."""
+    words = None if sites is None else [item for item in sites if isinstance(item, str)]
+    given = words is not None and len(words) < len(sites or ())
+    return {"sites": words, "given": given, "names": [site.name for site in found]}
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,7 @@ class _Series:
         """Run every repeat that is not completed; `entries` are those begun before."""
         torch.set_num_threads(1)
         facts = check(self.study)
+        gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         for repeat in range(self.repeats):
             entry = entries.get(repeat)
             if entry is not None and entry.status == "completed":
@@ -220,6 +229,8 @@ class _Series:
             recorder = Recorder(writer, facts["primary"], self.study.rounds, self.progress)
             if entry is not None and checkpoint is not None:
                 recorder.resumed(checkpoint.round, entry.reason)
+            elif gone:
+                recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
             try:
                 self._run_once(repeat, recorder, checkpoint)
             except FlfedError as error:
@@ -246,15 +257,27 @@ class _Series:
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
         """Take a begun repeat over, at its last checkpoint that the store knows of."""
-        checkpoint = checkpoints.newest(entry.run, entry.rounds)
-        writer = self.store.resume_run(entry.run, checkpoint.round if checkpoint else 0)
+        checkpoint: Checkpoint | None = None
+
+        def keep(rounds: int) -> int:
+            nonlocal checkpoint
+            checkpoint = checkpoints.newest(entry.run, rounds)
+            if rounds and checkpoint is None:
+                raise UsageError(
+                    f"run {entry.run} has {rounds} rounds in the store and no checkpoint of them in "
+                    f"{checkpoints.folder_of(entry.run)}: set FLFED_HOME to where it ran, or run the study anew"
+                )
+            return checkpoint.round if checkpoint else 0
+
+        writer = self.store.resume_run(entry.run, keep)
+        checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
         if entry.hashes.get("code") != code_sha256():
             writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
         return writer, checkpoint
 
     def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None) -> None:
         """Run one repeat to its end in the record, whatever the end is."""
-        writer, began = recorder.writer, time.monotonic()
+        writer, began = recorder.writer, time.monotonic() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         try:
             outcome = self._conduct(repeat, recorder, checkpoint)
         except FlfedError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 LEAST_SITES = 2
+LEFT = "did not come back after the run was resumed"
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
 PER_SITE = (
@@ -198,15 +199,13 @@ class Conductor:
         bands : mapping of site to int
             Upper ends of the bands of rows they declared at first.
         """
-        now = self.enrol()
-        gone = sorted(set(bands) - set(now))
-        self.recorder.events("fault", dict.fromkeys(gone, "did not come back after the run was resumed"))
+        now = self.enrol(tuple(bands))
         roster = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
-        self._enough(roster, [f"{site}: did not come back" for site in gone])
+        self._enough(roster, [f"{site}: did not come back" for site in sorted(set(bands) - set(now))])
         return roster
 
-    def enrol(self) -> dict[str, Enrolled]:
-        """Ask every node; return those that take part, in name order."""
+    def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Enrolled]:
+        """Ask every node; return those that take part, in name order. `earlier` did before the run was resumed."""
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = self._ask(ENROL, request, nodes, EnrolReply.from_record)
@@ -220,7 +219,9 @@ class Conductor:
             replies[reply.site] = reply
             if reply.accepted:
                 roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
-        self.recorder.enrolled(replies)
+        self.recorder.enrolled(replies, earlier)
+        gone = {site: replies[site].reason if site in replies else "" for site in earlier if site not in roster}
+        self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
         faults = [f"a node did not enrol: {reason}" for reason in answers.faults.values()]
         self.recorder.unnamed_faults(faults)
         refusals = [f"{reply.site}: {reply.reason}" for reply in replies.values() if not reply.accepted]

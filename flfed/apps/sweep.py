@@ -334,7 +334,6 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder) -> Non
         arrays_sha256=arrays_sha256(arrays),
         best_round=strategy.best_round,
     )
-    checkpoints.forget(writer.run)
 
 
 @contextmanager
@@ -356,6 +355,8 @@ def _in_the_record(writer: RunWriter, began: float) -> Iterator[None]:
     except Exception as error:
         close("failed", f"{type(error).__name__}: see the log")
         raise
+    finally:
+        checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
 
 
 def _judged(settings: Settings, run: str) -> Point:

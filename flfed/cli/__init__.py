@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import NoReturn
 
@@ -52,7 +53,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         asked = f"; see: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        _leave(f"{error.format_message().rstrip('.')}{asked}", error.exit_code)
+        # Click and Typer both add what was meant: said once, it is enough.
+        said = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
+        _leave(f"{said}{asked}", error.exit_code)
     except click.Abort:
         sys.exit(1)
     except BrokenPipeError:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from flfed.cli import show
+
+if TYPE_CHECKING:
+    from flfed.rows.datasets import SourceDescription
 
 app = typer.Typer(no_args_is_help=True, help="List datasets and fetch their files.")
 
@@ -20,7 +24,7 @@ def list_data(as_json: bool = show.JSON) -> None:
     for name in datasets.names():
         dataset = datasets.load(name)
         absent = [file.name for file in dataset.absent()]
-        how = "embedded" if dataset.source.embedded else "in a package" if dataset.source.table else "download"
+        how = _kind(dataset.source)
         state = f"to be fetched: flfed data get {name}" if absent else "here"
         found.append(
             {"dataset": name, "task": dataset.schema.task, "licence": dataset.source.licence, "kind": how}
@@ -31,6 +35,13 @@ def list_data(as_json: bool = show.JSON) -> None:
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
     show.as_table(headers, [[str(line[key]) for key in headers] for line in found])
+
+
+def _kind(source: SourceDescription) -> str:
+    """Return where a dataset's rows come from, in a word or two."""
+    if source.files:
+        return "embedded" if source.embedded else "download"
+    return "simulated" if source.synthetic else "in a package" if source.table else "embedded"
 
 
 @app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
@@ -45,7 +56,7 @@ def get_data(
 
     dataset = datasets.load(name)
     if not dataset.source.files:
-        typer.echo(f"{name}: comes with a package, nothing to fetch.")
+        typer.echo(f"{name}: nothing to fetch; it comes with flfed or with a package that flfed needs.")
         return
     paths = datasets.get(dataset, from_folder=from_folder, progress=typer.echo)
     typer.echo(f"{name}: {len(paths)} files are in {paths[0].parent}")

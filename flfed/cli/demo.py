@@ -16,7 +16,7 @@ def demo() -> None:
 
     for name in STUDIES:
         study = Study.load(name)
-        typer.echo(f"\n{study.name}: {study.purpose}.", err=True)
+        typer.echo(f"\nRunning the study {study.name} ...", err=True)
         with show.progress() as told:
             result = run(study, progress=told)
         print_report(result.report)

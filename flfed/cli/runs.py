@@ -31,8 +31,11 @@ def list_runs(
     if not found["runs"]:
         typer.echo("No run matches." if search else "No runs yet. Start one with: flfed demo")
         return
-    headers = ["run", "study", "status", "engine", "started", "rounds"]
-    show.as_table(headers, [[str(run[key]) for key in headers] for run in found["runs"]])
+    lines = [
+        [run["run"], run["study"], run["status"], run["engine"], _minute(run["started"]), str(run["rounds"])]
+        for run in found["runs"]
+    ]
+    show.as_table(["run", "study", "status", "engine", "started, UTC", "rounds"], lines)
 
 
 @app.command("show", epilog="Example: flfed run show latest")
@@ -84,7 +87,7 @@ def export_run(
 
 def _print_comparison(found: dict[str, Any]) -> None:
     """Print two runs side by side, for people."""
-    keys = ("run", "study", "status", "rounds", "repeats", "seconds")
+    keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
     rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
     show.as_table(["", "A", "B"], rows)
@@ -105,6 +108,11 @@ def _print_comparison(found: dict[str, Any]) -> None:
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None
         else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."
     )  # fmt: skip
+
+
+def _minute(moment: str) -> str:
+    """Return "2026-11-20 15:30" of "2026-11-20T15:30:12.084Z"."""
+    return moment[:16].replace("T", " ")
 
 
 def _said(value: object) -> str:

@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from flfed.apps.recording import Progress
 
+FIRST = "reading tables"
+
 JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
 
 
@@ -22,20 +24,65 @@ def as_json(found: object) -> None:
 
 
 def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print a table for people; on a pipe it is as wide as it needs to be."""
+    """Print a table for people; on a pipe it is as wide as it needs to be, on a terminal lines break between words."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for place, header in enumerate(headers):
-        # Names and ids are there to be copied: the first column is never broken.
-        table.add_column(header, overflow="fold", no_wrap=place == 0)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    # After each column stand the cell's blank and the border's, and one more border before the first.
+    between = 2 * len(headers) + 1
+    widths = column_widths(headers, rows, room=console.width - between)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(header, overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    # Where not even the words fit, the terminal breaks the lines: an id stays whole.
+    console.width = max(console.width, sum(widths) + between)
     console.print(table)
+
+
+def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room: int) -> list[int]:
+    """Return the width of each column, in all at most `room` where the longest words allow it.
+
+    A column is at least as wide as its longest word, so that no word and no figure is broken, and
+    at most as wide as its longest cell. What is left goes, character by character, to the column
+    whose cells need the most lines.
+
+    Examples
+    --------
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=28)
+    [15, 13]
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=24)
+    [15, 9]
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=10)
+    [15, 7]
+    """
+    columns = [[header, *(row[place] for row in rows)] for place, header in enumerate(headers)]
+    widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
+    most = [max(len(cell) for cell in column) for column in columns]
+    lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
+    for _ in range(room - sum(widths)):
+        open_ones = [place for place, width in enumerate(widths) if width < most[place]]
+        if not open_ones:
+            break
+        place = max(open_ones, key=lambda place: lines[place])
+        widths[place] += 1
+        lines[place] = _lines(columns[place], widths[place])
+    return widths
+
+
+def _lines(cells: Sequence[str], width: int) -> int:
+    """Return how many lines the cells of one column need beyond the first of each."""
+    found = 0
+    for cell in cells:
+        used = 0
+        for word in cell.split() if len(cell) > width else ():
+            used, more = (used + 1 + len(word), 0) if used and used + 1 + len(word) <= width else (len(word), used > 0)
+            found += more
+    return found
 
 
 @contextmanager
@@ -47,13 +94,19 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
+        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
+        tasks: dict[str, Any] = {FIRST: bars.add_task(FIRST, total=None)}
 
         def told(stage: str, done: int, of: int) -> None:
-            if of < 2:
+            if FIRST in tasks:
+                bars.remove_task(tasks.pop(FIRST))
+            many = of if of > 1 else None
+            if many is None and done == of and stage not in tasks:
                 return
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=of)
-            bars.update(tasks[stage], completed=done, total=of)
+                tasks[stage] = bars.add_task(stage, total=many)
+            bars.update(tasks[stage], completed=done, total=many)
+            if many is None and done == of:
+                bars.remove_task(tasks.pop(stage))
 
         yield told

@@ -136,24 +136,42 @@ def print_report(found: dict[str, Any]) -> None:
     """Print a run's comparison and its story, for people."""
     from flfed.records.curves import curve_rows
     from flfed.records.reading import RunReader
-    from flfed.records.reports import comparison_rows
+    from flfed.records.reports import comparison_rows, fault_kind, purpose_of
 
+    with RunReader.open() as reader:
+        events = reader.events([run.run for run in reader.runs_of(found["run"])])
+        purpose = purpose_of(reader.series(found["run"]).study_text)
+    if purpose:
+        typer.echo(f"{found['study']}: {purpose}.")
     headers, rows, footer = comparison_rows(found)
     if rows:
         show.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
-    for line in footer:
+    for line in [*footer, *_unfinished(found)]:
         typer.echo(line)
     if found["learning-curve"]:
         headers, rows, footer = curve_rows(found["learning-curve"])
         show.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
         for line in footer:
             typer.echo(line)
-    with RunReader.open() as reader:
-        events = reader.events([run.run for run in reader.runs_of(found["run"])])
-    words = {"refused": "Refused", "fault": "Set aside", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
-    lines = [f"{words[e.kind]}: {e.site + ': ' if e.site else ''}{e.reason}" for e in events if e.kind in words]
+    words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
+    words["update set aside"] = "Set aside"
+    kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
+    told = [(words[kind], event) for kind, event in zip(kinds, events, strict=True) if kind in words]
+    lines = [f"{word}: {event.site + ': ' if event.site else ''}{event.reason}" for word, event in told]
     for line in dict.fromkeys(lines):
         typer.echo(line)
+
+
+def _unfinished(found: dict[str, Any]) -> list[str]:
+    """Return what to know of a run that is not completed: what its figures are of, and how to go on with it."""
+    if found["status"] == "completed":
+        return []
+    why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
+    lines = [f"Status: {found['status']}{why}; figures are of what was compared so far."] if found["global"] else []
+    # A point of a sweep is not gone on with: the sweep is run again.
+    if found["status"] != "running" and not found["study"].endswith("-sweep"):
+        lines.append(f"Go on with it: flfed study resume {found['run']}")
+    return lines
 
 
 def study_of(name: str, changes: list[str]) -> Any:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from flfed.apps.verify import Compared, Verified
 
 ABSENT = "–"
-GRID = typer.Option([], "--grid", metavar="KEY=V1,V2", help="Values to try of a key: plan.lr=0.01,0.1. Repeatable.")
+GRID = typer.Option(
+    [], "--grid", metavar="KEY=V1,V2", help="Values to try of a key: plan.lr=0.01,0.1. May be given for several keys."
+)
 
 
 def verify_study(
@@ -25,7 +27,7 @@ def verify_study(
 ) -> None:
     """Run a study as often as it says and hold it to the figures it expects.
 
-    Exit codes: 0 all figures hold, 1 one does not or the run failed, 2 wrong use, 3 stopped.
+    Exit codes: 0 all figures hold, 1 one does not or the run failed, 2 wrong use or wrong input, 3 stopped.
     """
     study = study_of(name, changes)
     from flfed.apps.verify import verify
@@ -42,13 +44,12 @@ def verify_study(
 
 
 def _print_verified(found: Verified) -> None:
-    headers = ["figure", "published", "ours (mean, sd)", "difference", "verdict", "source"]
-    rows = [
-        [f.expected.path, _published(f), _ours(f), _signed(f.difference), _verdict(f), f.expected.source]
-        for f in found.figures
-    ]
+    headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
+    rows = [[f.expected.path, _published(f), _ours(f), _signed(f.difference), _verdict(f)] for f in found.figures]
     over = f"{found.repeats} repeats" if found.repeats > 1 else "1 run"
-    show.as_table(headers, rows, title=f"{found.study}: published and ours, {over} ({found.run})")
+    show.as_table(headers, rows, title=f"{found.study}: expected and ours, {over} ({found.run})")
+    for figure in found.figures:
+        typer.echo(f"{figure.expected.path} is expected after: {figure.expected.source}.")
     for figure in found.figures:
         if figure.by_repeat:
             lines = [
@@ -87,7 +88,7 @@ def _signed(value: float | None) -> str:
 def sweep_study(name: str = NAME, grid: list[str] = GRID, changes: list[str] = SET, as_json: bool = show.JSON) -> None:
     """Try every point of a grid, and name the best on validation rows; no holdout is read.
 
-    The grid is the study's [sweep] and every --grid, which comes before a key of [sweep].
+    The grid is the study's table `sweep` and every --grid; where both name a key, --grid counts.
     """
     study = study_of(name, changes)
     from flfed.apps.sweep import parse_grid, points_of, sweep

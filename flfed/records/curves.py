@@ -109,10 +109,10 @@ def _gain_in_words(gain: Difference, metric: str) -> str:
     if gain.low is None or gain.high is None:
         often = "not defined in any draw" if gain.value is None else "defined in too few draws"
         return f"it cannot be told: {name} was {often}"
-    if gain.low <= 0 <= gain.high:
-        return f"{NO_CLEAR_GAIN}: {name} {_change(gain)}"
     digits = decimals_for(gain)
     span = f"(95 % interval {interval(gain.low, gain.high, digits, signed=True)})"
+    if gain.low <= 0 <= gain.high:
+        return f"{NO_CLEAR_GAIN}: {number(gain.value, digits, signed=True)} {name} {span}"
     return f"joining {'gains' if gain.low > 0 else 'costs'} {number(gain.value, digits, signed=True)} {name} {span}"
 
 

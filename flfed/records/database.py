@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,12 @@ def _postgres(url: URL, **options: Any) -> Engine:
     return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
 
 
+@lru_cache(maxsize=4)
+def _postgres_reader(url: URL) -> Engine:
+    """Return the engine with which a store is read: one a process, as what it has compiled serves the next look."""
+    return _postgres(url, postgresql_readonly=True)
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     """Leave transactions to SQLAlchemy's begin event (the driver would not cover DDL)."""
     connection.isolation_level = None
@@ -176,7 +183,7 @@ def engine_to_read(url: URL) -> Engine:
     so readers open anew for each look.
     """
     if url.get_backend_name() != "sqlite":
-        engine = _postgres(url, postgresql_readonly=True)
+        engine = _postgres_reader(url)
         with _closed_if_refused(engine), engine.connect() as connection:
             if revision_of(connection):
                 return engine

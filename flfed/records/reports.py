@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from flfed.records.verdicts import (
 
 SITE_ARMS = ("global", "local-only", "personalised")
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
+NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ")  # so begin faults that concern no update
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
@@ -204,18 +206,24 @@ def _faults(reader: RunReader, recorded: Recorded) -> list[Report]:
 
 
 def fault_kind(fault: Report) -> Literal["update set aside", "site refused", "fault"]:
-    """Return what a line of a report's `faults` is; a fault of no round is a refusal only if it says so.
+    """Return what a line of a report's `faults` is, by what its reason says: not every fault of a round is an update.
 
     Examples
     --------
     >>> fault_kind({"round": 3, "reason": "not finite"}), fault_kind({"round": None, "reason": "refused: policy"})
     ('update set aside', 'site refused')
-    >>> fault_kind({"round": None, "reason": "repeat 2: no comparison: no answer before the deadline"})
+    >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
     'fault'
     """
-    if fault["round"] is not None:
-        return "update set aside"
-    return "site refused" if re.match(r"(repeat \d+: )?refused: ", fault["reason"]) else "fault"
+    reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
+    if fault["round"] is None:
+        return "site refused" if reason.startswith("refused: ") else "fault"
+    return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
+
+
+def updates_set_aside(found: Report) -> int:
+    """Return how many updates were set aside, in all repeats."""
+    return sum(fault_kind(fault) == "update set aside" for fault in found["faults"])
 
 
 def refused_sites(found: Report) -> list[str]:
@@ -272,7 +280,9 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     """
     metric = metric or primary_of(found)
     if metric is None:
-        return [], [], [f"Nothing was compared: the run is {found['status']}. {found['reason']}".strip()]
+        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
+        kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
+        return [], [], [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
     headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
     headers += ["gain (+ is better), 95 %", "verdict"]
     rows = []
@@ -367,11 +377,22 @@ def tally(found: Report, metric: str) -> str:
 
 def _course(found: Report, planned: int | None) -> str:
     """Return how many rounds ran and what was set aside."""
-    rounds = f"{found['rounds']} of {planned}" if planned else str(found["rounds"])
-    aside = sum(fault["round"] is not None for fault in found["faults"])
-    others = sum(fault_kind(fault) == "fault" for fault in found["faults"])
+    rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
+    aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
     refused = refused_sites(found)
-    line = f"{rounds} rounds ran" + (" in every repeat" if found["repeats"] > 1 else "")
+    line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
     names = f" ({', '.join(refused)})" if refused else ""
     more = f"; other faults: {others}" if others else ""
     return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
+
+
+def purpose_of(study_text: str) -> str:
+    """Return what a study says it is for, "" where nothing."""
+    try:
+        return str(tomllib.loads(study_text).get("purpose", ""))
+    except tomllib.TOMLDecodeError:
+        return ""

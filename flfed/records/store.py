@@ -11,6 +11,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 from sqlalchemy.engine import URL
 
+from flfed.errors import UsageError
 from flfed.records.alive import this_process
 from flfed.records.database import engine_to_write, in_words, store_url, upgrade
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow
@@ -123,6 +124,8 @@ class RunStore:
         ------
         ValueError
             If there is no such series, or `repeat` is not one of its repeats.
+        UsageError
+            If another process has begun it.
         """
         writer = this_process()
         row: dict[str, Any] = {
@@ -136,12 +139,22 @@ class RunStore:
             repeats = connection.execute(select(Series.repeats).where(Series.id == series)).scalar()
             if repeats is None or not 0 <= repeat < repeats:
                 raise ValueError(f"series {series!r} has {repeats or 'no'} repeats, so no repeat={repeat}")
-            row["id"] = series if repeats == 1 else f"{series}-r{repeat + 1:0{max(2, len(str(repeats)))}d}"
-            connection.execute(insert(Run), [row])
-        return RunWriter(self._engine, self._url, row["id"], clock=self._clock)
+            name = series if repeats == 1 else f"{series}-r{repeat + 1:0{max(2, len(str(repeats)))}d}"
+            if connection.execute(select(Run.id).where(Run.id == name)).first() is not None:
+                raise UsageError(f"run {name} was begun by another process: see flfed run list")
+            connection.execute(insert(Run), [row | {"id": name}])
+        return RunWriter(self._engine, self._url, name, clock=self._clock)
 
-    def resume_run(self, run: str, rounds: int) -> RunWriter:
-        """Take over a run whose process is gone, with `rounds` of its rounds kept, and return its writer.
+    def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
+        """Take over a run whose process is gone and return its writer.
+
+        Parameters
+        ----------
+        run : str
+        keep : callable
+            Given the number of rounds committed, returns how many are kept. It is asked in the same
+            transaction: what was read before may be older than what another process wrote since. What
+            it raises leaves the run as it was.
 
         Raises
         ------
@@ -149,8 +162,7 @@ class RunStore:
             If the run is completed, or a living process writes it.
         """
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            take_over(connection, run)
-            rewind(connection, run, rounds)
+            rewind(connection, run, keep(take_over(connection, run)))
         return RunWriter(self._engine, self._url, run, clock=self._clock)
 
 

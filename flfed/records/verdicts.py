@@ -30,6 +30,8 @@ METRIC_NAMES = {
     "mean_squared_error": "mean squared error",
     "root_mean_squared_error": "root mean squared error",
     "concordance_index": "concordance index",
+    "calibration_in_the_large_error": "calibration error (log of expected over observed)",
+    "recall_at_alert_budget": "recall at the alert budget",
 }
 """What people call a metric; others are named by their key without underscores."""
 
@@ -122,11 +124,20 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 
 
 def decimals_for(difference: Difference) -> int:
-    """Return decimals by size, at most 2 unless the interval is narrow enough for a third to mean something."""
+    """Return decimals by size, at most 2 unless the interval is narrow enough for a third to mean something.
+
+    A bound that 2 decimals would show as 0 gets the third: on which side of 0 it lies is the verdict.
+
+    Examples
+    --------
+    >>> decimals_for(Difference(0.11, 0.02, 0.19)), decimals_for(Difference(0.186, 0.004, 0.368))
+    (2, 3)
+    """
     digits = decimals_of(difference.value, difference.low, difference.high)
     if difference.low is None or difference.high is None:
         return digits
-    return min(digits, 2) if difference.high - difference.low >= 0.06 else digits
+    hidden = any(bound and not float(f"{bound:.2f}") for bound in (difference.low, difference.high))
+    return min(digits, 2) if difference.high - difference.low >= 0.06 and not hidden else digits
 
 
 def gain_of(difference: Difference, better: Better) -> Difference:

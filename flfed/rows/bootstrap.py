@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,14 @@ class Metric(Protocol):
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric; NaN if undefined."""
+
+
+@runtime_checkable
+class Size(Protocol):
+    """What a metric offers besides that is the size of a figure with a sign, such as a calibration error."""
+
+    def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
+        """Return the figure with its sign [draws]; the metric is its absolute value."""
 
 
 def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
@@ -111,12 +119,21 @@ def replicate(
     parts: dict[Pair, list[Floats]] = {one: [] for one in asked}
     for weights in chain(left_out_weights(rng, codes, units), drawn_weights(rng, codes, units, draws)):
         for name, arm in asked:
-            parts[name, arm].append(metrics[name].weighted(y, scores[arm], weights))
+            parts[name, arm].append(_drawn(metrics[name], y, scores[arm], weights))
     found: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
     for name, arm in asked:
-        value, both = metrics[name].value(y, scores[arm]), np.concatenate(parts[name, arm])
-        found[name][arm] = Replicates(value, both[-draws:], both[:-draws], units, abs(value))
+        metric, both = metrics[name], np.concatenate(parts[name, arm])
+        value, signed = metric.value(y, scores[arm]), None
+        if isinstance(metric, Size):
+            whole = float(metric.signed(y, scores[arm], np.ones((1, len(y))))[0])
+            signed = Replicates(whole, both[-draws:], both[:-draws], units, abs(value))
+            both = np.abs(both)
+        found[name][arm] = Replicates(value, both[-draws:], both[:-draws], units, abs(value), signed)
     return found
+
+
+def _drawn(metric: Metric, y: Target, score: Score, weights: Floats) -> Floats:
+    return metric.signed(y, score, weights) if isinstance(metric, Size) else metric.weighted(y, score, weights)
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,8 @@ class Replicates:
         Rows or groups that were drawn.
     scale : float
         Size below which a spread is rounding, in units of 1e-12.
+    signed : Replicates or None
+        Of the figure with its sign, where this one is its size.
     """
 
     value: float
@@ -141,6 +160,7 @@ class Replicates:
     left_out: Floats
     units: int
     scale: float
+    signed: Replicates | None = None
 
     def minus(self, other: Replicates) -> Replicates:
         """Return the replicates of the difference of two figures of the same draws."""
@@ -171,8 +191,12 @@ class Replicates:
         Source: Efron 1987, "Better bootstrap confidence intervals" (the limits);
         Hesterberg 2015, "What teachers should know about the bootstrap" (the factor
         `sqrt(n / (n - 1)) t / z`, without which intervals from n rows are too short by about
-        `1 / n`).
+        `1 / n`). The interval of a size is that of its figure with the sign, folded at 0: no draw
+        of a size is below 0, so its own would not reach down to a model that is right.
         """
+        if self.signed is not None:
+            low, high = self.signed.limits(level)
+            return 0.0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
         bias, skew = self._bias(), self._skew()
         reach = self._reach(level)
         tail = bias + np.array([-reach, reach])

@@ -15,6 +15,7 @@ from flfed.rows.holdout import Holdout
 from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site, SiteTable
+from flfed.rows.transactions import Transactions
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         Line("table", rows >= least, f"{count_in_words(rows)} {part} rows; at least {least} are needed")
         for part, rows in (("training", len(opened.training)), ("holdout", opened.holdout_rows))
     ]
+    if isinstance(site.source, Transactions):
+        words = "history of others comes from a feed, not from the site's own transactions"
+        lines += [Line(owner, True, words) for owner in site.source.feeds]
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
         lines.append(Line("table", True, words))

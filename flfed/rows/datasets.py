@@ -144,7 +144,9 @@ def _source(path: Path) -> SourceDescription:
     if found.files or found.files_of not in names():
         why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
         raise UsageError(f"{path}: files-of: {why}")
-    other = load(found.files_of).source
+    folder = next(root for root in roots() if (root / "datasets" / found.files_of / "schema.toml").is_file())
+    # Read as it stands: two that name each other would be looked up for ever.
+    other = parse_settings(SourceDescription, folder / "datasets" / found.files_of / "source.toml")
     if other.files_of or other.embedded or not other.files:
         raise UsageError(f"{path}: files-of: {found.files_of!r} has no downloads of its own")
     return found.model_copy(update={"files": other.files})

@@ -97,6 +97,11 @@ def plain_text(cells: pd.Series) -> pd.Series:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
         cells = pd.Series([None if np.isnan(value) else str(value) for value in single], dtype=object)
+    if isinstance(cells.dtype, np.dtype) and cells.dtype == np.float64:
+        # Once for each pattern of bits, which tells -0.0 from 0.0.
+        place, bits = pd.factorize(cells.to_numpy().view(np.int64))
+        texts = np.array([*map(_plain_cell, bits.view(np.float64)), None], dtype=object)
+        return pd.Series(texts[place], index=cells.index, name=cells.name)
     if pd.api.types.infer_dtype(cells, skipna=True) not in ("string", "integer", "boolean"):
         return cells.map(_plain_cell).astype(object)
     # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.

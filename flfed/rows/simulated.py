@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,14 @@ class SimulatedTransactions:
             )
 
     def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
-        """Return the table, by time; `folders` are not looked at."""
+        """Return the table, by time; `folders` are not looked at.
+
+        It is the caller's own: of what was made, a copy is kept for the next reading.
+        """
+        return _made(replace(self, missing=())).copy()
+
+    def _make(self) -> pd.DataFrame:
+        """Return the table, made anew."""
         place, stolen_at = _terminals(np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0,))))
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, self.issuer)))
         customer, day = self._visits(rng)
@@ -119,6 +127,12 @@ class SimulatedTransactions:
         amount = np.where(thief, CUSTOMER_FACTOR * amount, amount)
         amount = np.where(large, rng.uniform(*LARGE, rows), amount)
         return amount, large | thief | skimmed
+
+
+@lru_cache(maxsize=5)
+def _made(bank: SimulatedTransactions) -> pd.DataFrame:
+    """Return a bank's payments; those of the last five banks are kept, a few megabytes each."""
+    return bank._make()
 
 
 def _terminals(rng: np.random.Generator) -> tuple[Floats, Integers]:

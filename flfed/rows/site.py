@@ -175,6 +175,8 @@ class Site:
             If the source cannot be read, or the policy keeps the site's own holdout or rows.
         """
         refused = self.policy.refusal(complete=bool(complete), published=published is not None)
+        if published is not None and isinstance(self.source, Transactions):
+            refused = "its transactions are held out by time, and the study asks for a published split"
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
         table, findings, schema = self.inspect()

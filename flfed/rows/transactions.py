@@ -30,25 +30,29 @@ class Transactions:
         One line a transaction. Everything in it is history; the holdout says which become rows.
     columns : mapping of the declaration's column to own column, optional
         Columns that are not keys are read under their own name.
-    keep : callable (DataFrame) → bool Series, optional
-        Which transactions are this institution's, where the source holds others too; it is given
-        the table under the declaration's names.
+    keep : str or callable (DataFrame) → bool Series, optional
+        Which transactions are this institution's, where the source holds others too, under the
+        declaration's names: `"customer // 1000 == 2"`, as `DataFrame.eval` reads it. A function
+        of a site's own folder does the same, but engine "ray" cannot send it to its processes.
     feeds : mapping of owner column to source, optional
         Where the history of these owners stands instead, under the declaration's names: such as
         `{"terminal": Parquet(...)}`, what a card scheme tells its members of every terminal.
-        Without it a terminal's risk counts this institution's own transactions only.
+        Without it a terminal's risk counts this institution's own transactions only. The
+        institution alone decides on it, here: no study and no server can set it, and
+        `flfed site check` names it.
     windows : str
         The declaration, a file in the site's or the dataset's folder.
 
     Notes
     -----
     All of this happens at the site. Nothing of it crosses: what a terminal did at other
-    institutions is known here only if a feed outside of flfed brings it.
+    institutions is known here only if a feed outside of flfed brings it. Moments that name a time
+    zone are taken in UTC, all others as they are written, in the table and in its feeds.
     """
 
     source: Raw
     columns: Mapping[str, str] = field(default_factory=dict)
-    keep: Callable[[pd.DataFrame], pd.Series] | None = None
+    keep: str | Callable[[pd.DataFrame], pd.Series] | None = None
     feeds: Mapping[str, Raw] = field(default_factory=dict)
     windows: str = "transactions.toml"
 
@@ -83,19 +87,31 @@ class Transactions:
             If a transaction has no moment, amount or owner.
         """
         declared = parse_settings(Windows, find_file(self.windows, folders))
-        table = self._read(self.source, self.columns, declared, folders)
-        if self.keep is not None:
-            table = table[np.asarray(self.keep(table), dtype=bool)].reset_index(drop=True)
-        known = checked(table, declared, declared.taken())
-        wanted = np.ones(len(table), dtype=bool)
-        if isinstance(holdout, HoldoutByTime):
-            refuse_unknown_labels(holdout, declared)
-            wanted = np.logical_or(*holdout.periods(known[declared.time]))
         unknown = [name for name in self.feeds if name not in declared.owners()]
         if unknown:
             raise UsageError(f"Transactions: feeds[{unknown[0]!r}] must be one of {', '.join(declared.owners())}")
+        if isinstance(holdout, HoldoutByTime):
+            refuse_unknown_labels(holdout, declared)
+        table = self._own(self._read(self.source, self.columns, declared, folders))
+        known = checked(table, declared, declared.taken())
+        wanted = np.ones(len(table), dtype=bool)
+        if isinstance(holdout, HoldoutByTime):
+            wanted = np.logical_or(*holdout.periods(known[declared.time]))
         made = look_back(known, declared, wanted, {by: self._feed(by, declared, folders) for by in self.feeds})
         return pd.concat([table[wanted], made], axis=1).reset_index(drop=True)
+
+    def _own(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the transactions that `keep` leaves."""
+        if self.keep is None:
+            return table
+        try:
+            kept = np.asarray(table.eval(self.keep) if isinstance(self.keep, str) else self.keep(table))
+        except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
+            # Its text is left out: pandas quotes cells.
+            raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
+        if kept.dtype != np.bool_ or kept.shape != (len(table),):
+            raise UsageError("Transactions: keep must give True or False for each row of the table")
+        return table[kept].reset_index(drop=True)
 
     def _feed(self, by: str, declared: Windows, folders: tuple[Path, ...]) -> pd.DataFrame:
         needed = declared.needed(by)
@@ -131,6 +147,10 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     TableError
         For a column that is absent or stands twice, and for cells that cannot be used; with a
         count, never a cell.
+
+    Notes
+    -----
+    Owners become text, so that terminal 7 of a database is terminal "7" of a feed in CSV.
     """
     found = {}
     for name in needed:
@@ -140,11 +160,11 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         if name == declared.time:
             found[name], rule = _moments(cells), "is not a date such as 2026-01-31 14:05:00"
         elif name == declared.label:
-            found[name], rule = _labels(cells, declared.positive), ""
+            found[name], rule = _labels(cells, name, declared), ""
         elif name in declared.summed():
             found[name], rule = pd.to_numeric(cells, errors="coerce").astype(float), "is not a number"
         else:
-            found[name], rule = cells.where(cells.astype(str).str.strip() != ""), "has no value"
+            found[name], rule = plain_text(cells), "has no value"
         bad = found[name].isna() | (np.isinf(found[name]) if found[name].dtype.kind == "f" else False)
         if rule and bad.any():
             raise TableError(name, rule, int(bad.sum()))
@@ -157,10 +177,15 @@ def _moments(cells: pd.Series) -> pd.Series:
     return found.dt.tz_localize(None).astype("datetime64[ns]")
 
 
-def _labels(cells: pd.Series, positive: str) -> pd.Series:
-    """Return 1 for the positive cell, 0 for any other, NaN where the label is not known yet."""
-    text = cells.astype(int).astype(str) if cells.dtype.kind in "iub" else plain_text(cells)
-    return (text == positive).astype(float).where(text.notna())
+def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
+    """Return 1 for the positive cell, 0 for the negative one, NaN where the label is not known yet."""
+    text = plain_text(cells)
+    # Any other code, taken for no fraud, would make a risk of 0 everywhere without a word.
+    other = text.notna() & ~text.isin([declared.positive, declared.negative])
+    if other.any():
+        rule = f"is neither {declared.positive!r} nor {declared.negative!r} as the windows' file declares it"
+        raise TableError(name, rule, int(other.sum()))
+    return (text == declared.positive).astype(float).where(text.notna())
 
 
 def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
@@ -169,8 +194,10 @@ def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
     Raises
     ------
     UsageError
-        Says which gap is needed.
+        Says which gap is needed, or that the holdout looks at another column than the windows.
     """
+    if holdout.column != declared.time:
+        raise UsageError(f"holdout: column={holdout.column!r} must be {declared.time!r}, as the windows' file declares")
     first = pd.Timestamp(holdout.test_from) - pd.Timedelta(days=declared.label_delay_days)
     if holdout.last_training() > first:
         raise UsageError(

@@ -88,10 +88,11 @@ class Windows(Strict):
     ----------
     time, amount, label : str
         Columns of the moment, of the money and of the label.
-    positive : str
-        Cell of the label that means fraud; an empty cell is a label that is not known yet.
+    positive, negative : str
+        Cells of the label that mean fraud and no fraud; an empty cell is a label not known yet.
     label_delay_days : int, >= 0
-        Days until a transaction's label is known.
+        Days until a transaction's label is known; at least 1 where a window is a risk, which would
+        else count the label of the transaction itself.
     calendar : dict of column to Calendar
     windows : dict of column to Window
         `{days}` in a name stands for the length.
@@ -102,6 +103,7 @@ class Windows(Strict):
     amount: str
     label: str
     positive: str = "1"
+    negative: str = "0"
     label_delay_days: int = Field(ge=0)
     calendar: dict[str, Calendar] = {}
     windows: dict[str, Window]
@@ -111,6 +113,10 @@ class Windows(Strict):
         made = self.made()
         if len(set(made)) < len(made) or set(made) & set(self.taken()):
             raise ValueError("a column stands twice; {days} in a name stands for the length of its window")
+        if self.positive == self.negative:
+            raise ValueError(f"positive and negative are both {self.positive!r}")
+        if not self.label_delay_days and any(window.what == "risk" for window in self.windows.values()):
+            raise ValueError("label-delay-days must be at least 1 for a risk, which else counts a row's own label")
         return self
 
     def owners(self) -> tuple[str, ...]:
@@ -216,10 +222,7 @@ def look_back(
     for by in declared.owners():
         past = (histories or {}).get(by, table)
         owner = pd.factorize(pd.concat([past[by], table.loc[wanted, by]], ignore_index=True))[0].astype(np.int64)
-        moment, asked = (
-            part[declared.time].to_numpy("datetime64[ns]").astype(np.int64) for part in (past, table[wanted])
-        )
-        history = _History(owner[: len(past)], moment, owner[len(past) :], asked)
+        history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], asked)
         for name, window in declared.windows.items():
             if window.by == by:
                 columns |= _lengths(name, window, history, past, declared)

@@ -6,7 +6,7 @@ import pickle
 
 import pandas as pd
 
-from flfed.rows.holdout import Holdout
+from flfed.rows.holdout import Holdout, HoldoutByTime
 from flfed.rows.site import Site, SiteTable
 from flfed.testing.rules import Rule, check, hold
 
@@ -41,16 +41,20 @@ def its_table_fits_its_schema(site: Site) -> None:
 
 
 def every_row_is_on_one_side(site: Site) -> None:
-    """A row is trained on or held out; a person has one side only."""
+    """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
     table, found = site.inspect()[0], site.read()
     held, schema = found.holdout("check"), found.schema
     hold(len(found.training), "it has no training rows")
     hold(len(held), "it has no holdout rows")
+    if isinstance(site.holdout, HoldoutByTime):
+        column, gap = site.holdout.column, pd.Timedelta(days=site.holdout.gap_days)
+        early = int((held[column] < found.training[column].max() + gap).sum())
+        hold(not early, f"holdout rows earlier than the last training row and the gap of {gap.days} days: {early}")
+    both = set(found.training[schema.group]) & set(held[schema.group]) if schema.group else set()
+    hold(not both or getattr(site.holdout, "same_groups", False), f"groups stand on both sides: {len(both)}")
     if isinstance(site.holdout, Holdout):
         with_target = int(table[schema.target].notna().sum())
         hold(len(found.training) + len(held) == with_target, "a row is on no side, or on both")
-        both = set(found.training[schema.group]) & set(held[schema.group]) if schema.group else set()
-        hold(not both, f"groups stand on both sides: {len(both)}")
 
 
 def two_readings_are_the_same_rows(site: Site) -> None:
@@ -78,7 +82,8 @@ def it_can_be_sent_to_another_process(site: Site) -> None:
     try:
         again = pickle.loads(pickle.dumps(site))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        hold(False, f"it cannot be pickled ({type(error).__name__})")
+        words = "a function in it must stand in an installed package, a file in it must not be open"
+        hold(False, f"it cannot be pickled ({type(error).__name__}): {words}")
     else:
         hold(_same(again.read(), site.read()), "after the way there and back it reads other rows")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -82,8 +83,8 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
     folder = folder_of(run)
     path = folder / (f"{FINAL}.safetensors" if final else f"round-{checkpoint.round:06d}.safetensors")
     tensors = {name: np.ascontiguousarray(value) for name, value in checkpoint.tensors().items()}
-    facts = {"round": checkpoint.round, **checkpoint.facts}
-    metadata = {"format": "1", "run": run, "facts": json.dumps(facts), "sha256": arrays_sha256(tensors)}
+    facts = json.dumps({"round": checkpoint.round, **checkpoint.facts})
+    metadata = {"format": "1", "run": run, "facts": facts, "sha256": _sha256(tensors, facts)}
     part = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,16 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
         ) from None
     _remove(folder, _rounds(folder)[:-KEPT])
     return path
+
+
+def reopen(run: str, round: int) -> None:
+    """Remove what a run that goes on after `round` rounds will write anew: later checkpoints, and an earlier result.
+
+    A later one left here would count among the last two, and push out those that are being written.
+    """
+    folder = folder_of(run)
+    _remove(folder, [number for number in _rounds(folder) if number > round])
+    (folder / f"{FINAL}.safetensors").unlink(missing_ok=True)
 
 
 def settle(run: str) -> None:
@@ -168,7 +179,7 @@ def read(path: Path) -> Checkpoint:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a handle, no dict
     except (SafetensorError, OSError):
         raise FlfedError(f"{path}: cannot be read as a checkpoint") from None
-    if metadata.get("format") != "1" or metadata.get("sha256") != arrays_sha256(tensors):
+    if metadata.get("format") != "1" or metadata.get("sha256") != _sha256(tensors, metadata.get("facts", "")):
         raise FlfedError(f"{path}: is damaged, or of another version of flfed")
     facts = json.loads(metadata["facts"])
     return Checkpoint(
@@ -179,6 +190,11 @@ def read(path: Path) -> Checkpoint:
         facts=facts,
         summaries={site: Summary(**_part(tensors, f"summaries/{site}")) for site in _names(tensors, "summaries")},
     )
+
+
+def _sha256(tensors: Arrays, facts: str) -> str:
+    """Return the hash of a whole checkpoint: its arrays and its facts."""
+    return hashlib.sha256(f"{arrays_sha256(tensors)}/{facts}".encode()).hexdigest()
 
 
 def _part(tensors: Arrays, prefix: str) -> Arrays:

@@ -8,17 +8,23 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache, lru_cache
 from io import BytesIO
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
 
 PROTOCOL = 1
 HISTOGRAM_BINS = 256
-LARGEST = 2**63 - 1
-"""Of a whole number: what crosses a network, and what a database holds."""
+LARGEST = 2**53
+"""Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
+LONGEST = 2000
+"""Characters of a text, and rows of a list: no honest message comes near it, and none fills a record or a page."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that a text for people has none of: a terminal or a page would obey some."""
+SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
+"""A site's name, and the pattern it must match."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -129,6 +135,8 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
     values = record.get(name)
     if not isinstance(values, MetricRecord):
         return {}
+    if len(values) > LONGEST or not all(map(_is_plain, values)):
+        raise MalformedMessage(f"the numbers in {name!r} are too many, or have no fit names")
     return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and _fits(value)}
 
 
@@ -162,7 +170,7 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
     hints, required = _fields(cast(Hashable, kind))
     wrong = [name for name, value in given.items() if name in hints and not _is_a(value, hints[name])]
-    for names, what in ((required - set(given), "is missing"), (wrong, "is of a wrong type")):
+    for names, what in ((required - set(given), "is missing"), (wrong, "is of a wrong type or value")):
         if names:
             raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
     if set(given) - set(hints):
@@ -179,7 +187,7 @@ def _fields(kind: Hashable) -> tuple[dict[str, Any], set[str]]:
         for field in dataclasses.fields(cast(Any, kind))
         if field.default is missing and field.default_factory is missing
     }
-    return get_type_hints(kind), required
+    return get_type_hints(kind, include_extras=True), required
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -188,7 +196,25 @@ def _is_a(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, hint)) and _fits(value)
     if hint is np.ndarray:
         return isinstance(value, np.ndarray) and value.dtype == np.float64
-    return isinstance(value, hint) if hint in (bool, str) else True
+    if hint is str:
+        return isinstance(value, str) and _is_plain(value)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is Annotated:
+        return isinstance(value, str) and re.fullmatch(hint.__metadata__[0], value) is not None
+    return isinstance(value, bool) if hint is bool else True
+
+
+def _is_plain(value: str) -> bool:
+    """Tell whether a text is one that can be written down and shown as it is."""
+    return len(value) <= LONGEST and not CONTROL.search(value)
+
+
+def reason_of(message: Message) -> str:
+    """Return why a node gave no answer, as one line that is not too long: it came over the border."""
+    error = message.error
+    said = CONTROL.sub(" ", (error.reason or "")[:LONGEST]).strip()
+    return said or f"error code {error.code}"
 
 
 def _fits(value: float) -> bool:
@@ -199,18 +225,18 @@ def _fits(value: float) -> bool:
 def config_of(record: RecordDict) -> ConfigRecord:
     """Return the plain values of a message; refuse a message of another version of the protocol."""
     config = section(record, "config")
-    if config.get("protocol") != PROTOCOL:
-        raise MalformedMessage(
-            f"protocol {config.get('protocol')!r} is not {PROTOCOL}: the other side runs another version of flfed"
-        )
+    found = config.get("protocol")
+    if found != PROTOCOL:
+        shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
+        raise MalformedMessage(f"protocol {shown} is not {PROTOCOL}: the other side runs another version of flfed")
     return config
 
 
 def text(config: ConfigRecord, key: str) -> str:
     """Return one text of a section, or raise MalformedMessage."""
     value = config.get(key)
-    if not isinstance(value, str):
-        raise MalformedMessage(f"the message has no text {key!r}")
+    if not isinstance(value, str) or not _is_plain(value):
+        raise MalformedMessage(f"the message has no text {key!r} that is fit to be shown")
     return value
 
 
@@ -233,6 +259,7 @@ def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]
     if not isinstance(found, ConfigRecord):
         return ()
     columns = {key: value for key, value in found.items() if isinstance(value, list)}
-    if len({len(value) for value in columns.values()}) > 1:
-        raise MalformedMessage(f"the columns of {name!r} differ in length")
+    lengths = {len(value) for value in columns.values()}
+    if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
+        raise MalformedMessage(f"the columns of {name!r} differ in length, or are too long")
     return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))

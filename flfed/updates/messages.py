@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
@@ -56,15 +56,15 @@ class EnrolReply:
     is "fewer than 5" when small.
     """
 
-    site: str
+    site: content.SiteName
     title: str
     version: str
     accepted: bool
     reason: str = ""
     rows_low: int = 0
     rows_high: int = 0
-    disclosure: str = "institution"
-    share_metrics: str = "named"
+    disclosure: Literal["open", "institution"] = "institution"
+    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
     resplit: bool = False
 
     def to_record(self) -> RecordDict:

@@ -168,6 +168,7 @@ except flfed.errors.UsageError as error:
 """
 
 
+@pytest.mark.slow
 def test_ray_is_not_needed_until_it_is_asked_for_and_then_named(home: Path):
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
     loaded, said = done.stdout.splitlines()

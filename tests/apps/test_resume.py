@@ -13,6 +13,7 @@ from flfed.apps.running import resume, run
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.home import home
 from flfed.records.reading import RunReader
+from flfed.rows.site import Policy
 from flfed.rows.sources import Frame
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints
@@ -57,11 +58,16 @@ def newest() -> str:
         return reader.runs(limit=1)[0].run
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+ESSENTIAL = {"plain", "best"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ESSENTIAL else pytest.mark.slow) for name in STRATEGIES]
+)
 def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
     name: str, small_sites, small_study, record: Record
 ):
-    study, sites = Study.parse(small_study).replace(STRATEGIES[name]), small_sites(4)
+    study, sites = Study.parse(small_study).replace(STRATEGIES[name]), small_sites(4 if name == "half" else 2)
     whole = run(study, sites=sites)
     for stage, round in (("round", 1), ("checkpoint", 3)):
         with pytest.raises(RunStopped, match="flfed study resume"):
@@ -92,7 +98,7 @@ def test_a_resumed_run_says_so_and_counts_its_seconds_over_both_processes(small_
 
 
 def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(small_sites, small_study, record: Record):
-    study, sites = Study.parse(small_study), small_sites(3)
+    study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
 
     def progress(stage: str, done: int, of: int) -> None:
@@ -111,6 +117,7 @@ def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(smal
         assert record(ended) == record(whole.run)
 
 
+@pytest.mark.slow
 def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(3)
     whole = run(study, sites=sites, repeats=3)
@@ -133,7 +140,7 @@ def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(sma
 
 
 def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_study, record: Record):
-    study, sites = Study.parse(small_study), small_sites(3)
+    study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
     with pytest.raises(RunStopped):
         run(study, sites=sites, observer=killer("round", 4))
@@ -166,6 +173,85 @@ def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on
     done = resume(stopped.run, sites=sites)
     assert done.report["arrays-sha256"] == whole.report["arrays-sha256"]
     assert not (home() / "sites" / "site-02" / "runs" / stopped.run).exists()
+
+
+def ended_at(study: Study, sites: list[Any], round: int, **options: Any) -> str:
+    """Run a study that is ended after a round, and return its run."""
+    with pytest.raises(RunStopped):
+        run(study, sites=sites, observer=killer("round", round), **options)
+    return newest()
+
+
+def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
+    small_sites, small_study, record: Record, monkeypatch, tmp_path
+):
+    study, sites, store = Study.parse(small_study), small_sites(2), f"sqlite:///{home() / 'runs.db'}"
+    ended, there = ended_at(study, sites, 3), home()
+    before = record(ended)
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=r"has 3 rounds in the store and no checkpoint .*set FLFED_HOME to where"):
+        resume(ended, sites=sites, store=store)
+    monkeypatch.setenv("FLFED_HOME", str(there))
+    assert record(ended) == before and before["run"][0].status == "stopped"
+    assert resume(ended, sites=sites).status == "completed"
+
+
+def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, small_study):
+    study, sites = Study.parse(small_study), small_sites(2)
+    ended = ended_at(study, sites, 2)
+    earlier = checkpoints.newest(ended, 2)
+    assert earlier is not None
+    checkpoints.write(ended, earlier, final=True)  # as a missed quorum would
+    with pytest.raises(RunStopped):
+        resume(ended, sites=sites, observer=killer("round", 4))
+    with pytest.raises(FlfedError, match="it has not ended"):
+        checkpoints.final(ended)
+    with RunReader.open() as reader:
+        seconds = reader.runs_of(ended)[0].seconds
+    assert seconds is not None and seconds > checkpoints.newest(ended, 4).facts["seconds"]
+
+
+@pytest.mark.slow
+def test_a_series_goes_on_with_the_sites_that_it_began_with(small_sites, small_study, record: Record):
+    study, sites = Study.parse(small_study), small_sites(4)
+    whole = run(study, sites=sites[1:], repeats=2)
+    for others, more in ((sites, ""), (sites[:3], "site-04")):
+        ended = ended_at(study, sites[1:], 5, repeats=2).removesuffix("-r01")
+        done = resume(ended, sites=others[::-1])
+        if not more:
+            assert set(done.report["sites"]) == {"site-02", "site-03", "site-04"}
+            assert record(f"{ended}-r02") == record(f"{whole.run}-r02")
+            continue
+        with RunReader.open() as reader:
+            notes = {e.reason for e in reader.events([f"{ended}-r02"]) if e.kind == "note"}
+        assert f"without {more}: part of the series when it began, and not here now" in notes
+
+
+def test_a_study_whose_name_ends_in_sweep_is_no_sweep(small_sites, small_study):
+    study, sites = Study.parse(small_study).replace({"name": "lr-sweep"}), small_sites(2)
+    assert resume(ended_at(study, sites, 2), sites=sites).status == "completed"
+
+
+def test_a_site_that_refuses_after_a_resume_is_a_fault_with_its_reason_and_stays_one_that_took_part(
+    small_sites, small_study
+):
+    sites = small_sites(3)
+    ended = ended_at(Study.parse(small_study), sites, 2)
+    closed = replace(sites[2], policy=Policy(cell_minimum=1000))
+    done = resume(ended, sites=[*sites[:2], closed])
+    (fault,) = done.report["faults"]
+    assert (fault["round"], fault["site"]) == (2, "site-03")
+    assert fault["reason"].startswith("did not come back after the run was resumed: it has fewer than 1000 training")
+    with RunReader.open() as reader:
+        assert {site.site: site.status for site in reader.sites(ended)}["site-03"] == "accepted"
+
+
+def test_a_run_that_is_compared_leaves_no_reply_at_a_site(small_sites, small_study):
+    done = run(Study.parse(small_study), sites=small_sites(3, rows=80, policy=Policy()))
+    # The rerun with exact sums, which says what disclosure cost, comes after the comparison.
+    with RunReader.open() as reader:
+        assert reader.summary(done.run, "disclosure") is not None
+    assert [str(path) for path in home().glob("sites/*/runs/*")] == []
 
 
 def test_a_completed_a_running_and_an_unknown_run_are_not_resumed(small_sites, small_study):
@@ -229,13 +315,13 @@ def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(sma
 def test_a_site_answers_a_round_once_and_sends_that_again_from_its_disk(small_sites, small_study, ask):
     text, site = Study.parse(small_study).text, small_sites(2)[0]
 
-    def train(table_of: Any, round: int, run_id: str = "r-1") -> TrainReply:
+    def train(table_of: Any, round: int, run_id: str = "r-1", text: str = text, repeat: int = 0) -> TrainReply:
         side = ClientSide(lambda name, study: table_of)
         ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
         sums = SummariseReply.from_record(ask(side, site.name, SUMMARISE, SummariseRequest(), text).content)
         del sums
         request = TrainRequest(arrays=start, encoder=encoder, round=round, rounds=5)
-        return TrainReply.from_record(ask(side, site.name, TRAIN, request, text, run=run_id).content)
+        return TrainReply.from_record(ask(side, site.name, TRAIN, request, text, repeat, run=run_id).content)
 
     side = ClientSide(lambda name, study: site)
     ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
@@ -247,4 +333,12 @@ def test_a_site_answers_a_round_once_and_sends_that_again_from_its_disk(small_si
     assert train(other, 1).delta["weight"].tobytes() == first.delta["weight"].tobytes()
     assert train(other, 1, run_id="r-2").delta["weight"].tobytes() != first.delta["weight"].tobytes()
     assert train(other, 2).delta["weight"].tobytes() != first.delta["weight"].tobytes()
+    # A server may give another study, or another repeat, the same id; a policy may have become stricter.
+    faster = Study.parse(text).replace({"plan.lr": 1.0}).text
+    assert train(site, 1, text=faster).delta["weight"].tobytes() != first.delta["weight"].tobytes()
+    assert train(site, 1, repeat=1).delta["weight"].tobytes() != first.delta["weight"].tobytes()
+    train(site, 1)
+    assert first.scores is not None and first.scores.histogram is not None
+    closed = train(replace(site, policy=Policy()), 1)
+    assert closed.scores is not None and closed.scores.histogram is None
     assert count_bytes(first.to_record()) > 0 and KeptReplies(site.name, "r-1").folder.is_dir()

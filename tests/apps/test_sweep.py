@@ -6,8 +6,6 @@ import json
 import math
 import os
 import shlex
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +16,8 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.apps.sweep import CAUTION, NOTE, Point, ReadOnce, Swept, _comparable, parse_grid, points_of, sweep
-from flfed.cli import main
 from flfed.cli.study import _change
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.records.reading import RunReader
 from flfed.rows.holdout import Holdout
 from flfed.rows.site import Site
@@ -55,6 +52,16 @@ def validation(name: str, number: int) -> dict[str, float | None]:
     """Return the figures of all sites' validation rows after a round, as the store has them."""
     with RunReader.open() as reader:
         return {m.metric: m.value for m in reader.metrics(name, number) if (m.site, m.arm) == (None, "validation")}
+
+
+def test_a_sweep_that_is_ended_leaves_no_checkpoint(small_sites, study: Study, home: Path):
+    def progress(stage: str, done: int, of: int) -> None:
+        if (stage, done) == ("rounds", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunStopped, match="the points that were done"):
+        sweep(study, points_of(study, {"plan.lr": [0.1]}), sites=small_sites(2), progress=progress)
+    assert not list(home.glob("runs/*"))
 
 
 def test_the_better_of_two_learning_rates_is_found(small_sites, study: Study):
@@ -195,23 +202,6 @@ def test_a_grid_that_cannot_be_swept_is_refused_before_anything_runs(grid, why):
 def test_a_study_without_validation_rows_cannot_be_swept():
     with pytest.raises(UsageError, match="validation=0 keeps no rows .* --set plan.validation=0.2"):
         points_of(Study.load("wine"), {"plan.lr": (0.1,)})
-
-
-@pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple]:
-    """Call a command; return exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flfed", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_the_command_sweeps_the_studys_own_grid_and_says_what_the_figures_are(flfed, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from statistics import fmean, stdev
 
@@ -12,7 +11,6 @@ import pytest
 from flfed import Study
 from flfed.apps.running import run
 from flfed.apps.verify import Compared, check_expected, compared, entry_at, verify
-from flfed.cli import main
 from flfed.errors import RunStopped, UsageError
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
@@ -27,7 +25,7 @@ legal-basis = "none needed"
 seed = 11
 [dataset]
 name = "diabetes"
-partition = { by = "iid", sites = 3, seed = 1 }
+partition = { by = "iid", sites = 2, seed = 1 }
 [model]
 name = "linear"
 [plan]
@@ -155,28 +153,21 @@ def test_an_expectation_that_no_run_could_meet_is_refused_before_anything_runs(f
 
 
 @pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path) -> Callable[..., tuple]:
-    """Verify a study of this text; return exit code, standard output, standard error."""
+def verified(flfed, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """A function that verifies a study of this text: exit code, standard output, standard error."""
 
     def call(text: str, *words: str) -> tuple[int, str, str]:
         (tmp_path / "study.toml").write_text(text)
-        monkeypatch.setattr(sys, "argv", ["flfed", "study", "verify", str(tmp_path / "study.toml"), *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        return flfed("study", "verify", tmp_path / "study.toml", *words)
 
     return call
 
 
-def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_much(flfed):
-    code, out, err = flfed(TINY + LOOSE + SITE)
+def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_much(verified):
+    code, out, err = verified(TINY + LOOSE + SITE)
     assert (code, err) == (0, "")
     assert "Every expected figure holds." in out and "one by one" in out
-    code, out, err = flfed(TINY + LOOSE + WRONG, "--json")
+    code, out, err = verified(TINY + LOOSE + WRONG, "--json")
     found = json.loads(out)
     assert (code, found["holds"]) == (1, False)
     good, wrong = found["figures"]
@@ -188,8 +179,8 @@ def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_muc
     assert good["by-repeat"][0]["difference"] == pytest.approx(good["by-repeat"][0]["ours"] - 0.25)
 
 
-def test_a_study_without_expectations_ends_with_2(flfed):
-    code, out, err = flfed(TINY)
+def test_a_study_without_expectations_ends_with_2(verified):
+    code, out, err = verified(TINY)
     assert (code, out) == (2, "")
     assert "has no [expected] to verify" in err
 

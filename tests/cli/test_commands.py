@@ -5,37 +5,36 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flfed import Study
 from flfed.apps.running import run
-from flfed.cli import main
 from flfed.study import names
 
-Said = tuple[int, str, str]
+QUICK = ("--set", "rounds=3", "--set", "draws=200")
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    """The home of a run that several tests look at, and what the command printed."""
+    return {}
 
 
 @pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Call a command in this process; return exit code, standard output, standard error."""
-
-    def call(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["flfed", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
-
-
-QUICK = ("--set", "rounds=3", "--set", "draws=200")
+def printed(flfed, tmp_path_factory, monkeypatch: pytest.MonkeyPatch, kept: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of one quick run, in whose home this test then is."""
+    if not kept:
+        kept["home"] = str(tmp_path_factory.mktemp("ran"))
+        monkeypatch.setenv("FLFED_HOME", kept["home"])
+        kept["said"] = flfed("study", "run", "preterm-birth", *QUICK, "--json")
+    monkeypatch.setenv("FLFED_HOME", kept["home"])
+    code, out, err = kept["said"]
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)  # nothing but JSON is on standard output
+    return found
 
 
 def test_help_imports_neither_torch_nor_pandas_nor_flwr():
@@ -62,10 +61,8 @@ def test_every_command_has_help_with_an_example(flfed):
         assert f"flfed {command}" in out.partition("Example")[2], command
 
 
-def test_run_prints_exactly_the_documented_json_and_nothing_else(flfed):
-    code, out, err = flfed("study", "run", "preterm-birth", *QUICK, "--json")
-    assert code == 0
-    found = json.loads(out)
+def test_run_prints_exactly_the_documented_json_and_nothing_else(printed):
+    found = printed
     assert set(found) >= {
         "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
         "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere",
@@ -81,21 +78,20 @@ def test_run_prints_exactly_the_documented_json_and_nothing_else(flfed):
     assert found["faults"] == []
 
 
-def test_the_command_line_and_python_give_the_same_arrays(flfed):
-    _, out, _ = flfed("study", "run", "preterm-birth", *QUICK, "--json")
+def test_the_command_line_and_python_give_the_same_arrays(printed, home, monkeypatch):
+    monkeypatch.setenv("FLFED_HOME", str(home))  # a run of its own
     result = run(Study.load("preterm-birth").replace({"rounds": 3, "draws": 200}))
-    assert json.loads(out)["arrays-sha256"] == result.report["arrays-sha256"]
+    assert printed["arrays-sha256"] == result.report["arrays-sha256"]
     assert len(result.report["arrays-sha256"]) == 64
 
 
-def test_run_list_and_show_say_what_was_run(flfed):
-    _, out, _ = flfed("study", "run", "preterm-birth", *QUICK, "--json")
-    name = json.loads(out)["run"]
+def test_run_list_and_show_say_what_was_run(printed, flfed):
+    name = printed["run"]
     code, listed, _ = flfed("run", "list", "--json")
     assert code == 0
     assert [(r["run"], r["rounds"], r["status"]) for r in json.loads(listed)["runs"]] == [(name, 3, "completed")]
     _, shown, _ = flfed("run", "show", name, "--json")
-    assert json.loads(shown) == json.loads(out)
+    assert json.loads(shown) == printed
     code, text, _ = flfed("run", "show", "latest")
     assert code == 0
     assert "kentucky-clinic" in text
@@ -127,7 +123,7 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --set rounds=none", 2, "rounds='none' must be a whole number"),
         ("study run preterm-birth --set lr=-1", 2, "lr=-1.0 must be > 0"),
         ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
-        ("study run preterm-birth --set name=x", 0, ""),
+        ("study check preterm-birth --set name=x", 0, ""),
         ("study run preterm-birth --set rounds", 2, "key=value"),
         ("study run preterm-birth --engine deployment", 2, "not available in this version"),
         ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
@@ -149,8 +145,6 @@ def test_an_empty_store_says_what_to_do(flfed):
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_exit_code_2(flfed, words, code, says):
-    if code == 0:
-        words += " " + " ".join(QUICK)
     ended, _, err = flfed(*words.split())
     assert ended == code
     assert says in err

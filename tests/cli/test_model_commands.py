@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +12,9 @@ import pandas as pd
 import pytest
 
 from flfed.apps.running import run
-from flfed.cli import main
 from flfed.study import Study
 
-Said = tuple[int, str, str]
 HEADER = ["x1", "x2", "flag", "colour"]
-
-
-@pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Call a command in this process; return exit code, standard output, standard error."""
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["flfed", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

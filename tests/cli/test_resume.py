@@ -1,27 +1,18 @@
 """`flfed study resume` and a quorum that is missed, as a person or a program calls them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
 
-MAIN = "from flfed.cli import main; main()"
 # The bound is so tight that in round 30 an honest update is over it: a real quorum, really missed.
 TIGHT = ("quorum=1.0", "strategy.flag-norm=1.0", "strategy.refuse-norm=1.4", "compare.draws=200")
 
 
-def flfed(*words: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, "-c", MAIN, *words], capture_output=True, text=True, env=dict(os.environ))
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.mark.slow
-def test_a_missed_quorum_is_exit_3_with_the_reason_and_the_last_good_model_kept():
+def test_a_missed_quorum_is_exit_3_with_the_reason_and_the_last_good_model_kept(flfed):
     code, out, _ = flfed("study", "run", "wine", "--json", *(w for key in TIGHT for w in ("--set", key)))
     found = json.loads(out)
     assert (code, found["status"], found["rounds"]) == (3, "stopped", 29)
@@ -37,7 +28,7 @@ def test_a_missed_quorum_is_exit_3_with_the_reason_and_the_last_good_model_kept(
 
 
 @pytest.mark.parametrize("run", ["latest", "20200101-000000-abcd"])
-def test_what_cannot_be_resumed_is_said_in_one_sentence(run: str):
+def test_what_cannot_be_resumed_is_said_in_one_sentence(flfed, run: str):
     code, out, err = flfed("study", "resume", run)
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert "is not in the store" in err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +11,11 @@ import pytest
 
 from flfed import Mapped, Study, run
 from flfed.apps.checking import find_sites
-from flfed.cli import main
 from flfed.errors import UsageError
 from flfed.rows import site as listing
 from flfed.rows.mapping import Field
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv
-
-Said = tuple[int, str, str]
 
 PACKAGE = """
 from flfed import Csv, Mapped, Policy, Site
@@ -47,23 +42,6 @@ kind = "flag"
 kind = "target"
 values = ["no", "yes"]
 """
-
-
-@pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Call a command in this process; return exit code, standard output, standard error."""
-
-    def call(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["flfed", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

@@ -15,9 +15,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.cli import main
-
-Said = tuple[int, str, str]
 Wards = Callable[..., None]
 CELL = "Jane Roe"
 """Stands in every table of these tests, and in nothing that is said of them."""
@@ -26,23 +23,6 @@ SITE = """
 from flfed import Csv, Holdout, Site
 site = Site(name="{name}", dataset="small", source=Csv("rows.csv"), holdout=Holdout(salt="{name}"))
 """
-
-
-@pytest.fixture
-def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Call a command in this process; return exit code, standard output, standard error."""
-
-    def call(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["flfed", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

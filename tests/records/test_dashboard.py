@@ -83,6 +83,18 @@ def test_a_fault_of_no_round_is_not_called_a_refusal(shown: str, store, write):
     assert next(card.delta for card in page.metric if card.label == "Updates set aside") == "and 1 site refused"
 
 
+def test_a_note_after_the_last_round_is_not_given_the_number_of_a_round_that_never_was(shown: str, store, write):
+    series = store.begin_series(study="s", study_sha256="", study_text='purpose = "Try it [once]"')
+    run = write(store, series, rounds=3)
+    run.events([EventRow(4, "hungary", "note", "rows left out"), EventRow(3, "vienna", "note", "late")])
+    page = overview(series)
+    assert not page.exception
+    assert "Try it \\[once\\]." in [text.value for text in page.markdown]
+    lines = next(table.value for table in page.table if "What" in table.value.columns).to_dict("records")
+    when = {line["Site"]: line["When"] for line in lines if line["What"] == "note"}
+    assert when == {"hungary": "after the last round", "vienna": "round 3"}
+
+
 def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: str):
     assert "AUC cannot be compared here: the holdout has one class only." in words(overview(heart))
 

@@ -80,7 +80,7 @@ def test_the_table_has_a_line_for_each_size_with_the_gain_and_its_interval():
     ]
     assert sentences == [
         "long-beach: with 10 rows of its own, joining gains +.19 AUC (95 % interval +.02 to +.36); "
-        "with all its 85 rows, no clear gain: AUC +.077 (−.030 to +.183)."
+        "with all its 85 rows, no clear gain: +.08 AUC (95 % interval −.03 to +.18)."
     ]
 
 

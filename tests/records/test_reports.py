@@ -13,7 +13,7 @@ from scipy import stats
 from flfed.records import reports
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow
 from flfed.records.reading import RunReader
-from flfed.records.reports import comparison_rows, fault_kind, refused_sites, report, run_list, story
+from flfed.records.reports import comparison_rows, fault_kind, purpose_of, refused_sites, report, run_list, story
 from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
 from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 
@@ -69,7 +69,7 @@ def test_references_that_the_engine_could_not_measure_are_null(store, url):
     with RunReader.open(url) as reader:
         found = report(reader, run.run)
     assert (found["pooled"], found["own-model-everywhere"], found["global"]) == (None, None, {})
-    assert comparison_rows(found)[2] == ["Nothing was compared: the run is stopped. quorum"]
+    assert comparison_rows(found)[2] == ["Nothing was compared: the run is stopped, with 0 rounds kept (quorum)."]
 
 
 @pytest.mark.parametrize("resplit", [True, False])
@@ -188,6 +188,24 @@ def test_an_adjusted_model_that_is_certainly_worse_is_named():
         f"AUC .720 with the shared model adjusted to the site against .750 alone: {MINUS}.030 (95 % interval "
         f"{MINUS}.050 to {MINUS}.010); the shared model adjusted to the site is certainly worse here."
     )
+
+
+def test_what_fails_after_the_last_round_is_no_update_set_aside(store, url, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = write(store, series, rounds=3)
+    reasons = {"no comparison: no answer": 4, "holdout rows: x": 4, "did not come back after the run was resumed": 2}
+    run.events([EventRow(at, "hungary", "fault", reason) for reason, at in reasons.items()])
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    # the fixture sets one update aside itself
+    assert story(found)[-1].endswith("updates set aside: 1; sites refused: 1 (basel); other faults: 3.")
+
+
+@pytest.mark.parametrize(
+    ("text", "purpose"), [('purpose = "Find fraud"', "Find fraud"), ("seed = 1", ""), ("not TOML", ""), ("", "")]
+)
+def test_the_purpose_of_a_study_is_read_from_its_text(text, purpose):
+    assert purpose_of(text) == purpose
 
 
 def test_a_fault_of_no_round_is_a_refusal_only_where_it_says_so(store, url, write):

@@ -232,6 +232,37 @@ def test_a_reader_cannot_write_and_an_absent_store_is_empty(store, url, tmp_path
     assert not absent.exists()
 
 
+def test_a_run_is_taken_over_at_the_rounds_that_the_store_has_then_and_a_refusal_changes_nothing(store, url):
+    run = begun(store)
+    for number in (1, 2, 3):
+        run.round(
+            number, metrics=[MetricRow(None, "fit", "loss", 0.5)], events=[EventRow(1, "a", "holdout-opened", "x")]
+        )
+    run.finish(status="stopped", reason="a quorum")
+    told: list[int] = []
+
+    def refuse(rounds: int) -> int:
+        told.append(rounds)
+        raise UsageError("no checkpoint")
+
+    with pytest.raises(UsageError, match="no checkpoint"):
+        store.resume_run(run.run, refuse)
+    with RunReader.open(url) as reader:
+        entry = reader.runs_of(run.run)[0]
+        assert (told, entry.status, entry.rounds, entry.reason) == ([3], "stopped", 3, "a quorum")
+    store.resume_run(run.run, lambda rounds: 0)
+    with RunReader.open(url) as reader:
+        assert (reader.runs_of(run.run)[0].rounds, reader.metrics(run.run, 2)) == (0, [])
+        assert {event.kind for event in reader.events([run.run])} == {"holdout-opened"}  # it happened
+
+
+def test_two_processes_do_not_begin_the_same_repeat(store):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    store.begin_run(series, repeat=1, task="binary", **RUN)
+    with pytest.raises(UsageError, match="was begun by another process"):
+        store.begin_run(series, repeat=1, task="binary", **RUN)
+
+
 def test_another_user_reads_the_store_while_and_after_it_is_written():
     code = (
         "import os\n"

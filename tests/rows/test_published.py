@@ -91,6 +91,7 @@ def test_the_files_of_one_heart_dataset_are_those_of_the_other(home, test_data):
         ('files-of = "wine"', "'wine' has no downloads of its own"),
         ('files-of = "preterm-birth"', "'preterm-birth' has no downloads of its own"),
         ('files-of = "heart-flamby"', "'heart-flamby' has no downloads of its own"),
+        ('files-of = "small"', "'small' has no downloads of its own"),
     ],
 )
 def test_files_that_cannot_be_shared_are_refused(small_sites, tmp_path, text, why):

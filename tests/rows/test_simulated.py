@@ -12,7 +12,7 @@ import pytest
 from flfed.errors import UsageError
 from flfed.rows import datasets
 from flfed.rows import site as sites
-from flfed.rows.simulated import CUSTOMER_FACTOR, LARGE, SimulatedTransactions
+from flfed.rows.simulated import CUSTOMER_FACTOR, LARGE, SimulatedTransactions, _made
 
 BIG = SimulatedTransactions(issuer=1, customers=2000)
 
@@ -31,6 +31,17 @@ def test_the_same_arguments_give_the_same_bytes_and_others_do_not():
     assert digests[0] == digests[1] and len(set(digests)) == 3
     # numpy may change its streams between versions; then this is to be measured anew, with the README's figures.
     assert digests[0] == "6412f7e56093e3ebdd72e133fcc0962c2fd77a7dd299ee55676ebb4dfcdfc24c"
+
+
+def test_a_table_is_made_once_and_each_reading_is_the_callers_own():
+    bank = SimulatedTransactions(issuer=3, customers=40)
+    first = bank.read()
+    expected, made = first.copy(), _made.cache_info().misses
+    first["amount"], first.loc[0, "customer"] = 0.0, "nobody"
+    pd.testing.assert_frame_equal(replace(bank, missing=("x",)).read(), expected)
+    assert _made.cache_info().misses == made
+    # memory is not held for ever: a study's five banks
+    assert _made.cache_info().maxsize == 5
 
 
 def test_about_one_payment_in_a_hundred_is_fraud_and_customers_pay_as_often_as_said(table):

@@ -225,6 +225,7 @@ def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():
     ) == 0  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6),
     bound=st.floats(1e-3, 1e3),

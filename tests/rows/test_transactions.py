@@ -10,9 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed import Csv, Frame, Holdout, HoldoutByTime, Parquet, Policy, SimulatedTransactions, Site, Sql, Transactions
+from flfed import (
+    Csv,
+    Field,
+    Frame,
+    Holdout,
+    HoldoutByTime,
+    Parquet,
+    Policy,
+    SimulatedTransactions,
+    Site,
+    Sql,
+    Transactions,
+)
 from flfed.errors import TableError, UsageError
+from flfed.rows import datasets
 from flfed.rows.check import check_site
+from flfed.rows.splits.flamby_43 import Flamby43
 
 OWN = {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID", "time": "TX_DATETIME", "amount": "TX_AMOUNT",
        "fraud": "TX_FRAUD"}  # fmt: skip
@@ -127,6 +141,72 @@ def test_a_feed_of_all_terminals_gives_each_bank_what_all_of_them_together_would
     pd.testing.assert_frame_equal(half, expected)
     with pytest.raises(UsageError, match="feeds\\['shop'\\] must be one of customer, terminal"):
         bank(replace(source, feeds={"shop": Frame(told)})).inspect()
+
+
+def test_a_feed_whose_owners_are_text_says_the_same_as_one_of_numbers(payments):
+    told = payments.rename(columns={own: name for name, own in OWN.items()})[["terminal", "time", "fraud"]]
+    source = Transactions(Frame(payments), columns=OWN, feeds={"terminal": Frame(told)})
+    written = replace(source, feeds={"terminal": Frame(told.astype(str))})
+    found = [bank(one).read().training for one in (source, written)]
+    pd.testing.assert_frame_equal(*found)
+    assert (found[1]["terminal_risk_30d"] > 0).mean() > 0.01
+
+
+def test_the_check_of_a_site_says_whose_history_comes_from_a_feed(payments):
+    told = payments.rename(columns={own: name for name, own in OWN.items()})[["terminal", "time", "fraud"]]
+    source = Transactions(Frame(payments), columns=OWN, feeds={"terminal": Frame(told)})
+    said = [[line.detail for line in check_site(bank(one)).lines] for one in (replace(source, feeds={}), source)]
+    assert [sum("comes from a feed" in detail for detail in details) for details in said] == [0, 1]
+
+
+def test_a_label_in_other_words_is_refused_and_not_taken_for_no_fraud(payments, tmp_path):
+    table = payments.assign(TX_FRAUD=payments["TX_FRAUD"].map({0: "G", 1: "F"}))
+    rule = "column 'fraud' is neither '1' nor '0' as the windows' file declares it in [0-9]+ rows"
+    mapping = {"fraud": Field("fraud", values={"F": "1", "G": "0"})}
+    site = bank(Transactions(Frame(table), columns=OWN), mapping=mapping)
+    with pytest.raises(TableError, match=rule):
+        site.inspect()
+    # Its own declaration, in the site's folder, says what its codes mean.
+    shipped = (datasets.load("card-fraud").folder / "transactions.toml").read_text()
+    (tmp_path / "transactions.toml").write_text(shipped.replace('positive = "1"', 'positive = "F"\nnegative = "G"'))
+    expected = bank(Transactions(Frame(payments), columns=OWN)).read().training
+    pd.testing.assert_frame_equal(replace(site, folder=tmp_path).read().training, expected)
+
+
+@pytest.mark.parametrize(
+    ("keep", "why"),
+    [
+        (lambda table: table["customer"] // 1000 == 2, r"keep cannot be used on the table \(TypeError\)"),
+        ("customer // 1000 == 2", r"keep cannot be used on the table \(TypeError\)"),
+        ("shop == 2", r"keep cannot be used on the table \(UndefinedVariableError\)"),
+        ("customer ==", r"keep cannot be used on the table \(SyntaxError\)"),
+        (lambda table: table["shop"] == 2, r"keep cannot be used on the table \(KeyError\)"),
+        (lambda table: table["customer"], "keep must give True or False for each row"),
+        (lambda table: np.array([True]), "keep must give True or False for each row"),
+    ],
+)
+def test_a_choice_of_rows_that_fails_is_said_without_a_cell(payments, keep, why):
+    source = Transactions(Frame(payments.head(50).astype(str)), columns=OWN, keep=keep)
+    with pytest.raises(UsageError, match=why):
+        bank(source).inspect()
+
+
+def test_a_choice_of_rows_in_words_is_the_function_and_can_be_sent_to_another_process(payments):
+    source = Transactions(Frame(payments), columns=OWN)
+    ways = "customer % 4 == 3", lambda table: table["customer"] % 4 == 3
+    found = [bank(replace(source, keep=keep)) for keep in ways]
+    pd.testing.assert_frame_equal(*(site.read().training for site in found))
+    again = pickle.loads(pickle.dumps(found[0])).read()
+    assert len(again.training) > 100 and set(again.training["customer"].astype(int) % 4) == {3}
+
+
+def test_transactions_are_split_by_the_moment_that_their_windows_end_at_and_by_nothing_else(payments):
+    source = Transactions(Frame(payments), columns=OWN)
+    with pytest.raises(UsageError, match="holdout: column='posted' must be 'time'"):
+        bank(source, holdout=replace(HOLDOUT, column="posted")).inspect()
+    free = bank(source, policy=Policy(disclosure="open", resplit=True))
+    with pytest.raises(UsageError, match="held out by time, and the study asks for a published split"):
+        free.read(published=Flamby43())
 
 
 def test_a_payment_without_a_label_is_history_and_no_row(payments):

@@ -174,6 +174,18 @@ def test_a_window_that_means_nothing_is_refused(line, why):
         Windows.model_validate(tomllib.loads(text))
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"label_delay_days": 0}, "at least 1 for a risk, which else counts a row's own label"),
+        ({"negative": "1"}, "positive and negative are both '1'"),
+    ],
+)
+def test_a_declaration_that_would_show_a_row_its_own_label_is_refused(change, why):
+    with pytest.raises(ValidationError, match=why):
+        Windows.model_validate({**DECLARED.model_dump(), **change})
+
+
 @pytest.mark.parametrize("rule", [{}, {"weekdays": [7]}, {"hours": [7, 7]}, {"weekdays": [1], "hours": [0, 1]}])
 def test_a_flag_of_the_calendar_needs_one_rule_that_can_be(rule):
     text = {"time": "t", "amount": "a", "label": "l", "label-delay-days": 0, "windows": {}, "calendar": {"x": rule}}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.plan import Plan
+from flfed.rows.holdout import Holdout
+from flfed.rows.site import Policy, Site
+from flfed.rows.sources import Frame
 from flfed.summary import Encoder
 from flfed.updates.messages import TRAIN, Scores, TrainReply
 from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
@@ -125,3 +130,37 @@ def reply() -> MakeReply:
         return TrainReply(**given)
 
     return make
+
+
+LINE_SCHEMA = """
+format = 1
+name = "line"
+task = "regression"
+target = "y"
+[columns.a]
+kind = "number"
+range = [-10, 10]
+[columns.b]
+kind = "number"
+range = [-10, 10]
+[columns.y]
+kind = "target"
+range = [-50, 50]
+"""
+
+
+@pytest.fixture
+def line_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
+    """Three sites of unequal size and different means, each with a line of its own."""
+    folder = tmp_path / "line" / "datasets" / "line"
+    folder.mkdir(parents=True)
+    (folder / "schema.toml").write_text(LINE_SCHEMA)
+    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "line"))
+    rng, sites = np.random.default_rng(5), []
+    for number, rows in enumerate((15, 60, 140)):
+        a, b = rng.normal(number, 1, rows).clip(-10, 10), rng.normal(-number, 2, rows).clip(-10, 10)
+        table = pd.DataFrame({"a": a, "b": b, "y": (2 - number) * a - b + rng.normal(0, 1, rows)})
+        policy = Policy(disclosure="open", resplit=True)
+        sites.append(Site(name=f"l{number}", dataset="line", source=Frame(table), holdout=Holdout(), policy=policy))
+    return sites

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was, whole or not at all, and a site's kept reply with it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from flfed.plan import Plan
 from flfed.summary import Encoder, Summary
 from flfed.updates import checkpoint as checkpoints
 from flfed.updates.checkpoint import Checkpoint
-from flfed.updates.kept import KeptReplies, kept_replies
+from flfed.updates.kept import RUNS, KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import Scores, TrainReply, TrainRequest
 from flfed.updates.selection import Selection
 
@@ -55,13 +56,25 @@ def test_two_checkpoints_stay_and_the_newest_that_the_store_has_is_taken():
     assert checkpoints.final("r1").round == 5
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+def test_a_run_that_goes_on_leaves_no_later_checkpoint_to_push_out_what_it_writes():
+    for round in (3, 7, 8):
+        checkpoints.write("r1", made(round))
+    checkpoints.write("r1", made(7), final=True)
+    checkpoints.reopen("r1", 3)
+    assert not list(checkpoints.folder_of("r1").iterdir())
+    checkpoints.write("r1", made(1))
+    assert checkpoints.newest("r1", 1).round == 1
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "facts"])
 def test_a_damaged_checkpoint_is_passed_by_for_the_one_before(harm: str):
     for round in (1, 2):
         path = checkpoints.write("r1", made(round))
     content = path.read_bytes()
-    spoiled = {"cut": content[:-9], "empty": b"", "flip": content[:-1] + bytes([content[-1] ^ 1])}[harm]
-    path.write_bytes(spoiled)
+    spoiled = {"cut": content[:-9], "empty": b"", "flip": content[:-1] + bytes([content[-1] ^ 1])}
+    spoiled["facts"] = content.replace(b"999}", b"998}")
+    assert spoiled[harm] != content
+    path.write_bytes(spoiled[harm])
     found = checkpoints.newest("r1", 2)
     assert found is not None and found.round == 1
     with pytest.raises(FlfedError, match="round-000002"):
@@ -114,29 +127,55 @@ REPLY = TrainReply(
 
 def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_request():
     kept = KeptReplies("a-site", "r1")
-    kept.keep(asked(), REPLY.to_record())
-    again = kept.reply_to(asked())
+    kept.keep(asked(), REPLY.to_record(), under="")
+    again = kept.reply_to(asked(), under="")
     assert again is not None
     read = TrainReply.from_record(again)
     assert read.delta["w"].tobytes() == REPLY.delta["w"].tobytes() and read.delta["w"].dtype == np.float32
     assert (read.loss, read.num_examples, read.steps) == (1 / 3, 30, 4)
     assert read.scores is not None and read.scores.metrics == {"loss": 0.30000000000000004}
     assert read.scores.histogram is not None and read.scores.histogram.sum() == 512
-    assert kept.reply_to(asked(value=2.0)) is None and kept.reply_to(asked(round=2)) is None
-    assert KeptReplies("a-site", "r2").reply_to(asked()) is None
+    assert kept.reply_to(asked(value=2.0), under="") is None and kept.reply_to(asked(round=2), under="") is None
+    assert kept.reply_to(asked(), under="another policy") is None
+    assert KeptReplies("a-site", "r2").reply_to(asked(), under="") is None
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_one_counts_as_none():
     kept = KeptReplies("a-site", "r1")
     for round in (1, 2, 3):
-        kept.keep(asked(round), REPLY.to_record())
+        kept.keep(asked(round), REPLY.to_record(), under="")
     files = sorted(kept.folder.iterdir())
-    assert [path.name for path in files] == ["round-000002.safetensors", "round-000003.safetensors"]
+    assert names(kept.folder) == ["round-000002.safetensors", "round-000003.safetensors"]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
-    files[1].write_bytes(files[1].read_bytes()[:-1])
-    assert kept.reply_to(asked(3)) is None and kept.reply_to(asked(2)) is not None
+    whole = files[1].read_bytes()
+    for damaged in (whole[:-1], whole.replace(b'\\"steps\\": 4', b'\\"steps\\": 5')):
+        assert damaged != whole
+        files[1].write_bytes(damaged)
+        assert kept.reply_to(asked(3), under="") is None and kept.reply_to(asked(2), under="") is not None
     kept.forget()
     assert not kept.folder.exists()
+
+
+def test_a_server_that_names_ever_other_rounds_and_runs_does_not_fill_a_sites_disk():
+    kept = KeptReplies("a-site", "r1")
+    for round in (10**15, 7, 900, 2, -3):
+        kept.keep(asked(round), REPLY.to_record(), under="")
+        assert kept.reply_to(asked(round), under="") is not None and len(names(kept.folder)) <= 2
+    for number in range(RUNS + 5):
+        other = KeptReplies("a-site", f"other-{number}")
+        other.keep(asked(), REPLY.to_record(), under="")
+        assert other.reply_to(asked(), under="") is not None
+    assert len(names(kept.folder.parent)) == RUNS and not kept.folder.exists()
+
+
+def test_a_site_that_cannot_write_says_so_without_a_path(home: Path):
+    (home / "sites").write_text("a file where a folder should be")
+    with pytest.raises(NotKept, match=r"^it cannot keep its reply on its own disk \([A-Za-z ]+\)$"):
+        KeptReplies("a-site", "r1").keep(asked(), REPLY.to_record(), under="")
 
 
 @pytest.mark.parametrize("run", ["../x", "a/b", "", ".", "a b", 3, None])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
@@ -18,10 +17,7 @@ from flfed.apps.server_app import Conductor
 from flfed.errors import UsageError
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
-from flfed.rows.holdout import Holdout
 from flfed.rows.reference import together
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
 from flfed.rows.training.fit import FitRequest, fit
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
@@ -88,43 +84,6 @@ def test_a_full_batch_round_over_unequal_sites_is_the_pooled_step(small_sites, s
     for wrong in (np.square(sizes), np.array(sizes) * (np.arange(4) != 1)):
         mean = {name: sum(w * p[name] for w, p in zip(wrong, parts, strict=True)) / wrong.sum() for name in start}
         assert distance(mean, pooled) > 1e-3
-
-
-LINEAR_SCHEMA = """
-format = 1
-name = "line"
-task = "regression"
-target = "y"
-
-[columns.a]
-kind = "number"
-range = [-10, 10]
-
-[columns.b]
-kind = "number"
-range = [-10, 10]
-
-[columns.y]
-kind = "target"
-range = [-50, 50]
-"""
-
-
-@pytest.fixture
-def line_sites(tmp_path, monkeypatch):
-    """Three sites of unequal size and different means, y = 2a - b + noise."""
-    folder = tmp_path / "line" / "datasets" / "line"
-    folder.mkdir(parents=True)
-    (folder / "schema.toml").write_text(LINEAR_SCHEMA)
-    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
-    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "line"))
-    rng, sites = np.random.default_rng(5), []
-    for number, rows in enumerate((15, 60, 140)):
-        a, b = rng.normal(number, 1, rows).clip(-10, 10), rng.normal(-number, 2, rows).clip(-10, 10)
-        table = pd.DataFrame({"a": a, "b": b, "y": 2 * a - b + rng.normal(0, 1, rows)})
-        policy = Policy(disclosure="open", resplit=True)
-        sites.append(Site(name=f"l{number}", dataset="line", source=Frame(table), holdout=Holdout(), policy=policy))
-    return sites
 
 
 def test_two_hundred_federated_rounds_reach_the_ridge_optimum_of_scikit_learn(line_sites, small_study):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.errors import UsageError
-from flfed.rows.holdout import Holdout
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
+from flfed.rows.site import Site
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.summary import fit_encoder, merge
@@ -66,40 +63,6 @@ class Federation:
 
 def vector(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([arrays["weight"].ravel(), arrays["bias"]])
-
-
-LINE_SCHEMA = """
-format = 1
-name = "line"
-task = "regression"
-target = "y"
-[columns.a]
-kind = "number"
-range = [-10, 10]
-[columns.b]
-kind = "number"
-range = [-10, 10]
-[columns.y]
-kind = "target"
-range = [-50, 50]
-"""
-
-
-@pytest.fixture
-def line_sites(tmp_path, monkeypatch) -> list[Site]:
-    """Three sites of unequal size, each with a line of its own."""
-    folder = tmp_path / "line" / "datasets" / "line"
-    folder.mkdir(parents=True)
-    (folder / "schema.toml").write_text(LINE_SCHEMA)
-    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
-    monkeypatch.setenv("FLFED_PATH", str(tmp_path / "line"))
-    rng, sites = np.random.default_rng(5), []
-    for number, rows in enumerate((15, 60, 140)):
-        a, b = rng.normal(number, 1, rows).clip(-10, 10), rng.normal(-number, 2, rows).clip(-10, 10)
-        table = pd.DataFrame({"a": a, "b": b, "y": (2 - number) * a - b + rng.normal(0, 1, rows)})
-        policy = Policy(disclosure="open")
-        sites.append(Site(name=f"l{number}", dataset="line", source=Frame(table), holdout=Holdout(), policy=policy))
-    return sites
 
 
 def closed_form(federation: Federation, mu: float, lr: float, steps: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import io
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -187,11 +187,57 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
         (EXAMPLES[11], "arms", "value", [0.5]),
         (EXAMPLES[11], "arms", "value", 0.5),
         (EXAMPLES[11], "config", "holdout-rows", 1.5),
+        # What no honest site sends, and would fill a record, a page or a database.
+        (EXAMPLES[1], "config", "site", "Cleveland/../x"),
+        (EXAMPLES[1], "config", "site", "a" * 101),
+        (EXAMPLES[1], "config", "site", "a\n"),
+        (EXAMPLES[1], "config", "title", "long " * 500),
+        (EXAMPLES[1], "config", "title", "red \x1b[31m"),
+        (EXAMPLES[1], "config", "version", "0.1\n0.2"),
+        (EXAMPLES[2], "config", "reason", "x" * 2001),
+        (EXAMPLES[1], "config", "disclosure", "closed"),
+        (EXAMPLES[1], "config", "share-metrics", "loudly"),
+        (EXAMPLES[7], "config", "kind", "delta\x00"),
+        (EXAMPLES[8], "scores-metrics", "loss\n", 0.5),
+        (EXAMPLES[11], "config", "note", "x" * 2001),
+        (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1),
+        (EXAMPLES[11], "arms", "method", ["", "\x07"]),
     ],
 )
 def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
     with pytest.raises(MalformedMessage):
         type(example).from_record(spoiled(example.to_record(), section, key, value))
+
+
+def test_a_message_of_another_protocol_is_refused_without_repeating_what_it_says():
+    with pytest.raises(MalformedMessage) as caught:
+        TrainReply.from_record(spoiled(EXAMPLES[7].to_record(), "config", "protocol", "x" * 5000))
+    assert len(str(caught.value)) < 200
+
+
+def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
+    many = dataclasses.replace(EXAMPLES[11], arms=FIGURES * 1001)
+    with pytest.raises(MalformedMessage, match="too long"):
+        CompareReply.from_record(many.to_record())
+    metrics = {f"metric-{number}": 0.5 for number in range(2001)}
+    wide = dataclasses.replace(EXAMPLES[8], scores=dataclasses.replace(SCORES, metrics=metrics))
+    with pytest.raises(MalformedMessage, match="too many"):
+        TrainReply.from_record(wide.to_record())
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("its policy", "its policy"),
+        ("", "error code 7"),
+        (None, "error code 7"),
+        ("\x1b[2J\n", "[2J"),
+        ("x" * 9999, "x" * 2000),
+    ],
+)
+def test_the_reason_of_a_node_without_an_answer_is_one_line_that_is_not_too_long(reason: str | None, told: str):
+    asked = Message(RecordDict(), dst_node_id=1, message_type="train")
+    assert content.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told
 
 
 def test_a_number_that_only_python_can_hold_is_no_number():

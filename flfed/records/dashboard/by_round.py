@@ -18,7 +18,7 @@ CURVES_SHOWN = 8
 POINTS = 200
 """Most rounds drawn in a curve; more cannot be told apart on a screen."""
 HEIGHT = 260
-LEGEND_COLUMNS, LEGEND_PIXELS = 4, 20
+LEGEND_COLUMNS, LEGEND_PIXELS = 3, 20
 FEW_ROUNDS = 3
 """Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
 ON_ROWS = {

@@ -22,6 +22,7 @@ from flfed.records.reports import (
     site_verdict,
     story,
     tally,
+    updates_set_aside,
 )
 from flfed.records.verdicts import (
     ABSENT,
@@ -82,12 +83,14 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
-def head(found: Report, runs: Sequence[RunEntry]) -> None:
-    """Show the study's name, how the run stands, and when it started."""
+def head(found: Report, runs: Sequence[RunEntry], purpose: str = "") -> None:
+    """Show the study's name and purpose, how the run stands, and when it started."""
     status = found["status"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(found["study"]), width="content")
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
+    if purpose:
+        st.markdown(f"{escape(purpose)}.")
     repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
     took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
@@ -152,10 +155,9 @@ def cards(found: Report, metric: str, planned: int) -> None:
     if found["status"] == "running":
         short = "still running"
     _card(columns[3], "Rounds run", f"{found['rounds']} of {planned}", short)
-    aside = sum(fault["round"] is not None for fault in found["faults"])
     refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
-    _card(columns[4], "Updates set aside", str(aside), below)
+    _card(columns[4], "Updates set aside", str(updates_set_aside(found)), below)
 
 
 def _card(column: Any, label: str, value: str, below: str) -> None:
@@ -212,7 +214,8 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     if not found["faults"]:
         st.markdown("No update was set aside and no site was refused.")
     if groups:
-        table([_group_line(group, rounds, found["repeats"]) for group, rounds in groups.items()])
+        last = found["rounds"] if found["status"] == "completed" else None
+        table([_group_line(group, rounds, found["repeats"], last) for group, rounds in groups.items()])
     opened = {event.reason for event in events if event.kind == "holdout-opened"}
     if opened == {"compare"}:
         st.caption("Holdout rows were read once, after the last round, for the comparison below.")
@@ -222,16 +225,21 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
         )
 
 
-def _group_line(group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int) -> dict[str, str]:
-    """Return one line for all rounds in which the same happened at the same site."""
+def _group_line(
+    group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
+) -> dict[str, str]:
+    """Return one line for all rounds in which the same happened at the same site; `last` of a completed run."""
     known = sorted({number for number in rounds if number is not None})
     when = "rounds" if len(known) > 1 else "round"
     listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
+    said = f"{when} {listed}"
+    if known and last is not None and known[0] > last:
+        said = "after the last round"
     if repeats > 1 and known:
-        listed += f" ({len(rounds)} times in {repeats} repeats)"
+        said += f" ({len(rounds)} times in {repeats} repeats)"
     what, site, why = group
     start = "at enrolment" if what == "site refused" else ""
-    return {"What": what, "Site": site, "When": f"{when} {listed}" if known else start, "Why": why}
+    return {"What": what, "Site": site, "When": said if known else start, "Why": why}
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> None:

@@ -29,10 +29,10 @@ class CalibrationInTheLargeError:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
-    def weighted(
+    def signed(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the error under each row of weights.
+        """Return the logarithm under each row of weights: above 0 where too many events are expected.
 
         Parameters
         ----------
@@ -42,13 +42,19 @@ class CalibrationInTheLargeError:
 
         Returns
         -------
-        error : [draws]
+        log_ratio : [draws]
             NaN where the positives have no weight; infinite where every probability is 0.
         """
         expected, observed = weights @ score.astype(np.float64), weights @ (y == 1).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.divide(expected, observed, out=np.full(len(weights), np.nan), where=observed > 0)
-            return np.asarray(np.abs(np.log(ratio)), dtype=np.float64)
+            return np.asarray(np.log(ratio), dtype=np.float64)
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the error under each row of weights: the size of `signed`."""
+        return np.abs(self.signed(y, score, weights))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the error of `score` [n] on `y` [n]; NaN if undefined."""

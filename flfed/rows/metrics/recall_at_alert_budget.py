@@ -65,8 +65,9 @@ class RecallAtAlertBudget:
         falling, positive = score[order], y[order] == 1
         # first row of each block of equal scores; a block's rows are looked at in equal parts
         starts = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1])
-        blocks = np.add.reduceat(weights[:, order], starts, axis=1)
-        ones = np.add.reduceat(weights[:, order] * positive, starts, axis=1)
+        ordered = weights[:, order]
+        blocks = np.add.reduceat(ordered, starts, axis=1)
+        ones = np.add.reduceat(ordered * positive, starts, axis=1)
         room = self.alert_budget * blocks.sum(axis=1, keepdims=True) - (np.cumsum(blocks, axis=1) - blocks)
         looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Result
 from flfed.errors import UsageError
 from flfed.plan import Plan
 from flfed.seeds import generator
-from flfed.updates.content import Arrays, MalformedMessage, count_bytes
+from flfed.updates.content import Arrays, MalformedMessage, count_bytes, reason_of
 from flfed.updates.guard import Verdicts, guard, guard_scores
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
@@ -329,7 +329,7 @@ class FedAvg(FlowerFedAvg):
             if site is None:
                 continue
             if message.has_error():
-                faults[site] = message.error.reason or f"error code {message.error.code}"
+                faults[site] = reason_of(message)
                 continue
             self._bytes_in[site] = self._bytes_in.get(site, 0) + count_bytes(message.content)
             try:

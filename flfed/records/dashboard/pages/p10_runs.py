@@ -82,7 +82,8 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
     columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")
     figure = mean_of([figures.get(run.run) for run in runs])
-    columns[5].text("not compared" if figure is None else f"{metric_name(first.primary)} {number(figure)}")
+    none = "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
+    columns[5].text(none if figure is None else f"{metric_name(first.primary)} {number(figure)}")
 
 
 if __name__ == "__main__":

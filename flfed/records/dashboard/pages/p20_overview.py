@@ -8,7 +8,7 @@ from flfed.errors import FlfedError
 from flfed.records.dashboard import by_round, learning, live, panels
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
-from flfed.records.reports import primary_of
+from flfed.records.reports import primary_of, purpose_of
 from flfed.records.verdicts import metric_name
 
 
@@ -58,7 +58,7 @@ def _panels(name: str, runs: list[RunEntry]) -> None:
     shown = live.read(live.where(), name, live.mark_of(runs))
     found, planned = shown.found, runs[0].rounds_planned
     with st.container():
-        panels.head(found, runs)
+        panels.head(found, runs, purpose_of(shown.study_text))
     with st.container():
         metric = _choose_metric(list(found["global"]), primary_of(found))
         if metric is None:
