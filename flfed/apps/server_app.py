@@ -385,13 +385,13 @@ class Conductor:
         return float(self.study.strategy.settings.get("deadline", 600.0))
 
     def _enough(self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False) -> None:
-        """Refuse to go on with too few sites: wrong input (`refused`) where it is for their tables or policies."""
+        """Refuse to go on with too few sites: wrong input where they `refused`, or where no more were asked."""
         if len(found) < LEAST_SITES:
             why = f" ({'; '.join(reasons)})" if reasons else ""
             few = "no site takes part" if not found else "only one site takes part"
             todo = "; see, at each site: flfed site check NAME" if refused and "flfed site check" not in why else ""
             sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
-            raise UsageError(sentence) if refused else FlfedError(sentence)
+            raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)
 
 
 def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:

@@ -75,11 +75,13 @@ class RunReader:
     def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
         """Return the runs, newest first; `search` looks in run id, study and status."""
         query = _runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
-        if search:
-            like = f"%{search.lower()}%"
-            texts = (Run.id, Series.study, Run.status)
-            query = query.where(or_(*(func.lower(column).like(like) for column in texts)))
-        return [_run_entry(row) for row in self._rows(query.limit(limit))]
+        if not search:
+            return [_run_entry(row) for row in self._rows(query.limit(limit))]
+        word = search.lower()
+        found = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
+        # That a running run is interrupted is not stored: it follows from its process.
+        entries = [_run_entry(row) for row in self._rows(query.where(or_(*found, Run.status == "running")))]
+        return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
 
     def runs_of(self, name: str) -> list[RunEntry]:
         """Return the run called `name`, or the runs of that series by repeat; "latest" is the newest series.
@@ -93,6 +95,8 @@ class RunReader:
             name = next((run.series for run in self.runs(limit=1)), name)
         query = _runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat)
         found = [_run_entry(row) for row in self._rows(query)]
+        if not found and not self.runs(limit=1):
+            raise UsageError(f"run {name!r} is not in the store: there are no runs yet; start one with: flfed demo")
         if not found:
             hint = nearest(name, [run.run for run in self.runs(limit=500)])
             if hint == ".":  # nothing is close

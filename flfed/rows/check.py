@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flfed.errors import FlfedError, UsageError, count_in_words
+from flfed.errors import UsageError, count_in_words
 from flfed.rows.holdout import Holdout
 from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
@@ -133,7 +133,7 @@ def write_local_rows(checked: Checked, path: Path) -> int:
     except FileExistsError:
         raise UsageError(f"{path}: is there already; it is not replaced") from None
     except OSError as error:
-        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); name a file where you may write") from None
     with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
         out = csv.writer(stream)
         out.writerow(["row", "column", "rule"])

@@ -151,14 +151,14 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(flfed, words, code, says):
     assert "Traceback" not in err
 
 
-def test_a_run_with_too_few_sites_fails_with_code_1_and_is_in_the_store(flfed):
+def test_a_run_that_too_few_sites_are_asked_in_is_wrong_use_and_is_in_the_store(flfed):
     code, _, err = flfed("study", "run", "preterm-birth", "--site", "kentucky-clinic", *QUICK)
-    assert code == 1
+    assert code == 2
     assert "only one site takes part" in err
     [entry] = json.loads(flfed("run", "list", "--json")[1])["runs"]
     assert entry["status"] == "failed"
     code, out, err = flfed("study", "run", "preterm-birth", "--site", "kentucky-clinic", *QUICK, "--json")
-    assert (code, json.loads(out)["status"]) == (1, "failed")
+    assert (code, json.loads(out)["status"]) == (2, "failed")
     assert json.loads(out)["reason"] in err
 
 
