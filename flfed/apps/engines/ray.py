@@ -9,6 +9,7 @@ import gc
 import importlib.util
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -93,10 +94,9 @@ def simulated(sites: Sequence[Site], run_config: Mapping[str, bool | float | int
         over.wait()
 
     with _quiet(), _ray(), ThreadPoolExecutor(1, "flower") as executor:
-        import ray
         from flwr.simulation import run_simulation
 
-        nodes = Nodes(uuid.uuid4().hex, tuple(site.name for site in ordered), dict(run_config), ray.put(ordered))
+        nodes = Nodes(uuid.uuid4().hex, tuple(site.name for site in ordered), dict(run_config), _put(ordered))
         simulation = executor.submit(
             run_simulation, server, NodeApp(nodes), len(ordered), backend_config={"client_resources": {"num_cpus": 1}}
         )
@@ -106,6 +106,21 @@ def simulated(sites: Sequence[Site], run_config: Mapping[str, bool | float | int
             over.set()
             if not wait([simulation], timeout=PATIENCE_SECONDS).done:
                 _stop_computing()
+
+
+def _put(sites: Sequence[Site]) -> Any:
+    """Give the sites to Ray's processes, or say which one holds something that cannot travel there."""
+    import ray
+
+    for site in sites:
+        try:
+            ray.cloudpickle.dumps(site)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            raise UsageError(
+                f"site {site.name!r} holds something that cannot be sent to Ray's processes, such as a function "
+                "written in its package: say it as text, or use --engine inprocess"
+            ) from None
+    return ray.put(list(sites))
 
 
 @dataclass(frozen=True)
