@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -112,9 +112,10 @@ def _put(sites: Sequence[Site]) -> Any:
     """Give the sites to Ray's processes, or say which one holds something that cannot travel there."""
     import ray
 
+    dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
     for site in sites:
         try:
-            ray.cloudpickle.dumps(site)
+            dumps(site)
         except (pickle.PicklingError, TypeError, AttributeError):
             raise UsageError(
                 f"site {site.name!r} holds something that cannot be sent to Ray's processes, such as a function "
