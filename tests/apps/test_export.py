@@ -22,6 +22,8 @@ from flfed.study import Study
 from flfed.updates import checkpoint
 from flfed.updates.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow  # real studies
+
 
 @dataclass(frozen=True)
 class Ran:

@@ -17,6 +17,8 @@ from flfed.rows.sources import Frame
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 
+pytestmark = pytest.mark.slow  # real studies
+
 DRAWS = (0, FIRST_DRAW + 1)
 CHANGE = "personalised - local-only"
 T_ONE = 12.706204736  # of Student's t with 1 degree of freedom: P(|T| <= 12.706) = .95

@@ -97,6 +97,7 @@ def test_a_resumed_run_says_so_and_counts_its_seconds_over_both_processes(small_
     assert notes == [(4, "resumed after round 4; before: interrupted from the keyboard")]
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
@@ -139,6 +140,7 @@ def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(sma
     assert done.report["global"] == whole.report["global"]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
@@ -182,6 +184,7 @@ def ended_at(study: Study, sites: list[Any], round: int, **options: Any) -> str:
     return newest()
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
     small_sites, small_study, record: Record, monkeypatch, tmp_path
 ):
@@ -196,6 +199,7 @@ def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
     assert resume(ended, sites=sites).status == "completed"
 
 
+@pytest.mark.slow
 def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, small_study):
     study, sites = Study.parse(small_study), small_sites(2)
     ended = ended_at(study, sites, 2)
@@ -232,6 +236,7 @@ def test_a_study_whose_name_ends_in_sweep_is_no_sweep(small_sites, small_study):
     assert resume(ended_at(study, sites, 2), sites=sites).status == "completed"
 
 
+@pytest.mark.slow
 def test_a_site_that_refuses_after_a_resume_is_a_fault_with_its_reason_and_stays_one_that_took_part(
     small_sites, small_study
 ):
@@ -280,6 +285,7 @@ def test_sites_that_a_program_gave_must_be_given_again(small_sites, small_study)
         resume("latest")
 
 
+@pytest.mark.slow
 def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_sites, small_study):
     sites = small_sites(3)
     with pytest.raises(RunStopped):
@@ -295,6 +301,7 @@ def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_site
         resume("latest", sites=sites[:1])
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(small_sites, small_study):
     sites = small_sites(2)
     whole = run(Study.parse(small_study), sites=sites)

@@ -23,6 +23,8 @@ from flfed.rows.holdout import Holdout
 from flfed.rows.site import Site
 from flfed.rows.sources import Frame
 
+pytestmark = pytest.mark.slow  # real studies
+
 ROOT = Path(__file__).parents[2]
 
 

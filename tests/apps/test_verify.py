@@ -17,6 +17,8 @@ from flfed.records.reports import report
 from flfed.study import names
 from flfed.study_parts import Expectation
 
+pytestmark = pytest.mark.slow  # real studies
+
 TINY = """
 format = 1
 name = "tiny"

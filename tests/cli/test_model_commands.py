@@ -14,6 +14,8 @@ import pytest
 from flfed.apps.running import run
 from flfed.study import Study
 
+pytestmark = pytest.mark.slow  # real studies
+
 HEADER = ["x1", "x2", "flag", "colour"]
 
 

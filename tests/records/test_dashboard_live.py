@@ -13,6 +13,8 @@ from flfed.records.entries import EventRow, LearningPoint, MetricRow
 from flfed.records.reading import RunReader
 from flfed.records.tables import Run
 
+pytestmark = pytest.mark.slow  # the app itself, run many times
+
 ROOT = Path(__file__).parents[2]
 AUC, LOSS = "roc_auc_score", "log_loss"
 CHANGE = "personalised - local-only"
