@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 
 
 def home() -> Path:
@@ -43,3 +43,34 @@ def roots() -> list[Path]:
     bundle = package / "_bundled"
     found = [*given, Path.cwd(), bundle if bundle.is_dir() else package.parent]
     return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
+
+
+def write_private(path: Path, text: str, *, advice: str) -> None:
+    """Write a new file that only its owner may read: it says something of each row.
+
+    Parameters
+    ----------
+    path : Path
+    text : str
+    advice : str
+        What to do where it cannot be written.
+
+    Raises
+    ------
+    UsageError
+        If the file is there already, or its folder is not.
+    FlfedError
+        If writing fails on the way; nothing is left of it.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: is there already; it is not replaced") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}): {advice}") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None

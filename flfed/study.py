@@ -168,6 +168,20 @@ class Study:
         return ".".join(_path(key, tomllib.loads(self.text), said))
 
 
+def toml_value(word: str) -> Any:
+    """Return what `--set` and `--grid` mean by a value: TOML where it is, and the word itself where it is not.
+
+    Examples
+    --------
+    >>> toml_value("0.1"), toml_value("[8, 4]"), toml_value("sgd")
+    (0.1, [8, 4], 'sgd')
+    """
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word
+
+
 def names() -> list[str]:
     """Return the names of the shipped studies, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.apps.model_folder import SharedModel
-from flfed.errors import FlfedError, TableError, UsageError, count_in_words
+from flfed.errors import TableError, UsageError, count_in_words
 from flfed.rows import datasets
 from flfed.rows import site as sites
 from flfed.rows.encode import decode_target, encode
@@ -210,25 +209,3 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read: it says something of each row.
-
-    Raises
-    ------
-    UsageError
-        If the file is there already, or its folder is not.
-    """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path}: is there already; it is not replaced") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}): choose another file with --out") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None

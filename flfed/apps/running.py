@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +15,11 @@ import torch
 from flfed.apps.checking import check, find_sites
 from flfed.apps.engines.starting import check_engine, started
 from flfed.apps.learning_curve import learning_curve
-from flfed.apps.provenance import code_sha256, versions
+from flfed.apps.provenance import code_sha256
 from flfed.apps.recording import Progress, Recorder, no_progress
+from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor, Outcome, RunObserver, no_observer
-from flfed.errors import FlfedError, RunStopped, UsageError
+from flfed.errors import UsageError
 from flfed.records.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.reports import REFERENCES, report
@@ -122,14 +122,14 @@ def run(
     check_engine(engine)
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
-    check(chosen)
+    facts = check(chosen)
     taking_part = find_sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
         asked = _asked(sites, taking_part)
-        _Series(opened, series, repeats, chosen, engine, taking_part, asked, progress, observer).go_on({})
+        _Series(opened, series, repeats, chosen, facts, engine, taking_part, asked, progress, observer).go_on({})
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 
@@ -189,7 +189,7 @@ def resume(
     taking_part = [site for site in taking_part if site.name in first]
     with RunStore.open(store) as opened:
         engine, repeats = entries[0].engine, series.repeats
-        again = _Series(opened, series.series, repeats, study, engine, taking_part, asked, progress, observer)
+        again = _Series(opened, series.series, repeats, study, facts, engine, taking_part, asked, progress, observer)
         again.go_on({entry.repeat: entry for entry in entries})
     with RunReader.open(store) as reader:
         return Result(report(reader, series.series), store)
@@ -210,6 +210,7 @@ class _Series:
     series: str
     repeats: int
     study: Study
+    facts: Mapping[str, str]
     engine: str
     sites: Sequence[Site]
     asked: dict[str, Any]
@@ -219,39 +220,23 @@ class _Series:
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed; `entries` are those begun before."""
         torch.set_num_threads(1)
-        facts = check(self.study)
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         for repeat in range(self.repeats):
             entry = entries.get(repeat)
             if entry is not None and entry.status == "completed":
                 continue
-            writer, checkpoint = self._begin(repeat, facts) if entry is None else self._again(entry)
-            recorder = Recorder(writer, facts["primary"], self.study.rounds, self.progress)
+            writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
+            recorder = Recorder(writer, self.facts["primary"], self.study.rounds, self.progress)
             if entry is not None and checkpoint is not None:
                 recorder.resumed(checkpoint.round, entry.reason)
             elif gone:
                 recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-            try:
-                self._run_once(repeat, recorder, checkpoint)
-            except FlfedError as error:
-                error.run = writer.run
-                raise
+            self._run_once(repeat, recorder, checkpoint)
             self.progress("repeats", repeat + 1, self.repeats)
 
-    def _begin(self, repeat: int, facts: dict[str, str]) -> tuple[RunWriter, None]:
+    def _begin(self, repeat: int) -> tuple[RunWriter, None]:
         """Write down that a repeat starts."""
-        writer = self.store.begin_run(
-            self.series,
-            repeat=repeat,
-            engine=self.engine,
-            path="one-by-one",
-            seed=self.study.seed + repeat,
-            rounds_planned=self.study.rounds,
-            versions=versions(),
-            hashes={"study": self.study.sha256(), "schema": facts["schema"], "code": code_sha256()},
-            primary=facts["primary"],
-            task=facts["task"],
-        )
+        writer = begin(self.store, self.series, self.study, self.facts, engine=self.engine, repeat=repeat)
         writer.summary("asked", self.asked)
         return writer, None
 
@@ -278,19 +263,9 @@ class _Series:
     def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None) -> None:
         """Run one repeat to its end in the record, whatever the end is."""
         writer, began = recorder.writer, time.monotonic() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        try:
+        kept = f"what was done so far is kept: flfed study resume {writer.run}"
+        with bad_end_written(writer, began, kept=kept):
             outcome = self._conduct(repeat, recorder, checkpoint)
-        except FlfedError as error:
-            _close(writer, "failed", str(error), began)
-            raise
-        except KeyboardInterrupt:
-            _close(writer, "stopped", "interrupted from the keyboard", began)
-            raise RunStopped(
-                f"interrupted from the keyboard; what was done so far is kept: flfed study resume {writer.run}"
-            ) from None
-        except Exception as error:
-            _close(writer, "failed", f"{type(error).__name__}: see the log", began)
-            raise
         writer.summary("encoder", {"sha256": outcome.encoder.sha256()})
         writer.finish(
             status=outcome.status,
@@ -332,9 +307,3 @@ class _Series:
         recorder.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
         if reason:
             recorder.note(reason)
-
-
-def _close(writer: RunWriter, status: str, reason: str, began: float) -> None:
-    """Write down a bad end; where even that cannot be written, the first error is what counts."""
-    with suppress(FlfedError):
-        writer.finish(status=status, reason=reason, seconds=time.monotonic() - began)

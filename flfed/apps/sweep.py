@@ -8,8 +8,7 @@ import math
 import shlex
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -18,15 +17,15 @@ import torch
 from flfed.apps.checking import check, find_sites
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
-from flfed.apps.provenance import code_sha256, versions
 from flfed.apps.recording import Progress, Recorder, no_progress
+from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor
-from flfed.errors import FlfedError, RunStopped, UsageError
+from flfed.errors import FlfedError, UsageError
 from flfed.records.reading import RunReader
-from flfed.records.store import RunStore, RunWriter
+from flfed.records.store import RunStore
 from flfed.rows.holdout import PublishedSplit
 from flfed.rows.site import Site, SiteTable
-from flfed.study import Study
+from flfed.study import Study, toml_value
 from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
 
@@ -166,19 +165,12 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
         words = [word.strip() for word in values.split(",")]
     if not all(words):
         raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")
-    return tuple(_value(word) for word in words)
-
-
-def _value(word: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
-        return word
+    return tuple(toml_value(word) for word in words)
 
 
 def _toml(value: Any) -> str:
     """Return a value as `--set` reads it back."""
-    if isinstance(value, str) and _value(value) == value:
+    if isinstance(value, str) and toml_value(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -263,8 +255,11 @@ def sweep(
     found = []
     with RunStore.open() as store:
         for number, (settings, point) in enumerate(points, start=1):
-            writer = _begin(store, study.name, point)
-            _conduct(point, taking_part, Recorder(writer, check(point)["primary"], point.rounds, progress))
+            facts = check(point)
+            # A series of its own, since its settings are.
+            series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
+            writer = begin(store, series, point, facts, engine="inprocess")
+            _conduct(point, taking_part, Recorder(writer, facts["primary"], point.rounds, progress))
             found.append(_judged(settings, writer.run))
             progress("points", number, len(points))
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
@@ -299,33 +294,19 @@ class ReadOnce(Site):
         return self.tables[key]
 
 
-def _begin(store: RunStore, name: str, point: Study) -> RunWriter:
-    """Write down that a point starts: a series of its own, since its settings are."""
-    facts = check(point)
-    series = store.begin_series(study=f"{name}-sweep", study_sha256=point.sha256(), study_text=point.text)
-    return store.begin_run(
-        series,
-        engine="inprocess",
-        path="one-by-one",
-        seed=point.seed,
-        rounds_planned=point.rounds,
-        versions=versions(),
-        hashes={"study": point.sha256(), "schema": facts["schema"], "code": code_sha256()},
-        primary=facts["primary"],
-        task=facts["task"],
-    )
-
-
 def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder) -> None:
     """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
     writer, began = recorder.writer, time.monotonic()
     side = ClientSide(lambda name, _: sites[name])
     grid = InProcessGrid(side.app(), list(sites), {"study": point.text, "repeat": 0})
-    with _in_the_record(writer, began):
-        recorder.note(NOTE)
-        conductor = Conductor(grid, point, recorder)
-        roster, summaries, encoder = conductor.begin()
-        strategy, arrays = conductor.rounds(roster, encoder, summaries=summaries)
+    try:
+        with bad_end_written(writer, began, kept="the points that were done are in the run store"):
+            recorder.note(NOTE)
+            conductor = Conductor(grid, point, recorder)
+            roster, summaries, encoder = conductor.begin()
+            strategy, arrays = conductor.rounds(roster, encoder, summaries=summaries)
+    finally:
+        checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
     writer.summary("encoder", {"sha256": encoder.sha256()})
     writer.finish(
         status="stopped" if strategy.stopped else "completed",
@@ -334,29 +315,6 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder) -> Non
         arrays_sha256=arrays_sha256(arrays),
         best_round=strategy.best_round,
     )
-
-
-@contextmanager
-def _in_the_record(writer: RunWriter, began: float) -> Iterator[None]:
-    """Write down how a point that does not come to its end ended."""
-
-    def close(status: str, reason: str) -> None:
-        writer.finish(status=status, reason=reason, seconds=time.monotonic() - began)
-
-    try:
-        yield
-    except FlfedError as error:
-        close("failed", str(error))
-        error.run = writer.run
-        raise
-    except KeyboardInterrupt:
-        close("stopped", "interrupted from the keyboard")
-        raise RunStopped("interrupted from the keyboard; the points that were done are in the run store") from None
-    except Exception as error:
-        close("failed", f"{type(error).__name__}: see the log")
-        raise
-    finally:
-        checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
 
 
 def _judged(settings: Settings, run: str) -> Point:

@@ -29,12 +29,13 @@ def predict(
     if (table is None) == (not site):
         raise UsageError("give a table or --site NAME: one of them, and not both")
     from flfed.apps.model_folder import SharedModel
-    from flfed.apps.predicting import predict_site, predict_table, write_private
+    from flfed.apps.predicting import predict_site, predict_table
+    from flfed.home import write_private
 
     shared = SharedModel.read(model)
     found = predict_table(shared, table) if table is not None else predict_site(shared, site)
     if out is not None:
-        write_private(out, found.as_csv())
+        write_private(out, found.as_csv(), advice="choose another file with --out")
     if as_json:
         head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)}
         kept = {"predictions": found.rows()} if out is None else {"out": str(out)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import count_in_words
+from flfed.home import write_private
 from flfed.rows.holdout import Holdout
 from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
@@ -128,15 +129,8 @@ def write_local_rows(checked: Checked, path: Path) -> int:
     UsageError
         If the file is there already.
     """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path}: is there already; it is not replaced") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); name a file where you may write") from None
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-        out = csv.writer(stream)
-        out.writerow(["row", "column", "rule"])
-        lines = [(int(row) + 1, f.column, f.rule) for f in checked.findings for row in f.rows]
-        out.writerows(sorted(lines))
+    lines = [(int(row) + 1, f.column, f.rule) for f in checked.findings for row in f.rows]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("row", "column", "rule"), *sorted(lines)])
+    write_private(path, text.getvalue(), advice="name a file where you may write")
     return len(lines)

@@ -18,9 +18,10 @@ from sklearn import metrics as sk
 
 from flfed.apps.exporting import export
 from flfed.apps.model_folder import INDEX, MODEL, SharedModel, _seal
-from flfed.apps.predicting import predict_site, predict_table, write_private
+from flfed.apps.predicting import predict_site, predict_table
 from flfed.apps.running import run
 from flfed.errors import FlfedError, UsageError
+from flfed.home import write_private
 from flfed.rows import datasets
 from flfed.rows.encode import encode, input_names
 from flfed.rows.mapping import map_table
@@ -299,10 +300,10 @@ def test_a_sites_own_rows_are_read_and_mapped_as_the_site_does(small_model, tmp_
 
 
 def test_predictions_are_written_for_their_owner_alone_and_never_replaced(tmp_path):
-    path = tmp_path / "out.csv"
-    write_private(path, "row,probability\n")
+    path, advice = tmp_path / "out.csv", "choose another file with --out"
+    write_private(path, "row,probability\n", advice=advice)
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(UsageError, match="is there already; it is not replaced"):
-        write_private(path, "")
+        write_private(path, "", advice=advice)
     with pytest.raises(UsageError, match="choose another file with --out"):
-        write_private(tmp_path / "no" / "folder" / "out.csv", "")
+        write_private(tmp_path / "no" / "folder" / "out.csv", "", advice=advice)

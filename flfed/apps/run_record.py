@@ -1,0 +1,80 @@
+"""How a run begins and ends in the store, whatever conducts it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from flfed.apps.provenance import code_sha256, versions
+from flfed.errors import FlfedError, RunStopped
+from flfed.records.store import RunStore, RunWriter
+from flfed.study import Study
+
+
+def begin(
+    store: RunStore, series: str, study: Study, facts: Mapping[str, str], *, engine: str, repeat: int = 0
+) -> RunWriter:
+    """Write down that a run starts, with what it can be repeated with, and return its writer.
+
+    Parameters
+    ----------
+    store : RunStore
+    series : str
+    study : Study
+    facts : mapping
+        From `checking.check`.
+    engine : str
+    repeat : int, >= 0
+    """
+    return store.begin_run(
+        series,
+        repeat=repeat,
+        engine=engine,
+        path="one-by-one",
+        seed=study.seed + repeat,
+        rounds_planned=study.rounds,
+        versions=versions(),
+        hashes={"study": study.sha256(), "schema": facts["schema"], "code": code_sha256()},
+        primary=facts["primary"],
+        task=facts["task"],
+    )
+
+
+@contextmanager
+def bad_end_written(writer: RunWriter, began: float, *, kept: str) -> Iterator[None]:
+    """Write down how a run ended that does not come to its end, and raise why.
+
+    Parameters
+    ----------
+    writer : RunWriter
+    began : float
+        On the monotonic clock.
+    kept : str
+        What a person who interrupts it is told of what was done so far.
+
+    Raises
+    ------
+    FlfedError
+        What ended it, with the run's id; `RunStopped` where it was interrupted from the keyboard.
+    """
+
+    def close(status: str, reason: str) -> None:
+        # Where even that cannot be written, the first error is what counts.
+        with suppress(FlfedError):
+            writer.finish(status=status, reason=reason, seconds=time.monotonic() - began)
+
+    try:
+        yield
+    except FlfedError as error:
+        close("failed", str(error))
+        error.run = writer.run
+        raise
+    except KeyboardInterrupt:
+        close("stopped", "interrupted from the keyboard")
+        stopped = RunStopped(f"interrupted from the keyboard; {kept}")
+        stopped.run = writer.run
+        raise stopped from None
+    except Exception as error:
+        close("failed", f"{type(error).__name__}: see the log")
+        raise
