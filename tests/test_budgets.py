@@ -109,7 +109,10 @@ def test_nothing_catches_every_exception_but_the_border():
                 raised = any(isinstance(n, ast.Raise) and n.exc is None for n in ast.walk(node))
                 if caught & {"Exception", "BaseException"} and not raised:
                     found.append(named(file))
-    assert found == ["flfed/apps/client_app.py"]
+    # The border, and two that hand an error over to the one who asked or waits.
+    assert set(found) == {
+        "flfed/apps/client_app.py", "flfed/apps/engines/lockstep.py", "flfed/rows/training/cohort.py",
+    }  # fmt: skip
 
 
 def test_there_are_enough_lines_of_tests():

@@ -20,7 +20,8 @@ from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
 from flfed.rows.scoring import RowScores
 from flfed.rows.site import Site
-from flfed.rows.training.fit import FitRequest, ScoreRequest, drive
+from flfed.rows.training.alone import drive_alone
+from flfed.rows.training.requests import Asked
 from flfed.rows.workplace import Workplace, redraws, study_refusal
 from flfed.study import Study
 from flfed.updates.content import MalformedMessage
@@ -50,7 +51,7 @@ CROSSING = 10
 LOG = logging.getLogger("flfed.site")
 
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply
-Answer = Generator[FitRequest | ScoreRequest, Any, Reply]
+Replying = Generator[Asked, Any, Reply]
 FindSite = Callable[[str, Study], Site]
 Today = Callable[[], datetime.date]
 
@@ -89,13 +90,26 @@ class ClientSide:
             register(action or "default")(self._answering(handler))
         return app
 
-    def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Answer]) -> ClientAppCallable:
+    def exchange(self, message: Message, context: Context) -> Generator[Asked, Any, Message]:
+        """Yield the requests that answer one message; return the reply, or the error that may cross.
+
+        For an engine that computes for all its sites together. No reply is kept on a disk: such an
+        engine's sites live and die with its process, and a round asked again gives the same bits.
+        """
+        handler = HANDLERS[message.metadata.message_type]
+        try:
+            reply = yield from handler(message, lambda: self.workplace(context), str(context.node_config["site"]))
+            return Message(reply.to_record(), reply_to=message)
+        except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+            return redacted(error, message, context)
+
+    def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Replying]) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
             if kept is not None and kept not in self._over and handler is train:
                 return Message(self._once(message, context, kept), reply_to=message)
-            reply = drive(handler(message, lambda: self.workplace(context), site))
+            reply = drive_alone(handler(message, lambda: self.workplace(context), site))
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -111,7 +125,7 @@ class ClientSide:
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier
-        reply: TrainReply = drive(_trained(request, workplace))
+        reply: TrainReply = drive_alone(_trained(request, workplace))
         record = reply.to_record()
         if request.fit:
             kept.keep(request, record, under=under)
@@ -167,12 +181,18 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
     """
     try:
         return call_next(message, context)
-    except (NotTakingPart, MalformedMessage, NotKept) as error:
+    except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+        return redacted(error, message, context)
+
+
+def redacted(error: Exception, message: Message, context: Context) -> Message:
+    """Return the reply to a message that failed, with what may leave of the error."""
+    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept)):
         # What is malformed came from the server: it holds nothing of a table.
         reason = str(error)
-    except TableError as error:
+    elif isinstance(error, TableError):
         reason = error.said(CROSSING)
-    except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+    else:
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
         reason = f"{type(error).__name__}: see the site's log"
@@ -181,7 +201,7 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
     return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
 
 
-def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Say which site this is, and whether it takes part by its own policy."""
     request = EnrolRequest.from_record(message.content)
     try:
@@ -215,19 +235,19 @@ def _refusal(site: str, reason: str) -> EnrolReply:
     return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=reason)
 
 
-def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Return the sums over training rows that may leave."""
     SummariseRequest.from_record(message.content)
     return SummariseReply(summary=open_workplace().summary())
     yield
 
 
-def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Score the incoming model, train from it, or both."""
     return (yield from _trained(TrainRequest.from_record(message.content), open_workplace()))
 
 
-def _trained(request: TrainRequest, workplace: Workplace) -> Generator[FitRequest | ScoreRequest, Any, TrainReply]:
+def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, Any, TrainReply]:
     done = yield from workplace.train(
         request.arrays,
         request.encoder,
@@ -255,7 +275,7 @@ def _strategy(name: str) -> type[FedAvg]:
     return found
 
 
-def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Answer:
+def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Judge every arm on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     found = yield from compare(open_workplace(), request.arrays, request.encoder)
@@ -270,7 +290,7 @@ def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     )
 
 
-HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Answer]] = {
+HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]] = {
     ENROL: enrol,
     SUMMARISE: summarise,
     TRAIN: train,

@@ -8,7 +8,7 @@ import numpy as np
 
 from flfed.apps.client_app import ClientSide
 from flfed.rows.reference import Reference, reference, union_scores
-from flfed.rows.training.fit import drive
+from flfed.rows.training.requests import Answer, drive
 from flfed.rows.workplace import Workplace
 from flfed.summary import Encoder
 from flfed.updates.content import Arrays
@@ -22,10 +22,12 @@ class HeldTables:
     side : ClientSide
         Whose workplaces are open.
     key : (study text, repeat)
+    answer : callable
+        Answers what is asked, alone or together.
     """
 
-    def __init__(self, side: ClientSide, key: tuple[str, int]) -> None:
-        self._side, self._key = side, key
+    def __init__(self, side: ClientSide, key: tuple[str, int], answer: Answer) -> None:
+        self._side, self._key, self._answer = side, key, answer
 
     def workplaces(self, sites: Sequence[str]) -> list[Workplace]:
         """Return the open workplaces of these sites, in the given order."""
@@ -33,7 +35,7 @@ class HeldTables:
 
     def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
         """Return the figures over all rows."""
-        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder))
+        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder), self._answer)
         return found
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
@@ -44,5 +46,5 @@ class HeldTables:
         metric = first.metrics[first.primary]
         if metric.defined(y):
             return float("nan")
-        used = metric.value(y, drive(union_scores(workplaces, arrays, encoder)))
-        return float(used - metric.value(y, drive(union_scores(workplaces, other, exact))))
+        used = metric.value(y, drive(union_scores(workplaces, arrays, encoder), self._answer))
+        return float(used - metric.value(y, drive(union_scores(workplaces, other, exact), self._answer)))

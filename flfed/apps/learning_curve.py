@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import get_args
 
 from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.records.entries import CurveArm, LearningPoint
 from flfed.records.spread import mean_of, resplit_interval
@@ -18,7 +18,8 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
 from flfed.rows.learning_curve import Judged, RerunWorkplace, cut, judge, order_of_rows
 from flfed.rows.site import Site
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import answer_alone
+from flfed.rows.training.requests import Answer, drive, together
 from flfed.rows.workplace import Workplace, redraws, study_trainable
 from flfed.study import Study
 from flfed.summary import Encoder, Summary, fit_encoder, merge
@@ -46,7 +47,7 @@ Figures = dict[str, Judged]
 
 
 def learning_curve(
-    study: Study, sites: Sequence[Site], *, progress: Progress = no_progress
+    study: Study, sites: Sequence[Site], *, answer: Answer | None = None, progress: Progress = no_progress
 ) -> tuple[list[LearningPoint], str]:
     """Return the points of the learning curve, or the reason why there are none.
 
@@ -55,6 +56,8 @@ def learning_curve(
     study : Study
     sites : sequence of Site
         Those that take part in the run.
+    answer : callable, optional
+        Answers what all sites of all federations ask at a time; None for one by one.
     progress : callable (stage, done, of)
 
     Returns
@@ -86,7 +89,7 @@ def learning_curve(
     fixed = {site.name for site in sites if not redraws(study, site)}
     record = _Record(fixed, curve.draws)
     for number in range(curve.draws):
-        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0)
+        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, answer)
         record.add(draw, ALL, draw.all_rows(fixed))
         told.step()
         for site, place in draw.places.items():
@@ -106,10 +109,12 @@ class _Draw:
     sites : sequence of Site
     repeat : int
         Gives the seeds, and the holdouts where the policies allow.
+    answer : callable or None
+        As for `learning_curve`.
     """
 
-    def __init__(self, study: Study, sites: Sequence[Site], repeat: int) -> None:
-        self.study, self.repeat = study, repeat
+    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, answer: Answer | None) -> None:
+        self.study, self.repeat, self.answer = study, repeat, answer
         ordered = sorted(sites, key=lambda site: site.name)
         opened: dict[str, Workplace] = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
@@ -123,10 +128,11 @@ class _Draw:
 
     def all_rows(self, fixed: Collection[str]) -> dict[str, Figures]:
         """Return the figures of every site with all rows, from one federation."""
-        trained = federate(self.study, self.repeat, self.places, self.summaries)
+        trained = federate(self.study, self.repeat, self.places, self.summaries, self.answer)
         if trained is None:
             return dict.fromkeys(self.places, {})
-        return {site: drive(judge(place, *trained, intervals=site in fixed)) for site, place in self.places.items()}
+        judged = together([judge(place, *trained, intervals=site in fixed) for site, place in self.places.items()])
+        return dict(zip(self.places, drive(judged, self.answer or answer_alone), strict=True))
 
     def few_rows(self, site: str, rows: int, fixed: Collection[str]) -> dict[str, Figures]:
         """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
@@ -134,12 +140,18 @@ class _Draw:
         if few.too_small():
             return {}
         places = self.places | {site: few}
-        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()})
-        return {site: drive(judge(few, *trained, intervals=site in fixed)) if trained else {}}
+        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, self.answer)
+        if trained is None:
+            return {site: {}}
+        return {site: drive(judge(few, *trained, intervals=site in fixed), self.answer or answer_alone)}
 
 
 def federate(
-    study: Study, repeat: int, places: Mapping[str, Workplace], summaries: Mapping[str, Summary]
+    study: Study,
+    repeat: int,
+    places: Mapping[str, Workplace],
+    summaries: Mapping[str, Summary],
+    answer: Answer | None = None,
 ) -> tuple[Arrays, Encoder] | None:
     """Return the final arrays and the encoder of a run over open workplaces; None where it ended early.
 
@@ -151,6 +163,8 @@ def federate(
     repeat : int
     places : mapping of site to Workplace, in name order
     summaries : mapping of site to Summary
+    answer : callable, optional
+        As for `learning_curve`.
     """
     if len(places) < 2:  # one site is no federation
         return None
@@ -158,7 +172,7 @@ def federate(
     encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
     side = ClientSide(lambda name, _: places[name].site)
     side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
-    grid = InProcessGrid(side.app(), list(places), {"study": study.text, "repeat": repeat})
+    grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer)
     nodes = zip(places.items(), grid.get_node_ids(), strict=True)
     roster = {site: Enrolled(node_id=node, rows_high=len(place.table.training)) for (site, place), node in nodes}
     strategy: FedAvg = study.strategy.build("strategy")

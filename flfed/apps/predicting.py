@@ -23,8 +23,9 @@ from flfed.rows.mapping import Field, map_table
 from flfed.rows.scoring import metrics_of
 from flfed.rows.sources import Csv, Parquet
 from flfed.rows.summarise import codes
-from flfed.rows.training.fit import ScoreRequest, score
+from flfed.rows.training.fit import score
 from flfed.rows.training.losses import probabilities
+from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
 
 ON_TABLE = (

@@ -13,7 +13,14 @@ from flfed.study import Study
 
 
 def begin(
-    store: RunStore, series: str, study: Study, facts: Mapping[str, str], *, engine: str, repeat: int = 0
+    store: RunStore,
+    series: str,
+    study: Study,
+    facts: Mapping[str, str],
+    *,
+    engine: str,
+    path: str,
+    repeat: int = 0,
 ) -> RunWriter:
     """Write down that a run starts, with what it can be repeated with, and return its writer.
 
@@ -24,14 +31,15 @@ def begin(
     study : Study
     facts : mapping
         From `checking.check`.
-    engine : str
+    engine, path : str
+        From `engines.starting`.
     repeat : int, >= 0
     """
     return store.begin_run(
         series,
         repeat=repeat,
         engine=engine,
-        path="one-by-one",
+        path=path,
         seed=study.seed + repeat,
         rounds_planned=study.rounds,
         versions=versions(),

@@ -16,7 +16,7 @@ import torch
 
 from flfed.apps.checking import check, find_sites
 from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.engines.starting import grid_of, path_of
 from flfed.apps.recording import Progress, Recorder, no_progress
 from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor
@@ -25,6 +25,8 @@ from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.rows.holdout import PublishedSplit
 from flfed.rows.site import Site, SiteTable
+from flfed.rows.training.cohort import answer_together
+from flfed.rows.training.requests import Answer
 from flfed.study import Study, toml_value
 from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
@@ -258,8 +260,10 @@ def sweep(
             facts = check(point)
             # A series of its own, since its settings are.
             series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
-            writer = begin(store, series, point, facts, engine="inprocess")
-            _conduct(point, taking_part, Recorder(writer, facts["primary"], point.rounds, progress))
+            path = path_of("inprocess", point, stacked=True)
+            writer = begin(store, series, point, facts, engine="inprocess", path=path)
+            answer = answer_together if path == "stacked" else None
+            _conduct(point, taking_part, Recorder(writer, facts["primary"], point.rounds, progress), answer)
             found.append(_judged(settings, writer.run))
             progress("points", number, len(points))
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
@@ -294,11 +298,11 @@ class ReadOnce(Site):
         return self.tables[key]
 
 
-def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder) -> None:
+def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Answer | None) -> None:
     """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
     writer, began = recorder.writer, time.monotonic()
     side = ClientSide(lambda name, _: sites[name])
-    grid = InProcessGrid(side.app(), list(sites), {"study": point.text, "repeat": 0})
+    grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0}, answer)
     try:
         with bad_end_written(writer, began, kept="the points that were done are in the run store"):
             recorder.note(NOTE)

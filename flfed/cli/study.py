@@ -77,6 +77,9 @@ def run_study(
     sites: list[str] = typer.Option(
         [], "--site", metavar="NAME", help="Ask only these sites: names, or import paths such as package.module."
     ),
+    one_by_one: bool = typer.Option(
+        False, "--one-by-one", help="Compute for one site after the other: the same figures, many times slower."
+    ),
     as_json: bool = show.JSON,
 ) -> None:
     """Run a study and print how every site did.
@@ -86,7 +89,12 @@ def run_study(
     study = study_of(name, changes)
     from flfed.apps.running import run
 
-    _shown(lambda told: run(study, engine=engine, repeats=repeats, sites=sites or None, progress=told), as_json)
+    _shown(
+        lambda told: run(
+            study, engine=engine, repeats=repeats, sites=sites or None, stacked=not one_by_one, progress=told
+        ),
+        as_json,
+    )
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")

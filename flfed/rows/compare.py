@@ -12,7 +12,7 @@ import pandas as pd
 from flfed.rows.intervals import Difference, Estimate, Pair
 from flfed.rows.intervals import compare as compare_scores
 from flfed.rows.scoring import COUNTS, histogram, withheld
-from flfed.rows.training.fit import FitRequest, ScoreRequest
+from flfed.rows.training.requests import Asked, ScoreRequest
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
 from flfed.summary import Encoder, Summary
@@ -49,7 +49,7 @@ class SiteComparison:
 
 def arm_scores(
     workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder
-) -> Generator[FitRequest | ScoreRequest, Any, dict[str, np.ndarray]]:
+) -> Generator[Asked, Any, dict[str, np.ndarray]]:
     """Yield requests; return the predictions of each arm on the rows of `table`."""
     x = workplace.encode(table, workplace.in_use(encoder)).x
     outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
@@ -63,9 +63,7 @@ def arm_scores(
     }
 
 
-def compare(
-    workplace: Workplace, arrays: Arrays, encoder: Encoder
-) -> Generator[FitRequest | ScoreRequest, Any, SiteComparison]:
+def compare(workplace: Workplace, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, SiteComparison]:
     """Yield requests; return how every arm did on this site's holdout.
 
     Parameters

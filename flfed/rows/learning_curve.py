@@ -12,7 +12,7 @@ from flfed.rows.compare import arm_scores, groups_of
 from flfed.rows.encode import Encoded
 from flfed.rows.intervals import NAN, compare
 from flfed.rows.scoring import COUNTS, withheld
-from flfed.rows.training.fit import FitRequest, ScoreRequest
+from flfed.rows.training.requests import Asked
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
 from flfed.summary import Encoder
@@ -36,10 +36,10 @@ class RerunWorkplace(Workplace):
     A rerun is judged once, at its end; scoring does not change what is trained.
     """
 
-    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[FitRequest | ScoreRequest, Any, Any]:
+    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[Asked, Any, Any]:
         return (yield from super()._score(arrays, encoder, rows)) if self._held.any() else None
 
-    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[FitRequest | ScoreRequest, Any, Any]:
+    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Any]:
         """Score no holdout: the study's curve by round is the run's own."""
         return None
         yield
@@ -75,7 +75,7 @@ def cut(workplace: Workplace, order: np.ndarray, rows: int) -> RerunWorkplace:
 
 def judge(
     workplace: Workplace, arrays: Arrays, encoder: Encoder, *, intervals: bool
-) -> Generator[FitRequest | ScoreRequest, Any, dict[str, Judged]]:
+) -> Generator[Asked, Any, dict[str, Judged]]:
     """Yield requests; return the study's primary metric by arm, and the paired difference.
 
     Parameters

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from flfed.plan import Plan
-from flfed.rows.baselines import Predictor, Trainable, first_arrays
+from flfed.rows.baselines import Trainable, first_arrays
 from flfed.rows.compare import groups_of
 from flfed.rows.encode import Encoded
 from flfed.rows.intervals import NAN, Estimate, estimates
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.tuned_linear import Predictor
 from flfed.rows.workplace import Arrays, Workplace, network_predictor, tuned
 from flfed.seeds import generator
 from flfed.summary import Encoder, fit_encoder, merge
@@ -53,9 +54,7 @@ class Reference:
     rows: int
 
 
-def reference(
-    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
-) -> Generator[FitRequest | ScoreRequest, Any, Reference]:
+def reference(workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Reference]:
     """Yield requests; return what all tables in one place show.
 
     Parameters
@@ -74,10 +73,10 @@ def reference(
         "personalised": (yield from personalised_scores(workplaces, arrays, encoder)),
     }
     exact = fit_encoder(first.layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
-    pooled_rows = together([w.encode(w.table.training, exact) for w in workplaces])
+    all_rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
     given = replace(first.trainable(), site="")
     plan = first.study.compare.pooled
-    pooled = yield from tuned(pooled_rows, given) if plan is None else by_plan(pooled_rows, given, plan)
+    pooled = yield from tuned(all_rows, given) if plan is None else by_plan(all_rows, given, plan)
     x = np.concatenate([w.encode(t, exact).x for w, t in zip(workplaces, holdouts, strict=True)])
     scores["pooled"] = first.predictions(pooled(x), exact)
     metrics = first.metrics
@@ -105,7 +104,7 @@ def reference(
 
 def union_scores(
     workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
-) -> Generator[FitRequest | ScoreRequest, Any, np.ndarray]:
+) -> Generator[Asked, Any, np.ndarray]:
     """Yield requests; return the global model's predictions on every site's holdout, in site order.
 
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
@@ -122,7 +121,7 @@ def union_scores(
 
 def personalised_scores(
     workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
-) -> Generator[FitRequest | ScoreRequest, Any, np.ndarray]:
+) -> Generator[Asked, Any, np.ndarray]:
     """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
     parts = []
     for workplace in workplaces:
@@ -132,7 +131,7 @@ def personalised_scores(
     return np.concatenate(parts)
 
 
-def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[Asked, Any, Predictor]:
     """Yield one request that trains on `rows` by `plan` from the study's start; return its outputs' function."""
     planned = replace(given, plan=plan)
     fitted: Fitted = yield FitRequest(
@@ -147,7 +146,7 @@ def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[FitRequest
     return network_predictor(given.model, fitted.arrays)
 
 
-def together(parts: Sequence[Encoded]) -> Encoded:
+def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
     """Return the rows of all parts as one; two parts' groups are never one."""
     x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
     return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))

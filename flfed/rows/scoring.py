@@ -11,8 +11,8 @@ import numpy as np
 
 from flfed import listing
 from flfed.errors import UsageError, nearest
-from flfed.rows.intervals import delong
 from flfed.rows.policy import Policy
+from flfed.rows.training.requests import Measured
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
 COUNTS = ("accuracy_score", "recall_at_alert_budget")
@@ -119,7 +119,7 @@ def round_scores(
     task: str,
     y: np.ndarray,
     score: np.ndarray,
-    loss: float,
+    measured: Measured,
     metric: str,
     policy: Policy,
     alert_budget: float | None = None,
@@ -132,7 +132,8 @@ def round_scores(
     task : str
     y, score : arrays
         As `withheld` takes them.
-    loss : float
+    measured : Measured
+        The loss, and the area under the ROC curve where that is the metric.
     metric : str
         The study's primary metric.
     policy : Policy
@@ -142,14 +143,13 @@ def round_scores(
     found: dict[str, float] = {}
     variances: dict[str, float] = {}
     if len(y) and not withheld("loss", y, score, task, policy):
-        found["loss"] = loss
+        found["loss"] = measured.loss
     known = metrics_of(task, alert_budget)[metric]
     # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
     once = metric in COUNTS and policy.disclosure != "open"
     if not once and not known.defined(y) and not withheld(metric, y, score, task, policy, alert_budget):
         if metric == "roc_auc_score" and task == "binary":
-            auc, covariance = delong(y, score[None, :])
-            found[metric], variances[metric] = float(auc[0]), float(covariance[0, 0])
+            found[metric], variances[metric] = measured.area, measured.variance
         else:
             found[metric] = known.value(y, score)
     counted = histogram(y, score) if task == "binary" and policy.allows("score-histogram") else None

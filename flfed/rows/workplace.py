@@ -12,28 +12,32 @@ import pandas as pd
 
 from flfed import listing
 from flfed.rows import datasets
-from flfed.rows.baselines import (
-    Predictor,
-    Trainable,
-    fine_tuned,
-    own_intercept,
-    tuned_linear,
-    tuned_network,
-)
+from flfed.rows.baselines import Trainable, fine_tuned, own_intercept, tuned_network
 from flfed.rows.encode import Encoded, decode_target, encode
 from flfed.rows.holdout import Holdout, fractions, row_keys
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import RowScores, metrics_of, primary_of, round_scores
 from flfed.rows.site import Site, SiteTable
 from flfed.rows.summarise import codes, disclose, layout_of, summarise
-from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest, Term
-from flfed.rows.training.losses import loss_of_rows, probabilities
+from flfed.rows.training.fit import score
+from flfed.rows.training.losses import probabilities
+from flfed.rows.training.requests import (
+    Asked,
+    FitRequest,
+    Fitted,
+    Measured,
+    MeasureRequest,
+    ScoreRequest,
+    Term,
+    TuneRequest,
+)
+from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, fit_encoder
 
 Arrays = dict[str, np.ndarray]
-Asking = Generator[FitRequest | ScoreRequest, Any, Any]
+Asking = Generator[Asked, Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +226,7 @@ class Workplace:
         fit: bool = True,
         score: bool = True,
         terms: tuple[Term, ...] = (),
-    ) -> Generator[FitRequest | ScoreRequest, Any, Trained]:
+    ) -> Generator[Asked, Any, Trained]:
         """Yield requests that score the incoming model and train from it; return what came of it.
 
         `terms` are the strategy's client half: gradients that are added in every step.
@@ -260,17 +264,19 @@ class Workplace:
         return (yield from self._score_rows("holdout", arrays, encoder, self.target(table), rows))
 
     def _score_rows(self, kind: str, arrays: Arrays, encoder: Encoder, y: np.ndarray, rows: Encoded) -> Asking:
-        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
-        loss = loss_of_rows(self.task, outputs, rows.y) if len(rows) else float("nan")
-        score = self.predictions(outputs, encoder)
+        area = self.primary == "roc_auc_score" and self.task == "binary" and not self.metrics[self.primary].defined(y)
+        measured: Measured = yield MeasureRequest(
+            model=self.model, task=self.task, arrays=arrays, rows=rows, precision=self.study.plan.precision, area=area
+        )
+        score = self.predictions(measured.outputs, encoder)
         budget = self.study.compare.alert_budget
-        return round_scores(kind, self.task, y, score, loss, self.primary, self.site.policy, budget)
+        return round_scores(kind, self.task, y, score, measured, self.primary, self.site.policy, budget)
 
     def trainable(self) -> Trainable:
         """Return what training the study's model on this site's rows alone needs."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    def local_model(self) -> Generator[FitRequest | ScoreRequest, Any, LocalModel]:
+    def local_model(self) -> Generator[Asked, Any, LocalModel]:
         """Yield requests that tune a model on this site's training rows alone; return it, made once."""
         if self._local is None:
             encoder = self.own_encoder()
@@ -278,7 +284,7 @@ class Workplace:
             self._local = LocalModel(encoder, predictor)
         return self._local
 
-    def personalised(self, arrays: Arrays, encoder: Encoder) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+    def personalised(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Predictor]:
         """Yield requests that fit the global model to this site; return its outputs' function.
 
         A linear model gets the site's own intercept, others are fine-tuned.
@@ -293,19 +299,19 @@ class Workplace:
         return lambda x: plain(x) + shift
 
 
-def tuned(rows: Encoded, given: Trainable) -> Generator[FitRequest | ScoreRequest, Any, Predictor]:
+def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
     """Yield requests that tune a model on `rows` alone; return its outputs' function.
 
     scikit-learn's for a linear model, ours for others.
     """
     if given.model.linear:
-        return tuned_linear(rows, given.task, given.classes, generator(given.seed, site=given.site, purpose="folds"))
+        rng = generator(given.seed, site=given.site, purpose="folds")
+        found: Predictor = yield TuneRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
+        return found
     arrays = yield from tuned_network(rows, given)
     return network_predictor(given.model, arrays)
 
 
 def network_predictor(model: Any, arrays: Arrays) -> Predictor:
     """Return the function from inputs to the outputs of `model` with `arrays`."""
-    from flfed.rows.training.fit import score
-
     return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))

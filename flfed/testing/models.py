@@ -12,8 +12,9 @@ from flfed.plan import Plan
 from flfed.rows import datasets
 from flfed.rows.encode import Encoded, input_names
 from flfed.rows.summarise import layout_of
-from flfed.rows.training.fit import FitRequest, Fitted, ScoreRequest, fit, score
+from flfed.rows.training.fit import fit, score
 from flfed.rows.training.losses import outputs_of
+from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.testing.rules import (
     Rule,
     Subject,

@@ -21,6 +21,7 @@ from flfed.records.database import engine_to_read, store_url
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.rows.site import Policy, Site
+from flfed.rows.training.alone import answer_alone
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.updates.messages import TRAIN
@@ -131,7 +132,7 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
                 hashes={"schema": facts["schema"]},
             )
             recorder = Recorder(writer, facts["primary"], study.rounds)
-            held = HeldTables(side, (study.text, repeat)) if tables else None
+            held = HeldTables(side, (study.text, repeat), answer_alone) if tables else None
             try:
                 outcome = Conductor(grid, study, recorder, repeat=repeat, tables=held).conduct()
             except FlfedError as error:

@@ -20,8 +20,9 @@ from flfed.rows.holdout import HoldoutByTime
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Csv, Frame
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import FitRequest, fit
+from flfed.rows.training.fit import fit
 from flfed.rows.training.losses import loss_of_rows
+from flfed.rows.training.requests import FitRequest
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
 from flfed.study import Study

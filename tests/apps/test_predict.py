@@ -27,7 +27,7 @@ from flfed.rows.encode import encode, input_names
 from flfed.rows.mapping import map_table
 from flfed.rows.reference import union_scores
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import drive_alone
 from flfed.rows.training.losses import outputs_of
 from flfed.rows.workplace import Workplace, study_layout
 from flfed.study import Study
@@ -96,7 +96,7 @@ def test_predictions_are_those_that_the_run_itself_had_on_the_holdouts(
     export(ended.run, tmp_path / "model")
     shared, final = SharedModel.read(tmp_path / "model"), checkpoint.final(ended.run)
     workplaces = [Workplace(site, study) for site in sites]
-    expected = drive(union_scores(workplaces, final.arrays, final.encoder))
+    expected = drive_alone(union_scores(workplaces, final.arrays, final.encoder))
     rows = pd.concat([w.table.holdout("compare") for w in workplaces])
     found = predict_table(shared, written(rows))
     np.testing.assert_allclose(found.values[:, 0], expected, rtol=0, atol=1e-12)

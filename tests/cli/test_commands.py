@@ -69,7 +69,7 @@ def test_run_prints_exactly_the_documented_json_and_nothing_else(printed):
         "sites", "faults",
     }  # fmt: skip
     assert (found["status"], found["engine"], found["path"], found["rounds"]) == (
-        "completed", "inprocess", "one-by-one", 3,
+        "completed", "inprocess", "stacked", 3,
     )  # fmt: skip
     site = found["sites"]["kentucky-clinic"]
     assert set(site) >= {"rows", "holdout-rows", "global", "local-only", "personalised", "difference", "verdict"}

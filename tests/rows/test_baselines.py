@@ -16,21 +16,20 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from flfed.apps.checking import find_sites
 from flfed.plan import Plan
 from flfed.rows.baselines import (
-    FOLDS,
-    PENALTIES,
     Trainable,
-    _testable,
     fine_tuned,
     first_arrays,
-    tuned_linear,
     tuned_network,
 )
 from flfed.rows.encode import Encoded
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.reference import together
+from flfed.rows.reference import pooled_rows
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import FitRequest, ScoreRequest, drive, score
+from flfed.rows.training.alone import drive_alone
+from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, probabilities
+from flfed.rows.training.requests import FitRequest, ScoreRequest
+from flfed.rows.training.tuned_linear import FOLDS, PENALTIES, _testable, tuned_linear
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
 from flfed.study import Study
@@ -250,7 +249,7 @@ def asked_of(rows: Encoded, personal: bool) -> tuple[FitRequest, ScoreRequest]:
     request = next(steps)
     while len(found) < 2:
         found.setdefault(type(request), request)
-        request = steps.send(drive(_ask(request)))
+        request = steps.send(drive_alone(_ask(request)))
     return found[FitRequest], found[ScoreRequest]
 
 
@@ -291,35 +290,35 @@ def test_a_tuned_network_is_no_worse_than_the_plan_alone_on_rows_it_never_saw():
     # Twenty inputs, sixty rows: twelve rounds of five epochs overfit, fewer or a penalty do not.
     rows, test = table("binary", 60, 1, inputs=20), table("binary", 4000, 2, inputs=20)
     given_plan = given_of(Plan(lr=0.3, batch=8, epochs=5))
-    tuned = drive(tuned_network(rows, given_plan))
+    tuned = drive_alone(tuned_network(rows, given_plan))
     assert loss_on(test, tuned) < loss_on(test, first_arrays(given_plan, 20))
     from flfed.rows.baselines import _epochs
 
-    plain = drive(_epochs(rows, given_plan, given_plan.plan, 12))
+    plain = drive_alone(_epochs(rows, given_plan, given_plan.plan, 12))
     assert loss_on(test, tuned) < loss_on(test, plain) - 0.1
-    again = drive(tuned_network(rows, given_plan))
+    again = drive_alone(tuned_network(rows, given_plan))
     assert all(np.array_equal(tuned[name], again[name]) for name in tuned)
 
 
 def test_fine_tuning_that_does_not_help_returns_the_global_model_itself():
     rows = table("binary", 200, 1)
-    start = drive(tuned_network(table("binary", 3000, 2), given_of(Plan(lr=0.3), rounds=3)))
+    start = drive_alone(tuned_network(table("binary", 3000, 2), given_of(Plan(lr=0.3), rounds=3)))
     hurting = given_of(Plan(lr=2000.0, batch=4))  # a tenth of that is still far too much
     assert fine_tuned_equals(rows, start, hurting)
     untrained = first_arrays(hurting, 6)
-    helped = drive(fine_tuned(rows, untrained, given_of(Plan(lr=5.0))))
+    helped = drive_alone(fine_tuned(rows, untrained, given_of(Plan(lr=5.0))))
     assert loss_on(table("binary", 2000, 3), helped) < loss_on(table("binary", 2000, 3), untrained) - 0.05
 
 
 def fine_tuned_equals(rows: Encoded, start, given_plan: Trainable) -> bool:
-    found = drive(fine_tuned(rows, start, given_plan))
+    found = drive_alone(fine_tuned(rows, start, given_plan))
     return all(np.array_equal(found[name], start[name]) for name in start)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_networks_survive_a_site_of_next_to_no_rows(rows):
     own, asked = table("binary", rows), given_of(Plan())
-    for arrays in (drive(tuned_network(own, asked)), drive(fine_tuned(own, first_arrays(asked, 6), asked))):
+    for arrays in (drive_alone(tuned_network(own, asked)), drive_alone(fine_tuned(own, first_arrays(asked, 6), asked))):
         assert all(np.isfinite(value).all() for value in arrays.values())
 
 
@@ -360,7 +359,7 @@ def arms_of(places: list[Workplace]) -> list[tuple[Encoded, Encoded]]:
     exact = fit_encoder(places[0].layout, merge([summarise(w.table.training, w.layout) for w in places]))
     tables = [(w, w.table.training, w.table.holdout("compare")) for w in places]
     alone = [(w.encode(t, w.own_encoder()), w.encode(h, w.own_encoder())) for w, t, h in tables]
-    pooled = [together([w.encode(part[i], exact) for w, *part in tables]) for i in (0, 1)]
+    pooled = [pooled_rows([w.encode(part[i], exact) for w, *part in tables]) for i in (0, 1)]
     return [*alone, (pooled[0], pooled[1])]
 
 

@@ -15,7 +15,7 @@ from flfed.rows.baselines import own_intercept
 from flfed.rows.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
 from flfed.rows.site import Policy, Site
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import drive_alone
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.summary import Encoder, fit_encoder, merge
@@ -46,8 +46,8 @@ def judged(sites: list[Site], text: str, place: int = 0, bias: float = 0.2) -> t
     """Return a site at work, its comparison, and its predictions by arm as the arms' own function gives them."""
     workplaces, encoder = at_work(sites, text)
     work, arrays = workplaces[place], model_of(workplaces[place], encoder, bias)
-    found = drive(compare(work, arrays, encoder))
-    return work, found, drive(arm_scores(work, work.table.holdout("test"), arrays, encoder))
+    found = drive_alone(compare(work, arrays, encoder))
+    return work, found, drive_alone(arm_scores(work, work.table.holdout("test"), arrays, encoder))
 
 
 def test_the_global_arm_is_the_models_own_probability(small_sites, small_study):
@@ -56,7 +56,7 @@ def test_the_global_arm_is_the_models_own_probability(small_sites, small_study):
     holdout = work.table.holdout("test")
     x1, x2 = ((holdout[c] - encoder.center[k]) / encoder.scale[k] for k, c in enumerate(("x1", "x2")))
     expected = sigmoid(0.9 * x1 + 0.8 * x2.fillna(0) + 0.2)
-    found = drive(arm_scores(work, holdout, arrays, encoder))
+    found = drive_alone(arm_scores(work, holdout, arrays, encoder))
     np.testing.assert_allclose(found["global"], expected, atol=1e-12)
 
 
@@ -65,7 +65,7 @@ def test_the_personalised_arm_moves_every_log_odds_by_the_sites_own_intercept(sm
     work, arrays = workplaces[0], model_of(workplaces[0], encoder)
     training = work.training(encoder)
     shift = own_intercept(training.x @ arrays["weight"] + arrays["bias"], training.y, "binary")
-    found = drive(arm_scores(work, work.table.holdout("test"), arrays, encoder))
+    found = drive_alone(arm_scores(work, work.table.holdout("test"), arrays, encoder))
     odds = {arm: np.log(p / (1 - p)) for arm, p in found.items()}
     np.testing.assert_allclose(odds["personalised"] - odds["global"], np.full(len(odds["global"]), shift[0]), atol=1e-9)
     assert abs(shift[0]) > 1e-3
@@ -75,8 +75,8 @@ def test_the_local_arm_is_the_sites_own_model_on_inputs_of_its_own_encoder(small
     workplaces, encoder = at_work(small_sites(2), small_study)
     work = workplaces[0]
     holdout = work.table.holdout("test")
-    found = drive(arm_scores(work, holdout, model_of(work, encoder), encoder))
-    local = drive(work.local_model())
+    found = drive_alone(arm_scores(work, holdout, model_of(work, encoder), encoder))
+    local = drive_alone(work.local_model())
     direct = sigmoid(local.outputs(work.encode(holdout, local.encoder).x)[:, 0])
     np.testing.assert_allclose(found["local-only"], direct, atol=1e-12)
     shared = sigmoid(local.outputs(work.encode(holdout, encoder).x)[:, 0])
@@ -193,7 +193,7 @@ def test_a_site_without_any_holdout_row_says_so_for_every_figure(small_sites, sm
     workplaces, encoder = at_work(small_sites(2), small_study)
     work = workplaces[0]
     object.__setattr__(work.table, "_holdout", work.table._holdout[:0])
-    found = drive(compare(work, model_of(work, encoder), encoder))
+    found = drive_alone(compare(work, model_of(work, encoder), encoder))
     assert found.holdout_rows == 0
     methods = {estimate.method for arms in found.arms.values() for estimate in arms.values()}
     assert methods == {"no rows"}
@@ -209,7 +209,7 @@ def test_judging_twice_gives_the_same_intervals(small_sites, small_study):
 
 def test_judging_opens_the_holdout_to_compare_and_for_nothing_else(small_sites, small_study):
     workplaces, encoder = at_work(small_sites(2), small_study)
-    drive(compare(workplaces[0], model_of(workplaces[0], encoder), encoder))
+    drive_alone(compare(workplaces[0], model_of(workplaces[0], encoder), encoder))
     assert set(workplaces[0].table.opened) == {"compare"}
     assert workplaces[1].table.opened == []
 
@@ -251,13 +251,13 @@ def test_local_only_uses_its_own_encoder_and_never_the_holdout(small_sites, smal
     workplaces, encoder = at_work(small_sites(2), small_study)
     work, arrays = workplaces[0], model_of(workplaces[0], encoder)
     holdout = work.table.holdout("test").copy()
-    before = drive(arm_scores(work, holdout, arrays, encoder))
+    before = drive_alone(arm_scores(work, holdout, arrays, encoder))
     other, _ = at_work(small_sites(2), small_study)
     turned = {"yes": "no", "no": "yes"}
     object.__setattr__(other[0].table, "_holdout", holdout.assign(y=holdout["y"].map(turned), x1=0.0))
-    after = drive(arm_scores(other[0], holdout, arrays, encoder))
+    after = drive_alone(arm_scores(other[0], holdout, arrays, encoder))
     for arm, p in before.items():
         np.testing.assert_array_equal(after[arm], p)
-    local = drive(work.local_model())
+    local = drive_alone(work.local_model())
     assert local.encoder.center[0] == pytest.approx(work.table.training["x1"].mean(), abs=1e-9)
     assert local.encoder.center[0] != encoder.center[0]

@@ -23,6 +23,7 @@ from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
 from flfed.rows.schema import Schema
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Frame
+from flfed.rows.training.alone import answer_alone
 
 COLUMNS = {
     "person": {"kind": "id"},
@@ -326,7 +327,7 @@ def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_
     side = ClientSide(lambda name, _: sites[name])
     grid = Watched(side.app(), list(sites), {"study": study.text, "repeat": 0})
     seen = grid.watch(side)
-    Conductor(grid, study, recorder(study), tables=HeldTables(side, (study.text, 0))).conduct()
+    Conductor(grid, study, recorder(study), tables=HeldTables(side, (study.text, 0), answer_alone)).conduct()
     before = [opened for kind, opened in seen if re.match("query.enrol|query.summarise", kind)]
     rounds = [opened for kind, opened in seen if kind in ("train", "evaluate")]
     assert len(before) == 2 and not set().union(*before)

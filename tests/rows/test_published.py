@@ -20,7 +20,7 @@ from flfed.rows.holdout import canonical_rows
 from flfed.rows.policy import Policy
 from flfed.rows.site import Mapped, Site
 from flfed.rows.sources import Csv, Parquet
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import drive_alone
 from flfed.rows.workplace import Workplace, redraws, study_refusal, study_table
 from flfed.study import Study
 
@@ -207,8 +207,8 @@ def test_a_comparison_says_how_many_rows_were_left_out(small_sites, small_study,
     work = Workplace(site, study)
     encoder = work.own_encoder()
     arrays = {"weight": np.zeros((work.training(encoder).x.shape[1], 1)), "bias": np.zeros(1)}
-    assert drive(compare(work, arrays, encoder)).note.split("; ")[0] == said
-    assert "left out" not in drive(compare(Workplace(site, Study.parse(small_study)), arrays, encoder)).note
+    assert drive_alone(compare(work, arrays, encoder)).note.split("; ")[0] == said
+    assert "left out" not in drive_alone(compare(Workplace(site, Study.parse(small_study)), arrays, encoder)).note
 
 
 def test_an_institution_decides_whether_a_study_may_leave_rows_out(small_sites, small_study):

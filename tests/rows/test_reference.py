@@ -13,12 +13,12 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.baselines import PENALTIES
 from flfed.rows.encode import Encoded
-from flfed.rows.reference import Reference, _groups, reference, together, union_scores
+from flfed.rows.reference import Reference, _groups, pooled_rows, reference, union_scores
 from flfed.rows.site import Policy, Site
 from flfed.rows.summarise import summarise
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import drive_alone
+from flfed.rows.training.tuned_linear import PENALTIES
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.summary import Encoder, fit_encoder, merge
@@ -48,7 +48,7 @@ def holdouts(workplaces: list[Workplace]) -> tuple[list[pd.DataFrame], np.ndarra
 
 def found_of(at_work: tuple[list[Workplace], Encoder, Arrays]) -> Reference:
     workplaces, encoder, arrays = at_work
-    return drive(reference(workplaces, arrays, encoder))
+    return drive_alone(reference(workplaces, arrays, encoder))
 
 
 def test_the_union_is_the_global_model_on_all_holdouts_together(at_work):
@@ -62,7 +62,7 @@ def test_the_union_is_the_global_model_on_all_holdouts_together(at_work):
     assert found.union["log_loss"].value == pytest.approx(log_loss(y, p), abs=1e-12)
     assert found.union["brier_score_loss"].value == pytest.approx(brier_score_loss(y, p), abs=1e-12)
     assert found.union["roc_auc_score"].low < roc_auc_score(y, p) < found.union["roc_auc_score"].high
-    np.testing.assert_allclose(drive(union_scores(workplaces, arrays, encoder)), p, atol=1e-12)
+    np.testing.assert_allclose(drive_alone(union_scores(workplaces, arrays, encoder)), p, atol=1e-12)
 
 
 def pooled_inputs(workplaces: list[Workplace], tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ def test_own_model_everywhere_is_the_mean_over_sites_of_one_sites_model_on_all_h
     tables, y = holdouts(workplaces)
     aucs, losses = [], []
     for work in workplaces:
-        local = drive(work.local_model())
+        local = drive_alone(work.local_model())
         x = np.concatenate([work.encode(table, local.encoder).x for table in tables])
         p = 1 / (1 + np.exp(-local.outputs(x)[:, 0]))
         aucs.append(roc_auc_score(y, p))
@@ -121,14 +121,14 @@ def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institu
     assert found_of(at_work).exact_encoder.sha256() == at_work[1].sha256()
     closed = open_workplaces(small_sites(3, rows=150, policy=Policy()), small_study)
     used = fit_encoder(closed[0].layout, merge([w.summary() for w in closed]))
-    found = drive(reference(closed, at_work[2], used))
+    found = drive_alone(reference(closed, at_work[2], used))
     assert found.exact_encoder.sha256() == at_work[1].sha256() != used.sha256()
     np.testing.assert_allclose(used.center, found.exact_encoder.center, atol=2.5)
 
 
 def test_the_order_of_sites_changes_no_pooled_row_but_the_figures_stay(at_work):
     workplaces, encoder, arrays = at_work
-    one, other = (drive(reference(order, arrays, encoder)) for order in (workplaces, workplaces[::-1]))
+    one, other = (drive_alone(reference(order, arrays, encoder)) for order in (workplaces, workplaces[::-1]))
     assert one.exact_encoder.sha256() == other.exact_encoder.sha256()
     assert one.union["roc_auc_score"].value == pytest.approx(other.union["roc_auc_score"].value, abs=1e-12)
     # the folds of cross-validation follow the order of rows: close, not equal
@@ -142,7 +142,7 @@ def test_the_reference_opens_holdouts_to_compare_only(at_work):
 
 def test_rows_put_together_keep_inputs_targets_and_weights_in_line():
     parts = [Encoded(np.full((n, 2), n), np.full(n, n), np.full(n, 10.0 * n)) for n in (2, 3)]
-    rows = together(parts)
+    rows = pooled_rows(parts)
     assert rows.x.shape == (5, 2)
     np.testing.assert_array_equal(rows.x[:, 0], [2, 2, 3, 3, 3])
     np.testing.assert_array_equal(rows.weight, 10.0 * rows.y)
@@ -153,14 +153,14 @@ def test_patients_of_two_parts_put_together_are_never_one():
         Encoded(np.zeros((len(g), 1)), np.zeros(len(g)), np.ones(len(g)), np.array(g)) for g in ([0, 0, 1], [0, 1])
     ]
     plain = replace(parts[1], group=None)
-    assert together(parts).group.tolist() == [0, 0, 1, 2, 3]
-    assert together([plain, *parts]).group.tolist() == [0, 1, 2, 2, 3, 4, 5]
-    assert together([plain, plain]).group is None
+    assert pooled_rows(parts).group.tolist() == [0, 0, 1, 2, 3]
+    assert pooled_rows([plain, *parts]).group.tolist() == [0, 1, 2, 2, 3, 4, 5]
+    assert pooled_rows([plain, plain]).group is None
 
 
 def test_a_figure_that_the_holdouts_do_not_define_is_nan_for_own_models_too(small_sites, small_study, at_work):
     spoilt = open_workplaces(small_sites(3, rows=60, change=lambda _, t: t.assign(y="yes")), small_study)
-    found = drive(reference(spoilt, at_work[2], at_work[1]))
+    found = drive_alone(reference(spoilt, at_work[2], at_work[1]))
     assert np.isnan(found.own_everywhere["roc_auc_score"].value)
     # The constant model of half a row each: log((n + 1/2) / (n + 1)) below nothing.
     sizes = np.array([len(w.table.training) for w in spoilt])

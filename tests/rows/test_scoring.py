@@ -19,6 +19,7 @@ from flfed.rows.scoring import (
     withheld,
 )
 from flfed.rows.site import Policy
+from flfed.rows.training.requests import Measured
 from flfed.updates import content
 
 OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)
@@ -78,12 +79,19 @@ def test_the_cell_minimum_is_the_sites_own():
     assert withheld("log_loss", y, GRADUAL[:12], "binary", lax) == ""
 
 
+def measured(area: float = float("nan"), variance: float = float("nan")) -> Measured:
+    """What an engine says of some rows; the loss is .6."""
+    return Measured(outputs=np.zeros((0, 1)), loss=0.6, area=float(area), variance=float(variance))
+
+
 def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance():
     rng = np.random.default_rng(0)
     y = classes(25, 15)
     score = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0.01, 0.99)
-    found = round_scores("training", "binary", y, score, 0.6, "roc_auc_score", INSTITUTION)
     auc, covariance = delong(y, score[None, :])
+    found = round_scores(
+        "training", "binary", y, score, measured(auc[0], covariance[0, 0]), "roc_auc_score", INSTITUTION
+    )
     assert found.metrics == {"loss": 0.6, "roc_auc_score": pytest.approx(roc_auc_score(y, score), abs=1e-12)}
     assert found.variances == {"roc_auc_score": pytest.approx(float(covariance[0, 0]), abs=1e-15)}
     assert auc[0] == pytest.approx(found.metrics["roc_auc_score"])
@@ -91,25 +99,25 @@ def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance(
 
 
 def test_a_round_at_a_site_with_one_class_has_a_loss_and_no_auc():
-    found = round_scores("training", "binary", classes(12), GRADUAL[:12], 0.6, "roc_auc_score", OPEN)
+    found = round_scores("training", "binary", classes(12), GRADUAL[:12], measured(), "roc_auc_score", OPEN)
     assert found.metrics == {"loss": 0.6}
     assert found.histogram is not None and found.histogram.sum(axis=1).tolist() == [12, 0]
 
 
 def test_a_round_with_a_small_class_sends_no_figure_from_an_institution():
-    found = round_scores("training", "binary", classes(31, 9), GRADUAL, 0.6, "roc_auc_score", INSTITUTION)
+    found = round_scores("training", "binary", classes(31, 9), GRADUAL, measured(), "roc_auc_score", INSTITUTION)
     assert (found.metrics, found.variances, found.histogram) == ({}, {}, None)
 
 
 def test_a_round_without_rows_has_no_figures():
-    found = round_scores("holdout", "binary", classes(0, 0), np.zeros(0), float("nan"), "roc_auc_score", OPEN)
+    found = round_scores("holdout", "binary", classes(0, 0), np.zeros(0), measured(), "roc_auc_score", OPEN)
     assert found.metrics == {}
     assert found.histogram is not None and found.histogram.sum() == 0
 
 
 def test_a_histogram_leaves_an_institution_only_where_its_policy_names_it():
     named = Policy(outputs=("score-histogram",))
-    arguments = ("training", "binary", classes(20, 20), GRADUAL, 0.6, "roc_auc_score")
+    arguments = ("training", "binary", classes(20, 20), GRADUAL, measured(), "roc_auc_score")
     assert round_scores(*arguments, INSTITUTION).histogram is None
     counted = round_scores(*arguments, named).histogram
     assert counted is not None and counted.sum() == 40
@@ -191,5 +199,5 @@ def test_a_recall_from_which_a_small_count_follows_stays_at_an_institution(found
     score[:found], score[40 : 80 - found] = 0.9, 0.8
     assert withheld("recall_at_alert_budget", y, score, "binary", INSTITUTION, 0.1) == why
     assert withheld("recall_at_alert_budget", y, score, "binary", OPEN, 0.1) == ""
-    rounds = round_scores("training", "binary", y, score, 0.6, "recall_at_alert_budget", INSTITUTION, 0.1)
+    rounds = round_scores("training", "binary", y, score, measured(), "recall_at_alert_budget", INSTITUTION, 0.1)
     assert "recall_at_alert_budget" not in rounds.metrics

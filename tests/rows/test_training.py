@@ -16,9 +16,11 @@ from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.affine import affine
-from flfed.rows.training.fit import FitRequest, ScoreRequest, answer, batches, drive, fit, score
+from flfed.rows.training.alone import drive_alone
+from flfed.rows.training.fit import batches, fit, score
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
+from flfed.rows.training.requests import FitRequest, ScoreRequest
 
 SIZES = (7, 31, 104)
 OUTPUTS = {"regression": 1, "binary": 1, "multi-class": 3}
@@ -390,8 +392,8 @@ def test_a_handler_is_sent_the_answers_to_what_it_yields():
         outputs = yield ScoreRequest(model=Logistic(), arrays=fitted.arrays, x=rows.x)
         return fitted, outputs
 
-    fitted, outputs = drive(handler())
+    fitted, outputs = drive_alone(handler())
     np.testing.assert_allclose(outputs, rows.x @ fitted.arrays["weight"] + fitted.arrays["bias"], atol=1e-14)
-    again = answer(ScoreRequest(model=Logistic(), arrays=fitted.arrays, x=rows.x))
+    again = score(ScoreRequest(model=Logistic(), arrays=fitted.arrays, x=rows.x))
     np.testing.assert_array_equal(outputs, again)
     assert score(ScoreRequest(model=Logistic(), arrays=before, x=rows.x[:0])).shape == (0, 1)

@@ -17,8 +17,9 @@ from flfed.apps.server_app import Conductor
 from flfed.errors import UsageError
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
-from flfed.rows.reference import together
-from flfed.rows.training.fit import FitRequest, fit
+from flfed.rows.reference import pooled_rows
+from flfed.rows.training.fit import fit
+from flfed.rows.training.requests import FitRequest
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
 from flfed.study import Study
@@ -75,7 +76,7 @@ def test_a_full_batch_round_over_unequal_sites_is_the_pooled_step(small_sites, s
     sizes = [len(rows) for rows in federation.rows]
     assert len(set(sizes)) == 4 and max(sizes) > 3 * min(sizes)
     start = first(federation.rows[0].x.shape[1])
-    pooled = federation.trained(together(federation.rows), start)
+    pooled = federation.trained(pooled_rows(federation.rows), start)
     assert distance(federation.run(start, 1), pooled) < 1e-12
     # A mistake in the weights would be seen in this comparison.
     assert distance(federation.run(start, 1, weights="equal"), pooled) > 1e-3
@@ -90,7 +91,7 @@ def test_two_hundred_federated_rounds_reach_the_ridge_optimum_of_scikit_learn(li
     text = small_study.replace('"small"', '"line"').replace("logistic", "linear")
     l2 = 0.05
     study = Study.parse(text).replace({"plan.batch": 0, "plan.epochs": 1, "plan.l2": l2})
-    rows = together(Federation(study, line_sites).rows)
+    rows = pooled_rows(Federation(study, line_sites).rows)
     # The step of gradient descent is 1 / L, L the largest eigenvalue of the loss's second derivative.
     design = np.column_stack([rows.x, np.ones(len(rows))])
     lr = 1 / float(np.linalg.eigvalsh(design.T @ design / len(rows)).max() + l2)

@@ -24,7 +24,7 @@ from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.rows.reference import union_scores
 from flfed.rows.site import Site
-from flfed.rows.training.fit import drive
+from flfed.rows.training.alone import answer_alone, drive_alone
 from flfed.study import Study
 from flfed.summary import fit_encoder, merge
 from flfed.updates.guard import guard, guard_scores, joint_norm
@@ -103,9 +103,9 @@ def conducted(
             status, rounds = strategy.stopped or "completed", strategy.rounds_done
     with RunReader.open() as reader:
         events = reader.events([series])
-    places = HeldTables(side, (study.text, 0)).workplaces(opened.names)
+    places = HeldTables(side, (study.text, 0), answer_alone).workplaces(opened.names)
     y = np.concatenate([place.target(place.table.holdout("compare")) for place in places])
-    return status, rounds, events, roc_auc_score(y, drive(union_scores(places, arrays, encoder)))
+    return status, rounds, events, roc_auc_score(y, drive_alone(union_scores(places, arrays, encoder)))
 
 
 def scaled(reply: TrainReply, factor: float) -> TrainReply:

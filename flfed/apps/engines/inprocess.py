@@ -64,13 +64,20 @@ class InProcessGrid(Grid):
         """
         replies = []
         for message in messages:
-            # A reply names the message it answers; a SuperLink would have given it an id.
-            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
             began = self._clock()
-            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
+            reply = self._app(self.numbered(message), self.context_of(message))
             if timeout is None or self._clock() - began <= timeout:
                 replies.append(reply)
         return replies
+
+    def numbered(self, message: Message) -> Message:
+        """Return the message with an id, which its reply names; a SuperLink would have given it one."""
+        message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+        return message
+
+    def context_of(self, message: Message) -> Context:
+        """Return the context of the node that a message goes to."""
+        return self._contexts[message.metadata.dst_node_id]
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None

@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from flwr.serverapp import Grid
 
 from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.cohort import CohortGrid
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.held_tables import HeldTables
 from flfed.errors import UsageError, nearest
 from flfed.rows.site import Site
+from flfed.rows.training.alone import answer_alone
+from flfed.rows.training.requests import Answer
+from flfed.study import Study
 
 ENGINES = ("inprocess", "ray")
 LATER_ENGINES = ("deployment",)
@@ -35,9 +39,26 @@ def check_engine(engine: str) -> None:
         require()
 
 
+def path_of(engine: str, study: Study, *, stacked: bool) -> str:
+    """Return how an engine computes for a study's sites: "stacked" or "one-by-one".
+
+    Parameters
+    ----------
+    engine : {"inprocess", "ray"}
+    study : Study
+    stacked : bool
+        Whether stacking is wanted. A model that is not of affine layers cannot be stacked.
+    """
+    able = engine == "inprocess" and bool(getattr(study.model.build("model"), "layers", ()))
+    return "stacked" if stacked and able else "one-by-one"
+
+
 @contextmanager
 def started(
-    engine: str, sites: Sequence[Site], run_config: Mapping[str, bool | float | int | str]
+    engine: str,
+    sites: Sequence[Site],
+    run_config: Mapping[str, bool | float | int | str],
+    answer: Answer | None = None,
 ) -> Iterator[tuple[Grid, HeldTables | None]]:
     """Give the grid of an engine, and its tables where it holds every one; end the engine.
 
@@ -47,6 +68,8 @@ def started(
     sites : sequence of Site
     run_config : mapping of str to scalar
         What every node's context carries: the study, the repeat.
+    answer : callable, optional
+        Of the in-process engine: answers what all sites ask together; None for one by one.
 
     Raises
     ------
@@ -61,5 +84,14 @@ def started(
         return
     by_name = {site.name: site for site in sites}
     side = ClientSide(lambda name, _: by_name[name])
-    tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])))
-    yield InProcessGrid(side.app(), list(by_name), run_config), tables
+    tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])), answer or answer_alone)
+    yield grid_of(side, list(by_name), run_config, answer), tables
+
+
+def grid_of(
+    side: ClientSide, sites: Sequence[str], run_config: Mapping[str, bool | float | int | str], answer: Answer | None
+) -> InProcessGrid:
+    """Return the in-process grid: its sites compute together by `answer`, or one by one without."""
+    if answer is None:
+        return InProcessGrid(side.app(), sites, run_config)
+    return CohortGrid(side, sites, run_config, answer)

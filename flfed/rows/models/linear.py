@@ -30,6 +30,7 @@ class Linear:
     linear = True
     penalised: tuple[str, ...] = ("weight",)
     intercept = "bias"
+    layers: tuple[tuple[str, str], ...] = (("weight", "bias"),)
 
     def __init__(self, *, start: Literal["zeros", "uniform", "torch"] = "zeros") -> None:
         self.start = start

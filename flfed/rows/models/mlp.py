@@ -29,6 +29,7 @@ class Mlp:
             raise UsageError(f"[model] mlp: hidden={list(hidden)} must be widths of at least 1")
         self.hidden = hidden
         self.penalised = tuple(f"weight-{layer}" for layer in range(len(hidden) + 1))
+        self.layers = tuple((f"weight-{layer}", f"bias-{layer}") for layer in range(len(hidden) + 1))
         self.intercept = f"bias-{len(hidden)}"
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -1,9 +1,8 @@
-"""One fit and one scoring of one site's encoded rows, and the requests that ask for them."""
+"""One fit, one scoring and one measuring of one site's encoded rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,86 +11,10 @@ from torch import Tensor
 
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
-from flfed.rows.training.losses import batch_loss
+from flfed.rows.intervals import delong
+from flfed.rows.training.losses import batch_loss, loss_of_rows
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
-
-Term = Callable[[Tensor, Tensor], Tensor]
-"""A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FitRequest:
-    """Train `model` from `arrays` on `rows` by `plan`: a pure function of these fields.
-
-    Attributes
-    ----------
-    model : a listed model
-    task : str
-    arrays : dict of name to array
-        Where training starts, and the anchor of `terms`.
-    rows : Encoded
-    plan : Plan
-    lr : float
-        Learning rate of this round, after the schedule.
-    rng : Generator
-        Draws the order of rows.
-    terms : tuple of Term
-    """
-
-    model: Any
-    task: str
-    arrays: dict[str, np.ndarray]
-    rows: Encoded
-    plan: Plan
-    lr: float
-    rng: np.random.Generator
-    terms: tuple[Term, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
-    """What a fit returns.
-
-    Attributes
-    ----------
-    arrays : dict of name to array, of the plan's precision
-    steps : int
-    loss : float
-        Mean training loss over the steps, without penalties.
-    """
-
-    arrays: dict[str, np.ndarray]
-    steps: int
-    loss: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ScoreRequest:
-    """Return the model's outputs [rows, outputs] on `x` [rows, inputs]."""
-
-    model: Any
-    arrays: dict[str, np.ndarray]
-    x: np.ndarray = field(repr=False)
-
-
-Request = FitRequest | ScoreRequest
-Handler = Generator[Request, Any, Any]
-"""A client handler: yields requests, is sent their results, returns a reply."""
-
-
-def answer(request: Request) -> Fitted | np.ndarray:
-    """Return the result of one request, alone."""
-    return fit(request) if isinstance(request, FitRequest) else score(request)
-
-
-def drive(handler: Handler) -> Any:
-    """Run a handler to its end, answering each request as it comes; return its reply."""
-    try:
-        request = next(handler)
-        while True:
-            request = handler.send(answer(request))
-    except StopIteration as end:
-        return end.value
+from flfed.rows.training.requests import FitRequest, Fitted, Measured, MeasureRequest, ScoreRequest
 
 
 def score(request: ScoreRequest) -> np.ndarray:
@@ -100,6 +23,21 @@ def score(request: ScoreRequest) -> np.ndarray:
         arrays = {name: torch.tensor(value, dtype=torch.float64) for name, value in request.arrays.items()}
         outputs = request.model.outputs(arrays, torch.from_numpy(request.x))
     return np.asarray(outputs.numpy())
+
+
+def measure(request: MeasureRequest) -> Measured:
+    """Return the outputs on the request's rows, their loss, and the area under the ROC curve if asked for."""
+    rows = request.rows
+    with torch.inference_mode():
+        dtype = getattr(torch, request.precision)
+        arrays = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
+        found = request.model.outputs(arrays, torch.tensor(rows.x, dtype=dtype))
+    outputs = np.asarray(found.to(torch.float64).numpy())
+    loss = loss_of_rows(request.task, outputs, rows.y) if len(rows) else float("nan")
+    if not request.area:
+        return Measured(outputs=outputs, loss=loss)
+    area, covariance = delong(rows.y, outputs.T)
+    return Measured(outputs=outputs, loss=loss, area=float(area[0]), variance=float(covariance[0, 0]))
 
 
 def fit(request: FitRequest) -> Fitted:

@@ -1,0 +1,30 @@
+"""Answering requests one by one, each as if there were no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flfed.rows.training.fit import fit, measure, score
+from flfed.rows.training.requests import FitRequest, Handler, MeasureRequest, Request, ScoreRequest, drive
+from flfed.rows.training.tuned_linear import tuned_linear
+
+
+def answer_alone(requests: Sequence[Request]) -> list[Any]:
+    """Return the result of each request; an error in one ends all."""
+    return [_answered(request) for request in requests]
+
+
+def _answered(request: Request) -> Any:
+    if isinstance(request, FitRequest):
+        return fit(request)
+    if isinstance(request, ScoreRequest):
+        return score(request)
+    if isinstance(request, MeasureRequest):
+        return measure(request)
+    return tuned_linear(request.rows, request.task, request.classes, request.rng)
+
+
+def drive_alone(handler: Handler) -> Any:
+    """Run a handler to its end, answering its requests one by one; return what it returns."""
+    return drive(handler, answer_alone)

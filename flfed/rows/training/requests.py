@@ -1,0 +1,205 @@
+"""What a handler may ask an engine to compute, and how handlers are driven, alone or together.
+
+A handler is a generator: it yields one request, or a list of them, and is sent the result, or
+the list of results. So an engine may answer the requests of many sites at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from flfed.plan import Plan
+from flfed.rows.encode import Encoded
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitRequest:
+    """Train `model` from `arrays` on `rows` by `plan`: a pure function of these fields.
+
+    Attributes
+    ----------
+    model : a listed model
+    task : str
+    arrays : dict of name to array
+        Where training starts, and the anchor of `terms`.
+    rows : Encoded
+    plan : Plan
+    lr : float
+        Learning rate of this round, after the schedule.
+    rng : Generator
+        Draws the order of rows.
+    terms : tuple of Term
+    """
+
+    model: Any
+    task: str
+    arrays: dict[str, np.ndarray]
+    rows: Encoded
+    plan: Plan
+    lr: float
+    rng: np.random.Generator
+    terms: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """What a fit returns.
+
+    Attributes
+    ----------
+    arrays : dict of name to array, of the plan's precision
+    steps : int
+    loss : float
+        Mean training loss over the steps, without penalties.
+    """
+
+    arrays: dict[str, np.ndarray]
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreRequest:
+    """Return the model's outputs [rows, outputs] on `x` [rows, inputs]."""
+
+    model: Any
+    arrays: dict[str, np.ndarray]
+    x: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeasureRequest:
+    """Score a model on encoded rows and return the figures of a round.
+
+    Attributes
+    ----------
+    model : a listed model
+    task : str
+    arrays : dict of name to array
+    rows : Encoded
+    precision : {"float64", "float32"}
+        Of the plan; the outputs are computed in it.
+    area : bool
+        Whether the area under the ROC curve is wanted, of a binary task whose rows have both classes.
+    """
+
+    model: Any
+    task: str
+    arrays: dict[str, np.ndarray]
+    rows: Encoded
+    precision: str
+    area: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """How a model did on some rows.
+
+    Attributes
+    ----------
+    outputs : float64 array [rows, outputs]
+    loss : float
+        Mean training loss over the rows, without class weights or penalties; NaN without rows.
+    area, variance : float
+        Area under the ROC curve and DeLong's variance of it; NaN where not asked for or unknown.
+    """
+
+    outputs: np.ndarray
+    loss: float
+    area: float = float("nan")
+    variance: float = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TuneRequest:
+    """Fit a linear model to `rows`, its ridge penalty chosen by cross-validation; returns a LinearPredictor.
+
+    Attributes
+    ----------
+    rows : Encoded
+    task : str
+    classes : int
+        Of the schema.
+    rng : Generator
+        Draws the folds.
+    """
+
+    rows: Encoded
+    task: str
+    classes: int
+    rng: np.random.Generator
+
+
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest
+Asked = Request | list[Request]
+Handler = Generator[Asked, Any, Any]
+"""A client handler: yields requests, is sent their results, returns a reply."""
+Answer = Callable[[Sequence[Request]], Sequence[Any]]
+"""Answers requests, in order; `Failed` in place of a result that could not be had."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In place of a result: what went wrong, to be raised in the handler that asked."""
+
+    error: Exception
+
+
+def drive(handler: Handler, answer: Answer) -> Any:
+    """Run a handler to its end, answering its requests as they come; return what it returns."""
+    try:
+        asked = next(handler)
+        while True:
+            asked = told(handler, asked, answer(listed(asked)))
+    except StopIteration as end:
+        return end.value
+
+
+def together(handlers: Sequence[Handler]) -> Generator[list[Request], Any, list[Any]]:
+    """Drive several handlers side by side: yield what all of them ask at a time; return what they return.
+
+    Parameters
+    ----------
+    handlers : sequence of generators
+        Each may ask as often as it likes; one that has ended waits for the others.
+    """
+    ended: dict[int, Any] = {}
+    waiting: dict[int, Asked] = {}
+
+    def go_on(place: int, results: Sequence[Any] | None) -> None:
+        handler = handlers[place]
+        try:
+            waiting[place] = next(handler) if results is None else told(handler, waiting.pop(place), results)
+        except StopIteration as end:
+            ended[place] = end.value
+
+    for place in range(len(handlers)):
+        go_on(place, None)
+    while waiting:
+        places = [(place, listed(asked)) for place, asked in waiting.items()]
+        results, start = (yield [request for _, requests in places for request in requests]), 0
+        for place, requests in places:
+            go_on(place, results[start : start + len(requests)])
+            start += len(requests)
+    return [ended[place] for place in range(len(handlers))]
+
+
+def listed(asked: Asked) -> list[Request]:
+    """Return what a handler asks, as a list."""
+    return asked if isinstance(asked, list) else [asked]
+
+
+def told(handler: Handler, asked: Asked, results: Sequence[Any]) -> Asked:
+    """Send a handler its results, or raise in it what went wrong; return what it asks next."""
+    for result in results:
+        if isinstance(result, Failed):
+            return handler.throw(result.error)
+    return handler.send(list(results) if isinstance(asked, list) else results[0])
