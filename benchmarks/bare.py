@@ -2,19 +2,23 @@
 
 No messages, no guard, no record, no AUC: modules, `torch.optim.SGD`, and a mean by rows of what
 training changed, in float64 as flfed's is, so that float32 runs do not drift apart by rounding.
+It imports nothing of flfed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 Arrays = dict[str, np.ndarray]
-Loop = Callable[["Job"], tuple[Arrays, list[list[float]]]]
+Losses = list[dict[str, float]]
+Loop = Callable[["Job"], tuple[Arrays, Losses]]
+SEED = 7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +35,8 @@ class Job:
         `weight-i [in, out]` and `bias-i [out]`, as flfed names them.
     order : callable (site, round) → Generator
         Draws the order of a site's rows.
+    cohort : callable round → list of sites
+        Who trains and is scored in a round. After the last one every site is scored.
     rounds, batch : int
     lr : float
     """
@@ -40,31 +46,39 @@ class Job:
     weights: Mapping[str, float]
     start: Arrays
     order: Callable[[str, int], np.random.Generator]
+    cohort: Callable[[int], list[str]]
     rounds: int
     batch: int
     lr: float
 
 
-def loop(job: Job) -> tuple[Arrays, list[list[float]]]:
-    """Return the final arrays, and the loss of every site before each round and after the last."""
-    dtype = torch.from_numpy(job.start["weight-0"]).dtype
-    x = {site: torch.tensor(rows, dtype=dtype) for site, rows in job.x.items()}
-    y = {site: torch.tensor(rows, dtype=dtype) for site, rows in job.y.items()}
-    total = sum(job.weights.values())
+def loop(job: Job) -> tuple[Arrays, Losses]:
+    """Return the final arrays, and the loss of the cohort's sites before each round, and of all after the last."""
+    x, y = tensors(job)
     server, client, criterion = module(job.start), module(job.start), nn.BCEWithLogitsLoss()
     losses = []
     for number in range(1, job.rounds + 1):
-        losses.append(evaluate(server, criterion, x, y))
+        cohort = job.cohort(number)
+        total = sum(job.weights[site] for site in cohort)
+        losses.append(evaluate(server, criterion, x, y, cohort))
         before = {name: value.clone() for name, value in server.state_dict().items()}
         mean = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in before.items()}
-        for site in x:
+        for site in cohort:
             client.load_state_dict(before)
             train(client, criterion, x[site], y[site], job.order(site, number), job)
             for name, value in client.state_dict().items():
                 mean[name].add_(value - before[name], alpha=job.weights[site] / total)
         server.load_state_dict({name: value + mean[name] for name, value in before.items()})
-    losses.append(evaluate(server, criterion, x, y))
+    losses.append(evaluate(server, criterion, x, y, x))
     return arrays_of(server), losses
+
+
+def tensors(job: Job) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return every site's inputs and targets in the precision of the first arrays."""
+    dtype = torch.from_numpy(next(iter(job.start.values()))).dtype
+    x = {site: torch.tensor(rows, dtype=dtype) for site, rows in job.x.items()}
+    y = {site: torch.tensor(rows, dtype=dtype) for site, rows in job.y.items()}
+    return x, y
 
 
 def train(client: nn.Module, criterion: nn.Module, x: Tensor, y: Tensor, rng: np.random.Generator, job: Job) -> None:
@@ -78,29 +92,76 @@ def train(client: nn.Module, criterion: nn.Module, x: Tensor, y: Tensor, rng: np
         optimiser.step()
 
 
-def evaluate(server: nn.Module, criterion: nn.Module, x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> list[float]:
-    """Return the loss of every site."""
+def evaluate(
+    server: nn.Module, criterion: nn.Module, x: Mapping[str, Tensor], y: Mapping[str, Tensor], sites: Iterable[str]
+) -> dict[str, float]:
+    """Return the loss of each of the sites."""
     with torch.inference_mode():
-        return [criterion(server(x[site]).squeeze(-1), y[site]).item() for site in x]
+        return {site: criterion(server(x[site]).squeeze(-1), y[site]).item() for site in sites}
 
 
 def module(start: Arrays) -> nn.Sequential:
-    """Return a perceptron with these arrays."""
+    """Return a perceptron with these arrays; of one layer it is logistic regression."""
     layers: list[nn.Module] = []
-    for number in range(len(start) // 2):
-        weight, bias = start[f"weight-{number}"], start[f"bias-{number}"]
-        layer = nn.Linear(*weight.shape, dtype=torch.from_numpy(weight).dtype)
+    for weight, bias in pairs(start):
+        layer = nn.Linear(*start[weight].shape, dtype=torch.from_numpy(start[weight]).dtype)
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight.T))
-            layer.bias.copy_(torch.from_numpy(bias))
+            layer.weight.copy_(torch.from_numpy(start[weight].T))
+            layer.bias.copy_(torch.from_numpy(start[bias]))
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
+def pairs(start: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the names of each layer's weight and bias, first layer first, from the names of all arrays."""
+    weights = sorted(name for name in start if name.startswith("weight"))
+    return [(name, name.replace("weight", "bias")) for name in weights]
+
+
 def arrays_of(server: nn.Sequential) -> Arrays:
     """Return a module's arrays as flfed names and shapes them."""
+    layers = [layer for layer in server if isinstance(layer, nn.Linear)]
     found = {}
-    for number, layer in enumerate(layer for layer in server if isinstance(layer, nn.Linear)):
-        found[f"weight-{number}"] = layer.weight.detach().numpy().T.copy()
-        found[f"bias-{number}"] = layer.bias.detach().numpy().copy()
+    for number, layer in enumerate(layers):
+        end = f"-{number}" if len(layers) > 1 else ""
+        found[f"weight{end}"] = layer.weight.detach().numpy().T.copy()
+        found[f"bias{end}"] = layer.bias.detach().numpy().copy()
     return found
+
+
+def write_job(path: Path, job: Job, fraction: float) -> None:
+    """Write the rows and first arrays for processes that do the same work without flfed."""
+    dtype = next(iter(job.start.values())).dtype
+    parts = {f"x/{site}": rows.astype(dtype) for site, rows in job.x.items()}
+    parts |= {f"y/{site}": rows.astype(dtype) for site, rows in job.y.items()}
+    parts |= {f"start/{name}": value for name, value in job.start.items()}
+    np.savez(path, fraction=fraction, rounds=job.rounds, batch=job.batch, lr=job.lr, **parts)
+
+
+def read_job(path: Path) -> Job:
+    """Return the job of a file; orders and cohorts are drawn anew, so the results are others."""
+    with np.load(path) as held:
+        parts = {kind: _part(held, kind) for kind in ("x", "y", "start")}
+        names = sorted(parts["x"])
+        size = max(1, round(float(held["fraction"]) * len(names)))
+        rounds, batch, lr = int(held["rounds"]), int(held["batch"]), float(held["lr"])
+
+    def cohort(number: int) -> list[str]:
+        chosen = np.random.default_rng([SEED, number]).choice(len(names), size, replace=False)
+        return [names[place] for place in sorted(chosen)]
+
+    return Job(
+        x=parts["x"],
+        y=parts["y"],
+        weights={site: float(len(rows)) for site, rows in parts["y"].items()},
+        start=parts["start"],
+        order=lambda site, number: np.random.default_rng([SEED, names.index(site), number]),
+        cohort=cohort,
+        rounds=rounds,
+        batch=batch,
+        lr=lr,
+    )
+
+
+def _part(held: Mapping[str, np.ndarray], kind: str) -> Arrays:
+    return {key.partition("/")[2]: held[key] for key in held if key.startswith(f"{kind}/")}

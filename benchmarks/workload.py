@@ -1,18 +1,23 @@
-"""A federation of synthetic tables for timing: its dataset, its sites, its study.
+"""Federations of synthetic tables for timing: their dataset, their sites, their study.
 
-The rows are drawn from a seed by `table`; nothing here is a patient or a customer.
+The rows are drawn from a seed by `table`; nothing here is a patient or a customer. Sites hand
+their tables over drawn: reading, mapping and checking a table is on no clock here.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.site import Policy, Site
+from flfed.rows import datasets
+from flfed.rows.holdout import HoldoutByTime, PublishedSplit
+from flfed.rows.site import Policy, Site, SiteTable
 from flfed.rows.sources import Frame
 from flfed.study import Study
 
@@ -21,6 +26,8 @@ SEED = 42
 TRAINED, HELD = pd.Timestamp("2025-01-01"), pd.Timestamp("2026-01-01")
 LIMIT = 6.0
 """Range of every column; draws beyond it are cut to it."""
+LEAST = 10
+"""Rows of the smallest site."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +38,14 @@ class Workload:
     ----------
     name : str
     sites, rows, held, features : int
-        `rows` are training rows of each site, exactly; `held` are its holdout rows.
+        `rows` are training rows of each site, exactly where `spread` is 0, else on average;
+        `held` are its holdout rows.
+    spread : float, >= 0
+        Standard deviation of the logarithm of the sites' sizes, which are then log-normal.
     hidden : tuple of int
+        Of the perceptron; empty for logistic regression.
+    fraction : float in (0, 1]
+        Share of sites asked in a round.
     batch, rounds : int
     precision : {"float32", "float64"}
     lr : float
@@ -44,10 +57,12 @@ class Workload:
     sites: int
     rows: int
     held: int
-    features: int
-    hidden: tuple[int, ...]
-    batch: int
     rounds: int
+    features: int = 30
+    spread: float = 0.0
+    hidden: tuple[int, ...] = (64, 32)
+    fraction: float = 1.0
+    batch: int = 64
     precision: str = "float32"
     lr: float = 0.01
 
@@ -55,19 +70,31 @@ class Workload:
         """Return the names of the features."""
         return [f"x{number:02d}" for number in range(self.features)]
 
+    def size(self, number: int) -> int:
+        """Return the training rows of one site."""
+        if not self.spread:
+            return self.rows
+        drawn = np.random.default_rng([SEED, number, 1]).normal(math.log(self.rows) - self.spread**2 / 2, self.spread)
+        return max(LEAST, round(math.exp(drawn)))
 
-W1 = Workload(name="W1", sites=10, rows=2000, held=200, features=30, hidden=(64, 32), batch=64, rounds=50)
+
+W1 = Workload(name="W1", sites=10, rows=2000, held=200, rounds=50)
+W2 = Workload(name="W2", sites=100, rows=500, held=50, rounds=50)
+W3 = Workload(name="W3", sites=1000, rows=200, held=20, rounds=20, fraction=0.1)
+W4 = Workload(name="W4", sites=10, rows=28_000, held=2800, rounds=20, hidden=())
+WORKLOADS = {workload.name: workload for workload in (W1, W2, W3, W4)}
 
 
 def table(workload: Workload, number: int) -> pd.DataFrame:
     """Return the rows of one site: normal numbers, and an outcome that depends on three of them and their product."""
     rng = np.random.default_rng([SEED, number])
-    rows = workload.rows + workload.held
+    trained = workload.size(number)
+    rows = trained + workload.held
     x = rng.normal(0.1 * (number % 3), 1, (rows, workload.features)).clip(-LIMIT, LIMIT)
     odds = x[:, 0] - x[:, 1] + x[:, 2] * x[:, 0]
     found = pd.DataFrame(x, columns=workload.columns())
     found["y"] = np.where(rng.random(rows) < 1 / (1 + np.exp(-odds)), "yes", "no")
-    found["seen"] = np.where(np.arange(rows) < workload.rows, TRAINED, HELD)
+    found["seen"] = np.where(np.arange(rows) < trained, TRAINED, HELD)
     return found
 
 
@@ -87,16 +114,48 @@ def write_dataset(workload: Workload, root: Path) -> None:
     )
 
 
+@dataclass(frozen=True)
+class DrawnSite(Site):
+    """A site whose table is drawn when it is read, and kept for the next run.
+
+    Parameters
+    ----------
+    workload : Workload
+    number : int
+        Which of its sites this is.
+    """
+
+    workload: Workload = W1
+    number: int = 0
+
+    def read(
+        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
+    ) -> SiteTable:
+        """Return the drawn table, split; it has no gap, and the study asks for no published split."""
+        return self._drawn
+
+    @cached_property
+    def _drawn(self) -> SiteTable:
+        rows, trained = table(self.workload, self.number), self.workload.size(self.number)
+        return SiteTable(
+            training=rows[:trained].reset_index(drop=True),
+            schema=datasets.load(self.dataset).schema,
+            _holdout=rows[trained:].reset_index(drop=True),
+        )
+
+
 def sites(workload: Workload) -> list[Site]:
-    """Return the sites, their tables in memory; the split by date makes the number of training rows exact."""
+    """Return the sites; the split by date makes the number of training rows exact."""
     holdout = HoldoutByTime(column="seen", train_until="2025-06-30", test_from="2025-07-01")
     return [
-        Site(
-            name=f"site-{number:04d}",
+        DrawnSite(
+            name=f"site-{number:05d}",
             dataset=NAME,
-            source=Frame(table(workload, number)),
+            source=Frame(pd.DataFrame()),
             holdout=holdout,
             policy=Policy(disclosure="open"),
+            workload=workload,
+            number=number,
         )
         for number in range(workload.sites)
     ]
@@ -104,6 +163,7 @@ def sites(workload: Workload) -> list[Site]:
 
 def study(workload: Workload) -> Study:
     """Return the study that all sites run."""
+    model = f'name = "mlp"\nhidden = {list(workload.hidden)}' if workload.hidden else 'name = "logistic"'
     return Study.parse(
         f"""
         format = 1
@@ -115,8 +175,7 @@ def study(workload: Workload) -> Study:
         name = "{NAME}"
         features = {workload.columns()}
         [model]
-        name = "mlp"
-        hidden = {list(workload.hidden)}
+        {model}
         [plan]
         optimiser = "sgd"
         lr = {workload.lr}
@@ -124,6 +183,7 @@ def study(workload: Workload) -> Study:
         precision = "{workload.precision}"
         [strategy]
         name = "fedavg"
+        fraction = {workload.fraction}
         rounds = {workload.rounds}
         """
     )

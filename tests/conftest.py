@@ -31,6 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """A home for each test: no test sees the user's store, nor another's."""
     path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FLFED_HOME", str(path))
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "0")  # tests of what a crash leaves count rounds
     for name in ("FLFED_STORE", "FLFED_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)

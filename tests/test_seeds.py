@@ -56,3 +56,9 @@ def test_streams_of_neighbouring_rounds_and_sites_are_uniform_and_unrelated():
 def test_any_seed_any_name_and_any_round_gives_a_stream(seed, number, site):
     a, b = (generator(seed, site=site, purpose="fit", number=number).random(3) for _ in range(2))
     np.testing.assert_array_equal(a, b)
+
+
+def test_a_seed_of_one_word_or_of_several_draws_as_the_plain_list_of_numbers_does():
+    for seed, number in [(0, 0), (42, 7), (2**32 - 1, 1), (2**40, 3), (5, 2**33)]:
+        plain = np.random.default_rng(np.random.SeedSequence([seed, *words("site/fit"), number]))
+        assert generator(seed, site="site", purpose="fit", number=number).integers(2**62) == plain.integers(2**62)

@@ -10,6 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from flfed.updates.content import MalformedMessage, count_bytes, reason_of
+from flfed.updates.held_arrays import own_copy
 
 Reply = TypeVar("Reply")
 
@@ -55,11 +56,14 @@ def ask(
         Turns a reply's content into the reply, or raises MalformedMessage.
     timeout : float, seconds
     """
-    messages = [Message(request.to_record(), dst_node_id=node, message_type=kind) for node in nodes.values()]
+    record = request.to_record()
+    size = count_bytes(record)
+    # A record of its own for each node: one client's edit must not reach the next.
+    messages = [Message(own_copy(record), dst_node_id=node, message_type=kind) for node in nodes.values()]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
     faults = dict.fromkeys(nodes, "no reply before the deadline")
-    answers = Answers(found, faults, {keys[m.metadata.dst_node_id]: count_bytes(m.content) for m in messages})
+    answers = Answers(found, faults, dict.fromkeys(nodes, size))
     for message in grid.send_and_receive(messages, timeout=timeout):
         # The first reply of a node counts: a second one must not replace it.
         key = keys.pop(message.metadata.src_node_id, None)

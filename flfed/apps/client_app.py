@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -146,12 +146,18 @@ class ClientSide:
         name, text = str(context.node_config["site"]), str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.workplaces.get(key)
-        study = Study.parse(text) if opened is None else opened.study
+        study = _study(text) if opened is None else opened.study
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
         if opened is None:
             opened = self.workplaces[key] = _opened(self._find_site(name, study), study, key[2])
         return opened
+
+
+@lru_cache(maxsize=8)
+def _study(text: str) -> Study:
+    """Return a study, parsed once for all sites of one process that it asks."""
+    return Study.parse(text)
 
 
 def _opened(site: Site, study: Study, repeat: int) -> Workplace:
@@ -302,7 +308,13 @@ HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]]
 def _scores(scores: RowScores | None) -> Scores | None:
     if scores is None:
         return None
-    return Scores(**{name: getattr(scores, name) for name in RowScores.__dataclass_fields__})
+    return Scores(
+        rows=scores.rows,
+        num_examples=scores.num_examples,
+        metrics=scores.metrics,
+        variances=scores.variances,
+        histogram=scores.histogram,
+    )
 
 
 def _arms(found: SiteComparison) -> tuple[Figure, ...]:

@@ -21,7 +21,7 @@ from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
-ROUNDS = ("run", "round", *(field.name for field in fields(MetricRow)))
+ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula."""
@@ -176,7 +176,7 @@ def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[objec
         # From the first arrays, which are round 0, to the round that a run stopped at.
         for number in range(run.rounds + 2):
             for row in reader.metrics(run.run, number):
-                yield (run.run, number, *astuple(row))
+                yield (run.run, number, *row)
 
 
 def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import get_args
 
 from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.lockstep import side_by_side
 from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.records.entries import CurveArm, LearningPoint
@@ -16,7 +18,7 @@ from flfed.records.spread import mean_of, resplit_interval
 from flfed.records.store import finite
 from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
-from flfed.rows.learning_curve import Judged, RerunWorkplace, cut, judge, order_of_rows
+from flfed.rows.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
 from flfed.rows.site import Site
 from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.requests import Answer, drive, together
@@ -32,6 +34,10 @@ OUTPUT = "learning-curve"
 STAGE = "learning curve"
 ALL = 0
 """In place of a size: all training rows."""
+AT_ONCE = 64
+"""Federations that run side by side, at most."""
+ROWS_AT_ONCE = 500_000
+"""Training rows of all sites, over all federations side by side: each encodes them by its own encoder."""
 DEFINED = 0.9
 """Share of draws that must have a figure for their spread to give an interval."""
 FIRST_DRAW = 10**6
@@ -47,7 +53,12 @@ Figures = dict[str, Judged]
 
 
 def learning_curve(
-    study: Study, sites: Sequence[Site], *, answer: Answer | None = None, progress: Progress = no_progress
+    study: Study,
+    sites: Sequence[Site],
+    *,
+    answer: Answer | None = None,
+    at_once: int = AT_ONCE,
+    progress: Progress = no_progress,
 ) -> tuple[list[LearningPoint], str]:
     """Return the points of the learning curve, or the reason why there are none.
 
@@ -58,6 +69,8 @@ def learning_curve(
         Those that take part in the run.
     answer : callable, optional
         Answers what all sites of all federations ask at a time; None for one by one.
+    at_once : int, >= 1
+        Federations side by side, at most, where there is an `answer`; fewer of large tables.
     progress : callable (stage, done, of)
 
     Returns
@@ -87,21 +100,23 @@ def learning_curve(
         return [], f"no learning curve: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
     told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
     fixed = {site.name for site in sites if not redraws(study, site)}
-    record = _Record(fixed, curve.draws)
+    record, waiting = _Record(fixed, curve.draws), list[_Rerun]()
     for number in range(curve.draws):
-        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, answer)
-        record.add(draw, ALL, draw.all_rows(fixed))
-        told.step()
-        for site, place in draw.places.items():
-            for rows in curve.rows:
-                if rows < len(place.table.training):
-                    record.add(draw, rows, draw.few_rows(site, rows, fixed))
+        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, fixed)
+        for site, rows in [("", ALL), *((site, rows) for site in draw.places for rows in curve.rows)]:
+            if site and rows >= len(draw.places[site].table.training):
                 told.step()
+                continue
+            waiting.append(_Rerun(draw, site, rows, told))
+            if len(waiting) >= (1 if answer is None else min(at_once, draw.room())):
+                record.take(waiting, answer)
+                waiting = []
+    record.take(waiting, answer)
     return record.points(), ""
 
 
 class _Draw:
-    """One draw: every site's table read once, and the federations over it.
+    """One draw: every site's table read once, for the federations over it.
 
     Parameters
     ----------
@@ -109,14 +124,14 @@ class _Draw:
     sites : sequence of Site
     repeat : int
         Gives the seeds, and the holdouts where the policies allow.
-    answer : callable or None
-        As for `learning_curve`.
+    fixed : collection of str
+        Sites whose holdout is the same in every draw: their figures get intervals.
     """
 
-    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, answer: Answer | None) -> None:
-        self.study, self.repeat, self.answer = study, repeat, answer
+    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, fixed: Collection[str]) -> None:
+        self.study, self.repeat, self._fixed = study, repeat, fixed
         ordered = sorted(sites, key=lambda site: site.name)
-        opened: dict[str, Workplace] = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
         self.places = {site: place for site, place in opened.items() if not place.too_small()}
         self.orders = {site: order_of_rows(place) for site, place in self.places.items()}
@@ -126,24 +141,46 @@ class _Draw:
         """The sums of every site over all its training rows."""
         return {site: place.summary() for site, place in self.places.items()}
 
-    def all_rows(self, fixed: Collection[str]) -> dict[str, Figures]:
-        """Return the figures of every site with all rows, from one federation."""
-        trained = federate(self.study, self.repeat, self.places, self.summaries, self.answer)
-        if trained is None:
-            return dict.fromkeys(self.places, {})
-        judged = together([judge(place, *trained, intervals=site in fixed) for site, place in self.places.items()])
-        return dict(zip(self.places, drive(judged, self.answer or answer_alone), strict=True))
+    def room(self) -> int:
+        """Return for how many federations over these tables there is room: each encodes the rows anew."""
+        rows = sum(len(place.table.training) for place in self.places.values())
+        return max(1, ROWS_AT_ONCE // max(1, rows))
 
-    def few_rows(self, site: str, rows: int, fixed: Collection[str]) -> dict[str, Figures]:
+    def all_rows(self, answer: Answer | None) -> dict[str, Figures]:
+        """Return the figures of every site with all rows, from one federation."""
+        places = {site: again(place) for site, place in self.places.items()}
+        trained = federate(self.study, self.repeat, places, self.summaries, answer)
+        if trained is None:
+            return dict.fromkeys(places, {})
+        judged = together([judge(place, *trained, intervals=site in self._fixed) for site, place in places.items()])
+        return dict(zip(places, drive(judged, answer or answer_alone), strict=True))
+
+    def few_rows(self, site: str, rows: int, answer: Answer | None) -> dict[str, Figures]:
         """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
         few = cut(self.places[site], self.orders[site], rows)
         if few.too_small():
             return {}
-        places = self.places | {site: few}
-        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, self.answer)
+        places = {name: few if name == site else again(place) for name, place in self.places.items()}
+        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, answer)
         if trained is None:
             return {site: {}}
-        return {site: drive(judge(few, *trained, intervals=site in fixed), self.answer or answer_alone)}
+        return {site: drive(judge(few, *trained, intervals=site in self._fixed), answer or answer_alone)}
+
+
+@dataclass(frozen=True)
+class _Rerun:
+    """One federation of a draw: with all rows, or with one site cut to `rows`."""
+
+    draw: _Draw
+    site: str
+    rows: int
+    told: _Told
+
+    def __call__(self, answer: Answer | None) -> dict[str, Figures]:
+        """Run it, and return the figures by site."""
+        found = self.draw.few_rows(self.site, self.rows, answer) if self.site else self.draw.all_rows(answer)
+        self.told.step()
+        return found
 
 
 def federate(
@@ -209,6 +246,14 @@ class _Record:
         self._training: dict[str, list[int]] = {}
         self._ratios: dict[str, list[float]] = {}
         self._found: dict[tuple[str, int], list[Figures]] = {}
+
+    def take(self, reruns: Sequence[_Rerun], answer: Answer | None) -> None:
+        """Run federations, side by side where `answer` answers them together, and take their figures."""
+        outcomes = [rerun(None) for rerun in reruns] if answer is None else side_by_side(reruns, answer)
+        for rerun, outcome in zip(reruns, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self.add(rerun.draw, rerun.rows, outcome)
 
     def add(self, draw: _Draw, rows: int, figures: Mapping[str, Figures]) -> None:
         """Take the figures of one federation of a draw, by site."""

@@ -17,12 +17,12 @@ from flfed.apps.model_folder import SharedModel
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.rows import datasets
 from flfed.rows import site as sites
+from flfed.rows.coded import codes
 from flfed.rows.encode import decode_target, encode
 from flfed.rows.intervals import estimates
 from flfed.rows.mapping import Field, map_table
 from flfed.rows.scoring import metrics_of
 from flfed.rows.sources import Csv, Parquet
-from flfed.rows.summarise import codes
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.requests import ScoreRequest

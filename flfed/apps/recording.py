@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
@@ -29,6 +30,45 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(stage: str, done: int, of: int) -> None:
     """Show nothing."""
+
+
+class Slowest:
+    """The progress of several repeats side by side, told as that of the slowest that still goes.
+
+    Parameters
+    ----------
+    progress : callable
+    repeats : collection of int
+    """
+
+    def __init__(self, progress: Progress, repeats: Collection[int]) -> None:
+        self._progress, self._going, self._repeats = progress, set(repeats), len(repeats)
+        self._known: dict[str, dict[int, int]] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def of(self, repeat: int) -> Progress:
+        """Return what one repeat tells its progress to."""
+
+        def told(stage: str, done: int, of: int) -> None:
+            self._known.setdefault(stage, {})[repeat] = done
+            self._tell(stage, of)
+
+        return told
+
+    def over(self, repeat: int) -> None:
+        """Wait for this repeat no more: it has ended, wherever it was."""
+        self._going.discard(repeat)
+        for stage, (_, of) in list(self._told.items()):
+            self._tell(stage, of)
+
+    def _tell(self, stage: str, of: int) -> None:
+        known = self._known[stage]
+        before, _ = self._told.get(stage, (-1, of))
+        now = min(known[repeat] for repeat in self._going) if self._going <= known.keys() and self._going else before
+        self._told[stage] = (max(before, now), of)
+        if now > before:
+            # Else a person would expect as many rounds again for every repeat.
+            self._progress(f"{stage} of {self._repeats} repeats" if len(known) > 1 else stage, now, of)
 
 
 @dataclass
@@ -64,10 +104,8 @@ class Recorder:
         `earlier` are the sites of a run that is gone on with: one that refuses now took part before,
         which stays written down.
         """
-        for site, reply in replies.items():
-            if site in earlier and not reply.accepted:
-                continue
-            self.writer.site(
+        self.writer.sites(
+            SiteRow(
                 site,
                 title=reply.title,
                 status="accepted" if reply.accepted else "refused",
@@ -76,6 +114,9 @@ class Recorder:
                 shared_as=reply.share_metrics,
                 resplit=reply.resplit,
             )
+            for site, reply in replies.items()
+            if reply.accepted or site not in earlier
+        )
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
 
@@ -108,7 +149,7 @@ class Recorder:
         self.writer.summary("leaks", {"warnings": [str(warning) for warning in warnings], "found": found})
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
-    def round(self, record: RoundRecord, *, trained: bool) -> None:
+    def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
         """Write one round down, whole; the observer of the strategy.
 
         Parameters
@@ -117,6 +158,8 @@ class Recorder:
         trained : bool
             Whether the round gave a new model: it has a quorum of good updates. The last
             evaluation, and a round the run stops at, are written down but not counted.
+        durable : bool
+            As `RunWriter.round` takes it.
         """
         self._latest = record.round
         scored = [
@@ -144,6 +187,7 @@ class Recorder:
             seconds=record.seconds,
             sent=sent,
             events=events,
+            durable=durable,
         )
         self.progress("rounds", record.round, self.rounds)
 
@@ -167,7 +211,7 @@ class Recorder:
                 found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
             counts = [s.histogram for s in alike if s.histogram is not None]
             if counts and len(counts) == len(alike):
-                auc, rows = auc_of_histogram(np.sum(counts, axis=0)), sum(s.num_examples for s in alike)
+                auc, rows = auc_of_histogram(reduce(np.add, counts)), sum(s.num_examples for s in alike)
                 found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
         return found
 
@@ -185,10 +229,12 @@ class Recorder:
     def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
         """Write down how every arm did at each site and over all."""
         figures, differences = [], []
+        self.writer.sites(
+            SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
+            for site, reply in replies.items()
+        )
+        self.events("note", {site: reply.note for site, reply in replies.items() if reply.note})
         for site, reply in replies.items():
-            self.writer.site(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
-            if reply.note:
-                self.events("note", {site: reply.note})
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
         figures += [*sites_mean(replies), *sites_mean(replies, "personalised")]
@@ -280,6 +326,6 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"
         elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
-            value, method = auc_of_histogram(np.sum(counts, axis=0)), "merged score histograms"
+            value, method = auc_of_histogram(reduce(np.add, counts)), "merged score histograms"
         found.append(ComparisonRow(None, "global", metric, value, n=sum(rows.values()), method=method))
     return found

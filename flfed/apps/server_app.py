@@ -92,7 +92,8 @@ class Outcome:
     sites : tuple of str
         Those that took part.
     seconds : float
-        Over all its processes, where it was resumed.
+        Of the run's own, over all its processes where it was resumed. Of repeats side by side each has
+        its share, so that those of a series add up to the time it took.
     """
 
     status: str
@@ -124,6 +125,8 @@ class Conductor:
         Of the round after which the run goes on.
     observer : callable (stage, round), optional
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
+    clock : callable
+        Seconds that are the run's own.
     """
 
     def __init__(
@@ -136,10 +139,12 @@ class Conductor:
         tables: AllTables | None = None,
         checkpoint: Checkpoint | None = None,
         observer: RunObserver = no_observer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
         self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
-        self._began = time.monotonic() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        self._next_checkpoint, self._apart = 0.0, checkpoints.seconds_apart()
         self.schema = datasets.load(study.dataset.name).schema
         self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
@@ -155,7 +160,8 @@ class Conductor:
         if self.checkpoint is None:
             roster, summaries, encoder = self.begin()
         else:
-            roster = self.return_of(self.checkpoint.facts["roster"])
+            left = set(self.checkpoint.left)
+            roster = self.return_of({s: high for s, high in self.checkpoint.roster.items() if s not in left})
             summaries, encoder = dict(self.checkpoint.summaries), self.checkpoint.encoder
         strategy, arrays = self.rounds(roster, encoder, summaries=summaries)
         outcome = Outcome(
@@ -172,7 +178,7 @@ class Conductor:
         )
         if not strategy.stopped:
             self.compare(roster, outcome, summaries)
-        return replace(outcome, seconds=time.monotonic() - self._began)
+        return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Enrolled], dict[str, Summary], Encoder]:
         """Enrol and summarise; return who takes part, their sums, and the one encoder."""
@@ -253,19 +259,21 @@ class Conductor:
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
 
-        Each round is on the disk as a checkpoint before it is in the store. Without `recorded`
-        neither is written, and no checkpoint is gone on from.
+        The first round, and then one in every `checkpoints.seconds_apart`, is on the disk as a
+        checkpoint before it is in the store. Without `recorded` neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
-        said, checkpoint = summaries or {}, self.checkpoint if recorded else None
+        checkpoint = self.checkpoint if recorded else None
+        kept = self._begun(roster, encoder, summaries or {}) if recorded else None
 
         def observer(record: RoundRecord) -> None:
-            if not recorded:
+            if kept is None:
                 return
             trained = len(record.losses) >= strategy.needed(len(record.asked))
-            if trained:
-                self._keep(record, strategy, roster, encoder, said)
-            self.recorder.round(record, trained=trained)
+            due = trained and self._clock() - self._began >= self._next_checkpoint
+            if due:
+                self._keep(record, strategy, kept)
+            self.recorder.round(record, trained=trained, durable=due or not trained)
             self.observer("round" if trained else "evaluation", record.round)
 
         strategy.assign(
@@ -285,29 +293,21 @@ class Conductor:
         result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 
-    def _keep(
-        self,
-        record: RoundRecord,
-        strategy: FedAvg,
-        roster: Mapping[str, Enrolled],
-        encoder: Encoder,
-        summaries: Mapping[str, Summary],
-    ) -> None:
+    def _begun(self, roster: Mapping[str, Enrolled], encoder: Encoder, summaries: Mapping[str, Summary]) -> Checkpoint:
+        """Return what every round's checkpoint has in common; it is written down once, when the run begins."""
+        if self.checkpoint is not None:
+            return replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.roster) - set(roster))))
+        bands = {site: enrolled.rows_high for site, enrolled in roster.items()}
+        start = checkpoints.begin(self.recorder.writer.run, encoder, summaries, bands)
+        return Checkpoint(round=0, arrays={}, encoder=encoder, summaries=summaries, roster=bands, start=start)
+
+    def _keep(self, record: RoundRecord, strategy: FedAvg, kept: Checkpoint) -> None:
         """Write the round's checkpoint."""
         state, facts = strategy.state()
-        checkpoint = Checkpoint(
-            round=record.round,
-            arrays=record.arrays,
-            encoder=encoder,
-            state=state,
-            facts={
-                "strategy": facts,
-                "roster": {site: enrolled.rows_high for site, enrolled in roster.items()},
-                "seconds": time.monotonic() - self._began,
-            },
-            summaries=summaries,
-        )
+        facts = {"strategy": facts, "seconds": self._clock() - self._began}
+        checkpoint = replace(kept, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.recorder.writer.run, checkpoint)
+        self._next_checkpoint = facts["seconds"] + self._apart
         self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:
@@ -338,16 +338,17 @@ class Conductor:
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return the comparisons that can be believed, without sums that cannot be added to others'."""
-        usable = {}
+        usable, faults = {}, {}
         for site, reply in replies.items():
             why = comparison_defect(reply)
             sums = summary_defect(reply.summary, self.layout) if reply.summary is not None else ""
             if why:
-                self.recorder.events("fault", {site: f"no comparison: {why}"})
+                faults[site] = f"no comparison: {why}"
                 continue
             if sums:
-                self.recorder.events("fault", {site: f"holdout rows: {sums}"})
+                faults[site] = f"holdout rows: {sums}"
             usable[site] = replace(reply, summary=None) if sums else reply
+        self.recorder.events("fault", faults)
         return usable
 
     def _disclosure_cost(self, roster: Mapping[str, Enrolled], outcome: Outcome, reference: Reference) -> None:

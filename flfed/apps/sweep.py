@@ -9,7 +9,7 @@ import shlex
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ from flfed.apps.server_app import Conductor
 from flfed.errors import FlfedError, UsageError
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
-from flfed.rows.holdout import PublishedSplit
-from flfed.rows.site import Site, SiteTable
-from flfed.rows.training.cohort import answer_together
+from flfed.rows.read_once import ReadOnce
+from flfed.rows.site import Site
+from flfed.rows.training.cohort import answering
 from flfed.rows.training.requests import Answer
 from flfed.study import Study, toml_value
 from flfed.summary import arrays_sha256
@@ -262,40 +262,11 @@ def sweep(
             series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
             path = path_of("inprocess", point, stacked=True)
             writer = begin(store, series, point, facts, engine="inprocess", path=path)
-            answer = answer_together if path == "stacked" else None
+            answer = answering() if path == "stacked" else None
             _conduct(point, taking_part, Recorder(writer, facts["primary"], point.rounds, progress), answer)
             found.append(_judged(settings, writer.run))
             progress("points", number, len(points))
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadOnce(Site):
-    """A site whose table is read once, for all the points of a sweep.
-
-    Attributes
-    ----------
-    tables : dict
-        What was read, by how it was asked for. No holdout among them is opened.
-    """
-
-    tables: dict[object, SiteTable] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, site: Site) -> ReadOnce:
-        """Return the same site, reading once."""
-        if isinstance(site, cls):
-            return site
-        return cls(**{given.name: getattr(site, given.name) for given in fields(Site)})
-
-    def read(
-        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
-    ) -> SiteTable:
-        """Return the table as `Site.read` does, the same one for the same question."""
-        key = (repeat, tuple(complete), type(published))
-        if key not in self.tables:
-            self.tables[key] = super().read(repeat, complete=complete, published=published)
-        return self.tables[key]
 
 
 def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Answer | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import NoReturn
@@ -44,6 +45,9 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> None:
     """Run a command; an error a person can act on is one sentence and an exit code."""
+    for library in ("OMP", "OPENBLAS"):
+        # Before either is loaded: at our sizes a second thread only waits, and burns a core meanwhile.
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         code = app(standalone_mode=False)
     except FlfedError as error:

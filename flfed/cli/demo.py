@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from flfed.cli.loading import loading
+
 STUDIES = ("preterm-birth", "loan-default")
 
 
 def demo() -> None:
     """Run two studies on real embedded data: four clinics, and four lenders."""
-    from flfed.apps.running import run
+    with loading():
+        from flfed.apps.running import run
     from flfed.cli import show
     from flfed.cli.study import print_report
     from flfed.study import Study

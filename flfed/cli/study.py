@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import show
+from flfed.cli.loading import loading
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    study = study_of(name, changes)
-    from flfed.apps.running import run
-
+    with loading():
+        study = study_of(name, changes)
+        from flfed.apps.running import run
     _shown(
         lambda told: run(
             study, engine=engine, repeats=repeats, sites=sites or None, stacked=not one_by_one, progress=told
@@ -106,8 +107,8 @@ def resume_study(
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
-    from flfed.apps.running import resume
-
+    with loading():
+        from flfed.apps.running import resume
     _shown(lambda told: resume(run, progress=told), as_json)
 
 

@@ -171,7 +171,12 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock at once: a later upgrade of a read lock fails without waiting."""
+    """Take the write lock at once: a later upgrade of a read lock fails without waiting.
+
+    A transaction that need not be durable does not wait for the disk; one that is waits for all before it.
+    """
+    waits = connection.get_execution_options().get("durable", True)
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if waits else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

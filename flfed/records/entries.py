@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
@@ -14,9 +14,8 @@ Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
 
 
-@dataclass(frozen=True)
-class MetricRow:
-    """One figure of a round.
+class MetricRow(NamedTuple):
+    """One figure of a round; a tuple, as a round of 10,000 sites has 30,000 of them.
 
     Parameters
     ----------
@@ -44,14 +43,46 @@ class MetricRow:
     n: int | None = None
 
 
-@dataclass(frozen=True)
-class SentRow:
-    """Bytes of one kind that crossed between the server and one site in a round."""
+class SentRow(NamedTuple):
+    """Bytes of one kind that crossed between the server and one site in a round; a tuple, as there are many."""
 
     site: str
     direction: Literal["to-site", "to-server"]
     kind: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One site of a run; what is None is left as it is written already, or as it is by default.
+
+    Parameters
+    ----------
+    name : str
+        The site's name, or its pseudonym.
+    title : str
+        What people call it; by default the name.
+    status : str
+        "accepted" (by default) or "refused", with `reason`.
+    rows, holdout_rows : int
+        All rows of the site, and how many of them are holdout.
+    disclosure : str
+        "open" (by default) or "institution".
+    shared_as : str
+        "named" (by default), "pseudonym" or "aggregate-only".
+    resplit : bool
+        Whether the repeats of a series drew a new holdout here; decides how their spread reads.
+    """
+
+    name: str
+    title: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    rows: int | None = None
+    holdout_rows: int | None = None
+    disclosure: str | None = None
+    shared_as: str | None = None
+    resplit: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError
 from flfed.records.alive import this_process
+from flfed.records.bulk import finite, insert_all, plain, stored
 from flfed.records.database import engine_to_write, in_words, store_url, upgrade
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
 from flfed.records.resuming import rewind, take_over
-from flfed.records.tables import Base, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
-__all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow"]
+__all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
 
 Clock = Callable[[], datetime]
+COUNT = (
+    update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("number")).values(rounds=bindparam("number"))
+)
+"""Counts a round, unless it is counted already."""
+EVENTS = tuple(field.name for field in fields(EventRow))
+FIGURES = tuple(field.name for field in fields(ComparisonRow))
+DIFFERENCES = ("site", "arm", "against", *(field.name for field in fields(DifferenceRow)[3:]))
+POINTS = tuple(field.name for field in fields(LearningPoint))
+NEW_SITE = {
+    "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
+    "disclosure": "open", "shared_as": "named", "resplit": False,
+}  # fmt: skip
+"""What is written of a site unless it is given; the title is its name."""
 
 
 def utc_now() -> datetime:
@@ -205,39 +219,28 @@ class RunWriter:
         shared_as: str | None = None,
         resplit: bool | None = None,
     ) -> None:
-        """Write down one site of the run; a second call changes what it names and nothing else.
+        """Write down one site of the run, as `sites` does; the words are those of `SiteRow`."""
+        self.sites([SiteRow(name, title, status, reason, rows, holdout_rows, disclosure, shared_as, resplit)])
 
-        Parameters
-        ----------
-        name : str
-            The site's name, or its pseudonym.
-        title : str
-            What people call it; the name unless given.
-        status : str
-            "accepted" (unless given) or "refused", with `reason`.
-        rows, holdout_rows : int
-            All rows of the site, and how many of them are holdout.
-        disclosure : str
-            "open" (unless given) or "institution".
-        shared_as : str
-            "named" (unless given), "pseudonym" or "aggregate-only".
-        resplit : bool
-            Whether the repeats of a series drew a new holdout here; decides how their spread reads.
-        """
-        given = {
-            "title": title, "status": status, "reason": reason, "rows": rows, "holdout_rows": holdout_rows,
-            "disclosure": disclosure, "shared_as": shared_as, "resplit": resplit,
-        }  # fmt: skip
-        change = {key: value for key, value in given.items() if value is not None}
-        first = {"title": name, "status": "accepted", "reason": ""}
-        first |= {"disclosure": "open", "shared_as": "named"}
+    def sites(self, rows: Iterable[SiteRow]) -> None:
+        """Write down sites of the run; for one that is there already, change what is given and nothing else."""
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            mine = (RunSite.run_id == self.run) & (RunSite.site == name)
-            if connection.execute(select(RunSite.site).where(mine)).first() is None:
-                row = {"run_id": self.run, "site": name, "rows": None, "holdout_rows": None, "resplit": False}
-                connection.execute(insert(RunSite), [row | first | change])
-            elif change:
-                connection.execute(update(RunSite).where(mine).values(change))
+            known = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
+            new: dict[str, dict[str, Any]] = {}
+            changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            for row in rows:
+                given = {key: value for key, value in vars(row).items() if value is not None}
+                (name,) = stored(RunSite.__table__.c.site, [given.pop("name")])
+                if name not in known:
+                    new[name] = new.get(name, {"run_id": self.run, "site": name, "title": row.name} | NEW_SITE) | given
+                elif given:
+                    changed.setdefault(tuple(given), []).append({"of": name} | given)
+            if new:
+                connection.execute(insert(RunSite), list(new.values()))
+            mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
+            for names, changes in changed.items():
+                values: dict[str, Any] = {column: bindparam(column) for column in names}
+                connection.execute(update(RunSite).where(mine).values(values), changes)
 
     def round(
         self,
@@ -248,6 +251,7 @@ class RunWriter:
         seconds: float | None = None,
         sent: Iterable[SentRow] = (),
         events: Iterable[EventRow] = (),
+        durable: bool = True,
     ) -> None:
         """Commit one round whole: figures, bytes and events, or nothing of it.
 
@@ -260,6 +264,9 @@ class RunWriter:
             Kept under round `number - 1`, after which it was that model.
         seconds : float
             Wall clock of the round; kept as metric `seconds` of arm `clock`.
+        durable : bool
+            Whether to wait until it is on the disk, so that it outlives a power cut; a crash of the
+            process costs nothing either way. A later durable round takes those before it along.
 
         Raises
         ------
@@ -267,30 +274,31 @@ class RunWriter:
             If this round, or a later one, is committed already.
         """
         clock = [] if seconds is None else [MetricRow(None, "clock", "seconds", seconds)]
-        with in_words(self._url, "written"), self._engine.begin() as connection:
-            done = connection.execute(select(Run.rounds).where(Run.id == self.run)).scalar_one()
-            if number <= done:
+        engine = self._engine if durable else self._engine.execution_options(durable=False)
+        with in_words(self._url, "written"), engine.begin() as connection:
+            if not connection.execute(COUNT, {"of": self.run, "number": number}).rowcount:
+                done = connection.execute(select(Run.rounds).where(Run.id == self.run)).scalar_one()
                 raise ValueError(f"round {number} of run {self.run} is committed already (last: {done})")
-            self._insert(connection, Metric, number, [*metrics, *clock])
-            self._insert(connection, Metric, number - 1, scores)
-            self._insert(connection, Sent, number, sent)
+            self._insert_metrics(connection, number, [*metrics, *clock])
+            self._insert_metrics(connection, number - 1, scores)
+            self._insert_sent(connection, number, sent)
             self._insert_events(connection, events)
-            connection.execute(update(Run).where(Run.id == self.run).values(rounds=number))
 
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
         """Add figures to round `number` without counting a round: before the first, after the last."""
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            self._insert(connection, Metric, number, rows)
+            self._insert_metrics(connection, number, rows)
 
     def sent(self, number: int, rows: Iterable[SentRow]) -> None:
         """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            self._insert(connection, Sent, number, rows)
+            self._insert_sent(connection, number, rows)
 
-    def events(self, rows: Iterable[EventRow]) -> None:
-        """Add events, stamped with the time of this call."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
-            self._insert_events(connection, rows)
+    def events(self, rows: Collection[EventRow]) -> None:
+        """Add events, stamped with the time of this call; without any, the store is left alone."""
+        if rows:
+            with in_words(self._url, "written"), self._engine.begin() as connection:
+                self._insert_events(connection, rows)
 
     def summary(self, name: str, payload: Mapping[str, Any]) -> None:
         """Write, or write anew, a named object: "table-1", "encoder", "leaks"."""
@@ -301,21 +309,18 @@ class RunWriter:
 
     def comparison(self, figures: Sequence[ComparisonRow], differences: Sequence[DifferenceRow]) -> None:
         """Write, or write anew, the comparison of the run: figures and their differences."""
-        nothing: dict[str, Any] = {"run_id": self.run, "against": None, "p": None, "n": None, "verdict": ""}
-        rows = [nothing | vars(figure) for figure in figures]
-        for difference in differences:
-            fields = dict(vars(difference))
-            rows.append(nothing | {"arm": fields.pop("a"), "against": fields.pop("b")} | fields)
         with in_words(self._url, "written"), self._engine.begin() as connection:
             connection.execute(delete(Comparison).where(Comparison.run_id == self.run))
-            _insert_all(connection, Comparison, rows)
+            mine = {"run_id": self.run}
+            insert_all(connection, Comparison, FIGURES, map(_values, figures), mine | {"verdict": ""})
+            insert_all(connection, Comparison, DIFFERENCES, map(_values, differences), mine)
 
     def learning_curve(self, points: Iterable[LearningPoint]) -> None:
         """Write, or write anew, the learning curve of the series that this run belongs to."""
         with in_words(self._url, "written"), self._engine.begin() as connection:
             series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
             connection.execute(delete(Curve).where(Curve.series_id == series))
-            _insert_all(connection, Curve, [{"series_id": series} | vars(point) for point in points])
+            insert_all(connection, Curve, POINTS, map(_values, points), {"series_id": series})
 
     def finish(
         self,
@@ -334,53 +339,17 @@ class RunWriter:
         with in_words(self._url, "written"), self._engine.begin() as connection:
             connection.execute(update(Run).where(Run.id == self.run).values(row))
 
-    def _insert(
-        self,
-        connection: Connection,
-        table: type[Base],
-        number: int,
-        rows: Iterable[MetricRow | SentRow],
-    ) -> None:
-        _insert_all(connection, table, [{"run_id": self.run, "round": number} | vars(row) for row in rows])
+    def _insert_metrics(self, connection: Connection, number: int, rows: Iterable[MetricRow]) -> None:
+        insert_all(connection, Metric, MetricRow._fields, rows, {"run_id": self.run, "round": number})
+
+    def _insert_sent(self, connection: Connection, number: int, rows: Iterable[SentRow]) -> None:
+        insert_all(connection, Sent, SentRow._fields, rows, {"run_id": self.run, "round": number})
 
     def _insert_events(self, connection: Connection, rows: Iterable[EventRow]) -> None:
         same = {"run_id": self.run, "at": stamp(self._clock())}
-        _insert_all(connection, Event, [same | vars(row) for row in rows])
+        insert_all(connection, Event, EVENTS, map(_values, rows), same)
 
 
-def _insert_all(connection: Connection, table: type[Base], rows: list[dict[str, Any]]) -> None:
-    """Insert many rows in one statement; numbers that are not finite become NULL."""
-    if rows and isinstance(table.__table__, Table):
-        connection.execute(insert(table.__table__), [plain(row) for row in rows])
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number as a float, or None where it is None, infinite or not a number.
-
-    Examples
-    --------
-    >>> finite(3), finite(float("nan")), finite(None)
-    (3.0, None, None)
-    """
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: text keys, lists, Python numbers, None for NaN.
-
-    Examples
-    --------
-    >>> plain({1: (0.5, float("inf"))})
-    {'1': [0.5, None]}
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return finite(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # a numpy scalar or array
-        return plain(value.tolist())
-    return str(value)
+def _values(row: ComparisonRow | DifferenceRow | EventRow | LearningPoint) -> tuple[Any, ...]:
+    """Return what a line of a record has, in the order of its fields."""
+    return tuple(vars(row).values())

@@ -35,9 +35,14 @@ class Word(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Return the text as it is stored."""
+        return self.fitted(value)
+
+    def fitted(self, value: str | None) -> str | None:
+        """Return the text as it is stored, whatever the database."""
         if value is None:
             return None
-        text = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        plain = value.isascii() and "\0" not in value  # nearly every word is, and needs no copy
+        text = value if plain else value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
         length = getattr(self.impl_instance, "length", None)
         return text if length is None or len(text) <= length else f"{text[: length - 1]}…"
 

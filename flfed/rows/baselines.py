@@ -13,7 +13,7 @@ from flfed.plan import Plan
 from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
 from flfed.rows.training.losses import loss_of_rows, outputs_of
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest, together
 from flfed.seeds import generator
 
 INTERCEPT_SD = 2.0
@@ -97,23 +97,35 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     """Yield requests that train a model on one site's rows alone, fairly tuned; return its arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
-    quarter of the rows (of the groups); then all rows are trained on.
+    quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
     """
     held = _own_validation(rows, given)
     if not 0 < held.sum() < len(rows):
         return (yield from _epochs(rows, given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
+    plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
+    fitted, tested = rows.take(~held), rows.take(held)
+    tried = yield from together([_tried(fitted, tested, given, plan) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
-    for l2 in (base, 10 * base, 100 * base):
-        plan = replace(given.plan, l2=l2)
-        arrays = first_arrays(given, rows.x.shape[1])
-        for number in range(1, given.rounds + 1):
-            arrays = yield from _epoch(rows.take(~held), arrays, given, plan, number)
-            outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x[held])
-            loss = loss_of_rows(given.task, outputs, rows.y[held])
+    for plan, losses in zip(plans, tried, strict=True):
+        for number, loss in enumerate(losses, 1):
             if loss < best[0]:
                 best = (loss, plan, number)
     return (yield from _epochs(rows, given, best[1], best[2]))
+
+
+def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[Asked, Any, list[float]]:
+    """Yield requests that train on `rows` by `plan`; return the loss on `tested` rows after each round."""
+    arrays, losses = first_arrays(given, rows.x.shape[1]), []
+    for number in range(1, given.rounds + 1):
+        arrays = yield from _epoch(rows, arrays, given, plan, number)
+        losses.append((yield from _loss(tested, arrays, given)))
+    return losses
+
+
+def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Generator[Asked, Any, float]:
+    outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x)
+    return loss_of_rows(given.task, outputs, rows.y)
 
 
 def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) -> Asking:
@@ -126,12 +138,12 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
     if not 0 < held.sum() < len(rows):
         return start
+    fitted, tested = rows.take(~held), rows.take(held)
     arrays, best, epochs = start, float("inf"), 0
     for number in range(11):
         if number:
-            arrays = yield from _epoch(rows.take(~held), arrays, given, plan, number)
-        outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x[held])
-        loss = loss_of_rows(given.task, outputs, rows.y[held])
+            arrays = yield from _epoch(fitted, arrays, given, plan, number)
+        loss = yield from _loss(tested, arrays, given)
         if loss < best:
             best, epochs = loss, number
     arrays = start

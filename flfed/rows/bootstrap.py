@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import chain
+from math import sqrt
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,8 +19,9 @@ Score: TypeAlias = NDArray[np.floating]
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
 
-CHUNK = 250_000
-"""Weights held at once, draws times rows (2 MB): larger ones leave the processor's cache."""
+CHUNK, MOST = 64_000, 250_000
+"""Weights held at once, draws times rows: 512 KB, as memory that the system gives anew for larger
+arrays costs more than what is done in it; up to 2 MB where that is fewer than 100 draws."""
 
 BLOCKS = 300
 """Most parts left out in turn for the acceleration of BCa; beyond that, units share a part.
@@ -26,6 +29,10 @@ BLOCKS = 300
 Random parts keep the acceleration in expectation (third and second cumulants add up) and bring
 noise of about `0.65 / BLOCKS`, which moves a limit by less than 1 % of the interval.
 """
+
+
+ROUNDING = 1e-12
+"""What two figures that are equal may differ by, in units of their size."""
 
 
 class Metric(Protocol):
@@ -54,6 +61,28 @@ class Size(Protocol):
         """Return the figure with its sign [draws]; the metric is its absolute value."""
 
 
+@runtime_checkable
+class OfSums(Protocol):
+    """What a metric offers besides that follows from weighted sums over rows, such as a mean loss.
+
+    All such metrics of all arms are then one product of the weights.
+    """
+
+    def columns(self, y: Target, score: Score) -> Floats:
+        """Return what is summed of each row [n, sums]."""
+
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
+        """Return the metric [draws] (of a `Size` with its sign) of `sums` [draws, sums], `total` weights [draws]."""
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """What a metric offers besides that puts the rows in order: once, and not for each part of the draws."""
+
+    def ranked(self, y: Target, score: Score) -> Callable[[Floats], Floats]:
+        """Return the function from weights [draws, n] to the metric [draws]."""
+
+
 def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
     """Return the unit of each row [rows], as codes from 0, and the number of units.
 
@@ -70,11 +99,14 @@ def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
 
 
 def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int) -> Iterator[Floats]:
-    """Yield weights [parts, n] that are 0 for one part of the units and else 1 (the jackknife)."""
+    """Yield weights [parts, n] that are 0 for one part of the units and else 1 (the jackknife).
+
+    A row's weights lie together in memory, here and below: what is picked or added is then long.
+    """
     parts = min(units, BLOCKS)
     part = (rng.permutation(units) % parts)[codes]
     for some in _chunks(parts, len(codes)):
-        yield (np.arange(some.start, some.stop)[:, None] != part).astype(np.float64)
+        yield (part[:, None] != np.arange(some.start, some.stop)).astype(np.float64).T
 
 
 def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
@@ -82,13 +114,14 @@ def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int,
     for some in _chunks(draws, len(codes)):
         count = some.stop - some.start
         picks = rng.integers(0, units, size=(count, units))
-        picks += units * np.arange(count)[:, None]
-        times = np.bincount(picks.ravel(), minlength=count * units).reshape(count, units)
-        yield times.astype(np.float64) if len(codes) == units else times[:, codes].astype(np.float64)
+        picks *= count
+        picks += np.arange(count)[:, None]
+        times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(np.float64)
+        yield (times if len(codes) == units else times[codes]).T
 
 
 def _chunks(total: int, width: int) -> Iterator[slice]:
-    step = max(1, CHUNK // max(1, width))
+    step = max(1, min(100, MOST // max(1, width)), CHUNK // max(1, width))
     return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
@@ -115,14 +148,16 @@ def replicate(
     if not metrics:
         return {}
     codes, units = units_of(len(y), groups)
-    asked = [(name, arm) for name in metrics for arm in scores]
-    parts: dict[Pair, list[Floats]] = {one: [] for one in asked}
+    sums, others = _Sums(metrics, y, scores), _functions(metrics, y, scores)
+    parts: dict[Pair, list[Floats]] = {(name, arm): [] for name in metrics for arm in scores}
     for weights in chain(left_out_weights(rng, codes, units), drawn_weights(rng, codes, units, draws)):
-        for name, arm in asked:
-            parts[name, arm].append(_drawn(metrics[name], y, scores[arm], weights))
+        for one, values in sums.of(weights).items():
+            parts[one].append(values)
+        for one, function in others.items():
+            parts[one].append(function(weights))
     found: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
-    for name, arm in asked:
-        metric, both = metrics[name], np.concatenate(parts[name, arm])
+    for (name, arm), chunks in parts.items():
+        metric, both = metrics[name], np.concatenate(chunks)
         value, signed = metric.value(y, scores[arm]), None
         if isinstance(metric, Size):
             whole = float(metric.signed(y, scores[arm], np.ones((1, len(y))))[0])
@@ -132,8 +167,50 @@ def replicate(
     return found
 
 
-def _drawn(metric: Metric, y: Target, score: Score, weights: Floats) -> Floats:
-    return metric.signed(y, score, weights) if isinstance(metric, Size) else metric.weighted(y, score, weights)
+class _Sums:
+    """Every arm of the metrics that follow from sums, as one product."""
+
+    def __init__(self, metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]) -> None:
+        self._metrics = {name: m for name, m in metrics.items() if isinstance(m, OfSums) and _follows(m, "of_sums")}
+        columns, self._places, start = [np.ones((len(y), 1))], {}, 1
+        for name, metric in self._metrics.items():
+            for arm, score in scores.items():
+                columns.append(metric.columns(y, score))
+                self._places[name, arm] = slice(start, start + columns[-1].shape[1])
+                start = self._places[name, arm].stop
+        self._columns = np.concatenate(columns, axis=1)
+
+    def of(self, weights: Floats) -> dict[Pair, Floats]:
+        """Return the metrics [draws] by name and arm."""
+        with np.errstate(invalid="ignore"):  # infinite scores
+            found = weights @ self._columns
+        return {
+            (name, arm): self._metrics[name].of_sums(found[:, place], found[:, 0])
+            for (name, arm), place in self._places.items()
+        }
+
+
+def _functions(
+    metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]
+) -> dict[Pair, Callable[[Floats], Floats]]:
+    """Return the function from weights to the metric, for each arm of the metrics that do not follow from sums."""
+    found: dict[Pair, Callable[[Floats], Floats]] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, OfSums) and _follows(metric, "of_sums"):
+            continue
+        for arm, score in scores.items():
+            if isinstance(metric, Ranking) and _follows(metric, "ranked"):
+                found[name, arm] = metric.ranked(y, score)
+            else:
+                found[name, arm] = partial(metric.signed if isinstance(metric, Size) else metric.weighted, y, score)
+    return found
+
+
+def _follows(metric: Metric, shortcut: str) -> bool:
+    """Tell whether a shortcut stands for the metric's `weighted` and `signed`: a subclass may have its own of these."""
+    kinds = type(metric).mro()
+    depth = {name: n for n, kind in reversed(list(enumerate(kinds))) for name in vars(kind)}
+    return min(depth.get("weighted", -1), depth.get("signed", len(kinds))) >= depth[shortcut]
 
 
 @dataclass(frozen=True)
@@ -150,7 +227,7 @@ class Replicates:
     units : int
         Rows or groups that were drawn.
     scale : float
-        Size below which a spread is rounding, in units of 1e-12.
+        Size of the figure, of which `ROUNDING` is no difference.
     signed : Replicates or None
         Of the figure with its sign, where this one is its size.
     """
@@ -178,12 +255,22 @@ class Replicates:
         if len(kept) < len(self.draws) / 2:
             return "undefined in most draws of rows"
         spread = float(np.ptp(kept)) if len(kept) else 0.0
-        return "" if spread > 1e-12 * self.scale else "every draw of rows gives the same value"
+        return "" if spread > ROUNDING * self.scale else "every draw of rows gives the same value"
 
-    @property
+    @cached_property
     def kept(self) -> Floats:
         """The draws in which the figure is defined."""
-        return self.draws[np.isfinite(self.draws)]
+        known = np.isfinite(self.draws)
+        return self.draws if known.all() else self.draws[known]
+
+    @cached_property
+    def variance(self) -> float:
+        """Of the draws in which the figure is defined, with divisor draws - 1."""
+        return float(np.var(self.kept, ddof=1))
+
+    @cached_property
+    def _ordered(self) -> Floats:
+        return np.sort(self.kept)
 
     def limits(self, level: float) -> tuple[float, float]:
         """Return the BCa interval, its normal quantiles replaced by widened `t` quantiles.
@@ -202,8 +289,15 @@ class Replicates:
         tail = bias + np.array([-reach, reach])
         # .1: with two or three units the reach can pass the pole of the transformation
         at = ndtr(bias + tail / np.maximum(1 - skew * tail, 0.1))
-        low, high = np.quantile(self.kept, at)
+        low, high = self._quantiles(at)
         return min(float(low), self.value), max(float(high), self.value)
+
+    def _quantiles(self, at: Floats) -> Floats:
+        """Return what `np.quantile` does of the draws, which are in order already."""
+        last = len(self._ordered) - 1
+        below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
+        low, high = self._ordered[below], self._ordered[np.minimum(below + 1, last)]
+        return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
 
     def logit_limits(self, level: float) -> tuple[float, float]:
         """Return the interval of a figure between 0 and 1, symmetric on the logit scale.
@@ -213,7 +307,7 @@ class Replicates:
         Source: Boyd, Eng and Page 2013, "Area under the precision-recall curve" (the scale).
         """
         slope = self.value * (1 - self.value)
-        reach = self._reach(level) * float(np.std(self.kept, ddof=1)) / slope
+        reach = self._reach(level) * sqrt(self.variance) / slope
         low, high = expit(logit(self.value) + np.array([-reach, reach]))
         return float(low), float(high)
 
@@ -223,12 +317,12 @@ class Replicates:
         For differences: nearly symmetric about 0 where it matters, and BCa, which estimates a
         bias and a skewness that are not there, would call 6 to 10 % of equal models different.
         """
-        reach = self._reach(level) * float(np.std(self.kept, ddof=1))
+        reach = self._reach(level) * sqrt(self.variance)
         return self.value - reach, self.value + reach
 
     def p_value(self) -> float:
         """Return the two-sided p of the figure being 0: the level at which `plain_limits` meet 0."""
-        ratio = abs(self.value) / (float(np.std(self.kept, ddof=1)) * self._widening())
+        ratio = abs(self.value) / (sqrt(self.variance) * self._widening())
         return float(2 * stdtr(self.units - 1, -ratio))
 
     def _reach(self, level: float) -> float:
@@ -239,9 +333,13 @@ class Replicates:
 
     def _bias(self) -> float:
         """Return the normal quantile of the share of draws below the value, equal ones half."""
-        kept = self.kept
-        below = (kept < self.value).mean() + (kept == self.value).mean() / 2
-        edge = 0.5 / len(kept)
+        rows, near = len(self._ordered), ROUNDING * self.scale
+        # Equal but for rounding, which depends on how many draws are summed at a time.
+        less, not_more = (
+            int(self._ordered.searchsorted(*bound))
+            for bound in ((self.value - near, "left"), (self.value + near, "right"))
+        )
+        below, edge = (less + not_more) / (2 * rows), 0.5 / rows
         return float(ndtri(np.clip(below, edge, 1 - edge)))
 
     def _skew(self) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 from flfed.rows.intervals import Difference, Estimate, Pair
 from flfed.rows.intervals import compare as compare_scores
 from flfed.rows.scoring import COUNTS, histogram, withheld
-from flfed.rows.training.requests import Asked, ScoreRequest
+from flfed.rows.training.requests import Asked, ScoreRequest, together
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
 from flfed.summary import Encoder, Summary
@@ -50,17 +50,22 @@ class SiteComparison:
 def arm_scores(
     workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder
 ) -> Generator[Asked, Any, dict[str, np.ndarray]]:
-    """Yield requests; return the predictions of each arm on the rows of `table`."""
+    """Yield requests of all arms side by side; return the predictions of each on the rows of `table`."""
+    workplace.coded(table)
     x = workplace.encode(table, workplace.in_use(encoder)).x
-    outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
-    local = yield from workplace.local_model()
-    personalised = yield from workplace.personalised(arrays, encoder)
+    arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder)]
+    outputs, local, personalised = yield from together(arms)
     own_x = workplace.encode(table, local.encoder).x
     return {
         "global": workplace.predictions(outputs, encoder),
         "local-only": workplace.predictions(local.outputs(own_x), local.encoder),
         "personalised": workplace.predictions(personalised(x), encoder),
     }
+
+
+def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[Asked, Any, np.ndarray]:
+    outputs: np.ndarray = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
+    return outputs
 
 
 def compare(workplace: Workplace, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, SiteComparison]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from flfed.rows.summarise import codes, scaled
+from flfed.rows.coded import Coded, coded
 from flfed.summary import ColumnLayout, Encoder, Layout
 
 
@@ -41,6 +42,28 @@ class Encoded:
         return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
 
 
+class KeptRows:
+    """Rows that went through one encoder, by part of the table: made once for all rounds."""
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._rows: dict[str, Encoded] = {}
+
+    def through(self, encoder: Encoder) -> dict[str, Encoded]:
+        """Return what is kept of this encoder's rows, to be added to; what went through another is dropped."""
+        if encoder is not self._encoder:
+            if self._encoder is None or not _same(encoder, self._encoder):
+                self._rows = {}
+            self._encoder = encoder
+        return self._rows
+
+
+def _same(one: Encoder, other: Encoder) -> bool:
+    """Tell whether two encoders have the same numbers: each message may bring an encoder of its own."""
+    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
+    return all(mine is theirs or mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)
+
+
 def input_names(layout: Layout) -> tuple[str, ...]:
     """Return the names of the inputs: `age`, `cp=asymptomatic`, `chol missing`.
 
@@ -57,48 +80,46 @@ def input_names(layout: Layout) -> tuple[str, ...]:
     return tuple(names)
 
 
-def encode(table: pd.DataFrame, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
+def encode(table: pd.DataFrame | Coded, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
     """Return mapped rows as the model's inputs and targets.
 
     Parameters
     ----------
-    table : DataFrame
+    table : DataFrame or Coded
         Mapped rows.
     layout : Layout
     encoder : Encoder
     weighted : bool
         Whether rows count by the encoder's class weights.
     """
-    slices = layout.slices()
-    parts = [
-        _inputs(table[column.name], column, encoder, number, slices[column.name], layout.missing_indicator)
-        for number, column in enumerate(layout.features)
-    ]
-    x = np.concatenate(parts, axis=1) if parts else np.zeros((len(table), 0))
+    slices, rows, start = layout.slices(), coded(table, layout), 0
+    x = np.empty((rows.rows, len(input_names(layout))))
+    for number, column in enumerate(layout.features):
+        for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):
+            x[:, start : start + inputs.shape[1]] = inputs
+            start += inputs.shape[1]
     if layout.task == "regression":
-        values = scaled(table[layout.target.name], layout.target)
-        return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(len(table)))
-    y = codes(table[layout.target.name], layout.target).astype(np.int64)
-    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(len(table)))
+        values = rows.scaled(layout.target)
+        return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
+    y = rows.codes[layout.target.name].astype(np.int64)
+    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(rows.rows))
 
 
 def _inputs(
-    cells: pd.Series, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
-) -> np.ndarray:
-    """Return one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for."""
-    chosen, missing = codes(cells, column), len(column.cells) - 1
+    rows: Coded, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
+) -> Iterator[np.ndarray]:
+    """Yield one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for, [rows, 1]."""
+    chosen, missing = rows.codes[column.name], len(column.cells) - 1
     shares, spread = encoder.frequency[place], encoder.spread[place]
     if column.kind == "number":
-        values = (scaled(cells, column) - encoder.center[number]) / encoder.scale[number]
-        inputs = np.nan_to_num(values, nan=0.0)[:, None]
+        values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
+        yield np.where(np.isnan(values), 0.0, values)[:, None]
     else:
-        indicators = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
-        indicators[missing] = 0.0
-        inputs = indicators[chosen][:, 1:]
-    if not missing_indicator:
-        return np.asarray(inputs)
-    gap = ((chosen == missing) - shares[-1]) / spread[-1]
-    return np.column_stack([inputs, gap])
+        of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
+        of_cell[missing] = 0.0
+        yield of_cell[:, 1:].take(chosen, axis=0)
+    if missing_indicator:
+        yield ((chosen == missing) - shares[-1])[:, None] / spread[-1]
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +15,10 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.schema import Schema
+
+CELLS_AT_ONCE = 2**20
+"""Cells whose texts are made in one piece."""
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class PublishedSplit(Protocol):
@@ -152,20 +160,107 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
     return canonical_rows(table)
 
 
-def canonical_rows(table: pd.DataFrame) -> list[str]:
-    """Return each row of a mapped table as one text, columns in the schema's order."""
-    columns = []
-    for name in table.columns:
-        cells = table[name]
-        if cells.dtype.kind == "f":
-            # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
-            place, values = pd.factorize(cells.to_numpy(float) + 0.0)
-            # NaN has the place -1, the last one.
-            texts = np.array([*map(repr, values.tolist()), ""], dtype=object)[place].tolist()
-        else:
-            texts = ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
-        columns.append(texts)
-    return ["\x1f".join(parts) for parts in zip(*columns, strict=True)]
+def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
+    """Return each row of a mapped table as one text, columns in the schema's order.
+
+    It is made in pieces of `cells_at_once`: texts of single cells take many times the memory of numbers.
+    """
+    rows = max(1, cells_at_once // max(1, table.shape[1]))
+    pieces = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
+    return [text for piece in pieces for text in map("\x1f".join, zip(*_texts(piece), strict=True))]
+
+
+def _texts(table: pd.DataFrame) -> list[list[str]]:
+    """Return the cells as text, column by column; numbers all at once."""
+    kinds = [dtype.kind for dtype in table.dtypes]
+    numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
+    values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
+    found = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
+    return [found[at] if at in found else _cell_texts(table.iloc[:, at]) for at in range(len(kinds))]
+
+
+def _number_texts(values: np.ndarray) -> np.ndarray:
+    """Return numbers as their shortest decimal, missing ones empty; same shape."""
+    # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
+    place, known = pd.factorize((values + 0.0).ravel())
+    # NaN has the place -1, the last one.
+    return np.array([*map(repr, known.tolist()), ""], dtype=object)[place].reshape(values.shape)
+
+
+def _cell_texts(cells: pd.Series) -> list[str]:
+    """Return one column's cells as text, missing ones empty."""
+    if cells.dtype.kind == "f":
+        return list(_number_texts(cells.to_numpy(dtype=np.float64)))
+    if cells.dtype.kind != "M":
+        return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
+    place, known = pd.factorize(cells)
+    return list(np.array([*map(str, known), ""], dtype=object)[place])
+
+
+def canonical_order(table: pd.DataFrame) -> np.ndarray:
+    """Return the stable order of the rows by their canonical text, from as few columns as tell them apart; [rows]."""
+    words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
+    if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):
+        # Such a character may sort before the one between two cells.
+        return np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
+    keys = _cell_texts(table.iloc[:, 0])
+    for at in range(1, table.shape[1]):
+        often = Counter(keys)
+        if len(often) == len(keys):
+            break
+        tied = [row for row, key in enumerate(keys) if often[key] > 1]
+        for row, text in zip(tied, _cell_texts(table.iloc[:, at].take(tied)), strict=True):
+            keys[row] += f"\x1f{text}"
+    return np.argsort(np.array(keys, dtype=object), kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
+class SortedRows:
+    """A site's mapped rows, sorted canonically and not split.
+
+    Attributes
+    ----------
+    table : DataFrame
+        So that CSV, Parquet and SQL give the same batches.
+    schema : Schema
+    order : int array [rows]
+        Where each row stood in the source, among those that are not left out.
+    left_out : int
+        Rows that the study leaves out, because a feature is missing.
+    """
+
+    table: pd.DataFrame
+    schema: Schema
+    order: np.ndarray
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = ()) -> SortedRows:
+        """Return mapped rows, in the source's order, sorted; without those that lack one of `complete`.
+
+        A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
+        """
+        known = np.flatnonzero(table[schema.target].notna())
+        whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]] if complete else known
+        rows = table.take(whole) if len(whole) < len(table) else table
+        order = canonical_order(rows)
+        return cls(rows.take(order).reset_index(drop=True), schema, order, len(known) - len(whole))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The `canonical_rows`, made when they are first needed."""
+        return canonical_rows(self.table)
+
+    def sides(self, holdout: Holdout | HoldoutByTime, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout, by the site's own rule."""
+        by_text = isinstance(holdout, Holdout) and not self.schema.group
+        return holdout.split(self.table, self.schema, repeat, self.texts if by_text else None)
+
+    def published_sides(self, split: PublishedSplit, draw: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout, by a split that counts rows in the source's order."""
+        before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
+        training, held = split.split(before, self.schema, draw)
+        return training[self.order], held[self.order]
 
 
 def fractions(keys: list[str], salt: str) -> np.ndarray:

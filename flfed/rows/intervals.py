@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
-from scipy.stats import rankdata
 
 from flfed.rows.bootstrap import Floats, Groups, Metric, Replicates, Score, Target, replicate
+from flfed.rows.delong import delong
 from flfed.rows.metrics.accuracy_score import AccuracyScore
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.roc_auc_score import RocAucScore
@@ -69,46 +69,6 @@ class Difference:
     high: float
     p: float
     method: str
-
-
-def delong(y: Target, scores: Score) -> tuple[Floats, Floats]:
-    """Return the AUC of each arm and the covariance of these AUCs, by ranks in O(n log n).
-
-    Parameters
-    ----------
-    y : int codes 0 or 1 [n]
-        Both must occur.
-    scores : [arms, n]
-        Larger for class 1. An arm with NaN gets NaN and leaves the others as they are.
-
-    Returns
-    -------
-    auc : [arms]
-    covariance : [arms, arms]
-        NaN where a class has fewer than two rows.
-
-    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
-    correlated ROC curves"; Sun and Xu 2014, "Fast implementation of DeLong's algorithm".
-    """
-    ones, zeros = scores[:, y == 1], scores[:, y == 0]
-    m, n = ones.shape[1], zeros.shape[1]
-    below = np.stack([_share_below(*pair) for pair in zip(ones, zeros)])  # negatives below each positive
-    above = 1 - np.stack([_share_below(*pair) for pair in zip(zeros, ones)])  # positives above each negative
-    auc = below.mean(axis=1)
-    if min(m, n) < 2:
-        return auc, np.full((len(auc), len(auc)), np.nan)
-    left, right = below - auc[:, None], above - auc[:, None]
-    return auc, left @ left.T / (m * (m - 1)) + right @ right.T / (n * (n - 1))
-
-
-def _share_below(values: Floats, of: Floats) -> Floats:
-    """Return the share of `of` below each value, equal ones counting half; NaN where any is NaN."""
-    if np.isnan(values).any() or np.isnan(of).any():
-        return np.full(len(values), NAN)
-    order, ranked, found = np.argsort(values), np.sort(of), np.empty(len(values))
-    places = [np.searchsorted(ranked, values[order], side) for side in ("left", "right")]
-    found[order] = (places[0] + places[1]) / (2 * len(of))
-    return found
 
 
 def estimate(
@@ -278,7 +238,8 @@ class _Areas:
         stack[~np.isfinite(stack).all(axis=1)] = np.nan
         auc, self.covariance = delong(y, stack)
         self.value = {arm: float(auc[place]) for arm, place in self.at.items()}
-        self.ranks = rankdata(stack, axis=1)
+        # Equal where two arms put the rows in one order; adding the row's zeros keeps NaN apart from itself.
+        self.ranks = np.stack([np.unique(row, return_inverse=True)[1] + 0.0 * row for row in stack])
         self.counts = (int((y == 1).sum()), int((y == 0).sum()))
         self.z = z
 
@@ -373,9 +334,8 @@ class _Draws:
         found = self.replicates[arm]
         if found.reason():
             return Estimate(found.value, NAN, NAN, NAN, found.reason())
-        variance = float(np.var(found.kept, ddof=1))
         limits = found.logit_limits(self.level) if self.ranks else found.limits(self.level)
-        return Estimate(found.value, *limits, variance, self.method)
+        return Estimate(found.value, *limits, found.variance, self.method)
 
     def difference(self, a: str, b: str) -> Difference:
         found = self.replicates[a].minus(self.replicates[b])

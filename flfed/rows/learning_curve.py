@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from flfed.rows.coded import Coded
 from flfed.rows.compare import arm_scores, groups_of
 from flfed.rows.encode import Encoded
 from flfed.rows.intervals import NAN, compare
 from flfed.rows.scoring import COUNTS, withheld
+from flfed.rows.site import SiteTable
 from flfed.rows.training.requests import Asked
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
@@ -45,6 +47,21 @@ class RerunWorkplace(Workplace):
         yield
 
 
+def again(workplace: Workplace) -> RerunWorkplace:
+    """Return a site at work for one more federation: the same table, its rows to be encoded anew.
+
+    Another federation has another encoder, and may run beside the first.
+    """
+    return _with_table(workplace, workplace.table, workplace.coded(workplace.table.training))
+
+
+def _with_table(workplace: Workplace, table: SiteTable, training: Coded) -> RerunWorkplace:
+    """Return the site with another table, whose training rows are coded already."""
+    found = RerunWorkplace(workplace.site, workplace.study, workplace.seed - workplace.study.seed, table=table)
+    found.keep(table.training, training)
+    return found
+
+
 def order_of_rows(workplace: Workplace) -> np.ndarray:
     """Return the site's training rows in a random order, of which the first n are kept; int [rows].
 
@@ -67,10 +84,8 @@ def cut(workplace: Workplace, order: np.ndarray, rows: int) -> RerunWorkplace:
     """
     kept = np.sort(order[:rows])
     training = workplace.table.training.iloc[kept].reset_index(drop=True)
-    repeat = workplace.seed - workplace.study.seed
-    return RerunWorkplace(
-        workplace.site, workplace.study, repeat, table=replace(workplace.table, training=training, opened=[])
-    )
+    coded = workplace.coded(workplace.table.training).take(kept)
+    return _with_table(workplace, replace(workplace.table, training=training, opened=[]), coded)
 
 
 def judge(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from flfed.rows.schema import Column, Schema
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
+CELLS_AT_ONCE = 2**20
+"""Numbers that are read in one piece: a small table at once, a large one column by column."""
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -93,32 +96,41 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
-    if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
-        # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
-        single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
-        cells = pd.Series([None if np.isnan(value) else str(value) for value in single], dtype=object)
-    if isinstance(cells.dtype, np.dtype) and cells.dtype == np.float64:
-        # Once for each pattern of bits, which tells -0.0 from 0.0.
-        place, bits = pd.factorize(cells.to_numpy().view(np.int64))
-        texts = np.array([*map(_plain_cell, bits.view(np.float64)), None], dtype=object)
-        return pd.Series(texts[place], index=cells.index, name=cells.name)
-    if pd.api.types.infer_dtype(cells, skipna=True) not in ("string", "integer", "boolean"):
-        return cells.map(_plain_cell).astype(object)
-    # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
-    place, values = pd.factorize(cells)
+    place, values = _once(cells)
     texts = np.array([*map(_plain_cell, values), None], dtype=object)
     return pd.Series(texts[place], index=cells.index, name=cells.name)
 
 
+def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
+    """Return the values that are read once each, and where each cell's is among them [rows], -1 where it is missing."""
+    if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
+        # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
+        single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
+        return np.arange(len(single)), [None if np.isnan(value) else str(value) for value in single]
+    if isinstance(cells.dtype, np.dtype) and cells.dtype == np.float64:
+        # Once for each pattern of bits, which tells -0.0 from 0.0.
+        place, bits = pd.factorize(cells.to_numpy().view(np.int64))
+        return place, bits.view(np.float64).tolist()
+    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind == "M":
+        place, dates = pd.factorize(cells)
+        return place, list(dates)
+    found = cells.to_numpy() if cells.dtype == object else cells
+    if pd.api.types.infer_dtype(found, skipna=True) not in ("string", "integer", "boolean"):
+        return np.arange(len(cells)), list(cells)
+    # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
+    place, values = pd.factorize(found)
+    return place, list(values)
+
+
 def _plain_cell(cell: Any) -> str | None:
-    if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
-        return None
-    if isinstance(cell, (bool, np.bool_)):
-        return "1" if cell else "0"
-    if isinstance(cell, (float, np.floating)):
-        cell = repr(float(cell))
-    text = str(cell).strip()
-    whole = _TRAILING_ZEROS.fullmatch(text)
+    if not isinstance(cell, str):
+        if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+            return None
+        if isinstance(cell, (bool, np.bool_)):
+            return "1" if cell else "0"
+        cell = repr(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
+    text = cell.strip()
+    whole = _TRAILING_ZEROS.fullmatch(text) if text.endswith("0") else None
     return (whole.group(1) if whole else text) or None
 
 
@@ -154,23 +166,31 @@ def map_table(
     findings : list of Finding
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
     """
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     unknown = [name for name in mapping if name not in schema.columns]
     findings = [Finding(name, "is mapped but the schema has no such column", np.arange(0)) for name in unknown]
+    fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
+    there = Counter(raw.columns)
+    found = {name: there[field.column] if field is not None else 0 for name, field in fields.items()}
+    once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
+    numbers = _numbers_at_once(raw, schema, once)
     for name, column in schema.columns.items():
-        given = mapping.get(name, name)
-        field = Field(given) if isinstance(given, str) else given
-        found = int((raw.columns == field.column).sum()) if field is not None else 0
-        if field is None or found != 1:
-            rule = _why_not(name, schema, mapping, found, outcome)
+        if name not in once:
+            rule = _why_not(name, schema, mapping, found[name], outcome)
             findings += [Finding(name, rule, np.arange(0))] if rule else []
             columns[name] = _empty(column, len(raw))
             continue
-        columns[name], broken = _read_column(raw[field.column], name, column, field, missing)
+        columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
         findings += broken
     if outcome:
         findings += _check_target(schema, columns[schema.target])
     return pd.DataFrame(columns), findings
+
+
+def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
+    """Return a mapping's entry as a Field that knows the source's codes for "not known" too."""
+    field = Field(given) if isinstance(given, str) else given
+    return replace(field, missing=(*missing, *field.missing)) if field is not None and missing else field
 
 
 def _why_not(
@@ -186,90 +206,165 @@ def _why_not(
     return "is not in the table (map it to None if the site does not have it)" if name in schema.features() else ""
 
 
-def _empty(column: Column, rows: int) -> pd.Series:
+def _empty(column: Column, rows: int) -> np.ndarray:
     if column.kind == "date":
-        return pd.Series(pd.NaT, index=range(rows), dtype="datetime64[ns]")
+        return np.full(rows, np.datetime64("NaT"), dtype="datetime64[ns]")
     if column.kind == "flag" or column.is_number():
-        return pd.Series(np.nan, index=range(rows))
-    return pd.Series([None] * rows, dtype=object)
+        return np.full(rows, np.nan)
+    return np.full(rows, None, dtype=object)
 
 
-def _read_column(
-    cells: pd.Series, name: str, column: Column, field: Field, missing: tuple[str, ...]
-) -> tuple[pd.Series, list[Finding]]:
-    """Read one column; cells that break a rule become missing and are reported."""
-    cells = cells.reset_index(drop=True)
-    text = plain_text(cells)
-    field = replace(field, missing=(*missing, *field.missing))
+Texts = list[str | None]
+"""Cells as `plain_text` gives them, each value once."""
+Broken = list[tuple[str, np.ndarray]]
+"""Rules that are broken, and by which values; [values] each."""
+Read = tuple[np.ndarray, list[Finding]]
+"""A column as the schema has it [rows], and what is wrong with it."""
+
+
+def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
+    """Read one column, each value once; cells that break a rule become missing and are reported."""
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
-    text = text.where(~text.isin(codes), None)
-    findings = []
-    if column.is_number() and field.decimal != "." and field.values is None:
+    if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
+        return cells.to_numpy(), []
+    place, values = _once(cells)
+    if (place < 0).any():
+        place, values = np.where(place < 0, len(values), place), [*values, None]
+    texts = [None if text in codes else text for text in map(_plain_cell, values)]
+    broken: Broken = []
+    if column.is_number() and field.decimal != "." and field.values is None and cells.dtype.kind != "f":
         # "1.234" may be 1234: a person has to say so.
-        grouped = text.notna() & cells.map(lambda cell: isinstance(cell, str) and "." in cell).astype(bool)
-        findings += _broken(name, f"has a '.' although its decimal mark is {field.decimal!r}", grouped)
-        text = text.where(~grouped, None)
+        grouped = [
+            text is not None and isinstance(cell, str) and "." in cell for text, cell in zip(texts, values, strict=True)
+        ]
+        texts = _without(texts, grouped, f"has a '.' although its decimal mark is {field.decimal!r}", broken)
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
-        unknown = text.notna() & ~text.isin(known)
-        findings += _broken(name, "has a code that the mapping does not know", unknown)
-        text = text.map(known).astype(object)
-        text = text.where(text.notna(), None)
+        foreign = [text is not None and text not in known for text in texts]
+        texts = _without(texts, foreign, "has a code that the mapping does not know", broken)
+        texts = [None if text is None else known[text] for text in texts]
     reader = _number if column.is_number() else {"flag": _flag, "date": _date}.get(column.kind, _text)
-    values, found = reader(text, name, column, field)
-    return values, findings + found
+    read = reader(texts, column, field, broken)
+    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
+    return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
 
 
-def _broken(name: str, rule: str, bad: pd.Series) -> list[Finding]:
-    return [Finding(name, rule, np.flatnonzero(bad))] if bad.any() else []
+def _without(texts: Texts, bad: Sequence[bool], rule: str, broken: Broken) -> Texts:
+    """Return the texts without those that break a rule, which is noted."""
+    if not any(bad):
+        return texts
+    broken.append((rule, np.array(bad)))
+    return [None if wrong else text for text, wrong in zip(texts, bad, strict=True)]
 
 
-def _number(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.Series, list[Finding]]:
-    findings = []
+def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     if field.decimal != ".":
-        text = text.str.replace(field.decimal, ".", regex=False)
-    limits = text.str.match(_CENSORED, na=False).astype(bool)
+        texts = [text and text.replace(field.decimal, ".") for text in texts]
     if field.censored == "limit":
-        text = text.str.replace(_CENSORED, "", regex=True)
+        texts = [text and _CENSORED.sub("", text) for text in texts]
     else:
-        findings += _broken(name, "has limits such as '<' or '>' (set censored)", limits)
-        text = text.where(~limits, None)
-    numbers = pd.to_numeric(text, errors="coerce").astype(float)
-    findings += _broken(name, "is not a number", text.notna() & numbers.isna())
+        limits = [text is not None and text[:1] in ("<", ">") for text in texts]
+        texts = _without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
+    numbers = _to_numbers(texts)
+    _without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)
     # By value as well as by text: "-9,00" is the code "-9".
-    hidden = pd.to_numeric(pd.Series([*field.missing, *column.missing], dtype=object), errors="coerce").dropna()
-    numbers = numbers.mask(numbers.isin(hidden.astype(float)))
+    return _within_range(numbers, column, field, broken)
+
+
+def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    """Return numbers [n] in the schema's unit, NaN where they are codes or outside of its range, which is noted."""
+    if field.missing or column.missing:
+        hidden = _to_numbers([*field.missing, *column.missing])
+        numbers = np.where(np.isin(numbers, hidden[~np.isnan(hidden)]), np.nan, numbers)
     if (field.multiply, field.add) != (1.0, 0.0):
         numbers = numbers * field.multiply + field.add
     low, high = column.range or (-np.inf, np.inf)
     # A tolerance of a billionth of the range: a unit conversion may end a hair outside.
     slack = 1e-9 * (high - low)
-    outside = numbers.notna() & ~numbers.between(low - slack, high + slack)
-    findings += _broken(name, f"is outside the schema's range {low:g} to {high:g} {column.unit}".rstrip(), outside)
-    return numbers.mask(outside).clip(low, high), findings
+    outside = (numbers < low - slack) | (numbers > high + slack)
+    if outside.any():
+        broken.append((f"is outside the schema's range {low:g} to {high:g} {column.unit}".rstrip(), outside))
+        numbers = np.where(outside, np.nan, numbers)
+    return np.asarray(np.clip(numbers, low, high))
 
 
-def _flag(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.Series, list[Finding]]:
-    lower = text.str.lower()
-    flags = lower.map({**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}).astype(float)
-    return flags, _broken(name, "is not a flag (0 or 1, yes or no)", text.notna() & flags.isna())
+def _to_numbers(texts: Sequence[object]) -> np.ndarray:
+    """Return texts as pandas reads them, NaN where it cannot; [texts]."""
+    return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 
 
-def _text(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.Series, list[Finding]]:
-    if not column.values:
-        return text, []
-    unknown = text.notna() & ~text.isin(column.values)
-    return text.where(~unknown, None), _broken(name, "has a value that the schema does not allow", unknown)
+def _known(texts: Texts) -> np.ndarray:
+    return np.array([text is not None for text in texts], dtype=bool)
 
 
-def _date(text: pd.Series, name: str, column: Column, field: Field) -> tuple[pd.Series, list[Finding]]:
+def _numbers_at_once(
+    raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field], cells_at_once: int = CELLS_AT_ONCE
+) -> dict[str, Read]:
+    """Return the number columns that come as numbers already, read as their texts would be."""
+    kinds = dict(zip(raw.columns, raw.dtypes, strict=True))
+    plain = [
+        name
+        for name, field in fields.items()
+        if schema.columns[name].is_number() and field.values is None and field.decimal in (".", ",")
+        and kinds[field.column] == np.float64
+    ]  # fmt: skip
+    found = {}
+    at_once = max(1, cells_at_once // max(1, len(raw)))
+    for start in range(0, len(plain), at_once):
+        some = plain[start : start + at_once]
+        cells = raw[[fields[name].column for name in some]].to_numpy(dtype=np.float64)
+        for name, numbers in zip(some, _as_read_from_text(np.ascontiguousarray(cells.T)), strict=True):
+            broken: Broken = []
+            inside = _within_range(numbers, schema.columns[name], fields[name], broken)
+            found[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
+    return found
+
+
+def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
+    """Return floats as pandas reads their shortest decimal: the same number from CSV, Parquet and SQL; same shape.
+
+    Its reading is exact for decimals of up to 15 digits, 9 of them after the point, and may
+    be off in the last bits for longer ones; rows are told apart by what it gives.
+    """
+    scaled = np.rint(numbers * 1e9)
+    # An integer below 1e15 over a power of ten is rounded once, as text of so few digits is.
+    short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
+    long = np.flatnonzero(~short & np.isfinite(numbers))
+    if not len(long):
+        return numbers
+    place, bits = pd.factorize(numbers.ravel()[long].view(np.int64))
+    values = bits.view(np.float64)
+    # Whole numbers lose their ".0" first, as in every source.
+    texts = list(map(_plain_cell if (values == np.rint(values)).any() else repr, values.tolist()))
+    read = numbers.copy()
+    read.ravel()[long] = _to_numbers(texts)[place]
+    return read
+
+
+def _flag(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
+    flags = np.array([np.nan if text is None else known.get(text.lower(), np.nan) for text in texts], dtype=float)
+    _without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
+    return flags
+
+
+def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    if column.values:
+        foreign = [text is not None and text not in column.values for text in texts]
+        texts = _without(texts, foreign, "has a value that the schema does not allow", broken)
+    return np.array(texts, dtype=object)
+
+
+def _date(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     # In UTC where the cell names a time zone.
-    dates = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    dates = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce", utc=True)
     dates = dates.dt.tz_localize(None).astype("datetime64[ns]")
-    return dates, _broken(name, "is not a date such as 2026-01-31", text.notna() & dates.isna())
+    _without(texts, dates.isna().to_numpy() & _known(texts), "is not a date such as 2026-01-31", broken)
+    return dates.to_numpy()
 
 
-def _check_target(schema: Schema, target: pd.Series) -> list[Finding]:
-    if schema.unlabelled == "leave-out":
+def _check_target(schema: Schema, target: np.ndarray) -> list[Finding]:
+    missing = np.flatnonzero(pd.isna(target))
+    if schema.unlabelled == "leave-out" or not len(missing):
         return []
-    return _broken(schema.target, "has no value (rows without an outcome cannot be used)", target.isna())
+    return [Finding(schema.target, "has no value (rows without an outcome cannot be used)", missing)]

@@ -9,11 +9,11 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.datasets import Dataset
-from flfed.rows.holdout import Holdout, canonical_rows
+from flfed.rows.holdout import Holdout, canonical_order
 from flfed.rows.mapping import map_table
 from flfed.rows.policy import Policy
 from flfed.rows.site import Site
-from flfed.rows.sources import Frame
+from flfed.rows.sources import Part
 from flfed.seeds import generator
 from flfed.study_parts import Partition
 
@@ -41,31 +41,35 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     "dirichlet" draws each site's share of every class (of five equally large groups of a numeric
     target): Hsu et al. 2019, "Measuring the effects of non-identical data distribution".
     """
-    table, findings = map_table(dataset.whole_table(), dataset.schema, {})
+    table = _mapped(dataset.whole_table(), dataset)
+    table = table.take(canonical_order(table))
+    owner, names = _owners(table, dataset, partition)
+    counts = np.bincount(owner, minlength=len(names))
+    # A site that no row was dealt to is one that has too few.
+    if counts.min() < LEAST_ROWS:
+        raise _too_few(partition)
+    # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
+    rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
+    ends, policy = np.cumsum(counts), Policy(disclosure="open", resplit=True)
+    sites = [
+        Site(
+            name=name,
+            dataset=dataset.name,
+            source=Part(rows.iloc[end - count : end]),
+            holdout=Holdout(salt=name),
+            title=f"{dataset.schema.title or dataset.name}, {name}",
+            policy=policy,
+        )
+        for name, count, end in zip(names, counts, ends, strict=True)
+    ]
+    return sorted(sites, key=lambda site: site.name)
+
+
+def _mapped(raw: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    table, findings = map_table(raw, dataset.schema, {})
     if findings:
         raise findings[0].error()
-    table = table.iloc[np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")]
-    table = table.reset_index(drop=True)
-    names = _owners(table, dataset, partition)
-    # A site that no row was dealt to is one that has too few.
-    if partition.by not in dataset.schema.columns and len(set(names)) < partition.sites:
-        raise _too_few(partition)
-    sites = []
-    for name in sorted(set(names)):
-        rows = table[np.array(names) == name].reset_index(drop=True)
-        if len(rows) < LEAST_ROWS:
-            raise _too_few(partition)
-        sites.append(
-            Site(
-                name=name,
-                dataset=dataset.name,
-                source=Frame(rows),
-                holdout=Holdout(salt=name),
-                title=f"{dataset.schema.title or dataset.name}, {name}",
-                policy=Policy(disclosure="open", resplit=True),
-            )
-        )
-    return sites
+    return table
 
 
 def _too_few(partition: Partition) -> UsageError:
@@ -75,13 +79,14 @@ def _too_few(partition: Partition) -> UsageError:
     )
 
 
-def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> list[str]:
-    """Return the site's name of each row."""
+def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tuple[np.ndarray, list[str]]:
+    """Return the number of each row's site [rows], and the sites' names by number."""
     if partition.by in dataset.schema.columns:
-        slugs = {value: _slug(f"{dataset.name}-{value}") for value in table[partition.by].unique()}
-        if len(set(slugs.values())) < len(slugs):
+        owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
+        names = [_slug(f"{dataset.name}-{value}") for value in values]
+        if len(set(names)) < len(names):
             raise UsageError(f"[dataset] partition: two values of {partition.by!r} give one site's name")
-        return [slugs[value] for value in table[partition.by]]
+        return owner, names
     rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
     rows = len(table)
     if partition.by == "iid":
@@ -102,7 +107,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> list
             "nor one of 'iid', 'dirichlet', 'quantity'"
         )
     width = len(str(partition.sites))
-    return [f"{dataset.name}-{number + 1:0{width}d}" for number in owner]
+    return owner, [f"{dataset.name}-{number + 1:0{width}d}" for number in range(partition.sites)]
 
 
 def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:

@@ -13,13 +13,13 @@ import numpy as np
 
 from flfed.plan import Plan
 from flfed.rows.baselines import Trainable, first_arrays
+from flfed.rows.coded import Coded, joined
 from flfed.rows.compare import groups_of
-from flfed.rows.encode import Encoded
+from flfed.rows.encode import Encoded, encode
 from flfed.rows.intervals import NAN, Estimate, estimates
-from flfed.rows.summarise import summarise
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuned_linear import Predictor
-from flfed.rows.workplace import Arrays, Workplace, network_predictor, tuned
+from flfed.rows.workplace import Arrays, LocalModel, Workplace, network_predictor, tuned
 from flfed.seeds import generator
 from flfed.summary import Encoder, fit_encoder, merge
 
@@ -65,41 +65,51 @@ def reference(workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder)
     encoder : Encoder
         The one the sites used.
     """
-    first = workplaces[0]
+    first, metrics = workplaces[0], workplaces[0].metrics
     holdouts = [w.table.holdout("compare") for w in workplaces]
     y = np.concatenate([w.target(t) for w, t in zip(workplaces, holdouts, strict=True)])
-    scores = {
-        "global": (yield from union_scores(workplaces, arrays, encoder)),
-        "personalised": (yield from personalised_scores(workplaces, arrays, encoder)),
-    }
-    exact = fit_encoder(first.layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
-    all_rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
-    given = replace(first.trainable(), site="")
-    plan = first.study.compare.pooled
-    pooled = yield from tuned(all_rows, given) if plan is None else by_plan(all_rows, given, plan)
-    x = np.concatenate([w.encode(t, exact).x for w, t in zip(workplaces, holdouts, strict=True)])
-    scores["pooled"] = first.predictions(pooled(x), exact)
-    metrics = first.metrics
-    # Their spread over rows is not an interval of anything, so they are not bootstrapped.
-    own: dict[str, list[float]] = {name: [] for name in metrics}
-    for workplace in workplaces:
-        local = yield from workplace.local_model()
-        own_x = np.concatenate([workplace.encode(t, local.encoder).x for t in holdouts])
-        score = workplace.predictions(local.outputs(own_x), local.encoder)
-        for name, metric in metrics.items():
-            own[name].append(NAN if metric.defined(y) else metric.value(y, score))
+    union = joined([w.coded(t) for w, t in zip(workplaces, holdouts, strict=True)])
+    exact = fit_encoder(first.layout, merge([w.exact_summary for w in workplaces]))
+    asked = [
+        union_scores(workplaces, arrays, encoder),
+        personalised_scores(workplaces, arrays, encoder),
+        _pooled(workplaces, exact),
+        together([w.local_model() for w in workplaces]),
+    ]
+    scored, personalised, pooled, local = yield from together(asked)
+    x = encode(union, first.layout, exact).x
+    scores = {"global": scored, "personalised": personalised, "pooled": first.predictions(pooled(x), exact)}
     rng = generator(first.seed, site="", purpose="bootstrap")
     found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
         personalised={name: arms["personalised"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
-        own_everywhere={
-            name: Estimate(float(np.mean(values)), NAN, NAN, NAN, "mean over sites") for name, values in own.items()
-        },
+        own_everywhere=_own_everywhere(first, local, union, y),
         exact_encoder=exact,
         rows=len(y),
     )
+
+
+def _own_everywhere(first: Workplace, local: Sequence[LocalModel], union: Coded, y: np.ndarray) -> Figures:
+    """Return the mean over sites of how each one's own model does on everybody's holdout.
+
+    Their spread over rows is not an interval of anything, so it is not bootstrapped.
+    """
+    found: dict[str, list[float]] = {name: [] for name in first.metrics}
+    for model in local:
+        outputs = model.outputs(encode(union, first.layout, model.encoder).x)
+        score = first.predictions(outputs, model.encoder)
+        for name, metric in first.metrics.items():
+            found[name].append(NAN if metric.defined(y) else metric.value(y, score))
+    return {name: Estimate(float(np.mean(values)), NAN, NAN, NAN, "mean over sites") for name, values in found.items()}
+
+
+def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked, Any, Predictor]:
+    """Yield requests that train a model on the training rows of all; return its outputs' function."""
+    rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
+    given, plan = replace(workplaces[0].trainable(), site=""), workplaces[0].study.compare.pooled
+    return (yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan))
 
 
 def union_scores(
@@ -110,22 +120,21 @@ def union_scores(
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
     """
-    parts = []
+    requests: list[Request] = []
     for workplace in workplaces:
         mixed = workplace.study.compare.union_scaler == "global"
         x = workplace.encode(workplace.table.holdout("compare"), encoder if mixed else workplace.in_use(encoder)).x
-        outputs = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
-        parts.append(workplace.predictions(outputs, encoder))
-    return np.concatenate(parts)
+        requests.append(ScoreRequest(model=workplace.model, arrays=arrays, x=x))
+    found = yield requests
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(workplaces, found, strict=True)])
 
 
 def personalised_scores(
     workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
 ) -> Generator[Asked, Any, np.ndarray]:
     """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
-    parts = []
-    for workplace in workplaces:
-        outputs = yield from workplace.personalised(arrays, encoder)
+    found, parts = (yield from together([w.personalised(arrays, encoder) for w in workplaces])), []
+    for workplace, outputs in zip(workplaces, found, strict=True):
         x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
         parts.append(workplace.predictions(outputs(x), encoder))
     return np.concatenate(parts)

@@ -6,8 +6,9 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -195,15 +196,20 @@ def read_schema(path: Path) -> Schema:
 def parse_settings(kind: type[Settings], path: Path) -> Settings:
     """Read a TOML file of our own settings as `kind`; errors name file, key and rule."""
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: Settings = _settings(kind, path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not valid TOML: {error}") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
-    try:
-        return kind.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{path}: {place}: {rule}") from None
+    return found
+
+
+@lru_cache(maxsize=64)
+def _settings(kind: type[Settings], text: str) -> Settings:
+    """Return settings; the same text, read for each of many sites, is parsed once, and gives the same object."""
+    return kind.model_validate(tomllib.loads(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -96,12 +97,10 @@ def withheld(
     """
     if policy.disclosure == "open":
         return ""
-    least = policy.cell_minimum
-    if len(y) < least:
-        return f"fewer than {least} rows"
-    classes = score.shape[1] if score.ndim == 2 else 2
-    if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
-        return f"fewer than {least} rows of a class"
+    classes, least = (score.shape[1] if score.ndim == 2 else 2), policy.cell_minimum
+    few = too_few(y, task, classes, policy)
+    if few:
+        return few
     if metric == "accuracy_score":
         wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
         if min(wrong, len(y) - wrong) < least:
@@ -114,46 +113,85 @@ def withheld(
     return ""
 
 
-def round_scores(
-    rows: str,
-    task: str,
-    y: np.ndarray,
-    score: np.ndarray,
-    measured: Measured,
-    metric: str,
-    policy: Policy,
-    alert_budget: float | None = None,
-) -> RowScores:
-    """Return the figures of one round: the loss, and the primary metric with its variance.
+def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
+    """Return why no figure over rows with targets `y` [rows] may leave, whatever the scores, or an empty text."""
+    least = policy.cell_minimum
+    if policy.disclosure == "open":
+        return ""
+    if len(y) < least:
+        return f"fewer than {least} rows"
+    if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
+        return f"fewer than {least} rows of a class"
+    return ""
+
+
+class RoundFigures:
+    """The figures of each round on rows that stay the same: what may leave is decided once, not each round.
 
     Parameters
     ----------
     rows : {"training", "validation", "holdout"}
+    y : array [rows]
+        Class codes, or the target in its own unit.
     task : str
-    y, score : arrays
-        As `withheld` takes them.
-    measured : Measured
-        The loss, and the area under the ROC curve where that is the metric.
+    classes : int
+        Of the schema.
     metric : str
         The study's primary metric.
     policy : Policy
     alert_budget : float, optional
         The study's, where it names one.
+
+    Attributes
+    ----------
+    area : bool
+        Whether the area under the ROC curve is to be measured.
     """
-    found: dict[str, float] = {}
-    variances: dict[str, float] = {}
-    if len(y) and not withheld("loss", y, score, task, policy):
-        found["loss"] = measured.loss
-    known = metrics_of(task, alert_budget)[metric]
-    # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
-    once = metric in COUNTS and policy.disclosure != "open"
-    if not once and not known.defined(y) and not withheld(metric, y, score, task, policy, alert_budget):
-        if metric == "roc_auc_score" and task == "binary":
-            found[metric], variances[metric] = measured.area, measured.variance
-        else:
-            found[metric] = known.value(y, score)
-    counted = histogram(y, score) if task == "binary" and policy.allows("score-histogram") else None
-    return RowScores(rows=rows, num_examples=len(y), metrics=found, variances=variances, histogram=counted)
+
+    def __init__(
+        self,
+        rows: str,
+        y: np.ndarray,
+        *,
+        task: str,
+        classes: int,
+        metric: str,
+        policy: Policy,
+        alert_budget: float | None = None,
+    ) -> None:
+        self._rows, self._y, self._task, self._policy, self._budget = rows, y, task, policy, alert_budget
+        self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
+        self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
+        # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
+        once = metric in COUNTS and policy.disclosure != "open"
+        leaves = self._loss and not once and not self._metric.defined(y)
+        self.area = leaves and metric == "roc_auc_score" and task == "binary"
+        self._other = leaves and not self.area
+        self._counted = task == "binary" and policy.allows("score-histogram")
+
+    def of(self, measured: Measured, predictions: Callable[[np.ndarray], np.ndarray]) -> RowScores:
+        """Return the figures of one round: the loss, and the primary metric with its variance.
+
+        Parameters
+        ----------
+        measured : Measured
+            The outputs, their loss, and the area under the ROC curve where that is the metric.
+        predictions : callable
+            Makes of outputs what metrics take; asked only where a metric other than the area is wanted.
+        """
+        metrics = {"loss": measured.loss} if self._loss else {}
+        variances, counted = {}, None
+        if self.area:
+            metrics[self._name], variances[self._name] = measured.area, measured.variance
+        if self._other:
+            score = predictions(measured.outputs)
+            if not withheld(self._name, self._y, score, self._task, self._policy, self._budget):
+                metrics[self._name] = self._metric.value(self._y, score)
+        if self._counted:
+            counted = histogram_of_odds(self._y, measured.outputs[:, 0])
+        return RowScores(
+            rows=self._rows, num_examples=len(self._y), metrics=metrics, variances=variances, histogram=counted
+        )
 
 
 def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -165,9 +203,14 @@ def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     was off by up to .02 (measured), with these by up to .004.
     """
     inside = np.clip(score, 1e-12, 1 - 1e-12)
-    odds = np.log(inside) - np.log1p(-inside)
-    place = (1 + np.arcsinh(odds) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
-    bins = np.clip(place.astype(int), 0, HISTOGRAM_BINS - 1)
+    return histogram_of_odds(y, np.log(inside) - np.log1p(-inside))
+
+
+def histogram_of_odds(y: np.ndarray, odds: np.ndarray) -> np.ndarray:
+    """Return the `histogram` of predictions given as log-odds [rows], as a model's outputs are."""
+    inside = np.minimum(np.maximum(odds, -HISTOGRAM_LIMIT), HISTOGRAM_LIMIT)
+    place = (1 + np.arcsinh(inside) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
+    bins = np.minimum(place.astype(int), HISTOGRAM_BINS - 1)
     return np.bincount(bins + HISTOGRAM_BINS * (y == 1), minlength=2 * HISTOGRAM_BINS).reshape(2, -1).astype(float)
 
 

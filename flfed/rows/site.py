@@ -20,11 +20,11 @@ import pandas as pd
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import roots
 from flfed.rows import datasets
-from flfed.rows.holdout import Holdout, HoldoutByTime, PublishedSplit, canonical_rows
+from flfed.rows.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.mapping import Field, Finding, check_codes, map_table
 from flfed.rows.policy import Policy
 from flfed.rows.schema import Schema, parse_settings
-from flfed.rows.sources import Source
+from flfed.rows.sources import Part, Source
 from flfed.rows.transactions import Transactions
 
 ColumnMapping = Mapping[str, str | Field | None]
@@ -142,12 +142,12 @@ class Site:
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Read and map the table; return it with every rule it breaks, in the source's row order."""
         dataset = datasets.load(self.dataset)
+        source = self.source
+        if isinstance(source, Part):
+            return source.table, [], dataset.schema
         folders = ((self.folder,) if self.folder else ()) + dataset.folders()
-        if isinstance(self.source, Transactions):
-            raw = self.source.read(folders, self.holdout)
-        else:
-            raw = self.source.read(folders)
-        table, findings = map_table(raw, dataset.schema, self.mapping, self.source.missing)
+        raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
+        table, findings = map_table(raw, dataset.schema, self.mapping, source.missing)
         if not len(table):
             findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
         return table, findings, dataset.schema
@@ -179,29 +179,23 @@ class Site:
             refused = "its transactions are held out by time, and the study asks for a published split"
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
+        rows = self.sorted_rows(complete)
+        if published is None:
+            train, held = rows.sides(self.holdout, repeat if self.policy.resplit else 0)
+        else:
+            train, held = rows.published_sides(published, repeat)
+        return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))
+
+    def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
+        """Read, map, check and sort the table, without rows that lack one of `complete`; raises as `read` does."""
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
-        # A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
-        table = table[table[schema.target].notna()].reset_index(drop=True)
-        whole = table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)
-        # A published split counts rows in the source's order, so it comes before the sorting.
-        rows = table[whole].reset_index(drop=True)
-        sides = None if published is None else published.split(rows, schema, repeat)
-        # Sorted canonically, so that CSV, Parquet and SQL give the same batches.
-        texts = np.array(canonical_rows(rows), dtype=object)
-        order = np.argsort(texts, kind="stable")
-        rows = rows.iloc[order].reset_index(drop=True)
-        if sides is None:
-            train, held = self.holdout.split(rows, schema, repeat if self.policy.resplit else 0, texts[order].tolist())
-        else:
-            train, held = (side[order] for side in sides)
-        return SiteTable(
-            training=rows[train].reset_index(drop=True),
-            schema=schema,
-            _holdout=rows[held].reset_index(drop=True),
-            left_out=int((~whole).sum()),
-        )
+        return SortedRows.of(table, schema, complete)
+
+    def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
+        training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, held))
+        return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +217,13 @@ class SiteTable:
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
     left_out: int = 0
+    _keys: tuple[pd.DataFrame, list[str]] | None = None
+
+    def training_keys(self) -> list[str]:
+        """Return the `row_keys` of the training rows, made anew unless they came with just these rows."""
+        if self._keys is not None and self._keys[0] is self.training:
+            return self._keys[1]
+        return row_keys(self.training, self.schema)
 
     @property
     def holdout_rows(self) -> int:

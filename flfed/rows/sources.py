@@ -148,6 +148,11 @@ class Frame:
         return self.table.copy()
 
 
+@dataclass(frozen=True, eq=False)
+class Part(Frame):
+    """Rows of a table that was mapped and checked as a whole before it was cut: reading maps them no more."""
+
+
 Source = Csv | Parquet | Sql | Frame
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from flfed.rows.coded import Coded, coded
 from flfed.rows.schema import Column, Schema
 from flfed.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
@@ -26,7 +28,9 @@ def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: boo
     )
 
 
+@lru_cache(maxsize=4096)
 def _column_layout(name: str, column: Column) -> ColumnLayout:
+    """Return the layout of one column, the same object for each of many sites: its cells' names take much memory."""
     if column.range is not None:
         low, high = column.scale(np.array(column.range))
         edges = np.linspace(low, high, BINS + 1)
@@ -44,106 +48,103 @@ def _column_layout(name: str, column: Column) -> ColumnLayout:
     return ColumnLayout(name=name, kind="category", cells=(*column.values, "missing"))
 
 
-def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
-    """Return the index of each row's cell in `layout.cells`; int [rows]."""
-    missing = len(layout.cells) - 1
-    if layout.kind == "number":
-        values = scaled(cells, layout)
-        found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
-        return np.where(np.isnan(values), missing, found)
-    if layout.kind == "flag":
-        return np.asarray(np.where(cells.isna(), missing, cells.fillna(0)).astype(int))
-    index = pd.Index(layout.cells[:-1]).get_indexer(pd.Index(cells))
-    return np.asarray(np.where(index < 0, missing, index))
-
-
-def scaled(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
-    """Return a number column after its transform; float64 [rows], NaN where missing."""
-    values = cells.to_numpy(dtype=float)
-    return np.log1p(values) if layout.transform == "log1p" else values
-
-
-def outcomes(table: pd.DataFrame, layout: Layout) -> np.ndarray:
+def outcomes(table: pd.DataFrame | Coded, layout: Layout) -> np.ndarray:
     """Return the target as float64 [rows, outcomes]: class indicators, or the number itself."""
+    rows = coded(table, layout)
     if layout.task == "regression":
-        return scaled(table[layout.target.name], layout.target)[:, None]
-    classes = codes(table[layout.target.name], layout.target)
+        return rows.scaled(layout.target)[:, None]
     wanted = np.arange(layout.outcomes) if layout.task == "multi-class" else np.array([1])
-    return np.asarray((classes[:, None] == wanted).astype(float))
+    return np.asarray((rows.codes[layout.target.name][:, None] == wanted).astype(float))
 
 
-def summarise(table: pd.DataFrame, layout: Layout) -> Summary:
+def summarise(table: pd.DataFrame | Coded, layout: Layout) -> Summary:
     """Return the exact sums over `table`; nothing is suppressed here.
 
     Parameters
     ----------
-    table : DataFrame
+    table : DataFrame or Coded
         Mapped rows of one site.
     layout : Layout
     """
-    columns = layout.columns
-    y = outcomes(table, layout)
-    cells = [np.bincount(codes(table[c.name], c), minlength=len(c.cells)) for c in columns]
-    leaks = [_leak_sums(table[c.name], c, y, layout.task) for c in layout.features]
-    shape = (len(layout.features), layout.outcomes)
+    columns, rows = layout.columns, coded(table, layout)
+    cells = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
     return Summary(
-        rows=np.array([float(len(table))]),
-        moments=np.array([_moments(table[c.name], c) for c in columns]),
+        rows=np.array([float(rows.rows)]),
+        moments=np.array([_moments(rows, c) for c in columns]),
         moments_known=np.ones(len(columns)),
         cells=np.concatenate(cells).astype(float),
         cells_known=np.ones(sum(len(c.cells) for c in columns)),
         lower=np.zeros(sum(len(c.cells) for c in columns)),
         left=np.zeros(len(columns)),
-        leaks=np.array(leaks).reshape(*shape, 4),
-        leaks_known=np.ones((*shape, 2)),
+        leaks=_leak_sums(rows, layout),
+        leaks_known=np.ones((len(layout.features), layout.outcomes, 2)),
         sites=np.ones(1),
     )
 
 
-def _moments(cells: pd.Series, layout: ColumnLayout) -> list[float]:
+def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
     if layout.kind != "number":
         return [0.0, 0.0, 0.0]
-    z = (scaled(cells, layout) - layout.middle) / layout.half
+    z = (rows.scaled(layout) - layout.middle) / layout.half
     z = z[~np.isnan(z)]
     return [float(len(z)), float(z.sum()), float(np.square(z).sum())]
 
 
-def _leak_sums(cells: pd.Series, layout: ColumnLayout, y: np.ndarray, task: str) -> np.ndarray:
-    """Return [outcomes, 4]: U and V of missingness, rows × strength and rows of separation."""
-    missing = cells.isna().to_numpy(dtype=float)[:, None]
-    centred, known = y - y.mean(axis=0), missing[:, 0] == 0
-    rows = len(y)
-    u = (centred * (missing - missing.mean())).sum(axis=0)
-    spread = float(np.square(missing - missing.mean()).sum())
-    v = np.square(centred).sum(axis=0) * spread / max(rows - 1, 1)
-    strength = np.array([_strength(cells[known], layout, y[known, k], task) for k in range(y.shape[1])])
-    weight = np.where(np.isnan(strength), 0.0, float(rows))
-    return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=1)
+def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
+    """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation."""
+    y, shape = outcomes(rows, layout), (len(layout.features), layout.outcomes)
+    missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
+    u, v, centred = np.zeros(shape), np.zeros(shape), y - y.mean(axis=0)
+    gappy = [number for number, gap in enumerate(missing) if gap.any()]
+    if gappy:  # of a column without a gap both are 0
+        gaps = np.array([missing[number] - missing[number].mean() for number in gappy])
+        u[gappy] = gaps @ centred
+        spread = np.square(gaps).sum(axis=1, keepdims=True)
+        v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
+    known = [~gap if number in gappy else slice(None) for number, gap in enumerate(missing)]
+    strength = np.array(
+        [
+            [_strength(rows, column, cells, y[cells, outcome], layout.task) for outcome in range(shape[1])]
+            for column, cells in zip(layout.features, known, strict=True)
+        ]
+    ).reshape(shape)
+    weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
+    return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
 
 
-def _strength(cells: pd.Series, layout: ColumnLayout, y: np.ndarray, task: str) -> float:
+def _strength(rows: Coded, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
     """Return how well one column alone tells the outcome: best AUC, or absolute correlation; NaN for few rows."""
     least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
     if least < LEAST_KNOWN or np.ptp(y) == 0:
         return float("nan")
-    if layout.kind == "category":
-        chosen = codes(cells, layout)
-        inputs = [(chosen == code).astype(float) for code in range(len(layout.cells) - 1)]
-    else:
-        inputs = [cells.to_numpy(dtype=float)]
-    score = _correlation if task == "regression" else _auc
-    return max(score(x, y) for x in inputs)
+    number, last = column.kind == "number", len(column.cells) - 1
+    cells = (rows.values if number else rows.codes)[column.name][known]
+    if task == "regression":
+        return max(_correlation(x, y) for x in ([cells] if number else [cells == code for code in range(last)]))
+    return _auc(cells, y) if number else _best_auc_of_values(cells, y, last)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return 0.0 if np.ptp(x) == 0 else float(abs(np.corrcoef(x, y)[0, 1]))
+    return 0.0 if (x == x[0]).all() else float(abs(np.corrcoef(x, y)[0, 1]))
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
-    ranks = pd.Series(x).rank().to_numpy()
-    positives = y.sum()
-    auc = (ranks[y == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
+    """Return the AUC of a number for a class, or of its negative, whichever is larger."""
+    ranked, own = np.sort(x), x[y == 1]
+    # Ranks from 1 on, the mean of equal ones: (rows below + rows not above + 1) / 2
+    ranks = (np.searchsorted(ranked, own, "left") + np.searchsorted(ranked, own, "right") + 1) / 2
+    positives = len(own)
+    auc = (ranks.sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
     return float(max(auc, 1 - auc))
+
+
+def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
+    """Return the largest AUC of the indicator of one value, or of its absence; `cells` are codes below `values`."""
+    ones = np.bincount(cells, weights=y, minlength=values)
+    positives = y.sum()
+    zeros = np.bincount(cells, minlength=values) - ones
+    # Half the pairs, and half the difference of the shares: 1/2 + (share of positives - share of negatives) / 2
+    return float(0.5 + np.abs(ones / positives - zeros / (len(y) - positives)).max() / 2)
 
 
 def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:

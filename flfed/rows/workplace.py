@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,13 @@ import pandas as pd
 from flfed import listing
 from flfed.rows import datasets
 from flfed.rows.baselines import Trainable, fine_tuned, own_intercept, tuned_network
-from flfed.rows.encode import Encoded, decode_target, encode
-from flfed.rows.holdout import Holdout, fractions, row_keys
+from flfed.rows.coded import Coded, coded, codes
+from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
+from flfed.rows.holdout import Holdout, fractions
 from flfed.rows.schema import Schema
-from flfed.rows.scoring import RowScores, metrics_of, primary_of, round_scores
+from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of
 from flfed.rows.site import Site, SiteTable
-from flfed.rows.summarise import codes, disclose, layout_of, summarise
+from flfed.rows.summarise import disclose, layout_of, summarise
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.requests import (
@@ -34,7 +35,7 @@ from flfed.rows.training.requests import (
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import generator
 from flfed.study import Study
-from flfed.summary import Encoder, Layout, Summary, fit_encoder
+from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder
 
 Arrays = dict[str, np.ndarray]
 Asking = Generator[Asked, Any, Any]
@@ -132,12 +133,15 @@ class Workplace:
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self.table = study_table(study, site, repeat) if table is None else table
         salt = f"{self.seed}/{site.name}/validation"
-        keys = row_keys(self.table.training, self.schema) if study.plan.validation else []
+        keys = self.table.training_keys() if study.plan.validation else []
         self._held = (
             fractions(keys, salt) < study.plan.validation if keys else np.zeros(len(self.table.training), dtype=bool)
         )
-        self._encoded: dict[str, Encoded] = {}
+        self._encoded = KeptRows()
+        self._figures: dict[str, RoundFigures] = {}
         self._local: LocalModel | None = None
+        self._coded: list[tuple[pd.DataFrame, Coded]] = []
+        self._personal: dict[tuple[str, str], Predictor] = {}
 
     def too_small(self) -> str:
         """Return which part of the rows is too small to be counted for others, or an empty text.
@@ -155,12 +159,14 @@ class Workplace:
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
-        return self._leaving(summarise(self.table.training, self.layout))
+        return self._leaving(summarise(self._known(self.table.training), self.layout))
 
     def holdout_summary(self) -> Summary | None:
         """Return the sums over holdout rows that may leave, None where there are too few rows."""
         held = self.table.holdout("compare")
-        return self._leaving(summarise(held, self.layout)) if len(held) >= self.site.policy.least_rows() else None
+        if len(held) < self.site.policy.least_rows():
+            return None
+        return self._leaving(summarise(self.coded(held), self.layout))
 
     def _leaving(self, exact: Summary) -> Summary:
         policy = self.site.policy
@@ -174,12 +180,40 @@ class Workplace:
         encoder : Encoder, optional
             Of all sites; the target's scale and the class weights stay this one's.
         """
-        own = fit_encoder(self.layout, summarise(self.table.training, self.layout))
+        own = self._own_encoder
         if encoder is None:
             return own
         center, scale = own.center.copy(), own.scale.copy()
         center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
         return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
+
+    @cached_property
+    def _own_encoder(self) -> Encoder:
+        return fit_encoder(self.layout, self.exact_summary)
+
+    @cached_property
+    def exact_summary(self) -> Summary:
+        """The sums over training rows as they are: for the site's own model, and where all tables are held."""
+        return summarise(self.coded(self.table.training), self.layout)
+
+    def coded(self, table: pd.DataFrame) -> Coded:
+        """Return a table's columns out of pandas, and keep them for the next time.
+
+        For what comes after the rounds: the comparison encodes the same rows several times.
+        """
+        known = self._known(table)
+        if not isinstance(known, Coded):
+            known = coded(table, self.layout)
+            self.keep(table, known)
+        return known
+
+    def keep(self, table: pd.DataFrame, known: Coded) -> None:
+        """Keep the columns of a table that are known already; later they are those of just this table."""
+        self._coded.append((table, known))
+
+    def _known(self, table: pd.DataFrame) -> pd.DataFrame | Coded:
+        """Return a table's columns if they are kept, else the table."""
+        return next((found for own, found in self._coded if own is table), table)
 
     def in_use(self, encoder: Encoder) -> Encoder:
         """Return the encoder that this site's rows go through: all sites' unless the study says otherwise."""
@@ -187,7 +221,7 @@ class Workplace:
 
     def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
         """Return mapped rows as inputs, with the study's class weights, and groups where one has several rows."""
-        rows = encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
         if not self.schema.group:
             return rows
         group, persons = pd.factorize(table[self.schema.group])
@@ -195,19 +229,34 @@ class Workplace:
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for the next round."""
-        key = encoder.sha256()
-        if key not in self._encoded:
-            self._encoded = {key: self.encode(self.table.training, self.in_use(encoder))}
-        return self._encoded[key]
+        kept = self._encoded.through(encoder)
+        if "training" not in kept:
+            kept["training"] = self.encode(self.table.training, self.in_use(encoder))
+        return kept["training"]
+
+    def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
+        """Return the rows to train on and those to score by round: the same ones where the plan keeps none apart."""
+        if not self._held_rows:
+            rows = self.training(encoder)
+            return rows, rows
+        kept = self._encoded.through(encoder)
+        if "validation" not in kept:
+            rows = self.training(encoder)
+            kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
+            del kept["training"]  # made again after the rounds: else every row would be kept twice
+        return kept["fitted"], kept["validation"]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return what metrics compare with: class codes, or the target in its own unit."""
+        known = self._known(table)
+        if isinstance(known, Coded) and self.task != "regression":
+            return known.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
         return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
 
     @cached_property
-    def _training_target(self) -> np.ndarray:
-        return self.target(self.table.training)
+    def _held_rows(self) -> int:
+        return int(self._held.sum())
 
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
         """Return what metrics take: probabilities, or predictions in the target's own unit."""
@@ -231,46 +280,57 @@ class Workplace:
 
         `terms` are the strategy's client half: gradients that are added in every step.
         """
-        rows, held = self.training(encoder), None
-        scores = (yield from self._score(arrays, encoder, rows)) if score else None
+        (rows, scored), held = self._parts(encoder), None
+        scores = (yield from self._score(arrays, encoder, scored)) if score else None
         if score and self.study.compare.holdout_curve:
             held = yield from self._score_holdout(arrays, encoder)
-        trained_on = len(rows) - int(self._held.sum())
         if not fit:
-            return Trained({}, trained_on, 0.0, 0, scores, held)
+            return Trained({}, len(rows), 0.0, 0, scores, held)
         fitted: Fitted = yield FitRequest(
             model=self.model,
             task=self.task,
             arrays=arrays,
-            rows=rows.take(~self._held) if self._held.any() else rows,
+            rows=rows,
             plan=self.study.plan,
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
             rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
             terms=terms,
         )
         delta = {name: fitted.arrays[name] - arrays[name] for name in arrays}
-        return Trained(delta, trained_on, fitted.loss, fitted.steps, scores, held)
+        return Trained(delta, len(rows), fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows where the plan keeps none."""
-        if self._held.any():
-            y = self._training_target[self._held]
-            return (yield from self._score_rows("validation", arrays, encoder, y, rows.take(self._held)))
-        return (yield from self._score_rows("training", arrays, encoder, self._training_target, rows))
+        kind, chosen = ("validation", self._held) if self._held_rows else ("training", slice(None))
+        return (
+            yield from self._score_rows(kind, arrays, encoder, rows, lambda: self.target(self.table.training)[chosen])
+        )
 
     def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Asking:
-        table = self.table.holdout("holdout-curve")
-        rows = self.encode(table, self.in_use(encoder))
-        return (yield from self._score_rows("holdout", arrays, encoder, self.target(table), rows))
+        table, kept = self.table.holdout("holdout-curve"), self._encoded.through(encoder)
+        if "holdout" not in kept:
+            kept["holdout"] = self.encode(table, self.in_use(encoder))
+        return (yield from self._score_rows("holdout", arrays, encoder, kept["holdout"], lambda: self.target(table)))
 
-    def _score_rows(self, kind: str, arrays: Arrays, encoder: Encoder, y: np.ndarray, rows: Encoded) -> Asking:
-        area = self.primary == "roc_auc_score" and self.task == "binary" and not self.metrics[self.primary].defined(y)
+    def _score_rows(
+        self, kind: str, arrays: Arrays, encoder: Encoder, rows: Encoded, target: Callable[[], np.ndarray]
+    ) -> Asking:
+        if kind not in self._figures:
+            budget = self.study.compare.alert_budget
+            self._figures[kind] = RoundFigures(
+                kind, target(), task=self.task, classes=self.classes, metric=self.primary,
+                policy=self.site.policy, alert_budget=budget,
+            )  # fmt: skip
+        figures = self._figures[kind]
         measured: Measured = yield MeasureRequest(
-            model=self.model, task=self.task, arrays=arrays, rows=rows, precision=self.study.plan.precision, area=area
+            model=self.model,
+            task=self.task,
+            arrays=arrays,
+            rows=rows,
+            precision=self.study.plan.precision,
+            area=figures.area,
         )
-        score = self.predictions(measured.outputs, encoder)
-        budget = self.study.compare.alert_budget
-        return round_scores(kind, self.task, y, score, measured, self.primary, self.site.policy, budget)
+        return figures.of(measured, lambda outputs: self.predictions(outputs, encoder))
 
     def trainable(self) -> Trainable:
         """Return what training the study's model on this site's rows alone needs."""
@@ -287,9 +347,17 @@ class Workplace:
     def personalised(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Predictor]:
         """Yield requests that fit the global model to this site; return its outputs' function.
 
-        A linear model gets the site's own intercept, others are fine-tuned.
+        A linear model gets the site's own intercept, others are fine-tuned. Made once for the same
+        arrays and encoder, by their hashes.
         """
-        rows = self.training(encoder)
+        key = (arrays_sha256(arrays), encoder.sha256())
+        if key not in self._personal:
+            self._personal = {key: (yield from self._made_personal(arrays, encoder))}
+        return self._personal[key]
+
+    def _made_personal(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Predictor]:
+        # A copy: what is kept must not change with the caller's arrays.
+        rows, arrays = self.training(encoder), {name: value.copy() for name, value in arrays.items()}
         if not self.model.linear:
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)

@@ -1,4 +1,8 @@
-"""A run's state after a round, as one file: what a run that died goes on from."""
+"""A run's state after a round: what a run that died goes on from.
+
+What does not change is in `start.safetensors`, written once; a round's file holds the rest and the
+hash of it. The final model is one file that needs no other.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.home import home
 from flfed.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.content import Arrays
@@ -24,6 +28,10 @@ from flfed.updates.content import Arrays
 KEPT = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
 FINAL = "final"
+START = "start"
+SUFFIX = ".safetensors"
+WHOLE, OF_A_ROUND = "1", "2"
+"""Formats of a file that stands alone, and of one that needs its start file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,9 +48,16 @@ class Checkpoint:
     state : dict of text to arrays
         Of the strategy, by name: the best model so far, a server optimiser's moments.
     facts : dict
-        What JSON can hold: the strategy's counters, the roster.
+        What JSON can hold: the strategy's counters, the seconds.
     summaries : dict of site to Summary
         What the sites said before the first round; Table 1 needs it at the end.
+    roster : dict of site to int
+        Who took part at the start, and the upper ends of the bands of rows they declared.
+    left : tuple of str
+        Those of them that did not come back when the run was gone on with.
+    start : str
+        Hash of the start file that holds encoder, summaries and roster, as `begin` returned it; empty
+        where the checkpoint's own file does.
     """
 
     round: int
@@ -51,18 +66,66 @@ class Checkpoint:
     state: Mapping[str, Arrays] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     summaries: Mapping[str, Summary] = field(default_factory=dict)
+    roster: Mapping[str, int] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    start: str = ""
 
     def tensors(self) -> Arrays:
-        """Return all arrays under one name each, such as "arrays/weight"."""
-        parts: dict[str, Mapping[str, np.ndarray]] = {"arrays": self.arrays, "encoder": self.encoder.arrays()}
+        """Return the arrays of the checkpoint's own file under one name each, such as "arrays/weight"."""
+        parts: dict[str, Mapping[str, np.ndarray]] = {"arrays": self.arrays}
         parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
-        parts |= {f"summaries/{site}": summary.arrays() for site, summary in self.summaries.items()}
+        if not self.start:
+            parts["encoder"] = self.encoder.arrays()
         return {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+
+
+def seconds_apart() -> float:
+    """Return how many seconds of a run lie between two checkpoints at least: what a crash may cost.
+
+    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
+    a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.
+
+    Raises
+    ------
+    UsageError
+        If it is no number of at least 0.
+    """
+    given = os.environ.get("FLFED_CHECKPOINT_SECONDS", "1")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={given} must be a number of at least 0; 0 keeps every round")
+    return seconds
 
 
 def folder_of(run: str) -> Path:
     """Return where a run's checkpoints are; the folder may not exist."""
     return home() / "runs" / run
+
+
+def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: Mapping[str, int]) -> str:
+    """Write what does not change from round to round, whole or not at all; return its hash.
+
+    Parameters
+    ----------
+    run : str
+    encoder : Encoder
+    summaries : dict of site to Summary
+        All of one layout, so that they are kept as one array [sites, ...] a field.
+    roster : dict of site to int
+
+    Raises
+    ------
+    FlfedError
+        As for `write`.
+    """
+    tensors = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    if summaries:
+        said = [summary.arrays() for summary in summaries.values()]
+        tensors |= {f"summaries/{name}": np.stack([arrays[name] for arrays in said]) for name in said[0]}
+    return _write(folder_of(run), START, tensors, {"sites": list(summaries), "roster": dict(roster)})
 
 
 def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
@@ -72,6 +135,7 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
     ----------
     run : str
     checkpoint : Checkpoint
+        With the hash of the start file, unless it is the final one.
     final : bool
         Whether it is the run's result, which stays.
 
@@ -80,16 +144,27 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
     FlfedError
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
-    folder = folder_of(run)
-    path = folder / (f"{FINAL}.safetensors" if final else f"round-{checkpoint.round:06d}.safetensors")
-    tensors = {name: np.ascontiguousarray(value) for name, value in checkpoint.tensors().items()}
-    facts = json.dumps({"round": checkpoint.round, **checkpoint.facts})
-    metadata = {"format": "1", "run": run, "facts": facts, "sha256": _sha256(tensors, facts)}
-    part = path.with_suffix(".part")
+    name, folder = FINAL if final else _name(checkpoint.round), folder_of(run)
+    kept = replace(checkpoint, start="") if final else checkpoint
+    facts = {"round": kept.round, "left": kept.left, **kept.facts}
+    _write(folder, name, kept.tensors(), facts, start=kept.start)
+    _remove(folder, _rounds(folder)[:-KEPT])
+    return folder / f"{name}{SUFFIX}"
+
+
+def _write(folder: Path, name: str, tensors: Arrays, facts: Mapping[str, Any], *, start: str = "") -> str:
+    """Write one file of a run whole, or not at all; return its hash."""
+    path, part = folder / f"{name}{SUFFIX}", folder / f"{name}.part"
+    arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    text = json.dumps(facts)
+    sha256 = _sha256(arrays, text, start)
+    metadata = {"format": OF_A_ROUND if start else WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
+    content = save(arrays, metadata=metadata | ({"start": start} if start else {}))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
-            stream.write(save(tensors, metadata=metadata))
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
@@ -99,10 +174,9 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
             part.unlink(missing_ok=True)
         raise FlfedError(
             f"the checkpoint {path} cannot be written ({error.strerror}): free some disk space or set FLFED_HOME; "
-            f"then: flfed study resume {run}"
+            f"then: flfed study resume {folder.name}"
         ) from None
-    _remove(folder, _rounds(folder)[:-KEPT])
-    return path
+    return sha256
 
 
 def reopen(run: str, round: int) -> None:
@@ -112,17 +186,23 @@ def reopen(run: str, round: int) -> None:
     """
     folder = folder_of(run)
     _remove(folder, [number for number in _rounds(folder) if number > round])
-    (folder / f"{FINAL}.safetensors").unlink(missing_ok=True)
+    (folder / f"{FINAL}{SUFFIX}").unlink(missing_ok=True)
 
 
 def settle(run: str) -> None:
     """Remove the checkpoints of a run that needs them no more; its final model stays."""
-    _remove(folder_of(run), _rounds(folder_of(run)))
+    folder = folder_of(run)
+    _remove(folder, _rounds(folder))
+    (folder / f"{START}{SUFFIX}").unlink(missing_ok=True)
 
 
 def _remove(folder: Path, rounds: list[int]) -> None:
     for number in rounds:
-        (folder / f"round-{number:06d}.safetensors").unlink(missing_ok=True)
+        (folder / f"{_name(number)}{SUFFIX}").unlink(missing_ok=True)
+
+
+def _name(round: int) -> str:
+    return f"round-{round:06d}"
 
 
 def _sync(folder: Path) -> None:
@@ -137,17 +217,32 @@ def _sync(folder: Path) -> None:
 
 
 def _rounds(folder: Path) -> list[int]:
-    return sorted(int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors"))
+    """Return the rounds that have a file, in order."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[6 : -len(SUFFIX)]) for name in names if name.startswith("round-") and name.endswith(SUFFIX))
 
 
 def newest(run: str, committed: int) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a round that the store has committed, or None."""
+    """Return the newest readable checkpoint of a round that the store has committed, or None.
+
+    Raises
+    ------
+    FlfedError
+        If it is there, and of an earlier flfed, or the start file that it needs is missing or damaged.
+    """
     folder = folder_of(run)
     for number in reversed([number for number in _rounds(folder) if number <= committed]):
+        path = folder / f"{_name(number)}{SUFFIX}"
         try:
-            return read(folder / f"round-{number:06d}.safetensors")
+            tensors, facts, start = _opened(path)
         except FlfedError:
             continue
+        if not start:
+            raise FlfedError(f"{path}: was written by an earlier flfed: go on with that one, or run the study anew")
+        return _with_start(path, tensors, facts, start)
     return None
 
 
@@ -159,50 +254,95 @@ def final(run: str) -> Checkpoint:
     FlfedError
         If it is not on this machine, or damaged.
     """
-    path = folder_of(run) / f"{FINAL}.safetensors"
+    path = folder_of(run) / f"{FINAL}{SUFFIX}"
     if not path.is_file():
         raise FlfedError(f"the model of run {run} is not in {path.parent}: it has not ended, or ran elsewhere")
     return read(path)
 
 
 def read(path: Path) -> Checkpoint:
-    """Return a checkpoint.
+    """Return a checkpoint, with what its start file holds.
 
     Raises
     ------
     FlfedError
-        If the file is damaged or of another format.
+        If a file is damaged, missing or of another format.
+    """
+    return _with_start(path, *_opened(path))
+
+
+def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) -> Checkpoint:
+    """Return the checkpoint of a file's content and of the start file that it names."""
+    first, begun = (tensors, dict[str, Any]()) if not start else _started(path, start)
+    return Checkpoint(
+        round=facts.pop("round"),
+        left=tuple(facts.pop("left", ())),
+        arrays=_part(tensors, "arrays"),
+        encoder=Encoder(**_part(first, "encoder")),
+        state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
+        facts=facts,
+        summaries=_summaries(first, begun.get("sites", [])),
+        roster=begun.get("roster", {}),
+        start=start,
+    )
+
+
+def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
+    """Return what the start file beside a checkpoint holds, if it is the one that the checkpoint was written with."""
+    beside = path.with_name(f"{START}{SUFFIX}")
+    try:
+        tensors, facts, _ = _opened(beside, sha256=start)
+    except FlfedError as error:
+        raise FlfedError(f"{error}, and {path.name} is of no use without it: run the study anew") from None
+    return tensors, facts
+
+
+def _summaries(tensors: Arrays, sites: Sequence[str]) -> dict[str, Summary]:
+    """Return the sites' summaries from arrays [sites, ...]."""
+    stacked = _part(tensors, "summaries")
+    return {
+        site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in enumerate(sites)
+    }
+
+
+def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], str]:
+    """Return what a file holds: arrays, facts and the hash of its start file.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str, optional
+        What the file's own hash must be.
     """
     try:
         with safe_open(str(path), framework="np") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a handle, no dict
     except (SafetensorError, OSError):
-        raise FlfedError(f"{path}: cannot be read as a checkpoint") from None
-    if metadata.get("format") != "1" or metadata.get("sha256") != _sha256(tensors, metadata.get("facts", "")):
+        raise FlfedError(f"{path}: {'cannot be read' if path.exists() else 'is missing'}") from None
+    text, start = metadata.get("facts", ""), metadata.get("start", "")
+    found = metadata.get("sha256")
+    if (
+        metadata.get("format") != (OF_A_ROUND if start else WHOLE)
+        or found != _sha256(tensors, text, start)
+        or sha256 not in ("", found)
+    ):
         raise FlfedError(f"{path}: is damaged, or of another version of flfed")
-    facts = json.loads(metadata["facts"])
-    return Checkpoint(
-        round=facts.pop("round"),
-        arrays=_part(tensors, "arrays"),
-        encoder=Encoder(**_part(tensors, "encoder")),
-        state={name: _part(tensors, f"state/{name}") for name in _names(tensors, "state")},
-        facts=facts,
-        summaries={site: Summary(**_part(tensors, f"summaries/{site}")) for site in _names(tensors, "summaries")},
-    )
+    return tensors, json.loads(text), start
 
 
-def _sha256(tensors: Arrays, facts: str) -> str:
-    """Return the hash of a whole checkpoint: its arrays and its facts."""
-    return hashlib.sha256(f"{arrays_sha256(tensors)}/{facts}".encode()).hexdigest()
+def _sha256(tensors: Arrays, facts: str, start: str) -> str:
+    """Return the hash of a whole file: its arrays, its facts, and the start file that it names."""
+    parts = (arrays_sha256(tensors), *([start] if start else []), facts)
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
 def _part(tensors: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def _names(tensors: Arrays, prefix: str) -> list[str]:
-    return sorted({name.split("/")[1] for name in tensors if name.startswith(f"{prefix}/")})
+def _states(tensors: Arrays) -> list[str]:
+    return sorted({name.split("/")[1] for name in tensors if name.startswith("state/")})
 
 
 def forget(run: str) -> None:

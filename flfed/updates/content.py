@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from functools import cache, lru_cache
-from io import BytesIO
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
+from flfed.updates import held_arrays
+from flfed.updates.held_arrays import STYPE, HeldArray
 
 PROTOCOL = 1
 HISTOGRAM_BINS = 256
@@ -27,6 +28,8 @@ SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
 """A site's name, and the pattern it must match."""
 
 Arrays = dict[str, np.ndarray]
+Check = Callable[[Any], bool]
+_SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 
 
 class MalformedMessage(FlfedError):
@@ -40,14 +43,16 @@ def count_bytes(record: RecordDict) -> int:
     """
     total = 0
     for part in record.values():
-        if isinstance(part, ArrayRecord):
-            total += part.count_bytes()
-        else:
-            total += sum(len(key) + _value_bytes(value) for key, value in part.items())
+        for key, value in part.items():
+            total += len(key) + (_SIZES.get(type(value)) or _value_bytes(value))
     return total
 
 
 def _value_bytes(value: Any) -> int:
+    if isinstance(value, HeldArray):
+        return value.count_bytes()
+    if isinstance(value, Array):
+        return len(value.data)
     if isinstance(value, list):
         return sum(map(_value_bytes, value))
     if isinstance(value, (str, bytes)):
@@ -57,36 +62,12 @@ def _value_bytes(value: Any) -> int:
 
 def config_record(**values: Any) -> ConfigRecord:
     """Return plain values as a record, keys in kebab-case."""
-    return ConfigRecord({key.replace("_", "-"): value for key, value in values.items()})
+    return held_arrays.config_record({key.replace("_", "-"): value for key, value in values.items()})
 
 
 def fields_of(message: Any) -> dict[str, Any]:
     """Return the fields of a message by name."""
     return {name: getattr(message, name) for name in message.__dataclass_fields__}
-
-
-def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Return named arrays as a record, each in NumPy's format as `numpy.save` writes it."""
-    record = ArrayRecord()
-    for name, value in arrays.items():
-        record[name] = _array(np.ascontiguousarray(value))
-    return record
-
-
-def _array(value: np.ndarray) -> Array:
-    """Return one array as Flower's own constructor makes it, in a quarter of the time."""
-    if value.dtype.kind not in "biuf":
-        return Array(value)
-    data = _npy_start(value.dtype.str, value.shape) + value.tobytes()
-    return Array(dtype=str(value.dtype), shape=value.shape, stype="numpy.ndarray", data=data)
-
-
-@lru_cache(maxsize=256)
-def _npy_start(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return how an array of these starts in NumPy's format: the same for every round of a run."""
-    start = BytesIO()
-    np.lib.format.write_array_header_1_0(start, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return start.getvalue()
 
 
 # A RecordDict's `array_records` and kin are made anew, of all sections, at each look: `get` is not.
@@ -99,7 +80,11 @@ def section(record: RecordDict, name: str) -> ConfigRecord:
 
 
 def ndarrays(record: RecordDict, name: str) -> Arrays:
-    """Return the named arrays of one section, or raise MalformedMessage."""
+    """Return the named arrays of one section, read-only, or raise MalformedMessage.
+
+    An array that is held is the very one; of bytes a copy is made. Nobody may write into either, for
+    others may read the same array: so it is the same whatever engine brought the message.
+    """
     found = record.get(name)
     if not isinstance(found, ArrayRecord):
         raise MalformedMessage(f"the message has no arrays {name!r}")
@@ -116,8 +101,10 @@ _NPY = re.compile(
 
 def _ndarray(array: Array, name: str) -> np.ndarray:
     """Return one array. NumPy's own reader takes archives, and sizes that only the header claims."""
+    if type(array) is HeldArray:
+        return array.values  # of a kind, an order and a shape that bytes could have: it holds no other
     start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
-    if start is None or array.stype != "numpy.ndarray":
+    if start is None or array.stype != STYPE:
         raise MalformedMessage(f"the arrays {name!r} cannot be read")
     shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
     try:
@@ -127,7 +114,9 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
         values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
     except (TypeError, ValueError):
         raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
-    return values.copy()
+    values = values.copy()
+    values.setflags(write=False)
+    return values
 
 
 def numbers(record: RecordDict, name: str) -> dict[str, float]:
@@ -135,9 +124,9 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
     values = record.get(name)
     if not isinstance(values, MetricRecord):
         return {}
-    if len(values) > LONGEST or not all(map(_is_plain, values)):
+    if len(values) > LONGEST or not all(map(_is_plain, values.keys())):
         raise MalformedMessage(f"the numbers in {name!r} are too many, or have no fit names")
-    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and _fits(value)}
+    return {key: float(value) for key, value in values.items() if _is_number(value)}
 
 
 def read_settings(record: RecordDict, name: str) -> dict[str, float]:
@@ -145,7 +134,7 @@ def read_settings(record: RecordDict, name: str) -> dict[str, float]:
     if name not in record:
         return {}
     values = section(record, name)
-    if not all(_is_a(value, float) for value in values.values()):
+    if not all(map(_is_number, values.values())):
         raise MalformedMessage(f"the settings in {name!r} are not numbers")
     return {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
 
@@ -168,46 +157,72 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     Numbers, texts and vectors are checked; other fields are taken as they are.
     """
     given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
-    hints, required = _fields(cast(Hashable, kind))
-    wrong = [name for name, value in given.items() if name in hints and not _is_a(value, hints[name])]
-    for names, what in ((required - set(given), "is missing"), (wrong, "is of a wrong type or value")):
+    checks, required = _fields(cast(Hashable, kind))
+    wrong = [name for name, value in given.items() if name in checks and not checks[name](value)]
+    for names, what in ((required - given.keys(), "is missing"), (wrong, "is of a wrong type or value")):
         if names:
             raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
-    if set(given) - set(hints):
+    if given.keys() - checks.keys():
         raise MalformedMessage(f"the message is no {kind.__name__}: it has a field that is not known")
     return kind(**given)
 
 
 @cache
-def _fields(kind: Hashable) -> tuple[dict[str, Any], set[str]]:
-    """Return the type of each field, and the fields that have no default."""
+def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
+    """Return what tells whether a value is of each field's type, and the fields that have no default."""
     missing = dataclasses.MISSING
     required = {
         field.name
         for field in dataclasses.fields(cast(Any, kind))
         if field.default is missing and field.default_factory is missing
     }
-    return get_type_hints(kind, include_extras=True), required
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: _check_of(hint) for name, hint in hints.items()}, required
 
 
-def _is_a(value: Any, hint: Any) -> bool:
-    """Tell whether a value that came over the border is of a field's type, if that is a plain one."""
-    if hint is float or hint is int:
-        return isinstance(value, (int, hint)) and _fits(value)
-    if hint is np.ndarray:
-        return isinstance(value, np.ndarray) and value.dtype == np.float64
-    if hint is str:
-        return isinstance(value, str) and _is_plain(value)
+def _check_of(hint: Any) -> Check:
+    """Return what tells whether a value that came over the border is of a field's type, if that is a plain one."""
+    if hint in _CHECKS:
+        return _CHECKS[hint]
     if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
+        return lambda value: isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is Annotated:
-        return isinstance(value, str) and re.fullmatch(hint.__metadata__[0], value) is not None
-    return isinstance(value, bool) if hint is bool else True
+        return lambda value: isinstance(value, str) and re.fullmatch(hint.__metadata__[0], value) is not None
+    return lambda value: True
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return type(value) is float or (isinstance(value, (int, float)) and _fits(value))
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and _fits(value)
+
+
+def _is_float64(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, str) and _is_plain(value)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_CHECKS: dict[Any, Check] = {
+    float: _is_number,
+    int: _is_whole,
+    np.ndarray: _is_float64,
+    str: _is_shown,
+    bool: _is_bool,
+}
 
 
 def _is_plain(value: str) -> bool:
     """Tell whether a text is one that can be written down and shown as it is."""
-    return len(value) <= LONGEST and not CONTROL.search(value)
+    return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
 def reason_of(message: Message) -> str:
@@ -243,7 +258,7 @@ def text(config: ConfigRecord, key: str) -> str:
 def whole(config: ConfigRecord, key: str) -> int:
     """Return one whole number of a section, or raise MalformedMessage."""
     value = config.get(key)
-    if not isinstance(value, int) or not _is_a(value, int):
+    if not _is_whole(value):
         raise MalformedMessage(f"the message has no whole number {key!r}")
     return value
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from flfed.summary import Layout, Summary
+from flfed.updates.cohort_sums import joint_norms
 from flfed.updates.content import Arrays
 from flfed.updates.messages import CompareReply, TrainReply
 
@@ -58,15 +60,16 @@ def guard(
     3 × refuses honest sites on skewed data, 10 × did not (measured), hence the two bounds. Where
     most updates are exactly zero, as under a strong L1 penalty, any other is flagged only.
     """
+    measured = _norms(replies, incoming)
     good: dict[str, TrainReply] = {}
     refused: dict[str, str] = {}
     for site in sorted(replies):
-        reason = _defect(replies[site], incoming, rows_high[site])
+        reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
         if reason:
             refused[site] = reason
         else:
             good[site] = replies[site]
-    norms = {site: joint_norm(reply.delta) for site, reply in good.items()}
+    norms = {site: measured[site] for site in good}
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
     flagged = {}
     for site, norm in norms.items():
@@ -92,39 +95,50 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
     return Verdicts(accepted=accepted, refused=refused)
 
 
-def joint_norm(arrays: Arrays) -> float:
-    """Return the L2 norm over all arrays together."""
-    with np.errstate(over="ignore"):
-        return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in arrays.values())))
+def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:
+    """Return the norm of each update that has the model's names, shapes and dtypes; NaN or infinite if it is bad."""
+    expected = _like(incoming)
+    alike = [site for site, reply in replies.items() if _like(reply.delta) == expected]
+    norms = joint_norms([replies[site].delta for site in alike])
+    return dict(zip(alike, norms.tolist(), strict=True))
 
 
-def _defect(reply: TrainReply, incoming: Arrays, rows_high: int) -> str:
-    """Return why an update cannot be used, or an empty text."""
+def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+
+def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> str:
+    """Return why an update cannot be used, or an empty text; a finite `norm` says that its arrays can."""
     if reply.kind != "delta":
         return f"kind {reply.kind!r} is not 'delta'"
     rows = reply.num_examples
-    if not np.isfinite(rows) or rows <= 0 or rows != int(rows):
+    if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
         return "num-examples is not a positive whole number"
     if rows > rows_high:
         return f"num-examples is above the declared band (at most {rows_high})"
-    if set(reply.delta) != set(incoming):
+    if not math.isfinite(norm):
+        return _array_defect(reply.delta, incoming)
+    if not math.isfinite(reply.loss):
+        return "training loss is not finite"
+    if reply.steps < 1:
+        return "no step of training was taken"
+    return _bad_scores(reply, rows_high)
+
+
+def _array_defect(delta: Arrays, incoming: Arrays) -> str:
+    """Return why the arrays of an update, whose norm is unknown or not finite, cannot be used."""
+    if set(delta) != set(incoming):
         return "names of arrays differ from the model's"
     for name, expected in incoming.items():
-        given = reply.delta[name]
+        given = delta[name]
         if given.shape != expected.shape:
             return f"array {name!r} has shape {given.shape}, not {expected.shape}"
         if given.dtype != expected.dtype:
             return f"array {name!r} has dtype {given.dtype}, not {expected.dtype}"
         if not np.isfinite(given).all():
             return f"array {name!r} has values that are not finite"
-    if not np.isfinite(joint_norm(reply.delta)):
-        # An infinite norm would make the median infinite too, and pass every bound.
-        return "norm of the update is not finite"
-    if not np.isfinite(reply.loss):
-        return "training loss is not finite"
-    if reply.steps < 1:
-        return "no step of training was taken"
-    return _bad_scores(reply, rows_high)
+    # An infinite norm would make the median infinite too, and pass every bound.
+    return "norm of the update is not finite"
 
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> str:
@@ -140,7 +154,7 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> str:
         if scores.num_examples < least or (name == "scores" and scores.num_examples > rows_high):
             return f"{name} count rows outside the declared band"
         # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
-        if not all(map(np.isfinite, scores.metrics.values())):
+        if not all(map(math.isfinite, scores.metrics.values())):
             return f"{name} are not finite"
     return ""
 

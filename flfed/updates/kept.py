@@ -21,7 +21,8 @@ from safetensors.numpy import load, save
 from flfed.errors import FlfedError
 from flfed.home import home
 from flfed.summary import arrays_sha256
-from flfed.updates.content import Arrays, array_record, ndarrays
+from flfed.updates.content import Arrays, ndarrays
+from flfed.updates.held_arrays import array_record
 from flfed.updates.messages import TrainRequest
 
 KEPT = 2

@@ -6,16 +6,19 @@ message learns about a row; it is what an auditor reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import RecordDict
 
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays
+from flfed.updates.held_arrays import array_record, config_record, metric_record, record_of
+from flfed.updates.sent_model import model_sections, read_model
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
@@ -36,7 +39,7 @@ class EnrolRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(
+        return record_of(
             {"config": content.config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)}
         )
 
@@ -69,7 +72,7 @@ class EnrolReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": content.config_record(protocol=PROTOCOL, **content.fields_of(self))})
+        return record_of({"config": content.config_record(protocol=PROTOCOL, **content.fields_of(self))})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolReply:
@@ -87,7 +90,7 @@ class SummariseRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict({"config": content.config_record(protocol=PROTOCOL)})
+        return record_of({"config": content.config_record(protocol=PROTOCOL)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseRequest:
@@ -112,8 +115,8 @@ class SummariseReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(
-            {"config": content.config_record(protocol=PROTOCOL), "summary": content.array_record(self.summary.arrays())}
+        return record_of(
+            {"config": content.config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())}
         )
 
     @classmethod
@@ -155,16 +158,16 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         config = content.config_record(protocol=PROTOCOL, **plain)
-        records = _model(self.arrays, self.encoder) | {"config": config}
+        records = model_sections(self.arrays, self.encoder) | {"config": config}
         if self.settings:
             records["settings"] = content.config_record(**self.settings)
-        return RecordDict(records)
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
         config = content.config_of(record)
-        given = {**config, **_read_model(record), "settings": content.read_settings(record, "settings")}
+        given = {**dict(config.items()), **read_model(record), "settings": content.read_settings(record, "settings")}
         return cast(TrainRequest, content.made(cls, given))
 
 
@@ -196,13 +199,13 @@ class Scores:
 
     def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
-        records[prefix] = content.config_record(rows=self.rows, num_examples=self.num_examples)
+        records[prefix] = config_record({"rows": self.rows, "num-examples": self.num_examples})
         if self.metrics:
-            records[f"{prefix}-metrics"] = MetricRecord({k: float(v) for k, v in self.metrics.items()})
+            records[f"{prefix}-metrics"] = metric_record({k: float(v) for k, v in self.metrics.items()})
         if self.variances:
-            records[f"{prefix}-variances"] = MetricRecord({k: float(v) for k, v in self.variances.items()})
+            records[f"{prefix}-variances"] = metric_record({k: float(v) for k, v in self.variances.items()})
         if self.histogram is not None:
-            records[f"{prefix}-histogram"] = content.array_record({"counts": self.histogram})
+            records[f"{prefix}-histogram"] = array_record({"counts": self.histogram})
 
     @classmethod
     def out_of(cls, record: RecordDict, prefix: str) -> Scores | None:
@@ -255,22 +258,24 @@ class TrainReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         records: dict[str, Any] = {
-            "metrics": MetricRecord({"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}),
-            "config": content.config_record(protocol=PROTOCOL, kind=self.kind),
+            "metrics": metric_record(
+                {"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}
+            ),
+            "config": config_record({"protocol": PROTOCOL, "kind": self.kind}),
         }
         if self.delta:
-            records["arrays"] = content.array_record(self.delta)
+            records["arrays"] = array_record(self.delta)
         for prefix, scores in (("scores", self.scores), ("holdout", self.holdout)):
             if scores is not None:
                 scores.into(records, prefix)
-        return RecordDict(records)
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainReply:
         """Read the message's content; values are as they came, the guard judges them."""
         config = content.config_of(record)
         values = content.numbers(record, "metrics")
-        missing = {"num-examples", "loss", "steps"} - set(values)
+        missing = {"num-examples", "loss", "steps"} - values.keys()
         if missing:
             raise content.MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
         return cls(
@@ -278,7 +283,7 @@ class TrainReply:
             kind=content.text(config, "kind"),
             num_examples=values["num-examples"],
             loss=values["loss"],
-            steps=int(values["steps"]) if np.isfinite(values["steps"]) else 0,
+            steps=int(values["steps"]) if math.isfinite(values["steps"]) else 0,
             scores=Scores.out_of(record, "scores"),
             holdout=Scores.out_of(record, "holdout"),
         )
@@ -296,13 +301,15 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return RecordDict(_model(self.arrays, self.encoder) | {"config": content.config_record(protocol=PROTOCOL)})
+        return record_of(
+            model_sections(self.arrays, self.encoder) | {"config": content.config_record(protocol=PROTOCOL)}
+        )
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
         content.config_of(record)
-        return cls(**_read_model(record))
+        return cls(**read_model(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,10 +375,10 @@ class CompareReply:
             if figures:
                 records[name] = content.rows_record(figures)
         if self.summary is not None:
-            records["summary"] = content.array_record(self.summary.arrays())
+            records["summary"] = array_record(self.summary.arrays())
         if self.histogram is not None:
-            records["histogram"] = content.array_record({"counts": self.histogram})
-        return RecordDict(records)
+            records["histogram"] = array_record({"counts": self.histogram})
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareReply:
@@ -386,14 +393,3 @@ class CompareReply:
             histogram=content.read_histogram(record, "histogram"),
             note=content.text(config, "note"),
         )
-
-
-def _model(arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
-    return {"arrays": content.array_record(arrays), "encoder": content.array_record(encoder.arrays())}
-
-
-def _read_model(record: RecordDict) -> dict[str, Any]:
-    return {
-        "arrays": content.ndarrays(record, "arrays"),
-        "encoder": content.made(Encoder, content.ndarrays(record, "encoder")),
-    }

@@ -8,12 +8,15 @@ import pytest
 
 from flfed.apps.checking import find_sites
 from flfed.apps.learning_curve import FIRST_DRAW, STAGE, learning_curve
+from flfed.errors import FlfedError
 from flfed.records.curves import by_size, curve_object, curve_rows
 from flfed.records.entries import LearningPoint
 from flfed.rows import datasets
 from flfed.rows.learning_curve import order_of_rows
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Frame
+from flfed.rows.training.cohort import answer_together, answering
+from flfed.rows.training.requests import Failed, TuneRequest
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 
@@ -156,12 +159,58 @@ def test_a_size_that_a_site_does_not_reach_in_every_draw_is_left_out_and_progres
     assert told == [(STAGE, done, 10) for done in range(1, 11)]
 
 
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_reruns_side_by_side_give_the_points_of_one_by_one(small_sites, small_study, model):
+    # Sites of unequal size, rows kept for validation, holdouts that stay at one site; groups of three reruns.
+    policies = (Policy(disclosure="open"), Policy(outputs=("learning-curve",)))
+    sites = [replace(small_sites(2, rows=70 + 50 * n, policy=policy)[n], name=f"site-0{n + 1}")
+             for n, policy in enumerate(policies)]  # fmt: skip
+    study = asked(small_study, [12, 30], draws=3, rounds=3, **{"model.name": model, "plan.validation": 0.2})
+    asked_at_once: list[int] = []
+
+    def answer(requests):
+        asked_at_once.append(len(requests))
+        return answer_together(requests)
+
+    told: dict[str, list] = {"alone": [], "together": []}
+    alone, _ = learning_curve(study, sites, progress=lambda *now: told["alone"].append(now))
+    together, _ = learning_curve(
+        study, sites, answer=answer, at_once=3, progress=lambda *now: told["together"].append(now)
+    )
+    assert [(p.site, p.rows, p.arm, p.draws, p.metric) for p in together] == [
+        (p.site, p.rows, p.arm, p.draws, p.metric) for p in alone
+    ]
+    figures = [[(p.value, p.low, p.high) for p in points] for points in (together, alone)]
+    np.testing.assert_allclose(*(np.array(one, dtype=float) for one in figures), rtol=0, atol=1e-6, equal_nan=True)
+    assert np.isfinite(np.array(figures, dtype=float)).sum() > len(figures[0]) * 2
+    assert told["together"] == told["alone"]
+    assert max(asked_at_once) >= 3 * len(sites)
+
+
+def test_an_error_in_one_rerun_is_raised_as_one_by_one(small_sites, small_study):
+    sites, study = small_sites(2, rows=60), asked(small_study, [15], rounds=1)
+    tuned: list[int] = []
+
+    def answer(requests):
+        # The first rerun's second model on its own rows cannot be had; all else can.
+        results = answer_together(requests)
+        for place, request in enumerate(requests):
+            if isinstance(request, TuneRequest):
+                tuned.append(len(request.rows))
+                results[place] = Failed(FlfedError("no room")) if len(tuned) == 2 else results[place]
+        return results
+
+    with pytest.raises(FlfedError, match="no room"):
+        learning_curve(study, sites, answer=answer)
+    assert len(tuned) > 2  # the others were not ended by it
+
+
 @pytest.mark.slow
 def test_on_heart_few_rows_gain_where_published_and_all_rows_gain_at_long_beach_only(heart, test_data):
     dataset = datasets.load("heart-flamby")
     datasets.get(dataset, from_folder=test_data, progress=lambda line: None)
     study = Study.load("fed-heart").replace({"compare.curve": {"rows": [10], "draws": 10}})
-    points, _ = learning_curve(study, find_sites(study))
+    points, _ = learning_curve(study, find_sites(study), answer=answering())
     curve = curve_object(points)
     gains = {site: {n: arms[CHANGE] for n, arms in sizes.items()} for site, sizes in by_size(curve).items()}
     few = {site: sizes[10]["value"] for site, sizes in gains.items()}

@@ -82,6 +82,33 @@ def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
             assert second[part] == first[part], part
 
 
+def test_a_run_with_few_checkpoints_goes_back_to_the_last_one_and_ends_the_same(
+    small_sites, small_study, record: Record, monkeypatch: pytest.MonkeyPatch
+):
+    study, sites = Study.parse(small_study), small_sites(2)
+    whole = run(study, sites=sites)
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")  # after the first round, and no more
+    with pytest.raises(RunStopped):
+        run(study, sites=sites, observer=killer("round", 4))
+    ended = newest()
+    kept = checkpoints.newest(ended, 4)
+    assert kept is not None and kept.round == 1
+    with RunReader.open() as reader:
+        assert reader.runs_of(ended)[0].rounds == 4
+    again = resume(ended, sites=sites)
+    assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    first, second = record(whole.run), record(ended)
+    for part in ("metric", "sent", "comparison", "run_site", "run"):
+        assert second[part] == first[part], part
+
+
+@pytest.mark.parametrize("given", ["often", "-1", "inf", "nan"])
+def test_a_distance_of_checkpoints_that_is_no_number_is_refused(small_sites, small_study, monkeypatch, given: str):
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", given)
+    with pytest.raises(UsageError, match=f"FLFED_CHECKPOINT_SECONDS={given} must be a number"):
+        run(Study.parse(small_study), sites=small_sites(2))
+
+
 def test_a_resumed_run_says_so_and_counts_its_seconds_over_both_processes(small_sites, small_study):
     sites = small_sites(3)
     with pytest.raises(RunStopped):
@@ -121,7 +148,7 @@ def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(smal
 @pytest.mark.slow
 def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(3)
-    whole = run(study, sites=sites, repeats=3)
+    whole = run(study, sites=sites, repeats=3, stacked=False)
     begun: list[int] = []
 
     def observer(stage: str, round: int) -> None:
@@ -130,7 +157,7 @@ def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(sma
             raise Killed
 
     with pytest.raises(RunStopped):
-        run(study, sites=sites, repeats=3, observer=observer)
+        run(study, sites=sites, repeats=3, stacked=False, observer=observer)
     with RunReader.open() as reader:
         assert [(e.repeat, e.status) for e in reader.runs_of("latest")] == [(0, "completed"), (1, "stopped")]
     done = resume("latest", sites=sites)
@@ -158,7 +185,7 @@ def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on
     small_sites, small_study, conduct, record: Record
 ):
     study, sites = Study.parse(small_study), small_sites(3)
-    whole = run(study, sites=sites)
+    whole = run(study, sites=sites, stacked=False)
     replies: list[int] = []
 
     def silent_from_round_3(reply: Message) -> Message | None:
@@ -199,6 +226,19 @@ def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
     assert resume(ended, sites=sites).status == "completed"
 
 
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_run_whose_start_file_is_lost_is_left_as_it_is_and_says_so(harm: str, small_sites, small_study):
+    study, sites = Study.parse(small_study), small_sites(2)
+    start = checkpoints.folder_of(ended := ended_at(study, sites, 2)) / "start.safetensors"
+    whole = start.read_bytes()
+    start.unlink() if harm == "missing" else start.write_bytes(whole[:-8] + bytes(8))
+    with pytest.raises(FlfedError, match=f"start.safetensors: is {harm}.* run the study anew") as refused:
+        resume(ended, sites=sites)
+    assert "\n" not in str(refused.value)
+    start.write_bytes(whole)
+    assert resume(ended, sites=sites).report["rounds"] == 5 and not start.exists()
+
+
 @pytest.mark.slow
 def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, small_study):
     study, sites = Study.parse(small_study), small_sites(2)
@@ -218,9 +258,9 @@ def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, sm
 @pytest.mark.slow
 def test_a_series_goes_on_with_the_sites_that_it_began_with(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(4)
-    whole = run(study, sites=sites[1:], repeats=2)
+    whole = run(study, sites=sites[1:], repeats=2, stacked=False)
     for others, more in ((sites, ""), (sites[:3], "site-04")):
-        ended = ended_at(study, sites[1:], 5, repeats=2).removesuffix("-r01")
+        ended = ended_at(study, sites[1:], 5, repeats=2, stacked=False).removesuffix("-r01")
         done = resume(ended, sites=others[::-1])
         if not more:
             assert set(done.report["sites"]) == {"site-02", "site-03", "site-04"}

@@ -15,12 +15,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.apps.sweep import CAUTION, NOTE, Point, ReadOnce, Swept, _comparable, parse_grid, points_of, sweep
+from flfed.apps.sweep import CAUTION, NOTE, Point, Swept, _comparable, parse_grid, points_of, sweep
 from flfed.cli.study import _change
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.records.reading import RunReader
 from flfed.rows.holdout import Holdout
-from flfed.rows.site import Site
+from flfed.rows.site import Site, SiteTable
 from flfed.rows.sources import Frame
 
 pytestmark = pytest.mark.slow  # real studies
@@ -37,6 +37,17 @@ class Counting(Frame):
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         self.times.append(1)
         return super().read(folders)
+
+
+@dataclass(frozen=True)
+class Noting(Site):
+    """A site that notes every table that it gives out."""
+
+    given: list[SiteTable] = field(default_factory=list)
+
+    def read(self, repeat=0, *, complete=(), published=None) -> SiteTable:
+        self.given.append(super().read(repeat, complete=complete, published=published))
+        return self.given[-1]
 
 
 @pytest.fixture
@@ -108,21 +119,18 @@ def test_no_cell_of_a_holdout_row_moves_a_figure_and_no_holdout_is_opened(small_
         other = table["y"].map({"yes": "no", "no": "yes"})
         return table.assign(y=np.where(held, other, table["y"]), x1=np.where(held, 0.0, table["x1"]))
 
-    plain = [ReadOnce.of(site) for site in small_sites(2, rows=120)]
+    plain = [Noting(**vars(site)) for site in small_sites(2, rows=120)]
     path = Path(os.environ["FLFED_PATH"]) / "datasets" / "small" / "schema.toml"
     path.write_text(path.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
     schema = plain[0].inspect()[2]
-    others = [ReadOnce.of(site) for site in small_sites(2, rows=120, change=spoiled)]
+    others = [Noting(**vars(site)) for site in small_sites(2, rows=120, change=spoiled)]
     curve = study.replace({"compare.holdout-curve": True, "select": "best"})
     one, two = (swept(curve, sites, plan__lr=(0.1, 0.5)) for sites in (plain, others))
     assert [p.loss for p in one.points] == [p.loss for p in two.points]
     for site in (*plain, *others):
-        (table,) = site.tables.values()
-        assert table.opened == []
-        assert table.holdout_rows > 20
-    assert not (plain[0].tables[(0, (), type(None))].holdout("test")).equals(
-        others[0].tables[(0, (), type(None))].holdout("test")
-    )
+        assert [table.opened for table in site.given] == [[], []]
+        assert site.given[0].holdout_rows > 20
+    assert not plain[0].given[0].holdout("test").equals(others[0].given[0].holdout("test"))
     with RunReader.open() as reader:
         for point in one.points:
             assert not [e for e in reader.events([point.run]) if e.kind == "holdout-opened"]

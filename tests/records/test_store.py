@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -18,7 +19,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.home import home
 from flfed.records.alive import Writer, is_gone, this_process
 from flfed.records.database import newest_revision, store_url
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.records.tables import Base
@@ -77,6 +78,26 @@ def test_numbers_that_are_not_finite_are_stored_as_unknown(store, url):
         assert reader.summary(run.run, "encoder") == {"scale": [1.0, None]}
 
 
+def test_many_rows_of_any_kind_of_number_and_word_are_stored_as_one_row_would_be(store, url):
+    run = begun(store)
+    numbers = [None, 1, 0.1 + 0.2, math.inf, np.float32(0.5), np.float64(-1 / 3), np.float64("nan"), np.array(2.0)]
+    words = ["a", "\u00e9", "x\0y", "\ud800", "s" * 130]
+    rows = [MetricRow(word, "a" * 41, "m", value, n=np.int64(7)) for value in numbers for word in words]
+    run.round(1, metrics=rows, sent=[SentRow("a", "to-site", "arrays", np.int64(2**40))])
+    stored = {"x\0y": "x\ufffdy", "\ud800": "?", "s" * 130: "s" * 119 + "…"}
+    known = [None, 1.0, 0.1 + 0.2, None, 0.5, -1 / 3, None, 2.0]
+    with RunReader.open(url) as reader:
+        assert reader.metrics(run.run, 1) == [
+            MetricRow(stored.get(word, word), "a" * 39 + "…", "m", value, n=7) for value in known for word in words
+        ]
+        assert reader.bytes_sent([run.run]) == {"to-site": 2**40}
+    row = MetricRow("a", "fit", "loss", 0.5)
+    run.round(2, metrics=[row], scores=[row], seconds=1.5)
+    with RunReader.open(url) as reader:
+        assert reader.metrics(run.run, 2) == [row, MetricRow(None, "clock", "seconds", 1.5)]
+        assert reader.metrics(run.run, 1)[-1] == row
+
+
 def test_a_round_that_fails_midway_leaves_nothing_behind(store, url):
     run = begun(store)
     run.round(1, metrics=[MetricRow(None, "training", "log_loss", 0.7)])
@@ -115,6 +136,31 @@ def test_a_second_call_for_a_site_changes_only_what_it_names(store, url):
     with RunReader.open(url) as reader:
         site = reader.sites(run.run)[0]
     assert (site.title, site.rows, site.holdout_rows, site.resplit) == ("Clinic A", 200, 60, True)
+
+
+def test_many_sites_are_written_as_one_by_one(store, url):
+    long = "s" * 130
+    runs = [begun(store), begun(store)]
+    calls = [
+        [
+            SiteRow("a", title="Clinic A", resplit=True),
+            SiteRow("b", status="refused", reason="few rows"),
+            SiteRow(long),
+        ],
+        [SiteRow("b"), SiteRow("a", rows=200, holdout_rows=60), SiteRow(long, rows=5), SiteRow("c", rows=1)],
+        [SiteRow("d", rows=3), SiteRow("d", title="D"), SiteRow("a", title="A"), SiteRow("c", title="C", rows=2)],
+    ]
+    for rows in calls:
+        runs[0].sites(rows)
+        for row in rows:
+            runs[1].sites([row])
+    with RunReader.open(url) as reader:
+        together, alone = (reader.sites(run.run) for run in runs)
+    assert together == alone and [site.site for site in together] == ["a", "b", "c", "d", "s" * 119 + "…"]
+    found = {site.site[0]: (site.title, site.status, site.rows, site.holdout_rows, site.resplit) for site in together}
+    assert found["a"] == ("A", "accepted", 200, 60, True) and found["b"] == ("b", "refused", None, None, False)
+    assert found["c"] == ("C", "accepted", 2, None, False) and found["d"] == ("D", "accepted", 3, None, False)
+    assert found["s"] == (long, "accepted", 5, None, False)
 
 
 def test_runs_are_named_after_their_series_and_listed_newest_first(store, url):

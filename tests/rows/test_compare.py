@@ -12,7 +12,9 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from flfed.rows.baselines import own_intercept
+from flfed.rows.coded import joined
 from flfed.rows.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
+from flfed.rows.encode import encode
 from flfed.rows.site import Policy, Site
 from flfed.rows.summarise import summarise
 from flfed.rows.training.alone import drive_alone
@@ -261,3 +263,69 @@ def test_local_only_uses_its_own_encoder_and_never_the_holdout(small_sites, smal
     local = drive_alone(work.local_model())
     assert local.encoder.center[0] == pytest.approx(work.table.training["x1"].mean(), abs=1e-9)
     assert local.encoder.center[0] != encoder.center[0]
+
+
+def test_a_workplace_asked_with_other_arrays_or_another_encoder_gives_no_model_of_before(small_sites, small_study):
+    workplaces, encoder = at_work(small_sites(2), small_study)
+    work, other = workplaces[0], workplaces[1].own_encoder()
+    arrays, holdout = model_of(work, encoder), work.table.holdout("test")
+    asked = [(arrays, encoder), (model_of(work, encoder, bias=1.5), encoder), (arrays, other), (arrays, encoder)]
+    found = [drive_alone(arm_scores(work, holdout, *one)) for one in asked]
+    for one, scores in zip(asked, found, strict=True):
+        fresh = Workplace(work.site, work.study, table=work.table)
+        for arm, score in drive_alone(arm_scores(fresh, holdout, *one)).items():
+            np.testing.assert_array_equal(scores[arm], score)
+    for a, b in ((0, 1), (0, 2)):
+        for arm in ("global", "personalised"):
+            assert np.abs(found[a][arm] - found[b][arm]).max() > 1e-6
+
+
+def test_a_personalised_model_that_is_kept_does_not_change_with_the_callers_arrays(small_sites, small_study):
+    workplaces, encoder = at_work(small_sites(2), small_study)
+    work, arrays = workplaces[0], model_of(workplaces[0], encoder)
+    x = work.training(encoder).x
+    before = drive_alone(work.personalised(arrays, encoder))(x)
+    kept = {name: value.copy() for name, value in arrays.items()}
+    arrays["weight"] += 1.0
+    np.testing.assert_array_equal(drive_alone(work.personalised(kept, encoder))(x), before)
+    assert np.abs(drive_alone(work.personalised(arrays, encoder))(x) - before).max() > 0.1
+
+
+def test_columns_that_are_kept_are_those_of_just_this_table(small_sites, small_study):
+    workplaces, encoder = at_work(small_sites(2), small_study)
+    work, training = workplaces[0], workplaces[0].table.training
+    plain = work.encode(training, encoder)
+    coded = work.coded(training)
+    assert work.coded(training) is coded
+    np.testing.assert_array_equal(work.encode(training, encoder).x, plain.x)
+    other = training.assign(x1=training["x1"] + 1)  # as many rows, other values
+    moved = work.encode(other, encoder).x - plain.x
+    np.testing.assert_allclose(moved[:, 0], 1 / encoder.scale[0], rtol=1e-9)
+    assert (moved[:, 1:] == 0).all()
+
+
+def test_rows_of_coded_tables_are_taken_and_joined_as_those_of_the_tables(small_sites, small_study):
+    workplaces, encoder = at_work(small_sites(2), small_study)
+    work, tables = workplaces[0], [place.table.training for place in workplaces]
+    rows = np.array([4, 1, 7])
+    both = pd.concat(tables, ignore_index=True)
+    pairs = [
+        (work.coded(tables[0]).take(rows), tables[0].iloc[rows]),
+        (joined([place.coded(t) for place, t in zip(workplaces, tables, strict=True)]), both),
+    ]
+    for coded, table in pairs:
+        for name, value in summarise(table, work.layout).arrays().items():
+            np.testing.assert_array_equal(summarise(coded, work.layout).arrays()[name], value)
+        np.testing.assert_array_equal(encode(coded, work.layout, encoder).x, work.encode(table, encoder).x)
+        assert coded.rows == len(table)
+
+
+def test_the_arms_of_a_site_ask_side_by_side(small_sites, small_study):
+    workplaces, encoder = at_work(small_sites(2), small_study)
+    work = workplaces[0]
+    asked = next(arm_scores(work, work.table.holdout("test"), model_of(work, encoder), encoder))
+    # the global model on the holdout, the site's own model tuned, the global model on training rows
+    assert [type(request).__name__ for request in asked] == ["ScoreRequest", "TuneRequest", "ScoreRequest"]
+    assert [len(getattr(asked[place], "x", asked[1].rows.x)) for place in range(3)] == [
+        work.table.holdout_rows, len(work.table.training), len(work.table.training),
+    ]  # fmt: skip

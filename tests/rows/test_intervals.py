@@ -14,11 +14,11 @@ from scipy.special import expit, ndtr
 from scipy.stats import binomtest, norm
 
 from flfed.rows.bootstrap import Replicates
+from flfed.rows.delong import delong
 from flfed.rows.intervals import (
     Difference,
     Estimate,
     compare,
-    delong,
     difference,
     differences,
     estimate,
@@ -255,10 +255,11 @@ def test_scores_that_are_not_finite_are_not_estimated_and_leave_other_arms_alone
     y, (good, other) = patients(generator(), 40, arms=2)
     bad = np.where(np.arange(40) == 3, np.nan, other)
     metrics = {name: BINARY[name]}
-    found, apart = compare(metrics, y, {"good": good, "bad": bad}, [("good", "bad")], generator(), 200)
+    arms, pairs = {"good": good, "bad": bad, "worse": -bad}, [("good", "bad"), ("bad", "worse")]
+    found, apart = compare(metrics, y, arms, pairs, generator(), 200)
     alone = estimate(BINARY[name], y, good, generator(), 200)
     assert figures(found[name]["good"]) == pytest.approx(figures(alone), abs=1e-12)
-    assert np.isnan([found[name]["bad"].value, found[name]["bad"].low, apart[name]["good", "bad"].p]).all()
+    assert np.isnan([found[name]["bad"].value, found[name]["bad"].low, *(apart[name][pair].p for pair in pairs)]).all()
     assert found[name]["bad"].method == "the scores are not finite"
 
 

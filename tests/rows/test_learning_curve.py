@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from flfed.apps.learning_curve import federate
+from flfed.rows.encode import encode
 from flfed.rows.learning_curve import RerunWorkplace, cut, order_of_rows
 from flfed.rows.site import Site
 from flfed.rows.sources import Frame
@@ -28,6 +29,10 @@ def test_sizes_of_a_draw_are_nested_and_keep_order_and_holdout(place):
     positions = whole.reset_index().set_index("person").loc[more.training["person"], "index"]
     assert positions.is_monotonic_increasing
     pd.testing.assert_frame_equal(few.holdout("compare"), place.table.holdout("compare"))
+    # what a cut site knows of its columns is what its table says, row by row
+    site = cut(place, order, 20)
+    direct = encode(more.training, place.layout, place.own_encoder())
+    np.testing.assert_array_equal(site.encode(site.table.training, place.own_encoder()).x, direct.x)
 
 
 def test_every_row_is_as_likely_to_be_kept_as_any_other(small_sites, small_study):

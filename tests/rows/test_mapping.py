@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.mapping import Field, _plain_cell, map_table, plain_text
+from flfed.rows.mapping import Field, _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
 from flfed.rows.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"
@@ -250,3 +250,51 @@ def test_equal_values_are_read_once_and_give_what_each_cell_gives(cells):
         found = plain_text(series)
         assert found.tolist() == [_plain_cell(cell) for cell in series]  # None where missing, never NaN
         assert (found.dtype, list(found.index)) == (object, list(series.index))
+
+
+floats = st.one_of(
+    st.floats(-1e22, 1e22),
+    st.decimals(-(10**6), 10**6, places=4).map(float),
+    st.integers(10**15, 10**16 - 1).map(float),
+    st.sampled_from([0.1, 1 / 3, 2 / 3, 1e15, 123456789012345.0, 1e16 - 2, 1e-5, -0.0, float("nan"), float("inf")]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(floats, min_size=1, max_size=12))
+def test_numbers_are_read_as_pandas_reads_their_text_to_the_last_bit(cells):
+    # Which rows are held out follows from these bits: a Parquet file must give those of a CSV file.
+    texts = [_plain_cell(cell) for cell in cells]
+    expected = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=float)
+    np.testing.assert_array_equal(_as_read_from_text(np.array(cells)), expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(floats, floats), min_size=1, max_size=12), st.sampled_from([1.0, 38.67]), st.booleans())
+def test_a_table_of_numbers_gives_what_their_texts_give(rows, multiply, coded):
+    table = raw(chol=[row[0] for row in rows], dose=[row[1] for row in rows])
+    texts = table.assign(**{name: [_plain_cell(cell) or "" for cell in table[name]] for name in ("chol", "dose")})
+    given_as = {"dose": Field("dose", multiply=multiply, missing=("0.1", "?") if coded else ())}
+    one, broken = map_table(table, SCHEMA, given_as)
+    other, broken_too = map_table(texts, SCHEMA, given_as)
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert [(f.column, f.rule, f.rows.tolist()) for f in broken] == [
+        (f.column, f.rule, f.rows.tolist()) for f in broken_too
+    ]
+
+
+def test_numbers_of_a_large_table_are_read_in_pieces():
+    table = raw(chol=[100.0, 2000.0, 1 / 3 + 99, np.nan], dose=[1 / 3, 2.0, 101.0, 7.0])
+    fields = {name: Field(name) for name in SCHEMA.columns if name != "later"}
+    whole, pieces = (_numbers_at_once(table, SCHEMA, fields, cells) for cells in (100, 4))
+    assert list(whole) == list(pieces) == ["chol", "dose"]
+    for name, (values, found) in whole.items():
+        np.testing.assert_array_equal(values, pieces[name][0])
+        assert [f.rows.tolist() for f in found] == [f.rows.tolist() for f in pieces[name][1]]
+    assert [f.rows.tolist() for _, found in whole.values() for f in found] == [[1], [2]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "Float64"])
+def test_a_decimal_mark_of_texts_says_nothing_of_numbers(dtype):
+    table = raw(dose=pd.Series([6.25, 7.5], dtype=dtype))
+    assert mapped(table, dose=Field("dose", decimal=","))["dose"].tolist() == [6.25, 7.5]

@@ -192,6 +192,9 @@ def test_twice_too_many_and_half_of_the_events_are_equally_wrong():
     assert metric.value(y, np.full(4, 0.25)) == pytest.approx(0.0, abs=1e-15)
     assert metric.value(y, np.full(4, 0.5)) == pytest.approx(np.log(2), abs=1e-15)
     assert metric.value(y, np.full(4, 0.125)) == pytest.approx(np.log(2), abs=1e-15)
+    # with its sign: above 0 where too many events are expected
+    signed = [metric.signed(y, np.full(4, p), np.ones((1, 4)))[0] for p in (0.5, 0.125)]
+    np.testing.assert_allclose(signed, [np.log(2), -np.log(2)], atol=1e-15)
 
 
 @pytest.mark.parametrize("metric", [RecallAtAlertBudget(), CalibrationInTheLargeError()])

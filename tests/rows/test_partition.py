@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from flfed.rows import datasets
 from flfed.rows.holdout import canonical_rows
 from flfed.rows.mapping import map_table
 from flfed.rows.partition import cut
+from flfed.rows.sources import Frame
 from flfed.study import Partition
 
 
@@ -111,3 +115,17 @@ def test_each_sites_rows_are_in_canonical_order():
     for site in cut(datasets.load("wine"), Partition(by="iid", sites=3)):
         keys = canonical_rows(site.source.read(()))
         assert keys == sorted(keys)
+
+
+def test_a_site_reads_its_part_as_it_would_read_a_table_of_its_own_and_holds_no_copy():
+    dataset = datasets.load("diabetes")
+    sites = cut(dataset, Partition(by="quantity", sites=3, alpha=5.0))
+    for site in sites:
+        own = replace(site, source=Frame(site.source.read(())))
+        for repeat in (0, 1):
+            mine, theirs = site.read(repeat), own.read(repeat)
+            pd.testing.assert_frame_equal(mine.training, theirs.training)
+            pd.testing.assert_frame_equal(mine.holdout("x"), theirs.holdout("x"))
+    numbers = [site.source.table["bmi"].to_numpy() for site in sites]
+    assert np.shares_memory(numbers[0].base, numbers[1].base)
+    assert sum(map(len, numbers)) == 442

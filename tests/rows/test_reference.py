@@ -123,6 +123,8 @@ def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institu
     used = fit_encoder(closed[0].layout, merge([w.summary() for w in closed]))
     found = drive_alone(reference(closed, at_work[2], used))
     assert found.exact_encoder.sha256() == at_work[1].sha256() != used.sha256()
+    # the pooled model goes through the exact one: nothing of it is said at a site
+    assert found.pooled == found_of(at_work).pooled
     np.testing.assert_allclose(used.center, found.exact_encoder.center, atol=2.5)
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from flfed.errors import UsageError
-from flfed.rows.intervals import delong
+from flfed.rows.delong import delong
 from flfed.rows.scoring import (
     HISTOGRAM_BINS,
     PRIMARY,
+    RoundFigures,
+    RowScores,
     auc_of_histogram,
     histogram,
+    histogram_of_odds,
     metrics_of,
     primary_of,
-    round_scores,
     withheld,
 )
 from flfed.rows.site import Policy
-from flfed.rows.training.requests import Measured
+from flfed.rows.training.alone import answer_alone
+from flfed.rows.training.requests import Measured, drive
+from flfed.rows.workplace import Workplace
+from flfed.study import Study
+from flfed.summary import Encoder, fit_encoder
 from flfed.updates import content
 
 OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)
@@ -84,6 +92,20 @@ def measured(area: float = float("nan"), variance: float = float("nan")) -> Meas
     return Measured(outputs=np.zeros((0, 1)), loss=0.6, area=float(area), variance=float(variance))
 
 
+def with_odds(found: Measured, score: np.ndarray) -> Measured:
+    """The same with the log-odds of these predictions."""
+    return replace(found, outputs=(np.log(score) - np.log1p(-score))[:, None])
+
+
+def round_scores(
+    rows: str, task: str, y: np.ndarray, score: np.ndarray, measured: Measured, metric: str, policy: Policy,
+    alert_budget: float | None = None,
+) -> RowScores:  # fmt: skip
+    """What a site sends of a round whose predictions are `score`."""
+    figures = RoundFigures(rows, y, task=task, classes=2, metric=metric, policy=policy, alert_budget=alert_budget)
+    return figures.of(with_odds(measured, score), lambda outputs: score)
+
+
 def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance():
     rng = np.random.default_rng(0)
     y = classes(25, 15)
@@ -96,6 +118,41 @@ def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance(
     assert found.variances == {"roc_auc_score": pytest.approx(float(covariance[0, 0]), abs=1e-15)}
     assert auc[0] == pytest.approx(found.metrics["roc_auc_score"])
     assert (found.rows, found.num_examples, found.histogram) == ("training", 40, None)
+
+
+def test_probabilities_are_made_only_where_a_figure_needs_them():
+    y, asked = classes(20, 20), []
+
+    def predictions(outputs: np.ndarray) -> np.ndarray:
+        asked.append(len(outputs))
+        return GRADUAL
+
+    def found(metric: str, policy: Policy) -> RowScores:
+        figures = RoundFigures("training", y, task="binary", classes=2, metric=metric, policy=policy)
+        return figures.of(with_odds(measured(0.75, 0.01), GRADUAL), predictions)
+
+    assert found("roc_auc_score", INSTITUTION).metrics == {"loss": 0.6, "roc_auc_score": 0.75}
+    assert asked == []
+    assert found("log_loss", INSTITUTION).metrics["log_loss"] == pytest.approx(log_loss(y, GRADUAL), abs=1e-12)
+    assert found("accuracy_score", INSTITUTION).metrics == {"loss": 0.6}
+    assert len(asked) == 1
+    np.testing.assert_array_equal(found("roc_auc_score", OPEN).histogram, histogram(y, GRADUAL))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("y", "metric", "policy", "area"),
+    [
+        (classes(31, 9), "roc_auc_score", INSTITUTION, False),
+        (classes(31, 9), "roc_auc_score", OPEN, True),
+        (classes(30, 10), "roc_auc_score", INSTITUTION, True),
+        (classes(30, 10), "log_loss", INSTITUTION, False),
+        (classes(40), "roc_auc_score", OPEN, False),
+    ],
+)
+def test_an_area_is_measured_only_where_it_is_defined_and_may_leave(y, metric: str, policy: Policy, area: bool):
+    figures = RoundFigures("training", y, task="binary", classes=2, metric=metric, policy=policy)
+    assert figures.area is area
 
 
 def test_a_round_at_a_site_with_one_class_has_a_loss_and_no_auc():
@@ -130,6 +187,14 @@ def test_a_histogram_counts_each_row_once_in_its_class_also_at_the_ends():
     assert counts.sum(axis=1).tolist() == [3, 4]
     assert (counts[0, 0], counts[1, 0]) == (1, 2)
     assert (counts[0, -1], counts[1, -1]) == (1, 1)
+
+
+def test_log_odds_are_counted_as_their_probabilities_are_also_far_out():
+    rng = np.random.default_rng(4)
+    odds = np.array([-np.inf, -800, -12.1, -0.0, 0.0, 12.1, 800, np.inf, *rng.normal(0, 4, 500)])
+    y = rng.integers(0, 2, len(odds))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(histogram_of_odds(y, odds), histogram(y, 1 / (1 + np.exp(-odds))))
 
 
 def test_the_message_takes_as_many_bins_as_the_histogram_has():
@@ -201,3 +266,36 @@ def test_a_recall_from_which_a_small_count_follows_stays_at_an_institution(found
     assert withheld("recall_at_alert_budget", y, score, "binary", OPEN, 0.1) == ""
     rounds = round_scores("training", "binary", y, score, measured(), "recall_at_alert_budget", INSTITUTION, 0.1)
     assert "recall_at_alert_budget" not in rounds.metrics
+
+
+def asked_in_a_round(place: Workplace, encoder: Encoder) -> list:
+    """Return the rows of each request of one round: validation rows, holdout rows, rows to train on."""
+    arrays = place.model.first_arrays(place.training(encoder).x.shape[1], 1, np.random.default_rng(0))
+    requests: list = []
+
+    def answer(asked):
+        requests.extend(asked)
+        return answer_alone(asked)
+
+    drive(place.train(arrays, encoder, round=1, rounds=5), answer)
+    return [request.rows for request in requests]
+
+
+def test_rows_are_split_and_encoded_once_for_all_rounds_of_equal_encoders(small_sites, small_study):
+    study = Study.parse(small_study).replace({"plan.validation": 0.3, "compare.holdout-curve": True})
+    place = Workplace(small_sites(1)[0], study)
+    first = fit_encoder(place.layout, place.summary())
+    equal = Encoder(**{name: value.copy() for name, value in first.arrays().items()})
+    moved = replace(first, center=first.center + 1)
+    rounds = [asked_in_a_round(place, encoder) for encoder in (first, equal, moved, first)]
+    assert len(rounds[0]) == 3
+    assert all(one is other for one, other in zip(rounds[0], rounds[1], strict=True))
+    for one, other, back in zip(rounds[0], rounds[2], rounds[3], strict=True):
+        assert np.abs(one.x - other.x).max() > 0
+        np.testing.assert_array_equal(one.x, back.x)
+    validation, holdout, fitted = rounds[0]
+    assert len(validation) + len(fitted) == len(place.table.training) and len(validation) > 5
+    assert len(holdout) == place.table.holdout_rows
+    both = np.concatenate([validation.x, fitted.x])
+    np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(place.training(first).x, axis=0))
+    assert place.table.opened == ["holdout-curve"] * 4

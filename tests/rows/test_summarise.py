@@ -128,6 +128,24 @@ def test_separation_is_the_auc_of_the_column_alone_in_either_direction():
     assert leaks_of(few, y, BINARY)[0].tolist()[2:] == [0.0, 0.0]  # of a dozen rows chance separates many
 
 
+@pytest.mark.parametrize("kind", ["category", "flag"])
+def test_strength_of_values_is_the_auc_of_the_one_value_that_tells_most(kind):
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, 150)
+    x = np.where(rng.random(150) < 0.4, y, rng.integers(0, 2 if kind == "flag" else 4, 150)).astype(float)
+    x[:15] = np.nan
+    known, values = ~np.isnan(x), np.unique(x[~np.isnan(x)])
+    cells = x if kind == "flag" else pd.Series(x).map({0.0: "a", 1.0: "b", 2.0: "c", 3.0: "d"}).to_numpy()
+    labels = ("0", "1", "missing") if kind == "flag" else ("a", "b", "c", "d", "missing")
+    layout = replace(BINARY, features=(ColumnLayout(name="x", kind=kind, cells=labels),))
+    *_, strong, rows = leaks_of(cells, y, layout)[0]
+    areas = [roc_auc_score(y[known], x[known] == value) for value in values]
+    assert strong / rows == pytest.approx(max(max(area, 1 - area) for area in areas), rel=1e-12)
+    # U of missingness against the outcome, by its definition
+    gap = (~known).astype(float)
+    assert leaks_of(cells, y, layout)[0, 0] == pytest.approx(((y - y.mean()) * (gap - gap.mean())).sum(), abs=1e-12)
+
+
 def test_of_three_classes_each_is_told_from_the_others():
     y = np.repeat([0, 1, 2], 30)
     layout = replace(BINARY, target=target(3), task="multi-class")

@@ -1,14 +1,17 @@
 """A checkpoint comes back as it was, whole or not at all, and a site's kept reply with it."""
 
+import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from flfed.errors import FlfedError
 from flfed.plan import Plan
-from flfed.summary import Encoder, Summary
+from flfed.summary import Encoder, Summary, arrays_sha256
 from flfed.updates import checkpoint as checkpoints
 from flfed.updates.checkpoint import Checkpoint
 from flfed.updates.kept import RUNS, KeptReplies, NotKept, kept_replies
@@ -18,36 +21,98 @@ from flfed.updates.selection import Selection
 FIELDS = Summary.__dataclass_fields__
 
 
+ROSTER = {"b-site": 99, "a-site": 999}
+
+
+def begun(run: str = "r1", seed: int = 0) -> Checkpoint:
+    """Write a run's start file; return what all of its checkpoints have in common."""
+    rng = np.random.default_rng(seed)
+    names = ("center", "scale", "frequency", "spread", "class_weight")
+    encoder = Encoder(**{name: rng.normal(size=3) for name in names})
+    summaries = {site: Summary(**{name: rng.normal(size=(2, 2)) for name in FIELDS}) for site in ROSTER}
+    start = checkpoints.begin(run, encoder, summaries, ROSTER)
+    return Checkpoint(round=0, arrays={}, encoder=encoder, summaries=summaries, roster=ROSTER, start=start)
+
+
 def made(round: int = 3) -> Checkpoint:
     rng = np.random.default_rng(round)
-    names = ("center", "scale", "frequency", "spread", "class_weight")
-    return Checkpoint(
+    return replace(
+        begun(),
         round=round,
         arrays={"weight": rng.normal(size=(4, 1)), "bias": np.float32(rng.normal(size=1))},
-        encoder=Encoder(**{name: rng.normal(size=3) for name in names}),
         state={"best": {"weight": rng.normal(size=(4, 1))}},
-        facts={"strategy": {"best_loss": 0.1 + 0.2}, "roster": {"a-site": 999}, "seconds": 1.5},
-        summaries={"a-site": Summary(**{name: rng.normal(size=2) for name in FIELDS})},
+        facts={"strategy": {"best_loss": 0.1 + 0.2}, "seconds": 1.5},
     )
 
 
+def bits(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in arrays.items()}
+
+
 def test_a_checkpoint_comes_back_to_the_bit():
-    before = made()
+    before = replace(made(), left=("b-site",))
     checkpoints.write("r1", before)
     after = checkpoints.newest("r1", 3)
     assert after is not None and after.round == 3
-    assert {name: value.tobytes() for name, value in after.tensors().items()} == {
-        name: value.tobytes() for name, value in before.tensors().items()
-    }
+    assert bits(after.tensors()) == bits(before.tensors())
+    assert bits(after.encoder.arrays()) == bits(before.encoder.arrays())
+    assert list(after.summaries) == list(ROSTER)
+    for site, summary in before.summaries.items():
+        assert bits(after.summaries[site].arrays()) == bits(summary.arrays())
     assert after.arrays["bias"].dtype == np.float32
+    assert (after.roster, after.left, after.start) == (ROSTER, ("b-site",), before.start)
     assert after.facts == before.facts and after.facts["strategy"]["best_loss"] == 0.30000000000000004
+
+
+def test_a_rounds_file_does_not_grow_with_the_sites():
+    few, many = [], ROSTER | {f"site-{number}": 9 for number in range(500)}
+    for roster in (ROSTER, many):
+        checkpoint = replace(begun(), roster=roster, round=1, arrays={"w": np.zeros(3)})
+        few.append(checkpoints.write("r1", checkpoint).stat().st_size)
+    assert few[0] == few[1] < 1000
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "another"])
+def test_a_start_file_that_is_not_the_one_it_was_is_said_in_one_sentence(harm: str):
+    checkpoints.write("r1", made(1))
+    start = checkpoints.folder_of("r1") / "start.safetensors"
+    if harm == "missing":
+        start.unlink()
+    elif harm == "cut":
+        start.write_bytes(start.read_bytes()[:-9])
+    else:
+        begun(seed=1)
+    said = {"missing": "is missing", "cut": "cannot be read", "another": "is damaged, or of another version of flfed"}
+    with pytest.raises(FlfedError) as refused:
+        checkpoints.newest("r1", 1)
+    rest = "and round-000001.safetensors is of no use without it: run the study anew"
+    assert str(refused.value) == f"{start}: {said[harm]}, {rest}"
+
+
+def test_the_final_model_needs_no_other_file_and_is_read_as_an_earlier_flfed_wrote_it(home: Path):
+    before = made(5)
+    path = checkpoints.write("r1", before, final=True)
+    checkpoints.settle("r1")
+    assert [found.name for found in path.parent.iterdir()] == ["final.safetensors"]
+    after = checkpoints.final("r1")
+    assert bits(after.arrays) == bits(before.arrays) and bits(after.encoder.arrays()) == bits(before.encoder.arrays())
+    # As version 0.1 wrote it: all in one file, hashed over arrays and facts.
+    tensors = {"arrays/w": np.ones(2), **{f"encoder/{name}": value for name, value in before.encoder.arrays().items()}}
+    facts = '{"round": 4}'
+    sha256 = hashlib.sha256(f"{arrays_sha256(tensors)}/{facts}".encode()).hexdigest()
+    content = save(tensors, metadata={"format": "1", "run": "r1", "facts": facts, "sha256": sha256})
+    path.write_bytes(content)
+    assert checkpoints.final("r1").round == 4 and checkpoints.final("r1").arrays["w"].sum() == 2
+    path.with_name("round-000004.safetensors").write_bytes(content)
+    with pytest.raises(FlfedError, match="written by an earlier flfed: go on with that one, or run the study anew"):
+        checkpoints.newest("r1", 4)
 
 
 def test_two_checkpoints_stay_and_the_newest_that_the_store_has_is_taken():
     for round in range(1, 6):
         checkpoints.write("r1", made(round))
     files = sorted(path.name for path in checkpoints.folder_of("r1").iterdir())
-    assert files == ["round-000004.safetensors", "round-000005.safetensors"]
+    assert files == ["round-000004.safetensors", "round-000005.safetensors", "start.safetensors"]
     found = [checkpoints.newest("r1", committed) for committed in (9, 5, 4, 3)]
     assert [None if c is None else c.round for c in found] == [5, 5, 4, None]
     checkpoints.write("r1", made(5), final=True)
@@ -61,7 +126,7 @@ def test_a_run_that_goes_on_leaves_no_later_checkpoint_to_push_out_what_it_write
         checkpoints.write("r1", made(round))
     checkpoints.write("r1", made(7), final=True)
     checkpoints.reopen("r1", 3)
-    assert not list(checkpoints.folder_of("r1").iterdir())
+    assert [path.name for path in checkpoints.folder_of("r1").iterdir()] == ["start.safetensors"]
     checkpoints.write("r1", made(1))
     assert checkpoints.newest("r1", 1).round == 1
 
@@ -72,7 +137,7 @@ def test_a_damaged_checkpoint_is_passed_by_for_the_one_before(harm: str):
         path = checkpoints.write("r1", made(round))
     content = path.read_bytes()
     spoiled = {"cut": content[:-9], "empty": b"", "flip": content[:-1] + bytes([content[-1] ^ 1])}
-    spoiled["facts"] = content.replace(b"999}", b"998}")
+    spoiled["facts"] = content.replace(b": 1.5}", b": 1.6}")
     assert spoiled[harm] != content
     path.write_bytes(spoiled[harm])
     found = checkpoints.newest("r1", 2)

@@ -27,7 +27,8 @@ from flfed.rows.site import Site
 from flfed.rows.training.alone import answer_alone, drive_alone
 from flfed.study import Study
 from flfed.summary import fit_encoder, merge
-from flfed.updates.guard import guard, guard_scores, joint_norm
+from flfed.updates.cohort_sums import joint_norms
+from flfed.updates.guard import guard, guard_scores
 from flfed.updates.messages import TRAIN, Scores, TrainReply
 
 BAD = "site-05"
@@ -263,17 +264,13 @@ def bands(replies) -> dict[str, int]:
     return dict.fromkeys(replies, 99)
 
 
-def test_a_joint_norm_is_over_all_arrays():
-    assert joint_norm({"a": np.array([3.0, 0.0]), "b": np.array([[4.0]], dtype=np.float32)}) == pytest.approx(5.0)
-
-
 @pytest.mark.parametrize(
     ("times", "verdict"), [(2.9, "accepted"), (3.1, "flagged"), (9.9, "flagged"), (10.1, "refused")]
 )
 def test_three_medians_are_flagged_and_ten_refused(reply, times, verdict):
     # Five updates of norm 1 and one of `times`: the median is 1.
     replies = replies_of(reply, 6)
-    replies = {s: scaled(r, (times if s == "s5" else 1) / joint_norm(r.delta)) for s, r in replies.items()}
+    replies = {s: scaled(r, (times if s == "s5" else 1) / joint_norms([r.delta])[0]) for s, r in replies.items()}
     found = guard(replies, LIKE, bands(replies))
     assert ("s5" in found.refused, "s5" in found.flagged) == (verdict == "refused", verdict == "flagged")
     assert list(found.accepted) == [f"s{n}" for n in range(6 - (verdict == "refused"))]

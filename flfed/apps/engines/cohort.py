@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message
@@ -49,12 +50,12 @@ class CohortGrid(InProcessGrid):
         for exchange in exchanges:
             exchange.start()
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
-            requests = [(exchange, request) for exchange in waiting for request in listed(exchange.asked)]
             began = self._clock()
-            results = iter(self._answer([request for _, request in requests]))
+            # What a site asked and its result go as it answers: all of them and all replies are not alive together.
+            results = deque(self._answer([request for exchange in waiting for request in listed(exchange.asked)]))
             share = (self._clock() - began) / len(waiting)
             for exchange in waiting:
-                exchange.go_on([next(results) for _ in listed(exchange.asked)], share)
+                exchange.go_on([results.popleft() for _ in listed(exchange.asked)], share)
         found = [exchange.reply for exchange in exchanges if timeout is None or exchange.seconds <= timeout]
         return [reply for reply in found if reply is not None]
 
@@ -82,5 +83,5 @@ class _Exchange:
         try:
             self.asked = next(self._handler) if results is None else told(self._handler, self.asked, results)
         except StopIteration as end:
-            self.reply = end.value
+            self.reply, self.asked = end.value, []
         self.seconds += self._clock() - began

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.apps.client_app import ClientSide
@@ -14,6 +16,7 @@ from flfed.apps.held_tables import HeldTables
 from flfed.errors import UsageError, nearest
 from flfed.rows.site import Site
 from flfed.rows.training.alone import answer_alone
+from flfed.rows.training.layered import layers_of
 from flfed.rows.training.requests import Answer
 from flfed.study import Study
 
@@ -47,10 +50,17 @@ def path_of(engine: str, study: Study, *, stacked: bool) -> str:
     engine : {"inprocess", "ray"}
     study : Study
     stacked : bool
-        Whether stacking is wanted. A model that is not of affine layers cannot be stacked.
+        Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
     """
-    able = engine == "inprocess" and bool(getattr(study.model.build("model"), "layers", ()))
-    return "stacked" if stacked and able else "one-by-one"
+    able = stacked and engine == "inprocess" and _of_layers(study.model.build("model"))
+    return "stacked" if able else "one-by-one"
+
+
+def _of_layers(model: Any) -> bool:
+    """Tell whether a model's `layers` name all of its arrays, and those it penalises."""
+    named = {name for layer in layers_of(model) for name in layer}
+    arrays = model.first_arrays(1, 1, np.random.default_rng(0)) if named else {}
+    return bool(named) and named == set(arrays) and named.issuperset(model.penalised)
 
 
 @contextmanager

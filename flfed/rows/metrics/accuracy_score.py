@@ -32,6 +32,15 @@ class AccuracyScore:
         unknown = np.isnan(score if score.ndim == 1 else score.sum(axis=1))
         return np.where(unknown, np.nan, called == y)
 
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return whether the call is right of each row [n, 1]: its weighted sums make the metric."""
+        return self.correct(y, score)[:, None]
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -47,8 +56,8 @@ class AccuracyScore:
         -------
         accuracy : [draws], NaN where no row has weight
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(weights @ self.correct(y, score) / weights.sum(axis=1), dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # of infinite scores
+            return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the accuracy of `score` ([n] or [n, k]) on `y` [n]; NaN without rows."""

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.ranking import Drawn, add_up, undefined
+
 
 class AveragePrecisionScore:
     """Mean over the positives of the precision at their score, `sum_t (R_t - R_t-1) P_t`.
@@ -47,21 +49,32 @@ class AveragePrecisionScore:
         precision : [draws]
             NaN where the positives have no weight.
         """
+        return self.ranked(y, score)(weights)
+
+    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric; the rows are put in order here, once."""
         if self.defined(y) or not np.isfinite(score).all():
-            return np.full(len(weights), np.nan)
+            return undefined
         order = np.argsort(-score, kind="stable")
         falling = -score[order]
         ones = np.flatnonzero(y[order] == 1)
         # each positive is scored at the last row of its own score, as ties enter together
         last = np.searchsorted(falling, falling[ones], side="right") - 1
         last_one = np.searchsorted(ones, last, side="right") - 1
-        mass = weights[:, order]
-        gain = mass[:, ones]
-        hits, called = np.cumsum(gain, axis=1), np.cumsum(mass, axis=1)[:, last]
-        reached = hits if len(np.unique(last)) == len(last) else hits[:, last_one]
-        precision = np.divide(reached, called, out=np.zeros_like(called), where=called > 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.einsum("ij,ij->i", gain, precision) / hits[:, -1], dtype=np.float64)
+        alone = len(np.unique(last)) == len(last)
+
+        def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            mass = weights.T.take(order, axis=0)
+            gain = mass.take(ones, axis=0)
+            hits, called = add_up(gain.copy()), add_up(mass)[last]
+            # Where nothing is called nothing is reached: the smallest number keeps 0 / 0 away.
+            np.maximum(called, np.finfo(np.float64).tiny, out=called)
+            precision = np.divide(hits if alone else hits[last_one], called, out=called)
+            precision *= gain
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(precision.sum(axis=0) / hits[-1], dtype=np.float64)
+
+        return drawn
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the average precision of `score` [n] on `y` [n]; NaN if undefined."""

@@ -29,6 +29,17 @@ class CalibrationInTheLargeError:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return what is expected and what was observed of each row [n, 2]: their sums make the figure."""
+        return np.stack([score.astype(np.float64), (y == 1).astype(np.float64)], axis=1)
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the figure with its sign [draws] of weighted sums of `columns` [draws, 2]."""
+        expected, observed = sums.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.divide(expected, observed, out=np.full(len(sums), np.nan), where=observed > 0)
+            return np.asarray(np.log(ratio), dtype=np.float64)
+
     def signed(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -45,10 +56,7 @@ class CalibrationInTheLargeError:
         log_ratio : [draws]
             NaN where the positives have no weight; infinite where every probability is 0.
         """
-        expected, observed = weights @ score.astype(np.float64), weights @ (y == 1).astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.divide(expected, observed, out=np.full(len(weights), np.nan), where=observed > 0)
-            return np.asarray(np.log(ratio), dtype=np.float64)
+        return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]

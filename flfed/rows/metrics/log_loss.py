@@ -26,6 +26,20 @@ class LogLoss:
         """Return "" or why there is no log loss on rows with targets `y` [n]."""
         return "" if len(y) else "no rows"
 
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the loss of each row [n, 1]: its weighted sums make the metric."""
+        eps = np.finfo(score.dtype).eps
+        kept = np.clip(score, eps, 1 - eps)
+        columns = np.stack([1 - kept, kept], axis=1) if score.ndim == 1 else kept
+        happened = columns[np.arange(len(y)), y.astype(np.intp)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(-np.log(happened.astype(np.float64)))[:, None]
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -41,13 +55,7 @@ class LogLoss:
         -------
         loss : [draws], NaN where no row has weight
         """
-        eps = np.finfo(score.dtype).eps
-        kept = np.clip(score, eps, 1 - eps)
-        columns = np.stack([1 - kept, kept], axis=1) if score.ndim == 1 else kept
-        happened = columns[np.arange(len(y)), y.astype(np.intp)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            loss = weights @ -np.log(happened.astype(np.float64)) / weights.sum(axis=1)
-        return np.asarray(loss, dtype=np.float64)
+        return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the log loss of `score` ([n] or [n, k]) on `y` [n]; NaN without rows."""

@@ -23,6 +23,15 @@ class MeanAbsoluteError:
         """Return "" or why there is no mean absolute error on rows with targets `y` [n]."""
         return "" if len(y) else "no rows"
 
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the absolute error of each row [n, 1]: its weighted sums make the metric."""
+        return np.asarray(np.abs(score.astype(np.float64) - y))[:, None]
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -38,9 +47,8 @@ class MeanAbsoluteError:
         -------
         error : [draws], NaN where no row has weight
         """
-        missed = np.abs(score.astype(np.float64) - y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(weights @ missed / weights.sum(axis=1), dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # of infinite scores
+            return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the mean absolute error of `score` [n] on `y` [n]; NaN without rows."""

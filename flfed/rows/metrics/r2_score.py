@@ -26,6 +26,19 @@ class R2Score:
             return "fewer than two rows" if len(y) else "no rows"
         return "" if np.ptp(y) > 0 else "the target is the same in every row"
 
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return squared error, squared and plain distance to the mean of each row [n, 3]: their sums make it."""
+        centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or two of the sums cancel
+        return np.stack([(score.astype(np.float64) - y) ** 2, centred**2, centred], axis=1)
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return R squared [draws] of weighted sums of `columns` [draws, 3] and sums of weights [draws]."""
+        missed, squares, plain = sums.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = squares - plain**2 / total
+            # 1e-12: what rounding leaves of the difference when all rows are equal
+            return np.where(spread > 1e-12 * squares, 1 - missed / spread, np.nan)
+
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -44,13 +57,7 @@ class R2Score:
         """
         if self.defined(y):
             return np.full(len(weights), np.nan)
-        centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or the two sums below cancel
-        missed = weights @ (score.astype(np.float64) - y) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            squares = weights @ centred**2
-            spread = squares - (weights @ centred) ** 2 / weights.sum(axis=1)
-            # 1e-12: what rounding leaves of the difference when all rows are equal
-            return np.where(spread > 1e-12 * squares, 1 - missed / spread, np.nan)
+        return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return R squared of `score` [n] on `y` [n]; NaN if undefined."""

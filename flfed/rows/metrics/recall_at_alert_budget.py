@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flfed.errors import UsageError
+from flfed.rows.ranking import Drawn, add_up, undefined
 
 
 class RecallAtAlertBudget:
@@ -59,19 +60,27 @@ class RecallAtAlertBudget:
         recall : [draws]
             NaN where the positives have no weight.
         """
+        return self.ranked(y, score)(weights)
+
+    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric; the rows are put in order here, once."""
         if self.defined(y) or not np.isfinite(score).all():
-            return np.full(len(weights), np.nan)
+            return undefined
         order = np.argsort(-score, kind="stable")
-        falling, positive = score[order], y[order] == 1
+        falling, positive = score[order], (y[order] == 1)[:, None]
         # first row of each block of equal scores; a block's rows are looked at in equal parts
         starts = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1])
-        ordered = weights[:, order]
-        blocks = np.add.reduceat(ordered, starts, axis=1)
-        ones = np.add.reduceat(ordered * positive, starts, axis=1)
-        room = self.alert_budget * blocks.sum(axis=1, keepdims=True) - (np.cumsum(blocks, axis=1) - blocks)
-        looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray((looked_at * ones).sum(axis=1) / ones.sum(axis=1), dtype=np.float64)
+
+        def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            ordered = weights.T.take(order, axis=0)
+            blocks = np.add.reduceat(ordered, starts, axis=0)
+            ones = np.add.reduceat(ordered * positive, starts, axis=0)
+            room = self.alert_budget * blocks.sum(axis=0) - (add_up(blocks.copy()) - blocks)
+            looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray((looked_at * ones).sum(axis=0) / ones.sum(axis=0), dtype=np.float64)
+
+        return drawn
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the recall of `score` [n] on `y` [n]; NaN if undefined."""

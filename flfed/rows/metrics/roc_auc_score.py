@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.ranking import Drawn, add_up, undefined
+
 
 class RocAucScore:
     """P(score of a positive > score of a negative) + P(equal) / 2; macro one-vs-rest for classes.
@@ -46,30 +48,40 @@ class RocAucScore:
         auc : [draws]
             NaN where a class that occurs in `y`, or the rest, has no weight.
         """
+        return self.ranked(y, score)(weights)
+
+    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric; the rows are put in order here, once."""
         if self.defined(y) or not np.isfinite(score).all():
-            return np.full(len(weights), np.nan)
+            return undefined
         if score.ndim == 1:
-            return _one_against_rest(y == 1, score, weights)
-        aucs = [_one_against_rest(y == code, score[:, code], weights) for code in np.unique(y)]
-        return np.asarray(np.mean(aucs, axis=0), dtype=np.float64)
+            return _one_against_rest(y == 1, score)
+        each = [_one_against_rest(y == code, score[:, code]) for code in np.unique(y)]
+        return lambda weights: np.asarray(np.mean([drawn(weights) for drawn in each], axis=0), dtype=np.float64)
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the AUC of `score` ([n] or [n, k]) on `y` [n]; NaN if undefined."""
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
-def _one_against_rest(
-    positive: NDArray[np.bool_], score: NDArray[np.floating], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return sum over positives of the negative weight below them (half where equal), normed [draws]."""
+def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> Drawn:
+    """Return the function from weights to the sum over positives of the negative weight below them, normed [draws].
+
+    Where a negative is equal to a positive half its weight counts.
+    """
     ones, zeros = np.flatnonzero(positive), np.flatnonzero(~positive)
     zeros = zeros[np.argsort(score[zeros], kind="stable")]
-    below = np.zeros((len(weights), len(zeros) + 1))
-    np.cumsum(weights[:, zeros], axis=1, out=below[:, 1:])
     left = np.searchsorted(score[zeros], score[ones], side="left")
     right = np.searchsorted(score[zeros], score[ones], side="right")
-    won = weights[:, ones]
-    pairs = won.sum(axis=1) * below[:, -1]
-    beaten = below[:, left] if np.array_equal(left, right) else (below[:, left] + below[:, right]) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.einsum("ij,ij->i", won, beaten) / pairs, dtype=np.float64)
+    apart = np.array_equal(left, right)
+
+    def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        columns = weights.T
+        won, below = columns.take(ones, axis=0), np.zeros((len(zeros) + 1, len(weights)))
+        below[1:] = add_up(columns.take(zeros, axis=0))
+        pairs = won.sum(axis=0) * below[-1]
+        beaten = below[left] if apart else (below[left] + below[right]) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((won * beaten).sum(axis=0) / pairs, dtype=np.float64)
+
+    return drawn

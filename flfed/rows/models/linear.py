@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from flfed.rows.training.affine import affine
+from flfed.rows.training.layered import layered_outputs
 from flfed.seeds import seed_of
 
 
@@ -31,6 +30,7 @@ class Linear:
     penalised: tuple[str, ...] = ("weight",)
     intercept = "bias"
     layers: tuple[tuple[str, str], ...] = (("weight", "bias"),)
+    outputs = layered_outputs
 
     def __init__(self, *, start: Literal["zeros", "uniform", "torch"] = "zeros") -> None:
         self.start = start
@@ -44,10 +44,6 @@ class Linear:
             return _as_torch_starts(inputs, outputs, seed_of(rng))
         bound = 1 / np.sqrt(max(inputs, 1))
         return {name: rng.uniform(-bound, bound, shape) for name, shape in shapes.items()}
-
-    def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions."""
-        return affine(x, arrays["weight"], arrays["bias"])
 
 
 def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.training.affine import affine
+from flfed.rows.training.layered import layered_outputs
 
 
 class Mlp:
@@ -23,6 +22,7 @@ class Mlp:
 
     tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
     linear = False
+    outputs = layered_outputs
 
     def __init__(self, *, hidden: tuple[int, ...] = (32,)) -> None:
         if not hidden or any(width < 1 for width in hidden):
@@ -41,11 +41,3 @@ class Mlp:
             arrays[f"weight-{layer}"] = rng.uniform(-bound, bound, (before, after))
             arrays[f"bias-{layer}"] = rng.uniform(-bound, bound, (after,))
         return arrays
-
-    def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions."""
-        last = len(self.hidden)
-        for layer in range(last + 1):
-            x = affine(x, arrays[f"weight-{layer}"], arrays[f"bias-{layer}"])
-            x = x.relu() if layer < last else x
-        return x

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.outputs import measure_together, score_together
-from flfed.rows.training.requests import Failed, FitRequest, MeasureRequest, Request, ScoreRequest, TuneRequest
+from flfed.rows.training.packed import Kept
+from flfed.rows.training.requests import Answer, Failed, FitRequest, MeasureRequest, Request, ScoreRequest, TuneRequest
 from flfed.rows.training.stacked import fit_together
 from flfed.rows.training.tuned_together import tune_together
 
-KINDS: dict[type, Callable[[Any], Sequence[Any]]] = {
-    FitRequest: fit_together,
-    ScoreRequest: score_together,
-    MeasureRequest: measure_together,
-    TuneRequest: tune_together,
-}
+
+def answering() -> Answer:
+    """Return `answer_together` with a memory of its own, so that a site's rows are packed once and not every round."""
+    return partial(answer_together, kept=Kept())
 
 
-def answer_together(requests: Sequence[Request]) -> list[Any]:
+def answer_together(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
     """Return the result of each request, or `Failed`: one site's failure is its own."""
+    kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
+        FitRequest: partial(fit_together, kept=kept, alone=_alone),
+        ScoreRequest: score_together,
+        MeasureRequest: measure_together,
+        TuneRequest: tune_together,
+    }
     results: list[Any] = [None] * len(requests)
-    for kind, answer in KINDS.items():
+    for kind, answer in kinds.items():
         places = [place for place, request in enumerate(requests) if type(request) is kind]
         for place, result in zip(places, _answered(answer, [requests[place] for place in places]), strict=True):
             results[place] = result
@@ -31,9 +37,13 @@ def answer_together(requests: Sequence[Request]) -> list[Any]:
 
 def _answered(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Request]) -> Sequence[Any]:
     """Answer requests of one kind together or, where that fails, each alone, to find whose failure it is."""
+    sources = [request.rng.bit_generator for request in requests if isinstance(request, (FitRequest, TuneRequest))]
+    states = [source.state for source in sources]
     try:
         return answer(requests) if requests else []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
+        for source, state in zip(sources, states, strict=True):
+            source.state = state  # the same draws as if it had been done alone at once
         return [_alone(request) for request in requests]
 
 

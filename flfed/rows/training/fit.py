@@ -11,33 +11,20 @@ from torch import Tensor
 
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
-from flfed.rows.intervals import delong
-from flfed.rows.training.losses import batch_loss, loss_of_rows
+from flfed.rows.training.losses import batch_loss
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
+from flfed.rows.training.outputs import measure_together, score_together
 from flfed.rows.training.requests import FitRequest, Fitted, Measured, MeasureRequest, ScoreRequest
 
 
 def score(request: ScoreRequest) -> np.ndarray:
     """Return outputs float64 [rows, outputs]."""
-    with torch.inference_mode():
-        arrays = {name: torch.tensor(value, dtype=torch.float64) for name, value in request.arrays.items()}
-        outputs = request.model.outputs(arrays, torch.from_numpy(request.x))
-    return np.asarray(outputs.numpy())
+    return score_together([request])[0]
 
 
 def measure(request: MeasureRequest) -> Measured:
     """Return the outputs on the request's rows, their loss, and the area under the ROC curve if asked for."""
-    rows = request.rows
-    with torch.inference_mode():
-        dtype = getattr(torch, request.precision)
-        arrays = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
-        found = request.model.outputs(arrays, torch.tensor(rows.x, dtype=dtype))
-    outputs = np.asarray(found.to(torch.float64).numpy())
-    loss = loss_of_rows(request.task, outputs, rows.y) if len(rows) else float("nan")
-    if not request.area:
-        return Measured(outputs=outputs, loss=loss)
-    area, covariance = delong(rows.y, outputs.T)
-    return Measured(outputs=outputs, loss=loss, area=float(area[0]), variance=float(covariance[0, 0]))
+    return measure_together([request])[0]
 
 
 def fit(request: FitRequest) -> Fitted:
@@ -109,13 +96,19 @@ def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[Tensor]
 
 
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
-    """Yield the row indices of each epoch, as many as its steps use, and the rows of a step.
+    """Yield the row indices of each epoch, as many as its steps use, and the rows of a step."""
+    for order, size in orders(rows, plan, rng):
+        yield torch.from_numpy(order), size
+
+
+def orders(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield what `epochs` does, as numpy's int64 array.
 
     With one batch of all rows the order stays as it is and nothing is drawn.
     """
     size = min(plan.batch, rows) if plan.batch else rows
     left = (plan.steps or plan.epochs * -(-rows // size)) if rows else 0
     while left > 0:
-        order = torch.from_numpy(rng.permutation(rows) if size < rows else np.arange(rows))[: left * size]
+        order = rng.permutation(rows) if size < rows else np.arange(rows)
+        yield order[: left * size], size
         left -= -(-rows // size)
-        yield order, size

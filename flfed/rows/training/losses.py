@@ -50,6 +50,23 @@ def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = No
     return row_losses(task, outputs, y).mean()
 
 
+def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
+    """Return what outputs expect of the target, [..., rows, outputs]; written to `out` where it is not `outputs`.
+
+    The derivative of `row_losses` by the outputs is this minus `as_expected(y)`, for every task.
+    """
+    if task == "regression":
+        return outputs
+    return torch.sigmoid(outputs, out=out) if task == "binary" else torch.softmax(outputs, -1, out=out)
+
+
+def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    """Return targets [..., rows] as certain expectations [..., rows, outputs]: of a class code its indicator."""
+    if task != "multi-class":
+        return y.unsqueeze(-1)
+    return torch.zeros((*y.shape, outputs), dtype=dtype).scatter_(-1, y.unsqueeze(-1), 1)
+
+
 def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
     """Return the mean loss over rows, without class weights or penalties."""
     target = torch.from_numpy(y if task == "regression" else y.astype(np.int64))

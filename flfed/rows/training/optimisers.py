@@ -1,11 +1,12 @@
-"""SGD, Adam and AdamW as pure steps on named tensors of any leading dimension.
+"""SGD, Adam and AdamW: as pure steps on named tensors, and in place for a stack of sites.
 
 Equal to `torch.optim` (tested within 1e-10), whose first use imports the compiler for a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,7 +50,70 @@ def _adam(
     return stepped, {"m": m, "v": v}
 
 
-def soft_threshold(w: Tensor, amount: float) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """One tensor of a stack of sites that an optimiser moves, with its gradient and its memory.
+
+    Attributes
+    ----------
+    w, g : tensor [sites, any, any]
+        The same tensor where gradients are added to the weights at once.
+    memory : tuple of tensor, same shape
+        The velocity of SGD with momentum, the two moments of Adam; zeros before the first step.
+    """
+
+    w: Tensor
+    g: Tensor
+    memory: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, w: Tensor, g: Tensor, plan: Plan) -> Moving:
+        """Return what the plan's optimiser needs before its first step."""
+        memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
+        return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))
+
+    def first(self, sites: int) -> Moving:
+        """Return the first sites, as views."""
+        w = self.w[:sites]
+        g = w if self.g is self.w else self.g[:sites]
+        return Moving(w, g, tuple(part[:sites] for part in self.memory))
+
+
+def step_in_place(moving: Sequence[Moving], lr: Tensor, step: int, plan: Plan) -> None:
+    """Take the plan's step, the same as `step_of` takes, for every site of a stack.
+
+    Parameters
+    ----------
+    moving : sequence of Moving
+    lr : tensor [sites, 1, 1]
+    step : int, from 1
+    """
+    for tensors in moving:
+        if plan.optimiser == "sgd":
+            _sgd_in_place(tensors, lr, plan.momentum)
+        else:
+            _adam_in_place(tensors, lr, step, plan)
+
+
+def _sgd_in_place(tensors: Moving, lr: Tensor, momentum: float) -> None:
+    for velocity in tensors.memory:
+        torch.add(tensors.g, velocity, alpha=momentum, out=velocity)
+    g = tensors.memory[0] if tensors.memory else tensors.g
+    tensors.w.addcmul_(g, lr, value=-1)
+
+
+def _adam_in_place(tensors: Moving, lr: Tensor, step: int, plan: Plan) -> None:
+    (first, second), (m, v) = plan.betas, tensors.memory
+    m.mul_(first).add_(tensors.g, alpha=1 - first)
+    v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)
+    if plan.optimiser == "adamw":
+        tensors.w.mul_(1 - lr * plan.weight_decay)
+    root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(plan.eps)
+    unit = torch.div(m, root, out=root)
+    tensors.w.addcmul_(unit, lr / (1 - first**step), value=-1)
+
+
+def soft_threshold(w: Tensor, amount: float | Tensor) -> Tensor:
     """Return `sign(w) * max(|w| - amount, 0)`, the proximal step of an L1 penalty.
 
     Source: Parikh and Boyd 2014, "Proximal algorithms", section 6.5.2.
@@ -58,7 +122,15 @@ def soft_threshold(w: Tensor, amount: float) -> Tensor:
 
 
 def clip_by_norm(g: Tensors, bound: float) -> Tensors:
-    """Return gradients scaled so that their joint L2 norm is at most `bound`."""
+    """Return one site's gradients scaled so that their joint L2 norm is at most `bound`."""
     norm = torch.stack([value.square().sum() for value in g.values()]).sum().sqrt()
     factor = (bound / norm.clamp(min=bound)).item()
     return {name: value * factor for name, value in g.items()}
+
+
+def clip_in_place(gradients: Sequence[Tensor], bound: float) -> None:
+    """Scale the gradients [sites, any, any] of each site so that its joint L2 norm is at most `bound`."""
+    squares = torch.stack([g.square().sum(dim=(1, 2)) for g in gradients])
+    factor = bound / squares.sum(dim=0).sqrt().clamp(min=bound)
+    for g in gradients:
+        g.mul_(factor[:, None, None])

@@ -2,19 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from flfed.rows.training.fit import measure, score
+from flfed.rows.delong import areas
+from flfed.rows.training.layered import layers_of
+from flfed.rows.training.losses import loss_of_rows, row_losses
 from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
+
+BLOCK = 2048
+"""Rows of one product: what a hidden layer makes of them stays in the processor's cache."""
+STACKED = 256
+"""Rows up to which a model's own product costs its calls more than its arithmetic, so that models are stacked."""
+CELLS = 4096
+"""Rows of several models in one stack, with those that fill them up to the longest."""
+EVEN = 16
+"""Rows and hidden units are filled up to a multiple of this.
+
+Products compute what is left over in another order of summation (measured: one unit in the last
+place), and then two equal rows of a table would not tie, and which of them wins would depend on
+the rows beside them.
+"""
+SEGMENTS = 16_384
+"""Rows whose losses are computed at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """Inputs that go through the same arrays: of one request, or of all sites of a round."""
+
+    model: Any
+    arrays: dict[str, np.ndarray]
+    precision: str
+    places: list[int]
+    xs: list[np.ndarray]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its inputs."""
+        return sum(map(len, self.xs))
+
+    @property
+    def program(self) -> tuple[Any, ...]:
+        """What two units share that may be stacked: layers, shapes and precision."""
+        shapes = tuple(value.shape for value in self.arrays.values())
+        return layers_of(self.model), tuple(self.arrays), shapes, self.precision, self.xs[0].shape[1]
 
 
 def score_together(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-    """Return the outputs of each request, in order."""
-    return [score(request) for request in requests]
+    """Return the outputs of each request, in order; float64 [rows, outputs].
+
+    Notes
+    -----
+    Requests whose arrays are the very same objects are one product over all their rows. Others of
+    one program (a model that names its `layers`, equal shapes) are stacked where they are small.
+    """
+    return _outputs([(request.model, request.arrays, request.x, "float64") for request in requests])
 
 
 def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
-    """Return the figures of each request, in order."""
-    return [measure(request) for request in requests]
+    """Return the figures of each request, in order; outputs are computed in the plan's precision."""
+    outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
+    figures = np.full((3, len(requests)), np.nan)
+    for task in sorted({request.task for request in requests}):
+        some = [place for place, request in enumerate(requests) if request.task == task]
+        figures[0, some] = mean_losses(task, [outputs[i] for i in some], [requests[i].rows.y for i in some])
+    ranked = [place for place, request in enumerate(requests) if request.area]
+    figures[1:, ranked] = areas([requests[i].rows.y for i in ranked], [outputs[i][:, 0] for i in ranked])
+    return [
+        Measured(outputs=found, loss=loss, area=area, variance=variance)
+        for found, (loss, area, variance) in zip(outputs, figures.T.tolist(), strict=True)
+    ]
+
+
+def mean_losses(task: str, outputs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean loss over the rows of each site, [sites]; NaN without rows.
+
+    Parameters
+    ----------
+    task : str
+    outputs : sequence of float64 arrays [rows of the site, outputs]
+    ys : sequence of arrays [rows of the site]
+    """
+    if len(ys) == 1 and len(ys[0]):  # alone: the calls for many cost more than the losses of a small site
+        return np.array([loss_of_rows(task, outputs[0], ys[0].copy())])
+    found = np.full(len(ys), np.nan)
+    sizes = np.array([len(y) for y in ys], dtype=np.int64)
+    filled = np.flatnonzero(sizes)
+    for part in _runs(sizes[filled], SEGMENTS):
+        sites = filled[part]
+        y = np.concatenate([ys[site] for site in sites])
+        target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
+        losses = row_losses(task, torch.from_numpy(np.concatenate([outputs[site] for site in sites])), target)
+        starts = np.cumsum(sizes[sites]) - sizes[sites]
+        found[sites] = np.add.reduceat(losses.numpy(), starts) / sizes[sites]
+    return found
+
+
+def _runs(sizes: np.ndarray, most: int) -> Iterator[slice]:
+    """Yield slices of sites, one after the other, of at most so many rows in all (or of one site)."""
+    start, total = 0, 0
+    for place, rows in enumerate(sizes.tolist()):
+        if place > start and total + rows > most:
+            yield slice(start, place)
+            start, total = place, 0
+        total += rows
+    if start < len(sizes):
+        yield slice(start, len(sizes))
+
+
+def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[np.ndarray]:
+    """Return the outputs of each (model, arrays, x, precision), in order."""
+    found: list[np.ndarray] = [np.empty(0)] * len(asked)
+    units = _units(asked)
+    small = [unit for unit in units if layers_of(unit.model) and unit.rows <= STACKED]
+    stacks = list(_stacks(small)) if len(small) > 1 else [[unit] for unit in small]
+    alone = [[unit] for unit in units if not (layers_of(unit.model) and unit.rows <= STACKED)]
+    for stack in stacks + alone:
+        computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
+        for unit, outputs in zip(stack, computed, strict=True):
+            ends = list(accumulate((len(x) for x in unit.xs), initial=0))
+            for place, (start, end) in zip(unit.places, pairwise(ends), strict=True):
+                found[place] = outputs[start:end]
+    return found
+
+
+def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[_Unit]:
+    """Return requests grouped by what they go through: by identity, which costs no look at the numbers."""
+    units: dict[tuple[Any, ...], _Unit] = {}
+    for place, (model, arrays, x, precision) in enumerate(asked):
+        key = (layers_of(model) or id(model), precision, *arrays, *map(id, arrays.values()))
+        unit = units.get(key)
+        if unit is None:
+            unit = units[key] = _Unit(model, arrays, precision, [], [])
+        unit.places.append(place)
+        unit.xs.append(x)
+    return list(units.values())
+
+
+def _product(unit: _Unit) -> np.ndarray:
+    """Return the outputs of one unit on all its rows, block by block."""
+    arrays = {name: torch.from_numpy(np.array(value, dtype=unit.precision)) for name, value in unit.arrays.items()}
+    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(unit.model)])
+    parts = []
+    for block, rows in _blocks(unit.xs, unit.precision):
+        x = torch.from_numpy(block)
+        with torch.inference_mode():
+            y = _through(layers, x)[:, :width] if layers else unit.model.outputs(arrays, x)
+        parts.append(np.array(y[:rows].numpy(), dtype=np.float64, order="C"))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield inputs as blocks [rows, inputs], and how many of these rows are real; at least one block.
+
+    Each block lies where the one before did: rows that are not real are zeros, or left from it.
+    """
+    block = np.zeros((min(BLOCK, _up(sum(map(len, xs)))), xs[0].shape[1]), dtype=precision)
+    filled, yielded = 0, False
+    for x in xs:
+        start = 0
+        while start < len(x):
+            taken = min(len(x) - start, len(block) - filled)
+            block[filled : filled + taken] = x[start : start + taken]
+            start, filled = start + taken, filled + taken
+            if filled == len(block):
+                yield block, filled
+                filled, yielded = 0, True
+    if filled or not yielded:
+        yield block[: _up(filled)], filled
+
+
+def _up(count: int) -> int:
+    """Return the next multiple of `EVEN`, at least one."""
+    return max(1, -(-count // EVEN)) * EVEN
+
+
+def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]], int]:
+    """Return layers (weight [..., in, out], bias [..., out]) filled up with units that give 0, and the real outputs.
+
+    A single output is computed alike for all rows as it is.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    before, width = 0, 0
+    for weight, bias in layers:
+        width = bias.shape[-1]
+        after = 0 if width == 1 else _up(width) - width
+        if before or after:
+            weight = functional.pad(weight, (0, after, 0, before))
+            bias = functional.pad(bias, (0, after))
+        found.append((weight, bias))
+        before = after
+    return found, width
+
+
+def _through(layers: Sequence[tuple[Tensor, ...]], x: Tensor) -> Tensor:
+    """Return what layers with ReLU between them make of x [rows, inputs], or of a stack [models, rows, inputs]."""
+    for number, (weight, bias) in enumerate(layers):
+        x = torch.addmm(bias, x, weight) if x.dim() == 2 else torch.baddbmm(bias.unsqueeze(-2), x, weight)
+        if number < len(layers) - 1:
+            x.relu_()
+    return x
+
+
+def _stacks(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
+    """Yield units to compute as one: of one program, of like sizes."""
+    stack: list[_Unit] = []
+    programs: dict[tuple[Any, ...], list[_Unit]] = {}
+    for unit in units:
+        programs.setdefault(unit.program, []).append(unit)
+    for alike in programs.values():
+        for unit in sorted(alike, key=lambda unit: unit.rows):
+            if stack and (len(stack) + 1) * _up(unit.rows) > CELLS:
+                yield stack
+                stack = []
+            stack.append(unit)
+        yield stack
+        stack = []
+
+
+def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
+    """Return the outputs of each of several units of one program, the longest last."""
+    first, longest = stack[0], _up(stack[-1].rows)
+    table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
+    for room, unit in zip(table, stack, strict=True):
+        np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
+    arrays = {
+        name: torch.from_numpy(np.stack([unit.arrays[name] for unit in stack]).astype(first.precision, copy=False))
+        for name in first.arrays
+    }
+    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(first.model)])
+    with torch.inference_mode():
+        outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
+    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack, strict=True)]

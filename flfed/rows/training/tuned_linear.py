@@ -1,8 +1,13 @@
-"""A linear model on some rows alone, fairly tuned: scikit-learn's fit, cross-validated."""
+"""A linear model on some rows alone, fairly tuned: scikit-learn's fit, cross-validated.
+
+What is to be fitted (`search_of`: classes, folds) is told from fitting it (`search_alone`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +15,15 @@ from scipy.special import logsumexp
 
 from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
+from flfed.rows.folds import plain_folds, stratified_folds
 
 PENALTIES = np.logspace(-4, 1, 11)
 """Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
 FOLDS = 5
+LEAST = 1e-12
+"""Smallest likelihood that a held-out row is given, so that one row cannot decide a penalty alone."""
+MANY = 500
+"""Unknowns above which Newton's method costs too much."""
 
 
 class Predictor(Protocol):
@@ -36,8 +46,58 @@ class LinearPredictor:
         return np.asarray(x @ self.weight + self.bias)
 
 
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Indices of rows to fit on and of rows to measure on; every class of `test` is in `train`."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What is to be fitted: the model of all rows at the penalty whose loss over the folds' test rows is least.
+
+    Attributes
+    ----------
+    rows : Encoded
+        Classes are 0, 1, ..., each with a row; two are a binary task.
+    task : str
+    folds : sequence of Fold
+        Each with two classes or more to train on. None where no fold could be tested.
+    present : array [classes with rows]
+        What these classes are in the schema.
+    outputs : int
+        Of the model that is asked for.
+    """
+
+    rows: Encoded
+    task: str
+    folds: Sequence[Fold]
+    present: np.ndarray
+    outputs: int
+
+    def finished(self, found: LinearPredictor) -> LinearPredictor:
+        """Return the model found, with an output for each class of the schema that has no rows."""
+        if self.outputs == 1:
+            return found
+        weight, bias = np.zeros((self.rows.x.shape[1], self.outputs)), np.zeros(self.outputs)
+        own = self.present[1:] if self.task == "binary" else self.present
+        weight[:, own], bias[own] = found.weight, found.bias
+        likely = self.rows.x @ weight[:, self.present] + bias[self.present]
+        absent = np.setdiff1d(np.arange(self.outputs), self.present)
+        bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(self.rows))
+        return LinearPredictor(weight, bias)
+
+
 def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
-    """Return scikit-learn's regularised fit, its ridge penalty chosen by cross-validated loss.
+    """Return scikit-learn's regularised fit, its ridge penalty chosen by cross-validated loss; see `search_of`."""
+    asked = search_of(rows, task, classes, rng)
+    return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
+
+
+def search_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Search | LinearPredictor:
+    """Return what is to be fitted, or the constant model where nothing can be.
 
     Parameters
     ----------
@@ -57,23 +117,18 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
     on both sides of a fold.
     """
     if task == "regression":
-        return _tuned_ridge(rows, rng)
+        return _regression(rows, rng)
     counts = np.bincount(rows.y, minlength=classes)
     present, (free, units) = np.flatnonzero(counts), _testable(rows, classes)
     several = units[units > 0]
     if len(several) < 2:
         return _constant(counts, rows.x.shape[1], task)
-    fitted = _cross_validated(rows, free, int(min(FOLDS, several.min())), rng)
-    if task == "binary":
-        return LinearPredictor(fitted.coef_.T, fitted.intercept_)
-    weight, bias = np.zeros((rows.x.shape[1], classes)), np.zeros(classes)
-    if len(present) == 2:
-        weight[:, present[1]], bias[present[1]] = fitted.coef_[0], fitted.intercept_[0]
-    else:
-        weight[:, present], bias[present] = fitted.coef_.T, fitted.intercept_
-    likely = rows.x @ weight[:, present] + bias[present]
-    bias[counts == 0] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(rows))
-    return LinearPredictor(weight, bias)
+    # A constant class weight is none: it would only change the penalty.
+    weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
+    own = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
+    folds = _class_folds(own, free, int(min(FOLDS, several.min())), rng)
+    fitted = "binary" if len(present) == 2 else "multi-class"
+    return Search(own, fitted, folds, present, 1 if task == "binary" else classes)
 
 
 def _testable(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,55 +148,99 @@ def _testable(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
         free &= ~np.isin(codes, last)
 
 
-def _cross_validated(rows: Encoded, free: np.ndarray, folds: int, rng: np.random.Generator) -> Any:
-    """Return the fit on all rows at the penalty whose cross-validated log loss on `free` rows is least."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    kind = StratifiedKFold if rows.group is None else StratifiedGroupKFold
-    split = kind(folds, shuffle=True, random_state=int(rng.integers(2**31)))
-    losses = np.zeros(len(PENALTIES))
-    weights = rows.weight if np.ptp(rows.weight) else None
+def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Generator) -> list[Fold]:
+    """Return the folds of `free` rows that can be tested; all other rows are in each one's training rows."""
+    seed = int(rng.integers(2**31))
     single, others = np.flatnonzero(~free), np.flatnonzero(free)
-    groups = None if rows.group is None else rows.group[others]
-    for first, second in split.split(rows.x[others], rows.y[others], groups):
+    folds = []
+    for first, second in _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed):
         train, test = np.concatenate([others[first], single]), others[second]
         # Groups may leave a class, or all classes but one, out of a fold's training rows.
-        test = test[np.isin(rows.y[test], rows.y[train])]
-        if not len(test) or not np.ptp(rows.y[train]):
-            continue
-        own = None if weights is None else weights[train]
-        model = LogisticRegression(warm_start=True, max_iter=2000, tol=1e-6)
-        # From strong to weak, each fit starting from the last.
-        for place in range(len(PENALTIES) - 1, -1, -1):
-            model.C = 1 / (PENALTIES[place] * len(train))
-            model.fit(rows.x[train], rows.y[train], own)
-            chosen = np.searchsorted(model.classes_, rows.y[test])
-            likely = model.predict_proba(rows.x[test])[np.arange(len(test)), chosen]
-            losses[place] -= np.log(np.maximum(likely, 1e-12)).sum()
-    # Where no fold could be tested, the penalty that trusts the rows least.
-    best = PENALTIES[int(np.argmin(losses)) if losses.any() else -1]
-    return LogisticRegression(C=1 / (best * len(rows)), max_iter=5000, tol=1e-8).fit(rows.x, rows.y, weights)
+        known = np.bincount(rows.y[train], minlength=rows.y.max() + 1) > 0
+        test = test[known[rows.y[test]]]
+        if len(test) and known.sum() > 1:
+            folds.append(Fold(train, test))
+    return folds
 
 
-def _tuned_ridge(rows: Encoded, rng: np.random.Generator) -> LinearPredictor:
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import GroupKFold, KFold
+def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return scikit-learn's folds with equal shares of every class; of groups where rows have some."""
+    if group is None:
+        return stratified_folds(y, count, seed)
+    from sklearn.model_selection import StratifiedGroupKFold
 
+    return list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, group))
+
+
+def _regression(rows: Encoded, rng: np.random.Generator) -> Search | LinearPredictor:
     _, units = units_of(len(rows), rows.group)
     if len(rows) < 2 * FOLDS or units < 2:
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
-    plain = KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
-    split = list((plain if rows.group is None else GroupKFold(min(FOLDS, units))).split(rows.x, groups=rows.group))
-    losses = [
-        sum(
-            float(np.square(Ridge(l2 * len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) - rows.y[b]).sum())
-            for a, b in split
-        )
-        for l2 in PENALTIES
-    ]
-    best = Ridge(PENALTIES[int(np.argmin(losses))] * len(rows)).fit(rows.x, rows.y)
+    split = plain_folds(len(rows), FOLDS, int(rng.integers(2**31)))
+    if rows.group is not None:
+        from sklearn.model_selection import GroupKFold
+
+        split = list(GroupKFold(min(FOLDS, units)).split(rows.x, groups=rows.group))
+    folds = [Fold(a, b) for a, b in split]
+    return Search(rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
+
+
+def chosen(losses: np.ndarray) -> int:
+    """Return the place of the least loss [penalties]; the last, which trusts the rows least, if all are 0: untested."""
+    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
+
+
+def search_alone(asked: Search) -> LinearPredictor:
+    """Return scikit-learn's fit at the best penalty; one fit a fold and penalty."""
+    rows, folds = asked.rows, asked.folds
+    if asked.task == "regression":
+        return _ridge(rows, folds)
+    losses = np.zeros(len(PENALTIES))
+    with warnings.catch_warnings():
+        # Where rounding ends Newton's method, scikit-learn goes on from there by another, and says so.
+        warnings.filterwarnings("ignore", "(?s).*resort to lbfgs")
+        for fold in folds:
+            x, y = rows.x[fold.test], rows.y[fold.test]
+            own, model = rows.take(fold.train), _logistic(rows)
+            # From strong to weak, each fit starting from the last.
+            for place in range(len(PENALTIES) - 1, -1, -1):
+                _fit(model, own, PENALTIES[place])
+                likely = model.predict_proba(x)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+                losses[place] -= np.log(np.maximum(likely, LEAST)).sum()
+        best = _fit(_logistic(rows), rows, PENALTIES[chosen(losses)])
+    return LinearPredictor(best.coef_.T, best.intercept_)
+
+
+def _logistic(rows: Encoded) -> Any:
+    """Return scikit-learn's logistic regression, for `_fit`.
+
+    Where a penalty is weak, lbfgs stops up to .001 of a log-odds from the solution whatever its
+    tolerance; Newton's method does not, and takes half the time. Its Hessian must be affordable.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    many = rows.x.shape[1] * len(np.unique(rows.y)) > MANY
+    return LogisticRegression(warm_start=True, max_iter=5000, solver="lbfgs" if many else "newton-cholesky")
+
+
+def _fit(model: Any, rows: Encoded, l2: float) -> Any:
+    """Return the model fitted, each coefficient within 1e-8 of the solution: a slope of `l2 * 1e-8` says so."""
+    model.C = 1 / (l2 * len(rows))
+    model.tol = 1e-8 * l2
+    return model.fit(rows.x, rows.y, rows.weight)
+
+
+def _ridge(rows: Encoded, folds: Sequence[Fold]) -> LinearPredictor:
+    from sklearn.linear_model import Ridge
+
+    losses = np.zeros(len(PENALTIES))
+    for fold in folds:
+        a, b = fold.train, fold.test
+        for place, l2 in enumerate(PENALTIES):
+            off = Ridge(l2 * len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) - rows.y[b]
+            losses[place] += float(np.square(off).sum())
+    best = Ridge(PENALTIES[chosen(losses)] * len(rows)).fit(rows.x, rows.y)
     return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
@@ -16,8 +16,11 @@ from flwr.serverapp.strategy import Result
 from flfed.errors import UsageError
 from flfed.plan import Plan
 from flfed.seeds import generator
+from flfed.updates.cohort_sums import weighted_mean
 from flfed.updates.content import Arrays, MalformedMessage, count_bytes, reason_of
+from flfed.updates.garbage import rarely_collected
 from flfed.updates.guard import Verdicts, guard, guard_scores
+from flfed.updates.held_arrays import array_record, immutable, own_copy
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
 from flfed.updates.selection import Selection
@@ -132,6 +135,7 @@ class FedAvg(FlowerFedAvg):
                 "losses of different sites cannot be compared"
             )
 
+    @rarely_collected()
     def start(
         self,
         grid: Grid,
@@ -260,12 +264,12 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings=self.client_settings(),
         )
-        messages = []
+        record, group, messages = request.to_record(), str(server_round), []
+        size = count_bytes(record)
         for site, node in self._asked.items():
+            self._bytes_out[site] = self._bytes_out.get(site, 0) + size
             # A record of its own for each site: one client's edit must not reach the next.
-            record = request.to_record()
-            self._bytes_out[site] = self._bytes_out.get(site, 0) + count_bytes(record)
-            messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(server_round)))
+            messages.append(Message(own_copy(record), dst_node_id=node, message_type=kind, group_id=group))
         return messages
 
     def aggregate_train(
@@ -309,14 +313,11 @@ class FedAvg(FlowerFedAvg):
         sites = sorted(deltas)
         shares = np.array([weights[site] for site in sites])
         shares = shares / math.fsum(shares)
-        found = {}
-        for name, value in incoming.items():
-            stack = np.stack([deltas[site][name] for site in sites]).astype(np.float64)
-            # About the first: where all sites agree the mean is theirs to the last bit, so that
-            # a weight that L1 made 0 everywhere is 0, not 1e-17.
-            mean = stack[0] + np.tensordot(shares, stack - stack[0], axes=1)
-            found[name] = (value.astype(np.float64) + self.server_lr * mean).astype(value.dtype)
-        return found
+        updates = [deltas[site] for site in sites]
+        return {
+            name: (value.astype(np.float64) + self.server_lr * weighted_mean(updates, name, shares)).astype(value.dtype)
+            for name, value in incoming.items()
+        }
 
     def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
         """Return readable replies by site, and why the other asked sites have none."""
@@ -381,4 +382,5 @@ def to_arrays(record: ArrayRecord) -> Arrays:
 
 def to_record(arrays: Mapping[str, Any]) -> ArrayRecord:
     """Return named arrays as a record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    # Of copies: a strategy may go on writing into arrays that it gave as the model.
+    return array_record(immutable({name: np.ascontiguousarray(value) for name, value in arrays.items()}))

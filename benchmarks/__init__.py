@@ -1,0 +1,1 @@
+"""Timing scripts: `make bench`, `make bench-peers`."""

@@ -1,0 +1,65 @@
+"""What the figures are held to, and which of them miss it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CPU = {
+    ("W1", "stacked"): 0.38,
+    ("W2", "stacked"): 0.38,
+    ("W3", "stacked"): 0.48,
+    ("W4", "stacked"): 0.35,
+    ("W1", "one-by-one"): 1.2,
+    ("W2", "one-by-one"): 1.5,
+}
+"""CPU seconds over those of the bare loop, at most."""
+RAY_TIMES, RAY_MEMORY = 20.0, 1 / 3
+"""How many times faster than Flower's simulation stacked is on W2, at least; and its share of the memory, at most."""
+SCALE_SECONDS, SCALE_MEMORY, SCALE_STRAIGHT, SCALE_DEARER = 2.5, 1.5, 0.98, 1.5
+"""CPU seconds of a round with the most sites; memory over that of holding the rows; R² of the line; CPU seconds of one
+site among the most sites over those among the fewest, since R² alone lets quadratic time pass."""
+
+Results = Mapping[str, Any]
+
+
+def missed(results: Results) -> list[str]:
+    """Return a sentence for each limit that the results miss, or that has no figure."""
+    return [*_ratios(results), *_ray(results), *_scale(results)]
+
+
+def _ratios(results: Results) -> Iterator[str]:
+    for (workload, way), most in CPU.items():
+        found = results.get(workload, {}).get(way, {}).get("cpu-ratio")
+        if found is None:
+            yield f"{workload} {way}: no figure"
+        elif found > most:
+            yield f"{workload} {way}: CPU ratio {found}, limit {most}"
+
+
+def _ray(results: Results) -> Iterator[str]:
+    ray = results.get("W2", {}).get("ray", {})
+    if "error" in ray or not ray:
+        yield f"W2 ray: {ray.get('error', 'no figure')}"
+        return
+    if ray["times-slower-than-stacked"] < RAY_TIMES:
+        yield f"W2: Flower's simulation takes {ray['times-slower-than-stacked']} times as long, limit {RAY_TIMES:.0f}"
+    if ray["stacked-memory-share"] > RAY_MEMORY:
+        yield f"W2: stacked takes {ray['stacked-memory-share']} of the simulation's memory, limit a third"
+
+
+def _scale(results: Results) -> Iterator[str]:
+    scale = results.get("scale", {})
+    if "sizes" not in scale:
+        yield f"scale: {scale.get('error', 'no figure')}"
+        return
+    most = scale["sizes"][-1]
+    where = f"scale, {most['sites']:,} sites"
+    if most["cpu-seconds-a-round"] > SCALE_SECONDS:
+        yield f"{where}: {most['cpu-seconds-a-round']} CPU s a round, limit {SCALE_SECONDS}"
+    if most["memory-ratio"] > SCALE_MEMORY:
+        yield f"{where}: {most['memory-ratio']} times the memory of holding the rows, limit {SCALE_MEMORY}"
+    if scale["r-squared"] < SCALE_STRAIGHT:
+        yield f"scale: R² {scale['r-squared']} of a straight line, limit {SCALE_STRAIGHT}"
+    if scale["site-dearer"] > SCALE_DEARER:
+        yield f"scale: a site is {scale['site-dearer']} times as dear among many as among few, limit {SCALE_DEARER}"

@@ -1,0 +1,116 @@
+"""From 1,000 to 10,000 sites of log-normal size: what a full round takes, and how much memory.
+
+Every site trains and is scored every round; messages, guard, aggregation, run store and checkpoint
+are on the clock, which is the CPU time from one round in the store to the next. Two things are
+not as in life, and not in a round: the tables are handed over drawn, and the sums of the first
+site's rows stand for every site's (the run's first file still holds them for each). Each size is run in a
+process of its own; another one only opens and encodes the same sites, for its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.alone import in_child, peak_mb
+from benchmarks.ours import Timed, at_work, conducting
+from benchmarks.workload import Workload
+from flfed.summary import Summary
+
+SIZES = (1000, 3000, 10_000)
+ROUNDS = 5
+SECONDS = 900.0
+
+
+class FirstSums(Timed):
+    """A conductor for which the sums of the first site stand for all."""
+
+    def summarise(self, roster: Mapping[str, Any]) -> dict[str, Summary]:
+        """Return the first site's sums for each site."""
+        first = next(iter(self.side.workplaces.values())).summary()
+        return dict.fromkeys(roster, first)
+
+
+def workload(sites: int) -> Workload:
+    """Return the federation: 200 rows on average, the logarithm's standard deviation .8."""
+    return Workload(name="scale", sites=sites, rows=200, held=20, spread=0.8, rounds=ROUNDS)
+
+
+def one(size: int, *, rounds: bool) -> dict[str, Any]:
+    """Return what one size took in this process; without `rounds` the sites are only opened and encoded."""
+    with (
+        at_work(workload(size)) as (chosen, taking_part),
+        conducting(chosen, taking_part, stacked=True, conductor_class=FirstSums) as conductor,
+    ):
+        if rounds:
+            conductor.conduct()
+        else:
+            _, _, encoder = conductor.begin()
+            conductor.encode(encoder)
+        encoded = conductor.encoded()
+    return {
+        "rows": sum(map(len, encoded)),
+        "arrays-mb": sum(e.x.nbytes + e.y.nbytes + e.weight.nbytes for e in encoded) / 2**20,
+        "peak-mb": peak_mb(),
+        "cpu-by-round": conductor.clock.by_round(),
+    }
+
+
+def measured(size: int) -> dict[str, Any]:
+    """Return the figures of one size, from two fresh processes."""
+    held = in_child("scale", str(size), seconds=SECONDS)
+    ran = in_child("scale", str(size), "--rounds", seconds=SECONDS)
+    return {
+        "sites": size,
+        "rows": ran["rows"],
+        "cpu-seconds-a-round": round(statistics.median(ran["cpu-by-round"]), 3),
+        "cpu-by-round": [round(seconds, 3) for seconds in ran["cpu-by-round"]],
+        "peak-mb": ran["peak-mb"],
+        "holding-mb": held["peak-mb"],
+        "arrays-mb": round(held["arrays-mb"], 1),
+        "memory-ratio": round(ran["peak-mb"] / held["peak-mb"], 3),
+    }
+
+
+def scale(sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    """Return the figures of all sizes and how straight their line is."""
+    found = [measured(size) for size in sizes]
+    slope, intercept, fit = line([f["sites"] for f in found], [f["cpu-seconds-a-round"] for f in found])
+    return {
+        "sizes": found,
+        "r-squared": round(fit, 4),
+        "site-dearer": dearer(found),
+        "slope": slope,
+        "intercept": intercept,
+    }
+
+
+def dearer(found: list[dict[str, Any]]) -> float:
+    """Return the CPU seconds of one site among the most sites over those among the fewest; 1 if proportional."""
+    few, many = (size["cpu-seconds-a-round"] / size["sites"] for size in (found[0], found[-1]))
+    return float(round(many / few, 3))
+
+
+def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
+    """Return slope, intercept and R² of the straight line of least squares."""
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = np.asarray(y) - slope * np.asarray(x) - intercept
+    return float(slope), float(intercept), float(1 - np.square(residual).sum() / np.square(y - np.mean(y)).sum())
+
+
+def main() -> None:
+    """Print what one size took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", type=int)
+    parser.add_argument("--rounds", action="store_true")
+    given = parser.parse_args()
+    print(json.dumps(one(given.size, rounds=given.rounds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""results.json as the tables of README.md and docs/performance.md, and the picture: `python -m benchmarks.table`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.limits import CPU
+from benchmarks.picture import picture
+from benchmarks.workload import WORKLOADS, Workload
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results.json"
+PICTURE = ROOT / "docs" / "scale.svg"
+PAGES = ("README.md", "docs/performance.md")
+NOTHING = "–"
+WAYS = {
+    "bare": "bare PyTorch loop",
+    "hand-made": "the loop with hand-made gradients",
+    "one-by-one": "flfed, one by one",
+    "stacked": "**flfed, stacked** (default)",
+}
+
+Results = dict[str, Any]
+
+
+def ratios(results: Results) -> str:
+    """Return the table of CPU ratios: what the README shows."""
+    rows = [["CPU time, bare loop = 1", *(_headed(w) for w in WORKLOADS.values())]]
+    rows.append([WAYS["bare"], *(f"1 ({_of(results, w, 'bare', 'cpu-seconds', '.1f')} s)" for w in WORKLOADS)])
+    rows += [[WAYS[way], *(_ratio(results, w, way) for w in WORKLOADS)] for way in WAYS if way != "bare"]
+    rows.append(["limit for stacked", *(f"{CPU[w, 'stacked']:.2f}" for w in WORKLOADS)])
+    return f"{_table(rows)}\n\n{_where(results)}"
+
+
+def wall_and_memory(results: Results) -> str:
+    """Return the tables of wall time, memory and differences."""
+    rows = [["wall time, bare loop = 1", *WORKLOADS]]
+    rows += [[WAYS[way], *(_of(results, w, way, "wall-ratio", ".2f") for w in WORKLOADS)] for way in WAYS]
+    held = [["most memory, MB, in a process of its own", *WORKLOADS]]
+    held += [[WAYS[way], *(_of(results, w, way, "peak-mb", ",.0f") for w in WORKLOADS)] for way in WAYS]
+    over = [["CPU time, hand-made gradients = 1", *WORKLOADS]]
+    over += [[WAYS[way], *(_of(results, w, way, "cpu-over-hand-made", ".2f") for w in WORKLOADS)] for way in WAYS]
+    apart = [["largest difference from the bare loop's arrays: float64; float32", *WORKLOADS]]
+    apart += [[WAYS[way], *(_apart(results, w, way) for w in WORKLOADS)] for way in WAYS if way != "bare"]
+    return "\n\n".join(map(_table, (rows, over, held, apart)))
+
+
+def simulators(results: Results) -> str:
+    """Return what Flower's simulation and the peers took against stacked."""
+    rows = [
+        ["", "workload", "rounds", "wall time, stacked = 1", "CPU, stacked = 1", "CPU, bare = 1", "most MB", "remark"]
+    ]
+    ray = results.get("W2", {}).get("ray")
+    found = {"Flower's simulation on Ray": ("W2", ray)} if ray else {}
+    found |= {name: ("W1", figures) for name, figures in results.get("peers", {}).get("found", {}).items()}
+    for name, (workload, figures) in found.items():
+        rows.append([name, workload, *_peer(figures)])
+    return _table(rows)
+
+
+def scaling(results: Results) -> str:
+    """Return the table of the scale curve."""
+    scale = results.get("scale", {})
+    rows = [["sites", "rows", "CPU s a full round", "most MB", "MB of a process that only holds the rows", "ratio"]]
+    rows += [
+        [f"{s['sites']:,}", f"{s['rows']:,}", f"{s['cpu-seconds-a-round']:.2f}", f"{s['peak-mb']:,.0f}",
+         f"{s['holding-mb']:,.0f} (arrays {s['arrays-mb']:,.0f})", f"{s['memory-ratio']:.2f}"]
+        for s in scale.get("sizes", [])
+    ]  # fmt: skip
+    said = (
+        f"R² of a straight line through them: {scale['r-squared']:.4f}. A site's round among the most sites takes "
+        f"{scale['site-dearer']:.2f} times what it takes among the fewest."
+        if "r-squared" in scale
+        else "Not run yet."
+    )
+    return f"{_table(rows)}\n\n{said}"
+
+
+def start_up(results: Results) -> str:
+    """Return where the seconds of a tiny study go."""
+    found = results.get("start-up", {})
+    if "where" not in found:
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    rows = [["in a fresh process", "CPU s"]]
+    rows += [[name, f"{seconds['best']:.2f}"] for name, seconds in found["cpu-seconds"].items()]
+    rows += [[f"of the tiny study: {name}", f"{seconds:.2f}"] for name, seconds in found["where"].items()]
+    said = (
+        f"The best of {found['turns']} turns. A tiny study takes {found['run-to-imports']:.2f} times the imports alone."
+    )
+    return f"{_table(rows)}\n\n{said}"
+
+
+PARTS = {
+    "ratios": ratios,
+    "wall-and-memory": wall_and_memory,
+    "simulators": simulators,
+    "scale": scaling,
+    "start-up": start_up,
+}
+
+
+def filled(page: str, results: Results) -> str:
+    """Return a page's text with the parts between its markers as the results give them."""
+
+    def part(found: re.Match[str]) -> str:
+        return f"<!-- bench: {found[1]} -->\n{PARTS[found[1]](results)}\n<!-- end -->"
+
+    return re.sub(r"<!-- bench: ([a-z-]+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
+
+
+def write(results: Results) -> None:
+    """Write the pages and the picture."""
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(filled(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    if "sizes" in results.get("scale", {}):
+        PICTURE.write_text(picture(results["scale"]), encoding="utf-8")
+
+
+def _headed(workload: Workload) -> str:
+    model = "" if workload.hidden else ", logistic"
+    share = "" if workload.fraction == 1 else f", {workload.fraction:.0%} a round"
+    return f"{workload.name}: {workload.sites:,} × {workload.rows:,}{share}{model}"
+
+
+def _of(results: Results, workload: str, way: str, figure: str, spec: str) -> str:
+    value = results.get(workload, {}).get(way, {}).get(figure)
+    return NOTHING if value is None else format(value, spec)
+
+
+def _ratio(results: Results, workload: str, way: str) -> str:
+    parts = [_of(results, workload, way, f"cpu-ratio{end}", ".2f") for end in ("", "-low", "-high")]
+    return NOTHING if NOTHING in parts else f"{parts[0]} ({parts[1]}–{parts[2]})"
+
+
+def _apart(results: Results, workload: str, way: str) -> str:
+    names = ("arrays-max-difference-float64", "arrays-max-difference")
+    return "; ".join(_of(results, workload, way, name, ".0e") for name in names)
+
+
+def _peer(figures: dict[str, Any]) -> Iterator[str]:
+    if "error" in figures:
+        yield from (NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, f"does not run: {figures['error']}")
+        return
+    yield str(figures["rounds"])
+    for name, spec in (
+        ("times-slower-than-stacked", ".1f"),
+        ("cpu-over-stacked", ".1f"),
+        ("cpu-ratio", ".2f"),
+        ("peak-mb", ",.0f"),
+    ):
+        yield format(figures[name], spec) if name in figures else NOTHING
+    yield figures.get("note", "")
+
+
+def _where(results: Results) -> str:
+    machine = results.get("machine", {})
+    said = ", ".join(str(value) for value in machine.values())
+    return f"{results.get('date', 'not run yet')}; {said}."
+
+
+def _table(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def main() -> None:
+    """Write the pages and the picture from the results file."""
+    write(json.loads(RESULTS.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The repeats of a study: one after the other, or side by side so that one engine computes for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from flfed.apps.engines.lockstep import OwnTime, SharedTime, side_by_side
+from flfed.apps.engines.starting import started
+from flfed.apps.learning_curve import learning_curve
+from flfed.apps.provenance import code_sha256
+from flfed.apps.recording import Progress, Recorder, Slowest
+from flfed.apps.run_record import Clock, bad_end_written, begin, spared
+from flfed.apps.server_app import Conductor, Outcome, RunObserver
+from flfed.errors import RunStopped, UsageError
+from flfed.records.entries import EventRow, LearningPoint, RunEntry
+from flfed.records.store import RunStore, RunWriter
+from flfed.rows.read_once import ReadOnce
+from flfed.rows.site import Site
+from flfed.rows.training.cohort import answering
+from flfed.rows.training.requests import Answer
+from flfed.study import Study
+from flfed.updates import checkpoint as checkpoints
+from flfed.updates.checkpoint import Checkpoint
+
+AT_ONCE = 32
+"""Repeats that run side by side, at most."""
+SITES_AT_ONCE = 2000
+"""Sites whose tables are open at a time, over all repeats side by side."""
+ROWS_AT_ONCE = 500_000
+"""Rows of all sites that are open at a time, over all repeats side by side: about half a kilobyte each."""
+KEPT = "what was done so far is kept: flfed study resume"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What one repeat runs with: what answers its requests (None: one by one), where it tells its progress, a clock."""
+
+    answer: Answer | None
+    progress: Progress
+    clock: Clock = time.monotonic
+
+
+@dataclass(frozen=True)
+class Series:
+    """The repeats of one study, begun or gone on with.
+
+    Attributes
+    ----------
+    store : RunStore
+    series : str
+        Its id.
+    repeats : int
+        How many there are in all.
+    study : Study
+    facts : mapping
+        From `checking.check`.
+    engine, path : str
+        From `engines.starting`; a series is gone on with by the path it was begun with.
+    sites : sequence of Site
+    asked : dict
+        How the sites can be found again.
+    progress, observer : callables
+        Side by side, the progress is that of the slowest repeat, and the observer is told by each
+        repeat in its turn.
+    """
+
+    store: RunStore
+    series: str
+    repeats: int
+    study: Study
+    facts: Mapping[str, str]
+    engine: str
+    path: str
+    sites: Sequence[Site]
+    asked: dict[str, Any]
+    progress: Progress
+    observer: RunObserver
+
+    def go_on(self, entries: dict[int, RunEntry]) -> None:
+        """Run every repeat that is not completed; `entries` are those begun before."""
+        torch.set_num_threads(1)
+        left = [
+            number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
+        ]
+        # Repeats, and draws of the learning curve, differ in the split only.
+        again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
+        once = replace(self, sites=[ReadOnce.of(site) for site in self.sites]) if again else self
+        with spared():
+            while left:
+                some = left[: once._at_once()]
+                if len(some) == 1:
+                    answer = answering() if self.path == "stacked" else None
+                    once._repeat(some[0], entries.get(some[0]), _Way(answer, self.progress))
+                    later = []
+                else:
+                    later = once._several(some, entries)
+                left = later + left[len(some) :]
+                self.progress("repeats", self.repeats - len(left), self.repeats)
+
+    def _at_once(self) -> int:
+        """Return how many repeats may run side by side, by what is known of the tables: each splits them anew."""
+        if self.path != "stacked":
+            return 1
+        read = [rows for site in self.sites if isinstance(site, ReadOnce) for rows in site.opened.values()]
+        by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
+        return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
+
+    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry]) -> list[int]:
+        """Run some repeats side by side; an error in one is raised once all have ended, the first one's.
+
+        Returns those that there was no room for, once the first one had read the tables.
+        """
+        progress, shared, later = Slowest(self.progress, repeats), SharedTime(answering()), list[int]()
+
+        def task(repeat: int) -> Callable[[Answer], None]:
+            def go(answer: Answer) -> None:
+                own = OwnTime(shared)
+                try:
+                    if repeat in repeats[self._at_once() :]:
+                        later.append(repeat)
+                        return
+                    way = _Way(own.stopped_while(answer), progress.of(repeat), own)
+                    self._repeat(repeat, entries.get(repeat), way)
+                except RunStopped as stopped:
+                    raise KeyboardInterrupt from stopped  # a person means all of them
+                finally:
+                    progress.over(repeat)
+
+            return go
+
+        try:
+            outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
+        except KeyboardInterrupt:
+            stopped = RunStopped(f"interrupted from the keyboard; {KEPT} {self.series}")
+            stopped.run = self.series
+            raise stopped from None
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        return later
+
+    def _repeat(self, repeat: int, entry: RunEntry | None, way: _Way) -> None:
+        """Run one repeat, from its beginning or from where it ended."""
+        gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
+        writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
+        recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress)
+        if entry is not None and checkpoint is not None:
+            recorder.resumed(checkpoint.round, entry.reason)
+        elif gone:
+            recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
+        self._run_once(repeat, recorder, checkpoint, way)
+
+    def _begin(self, repeat: int) -> tuple[RunWriter, None]:
+        """Write down that a repeat starts."""
+        writer = begin(
+            self.store, self.series, self.study, self.facts, engine=self.engine, path=self.path, repeat=repeat
+        )
+        writer.summary("asked", self.asked)
+        return writer, None
+
+    def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
+        """Take a begun repeat over, at its last checkpoint that the store knows of."""
+        checkpoint: Checkpoint | None = None
+
+        def keep(rounds: int) -> int:
+            nonlocal checkpoint
+            checkpoint = checkpoints.newest(entry.run, rounds)
+            if rounds and checkpoint is None:
+                raise UsageError(
+                    f"run {entry.run} has {rounds} rounds in the store and no checkpoint of them in "
+                    f"{checkpoints.folder_of(entry.run)}: set FLFED_HOME to where it ran, or run the study anew"
+                )
+            return checkpoint.round if checkpoint else 0
+
+        writer = self.store.resume_run(entry.run, keep)
+        checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
+        if entry.hashes.get("code") != code_sha256():
+            writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
+        return writer, checkpoint
+
+    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> None:
+        """Run one repeat to its end in the record, whatever the end is."""
+        writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
+            outcome = self._conduct(repeat, recorder, checkpoint, way)
+        writer.summary("encoder", {"sha256": outcome.encoder.sha256()})
+        writer.finish(
+            status=outcome.status,
+            reason=outcome.reason,
+            seconds=outcome.seconds,
+            arrays_sha256=outcome.arrays_sha256(),
+            best_round=outcome.best_round,
+        )
+        if outcome.status == "completed":
+            checkpoints.settle(writer.run)
+
+    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> Outcome:
+        """Run one repeat on the engine and return how it ended."""
+        config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
+        if self.study.dataset.partition is None and self.engine != "inprocess":
+            config["run"] = recorder.writer.run
+        with started(self.engine, self.sites, config, way.answer) as (grid, tables):
+            outcome = Conductor(
+                grid,
+                self.study,
+                recorder,
+                repeat=repeat,
+                tables=tables,
+                checkpoint=checkpoint,
+                observer=self.observer,
+                clock=way.clock,
+            ).conduct()
+        if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
+            taking_part = [site for site in self.sites if site.name in outcome.sites]
+            self._learning_curve(recorder, taking_part if tables is not None else None, way)
+        return outcome
+
+    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
+        """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
+        points: list[LearningPoint] = []
+        reason = f"no learning curve: engine {self.engine!r} does not hold every table"
+        if held is not None:
+            points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
+        recorder.writer.learning_curve(points)
+        recorder.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
+        if reason:
+            recorder.note(reason)

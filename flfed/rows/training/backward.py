@@ -1,0 +1,124 @@
+"""Outputs and gradients of affine layers with ReLU between them, for a stack of sites, written out.
+
+A layer's weights and intercepts are one tensor [sites, inputs + 1, outputs], the intercepts last:
+inputs carry a column of ones, so that one product adds the intercepts, and one gives the gradient
+of both. Without autograd, whose bookkeeping costs more than the products of small layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Room:
+    """Memory that the passes of one stack after the other write to: fresh memory costs more than small products."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[object, ...], Tensor] = {}
+
+    def of(self, use: tuple[object, ...], like: Tensor, *shape: int) -> Tensor:
+        """Return a tensor of a shape and of the type of `like`; what was in it before is still there."""
+        size, key = math.prod(shape), (*use, like.dtype)
+        if key not in self._held or self._held[key].numel() < size:
+            self._held[key] = like.new_empty(size)
+        return self._held[key][:size].view(shape)
+
+
+class Passes:
+    """Forward and backward pass of the first `sites` of a stack, `rows` rows each.
+
+    Parameters
+    ----------
+    weights : list of tensor [sites, inputs + 1, outputs]
+    gradients : list of tensor, same shapes
+        Where the gradients go. The weights themselves: they are added to, for a residual that
+        is scaled by minus the learning rate is the whole step.
+    rows : int
+    room : Room
+
+    Source: Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors".
+    """
+
+    def __init__(self, weights: list[Tensor], gradients: list[Tensor], rows: int, room: Room) -> None:
+        self._layers = [_Layer(w, g) for w, g in zip(weights, gradients, strict=True)]
+        for number, layer in enumerate(self._layers[:-1]):
+            layer.take_room(number, rows, room)
+
+    def forward(self, x: Tensor, out: Tensor, absent: Tensor | None) -> None:
+        """Write the outputs for `x` [sites, rows, inputs + 1] to `out` [sites, rows, outputs].
+
+        `absent` are the places [of sites × rows] that hold no row: there a site whose weights are
+        infinite would make 0 * inf of them, so activations are set to 0, not multiplied by it.
+        """
+        for layer in self._layers[:-1]:
+            layer.product(x, layer.room)
+            torch.clamp_min(layer.room, 0, out=layer.active)
+            if absent is not None:
+                layer.by_row.index_fill_(0, absent, 0)
+            x = layer.hidden
+        self._layers[-1].product(x, out)
+
+    def backward(self, x: Tensor, residual: Tensor) -> None:
+        """Collect the gradients, from the loss's derivative by the outputs [sites, rows, outputs]."""
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+            layer.back(residual, before.room)  # through the weights as they are before the step
+            _through_relu(before.room, before.active, 0, grad_input=before.room)
+            layer.collect(before.hidden, residual)
+            residual = before.room
+        self._layers[0].collect(x, residual)
+
+
+# The one call that does this; a comparison and a product are three times as slow.
+_through_relu = torch.ops.aten.threshold_backward.grad_input
+
+
+class _Layer:
+    """One layer: views of its weights, room for its outputs, and its three products.
+
+    With a single output a product has one column, which is slow; transposed it has one row.
+    """
+
+    room: Tensor
+    hidden: Tensor
+    active: Tensor
+    by_row: Tensor
+
+    def __init__(self, w: Tensor, g: Tensor) -> None:
+        self._single, self._adding = w.shape[-1] == 1, g is w
+        self._w, self._w_row = w, w.transpose(1, 2)
+        self._back = self._w_row[:, :, :-1]
+        self._g = g.transpose(1, 2) if self._single else g
+
+    def take_room(self, number: int, rows: int, room: Room) -> None:
+        """Find room for what a hidden layer gives, before and after ReLU, with the ones that follow it."""
+        sites, _, outputs = self._w.shape
+        self.room = room.of(("before", number), self._w, sites, rows, outputs)
+        self.hidden = room.of(("after", number), self._w, sites, rows, outputs + 1)
+        self.hidden[:, :, -1] = 1
+        self.active = self.hidden[:, :, :-1]
+        self.by_row = self.hidden.view(sites * rows, outputs + 1)[:, :-1]
+
+    def product(self, x: Tensor, out: Tensor) -> None:
+        """Write `x @ w` to `out`."""
+        if self._single:
+            torch.bmm(self._w_row, x.transpose(1, 2), out=out.transpose(1, 2))
+        else:
+            torch.bmm(x, self._w, out=out)
+
+    def back(self, residual: Tensor, out: Tensor) -> None:
+        """Write the loss's derivative by the layer's inputs to `out`."""
+        if self._single:
+            torch.mul(residual, self._back, out=out)
+        else:
+            torch.bmm(residual, self._back, out=out)
+
+    def collect(self, x: Tensor, residual: Tensor) -> None:
+        """Write the gradient `x' @ residual`, or add it to the weights."""
+        a, b = (residual.transpose(1, 2), x) if self._single else (x.transpose(1, 2), residual)
+        if self._adding:
+            self._g.baddbmm_(a, b)
+        else:
+            torch.bmm(a, b, out=self._g)

@@ -1,0 +1,161 @@
+"""Arrays that cross as they are where both sides live in one process, and records made and copied in little time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+KINDS = "biuf"
+"""NumPy's letters for what an array of ours may hold: booleans, whole numbers, numbers."""
+STYPE = "numpy.ndarray"
+"""Flower's name for bytes as `numpy.save` writes them."""
+
+AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+_CONFIG, _METRICS, _ARRAYS, _RECORDS = ConfigRecord(), MetricRecord(), ArrayRecord(), RecordDict()
+_PLAIN: dict[type, frozenset[type]] = {
+    ConfigRecord: frozenset({bool, int, float, str, bytes}),
+    MetricRecord: frozenset({int, float}),
+}
+"""What Flower's records take, without subclasses such as NumPy's numbers: Flower itself judges those."""
+
+
+class HeldArray(Array):
+    """Flower's array around an ndarray: nothing is written as bytes unless someone asks for them.
+
+    Parameters
+    ----------
+    values : ndarray of booleans, whole numbers or numbers, in C order
+        Held without a copy, read-only: many messages may share it, and a reader gets this very array.
+
+    Raises
+    ------
+    TypeError
+        For any other array.
+
+    Notes
+    -----
+    What leaves the process (Flower's protobuf and objects, a pickle) is Flower's own array with the
+    bytes of `numpy.save`. No attribute can be set: who wants another array in a message puts it there.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        flags, dtype = values.flags, values.dtype
+        if type(values) is not np.ndarray or dtype.kind not in KINDS or not flags.c_contiguous:
+            raise TypeError("only a plain array of numbers in C order can be held")
+        if flags.writeable:
+            values = values.view()
+            values.setflags(write=False)
+        held = self.__dict__
+        held["values"], held["shape"], held["stype"] = values, values.shape, STYPE
+        held["dtype"], held["start"] = _written_as(dtype, values.shape)
+
+    values: np.ndarray
+    start: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The array as `numpy.save` writes it, made anew each time."""
+        return self.start + self.values.tobytes()
+
+    @data.setter
+    def data(self, value: bytes) -> None:
+        """Refuse: see the notes."""
+        raise AttributeError("a held array is shared: put another array in its place")
+
+    def count_bytes(self) -> int:
+        """Return the length of `data`."""
+        return len(self.start) + self.values.nbytes
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy of the array, which may be written into as that of Flower's."""
+        return self.values.copy()
+
+    def deflate(self) -> bytes:
+        """Return what Flower sends as an object: that of its own array, which the receiver knows by name."""
+        return self._written().deflate()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change what is held; Flower's own marks may be set."""
+        if name in ("values", "start", "dtype", "shape", "stype"):
+            raise AttributeError("a held array is shared: put another array in its place")
+        super().__setattr__(name, value)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another array has the same type, shape and bytes."""
+        if not isinstance(other, Array):
+            return NotImplemented
+        mine, theirs = ((a.dtype, a.shape, a.stype, a.data) for a in (self, other))
+        return mine == theirs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return Flower's own array, for a pickle or a deep copy."""
+        return Array, (self.dtype, self.shape, self.stype, self.data)
+
+    def _written(self) -> Array:
+        return Array(self.dtype, self.shape, self.stype, self.data)
+
+
+@lru_cache(maxsize=256)
+def _written_as(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """Return a type's name, and how an array of these starts in NumPy's format: the same every round of a run."""
+    start = BytesIO()
+    np.lib.format.write_array_header_1_0(start, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), start.getvalue()
+
+
+def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return copies that nobody can write into, nor make writeable again: what many sites share."""
+    return {name: np.ndarray(value.shape, value.dtype, value.tobytes()) for name, value in arrays.items()}
+
+
+def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Return named arrays as a record; each is held as it is, or copied where it is not in C order."""
+    in_order = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return _holding(
+        _ARRAYS,
+        {name: HeldArray(value) if value.dtype.kind in KINDS else Array(value) for name, value in in_order.items()},
+    )
+
+
+def config_record(values: Mapping[str, Any]) -> ConfigRecord:
+    """Return plain values as a record."""
+    return _holding(_CONFIG, dict(values)) if _is_plain(values, ConfigRecord) else ConfigRecord(dict(values))
+
+
+def metric_record(values: Mapping[str, Any]) -> MetricRecord:
+    """Return numbers as a record."""
+    return _holding(_METRICS, dict(values)) if _is_plain(values, MetricRecord) else MetricRecord(dict(values))
+
+
+def _is_plain(values: Mapping[str, Any], kind: type) -> bool:
+    """Tell whether Flower would take all values as they are, so that it need not look at each again."""
+    return _PLAIN[kind].issuperset(map(type, values.values())) and set(map(type, values)) <= {str}
+
+
+def record_of(sections: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> RecordDict:
+    """Return sections as the content of a message."""
+    return _holding(_RECORDS, dict(sections))
+
+
+def own_copy(record: RecordDict) -> RecordDict:
+    """Return a message's content for one receiver, who may change it: only what cannot change is shared.
+
+    No section may hold a list.
+    """
+    return record_of({name: part.copy() for name, part in record.items()})
+
+
+def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
+    """Return a record like `empty` that holds `values`, which are known to be such as Flower takes.
+
+    The one place that knows how Flower's records keep their values: to have Flower check each as it
+    is put in costs more than all else that is done with a message.
+    """
+    found = object.__new__(type(empty))
+    vars(found).update(vars(empty), _data=values)
+    return found

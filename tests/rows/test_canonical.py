@@ -1,0 +1,60 @@
+"""Rows as text and in order: what a plain loop over the cells gives, from fewer columns and in pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flfed.rows.holdout import canonical_order, canonical_rows
+
+DATES = [pd.NaT, pd.Timestamp("2026-01-02"), pd.Timestamp("2026-01-02T03:04:05.678")]
+PLAIN = ["", "a", "ab", "b", "a b", "ä", None]
+CONTROL = [*PLAIN, "\x01", "a\x1f", "a\x1e", "a\n"]
+numbers = st.sampled_from([0.0, -0.0, 1.0, 10.0, 0.1, 1 / 3, 1e22, -1e-7, float("nan"), float("inf")])
+
+
+def rows_with(words: list[str | None]) -> st.SearchStrategy[list[tuple]]:
+    cells = st.sampled_from(words)
+    return st.lists(st.tuples(numbers, cells, st.sampled_from(DATES), numbers, cells), min_size=1, max_size=25)
+
+
+rows = st.one_of(rows_with(PLAIN), rows_with(CONTROL))
+
+
+def table_of(rows: list[tuple]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["x", "word", "seen", "z", "id"])
+    return table.astype({"x": float, "word": object, "seen": "datetime64[ns]", "z": float, "id": object})
+
+
+def plain(row: tuple) -> str:
+    """Return a row as text, cell by cell; adding 0.0 turns -0.0 into 0.0."""
+    return "\x1f".join(
+        ("" if np.isnan(cell) else repr(cell + 0.0))
+        if isinstance(cell, float)
+        else ("" if cell is None or cell is pd.NaT else str(cell))
+        for cell in row
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows)
+def test_a_row_as_text_is_that_of_its_cells_in_turn(rows):
+    assert canonical_rows(table_of(rows)) == [plain(row) for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.booleans())
+def test_the_order_from_few_columns_is_that_of_the_whole_texts(rows, numbers_first):
+    # Also where a cell has a character that sorts before the one between two cells.
+    table = table_of(rows)[["x", "word", "seen", "z", "id"] if numbers_first else ["word", "id", "z", "seen", "x"]]
+    texts = canonical_rows(table)
+    np.testing.assert_array_equal(canonical_order(table), sorted(range(len(texts)), key=texts.__getitem__))
+
+
+def test_a_large_table_is_made_text_piece_by_piece():
+    table = table_of([(float(n % 7), "a", DATES[n % 3], n / 3, "b") for n in range(50)])
+    whole = canonical_rows(table)
+    assert canonical_rows(table, cells_at_once=35) == whole
+    assert len(set(whole)) == 50

@@ -1,0 +1,56 @@
+"""A short run starts quickly: what it imports, and what it leaves to those who need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = {
+    "alembic": "only makes or migrates a store",
+    "altair": "only draws pages",
+    "matplotlib": "of no command",
+    "networkx": "of torch's compiler",
+    "opacus": "of no run without it",
+    "ray": "of engine ray",
+    "scipy.stats": "half a second; scipy.special has what is needed",
+    "sklearn": "half a second; a linear model tuned with others, or whole folds, need none of it",
+    "streamlit": "only shows pages",
+    "sympy": "of torch's compiler",
+    "torch._dynamo": "a second: torch.optim.SGD and vmap load it",
+    "torch._inductor": "of torch's compiler",
+}
+"""What a tiny run loads none of, and why."""
+RUN = """
+import json, sys, time
+sys.argv = ["flfed", "study", "run", "preterm-birth", "--set", "rounds=1"]
+from flfed.cli import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
+"""
+
+
+def loaded(code: str, home: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "FLFED_HOME": str(home)}
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
+    from flfed.records.store import RunStore
+
+    with RunStore.open():
+        pass  # the store is there: only a new one needs the migrations
+    found = loaded(RUN, home)
+    assert (found["code"] or 0) == 0
+    assert {"torch", "flwr", "pandas", "sqlalchemy"} <= set(found["modules"])
+    assert {name: why for name, why in HEAVY.items() if name in found["modules"]} == {}
+    assert len(found["modules"]) < 2500
