@@ -56,14 +56,15 @@ def in_child(module: str, *arguments: str, seconds: float, python: str = sys.exe
     return found
 
 
-def loop_alone(way: str, job: Path) -> dict[str, Any]:
-    """Return the memory and seconds of a loop."""
+def loop_alone(way: str, job: Path, rounds: int | None = None) -> dict[str, Any]:
+    """Return the seconds of a loop, and the mean loss of the sites by round."""
     import torch
 
     from benchmarks import bare, hand_made
 
     torch.set_num_threads(1)
     read, loop = bare.read_job(job), {"bare": bare.loop, "hand-made": hand_made.loop}[way]
+    read = replace(read, rounds=rounds or read.rounds)
     loop(replace(read, rounds=1))  # the first use of torch.optim imports the compiler
     cpu, wall = time.process_time(), time.perf_counter()
     _, losses = loop(read)
@@ -71,12 +72,13 @@ def loop_alone(way: str, job: Path) -> dict[str, Any]:
     return took | {"losses": [statistics.fmean(by_site.values()) for by_site in losses]}
 
 
-def ours_alone(way: str, workload: str) -> dict[str, Any]:
-    """Return the memory and seconds of flfed."""
+def ours_alone(way: str, name: str, rounds: int | None = None) -> dict[str, Any]:
+    """Return the seconds of the rounds in flfed."""
     from benchmarks.ours import at_work, run_ours
     from benchmarks.workload import WORKLOADS
 
-    with at_work(WORKLOADS[workload]) as (chosen, taking_part):
+    workload = WORKLOADS[name]
+    with at_work(replace(workload, rounds=rounds or workload.rounds)) as (chosen, taking_part):
         ran = run_ours(chosen, taking_part, stacked=way == "stacked")
     return {"cpu-seconds": ran.clock.cpu["rounds"], "wall-seconds": ran.clock.wall["rounds"]}
 
@@ -87,8 +89,12 @@ def main() -> None:
     parser.add_argument("workload")
     parser.add_argument("way", choices=["bare", "hand-made", "one-by-one", "stacked"])
     parser.add_argument("--job", type=Path)
+    parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
-    took = loop_alone(given.way, given.job) if given.job else ours_alone(given.way, given.workload)
+    if given.job:
+        took = loop_alone(given.way, given.job, given.rounds)
+    else:
+        took = ours_alone(given.way, given.workload, given.rounds)
     print(json.dumps(took | {"peak-mb": peak_mb()}))
 
 

@@ -1,10 +1,10 @@
 """From 1,000 to 10,000 sites of log-normal size: what a full round takes, and how much memory.
 
 Every site trains and is scored every round; messages, guard, aggregation, run store and checkpoint
-are on the clock, which is the CPU time from one round in the store to the next. Two things are
-not as in life, and not in a round: the tables are handed over drawn, and the sums of the first
-site's rows stand for every site's (the run's first file still holds them for each). Each size is run in a
-process of its own; another one only opens and encodes the same sites, for its memory.
+are on the clock, which is the CPU time from one round in the store to the next. One thing is not
+as in life, and not in a round: the tables are handed over drawn. Each size is run in a process of
+its own; another one only opens and encodes the same sites, for its memory: it does not even hold
+the sums of their rows, which a run keeps for Table 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECONDS = 900.0
 
 
 class FirstSums(Timed):
-    """A conductor for which the sums of the first site stand for all."""
+    """A conductor that holds the sums of one site's rows and takes them for all others'."""
 
     def summarise(self, roster: Mapping[str, Any]) -> dict[str, Summary]:
         """Return the first site's sums for each site."""
@@ -43,9 +43,10 @@ def workload(sites: int) -> Workload:
 
 def one(size: int, *, rounds: bool) -> dict[str, Any]:
     """Return what one size took in this process; without `rounds` the sites are only opened and encoded."""
+    kind = Timed if rounds else FirstSums
     with (
         at_work(workload(size)) as (chosen, taking_part),
-        conducting(chosen, taking_part, stacked=True, conductor_class=FirstSums) as conductor,
+        conducting(chosen, taking_part, stacked=True, conductor_class=kind) as conductor,
     ):
         if rounds:
             conductor.conduct()

@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 float64 is the proof. In float32 one input of a ReLU that rounding puts on the other side of 0, of
 a hundred million in a run, moves weights by up to lr * gradient / batch.
 """
-PROOF_ROUNDS = 10
+PROOF_ROUNDS = 5
 """Rounds of the proof in float64, at most."""
 
 Took = dict[str, tuple[float, float]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -352,7 +352,11 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
     return found
 
 
-def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:
+Stacked = np.ndarray | list[np.ndarray]
+"""An array, or equal arrays that stand for one with a first dimension more."""
+
+
+def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
     """Return the SHA-256 over sorted names, dtype, shape and little-endian bytes.
 
     Examples
@@ -363,8 +367,11 @@ def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        values = np.ascontiguousarray(arrays[name])
-        little = values.astype(values.dtype.newbyteorder("<"))
-        digest.update(f"{name}\x1f{little.dtype.str}\x1f{values.shape}\x1e".encode())
-        digest.update(little.tobytes())
+        value = arrays[name]
+        parts = value if isinstance(value, list) else [np.atleast_1d(value)]
+        shape = (len(parts), *parts[0].shape) if isinstance(value, list) else parts[0].shape
+        little = parts[0].dtype.newbyteorder("<")
+        digest.update(f"{name}\x1f{little.str}\x1f{shape}\x1e".encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part, dtype=little).data)
     return digest.hexdigest()

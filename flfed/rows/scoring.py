@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -146,6 +146,8 @@ class RoundFigures:
     ----------
     area : bool
         Whether the area under the ROC curve is to be measured.
+    histogram : bool
+        Whether rows are to be counted by class and predicted probability.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class RoundFigures:
         leaves = self._loss and not once and not self._metric.defined(y)
         self.area = leaves and metric == "roc_auc_score" and task == "binary"
         self._other = leaves and not self.area
-        self._counted = task == "binary" and policy.allows("score-histogram")
+        self.histogram = task == "binary" and policy.allows("score-histogram")
 
     def of(self, measured: Measured, predictions: Callable[[np.ndarray], np.ndarray]) -> RowScores:
         """Return the figures of one round: the loss, and the primary metric with its variance.
@@ -175,22 +177,24 @@ class RoundFigures:
         Parameters
         ----------
         measured : Measured
-            The outputs, their loss, and the area under the ROC curve where that is the metric.
+            The outputs, their loss, and what else was asked for: the area under the ROC curve, the histogram.
         predictions : callable
             Makes of outputs what metrics take; asked only where a metric other than the area is wanted.
         """
         metrics = {"loss": measured.loss} if self._loss else {}
-        variances, counted = {}, None
+        variances = {}
         if self.area:
             metrics[self._name], variances[self._name] = measured.area, measured.variance
         if self._other:
             score = predictions(measured.outputs)
             if not withheld(self._name, self._y, score, self._task, self._policy, self._budget):
                 metrics[self._name] = self._metric.value(self._y, score)
-        if self._counted:
-            counted = histogram_of_odds(self._y, measured.outputs[:, 0])
         return RowScores(
-            rows=self._rows, num_examples=len(self._y), metrics=metrics, variances=variances, histogram=counted
+            rows=self._rows,
+            num_examples=len(self._y),
+            metrics=metrics,
+            variances=variances,
+            histogram=measured.histogram if self.histogram else None,
         )
 
 
@@ -203,15 +207,24 @@ def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     was off by up to .02 (measured), with these by up to .004.
     """
     inside = np.clip(score, 1e-12, 1 - 1e-12)
-    return histogram_of_odds(y, np.log(inside) - np.log1p(-inside))
+    counts: np.ndarray = histograms_of_odds([y], [np.log(inside) - np.log1p(-inside)])[0]
+    return counts
 
 
-def histogram_of_odds(y: np.ndarray, odds: np.ndarray) -> np.ndarray:
-    """Return the `histogram` of predictions given as log-odds [rows], as a model's outputs are."""
-    inside = np.minimum(np.maximum(odds, -HISTOGRAM_LIMIT), HISTOGRAM_LIMIT)
+def histograms_of_odds(ys: Sequence[np.ndarray], odds: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the `histogram` of each site's predictions, given as log-odds [rows] as a model's outputs are.
+
+    Returns
+    -------
+    float64 array [sites, 2, bins]
+    """
+    y, inside = np.concatenate(ys), np.concatenate(odds)
+    inside = np.minimum(np.maximum(inside, -HISTOGRAM_LIMIT), HISTOGRAM_LIMIT)
     place = (1 + np.arcsinh(inside) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
-    bins = np.minimum(place.astype(int), HISTOGRAM_BINS - 1)
-    return np.bincount(bins + HISTOGRAM_BINS * (y == 1), minlength=2 * HISTOGRAM_BINS).reshape(2, -1).astype(float)
+    bins = np.minimum(place.astype(int), HISTOGRAM_BINS - 1) + HISTOGRAM_BINS * (y == 1)
+    bins += 2 * HISTOGRAM_BINS * np.repeat(np.arange(len(ys)), [len(each) for each in ys])
+    counts = np.bincount(bins, minlength=2 * HISTOGRAM_BINS * len(ys))
+    return counts.reshape(len(ys), 2, HISTOGRAM_BINS).astype(float)
 
 
 def auc_of_histogram(counts: np.ndarray) -> float:

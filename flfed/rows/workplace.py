@@ -295,9 +295,9 @@ class Workplace:
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
             rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
             terms=terms,
+            delta=True,
         )
-        delta = {name: fitted.arrays[name] - arrays[name] for name in arrays}
-        return Trained(delta, len(rows), fitted.loss, fitted.steps, scores, held)
+        return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows where the plan keeps none."""
@@ -329,6 +329,7 @@ class Workplace:
             rows=rows,
             precision=self.study.plan.precision,
             area=figures.area,
+            histogram=figures.histogram,
         )
         return figures.of(measured, lambda outputs: self.predictions(outputs, encoder))
 

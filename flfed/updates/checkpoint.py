@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
-from flfed.summary import Encoder, Summary, arrays_sha256
+from flfed.summary import Encoder, Stacked, Summary, arrays_sha256
 from flfed.updates.content import Arrays
+from flfed.updates.tensor_file import file_content
 
 KEPT = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
@@ -121,10 +121,10 @@ def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: 
     FlfedError
         As for `write`.
     """
-    tensors = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    tensors: dict[str, Stacked] = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
-        tensors |= {f"summaries/{name}": np.stack([arrays[name] for arrays in said]) for name in said[0]}
+        tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
     return _write(folder_of(run), START, tensors, {"sites": list(summaries), "roster": dict(roster)})
 
 
@@ -152,19 +152,21 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def _write(folder: Path, name: str, tensors: Arrays, facts: Mapping[str, Any], *, start: str = "") -> str:
+def _write(
+    folder: Path, name: str, tensors: Mapping[str, Stacked], facts: Mapping[str, Any], *, start: str = ""
+) -> str:
     """Write one file of a run whole, or not at all; return its hash."""
     path, part = folder / f"{name}{SUFFIX}", folder / f"{name}.part"
-    arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     text = json.dumps(facts)
-    sha256 = _sha256(arrays, text, start)
+    sha256 = _sha256(tensors, text, start)
     metadata = {"format": OF_A_ROUND if start else WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
-    content = save(arrays, metadata=metadata | ({"start": start} if start else {}))
+    metadata |= {"start": start} if start else {}
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
-            stream.write(content)
+            for piece in file_content(tensors, metadata):
+                stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
@@ -331,7 +333,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
     return tensors, json.loads(text), start
 
 
-def _sha256(tensors: Arrays, facts: str, start: str) -> str:
+def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
     """Return the hash of a whole file: its arrays, its facts, and the start file that it names."""
     parts = (arrays_sha256(tensors), *([start] if start else []), facts)
     return hashlib.sha256("/".join(parts).encode()).hexdigest()

@@ -37,7 +37,9 @@ def counting(site: Site) -> Site:
     return replace(site, source=Counting(site.source.table))
 
 
-@pytest.mark.parametrize("question", [{}, {"complete": ("x2",)}, {"published": Flamby43()}], ids=["all", "complete", "published"])
+@pytest.mark.parametrize(
+    "question", [{}, {"complete": ("x2",)}, {"published": Flamby43()}], ids=["all", "complete", "published"]
+)
 def test_every_split_of_rows_read_once_is_that_of_a_site_that_reads_each_time(small_sites, question):
     plain = counting(small_sites(1, rows=80)[0])
     once = ReadOnce.of(plain)

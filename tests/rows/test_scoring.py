@@ -17,7 +17,7 @@ from flfed.rows.scoring import (
     RowScores,
     auc_of_histogram,
     histogram,
-    histogram_of_odds,
+    histograms_of_odds,
     metrics_of,
     primary_of,
     withheld,
@@ -92,9 +92,10 @@ def measured(area: float = float("nan"), variance: float = float("nan")) -> Meas
     return Measured(outputs=np.zeros((0, 1)), loss=0.6, area=float(area), variance=float(variance))
 
 
-def with_odds(found: Measured, score: np.ndarray) -> Measured:
-    """The same with the log-odds of these predictions."""
-    return replace(found, outputs=(np.log(score) - np.log1p(-score))[:, None])
+def with_odds(found: Measured, y: np.ndarray, score: np.ndarray) -> Measured:
+    """The same with the log-odds of these predictions, and with their histogram, asked for or not."""
+    odds = np.log(score) - np.log1p(-score)
+    return replace(found, outputs=odds[:, None], histogram=histograms_of_odds([y], [odds])[0])
 
 
 def round_scores(
@@ -103,7 +104,7 @@ def round_scores(
 ) -> RowScores:  # fmt: skip
     """What a site sends of a round whose predictions are `score`."""
     figures = RoundFigures(rows, y, task=task, classes=2, metric=metric, policy=policy, alert_budget=alert_budget)
-    return figures.of(with_odds(measured, score), lambda outputs: score)
+    return figures.of(with_odds(measured, y, score), lambda outputs: score)
 
 
 def test_a_rounds_figures_are_the_loss_and_the_primary_metric_with_its_variance():
@@ -129,7 +130,7 @@ def test_probabilities_are_made_only_where_a_figure_needs_them():
 
     def found(metric: str, policy: Policy) -> RowScores:
         figures = RoundFigures("training", y, task="binary", classes=2, metric=metric, policy=policy)
-        return figures.of(with_odds(measured(0.75, 0.01), GRADUAL), predictions)
+        return figures.of(with_odds(measured(0.75, 0.01), y, GRADUAL), predictions)
 
     assert found("roc_auc_score", INSTITUTION).metrics == {"loss": 0.6, "roc_auc_score": 0.75}
     assert asked == []
@@ -166,6 +167,15 @@ def test_a_round_with_a_small_class_sends_no_figure_from_an_institution():
     assert (found.metrics, found.variances, found.histogram) == ({}, {}, None)
 
 
+def test_histograms_of_many_sites_are_each_ones_own():
+    rng = np.random.default_rng(3)
+    ys = [rng.integers(0, 2, size) for size in (5, 0, 40, 1)]
+    odds = [rng.normal(0, 9, len(y)) for y in ys]
+    for y, own, counts in zip(ys, odds, histograms_of_odds(ys, odds), strict=True):
+        np.testing.assert_array_equal(counts, histogram(y, 1 / (1 + np.exp(-own))))
+        assert counts.sum(axis=1).tolist() == [(y == 0).sum(), (y == 1).sum()]
+
+
 def test_a_round_without_rows_has_no_figures():
     found = round_scores("holdout", "binary", classes(0, 0), np.zeros(0), measured(), "roc_auc_score", OPEN)
     assert found.metrics == {}
@@ -194,7 +204,7 @@ def test_log_odds_are_counted_as_their_probabilities_are_also_far_out():
     odds = np.array([-np.inf, -800, -12.1, -0.0, 0.0, 12.1, 800, np.inf, *rng.normal(0, 4, 500)])
     y = rng.integers(0, 2, len(odds))
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(histogram_of_odds(y, odds), histogram(y, 1 / (1 + np.exp(-odds))))
+        np.testing.assert_array_equal(histograms_of_odds([y], [odds])[0], histogram(y, 1 / (1 + np.exp(-odds))))
 
 
 def test_the_message_takes_as_many_bins_as_the_histogram_has():

@@ -15,9 +15,9 @@ from flfed.rows.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.affine import affine
 from flfed.rows.training.alone import drive_alone
 from flfed.rows.training.fit import batches, fit, score
+from flfed.rows.training.layered import affine
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest

@@ -47,6 +47,8 @@ def fit(request: FitRequest) -> Fitted:
         for name in request.model.penalised if plan.l1 else ():
             w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
+    if request.delta:
+        w = {name: value - anchor[name] for name, value in w.items()}
     return Fitted(arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flfed.rows.delong import areas
+from flfed.rows.scoring import histograms_of_odds
 from flfed.rows.training.layered import layers_of
 from flfed.rows.training.losses import loss_of_rows, row_losses
 from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
@@ -76,10 +77,22 @@ def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
         figures[0, some] = mean_losses(task, [outputs[i] for i in some], [requests[i].rows.y for i in some])
     ranked = [place for place, request in enumerate(requests) if request.area]
     figures[1:, ranked] = areas([requests[i].rows.y for i in ranked], [outputs[i][:, 0] for i in ranked])
+    counts = _histograms(requests, outputs)
     return [
-        Measured(outputs=found, loss=loss, area=area, variance=variance)
-        for found, (loss, area, variance) in zip(outputs, figures.T.tolist(), strict=True)
+        Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
+        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
     ]
+
+
+def _histograms(requests: Sequence[MeasureRequest], outputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+    """Return the histogram of each request that asks for one, by its place."""
+    places = np.array([place for place, request in enumerate(requests) if request.histogram], dtype=np.int64)
+    found: dict[int, np.ndarray] = {}
+    for part in _runs(np.array([len(requests[place].rows) for place in places], dtype=np.int64), SEGMENTS):
+        some = places[part].tolist()
+        counts = histograms_of_odds([requests[i].rows.y for i in some], [outputs[i][:, 0] for i in some])
+        found |= dict(zip(some, counts, strict=True))
+    return found
 
 
 def mean_losses(task: str, outputs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> np.ndarray:

@@ -37,6 +37,8 @@ class FitRequest:
     rng : Generator
         Draws the order of rows.
     terms : tuple of Term
+    delta : bool
+        Whether the result is what training changed: the trained arrays minus `arrays`.
     """
 
     model: Any
@@ -47,6 +49,7 @@ class FitRequest:
     lr: float
     rng: np.random.Generator
     terms: tuple[Term, ...] = ()
+    delta: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +59,7 @@ class Fitted:
     Attributes
     ----------
     arrays : dict of name to array, of the plan's precision
+        The trained ones, or what training changed.
     steps : int
     loss : float
         Mean training loss over the steps, without penalties.
@@ -89,6 +93,8 @@ class MeasureRequest:
         Of the plan; the outputs are computed in it.
     area : bool
         Whether the area under the ROC curve is wanted, of a binary task whose rows have both classes.
+    histogram : bool
+        Whether rows are counted by class and predicted probability, of a binary task.
     """
 
     model: Any
@@ -97,6 +103,7 @@ class MeasureRequest:
     rows: Encoded
     precision: str
     area: bool
+    histogram: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,12 +117,15 @@ class Measured:
         Mean training loss over the rows, without class weights or penalties; NaN without rows.
     area, variance : float
         Area under the ROC curve and DeLong's variance of it; NaN where not asked for or unknown.
+    histogram : float64 array [2, bins] or None
+        As `flfed.rows.scoring.histogram` counts; None where not asked for.
     """
 
     outputs: np.ndarray
     loss: float
     area: float = float("nan")
     variance: float = float("nan")
+    histogram: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -76,7 +76,7 @@ def program_of(request: FitRequest) -> Hashable | None:
     rule = (plan.optimiser, plan.momentum, tuple(plan.betas), plan.eps, plan.weight_decay, plan.clip, plan.l1)
     course = (plan.batch, plan.epochs, plan.steps, plan.precision)
     terms = tuple([_term_key(term) for term in request.terms])
-    return (layers, model.penalised, request.task, shapes, rule, plan.l2 > 0, course, terms)
+    return (layers, model.penalised, request.task, shapes, rule, plan.l2 > 0, course, terms, request.delta)
 
 
 def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
@@ -170,10 +170,13 @@ class Stack:
         inputs, outputs = self._arrays[0][weight].shape
         found = torch.empty((len(self._arrays), inputs + 1, outputs), dtype=dtype)
         for name, place in ((weight, slice(inputs)), (bias, inputs)):
-            given = [arrays[name] for arrays in self._arrays]
-            same = all(array is given[0] for array in given)
-            found.numpy()[:, place] = given[0] if same else np.stack(given)
+            found.numpy()[:, place] = self._given(name)
         return found
+
+    def _given(self, name: str) -> np.ndarray:
+        """Return an array of all sites as it came, [sites, ...], or without that dimension where it is one for all."""
+        given = [arrays[name] for arrays in self._arrays]
+        return given[0] if all(array is given[0] for array in given) else np.stack(given)
 
     def train(self, batches: Batches) -> None:
         """Take the steps of a block in which the first sites take part."""
@@ -233,6 +236,9 @@ class Stack:
     def results(self, steps: list[int]) -> list[Fitted]:
         """Return what came of each site, which took so many steps."""
         named = {name: view.numpy() for name, view in self._named([t.w for t in self._moving]).items()}
+        if self._first.delta:
+            for name, trained in named.items():
+                trained -= self._given(name)
         losses = self._losses.tolist()
         # In the order that each site's arrays came in.
         return [
