@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,8 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Return the versions a run can be repeated with."""
     packages = ("flwr", "torch", "numpy", "pandas", "scikit-learn")
     return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}

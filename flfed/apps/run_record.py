@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -92,20 +91,3 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     except Exception as error:
         close("failed", f"{type(error).__name__}: see the log")
         raise
-
-
-@contextmanager
-def spared() -> Iterator[None]:
-    """Leave what is in memory now to itself, until the end of the block: Python need not look for garbage there.
-
-    Each look through all imported modules takes a fifth of a second, and a run of many sites makes
-    so many small objects that one falls due nearly every round.
-    """
-    if gc.get_freeze_count():  # somebody else's, who may rely on it
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -14,7 +14,7 @@ from flfed.apps.engines.starting import started
 from flfed.apps.learning_curve import learning_curve
 from flfed.apps.provenance import code_sha256
 from flfed.apps.recording import Progress, Recorder, Slowest
-from flfed.apps.run_record import Clock, bad_end_written, begin, spared
+from flfed.apps.run_record import Clock, bad_end_written, begin
 from flfed.apps.server_app import Conductor, Outcome, RunObserver
 from flfed.errors import RunStopped, UsageError
 from flfed.records.entries import EventRow, LearningPoint, RunEntry
@@ -26,6 +26,7 @@ from flfed.rows.training.requests import Answer
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints
 from flfed.updates.checkpoint import Checkpoint
+from flfed.updates.garbage import rarely_collected
 
 AT_ONCE = 32
 """Repeats that run side by side, at most."""
@@ -90,7 +91,7 @@ class Series:
         # Repeats, and draws of the learning curve, differ in the split only.
         again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
         once = replace(self, sites=[ReadOnce.of(site) for site in self.sites]) if again else self
-        with spared():
+        with rarely_collected():
             while left:
                 some = left[: once._at_once()]
                 if len(some) == 1:
