@@ -23,13 +23,14 @@ from benchmarks.alone import in_child
 from benchmarks.bare import Job, write_job
 from benchmarks.limits import missed
 from benchmarks.machine import machine
-from benchmarks.peers import LOSS
 from benchmarks.scale import scale
 from benchmarks.ways import LOOPS, DifferentResults, compare
 from benchmarks.workload import WORKLOADS, Workload
 
 PARTS = (*WORKLOADS, "ray", "scale", "start-up")
 SECONDS = 900.0
+SAME_LOSS = 1e-5
+"""Largest difference of the loss after the last round: the simulation draws the orders of rows as the loop does."""
 MEMORY_ROUNDS = "5"
 """Rounds of the processes that are run for their memory: what a way holds, it holds after a few."""
 
@@ -57,7 +58,7 @@ def ray_figures(bare: dict[str, Any], job: Path) -> dict[str, Any]:
         expected = in_child("alone", "W2", "bare", "--job", str(job), seconds=SECONDS)["losses"][-1]
     except RuntimeError as error:
         return {"error": str(error)[:300]}
-    if not abs(took["loss"] - expected) <= LOSS:
+    if not abs(took["loss"] - expected) <= SAME_LOSS:
         raise DifferentResults(f"Flower's simulation ends with loss {took['loss']:.5f} instead of {expected:.5f}")
     wall, cpu = (sum(each[name] for each in stacked) / 2 for name in ("wall-seconds", "cpu-seconds"))
     return {
@@ -113,8 +114,6 @@ def main(arguments: list[str] | None = None) -> int:
         table.write(results)
     for part in table.PARTS.values():
         print(f"{part(results)}\n")
-    for sentence in missed(results):
-        print(f"missed: {sentence}")
     return 1 if missed(results) else 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.alone import peak_mb
 from benchmarks.bare import Job, evaluate, module, read_job
 
 NOTE = "scores the global model once a round at the server, on all sites' rows: the loss only, as the bare loop"
@@ -99,7 +100,7 @@ def run(job: Job) -> dict[str, object]:
     took = {"cpu-seconds": time.process_time() - cpu, "wall-seconds": time.perf_counter() - wall}
     loss = float(np.mean(list(evaluate(algorithm.server.model, nn.BCEWithLogitsLoss(), x, y, names).values())))
     FlukeENV().close_cache()
-    return took | {"loss": loss, "rounds": job.rounds}
+    return took | {"loss": loss, "rounds": job.rounds, "peak-mb": peak_mb()}
 
 
 def main() -> None:

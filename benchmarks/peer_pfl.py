@@ -21,6 +21,7 @@ from pfl.metrics import Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch import nn
 
+from benchmarks.alone import peak_mb
 from benchmarks.bare import Job, evaluate, module, read_job
 
 NOTE = "batches in the given order; scores each site before and after its training, and once more as validation"
@@ -75,7 +76,7 @@ def run(job: Job) -> dict[str, object]:
     x = {name: torch.from_numpy(rows) for name, rows in job.x.items()}
     y = {name: torch.from_numpy(rows) for name, rows in job.y.items()}
     loss = float(np.mean(list(evaluate(net.layers, CRITERION, x, y, names).values())))
-    return took | {"loss": loss, "rounds": job.rounds, "note": NOTE}
+    return took | {"loss": loss, "rounds": job.rounds, "peak-mb": peak_mb(), "note": NOTE}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.limits import CPU
+from benchmarks.limits import CPU, missed
 from benchmarks.picture import picture
 from benchmarks.workload import WORKLOADS, Workload
 
@@ -94,12 +94,19 @@ def start_up(results: Results) -> str:
     return f"{_table(rows)}\n\n{said}"
 
 
+def limits(results: Results) -> str:
+    """Return which limits of the figures are missed."""
+    found = missed(results)
+    return "Missed:\n\n" + "\n".join(f"- {sentence}" for sentence in found) if found else "No limit is missed."
+
+
 PARTS = {
     "ratios": ratios,
     "wall-and-memory": wall_and_memory,
     "simulators": simulators,
     "scale": scaling,
     "start-up": start_up,
+    "limits": limits,
 }
 
 
@@ -159,8 +166,10 @@ def _peer(figures: dict[str, Any]) -> Iterator[str]:
 
 def _where(results: Results) -> str:
     machine = results.get("machine", {})
-    said = ", ".join(str(value) for value in machine.values())
-    return f"{results.get('date', 'not run yet')}; {said}."
+    said = ", ".join(
+        str(machine[name]) for name in ("processor", "cores", "memory", "versions", "load") if name in machine
+    )
+    return f"Measured on {results.get('date', 'no day yet')}; {said}."
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -96,8 +96,8 @@ class ClientSide:
         For an engine that computes for all its sites together. No reply is kept on a disk: such an
         engine's sites live and die with its process, and a round asked again gives the same bits.
         """
-        handler = HANDLERS[message.metadata.message_type]
         try:
+            handler = HANDLERS[message.metadata.message_type]
             reply = yield from handler(message, lambda: self.workplace(context), str(context.node_config["site"]))
             return Message(reply.to_record(), reply_to=message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross

@@ -209,7 +209,8 @@ def federate(
     encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
     side = ClientSide(lambda name, _: places[name].site)
     side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
-    grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer)
+    # Its time is that of many side by side, and nobody waits for it: it has no deadline.
+    grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)
     nodes = zip(places.items(), grid.get_node_ids(), strict=True)
     roster = {site: Enrolled(node_id=node, rows_high=len(place.table.training)) for (site, place), node in nodes}
     strategy: FedAvg = study.strategy.build("strategy")

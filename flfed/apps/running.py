@@ -21,6 +21,7 @@ from flfed.records.reports import REFERENCES, report
 from flfed.records.store import RunStore
 from flfed.rows.site import Site
 from flfed.study import Study
+from flfed.updates import checkpoint as checkpoints
 
 GIVEN = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
 
@@ -97,7 +98,7 @@ def run(
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
     stacked : bool
         Whether the in-process engine computes for many sites, and many repeats, at once; the
-        figures are the same, many times faster.
+        figures are the same, several times faster.
     progress : callable (stage, done, of)
     observer : callable (stage, round)
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store. Repeats
@@ -126,13 +127,14 @@ def run(
     check_engine(engine)
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
+    checkpoints.seconds_apart()
     facts = check(chosen)
     taking_part = find_sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
-        asked = _asked(sites, taking_part)
+        asked = _asked(sites, taking_part) | {"stacked": stacked}
         path = path_of(engine, chosen, stacked=stacked)
         Series(opened, series, repeats, chosen, facts, engine, path, taking_part, asked, progress, observer).go_on({})
     with RunReader.open(store) as reader:
@@ -183,6 +185,7 @@ def resume(
         if entry.status == "running":
             raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
     check_engine(entries[0].engine)
+    checkpoints.seconds_apart()
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")

@@ -154,6 +154,8 @@ class Series:
             recorder.resumed(checkpoint.round, entry.reason)
         elif gone:
             recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
+        if self.path == "one-by-one" and self.engine == "inprocess" and self.asked.get("stacked"):
+            recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
         self._run_once(repeat, recorder, checkpoint, way)
 
     def _begin(self, repeat: int) -> tuple[RunWriter, None]:
@@ -205,7 +207,7 @@ class Series:
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         if self.study.dataset.partition is None and self.engine != "inprocess":
             config["run"] = recorder.writer.run
-        with started(self.engine, self.sites, config, way.answer) as (grid, tables):
+        with started(self.engine, self.sites, config, way.answer, way.clock) as (grid, tables):
             outcome = Conductor(
                 grid,
                 self.study,

@@ -259,10 +259,11 @@ class Conductor:
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
 
-        The first round, and then one in every `checkpoints.seconds_apart`, is on the disk as a
-        checkpoint before it is in the store. Without `recorded` neither is written.
+        The first round, the last, and one in every `checkpoints.seconds_apart` is a checkpoint on the
+        disk before it is in the store. Without `recorded` neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
+        strategy.clock = self._clock
         checkpoint = self.checkpoint if recorded else None
         kept = self._begun(roster, encoder, summaries or {}) if recorded else None
 
@@ -270,7 +271,7 @@ class Conductor:
             if kept is None:
                 return
             trained = len(record.losses) >= strategy.needed(len(record.asked))
-            due = trained and self._clock() - self._began >= self._next_checkpoint
+            due = trained and (time.monotonic() >= self._next_checkpoint or record.round == self.study.rounds)
             if due:
                 self._keep(record, strategy, kept)
             self.recorder.round(record, trained=trained, durable=due or not trained)
@@ -307,7 +308,7 @@ class Conductor:
         facts = {"strategy": facts, "seconds": self._clock() - self._began}
         checkpoint = replace(kept, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.recorder.writer.run, checkpoint)
-        self._next_checkpoint = facts["seconds"] + self._apart
+        self._next_checkpoint = time.monotonic() + self._apart
         self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:

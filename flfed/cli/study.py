@@ -79,7 +79,7 @@ def run_study(
         [], "--site", metavar="NAME", help="Ask only these sites: names, or import paths such as package.module."
     ),
     one_by_one: bool = typer.Option(
-        False, "--one-by-one", help="Compute for one site after the other: the same figures, many times slower."
+        False, "--one-by-one", help="Compute for one site after the other: the same figures, several times slower."
     ),
     as_json: bool = show.JSON,
 ) -> None:

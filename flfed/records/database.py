@@ -141,7 +141,7 @@ def engine_to_write(url: URL) -> Engine:
             raise UsageError(f"the folder {folder} of the run store cannot be made ({why}): {todo}") from None
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     else:
-        engine = create_engine(url, poolclass=StaticPool)
+        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine

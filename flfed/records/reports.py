@@ -88,7 +88,8 @@ def report(reader: RunReader, name: str) -> Report:
 def _head(runs: Sequence[RunEntry], name: str) -> Report:
     """Return what stands before the figures: names, status, engine, time."""
     several = len(runs) > 1
-    order = ("failed", "interrupted", "running", "stopped", "completed")
+    # A series goes on while any of its repeats does, whatever became of another.
+    order = ("running", "failed", "interrupted", "stopped", "completed")
     worst = min(runs, key=lambda run: order.index(run.status))
     paths = sorted({run.path for run in runs})
     seconds = [run.seconds for run in runs if run.seconds is not None]

@@ -222,6 +222,8 @@ def histograms_of_odds(ys: Sequence[np.ndarray], odds: Sequence[np.ndarray]) -> 
     inside = np.minimum(np.maximum(inside, -HISTOGRAM_LIMIT), HISTOGRAM_LIMIT)
     place = (1 + np.arcsinh(inside) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
     bins = np.minimum(place.astype(int), HISTOGRAM_BINS - 1) + HISTOGRAM_BINS * (y == 1)
+    if np.isnan(inside).any():  # no bin is right for it; the guard will name the site whose loss is not finite
+        bins = np.where(np.isnan(inside), 0, bins)
     bins += 2 * HISTOGRAM_BINS * np.repeat(np.arange(len(ys)), [len(each) for each in ys])
     counts = np.bincount(bins, minlength=2 * HISTOGRAM_BINS * len(ys))
     return counts.reshape(len(ys), 2, HISTOGRAM_BINS).astype(float)

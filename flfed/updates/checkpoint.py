@@ -80,7 +80,7 @@ class Checkpoint:
 
 
 def seconds_apart() -> float:
-    """Return how many seconds of a run lie between two checkpoints at least: what a crash may cost.
+    """Return how many seconds lie between two checkpoints at least: what a crash may cost.
 
     `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
     a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.

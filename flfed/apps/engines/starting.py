@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from flwr.serverapp import Grid
 
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.cohort import CohortGrid
-from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.engines.inprocess import Clock, InProcessGrid
 from flfed.apps.held_tables import HeldTables
 from flfed.errors import UsageError, nearest
 from flfed.rows.site import Site
@@ -69,6 +70,7 @@ def started(
     sites: Sequence[Site],
     run_config: Mapping[str, bool | float | int | str],
     answer: Answer | None = None,
+    clock: Clock = time.monotonic,
 ) -> Iterator[tuple[Grid, HeldTables | None]]:
     """Give the grid of an engine, and its tables where it holds every one; end the engine.
 
@@ -80,6 +82,8 @@ def started(
         What every node's context carries: the study, the repeat.
     answer : callable, optional
         Of the in-process engine: answers what all sites ask together; None for one by one.
+    clock : callable
+        Of the in-process engine: the run's own seconds, which deadlines are in.
 
     Raises
     ------
@@ -95,13 +99,17 @@ def started(
     by_name = {site.name: site for site in sites}
     side = ClientSide(lambda name, _: by_name[name])
     tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])), answer or answer_alone)
-    yield grid_of(side, list(by_name), run_config, answer), tables
+    yield grid_of(side, list(by_name), run_config, answer, clock), tables
 
 
 def grid_of(
-    side: ClientSide, sites: Sequence[str], run_config: Mapping[str, bool | float | int | str], answer: Answer | None
+    side: ClientSide,
+    sites: Sequence[str],
+    run_config: Mapping[str, bool | float | int | str],
+    answer: Answer | None,
+    clock: Clock = time.monotonic,
 ) -> InProcessGrid:
     """Return the in-process grid: its sites compute together by `answer`, or one by one without."""
     if answer is None:
-        return InProcessGrid(side.app(), sites, run_config)
-    return CohortGrid(side, sites, run_config, answer)
+        return InProcessGrid(side.app(), sites, run_config, clock=clock)
+    return CohortGrid(side, sites, run_config, answer, clock=clock)

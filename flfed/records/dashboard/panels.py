@@ -102,11 +102,14 @@ def head(found: Report, runs: Sequence[RunEntry], purpose: str = "") -> None:
 
 def progress(runs: Sequence[RunEntry]) -> None:
     """Show how far a series is, as a bar."""
-    last = runs[-1]
+    going = [run for run in runs if run.status == "running"] or runs[-1:]
+    last = min(going, key=lambda run: run.rounds)
     said = f"Round {last.rounds} of {last.rounds_planned}"
     if last.rounds >= last.rounds_planned:
         said = "All rounds ran; joining is compared now, on holdout rows"
-    if last.repeats > 1:
+    if len(going) > 1:
+        said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
+    elif last.repeats > 1:
         said = f"Repeat {last.repeat + 1} of {last.repeats}. {said}"
     planned = last.rounds_planned * (last.repeats if len(runs) > 1 else 1)
     st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), said)

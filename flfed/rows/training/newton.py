@@ -218,7 +218,7 @@ def factor_of(now: Stack) -> torch.Tensor | None:
         hessian[..., -1, -1] += p.shape[-1]
     hessian = hessian.swapaxes(2, 3).reshape(count, outputs * inputs, outputs * inputs)
     factor, wrong = torch.linalg.cholesky_ex(torch.from_numpy(hessian))
-    return None if wrong.any() else factor
+    return None if wrong.any() or not np.isfinite(hessian).all() else factor
 
 
 def _solved(factor: torch.Tensor, slope: np.ndarray) -> np.ndarray:

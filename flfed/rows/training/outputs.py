@@ -164,11 +164,16 @@ def _product(unit: _Unit) -> np.ndarray:
     """Return the outputs of one unit on all its rows, block by block."""
     arrays = {name: torch.from_numpy(np.array(value, dtype=unit.precision)) for name, value in unit.arrays.items()}
     layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(unit.model)])
+    if not layers:  # what the model makes of rows that are filled up is not known
+        with torch.inference_mode():
+            given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
+            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=np.float64, order="C") for x in given]
+        return found[0] if len(found) == 1 else np.concatenate(found)
     parts = []
     for block, rows in _blocks(unit.xs, unit.precision):
         x = torch.from_numpy(block)
         with torch.inference_mode():
-            y = _through(layers, x)[:, :width] if layers else unit.model.outputs(arrays, x)
+            y = _through(layers, x)[:, :width]
         parts.append(np.array(y[:rows].numpy(), dtype=np.float64, order="C"))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
