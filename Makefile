@@ -40,7 +40,7 @@ test: lint
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-# flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about ten minutes on a quiet machine.
+# flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
 # Writes benchmarks/results.json, the tables of README.md and docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.
 bench: env
 	$(BIN)/python -m benchmarks

@@ -103,7 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=table.RESULTS)
     given = parser.parse_args(arguments)
     results = json.loads(given.results.read_text()) if given.results.is_file() else {}
-    results |= {"date": datetime.date.today().isoformat(), "machine": machine()}
+    stamp = {"date": datetime.date.today().isoformat(), "machine": machine()}
+    if set(given.only) == set(PARTS) or "machine" not in results:
+        results |= stamp | {"later": {}}
+    else:  # what is measured again by itself has a stamp of its own: the page's is that of the whole run
+        results["later"] = results.get("later", {}) | dict.fromkeys(given.only, stamp)
     try:
         run(given.only, given.repetitions, results)
     except DifferentResults as error:

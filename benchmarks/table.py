@@ -59,7 +59,7 @@ def simulators(results: Results) -> str:
     found |= {name: ("W1", figures) for name, figures in results.get("peers", {}).get("found", {}).items()}
     for name, (workload, figures) in found.items():
         rows.append([name, workload, *_peer(figures)])
-    return _table(rows)
+    return f"{_table(rows)}\n\nThe peers were measured {_stamp(results.get('peers', {}))}."
 
 
 def scaling(results: Results) -> str:
@@ -165,11 +165,17 @@ def _peer(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _where(results: Results) -> str:
+    again = [f"{part} again, {_stamp(stamp)}" for part, stamp in results.get("later", {}).items()]
+    return " ".join([f"Measured {_stamp(results)}.", *(f"{sentence}." for sentence in again)])
+
+
+def _stamp(results: Results) -> str:
+    """Return when and where something was measured."""
     machine = results.get("machine", {})
     said = ", ".join(
         str(machine[name]) for name in ("processor", "cores", "memory", "versions", "load") if name in machine
     )
-    return f"Measured on {results.get('date', 'no day yet')}; {said}."
+    return f"on {results.get('date', 'no day yet')}: {said}"
 
 
 def _table(rows: list[list[str]]) -> str:
