@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import get_args
 
 from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.lockstep import side_by_side
+from flfed.apps.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.records.entries import CurveArm, LearningPoint
@@ -36,8 +36,6 @@ ALL = 0
 """In place of a size: all training rows."""
 AT_ONCE = 64
 """Federations that run side by side, at most."""
-ROWS_AT_ONCE = 500_000
-"""Training rows of all sites, over all federations side by side: each encodes them by its own encoder."""
 DEFINED = 0.9
 """Share of draws that must have a figure for their spread to give an interval."""
 FIRST_DRAW = 10**6

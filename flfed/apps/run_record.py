@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from flfed.apps.engines.inprocess import Clock
 from flfed.apps.provenance import code_sha256, versions
 from flfed.errors import FlfedError, RunStopped
 from flfed.records.store import RunStore, RunWriter
 from flfed.study import Study
-
-Clock = Callable[[], float]
-"""Seconds, from whenever."""
 
 
 def begin(

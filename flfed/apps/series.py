@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from flfed.apps.engines.lockstep import OwnTime, SharedTime, side_by_side
-from flfed.apps.engines.starting import started
+from flfed.apps.engines.inprocess import Clock
+from flfed.apps.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
+from flfed.apps.engines.starting import answer_of, started
 from flfed.apps.learning_curve import learning_curve
 from flfed.apps.provenance import code_sha256
 from flfed.apps.recording import Progress, Recorder, Slowest
-from flfed.apps.run_record import Clock, bad_end_written, begin
+from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor, Outcome, RunObserver
 from flfed.errors import RunStopped, UsageError
 from flfed.records.entries import EventRow, LearningPoint, RunEntry
@@ -32,8 +33,6 @@ AT_ONCE = 32
 """Repeats that run side by side, at most."""
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
-ROWS_AT_ONCE = 500_000
-"""Rows of all sites that are open at a time, over all repeats side by side: about half a kilobyte each."""
 KEPT = "what was done so far is kept: flfed study resume"
 
 
@@ -95,8 +94,7 @@ class Series:
             while left:
                 some = left[: once._at_once()]
                 if len(some) == 1:
-                    answer = answering() if self.path == "stacked" else None
-                    once._repeat(some[0], entries.get(some[0]), _Way(answer, self.progress))
+                    once._repeat(some[0], entries.get(some[0]), _Way(answer_of(self.path), self.progress))
                     later = []
                 else:
                     later = once._several(some, entries)

@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from flfed.apps.asking import Answers, Reply, ask
+from flfed.apps.engines.inprocess import Clock
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError, UsageError
 from flfed.rows import datasets
@@ -139,7 +140,7 @@ class Conductor:
         tables: AllTables | None = None,
         checkpoint: Checkpoint | None = None,
         observer: RunObserver = no_observer,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
         self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
@@ -173,9 +174,8 @@ class Conductor:
             best_round=strategy.best_round,
             sites=tuple(roster),
         )
-        checkpoints.write(
-            self.recorder.writer.run, Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder), final=True
-        )
+        result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder)
+        checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
             self.compare(roster, outcome, summaries)
         return replace(outcome, seconds=self._clock() - self._began)

@@ -16,7 +16,7 @@ import torch
 
 from flfed.apps.checking import check, find_sites
 from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.starting import grid_of, path_of
+from flfed.apps.engines.starting import answer_of, grid_of, path_of
 from flfed.apps.recording import Progress, Recorder, no_progress
 from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor
@@ -25,7 +25,6 @@ from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.rows.read_once import ReadOnce
 from flfed.rows.site import Site
-from flfed.rows.training.cohort import answering
 from flfed.rows.training.requests import Answer
 from flfed.study import Study, toml_value
 from flfed.summary import arrays_sha256
@@ -262,8 +261,8 @@ def sweep(
             series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
             path = path_of("inprocess", point, stacked=True)
             writer = begin(store, series, point, facts, engine="inprocess", path=path)
-            answer = answering() if path == "stacked" else None
-            _conduct(point, taking_part, Recorder(writer, facts["primary"], point.rounds, progress), answer)
+            recorder = Recorder(writer, facts["primary"], point.rounds, progress)
+            _conduct(point, taking_part, recorder, answer_of(path))
             found.append(_judged(settings, writer.run))
             progress("points", number, len(points))
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))

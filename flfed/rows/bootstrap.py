@@ -148,7 +148,9 @@ def replicate(
     if not metrics:
         return {}
     codes, units = units_of(len(y), groups)
-    sums, others = _Sums(metrics, y, scores), _functions(metrics, y, scores)
+    summed = {name: m for name, m in metrics.items() if isinstance(m, OfSums) and _follows(m, "of_sums")}
+    sums = _Sums(summed, y, scores)
+    others = _functions({name: metric for name, metric in metrics.items() if name not in summed}, y, scores)
     parts: dict[Pair, list[Floats]] = {(name, arm): [] for name in metrics for arm in scores}
     for weights in chain(left_out_weights(rng, codes, units), drawn_weights(rng, codes, units, draws)):
         for one, values in sums.of(weights).items():
@@ -170,8 +172,8 @@ def replicate(
 class _Sums:
     """Every arm of the metrics that follow from sums, as one product."""
 
-    def __init__(self, metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]) -> None:
-        self._metrics = {name: m for name, m in metrics.items() if isinstance(m, OfSums) and _follows(m, "of_sums")}
+    def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Mapping[str, Score]) -> None:
+        self._metrics = metrics
         columns, self._places, start = [np.ones((len(y), 1))], {}, 1
         for name, metric in self._metrics.items():
             for arm, score in scores.items():
@@ -193,11 +195,9 @@ class _Sums:
 def _functions(
     metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]
 ) -> dict[Pair, Callable[[Floats], Floats]]:
-    """Return the function from weights to the metric, for each arm of the metrics that do not follow from sums."""
+    """Return the function from weights to the metric, for each arm."""
     found: dict[Pair, Callable[[Floats], Floats]] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, OfSums) and _follows(metric, "of_sums"):
-            continue
         for arm, score in scores.items():
             if isinstance(metric, Ranking) and _follows(metric, "ranked"):
                 found[name, arm] = metric.ranked(y, score)

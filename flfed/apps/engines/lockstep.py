@@ -9,11 +9,14 @@ from copy import copy
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from flfed.apps.engines.inprocess import Clock
 from flfed.rows.training.requests import Answer, Request
 
 Done = TypeVar("Done")
 Task = Callable[[Answer], Done]
 """A federation: given what answers its requests, it runs to its end."""
+ROWS_AT_ONCE = 500_000
+"""Rows of all sites that federations side by side may have open at a time: about half a kilobyte each."""
 
 
 def side_by_side(tasks: Sequence[Task[Done]], answer: Answer) -> list[Done | BaseException]:
@@ -137,7 +140,7 @@ class SharedTime:
         Seconds; tests pass their own.
     """
 
-    def __init__(self, answer: Answer, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, answer: Answer, clock: Clock = time.monotonic) -> None:
         self._answer, self.clock = answer, clock
         self.asking: list[OwnTime] = []
 

@@ -17,6 +17,7 @@ from flfed.apps.held_tables import HeldTables
 from flfed.errors import UsageError, nearest
 from flfed.rows.site import Site
 from flfed.rows.training.alone import answer_alone
+from flfed.rows.training.cohort import answering
 from flfed.rows.training.layered import layers_of
 from flfed.rows.training.requests import Answer
 from flfed.study import Study
@@ -55,6 +56,11 @@ def path_of(engine: str, study: Study, *, stacked: bool) -> str:
     """
     able = stacked and engine == "inprocess" and _of_layers(study.model.build("model"))
     return "stacked" if able else "one-by-one"
+
+
+def answer_of(path: str) -> Answer | None:
+    """Return what answers the requests of a run on a path: of all its sites together, or None for one by one."""
+    return answering() if path == "stacked" else None
 
 
 def _of_layers(model: Any) -> bool:

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.summed import by_sums, mean
+
 
 class BrierScoreLoss:
     """Mean of `(p - y)^2`, p the probability of class 1: 0 is perfect, always saying .5 gives .25.
@@ -30,8 +32,7 @@ class BrierScoreLoss:
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+        return mean(sums, total)
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
@@ -48,8 +49,7 @@ class BrierScoreLoss:
         -------
         loss : [draws], NaN where no row has weight
         """
-        with np.errstate(invalid="ignore"):  # of infinite scores
-            return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
+        return by_sums(self, y, score, weights)
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the Brier score of `score` [n] on `y` [n]; NaN without rows."""

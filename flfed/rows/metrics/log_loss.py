@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.summed import mean
+
 
 class LogLoss:
     """Mean of `-log p(class that happened)`, in nats.
@@ -37,8 +39,7 @@ class LogLoss:
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+        return mean(sums, total)
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]

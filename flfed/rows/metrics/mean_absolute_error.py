@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.summed import by_sums, mean
+
 
 class MeanAbsoluteError:
     """Mean of `|prediction - y|`, in the unit of the target.
@@ -29,8 +31,7 @@ class MeanAbsoluteError:
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(sums[:, 0] / total, dtype=np.float64)
+        return mean(sums, total)
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
@@ -47,8 +48,7 @@ class MeanAbsoluteError:
         -------
         error : [draws], NaN where no row has weight
         """
-        with np.errstate(invalid="ignore"):  # of infinite scores
-            return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
+        return by_sums(self, y, score, weights)
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
         """Return the mean absolute error of `score` [n] on `y` [n]; NaN without rows."""

@@ -108,9 +108,18 @@ def orders(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[np
 
     With one batch of all rows the order stays as it is and nothing is drawn.
     """
-    size = min(plan.batch, rows) if plan.batch else rows
-    left = (plan.steps or plan.epochs * -(-rows // size)) if rows else 0
+    size, left = size_of(rows, plan), steps_of(rows, plan)
     while left > 0:
         order = rng.permutation(rows) if size < rows else np.arange(rows)
         yield order[: left * size], size
         left -= -(-rows // size)
+
+
+def size_of(rows: int, plan: Plan) -> int:
+    """Return how many rows a full batch of a site has."""
+    return min(plan.batch, rows) if plan.batch else rows
+
+
+def steps_of(rows: int, plan: Plan) -> int:
+    """Return how many steps a site with rows takes in a round; none without rows."""
+    return (plan.steps or plan.epochs * -(-rows // size_of(rows, plan))) if rows else 0

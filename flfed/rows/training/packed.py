@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
-from flfed.rows.training.fit import orders
+from flfed.rows.training.fit import orders, size_of, steps_of
 
 KEPT_BYTES = 64 * 2**20
 BLOCK_BYTES = 4 * 2**20
@@ -150,16 +150,6 @@ def gathered(packed: Packed, block: Block) -> Batches:
         return Batches(x, y, share, None)
     places = [torch.from_numpy(np.flatnonzero(step == block.none)) for step in block.index]
     return Batches(x, y, share, places * (block.steps // len(places)))
-
-
-def size_of(rows: int, plan: Plan) -> int:
-    """Return how many rows a full batch of a site has."""
-    return min(plan.batch, rows) if plan.batch else rows
-
-
-def steps_of(rows: int, plan: Plan) -> int:
-    """Return how many steps a site with rows takes in a round."""
-    return plan.steps or plan.epochs * -(-rows // size_of(rows, plan))
 
 
 class Course:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from flfed.rows.training.backward import Passes, Room
-from flfed.rows.training.fit import fit
+from flfed.rows.training.fit import fit, size_of, steps_of
 from flfed.rows.training.layered import layers_of
 from flfed.rows.training.losses import as_expected, expected, row_losses
 from flfed.rows.training.optimisers import Moving, clip_in_place, soft_threshold, step_in_place
-from flfed.rows.training.packed import BLOCK_BYTES, Batches, Course, Kept, gathered, size_of, steps_of
+from flfed.rows.training.packed import BLOCK_BYTES, Batches, Course, Kept, gathered
 from flfed.rows.training.requests import FitRequest, Fitted, Term
 
 CHUNK = 64
