@@ -27,7 +27,7 @@ from flfed.apps.server_app import Conductor
 from flfed.records.store import RunStore
 from flfed.rows.encode import Encoded
 from flfed.rows.site import Site
-from flfed.rows.training.cohort import answer_together
+from flfed.rows.training.cohort import answering
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import Encoder
@@ -97,11 +97,16 @@ class Timed(Conductor):
         with self.clock.on("summarise"):
             return super().summarise(*given, **named)
 
-    def rounds(self, roster: Any, encoder: Encoder, **named: Any) -> Any:
+    def write_start(self, *given: Any) -> Any:
+        """Time the first file of the checkpoints, as part of the rounds that they are for."""
+        with self.clock.on("rounds"):
+            return super().write_start(*given)
+
+    def rounds(self, roster: Any, encoder: Encoder, *given: Any) -> Any:
         """Time the rounds, what is compared, and before them the encoding of rows."""
         self.encode(encoder)
         with self.clock.on("rounds"):
-            self.strategy, arrays = super().rounds(roster, encoder, **named)
+            self.strategy, arrays = super().rounds(roster, encoder, *given)
         return self.strategy, arrays
 
     def encode(self, encoder: Encoder) -> None:
@@ -147,7 +152,7 @@ def conducting(
             task="binary",
         )
         config: dict[str, bool | float | int | str] = {"study": chosen.text, "repeat": 0}
-        grid = grid_of(side, list(by_name), config, answer_together if stacked else None)
+        grid = grid_of(side, list(by_name), config, answering() if stacked else None)
         clock = Clock()
         conductor = conductor_class(grid, chosen, Recorder(writer, PRIMARY, chosen.rounds), observer=clock.mark)
         conductor.side, conductor.clock = side, clock

@@ -3,8 +3,8 @@
 Every site trains and is scored every round; messages, guard, aggregation, run store and checkpoint
 are on the clock, which is the CPU time from one round in the store to the next. One thing is not
 as in life, and not in a round: the tables are handed over drawn. Each size is run in a process of
-its own; another one only opens and encodes the same sites, for its memory: it does not even hold
-the sums of their rows, which a run keeps for Table 1.
+its own; another one only opens and encodes the same sites, for its memory: it never holds the
+sums of their rows, which a run does until they are on the disk for Table 1.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def one(size: int, *, rounds: bool) -> dict[str, Any]:
         if rounds:
             conductor.conduct()
         else:
-            _, _, encoder = conductor.begin()
-            conductor.encode(encoder)
+            _, kept = conductor.begin()
+            conductor.encode(kept.encoder)
         encoded = conductor.encoded()
     return {
         "rows": sum(map(len, encoded)),

@@ -15,8 +15,8 @@ def words(text: str) -> list[int]:
     >>> len(words("cleveland/fit")), words("a") == words("a"), words("a") == words("b")
     (8, True, False)
     """
-    digest = hashlib.sha256(text.encode()).digest()
-    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
+    found: list[int] = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist()
+    return found
 
 
 def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.random.Generator:

@@ -178,7 +178,13 @@ def merge(summaries: Sequence[Summary]) -> Summary:
 
 def _exact_sum(arrays: list[np.ndarray]) -> np.ndarray:
     stacked = np.stack(arrays).reshape(len(arrays), -1)
-    return np.array([math.fsum(column) for column in stacked.T]).reshape(arrays[0].shape)
+    with np.errstate(over="ignore", invalid="ignore"):  # where they are not finite, `fsum` says so
+        total: np.ndarray = stacked.sum(axis=0)
+        size = np.abs(stacked).sum(axis=0)
+    # The sum of two is rounded once as it is, and that of small whole numbers, such as counts, not at all.
+    exact = np.isfinite(size) if len(arrays) == 2 else (size < 2**53) & (stacked == np.rint(stacked)).all(axis=0)
+    total[~exact] = [math.fsum(column) for column in stacked.T[~exact]]
+    return total.reshape(arrays[0].shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

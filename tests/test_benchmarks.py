@@ -14,6 +14,7 @@ from benchmarks import bare, hand_made, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
 from benchmarks.limits import CPU, missed
+from benchmarks.ours import at_work, conducting
 from benchmarks.picture import picture
 from benchmarks.processes import descendants, watching
 from benchmarks.scale import dearer, line, one, workload
@@ -176,6 +177,12 @@ def test_a_round_of_the_scale_curve_is_measured_after_the_first(monkeypatch):
     held = one(5, rounds=False)
     assert held["cpu-by-round"] == []
     assert held["arrays-mb"] == found["arrays-mb"] == pytest.approx(found["rows"] * (4 + 2) * 8 / 2**20)
+
+
+def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():
+    with at_work(TINY) as (chosen, taking_part), conducting(chosen, taking_part, stacked=True) as conductor:
+        _, kept = conductor.begin()
+        assert kept.start and conductor.clock.cpu["rounds"] > 0
 
 
 def test_a_straight_line_is_told_from_a_bent_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_plain_addition_would_depend_on_the_order():
     parts = [summary(left=[value, 0, 0]) for value in (1e16, 1.0, -1e16)]
     assert merge(parts).left[0] == 1.0
     assert sum(part.left[0] for part in parts) == 0.0
+
+
+@pytest.mark.parametrize("sites", [2, 3, 8, 200])
+def test_each_entry_is_the_exact_sum_rounded_once(sites: int):
+    rng = np.random.default_rng(sites)
+    for draw in range(20):
+        counts, sizes = rng.integers(-9, 900, (sites, 3)), 10.0 ** rng.integers(-12, 18, (sites, 3))
+        values = np.where(rng.random((sites, 3)) < 0.3, counts, rng.normal(size=(sites, 3)) * sizes)
+        values[:, 0] = [-0.0, 2.0**52, 1.0, 0.5][draw % 4]
+        found = merge([summary(left=row) for row in values]).left
+        assert found.tobytes() == np.array([math.fsum(column) for column in values.T]).tobytes()
+    for value, error in ((math.inf, ValueError), (1e308, OverflowError)):
+        parts = [summary(left=[value, 0, 0]), summary(left=[-value if value == math.inf else value, 0, 0])]
+        with pytest.raises(error):
+            merge(parts)
 
 
 def test_the_sum_of_nothing_is_refused_and_of_one_is_itself():

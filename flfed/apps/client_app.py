@@ -25,6 +25,7 @@ from flfed.rows.training.requests import Asked
 from flfed.rows.workplace import Workplace, redraws, study_refusal
 from flfed.study import Study
 from flfed.updates.content import MalformedMessage
+from flfed.updates.held_messages import HeldRecord, read
 from flfed.updates.kept import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import (
     COMPARE,
@@ -99,7 +100,7 @@ class ClientSide:
         try:
             handler = HANDLERS[message.metadata.message_type]
             reply = yield from handler(message, lambda: self.workplace(context), str(context.node_config["site"]))
-            return Message(reply.to_record(), reply_to=message)
+            return Message(HeldRecord(reply), reply_to=message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
 
@@ -120,7 +121,7 @@ class ClientSide:
     def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
         """Return the reply to a round: the one given before, where the very same was asked before."""
         workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
-        request = TrainRequest.from_record(message.content)
+        request = read(TrainRequest, message.content)
         under = "\n".join((str(workplace.seed), workplace.site.policy.model_dump_json(), workplace.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
@@ -250,7 +251,7 @@ def summarise(message: Message, open_workplace: Callable[[], Workplace], site: s
 
 def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Score the incoming model, train from it, or both."""
-    return (yield from _trained(TrainRequest.from_record(message.content), open_workplace()))
+    return (yield from _trained(read(TrainRequest, message.content), open_workplace()))
 
 
 def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, Any, TrainReply]:
@@ -266,7 +267,7 @@ def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, An
     )
     return TrainReply(
         delta=done.delta,
-        num_examples=done.rows,
+        num_examples=float(done.rows),
         loss=done.loss,
         steps=done.steps,
         scores=_scores(done.scores),
@@ -311,8 +312,8 @@ def _scores(scores: RowScores | None) -> Scores | None:
     return Scores(
         rows=scores.rows,
         num_examples=scores.num_examples,
-        metrics=scores.metrics,
-        variances=scores.variances,
+        metrics={name: float(value) for name, value in scores.metrics.items()},
+        variances={name: float(value) for name, value in scores.variances.items()},
         histogram=scores.histogram,
     )
 

@@ -146,7 +146,8 @@ class Recorder:
     def leaks(self, warnings: list[LeakWarning]) -> None:
         """Write down the leak warnings."""
         found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
-        self.writer.summary("leaks", {"warnings": [str(warning) for warning in warnings], "found": found})
+        said = {"warnings": [str(warning) for warning in warnings], "found": found}
+        self.writer.summary("leaks", said, durable=False)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
     def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
@@ -224,7 +225,7 @@ class Recorder:
         }
         alone = [site for site in training if holdouts.get(site) is None]
         note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}." if alone else ""
-        self.writer.summary("table-1", {"rows": table_one(layout, parts), "note": note})
+        self.writer.summary("table-1", {"rows": table_one(layout, parts), "note": note}, durable=False)
 
     def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
         """Write down how every arm did at each site and over all."""

@@ -16,7 +16,7 @@ from flfed.apps.learning_curve import learning_curve
 from flfed.apps.provenance import code_sha256
 from flfed.apps.recording import Progress, Recorder, Slowest
 from flfed.apps.run_record import bad_end_written, begin
-from flfed.apps.server_app import Conductor, Outcome, RunObserver
+from flfed.apps.server_app import Conductor, Outcome, RunObserver, no_observer
 from flfed.errors import RunStopped, UsageError
 from flfed.records.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store import RunStore, RunWriter
@@ -189,7 +189,7 @@ class Series:
         writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
             outcome = self._conduct(repeat, recorder, checkpoint, way)
-        writer.summary("encoder", {"sha256": outcome.encoder.sha256()})
+        writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
         writer.finish(
             status=outcome.status,
             reason=outcome.reason,
@@ -213,13 +213,24 @@ class Series:
                 repeat=repeat,
                 tables=tables,
                 checkpoint=checkpoint,
-                observer=self.observer,
+                observer=self._told_of(recorder.writer),
                 clock=way.clock,
             ).conduct()
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self.sites if site.name in outcome.sites]
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
+
+    def _told_of(self, writer: RunWriter) -> RunObserver:
+        """Return the observer, told of a round once it is in the store; it waits for nothing where nobody looks."""
+        if self.observer is no_observer:
+            return no_observer
+
+        def told(stage: str, round: int) -> None:
+            writer.flush()
+            self.observer(stage, round)
+
+        return told
 
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
         """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""

@@ -159,29 +159,29 @@ class Conductor:
             If too few sites take part.
         """
         if self.checkpoint is None:
-            roster, summaries, encoder = self.begin()
+            roster, kept = self.begin()
         else:
             left = set(self.checkpoint.left)
             roster = self.return_of({s: high for s, high in self.checkpoint.roster.items() if s not in left})
-            summaries, encoder = dict(self.checkpoint.summaries), self.checkpoint.encoder
-        strategy, arrays = self.rounds(roster, encoder, summaries=summaries)
+            kept = replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.roster) - set(roster))))
+        strategy, arrays = self.rounds(roster, kept.encoder, kept)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
             reason=strategy.stopped,
             arrays=arrays,
-            encoder=encoder,
+            encoder=kept.encoder,
             rounds=strategy.rounds_done,
             best_round=strategy.best_round,
             sites=tuple(roster),
         )
-        result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder)
+        result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(roster, outcome, summaries)
+            self.compare(roster, outcome, kept.start)
         return replace(outcome, seconds=self._clock() - self._began)
 
-    def begin(self) -> tuple[dict[str, Enrolled], dict[str, Summary], Encoder]:
-        """Enrol and summarise; return who takes part, their sums, and the one encoder."""
+    def begin(self) -> tuple[dict[str, Enrolled], Checkpoint]:
+        """Enrol and summarise; return who takes part, and the encoder in what every round's checkpoint shares."""
         roster = self.enrol()
         summaries = self.summarise(roster)
         roster = {site: roster[site] for site in summaries}
@@ -195,7 +195,12 @@ class Conductor:
                 f"column {self.layout.target.name!r} has one class only in the training rows of {', '.join(roster)}: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"
             )
-        return roster, summaries, encoder
+        return roster, self.write_start(roster, encoder, summaries)
+
+    def write_start(self, roster: Mapping[str, Enrolled], encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
+        """Write down what the rounds do not change; return what their checkpoints share, which is not the sums."""
+        bands = {site: enrolled.rows_high for site, enrolled in roster.items()}
+        return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands)
 
     def return_of(self, bands: Mapping[str, int]) -> dict[str, Enrolled]:
         """Enrol again after a resume; return the sites of the earlier roster that came back.
@@ -250,22 +255,16 @@ class Conductor:
         return found
 
     def rounds(
-        self,
-        roster: Mapping[str, Enrolled],
-        encoder: Encoder,
-        *,
-        summaries: Mapping[str, Summary] | None = None,
-        recorded: bool = True,
+        self, roster: Mapping[str, Enrolled], encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
 
         The first round, the last, and one in every `checkpoints.seconds_apart` is a checkpoint on the
-        disk before it is in the store. Without `recorded` neither is written.
+        disk before it is in the store. Without `kept`, what all checkpoints share, neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.clock = self._clock
-        checkpoint = self.checkpoint if recorded else None
-        kept = self._begun(roster, encoder, summaries or {}) if recorded else None
+        checkpoint = None if kept is None else self.checkpoint
 
         def observer(record: RoundRecord) -> None:
             if kept is None:
@@ -294,14 +293,6 @@ class Conductor:
         result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 
-    def _begun(self, roster: Mapping[str, Enrolled], encoder: Encoder, summaries: Mapping[str, Summary]) -> Checkpoint:
-        """Return what every round's checkpoint has in common; it is written down once, when the run begins."""
-        if self.checkpoint is not None:
-            return replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.roster) - set(roster))))
-        bands = {site: enrolled.rows_high for site, enrolled in roster.items()}
-        start = checkpoints.begin(self.recorder.writer.run, encoder, summaries, bands)
-        return Checkpoint(round=0, arrays={}, encoder=encoder, summaries=summaries, roster=bands, start=start)
-
     def _keep(self, record: RoundRecord, strategy: FedAvg, kept: Checkpoint) -> None:
         """Write the round's checkpoint."""
         state, facts = strategy.state()
@@ -316,8 +307,8 @@ class Conductor:
         given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
         return first_arrays(given, len(input_names(self.layout)))
 
-    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, summaries: Mapping[str, Summary]) -> None:
-        """Have every site judge, add what only all tables show, and write it down."""
+    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str) -> None:
+        """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
         self.recorder.progress("compare", 0, 1)
         request = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
         answers = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
@@ -334,8 +325,17 @@ class Conductor:
             # Without a site's holdout it would compare with something else; and what fails there fails here.
             self.recorder.note("no pooled reference: not every site could be compared")
         self.recorder.comparison(replies, reference)
-        self.recorder.table_one(self.layout, summaries, replies)
+        self._table_one(start, replies)
         self.recorder.progress("compare", 1, 1)
+
+    def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
+        """Write Table 1 down: the sites' first sums, read back, with those of their holdout rows."""
+        try:
+            summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
+        except FlfedError as error:
+            self.recorder.note(f"no Table 1: {error}")  # all else of the run is there, and is not given up for it
+        else:
+            self.recorder.table_one(self.layout, summaries, replies)
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return the comparisons that can be believed, without sums that cannot be added to others'."""
@@ -359,7 +359,7 @@ class Conductor:
             return
         columns = encoder_moved(self.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
-        _, other = self.rounds(roster, exact, recorded=False)
+        _, other = self.rounds(roster, exact)
         moved = self.tables.primary_moved(list(roster), outcome.arrays, used, other, exact)
         self.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"

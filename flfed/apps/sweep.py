@@ -277,11 +277,11 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
         with bad_end_written(writer, began, kept="the points that were done are in the run store"):
             recorder.note(NOTE)
             conductor = Conductor(grid, point, recorder)
-            roster, summaries, encoder = conductor.begin()
-            strategy, arrays = conductor.rounds(roster, encoder, summaries=summaries)
+            roster, kept = conductor.begin()
+            strategy, arrays = conductor.rounds(roster, kept.encoder, kept)
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
-    writer.summary("encoder", {"sha256": encoder.sha256()})
+    writer.summary("encoder", {"sha256": kept.encoder.sha256()})
     writer.finish(
         status="stopped" if strategy.stopped else "completed",
         reason=strategy.stopped,

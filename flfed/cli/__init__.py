@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -48,6 +50,8 @@ def main() -> None:
     for library in ("OMP", "OPENBLAS"):
         # Before either is loaded: at our sizes a second thread only waits, and burns a core meanwhile.
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    # As it ends, Python looks for garbage among all that is loaded, again and again: .7 of a run's seconds (measured).
+    atexit.register(gc.freeze)
     try:
         code = app(standalone_mode=False)
     except FlfedError as error:

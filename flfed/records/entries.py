@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
@@ -132,6 +132,12 @@ class DifferenceRow:
     p: float | None = None
     method: str = ""
     verdict: str = ""
+
+
+FIGURES = tuple(field.name for field in fields(ComparisonRow))
+"""Columns of the store that hold a `ComparisonRow`, in its order."""
+DIFFERENCES = ("site", "arm", "against", *(field.name for field in fields(DifferenceRow)[3:]))
+"""Columns of the store that hold a `DifferenceRow`, in its order."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from flfed.errors import UsageError, nearest
 from flfed.records.alive import Writer, is_gone
 from flfed.records.database import check_readable, engine_to_read, in_words, store_url
 from flfed.records.entries import (
+    DIFFERENCES,
+    FIGURES,
     ComparisonRow,
     CurvePoint,
     DifferenceRow,
@@ -118,13 +120,13 @@ class RunReader:
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return what each arm reached on the holdouts, as written."""
-        query = _comparison(run).where(Comparison.against.is_(None))
-        return [ComparisonRow(**_without(row, "against", "p", "verdict")) for row in self._rows(query)]
+        query = _comparison(run, FIGURES).where(Comparison.against.is_(None))
+        return [ComparisonRow(*row.values()) for row in self._rows(query)]
 
     def differences(self, run: str) -> list[DifferenceRow]:
         """Return the paired differences between arms, as written."""
-        rows = self._rows(_comparison(run).where(Comparison.against.is_not(None)))
-        return [DifferenceRow(a=row["arm"], b=row["against"], **_without(row, "arm", "against", "n")) for row in rows]
+        query = _comparison(run, DIFFERENCES).where(Comparison.against.is_not(None))
+        return [DifferenceRow(*row.values()) for row in self._rows(query)]
 
     def metrics(self, run: str, number: int) -> list[MetricRow]:
         """Return the figures of one round, as written."""
@@ -228,8 +230,8 @@ def _runs() -> Select[*tuple[Any, ...]]:
     return select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
 
 
-def _comparison(run: str) -> Select[*tuple[Any, ...]]:
-    columns = [column for column in Comparison.__table__.c if column.name not in ("id", "run_id")]
+def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    columns = [Comparison.__table__.c[name] for name in names]
     return select(*columns).where(Comparison.run_id == run).order_by(Comparison.id)
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from flfed.errors import UsageError
 from flfed.records.alive import this_process
 from flfed.records.bulk import finite, insert_all, plain, stored
 from flfed.records.database import engine_to_write, in_words, store_url, upgrade
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
+from flfed.records.entries import (
+    DIFFERENCES,
+    FIGURES,
+    ComparisonRow,
+    DifferenceRow,
+    EventRow,
+    LearningPoint,
+    MetricRow,
+    SentRow,
+    SiteRow,
+)
+from flfed.records.held import EVENTS, METRICS, SENT, HeldRound, event_lines, round_lines, write_rounds
 from flfed.records.resuming import rewind, take_over
 from flfed.records.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
 
 Clock = Callable[[], datetime]
-COUNT = (
-    update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("number")).values(rounds=bindparam("number"))
-)
-"""Counts a round, unless it is counted already."""
-EVENTS = tuple(field.name for field in fields(EventRow))
-FIGURES = tuple(field.name for field in fields(ComparisonRow))
-DIFFERENCES = ("site", "arm", "against", *(field.name for field in fields(DifferenceRow)[3:]))
+HELD = timedelta(seconds=0.25)
+"""Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
 POINTS = tuple(field.name for field in fields(LearningPoint))
 NEW_SITE = {
     "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
@@ -189,7 +197,11 @@ def _free_name(connection: Connection, now: datetime) -> str:
 
 
 class RunWriter:
-    """Writes one run; each method is one transaction, so a reader never sees half a round.
+    """Writes one run; a reader never sees half a round.
+
+    Each method is one transaction, in the order of the calls. Rounds that need not be on the disk
+    wait for up to `HELD` and are then written together. A power cut may cost what was written by
+    `sites`, `metrics`, `sent` and rounds that are not durable; any other call takes it along to the disk.
 
     Parameters
     ----------
@@ -205,6 +217,8 @@ class RunWriter:
     def __init__(self, engine: Engine, url: URL, run: str, *, clock: Clock = utc_now) -> None:
         self._engine, self._url, self._clock = engine, url, clock
         self.run = run
+        self._held: list[HeldRound] = []
+        self._latest, self._written = 0, datetime.min.replace(tzinfo=UTC)
 
     def site(
         self,
@@ -224,7 +238,7 @@ class RunWriter:
 
     def sites(self, rows: Iterable[SiteRow]) -> None:
         """Write down sites of the run; for one that is there already, change what is given and nothing else."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
+        with self._writing(durable=False) as connection:
             known = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
             new: dict[str, dict[str, Any]] = {}
             changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -265,51 +279,90 @@ class RunWriter:
         seconds : float
             Wall clock of the round; kept as metric `seconds` of arm `clock`.
         durable : bool
-            Whether to wait until it is on the disk, so that it outlives a power cut; a crash of the
-            process costs nothing either way. A later durable round takes those before it along.
+            Whether it is on the disk when this returns, with all rounds before it. If not, it is in
+            the store after `HELD` at the latest as long as rounds come, and before anything else that
+            this writer writes; what the database then says of it is raised there. A crash of the
+            process costs the rounds that still wait, a power cut those since the last durable one.
 
         Raises
         ------
         ValueError
             If this round, or a later one, is committed already.
         """
+        now = self._clock()
         clock = [] if seconds is None else [MetricRow(None, "clock", "seconds", seconds)]
-        engine = self._engine if durable else self._engine.execution_options(durable=False)
-        with in_words(self._url, "written"), engine.begin() as connection:
-            if not connection.execute(COUNT, {"of": self.run, "number": number}).rowcount:
-                done = connection.execute(select(Run.rounds).where(Run.id == self.run)).scalar_one()
-                raise ValueError(f"round {number} of run {self.run} is committed already (last: {done})")
-            self._insert_metrics(connection, number, [*metrics, *clock])
-            self._insert_metrics(connection, number - 1, scores)
-            self._insert_sent(connection, number, sent)
-            self._insert_events(connection, events)
+        this = HeldRound.of(number, metrics=[*metrics, *clock], scores=scores, sent=sent, events=events, at=stamp(now))
+        in_order, self._latest = number > self._latest, max(number, self._latest)
+        if not in_order:
+            self.flush()  # those that wait follow each other: that this one does not is found by itself
+        self._held.append(this)
+        # A clock that was set back would have rounds wait for as long.
+        if durable or not in_order or not timedelta() <= now - self._written < HELD:
+            self._written = now
+            self._write_held(durable=durable)
+
+    def flush(self) -> None:
+        """Write the rounds that wait, if any."""
+        if self._held:
+            self._write_held(durable=False)
+
+    def _write_held(self, *, durable: bool) -> None:
+        """Write the rounds that wait together; where the database refuses them, each by itself up to the one at fault.
+
+        They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
+        it ended must be written without it.
+        """
+        held, self._held = self._held, []
+        with in_words(self._url, "written"):
+            try:
+                self._commit(held, durable=durable)
+            except DBAPIError as error:
+                # A connection that was lost while it committed may have committed.
+                if len(held) == 1 or error.connection_invalidated:
+                    raise
+                for one in held:
+                    self._commit([one], durable=durable)
+
+    def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:
+        with self._transaction(durable=durable) as connection:
+            write_rounds(connection, self.run, rounds)
+
+    @contextmanager
+    def _writing(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Begin a transaction, after the rounds that came before it."""
+        self.flush()
+        with in_words(self._url, "written"), self._transaction(durable=durable) as connection:
+            yield connection
+
+    def _transaction(self, *, durable: bool) -> AbstractContextManager[Connection]:
+        return (self._engine if durable else self._engine.execution_options(durable=False)).begin()
 
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
         """Add figures to round `number` without counting a round: before the first, after the last."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
-            self._insert_metrics(connection, number, rows)
+        with self._writing(durable=False) as connection:
+            insert_all(connection, Metric, METRICS, round_lines(number, rows), {"run_id": self.run})
 
     def sent(self, number: int, rows: Iterable[SentRow]) -> None:
         """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
-            self._insert_sent(connection, number, rows)
+        with self._writing(durable=False) as connection:
+            insert_all(connection, Sent, SENT, round_lines(number, rows), {"run_id": self.run})
 
     def events(self, rows: Collection[EventRow]) -> None:
         """Add events, stamped with the time of this call; without any, the store is left alone."""
         if rows:
-            with in_words(self._url, "written"), self._engine.begin() as connection:
-                self._insert_events(connection, rows)
+            with self._writing() as connection:
+                insert_all(connection, Event, EVENTS, event_lines(stamp(self._clock()), rows), {"run_id": self.run})
 
-    def summary(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Write, or write anew, a named object: "table-1", "encoder", "leaks"."""
+    def summary(self, name: str, payload: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Write, or write anew, a named object: "table-1", "encoder", "leaks"; `durable` as for `round`."""
         row = {"run_id": self.run, "name": name, "payload": plain(dict(payload))}
-        with in_words(self._url, "written"), self._engine.begin() as connection:
+        with self._writing(durable=durable) as connection:
             connection.execute(delete(Summary).where(Summary.run_id == self.run, Summary.name == name))
             connection.execute(insert(Summary), [row])
 
     def comparison(self, figures: Sequence[ComparisonRow], differences: Sequence[DifferenceRow]) -> None:
         """Write, or write anew, the comparison of the run: figures and their differences."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(delete(Comparison).where(Comparison.run_id == self.run))
             mine = {"run_id": self.run}
             insert_all(connection, Comparison, FIGURES, map(_values, figures), mine | {"verdict": ""})
@@ -317,7 +370,7 @@ class RunWriter:
 
     def learning_curve(self, points: Iterable[LearningPoint]) -> None:
         """Write, or write anew, the learning curve of the series that this run belongs to."""
-        with in_words(self._url, "written"), self._engine.begin() as connection:
+        with self._writing() as connection:
             series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
             connection.execute(delete(Curve).where(Curve.series_id == series))
             insert_all(connection, Curve, POINTS, map(_values, points), {"series_id": series})
@@ -336,20 +389,10 @@ class RunWriter:
             "status": status, "reason": reason, "seconds": finite(seconds), "best_round": best_round,
             "arrays_sha256": arrays_sha256, "finished": stamp(self._clock()),
         }  # fmt: skip
-        with in_words(self._url, "written"), self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(update(Run).where(Run.id == self.run).values(row))
 
-    def _insert_metrics(self, connection: Connection, number: int, rows: Iterable[MetricRow]) -> None:
-        insert_all(connection, Metric, MetricRow._fields, rows, {"run_id": self.run, "round": number})
 
-    def _insert_sent(self, connection: Connection, number: int, rows: Iterable[SentRow]) -> None:
-        insert_all(connection, Sent, SentRow._fields, rows, {"run_id": self.run, "round": number})
-
-    def _insert_events(self, connection: Connection, rows: Iterable[EventRow]) -> None:
-        same = {"run_id": self.run, "at": stamp(self._clock())}
-        insert_all(connection, Event, EVENTS, map(_values, rows), same)
-
-
-def _values(row: ComparisonRow | DifferenceRow | EventRow | LearningPoint) -> tuple[Any, ...]:
+def _values(row: ComparisonRow | DifferenceRow | LearningPoint) -> tuple[Any, ...]:
     """Return what a line of a record has, in the order of its fields."""
     return tuple(vars(row).values())

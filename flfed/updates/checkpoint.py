@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,15 +49,13 @@ class Checkpoint:
         Of the strategy, by name: the best model so far, a server optimiser's moments.
     facts : dict
         What JSON can hold: the strategy's counters, the seconds.
-    summaries : dict of site to Summary
-        What the sites said before the first round; Table 1 needs it at the end.
     roster : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
     start : str
-        Hash of the start file that holds encoder, summaries and roster, as `begin` returned it; empty
-        where the checkpoint's own file does.
+        Hash of the start file that holds encoder and roster, and the sites' summaries beside them; empty
+        where the checkpoint's own file holds the encoder.
     """
 
     round: int
@@ -65,7 +63,6 @@ class Checkpoint:
     encoder: Encoder
     state: Mapping[str, Arrays] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    summaries: Mapping[str, Summary] = field(default_factory=dict)
     roster: Mapping[str, int] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     start: str = ""
@@ -105,15 +102,16 @@ def folder_of(run: str) -> Path:
     return home() / "runs" / run
 
 
-def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: Mapping[str, int]) -> str:
-    """Write what does not change from round to round, whole or not at all; return its hash.
+def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: Mapping[str, int]) -> Checkpoint:
+    """Write what does not change from round to round, whole or not at all; return what all checkpoints share.
 
     Parameters
     ----------
     run : str
     encoder : Encoder
     summaries : dict of site to Summary
-        All of one layout, so that they are kept as one array [sites, ...] a field.
+        All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
+        them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
     roster : dict of site to int
 
     Raises
@@ -125,7 +123,27 @@ def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: 
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
         tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
-    return _write(folder_of(run), START, tensors, {"sites": list(summaries), "roster": dict(roster)})
+    start = _write(folder_of(run), START, tensors, {"sites": list(summaries), "roster": dict(roster)})
+    return Checkpoint(round=0, arrays={}, encoder=encoder, roster=roster, start=start)
+
+
+def summaries_of(run: str, start: str) -> dict[str, Summary]:
+    """Return what the sites said before the first round, in the order in which `begin` was given it.
+
+    Parameters
+    ----------
+    run : str
+    start : str
+        Hash of the start file, as a checkpoint has it.
+
+    Raises
+    ------
+    FlfedError
+        If the file is missing, damaged or another one.
+    """
+    tensors, facts, _ = _opened(folder_of(run) / f"{START}{SUFFIX}", sha256=start)
+    stacked, sites = _part(tensors, "summaries"), enumerate(facts["sites"])
+    return {site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in sites}
 
 
 def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
@@ -283,7 +301,6 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         encoder=Encoder(**_part(first, "encoder")),
         state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
         facts=facts,
-        summaries=_summaries(first, begun.get("sites", [])),
         roster=begun.get("roster", {}),
         start=start,
     )
@@ -297,14 +314,6 @@ def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
     except FlfedError as error:
         raise FlfedError(f"{error}, and {path.name} is of no use without it: run the study anew") from None
     return tensors, facts
-
-
-def _summaries(tensors: Arrays, sites: Sequence[str]) -> dict[str, Summary]:
-    """Return the sites' summaries from arrays [sites, ...]."""
-    stacked = _part(tensors, "summaries")
-    return {
-        site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in enumerate(sites)
-    }
 
 
 def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], str]:

@@ -54,5 +54,6 @@ def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> n
 def _blocks(updates: Sequence[Arrays], name: str) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield one array of all updates as [sites, values], `BLOCK` sites at a time, and which sites they are."""
     for start in range(0, len(updates), BLOCK):
-        part = [update[name].reshape(-1) for update in updates[start : start + BLOCK]]
-        yield slice(start, start + len(part)), np.concatenate(part).reshape(len(part), -1 if part[0].size else 0)
+        part = [update[name] for update in updates[start : start + BLOCK]]
+        together = np.concatenate(part) if part[0].ndim else np.array(part)
+        yield slice(start, start + len(part)), together.reshape(len(part), -1 if part[0].size else 0)

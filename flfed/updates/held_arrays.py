@@ -110,7 +110,11 @@ def _written_as(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, byte
 
 def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return copies that nobody can write into, nor make writeable again: what many sites share."""
-    return {name: np.ndarray(value.shape, value.dtype, value.tobytes()) for name, value in arrays.items()}
+    return {
+        # Bytes never change: what is made of them already stays as it is.
+        name: value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
+        for name, value in arrays.items()
+    }
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:

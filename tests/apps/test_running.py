@@ -148,6 +148,33 @@ def test_a_keyboard_interrupt_stops_the_run_and_keeps_what_was_done(small_sites,
     assert entry().arrays_sha256 is None
 
 
+def test_an_interrupt_keeps_rounds_that_were_not_written_yet_and_the_run_goes_on(small_sites, small_study, monkeypatch):
+    study, sites = Study.parse(small_study), small_sites(2)
+    whole = run(study, sites=sites)
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")  # after the first round, and no more: others may wait
+
+    def progress(stage: str, done: int, of: int) -> None:
+        if (stage, done) == ("rounds", 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunStopped):
+        run(study, sites=sites, progress=progress)
+    assert (entry().status, entry().rounds) == ("stopped", 4)
+    assert sha(flfed.resume("latest", sites=sites)) == sha(whole)
+
+
+def test_who_observes_a_run_finds_each_round_in_the_store_when_told(small_sites, small_study, monkeypatch):
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")
+    seen = []
+    run(
+        Study.parse(small_study),
+        sites=small_sites(2),
+        observer=lambda stage, round: seen.append((stage, round, entry().rounds)),
+    )
+    assert [(round, rounds) for stage, round, rounds in seen if stage == "round"] == [(n, n) for n in range(1, 6)]
+    assert ("checkpoint", 5, 4) in seen
+
+
 def test_an_interrupt_while_a_site_works_is_no_fault_of_the_site(small_sites, study: Study):
     sites = small_sites(2)
     sites[0] = replace(sites[0], source=Breaking(sites[0].source.table))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +15,15 @@ import pandas as pd
 import pytest
 from flwr.app import Error, Message
 
+from flfed.apps.running import resume, run
+from flfed.errors import RunStopped
+from flfed.home import home
+from flfed.records.reading import RunReader
 from flfed.rows.sources import Csv, Frame
 from flfed.rows.summarise import summarise
+from flfed.study import Study
 from flfed.summary import fit_encoder, merge
+from flfed.updates import checkpoint as checkpoints
 from flfed.updates.content import count_bytes
 from flfed.updates.guard import summary_defect
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN, CompareReply, EnrolReply, SummariseReply
@@ -295,3 +303,70 @@ def test_a_run_that_stops_keeps_its_last_good_model_and_compares_nothing(small_s
     # The round that missed its quorum is no round of the record, though one site's update was good.
     assert done.reader.runs_of(done.run)[0].rounds == 2
     assert set(done.reasons("fault")) == {"site-02", "site-03"}
+
+
+class Watched:
+    """Watches what the sites said first, when it is written and when it is read: how much of it is alive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Any] = []
+        self.alive: list[int] = []
+        begin, opened = checkpoints.begin, checkpoints._opened
+        monkeypatch.setattr(checkpoints, "begin", lambda *given: self.wrote(given[2]) or begin(*given))
+        monkeypatch.setattr(checkpoints, "_opened", lambda *given, **named: self.read(opened(*given, **named)))
+
+    def wrote(self, summaries: Any) -> None:
+        """Watch every site's sums, their arrays, and whose views these are."""
+        arrays = [array for summary in summaries.values() for array in summary.arrays().values()]
+        bases = [array.base for array in arrays if isinstance(array.base, np.ndarray)]
+        self.seen += map(weakref.ref, [*summaries.values(), *arrays, *bases])
+
+    def read(self, found: Any) -> Any:
+        """Watch the sums of all sites that a file holds."""
+        self.seen += [weakref.ref(value) for name, value in found[0].items() if name.startswith("summaries/")]
+        return found
+
+    def count(self, stage: str, round: int) -> None:
+        """Count at the end of a round; the observer of a run. In round 3 it is ended."""
+        gc.collect()
+        self.alive.append(sum(ref() is not None for ref in self.seen))
+        if (stage, round) == ("round", 3):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_what_the_sites_said_first_is_not_held_in_the_rounds_and_is_in_table_1(
+    stacked: bool, small_sites, small_study, monkeypatch
+):
+    study, sites = Study.parse(small_study), small_sites(3)
+    whole = run(study, sites=sites, stacked=stacked)
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "0")
+    watched = Watched(monkeypatch)
+    with pytest.raises(RunStopped):
+        run(study, sites=sites, stacked=stacked, observer=watched.count)
+    assert len(watched.seen) >= 3 * (1 + 10)
+    assert watched.alive == [0] * 6
+    written = len(watched.seen)
+    done = resume("latest", sites=sites, observer=watched.count)
+    assert len(watched.seen) == written + 10 + 10  # to go on, and for Table 1
+    assert watched.alive == [0] * (6 + 5)
+    with RunReader.open() as reader:
+        first, again = (reader.summary(of, "table-1") for of in (whole.run, done.run))
+    assert first == again
+    assert len(first["rows"]) > 3
+
+
+def test_a_run_whose_start_file_was_lost_meanwhile_has_all_but_table_1(small_sites, small_study):
+    def lose(stage: str, round: int) -> None:
+        if stage == "evaluation":
+            (start,) = home().glob("runs/*/start.safetensors")
+            start.unlink()
+
+    study, sites = Study.parse(small_study), small_sites(2)
+    done = run(study, sites=sites, observer=lose)
+    assert done.status == "completed"
+    with RunReader.open() as reader:
+        assert reader.summary(done.run, "table-1") is None
+        assert len(reader.figures(done.run)) > 10
+        (note,) = (event.reason for event in reader.events([done.run]) if event.kind == "note")
+    assert note.startswith("no Table 1: ") and note.endswith("start.safetensors: is missing")

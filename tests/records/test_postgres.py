@@ -175,7 +175,8 @@ def test_migrations_make_exactly_the_declared_tables_on_postgresql(url):
     engine.dispose()
 
 
-def test_the_same_study_leaves_the_same_records_in_both_databases(url, small_sites, small_study, tmp_path):
+def test_the_same_study_leaves_the_same_records_in_both_databases(url, small_sites, small_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")  # rounds are written together
     sites = small_sites(3, rows=80)
     spoiled = lambda number, frame: frame.assign(x1="Jane Roe") if number == 2 else frame  # noqa: E731 - a fault
     sites = [*sites[:2], small_sites(3, rows=80, change=spoiled)[2]]
@@ -228,7 +229,8 @@ def test_a_reader_sees_only_whole_rounds_while_a_run_writes(url):
         def write() -> None:
             for number in range(1, rounds + 1):
                 rows = [MetricRow(site, "training", "log_loss", 0.5) for site in sites]
-                mine.round(number, metrics=rows, sent=[SentRow(site, "to-site", "arrays", 8) for site in sites])
+                sent = [SentRow(site, "to-site", "arrays", 8) for site in sites]
+                mine.round(number, metrics=rows, sent=sent, durable=number % 5 == 0)
             mine.finish(status="completed")
 
         writer = threading.Thread(target=write)

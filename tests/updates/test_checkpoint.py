@@ -24,14 +24,18 @@ FIELDS = Summary.__dataclass_fields__
 ROSTER = {"b-site": 99, "a-site": 999}
 
 
+def said(seed: int = 0) -> dict[str, Summary]:
+    """Return what the sites say before the first round."""
+    rng = np.random.default_rng(seed)
+    return {site: Summary(**{name: rng.normal(size=(2, 2)) for name in FIELDS}) for site in ROSTER}
+
+
 def begun(run: str = "r1", seed: int = 0) -> Checkpoint:
     """Write a run's start file; return what all of its checkpoints have in common."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed + 1)
     names = ("center", "scale", "frequency", "spread", "class_weight")
     encoder = Encoder(**{name: rng.normal(size=3) for name in names})
-    summaries = {site: Summary(**{name: rng.normal(size=(2, 2)) for name in FIELDS}) for site in ROSTER}
-    start = checkpoints.begin(run, encoder, summaries, ROSTER)
-    return Checkpoint(round=0, arrays={}, encoder=encoder, summaries=summaries, roster=ROSTER, start=start)
+    return checkpoints.begin(run, encoder, said(seed), ROSTER)
 
 
 def made(round: int = 3) -> Checkpoint:
@@ -56,12 +60,20 @@ def test_a_checkpoint_comes_back_to_the_bit():
     assert after is not None and after.round == 3
     assert bits(after.tensors()) == bits(before.tensors())
     assert bits(after.encoder.arrays()) == bits(before.encoder.arrays())
-    assert list(after.summaries) == list(ROSTER)
-    for site, summary in before.summaries.items():
-        assert bits(after.summaries[site].arrays()) == bits(summary.arrays())
     assert after.arrays["bias"].dtype == np.float32
     assert (after.roster, after.left, after.start) == (ROSTER, ("b-site",), before.start)
     assert after.facts == before.facts and after.facts["strategy"]["best_loss"] == 0.30000000000000004
+
+
+def test_what_the_sites_said_first_is_read_back_to_the_bit_and_from_no_other_start_file():
+    start = begun().start
+    found = checkpoints.summaries_of("r1", start)
+    assert list(found) == list(ROSTER)
+    for site, summary in said().items():
+        assert bits(found[site].arrays()) == bits(summary.arrays())
+    assert begun(seed=1).start != start
+    with pytest.raises(FlfedError, match=r"start.safetensors: is damaged, or of another version of flfed$"):
+        checkpoints.summaries_of("r1", start)
 
 
 def test_a_rounds_file_does_not_grow_with_the_sites():

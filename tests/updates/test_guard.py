@@ -26,7 +26,6 @@ from flfed.rows.reference import union_scores
 from flfed.rows.site import Site
 from flfed.rows.training.alone import answer_alone, drive_alone
 from flfed.study import Study
-from flfed.summary import fit_encoder, merge
 from flfed.updates.cohort_sums import joint_norms
 from flfed.updates.guard import guard, guard_scores
 from flfed.updates.messages import TRAIN, Scores, TrainReply
@@ -98,10 +97,11 @@ def conducted(
             outcome = conductor.conduct()
             status, rounds, encoder, arrays = outcome.status, outcome.rounds, outcome.encoder, outcome.arrays
         else:
-            roster = conductor.enrol()
-            encoder = fit_encoder(conductor.layout, merge(list(conductor.summarise(roster).values())))
-            strategy, arrays = conductor.rounds(roster, encoder)
+            roster, kept = conductor.begin()
+            encoder = kept.encoder
+            strategy, arrays = conductor.rounds(roster, encoder, kept)
             status, rounds = strategy.stopped or "completed", strategy.rounds_done
+            writer.flush()
     with RunReader.open() as reader:
         events = reader.events([series])
     places = HeldTables(side, (study.text, 0), answer_alone).workplaces(opened.names)

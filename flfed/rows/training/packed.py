@@ -14,7 +14,7 @@ from flfed.plan import Plan
 from flfed.rows.encode import Encoded
 from flfed.rows.training.fit import orders, size_of, steps_of
 
-KEPT_BYTES = 64 * 2**20
+KEPT_BYTES = 256 * 2**20
 BLOCK_BYTES = 4 * 2**20
 """Of the inputs gathered at a time: several steps, few enough to stay in the processor's cache."""
 WINDOW_BYTES = 8 * 2**20

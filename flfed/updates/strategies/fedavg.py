@@ -17,10 +17,11 @@ from flfed.errors import UsageError
 from flfed.plan import Plan
 from flfed.seeds import generator
 from flfed.updates.cohort_sums import weighted_mean
-from flfed.updates.content import Arrays, MalformedMessage, count_bytes, reason_of
+from flfed.updates.content import Arrays, MalformedMessage, reason_of
 from flfed.updates.garbage import rarely_collected
 from flfed.updates.guard import Verdicts, guard, guard_scores
-from flfed.updates.held_arrays import array_record, immutable, own_copy
+from flfed.updates.held_arrays import array_record, immutable
+from flfed.updates.held_messages import HeldRecord, Sizes, read
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
 from flfed.updates.selection import Selection
@@ -216,6 +217,7 @@ class FedAvg(FlowerFedAvg):
     def _begin(self) -> None:
         """Start the clock and the counts of a round, over all its attempts."""
         self._began, self._earlier, self._bytes_out, self._bytes_in = self.clock(), {}, {}, {}
+        self._verdicts = Verdicts(accepted={})  # else the last round's updates are held while the next are made
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -256,20 +258,19 @@ class FedAvg(FlowerFedAvg):
         self._incoming = to_arrays(arrays)
         self._asked = {site: self.run.roster[site].node_id for site in sites}
         request = TrainRequest(
-            arrays=self._incoming,
+            arrays=immutable(self._incoming),
             encoder=self.run.encoder,
             round=server_round,
             rounds=self.run.rounds,
             lr_scale=self.selection.lr_scale,
             fit=kind == TRAIN,
-            settings=self.client_settings(),
+            settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        record, group, messages = request.to_record(), str(server_round), []
-        size = count_bytes(record)
+        size, group, messages = Sizes().of(HeldRecord(request)), str(server_round), []
         for site, node in self._asked.items():
             self._bytes_out[site] = self._bytes_out.get(site, 0) + size
             # A record of its own for each site: one client's edit must not reach the next.
-            messages.append(Message(own_copy(record), dst_node_id=node, message_type=kind, group_id=group))
+            messages.append(Message(HeldRecord(request), dst_node_id=node, message_type=kind, group_id=group))
         return messages
 
     def aggregate_train(
@@ -323,7 +324,7 @@ class FedAvg(FlowerFedAvg):
         """Return readable replies by site, and why the other asked sites have none."""
         sites = {node: site for site, node in self._asked.items()}
         found: dict[str, TrainReply] = {}
-        faults = dict.fromkeys(self._asked, "no reply before the deadline")
+        faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline"), Sizes()
         for message in replies:
             # The first reply of a site counts: a second one must not replace it.
             site = sites.pop(message.metadata.src_node_id, None)
@@ -332,9 +333,9 @@ class FedAvg(FlowerFedAvg):
             if message.has_error():
                 faults[site] = reason_of(message)
                 continue
-            self._bytes_in[site] = self._bytes_in.get(site, 0) + count_bytes(message.content)
+            self._bytes_in[site] = self._bytes_in.get(site, 0) + sizes.of(message.content)
             try:
-                found[site] = TrainReply.from_record(message.content)
+                found[site] = read(TrainReply, message.content)
                 del faults[site]
             except MalformedMessage as error:
                 faults[site] = str(error)
