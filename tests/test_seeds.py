@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import pickle
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from scipy.stats import kstest
 
-from flfed.seeds import generator, words
+from flfed.seeds import FEW, Draws, generator, seed_of, states, words
 
 SITES = ("", "cleveland", "hungary", "a", "b")
 PURPOSES = ("fit", "cohort", "bootstrap", "folds", "first-arrays")
@@ -62,3 +65,34 @@ def test_a_seed_of_one_word_or_of_several_draws_as_the_plain_list_of_numbers_doe
     for seed, number in [(0, 0), (42, 7), (2**32 - 1, 1), (2**40, 3), (5, 2**33)]:
         plain = np.random.default_rng(np.random.SeedSequence([seed, *words("site/fit"), number]))
         assert generator(seed, site="site", purpose="fit", number=number).integers(2**62) == plain.integers(2**62)
+
+
+@given(arrays.arrays(np.uint32, st.tuples(st.integers(1, 5), st.integers(4, 12)), elements=st.integers(0, 2**32 - 1)))
+def test_states_made_together_are_those_of_numpy(entropy):
+    each = [np.random.SeedSequence(row).generate_state(4, np.uint64) for row in entropy]
+    np.testing.assert_array_equal(states(entropy), each)
+    assert states(entropy).dtype == np.uint64
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1, 2**32])
+def test_many_sites_draw_as_each_draws_alone_in_whatever_order_they_come(seed):
+    draws, sites = Draws(seed, "fit"), [f"site-{place}" for place in range(FEW + 5)]
+    for number, order in enumerate((sites[:3], sites[:FEW], sites[::-1], sites[3:9], sites, sites + sites), start=1):
+        for site in order:
+            mine, alone = draws.of(site, number), generator(seed, site=site, purpose="fit", number=number)
+            assert mine.bit_generator.state == alone.bit_generator.state
+            np.testing.assert_array_equal(mine.permutation(9), alone.permutation(9))
+            assert seed_of(mine) == seed
+    back = draws.of("site-7", 2)
+    assert back.random() == generator(seed, site="site-7", purpose="fit", number=2).random()
+
+
+def test_a_generator_seeded_with_others_can_be_copied_and_answers_for_other_states():
+    draws = Draws(42, "fit")
+    for number in (1, 2):
+        rngs = [draws.of(str(site), number) for site in range(FEW)]
+    mine, alone = rngs[5], generator(42, site="5", purpose="fit", number=2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mine)).random(4), alone.random(4))
+    for length, kind in ((4, np.uint64), (4, np.uint32), (7, np.uint64)):
+        found = [rng.bit_generator.seed_seq.generate_state(length, kind) for rng in (mine, alone)]
+        np.testing.assert_array_equal(*found)

@@ -22,10 +22,11 @@ from flfed.rows.scoring import RowScores
 from flfed.rows.site import Site
 from flfed.rows.training.alone import drive_alone
 from flfed.rows.training.requests import Asked
-from flfed.rows.workplace import Workplace, redraws, study_refusal
+from flfed.rows.workplace import FIT, Workplace, redraws, study_refusal
+from flfed.seeds import Draws
 from flfed.study import Study
 from flfed.updates.content import MalformedMessage
-from flfed.updates.held_messages import HeldRecord, read
+from flfed.updates.held_messages import HeldRecord, read, replying
 from flfed.updates.kept import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import (
     COMPARE,
@@ -81,6 +82,7 @@ class ClientSide:
         self._find_site, self._today = find_site, today
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
         self._over: set[KeptReplies] = set()
+        self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
     def app(self) -> ClientApp:
         """Return the Flower client app; each message is answered alone."""
@@ -100,7 +102,7 @@ class ClientSide:
         try:
             handler = HANDLERS[message.metadata.message_type]
             reply = yield from handler(message, lambda: self.workplace(context), str(context.node_config["site"]))
-            return Message(HeldRecord(reply), reply_to=message)
+            return replying(HeldRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
 
@@ -151,7 +153,9 @@ class ClientSide:
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
         if opened is None:
-            opened = self.workplaces[key] = _opened(self._find_site(name, study), study, key[2])
+            opened = self.workplaces[key] = _opened(
+                self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
+            )
         return opened
 
 
@@ -161,7 +165,7 @@ def _study(text: str) -> Study:
     return Study.parse(text)
 
 
-def _opened(site: Site, study: Study, repeat: int) -> Workplace:
+def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
     """Return the site at work, or say why it does not take part."""
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
@@ -171,7 +175,7 @@ def _opened(site: Site, study: Study, repeat: int) -> Workplace:
     if refused:
         raise NotTakingPart(refused)
     try:
-        workplace = Workplace(site, study, repeat)
+        workplace = Workplace(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
     small = workplace.too_small()

@@ -33,11 +33,13 @@ from flfed.rows.training.requests import (
     TuneRequest,
 )
 from flfed.rows.training.tuned_linear import Predictor
-from flfed.seeds import generator
+from flfed.seeds import Draws, generator
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder
 
 Arrays = dict[str, np.ndarray]
+FIT = "fit"
+"""The purpose of what a site draws in a round."""
 Asking = Generator[Asked, Any, Any]
 
 
@@ -121,10 +123,21 @@ class Workplace:
         From 1 on seeds differ, and the holdout where the site's policy allows.
     table : SiteTable, optional
         The site's table where it was read before; else it is read now.
+    draws : Draws, optional
+        Of the study's fits, where sites share one: what each draws does not depend on it.
     """
 
-    def __init__(self, site: Site, study: Study, repeat: int = 0, *, table: SiteTable | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        study: Study,
+        repeat: int = 0,
+        *,
+        table: SiteTable | None = None,
+        draws: Draws | None = None,
+    ) -> None:
         self.site, self.study, self.seed = site, study, study.seed + repeat
+        self._draws = draws or Draws(self.seed, FIT)
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)
         self.layout = study_layout(study, self.schema)
@@ -293,7 +306,7 @@ class Workplace:
             rows=rows,
             plan=self.study.plan,
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
-            rng=generator(self.seed, site=self.site.name, purpose="fit", number=round),
+            rng=self._draws.of(self.site.name, round),
             terms=terms,
             delta=True,
         )

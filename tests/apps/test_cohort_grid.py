@@ -20,7 +20,11 @@ from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.cohort import CohortGrid
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.plan import Plan
-from flfed.rows.training.requests import Failed
+from flfed.rows.training.cohort import answer_together
+from flfed.rows.training.requests import Failed, FitRequest
+from flfed.rows.workplace import Workplace
+from flfed.seeds import FEW, generator
+from flfed.study import Study
 from flfed.summary import Encoder
 from flfed.updates.garbage import RARELY
 from flfed.updates.messages import TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
@@ -195,6 +199,29 @@ def test_every_node_that_is_asked_has_a_record_of_its_own_and_is_counted():
     size = sum(part.count_bytes() for part in request.to_record().values())
     assert answers.to_node == dict.fromkeys(NAMES, size)
     assert len({id(content) for content in contents}) == 3
+
+
+def test_sites_that_are_seeded_together_draw_each_its_own_in_every_round_and_repeat(small_sites, small_study):
+    sites, study = small_sites(FEW + 2), Study.parse(small_study)
+    by_name = {site.name: site for site in sites}
+    side, drawn = ClientSide(lambda name, _: by_name[name]), list[list[int]]()
+
+    def answer(requests: Any) -> list[Any]:
+        fits = [request for request in requests if isinstance(request, FitRequest)]
+        if fits:
+            drawn.append([fit.rng.bit_generator.state["state"]["state"] for fit in fits])
+        return answer_together(requests)
+
+    own = Workplace(sites[0], study)
+    encoder = own.own_encoder()
+    arrays = own.model.first_arrays(own.training(encoder).x.shape[1], 1, np.random.default_rng(0))
+    grids = {r: CohortGrid(side, list(by_name), {"study": small_study, "repeat": r}, answer) for r in (0, 1)}
+    for number, repeat in ((1, 0), (2, 0), (1, 1), (2, 1), (3, 0)):
+        request = TrainRequest(arrays=arrays, encoder=encoder, round=number, rounds=5)
+        asked = [Message(request.to_record(), node, TRAIN) for node in range(1, len(sites) + 1)]
+        assert not any(reply.has_error() for reply in grids[repeat].send_and_receive(asked))
+        alone = [generator(study.seed + repeat, site=name, purpose="fit", number=number) for name in by_name]
+        assert drawn.pop() == [rng.bit_generator.state["state"]["state"] for rng in alone]
 
 
 RUN = """

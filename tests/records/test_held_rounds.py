@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
+from flfed.records.bulk import TOGETHER
 from flfed.records.entries import EventRow, LearningPoint, MetricRow, SentRow
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore, RunWriter
@@ -99,6 +100,18 @@ def lines(store: RunStore, run: RunWriter) -> list[list[tuple[Any, ...]]]:
             rows = connection.execute(select(*kept).where(table.run_id == run.run).order_by(table.id))
             found.append([tuple(row) for row in rows])
         return found
+
+
+@pytest.mark.parametrize("rows", [1, TOGETHER - 2, TOGETHER - 1, TOGETHER, 2 * TOGETHER - 2, 3 * TOGETHER + 17])
+def test_each_of_many_rows_is_written_once_and_in_its_order(begun, store, rows: int):
+    run = begun()
+    tell(run, 2, rows=rows, durable=True)
+    figures, sent, events = lines(store, run)
+    mine = [(2, f"s{row}", "fit", "loss", 2 + row / 8, None, None, None, None) for row in range(rows)]
+    seconds = (2, None, "clock", "seconds", 0.5, None, None, None, None)
+    assert figures == [*mine, seconds, (1, "s0", "validation", "log_loss", 0.5, None, None, None, 7)]
+    assert sent == [(2, "s0", "to-site", "train", 102)]
+    assert [row[1:] for row in events] == [(2, "s0", "flag", "odd in 2")]
 
 
 def test_fast_rounds_wait_until_one_comes_a_quarter_of_a_second_after_the_last_writing(begun, url, hand):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flfed.updates.content import MalformedMessage, count_bytes
-from flfed.updates.held_messages import HeldRecord, Sizes, read
+from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read, replying
 from flfed.updates.messages import EnrolReply, Scores, SummariseRequest, TrainReply, TrainRequest
 from tests.updates.conftest import ENCODER
 
@@ -137,3 +137,60 @@ def test_each_layout_is_counted_once_and_what_was_changed_anew(message, monkeypa
     assert sizes.of(held) == sizes.of(HeldRecord(message)) == expected and held.untouched()
     held["more"] = ConfigRecord({"a": 1.5})
     assert sizes.of(held) == expected + 1 + 8
+
+
+def test_messages_that_differ_in_a_name_a_type_or_a_shape_are_each_counted():
+    number, nothing = np.array(1.0), np.zeros((0, 9))
+    deltas = [
+        {}, {"": number}, {"": nothing}, {"": number, "a": nothing}, {"a": nothing, "": number}, {"ab": number},
+        {"": np.ones(1)}, {"": np.ones(1, dtype=np.float32)}, {"": np.ones((1,) * 40)},
+    ]  # fmt: skip
+    many = [
+        TrainReply(delta=delta, num_examples=1.0, loss=0.0, steps=1, kind=kind, scores=scored, holdout=held)
+        for delta in deltas
+        for kind in ("", "delta")
+        for scored, held in ((None, None), (SCORES, None), (None, SCORES), (SCORES, SCORES))
+    ]
+    sizes = Sizes()
+    assert [sizes.of(HeldRecord(one)) for one in many] == [count_bytes(one.to_record()) for one in many]
+
+
+def instruction(node: int = 3, content: RecordDict | None = None) -> Message:
+    """Return a message as a grid hands it to a node: with an id, and task ids of both sides."""
+    content = HeldRecord(REQUEST) if content is None else content
+    found = Message(content, node, "train", group_id="7", ttl=60.0, dst_task_id=5)
+    found.metadata.src_task_id = 4
+    vars(found.metadata)["_message_id"] = "m"
+    return found
+
+
+def facts(message: Message) -> dict[str, Any]:
+    """Return all that Flower keeps of a message and its metadata, but the content and the moment."""
+    assert type(message) is Message and type(message.metadata) is Metadata
+    kept = vars(message) | vars(message.metadata)
+    assert kept["_metadata"] is message.metadata and kept["_content"] is message.content
+    return {key: value for key, value in kept.items() if key not in ("_metadata", "_content", "_created_at", "_ttl")}
+
+
+def test_a_reply_is_the_one_that_flower_makes():
+    asked, content = instruction(), HeldRecord(REPLY)
+    mine, flowers = replying(content, asked), Message(content, reply_to=asked)
+    assert facts(mine) == facts(flowers) and mine.content is content and not mine.has_error()
+    assert 0 <= flowers.metadata.created_at - mine.metadata.created_at < 5
+    # What is left of the question's 60 seconds.
+    for one in (mine, flowers):
+        until = one.metadata.created_at + one.metadata.ttl
+        assert until == pytest.approx(asked.metadata.created_at + 60, abs=1e-5)
+    assert (mine.metadata.src_node_id, mine.metadata.reply_to_message_id) == (3, "m")
+
+
+def test_a_message_to_another_node_is_the_one_that_flower_makes_and_its_own():
+    first, content = instruction(), HeldRecord(REQUEST)
+    mine, flowers = addressed(first, 8, content), instruction(8, content)
+    assert facts(mine) == facts(flowers) and mine.content is content is not first.content
+    assert (mine.metadata.created_at, mine.metadata.ttl) == (first.metadata.created_at, 60.0)
+    other = addressed(first, 9, HeldRecord(REQUEST))
+    mine.metadata.group_id, mine.content = "changed", RecordDict()
+    assert [one.metadata.group_id for one in (first, mine, other)] == ["7", "changed", "7"]
+    assert [one.metadata.dst_node_id for one in (first, mine, other)] == [3, 8, 9]
+    assert read(TrainRequest, other.content) is REQUEST

@@ -21,7 +21,7 @@ from flfed.updates.content import Arrays, MalformedMessage, reason_of
 from flfed.updates.garbage import rarely_collected
 from flfed.updates.guard import Verdicts, guard, guard_scores
 from flfed.updates.held_arrays import array_record, immutable
-from flfed.updates.held_messages import HeldRecord, Sizes, read
+from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.rounds import Assignment, RoundRecord
 from flfed.updates.selection import Selection
@@ -266,12 +266,12 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        size, group, messages = Sizes().of(HeldRecord(request)), str(server_round), []
-        for site, node in self._asked.items():
+        size = Sizes().of(HeldRecord(request))
+        first = Message(HeldRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
+        for site in self._asked:
             self._bytes_out[site] = self._bytes_out.get(site, 0) + size
-            # A record of its own for each site: one client's edit must not reach the next.
-            messages.append(Message(HeldRecord(request), dst_node_id=node, message_type=kind, group_id=group))
-        return messages
+        # A record of its own for each site: one client's edit must not reach the next.
+        return [addressed(first, node, HeldRecord(request)) for node in self._asked.values()]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
