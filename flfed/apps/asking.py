@@ -57,13 +57,40 @@ def ask(
     timeout : float, seconds
     """
     record = request.to_record()
-    size = count_bytes(record)
     # A record of its own for each node: one client's edit must not reach the next.
-    messages = [Message(own_copy(record), dst_node_id=node, message_type=kind) for node in nodes.values()]
+    records = {key: own_copy(record) for key in nodes}
+    return _answers(grid, kind, records, dict.fromkeys(nodes, count_bytes(record)), nodes, read, timeout)
+
+
+def ask_each(
+    grid: Grid,
+    kind: str,
+    requests: Mapping[str, Any],
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    *,
+    timeout: float,
+) -> Answers[Reply]:
+    """Send each node a message of its own, as `ask` sends all the same; `requests` has one by key."""
+    records = {key: requests[key].to_record() for key in nodes}
+    sizes = {key: count_bytes(record) for key, record in records.items()}
+    return _answers(grid, kind, records, sizes, nodes, read, timeout)
+
+
+def _answers(
+    grid: Grid,
+    kind: str,
+    records: Mapping[str, RecordDict],
+    sizes: dict[str, int],
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    timeout: float,
+) -> Answers[Reply]:
+    messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
     faults = dict.fromkeys(nodes, "no reply before the deadline")
-    answers = Answers(found, faults, dict.fromkeys(nodes, size))
+    answers = Answers(found, faults, sizes)
     for message in grid.send_and_receive(messages, timeout=timeout):
         # The first reply of a node counts: a second one must not replace it.
         key = keys.pop(message.metadata.src_node_id, None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.errors import UsageError
 from flfed.rows import datasets
 from flfed.rows import site as sites_listing
@@ -12,6 +14,41 @@ from flfed.rows.partition import cut
 from flfed.rows.scoring import primary_of
 from flfed.rows.site import Site
 from flfed.study import Study
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A site whose table is at its institution: all that a coordinator has of it is the name."""
+
+    name: str
+
+
+def taking_part(engine: str, study: Study, given: Sequence[str | Site] | None = None) -> list[Site] | list[Elsewhere]:
+    """Return the sites that an engine asks: those found here, or in a deployment those admitted; see `find_sites`."""
+    return deployed_sites(study, given) if engine == "deployment" else list(find_sites(study, given))
+
+
+def deployed_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Elsewhere]:
+    """Return the sites of a deployment, in name order: those given, those the study names, or all that are admitted.
+
+    Raises
+    ------
+    UsageError
+        If there are none, one is not admitted, or the study cuts its dataset itself.
+    """
+    from flfed.apps.coordinator.admission import admitted  # loads cryptography, which other engines do not need
+
+    if study.dataset.partition is not None:
+        raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
+    known = admitted(CoordinatorFolder.default())
+    wanted = given if given is not None else study.dataset.sites
+    names = sorted({site if isinstance(site, str) else site.name for site in (known if wanted is None else wanted)})
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise UsageError(f"not admitted: {', '.join(strangers)}; see: flfed coordinator status")
+    if not names:
+        raise UsageError("no site is admitted yet: flfed coordinator invite SITE")
+    return [Elsewhere(name) for name in names]
 
 
 def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:

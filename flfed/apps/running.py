@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.apps.checking import check, find_sites
+from flfed.apps.checking import Elsewhere, check, taking_part
 from flfed.apps.engines.starting import check_engine, path_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.apps.series import Series
@@ -89,7 +89,8 @@ def run(
     Parameters
     ----------
     study : Study, or the name or file of one
-    engine : {"inprocess", "ray"}
+    engine : {"inprocess", "ray", "deployment"}
+        The last one asks the sites that this user's coordinator admitted (docs/run-a-consortium.md).
     repeats : int, >= 1
         Runs with other seeds, and other holdouts where the sites' policies allow.
     sites : sequence of names, import paths or Site, optional
@@ -129,14 +130,14 @@ def run(
         raise UsageError(f"repeats={repeats} must be at least 1")
     checkpoints.seconds_apart()
     facts = check(chosen)
-    taking_part = find_sites(chosen, sites)
+    found = taking_part(engine, chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
-        asked = _asked(sites, taking_part) | {"stacked": stacked}
+        asked = _asked(sites, found) | {"stacked": stacked}
         path = path_of(engine, chosen, stacked=stacked)
-        Series(opened, series, repeats, chosen, facts, engine, path, taking_part, asked, progress, observer).go_on({})
+        Series(opened, series, repeats, chosen, facts, engine, path, found, asked, progress, observer).go_on({})
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 
@@ -191,10 +192,8 @@ def resume(
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
-    taking_part = find_sites(study, sites if sites is not None else asked.get("sites"))
-    first = asked.get("names", [site.name for site in taking_part])
-    # A site that is new here would join the repeats that are left, and not those that are done.
-    taking_part = [site for site in taking_part if site.name in first]
+    found = taking_part(entries[0].engine, study, sites if sites is not None else asked.get("sites"))
+    first = asked.get("names", [site.name for site in found])
     with RunStore.open(store) as opened:
         again = Series(
             store=opened,
@@ -204,7 +203,8 @@ def resume(
             facts=facts,
             engine=entries[0].engine,
             path=entries[0].path,
-            sites=taking_part,
+            # A site that is new here would join the repeats that are left, and not those that are done.
+            sites=[site for site in found if site.name in first],
             asked=asked,
             progress=progress,
             observer=observer,
@@ -214,7 +214,7 @@ def resume(
         return Result(report(reader, series.series), store)
 
 
-def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site]) -> dict[str, Any]:
+def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | Elsewhere]) -> dict[str, Any]:
     """Return how the sites of a run can be found again, and which ones were found."""
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
     given = words is not None and len(words) < len(sites or ())

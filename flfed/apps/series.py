@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
+from flwr.serverapp import Grid
 
+from flfed.apps.checking import Elsewhere
 from flfed.apps.engines.inprocess import Clock
 from flfed.apps.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
 from flfed.apps.engines.starting import answer_of, started
@@ -44,6 +47,10 @@ class _Way:
     progress: Progress
     clock: Clock = time.monotonic
 
+    def told(self, sentence: str) -> None:
+        """Show a sentence as what is being done."""
+        self.progress(sentence, 0, 1)
+
 
 @dataclass(frozen=True)
 class Series:
@@ -61,7 +68,7 @@ class Series:
         From `checking.check`.
     engine, path : str
         From `engines.starting`; a series is gone on with by the path it was begun with.
-    sites : sequence of Site
+    sites : sequence of Site, or of Elsewhere in a deployment
     asked : dict
         How the sites can be found again.
     progress, observer : callables
@@ -76,7 +83,7 @@ class Series:
     facts: Mapping[str, str]
     engine: str
     path: str
-    sites: Sequence[Site]
+    sites: Sequence[Site | Elsewhere]
     asked: dict[str, Any]
     progress: Progress
     observer: RunObserver
@@ -89,7 +96,7 @@ class Series:
         ]
         # Repeats, and draws of the learning curve, differ in the split only.
         again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
-        once = replace(self, sites=[ReadOnce.of(site) for site in self.sites]) if again else self
+        once = replace(self, sites=[ReadOnce.of(site) for site in self._here()]) if again else self
         with rarely_collected():
             while left:
                 some = left[: once._at_once()]
@@ -100,6 +107,10 @@ class Series:
                     later = once._several(some, entries)
                 left = later + left[len(some) :]
                 self.progress("repeats", self.repeats - len(left), self.repeats)
+
+    def _here(self) -> list[Site]:
+        """Return the sites whose tables this process may read."""
+        return [site for site in self.sites if isinstance(site, Site)]
 
     def _at_once(self) -> int:
         """Return how many repeats may run side by side, by what is known of the tables: each splits them anew."""
@@ -205,7 +216,10 @@ class Series:
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         if self.study.dataset.partition is None and self.engine != "inprocess":
             config["run"] = recorder.writer.run
-        with started(self.engine, self.sites, config, way.answer, way.clock) as (grid, tables):
+        with (
+            started(self.engine, self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
+            _afterwards(self.engine, grid, recorder),
+        ):
             outcome = Conductor(
                 grid,
                 self.study,
@@ -217,7 +231,7 @@ class Series:
                 clock=way.clock,
             ).conduct()
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
-            taking_part = [site for site in self.sites if site.name in outcome.sites]
+            taking_part = [site for site in self._here() if site.name in outcome.sites]
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
 
@@ -242,3 +256,13 @@ class Series:
         recorder.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
         if reason:
             recorder.note(reason)
+
+
+def _afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
+    """Return what follows a run on an engine."""
+    if engine != "deployment":
+        return nullcontext()
+    from flfed.apps.coordinator.closing import sealed_afterwards
+    from flfed.apps.engines.deployment import DeployedGrid
+
+    return sealed_afterwards(cast(DeployedGrid, grid), recorder)

@@ -72,7 +72,9 @@ def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show
 @app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
 def run_study(
     name: str = NAME,
-    engine: str = typer.Option("inprocess", help="inprocess, or ray (an extra); deployment comes later."),
+    engine: str = typer.Option(
+        "inprocess", help="inprocess; ray (an extra); deployment: the sites that this coordinator admitted."
+    ),
     changes: list[str] = SET,
     repeats: int = typer.Option(1, help="How often, with other seeds and, on public data, other holdouts."),
     sites: list[str] = typer.Option(

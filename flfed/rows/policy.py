@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from flfed import listing
+from flfed.errors import nearest
 from flfed.rows.schema import Strict
 
 
@@ -27,6 +29,27 @@ class Policy(Strict):
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
         it train and judge again with few of the site's rows.
+    strategies, models, codecs : tuple of str or None
+        Names that a study may ask for; None allows what flfed itself ships. What another package
+        brings must be named.
+    minimum_cohort : int or None, >= 2
+        Fewest sites of a run, this one counted. None asks for 3 under `institution`: of two, each
+        can take its own update off the sum and has the other's. Under `open` it asks for 2.
+    co_sites : tuple of str
+        The only sites that this one computes with; empty leaves it to each study's approval.
+    rounds : int
+        Most rounds that a study may have.
+    daily_bytes : int
+        Most bytes of replies that leave in a day (UTC), all studies together.
+    approval : {"person", "none"}
+        `none` answers a study that nobody approved, under `open` only; one that was refused or
+        withdrawn stays so.
+
+    Notes
+    -----
+    `disclosure` to `outputs` hold on every engine. The keys from `strategies` on are the gate's: they
+    hold in a deployment, where a study comes from elsewhere; who runs all sites in one process has
+    all their tables anyway.
     """
 
     format: Literal[1] = 1
@@ -35,6 +58,14 @@ class Policy(Strict):
     resplit: bool = False
     share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
     outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve"], ...] = ()
+    strategies: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    codecs: tuple[str, ...] | None = None
+    minimum_cohort: int | None = Field(default=None, ge=2)
+    co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
+    rounds: int = Field(default=1000, ge=1)
+    daily_bytes: int = Field(default=20_000_000, ge=1)
+    approval: Literal["person", "none"] = "person"
 
     @model_validator(mode="after")
     def _available(self) -> Self:
@@ -42,7 +73,38 @@ class Policy(Strict):
             raise ValueError(f"share-metrics={self.share_metrics!r} is not available in this version")
         if self.resplit and self.disclosure != "open":
             raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
+        if self.approval == "none" and self.disclosure != "open":
+            raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
+        for kind, allowed in (("strategy", self.strategies), ("model", self.models)):
+            known = listing.names(kind) if allowed else []
+            for name in allowed or ():
+                if name not in known:
+                    raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
         return self
+
+    def least_cohort(self) -> int:
+        """Return the fewest sites that a run may have, this one counted."""
+        return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
+
+    def not_allowed(self, *, strategy: str, model: str, codec: str, rounds: int) -> str:
+        """Return why a study may not compute as it asks, or an empty text.
+
+        Examples
+        --------
+        >>> Policy(strategies=("fedavg",)).not_allowed(strategy="fedprox", model="logistic", codec="none", rounds=5)
+        "its policy allows strategies fedavg, the study asks for 'fedprox'"
+        """
+        for kind, word, allowed, asked in (
+            ("strategy", "strategies", self.strategies, strategy),
+            ("model", "models", self.models, model),
+            ("codec", "codecs", self.codecs, codec),
+        ):
+            known = _shipped(kind) if allowed is None else allowed
+            if asked not in known:
+                return f"its policy allows {word} {', '.join(known) or 'none at all'}, the study asks for {asked!r}"
+        if rounds > self.rounds:
+            return f"its policy allows {self.rounds} rounds, the study has {rounds}"
+        return ""
 
     def least_rows(self) -> int:
         """Return the fewest rows that any part of the table may have."""
@@ -68,3 +130,10 @@ class Policy(Strict):
         if complete and not self.allows("complete-rows"):
             return "its policy does not let a study leave out rows with a missing feature (outputs: 'complete-rows')"
         return ""
+
+
+def _shipped(kind: str) -> list[str]:
+    """Return the names of a kind that flfed itself brings; of codecs there is no listing yet."""
+    if kind not in listing.FOLDERS:
+        return ["none"]
+    return [name for name in listing.names(kind) if name not in listing.others(kind)]

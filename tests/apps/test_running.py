@@ -195,8 +195,11 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "deployment"}, "engine 'deployment' is not available in this version; use 'inprocess'"),
-        ({"engine": "inproces"}, "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray"),
+        ({"engine": "deployment"}, "not admitted: site-01, site-02; see: flfed coordinator status"),
+        (
+            {"engine": "inproces"},
+            "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
+        ),
         ({"repeats": 0}, "repeats=0 must be at least 1"),
     ],
 )

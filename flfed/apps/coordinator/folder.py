@@ -31,13 +31,18 @@ class CoordinatorFolder:
 
     @property
     def keys(self) -> Path:
-        """`ca.key`, `ca.crt`, `server.key`, `server.crt`, `signing.key`, `signing.pub`."""
+        """`ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`."""
         return self.root / "keys"
 
     @property
     def sites(self) -> Path:
         """One JSON file a site: invited, admitted or revoked, when, its public key and node id."""
         return self.root / "sites"
+
+    @property
+    def log(self) -> Path:
+        """What was invited, admitted, refused, revoked and rotated, and when: one JSON line each."""
+        return self.root / "log.jsonl"
 
     @property
     def server(self) -> Path:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
 
+from flfed.apps.checking import Elsewhere
 from flfed.apps.client_app import ClientSide
+from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.engines.cohort import CohortGrid
 from flfed.apps.engines.inprocess import Clock, InProcessGrid
 from flfed.apps.held_tables import HeldTables
@@ -22,8 +24,9 @@ from flfed.rows.training.layered import layers_of
 from flfed.rows.training.requests import Answer
 from flfed.study import Study
 
-ENGINES = ("inprocess", "ray")
-LATER_ENGINES = ("deployment",)
+Told = Callable[[str], None]
+
+ENGINES = ("inprocess", "ray", "deployment")
 
 
 def check_engine(engine: str) -> None:
@@ -34,8 +37,6 @@ def check_engine(engine: str) -> None:
     UsageError
         What is wrong, and what there is.
     """
-    if engine in LATER_ENGINES:
-        raise UsageError(f"engine {engine!r} is not available in this version; use 'inprocess'")
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r} is not known{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}")
     if engine == "ray":
@@ -49,7 +50,7 @@ def path_of(engine: str, study: Study, *, stacked: bool) -> str:
 
     Parameters
     ----------
-    engine : {"inprocess", "ray"}
+    engine : {"inprocess", "ray", "deployment"}
     study : Study
     stacked : bool
         Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
@@ -73,36 +74,46 @@ def _of_layers(model: Any) -> bool:
 @contextmanager
 def started(
     engine: str,
-    sites: Sequence[Site],
+    sites: Sequence[Site | Elsewhere],
     run_config: Mapping[str, bool | float | int | str],
     answer: Answer | None = None,
     clock: Clock = time.monotonic,
+    told: Told = lambda sentence: None,
 ) -> Iterator[tuple[Grid, HeldTables | None]]:
     """Give the grid of an engine, and its tables where it holds every one; end the engine.
 
     Parameters
     ----------
-    engine : {"inprocess", "ray"}
-    sites : sequence of Site
+    engine : {"inprocess", "ray", "deployment"}
+    sites : sequence of Site, or of Elsewhere in a deployment
     run_config : mapping of str to scalar
         What every node's context carries: the study, the repeat.
     answer : callable, optional
         Of the in-process engine: answers what all sites ask together; None for one by one.
     clock : callable
         Of the in-process engine: the run's own seconds, which deadlines are in.
+    told : callable
+        Of a deployment: told in a sentence who is waited for, and who is missing.
 
     Raises
     ------
     FlfedError
         If the engine cannot be started, or ends in the middle of the run.
     """
+    if engine == "deployment":
+        from flfed.apps.engines.deployment import deployed
+
+        with deployed(CoordinatorFolder.default(), [site.name for site in sites], run_config, told=told) as grid:
+            yield grid, None
+        return
+    here = [site for site in sites if isinstance(site, Site)]
     if engine == "ray":
         from flfed.apps.engines.ray import simulated
 
-        with simulated(sites, run_config) as grid:
+        with simulated(here, run_config) as grid:
             yield grid, None
         return
-    by_name = {site.name: site for site in sites}
+    by_name = {site.name: site for site in here}
     side = ClientSide(lambda name, _: by_name[name])
     tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])), answer or answer_alone)
     yield grid_of(side, list(by_name), run_config, answer, clock), tables

@@ -61,6 +61,11 @@ class SiteFolder:
         return self.network / "join.toml"
 
     @property
+    def admission(self) -> Path:
+        """A copy of what the site sent to the coordinator to be admitted."""
+        return self.network / f"{self.site}.admission"
+
+    @property
     def node_key(self) -> Path:
         """The site's private key, made here; it never leaves."""
         return self.network / "node.key"
@@ -94,6 +99,11 @@ class SiteFolder:
     def frozen(self) -> Path:
         """One folder a dataset: the mapped rows that are served, and what is known of them."""
         return self.gate / "frozen"
+
+    @property
+    def incoming(self) -> Path:
+        """One folder a run: what the site was asked in its rounds, so that `site replay` can answer again."""
+        return self.gate / "incoming"
 
     @property
     def excluded(self) -> Path:

@@ -1,0 +1,94 @@
+"""Removing from Flower's database what the messages of a run said: updates must not outlive the run there.
+
+Tables of Flower 1.41 that are written to: `message_ins`, `message_res`, `objects`, `object_children`,
+`run_objects`, `object_push_sessions`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from flfed.errors import FlfedError
+
+BUSY_SECONDS = 30.0
+"""How long Flower's own work may keep the database busy."""
+BY_RUN = ("message_res", "message_ins", "run_objects", "object_push_sessions")
+
+
+def remove_bodies(database: Path, *, unfinished: Collection[int], seconds: float = BUSY_SECONDS) -> int:
+    """Remove every message but those of unfinished runs; return how many stored objects were removed.
+
+    What SQLite has deleted stays in its file until it is overwritten, and in its log until that is
+    truncated. So what remains is written anew (VACUUM), and the log is truncated.
+
+    Parameters
+    ----------
+    database : Path
+        Of a SuperLink that may be running.
+    unfinished : collection of int
+        Flower's numbers of the runs whose messages stay.
+    seconds : float
+        How long to wait for Flower's own work on the database.
+
+    Raises
+    ------
+    FlfedError
+        If it could not be done, so that the bytes may still be there.
+    """
+    if not database.exists():
+        return 0
+    try:
+        where = f"file:{quote(str(database))}?mode=rw"
+        with closing(sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)) as connection:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA secure_delete = ON")
+            removed = _delete(connection, unfinished)
+            _rewrite(connection, time.monotonic() + seconds)
+    except sqlite3.Error as error:
+        raise FlfedError(
+            f"{database}: the messages of the run could not be removed ({error}); they are when the next run ends, or: "
+            "stop and start flfed coordinator serve"
+        ) from None
+    return removed
+
+
+def _delete(connection: sqlite3.Connection, unfinished: Collection[int]) -> int:
+    """Delete rows; Flower counts the parents of an object, so that the counts of what stays are made right."""
+    kept = ",".join(str(_signed(number)) for number in unfinished)
+    connection.execute("BEGIN IMMEDIATE")
+    for table in BY_RUN:
+        connection.execute(f"DELETE FROM {table} WHERE run_id NOT IN ({kept})")
+    removed = connection.execute("DELETE FROM objects WHERE object_id NOT IN (SELECT object_id FROM run_objects)")
+    count = removed.rowcount
+    parents = "SELECT count(*) FROM object_children WHERE child_id = objects.object_id"
+    connection.execute(f"UPDATE objects SET ref_count = ({parents})")
+    connection.execute("COMMIT")
+    return count
+
+
+def _rewrite(connection: sqlite3.Connection, end: float) -> None:
+    """Write the file anew and truncate its log, as soon as nobody reads from it."""
+    connection.execute("VACUUM")
+    while True:
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return
+        if time.monotonic() > end:
+            raise sqlite3.OperationalError("its log is in use")
+        time.sleep(0.05)
+
+
+def _signed(number: int) -> int:
+    """Return a number as the database has it: Flower's are 64 bits without a sign.
+
+    Examples
+    --------
+    >>> _signed(2**64 - 1), _signed(7)
+    (-1, 7)
+    """
+    return number - 2**64 if number >= 2**63 else number

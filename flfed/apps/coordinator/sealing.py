@@ -1,0 +1,170 @@
+"""Countersigning the heads of the sites' ledgers, so that a ledger that is cut or written anew shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from flfed.apps.asking import Answers, ask_each
+from flfed.apps.coordinator.authority import signing_key
+from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.signatures import sign_as_coordinator
+from flfed.errors import FlfedError
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_check import Receipt
+from flfed.records.ledger_lines import START, Line
+from flfed.updates.sealing import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
+
+SIGNED = "signed"
+CUT = "a crash cut its last line off"
+SEE = "a backup of it"
+
+
+class UnfollowedHead(FlfedError):
+    """A site's ledger that does not go on from the head that was signed last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What came of sealing the ledgers of a run's sites.
+
+    Attributes
+    ----------
+    signed : dict of site to Receipt
+        What this coordinator signed.
+    faults : dict of site to reason
+        Whose ledger is not signed, or who has no receipt.
+    crossed : tuple of (kind, Answers)
+        What was asked and answered, with its bytes.
+    """
+
+    signed: Mapping[str, Receipt]
+    faults: Mapping[str, str]
+    crossed: tuple[tuple[str, Answers[Any]], ...]
+
+
+def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, Receipt]:
+    """Return what was signed last for each site; for one that never was, a receipt of no lines."""
+    held = _receipts(folder)
+    with held.held() as found:
+        return _last_of(found.backwards(), sites)
+
+
+def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, n_known: int, at_known: str) -> str:
+    """Return the signature over the head of a site's ledger, once it is on this disk that it was given.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    site, run : str
+    n : int
+    head : str
+        What the site says its ledger's head is.
+    n_known : int
+        The line that it was asked for.
+    at_known : str
+        What the site says is the hash of that line.
+
+    Raises
+    ------
+    UnfollowedHead
+        If the site's ledger no longer has, as it was, the line that was signed last.
+
+    Notes
+    -----
+    That the head really follows from that line only the ledger itself shows: a site that lies says the
+    old hash. But then its ledger and the receipts here, held side by side, do not agree.
+    """
+    receipt = Receipt(site=site, run=run, n=n, head=head)
+    key = signing_key(folder)
+    _repair(folder)
+    with _receipts(folder).held() as held:
+        last = _last_of(held.backwards(), [site])[site]
+        why = _why_not(last, receipt, n_known, at_known)
+        if why:
+            raise UnfollowedHead(why)
+        signature = sign_as_coordinator(receipt.facts(), key)
+        if receipt != last:
+            held.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
+    return signature
+
+
+def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
+    """Return why a head does not follow from the one that was signed last, or an empty text."""
+    ask = f"ask the site what happened, there: flfed site ledger {new.site} --verify"
+    signed = f"{last.n} lines were signed at run {last.run}"
+    if n_known != last.n:
+        return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
+    if new.n < last.n:
+        return f"{new.site}'s ledger was cut: it has {new.n} lines, and {signed}; {ask}"
+    if at_known != last.head or (new.n == last.n and new.head != last.head):
+        line = f"line {last.n} is not the one that was signed at run {last.run}"
+        return f"{new.site}'s ledger was written anew: {line}; {ask}"
+    return ""
+
+
+def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
+    """Ask the sites of a run for their ledgers' heads, sign those that follow, and send the receipts.
+
+    Parameters
+    ----------
+    grid : Grid
+    folder : CoordinatorFolder
+    run : str
+    nodes : mapping of site to node id
+    timeout : float, seconds
+        For each of the two exchanges.
+
+    Raises
+    ------
+    FlfedError
+        If this coordinator's own receipts or its key cannot be read or written.
+    """
+    _repair(folder)
+    known = last_signed(folder, nodes)
+    questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
+    heads = ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+    signed: dict[str, Receipt] = {}
+    receipts: dict[str, SealedRequest] = {}
+    faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}
+    for site, reply in heads.replies.items():
+        n_known, at_known = known[site].n, reply.at_known
+        try:
+            signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
+        except UnfollowedHead as error:
+            faults[site] = str(error)
+            continue
+        signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
+        receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
+    kept: Answers[SealedReply] = Answers({}, {}, {})
+    if receipts:
+        told = {site: nodes[site] for site in receipts}
+        kept = ask_each(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
+    faults |= {site: f"it has no receipt of its ledger: {reason}" for site, reason in kept.faults.items()}
+    return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
+
+
+def _receipts(folder: CoordinatorFolder) -> Ledger:
+    return Ledger(folder.receipts, see=SEE)
+
+
+def _repair(folder: CoordinatorFolder) -> None:
+    """Set aside what a crash left of a receipt: it was never sent, so nobody has it."""
+    with _receipts(folder).held() as held:
+        held.repair(by="flfed", why=CUT)
+
+
+def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt]:
+    """Return the last receipt of each site; `lines` come from the last to the first."""
+    found: dict[str, Receipt] = {}
+    for line in lines:
+        site = str(line.facts.get("site"))
+        if line.kind == SIGNED and site in sites and site not in found:
+            run, head = str(line.facts["run"]), str(line.facts["head"])
+            found[site] = Receipt(site=site, run=run, n=int(line.facts["line"]), head=head)
+            if len(found) == len(sites):
+                break
+    return {site: found.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}

@@ -1,0 +1,170 @@
+"""How the consortium stands: who is admitted, who is online, and what each site did in its last run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.apps.coordinator import admission
+from flfed.apps.coordinator.authority import server_days_left, settings
+from flfed.apps.coordinator.control import Control, Link, Node, pem_of
+from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.errors import FlfedError
+from flfed.records.reading import RunReader
+
+ANSWER_SECONDS = 5.0
+RUNS_LOOKED_AT = 20
+"""A site that took part in none of so many runs has no last one here."""
+NOT_ENROLLED = "a node did not enrol: "
+"""What stands before a site's name in the record, where its node refused or did not answer."""
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """What a site did in the newest run that it was asked in.
+
+    Attributes
+    ----------
+    run, study, state : str
+        `state` is the run's: running, interrupted, completed, stopped or failed.
+    answer : str
+        The site's: "accepted", "refused" or "not there".
+    reason : str
+        Why it refused, or is not there.
+    round, of : int
+        Rounds committed so far, and planned.
+    """
+
+    run: str
+    study: str
+    state: str
+    answer: str
+    reason: str
+    round: int
+    of: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """How one site stands.
+
+    Attributes
+    ----------
+    site : str
+    status : str
+        "invited", "admitted" or "revoked".
+    since : str
+        When it came to be that, ISO 8601.
+    node : str
+        "online", "offline", "never seen", or "not known" where the server does not answer; empty
+        where it may not connect.
+    online_since : str
+        ISO 8601; empty where it is not online.
+    last : LastRun or None
+    """
+
+    site: str
+    status: str
+    since: str
+    node: str
+    online_since: str
+    last: LastRun | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "site": self.site,
+            "status": self.status,
+            "since": self.since,
+            "node": self.node,
+            "online-since": self.online_since or None,
+            "last-run": None if self.last is None else self.last.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the consortium stands.
+
+    Attributes
+    ----------
+    title, address : str
+    serving : bool
+        Whether the server answers.
+    server_days : int
+        How long its certificate holds.
+    sites : tuple of SiteStatus, by name
+    """
+
+    title: str
+    address: str
+    serving: bool
+    server_days: int
+    sites: tuple[SiteStatus, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "title": self.title,
+            "address": self.address,
+            "serving": self.serving,
+            "server-days": self.server_days,
+            "sites": [site.as_json() for site in self.sites],
+        }
+
+
+def status(folder: CoordinatorFolder) -> Status:
+    """Return how the consortium stands now."""
+    given, nodes = settings(folder), _nodes(folder)
+    last = last_runs()
+    sites = tuple(_site(member, nodes, last.get(name)) for name, member in sorted(admission.members(folder).items()))
+    return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites)
+
+
+def _nodes(folder: CoordinatorFolder) -> dict[bytes, Node] | None:
+    """Return the registered nodes, or None where the server does not answer."""
+    try:
+        with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
+            return control.nodes()
+    except FlfedError:
+        return None
+
+
+def _site(member: admission.Membership, nodes: dict[bytes, Node] | None, last: LastRun | None) -> SiteStatus:
+    since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
+    node, online_since = "", ""
+    if member.status == "admitted":
+        found = None if nodes is None else nodes.get(pem_of(member.public_key))
+        node = "not known" if nodes is None else "never seen" if found is None else found.status
+        node = "never seen" if node == "registered" else node
+        online_since = "" if found is None else found.online_since
+    return SiteStatus(member.site, member.status, since, node, online_since, last)
+
+
+def last_runs(store: str | None = None) -> dict[str, LastRun]:
+    """Return the newest run over a deployment that each site was asked in, by site.
+
+    Parameters
+    ----------
+    store : str, optional
+        URL of the run store; the default one unless given.
+    """
+    found: dict[str, LastRun] = {}
+    with RunReader.open(store) as reader:
+        for run in [run for run in reader.runs() if run.engine == "deployment"][:RUNS_LOOKED_AT]:
+            answers = {site.site: (site.status, site.reason) for site in reader.sites(run.run)}
+            for event in reader.events([run.run]):
+                if event.site is None and event.reason.startswith(NOT_ENROLLED):
+                    site, _, why = event.reason.removeprefix(NOT_ENROLLED).partition(": ")
+                    if not why:
+                        continue
+                    gone = why.startswith(("its node is not online", "no reply"))
+                    answers.setdefault(site, ("not there" if gone else "refused", why))
+            for site, (answer, reason) in answers.items():
+                last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
+                found.setdefault(site, last)
+    return found

@@ -1,0 +1,383 @@
+"""The gate's decisions: whether a message is answered at all, and with which rows. No row is read for any of them."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import tomllib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from flwr.app import Context, Error, Message
+
+import flfed
+from flfed.apps.client_app import SITE_ERROR, ClientSide, NotTakingPart, redact
+from flfed.apps.gate import approval as decided
+from flfed.apps.gate.approval import Approval
+from flfed.apps.gate.expected import message_defect
+from flfed.apps.gate.folder import NAME, SiteFolder
+from flfed.apps.gate.incoming import RUN, keep
+from flfed.apps.gate.leaving import Leaving
+from flfed.apps.gate.receipts import ledger_of, seal, sealed
+from flfed.apps.gate.study_limits import cohort_refusal, study_policy_refusal
+from flfed.apps.gate.study_messages import KINDS, StudyMessages
+from flfed.errors import FlfedError, UsageError
+from flfed.records.ledger import Ledger
+from flfed.rows import datasets, frozen
+from flfed.rows.frozen import Frozen
+from flfed.rows.policy import Policy
+from flfed.rows.schema import parse_settings
+from flfed.rows.site import Site
+from flfed.rows.training.alone import drive_alone
+from flfed.study import Study
+from flfed.updates.content import CONTROL
+from flfed.updates.kept import NotKept, kept_replies
+from flfed.updates.sealing import SEAL, SEALED, SealedReply, SealReply
+
+LONGEST_STUDY = 100_000
+"""Characters of a study's text: it is parsed before anybody approved it."""
+STUDIES = 4
+"""Studies, each with its rows, that stay warm."""
+REPEATS = 1_000_000
+"""As a study's seed allows."""
+MOST_SITES = 10_000
+"""Names that a run config may list."""
+ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
+Today = Callable[[], datetime.date]
+
+
+SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
+"""What answers for the ledger, by kind of message."""
+
+
+class Refused(FlfedError):
+    """A message that the site does not answer; the sentence is ours and may cross."""
+
+
+def today_utc() -> datetime.date:
+    """Return the day, in UTC as the ledger has it."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+class Gate:
+    """Decides for one site what is answered, and what leaves.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As the institution installed it; its rows are served from what is frozen.
+    today : callable
+        Returns the date; tests pass their own.
+    expected_bundle : str
+        SHA-256 of the bundle that a run must come with.
+    ledger : Ledger, optional
+        Default: the site's own.
+    """
+
+    def __init__(
+        self,
+        folder: SiteFolder,
+        site: Site,
+        *,
+        today: Today = today_utc,
+        expected_bundle: str,
+        ledger: Ledger | None = None,
+    ) -> None:
+        if site.name != folder.site:
+            raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
+        self.folder, self.site, self._today, self._bundle = folder, site, today, expected_bundle
+        self._leaving = Leaving(site, ledger or ledger_of(folder), today)
+        self._own: deque[str] = deque(maxlen=64)
+        self._known: OrderedDict[str, StudyMessages] = OrderedDict()
+        self._rows: dict[str, str] = {}
+        self._sides: OrderedDict[tuple[str, str, int], ClientSide] = OrderedDict()
+
+    def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
+        """Return what a message gets: the installed client app's reply where it may leave, else why not.
+
+        The ledger has its line before this returns.
+        """
+        reason = self.refusal(message, context, fab_sha256)
+        if not reason:
+            try:
+                keep(self.folder, message, context)
+            except NotKept as error:
+                reason = str(error)
+                self._own.append(reason)
+        if reason:
+            return self.leaving(message, _error(reason, message), context)
+        answering = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
+        return self.leaving(message, answering(message, context), context)
+
+    def _sealing(self, message: Message, context: Context) -> Message:
+        """Answer for the ledger: an engine without a gate has none, so that the client app does not know of it."""
+
+        def answer(message: Message, context: Context) -> Message:
+            answering = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
+            reply: SealReply | SealedReply = drive_alone(answering)
+            return Message(reply.to_record(), reply_to=message)
+
+        return redact(message, context, answer)
+
+    def refusal(self, message: Message, context: Context, fab_sha256: str) -> str:
+        """Return why a message is not answered, or an empty text; reads no row.
+
+        Parameters
+        ----------
+        message : Message
+        context : Context
+            Its run config has the study's text, the repeat, the run's name and the sites asked.
+        fab_sha256 : str
+            Of the bundle that the run came with. Nobody opens it.
+        """
+        try:
+            self._hold(message, context, fab_sha256)
+        except Refused as error:
+            self._own.append(str(error))
+            return str(error)
+        return ""
+
+    def leaving(self, message: Message, reply: Message, context: Context) -> Message:
+        """Return the reply where it may leave, else an error reply; the ledger has its line before.
+
+        Parameters
+        ----------
+        message : Message
+            What was asked.
+        reply : Message
+            Of the client app, or an error.
+        context : Context
+        """
+        facts = self._facts(message, context)
+        if reply.has_error():
+            return self._leaving.error(message, reply, facts, ours=reply.error.reason in self._own)
+        text = str(context.run_config.get("study", ""))
+        messages = self._known.get(_sha256(text))
+        try:
+            # A person may have paused or withdrawn while it was computed.
+            self._hold_decision(text)
+        except Refused as error:
+            return self._leaving.withhold(message, str(error), facts)
+        if messages is None:
+            return self._leaving.withhold(message, "it is the reply to a message that was not let in", facts)
+        return self._leaving.reply(message, reply, facts, messages)
+
+    def find_site(self, name: str, study: Study) -> Site:
+        """Return the site with its frozen rows, as `ClientSide` asks for it.
+
+        Raises
+        ------
+        UsageError
+            If another site is asked for, or its rows cannot be served.
+        NotTakingPart
+            If other rows are frozen than the study was approved for.
+        """
+        if name != self.folder.site:
+            raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
+        found = frozen.load(self.site.serving(study.dataset.name), self.folder.frozen)
+        if found.snapshot.sha256 != self._rows.get(study.sha256()):
+            raise NotTakingPart(ROWS_CHANGED)
+        return found
+
+    def standing(self, approval: Approval) -> str:
+        """Return why a study would not be answered now, for all that is known at the site, or an empty text."""
+        names = ",".join(sorted({self.site.name, *approval.co_sites}))
+        try:
+            self._hold_policy()
+            self._hold_study({"study": approval.text, "run": "status", "sites": names})
+        except Refused as error:
+            return str(error)
+        return ""
+
+    def _side(self, context: Context) -> ClientSide:
+        """Return the client side that holds a study's rows: another one where other rows are frozen."""
+        sha256 = _sha256(str(context.run_config["study"]))
+        key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
+        if key not in self._sides:
+            self._forget_earlier_rows(sha256, context.run_config.get("run"))
+            self._sides[key] = ClientSide(self.find_site, today=self._today)
+            while len(self._sides) > STUDIES:
+                self._sides.popitem(last=False)
+        self._sides.move_to_end(key)
+        return self._sides[key]
+
+    def _forget_earlier_rows(self, sha256: str, run: object) -> None:
+        """Remove replies that a run got before the approval: they may be of other rows, and would be sent again."""
+        approval, kept = decided.approval_of(self.folder, sha256), kept_replies(self.site.name, run)
+        if approval is None or kept is None or not kept.folder.is_dir():
+            return
+        if kept.folder.stat().st_mtime < datetime.datetime.fromisoformat(approval.at).timestamp() + 1:
+            kept.forget()
+
+    def _facts(self, message: Message, context: Context) -> dict[str, Any]:
+        """Return what the ledger says of a message, whatever came in it."""
+        text = str(context.run_config.get("study", ""))
+        sha256 = _sha256(text)
+        known = self._known.get(sha256)
+        return {
+            "study": known.study.name if known else "",
+            "study_sha256": sha256,
+            "run": str(context.run_config.get("run", ""))[:100],
+            "rows_sha256": self._rows.get(sha256, ""),
+        }
+
+    def _hold(self, message: Message, context: Context, fab_sha256: str) -> None:
+        """Raise Refused for the first thing that does not fit: from whoever asks to what is asked."""
+        if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
+            raise Refused(
+                f"the run came with another bundle than that of flfed {flfed.__version__}, which this site installed; "
+                "no code of a bundle is ever executed here"
+            )
+        kind = message.metadata.message_type
+        if kind not in KINDS:
+            raise Refused(f"a message of kind {kind[:40]!r} is not known; known: {', '.join(KINDS)}")
+        if context.node_config.get("site") != self.folder.site:
+            raise Refused(f"this is site {self.folder.site!r}, and its node has another name")
+        self._hold_policy()
+        messages = self._hold_study(context.run_config)
+        if not message.has_content():
+            raise Refused("the message has no content")
+        defect = message_defect(message.content, messages.incoming(kind))
+        if defect:
+            raise Refused(f"the {kind} message does not fit the study: {defect}")
+        over = self._leaving.used_up()
+        if over:
+            raise Refused(over)
+
+    def _hold_policy(self) -> None:
+        """Refuse where the policy was changed after it was read: the rows at work were opened under it."""
+        path = self.site.folder / "policy.toml" if self.site.folder else None
+        if path is None:
+            return
+        try:
+            now = parse_settings(Policy, path) if path.is_file() else Policy()
+        except UsageError:
+            now = None
+        if now != self.site.policy:
+            raise Refused("its policy was changed while it serves; at the site, start again: flfed site serve")
+
+    def _hold_study(self, config: Mapping[str, object]) -> StudyMessages:
+        """Return the messages of the study that a run config brings, or raise Refused."""
+        text, repeat, run = config.get("study"), config.get("repeat", 0), config.get("run")
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
+            raise Refused("the run brings no study")
+        if type(repeat) is not int or not 0 <= repeat < REPEATS:
+            raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
+        if not isinstance(run, str) or not RUN.fullmatch(run):
+            raise Refused("the run has no name of letters, digits and hyphens")
+        approval = self._hold_decision(text)
+        known = self._known.get(_sha256(text))
+        study = known.study if known is not None else _parsed(text)
+        if study.expires is not None and self._today() > study.expires:
+            raise Refused(f"the study expired on {study.expires.isoformat()}")
+        refused = study_policy_refusal(study, self.site)
+        if refused:
+            raise Refused(refused)
+        self._hold_rows(study, approval)
+        self._hold_cohort(config.get("sites"), study, approval)
+        return known or self._messages(study)
+
+    def _hold_decision(self, text: str) -> Approval | None:
+        """Return the approval of a study by its very text, or None where the policy asks for none."""
+        if decided.is_paused(self.folder):
+            raise Refused("the site is paused by its operator")
+        try:
+            found = decided.approval_of(self.folder, _sha256(text))
+            others = [] if found is not None else decided.approvals(self.folder)
+        except FlfedError:
+            raise Refused(
+                f"its approvals cannot be read safely; at the site: flfed site status {self.site.name}"
+            ) from None
+        if found is not None and found.decision != "approved":
+            word = "refused" if found.decision == "refused" else "withdrawn"
+            raise Refused(f"the study was {word} here on {found.at[:10]}")
+        if found is not None:
+            if not hmac.compare_digest(found.bundle_sha256, self._bundle):
+                raise Refused("the study was approved under another version of flfed: it needs a new approval")
+            return found
+        if self.site.policy.approval == "none":
+            return None
+        name = _name_of(text)
+        if name and any(other.study == name for other in others):
+            raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
+        raise Refused("the study is not approved here")
+
+    def _hold_rows(self, study: Study, approval: Approval | None) -> None:
+        """Refuse where columns mean something else, or other rows are frozen, than when the study was approved."""
+        schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+        if approval is not None and approval.schema_sha256 != schema_sha256:
+            raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
+        rows = self._frozen(study)
+        if rows.schema_sha256 != schema_sha256:
+            raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
+        if approval is not None and rows.sha256 != approval.rows_sha256:
+            raise Refused(ROWS_CHANGED)
+        self._rows[study.sha256()] = rows.sha256
+
+    def _frozen(self, study: Study) -> Frozen:
+        """Return what is known of the frozen rows."""
+        try:
+            found = frozen.known(self.site.serving(study.dataset.name), self.folder.frozen)
+        except FlfedError:
+            raise Refused(
+                f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
+            ) from None
+        if found is None:
+            raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
+        return found
+
+    def _hold_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
+        """Refuse a cohort that is too small, or that has a site which was not named."""
+        names = given.split(",") if isinstance(given, str) and given else []
+        if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
+            raise Refused("the run does not name the sites that it asks")
+        named = None if approval is None else approval.co_sites
+        refused = cohort_refusal(names, self.site, named)
+        if refused:
+            raise Refused(refused)
+
+    def _messages(self, study: Study) -> StudyMessages:
+        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
+        try:
+            _ = found.model  # made once, now: a model that cannot be made is refused, not tried
+        except FlfedError as error:
+            raise Refused(f"the study's model cannot be made ({error})") from None
+        except (MemoryError, ValueError):
+            raise Refused("the study's model is too large for this site") from None
+        self._known[_sha256(study.text)] = found
+        while len(self._known) > STUDIES:
+            self._known.popitem(last=False)
+        return found
+
+
+def _no_rows() -> None:
+    """Open nothing: what answers for the ledger asks for no rows."""
+
+
+def _parsed(text: str) -> Study:
+    try:
+        return Study.parse(text)
+    except UsageError as error:
+        raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
+    except (RecursionError, ValueError, OverflowError):
+        raise Refused("the study cannot be read") from None
+
+
+def _name_of(text: str) -> str:
+    """Return the name in a study's text that nobody approved, or an empty text."""
+    try:
+        found = tomllib.loads(text).get("name")
+    except (RecursionError, ValueError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _error(reason: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

@@ -1,0 +1,185 @@
+"""The gate's process: it has the data and no network, and answers one message after the other.
+
+Run as a program (`python -m flfed.apps.gate.executor SITE`) it leaves the network before anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.isolating import leave_network
+from flfed.apps.gate.pacing import Backoff, Pace
+from flfed.errors import FlfedError, UsageError
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+
+    from flfed.apps.gate.tasks import Leaving, Task, Tasks
+
+    Answer = Callable[[Message, Context, str], Message]
+    MakeGate = Callable[[SiteFolder], tuple[Answer, Leaving]]
+
+LOG = logging.getLogger("flfed.gate")
+LEAST, MOST = 0.05, 1.0
+"""Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds after which a broken link is tried again, and at most."""
+ENDED = "the message was not answered: the site ended its gate"
+
+
+class Executor:
+    """Answers the messages of one site's node, for as long as it runs.
+
+    Parameters
+    ----------
+    tasks : Tasks
+        Where the messages come from.
+    answer : callable (message, context, bundle's SHA-256) → Message
+        The gate's decisions around the installed client app. What it raises becomes an error reply
+        that names the exception's type; only our own sentences cross (`client_app.redacted`).
+    """
+
+    def __init__(self, tasks: Tasks, answer: Answer) -> None:
+        # Here, and not with the first message: torch takes seconds to load.
+        from flfed.apps.client_app import redact
+
+        self._redact = redact
+        self._tasks, self._answer = tasks, answer
+        self._pace, self._backoff = Pace(LEAST, MOST), Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._linked = False
+
+    def run(self, ended: threading.Event) -> None:
+        """Answer until `ended` is set; a node that goes away or comes back is waited for."""
+        from flfed.apps.gate.tasks import LinkLost
+        from flfed.updates.content import MalformedMessage
+
+        while not ended.is_set():
+            try:
+                pause = self.step()
+            except LinkLost as error:
+                if self._linked:
+                    # Its text alone: a record with the error holds on to what was open when it was raised.
+                    LOG.warning("%s; it is tried again until it answers", str(error))
+                self._linked, pause = False, self._backoff.seconds()
+            except MalformedMessage as error:
+                LOG.warning("refused: %s", str(error))
+                pause = 0.0
+            ended.wait(pause)
+
+    def step(self) -> float:
+        """Answer the message that waits, if one does; return the seconds until the next question."""
+        task = self._tasks.next()
+        self._backoff.reset()
+        if not self._linked:
+            LOG.info("linked to the node; waiting for messages")
+            self._linked = True
+        if task is None:
+            return self._pace.seconds()
+        try:
+            self._reply(task)
+        finally:
+            task.close()
+            self._pace.came()
+        return 0.0
+
+    def _reply(self, task: Task) -> None:
+        answered: list[Message] = []
+
+        def ask(*_: object) -> Message:
+            answered.append(self._answer(task.message, task.context, task.bundle_sha256))
+            return answered[0]
+
+        try:
+            reply = self._redact(task.envelope, task.context, ask)
+        except (SystemExit, KeyboardInterrupt):
+            # Asked to end in the middle of a fit: said at once, so that nobody waits for a deadline.
+            task.refuse(ENDED)
+            raise
+        if reply.has_error():
+            LOG.warning("%s answered with an error: %s", task.envelope.metadata.message_type, reply.error.reason)
+        # What the gate answered it has seen; what was raised instead it sees now.
+        task.reply(reply if answered else task.seen(reply))
+
+
+def work(folder: SiteFolder, make_gate: MakeGate) -> None:
+    """Be the gate of a site until this process is told to end; says plainly where it still has a network.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    make_gate : callable
+        Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
+    """
+    refused = leave_network()  # before torch or numpy start a thread
+    # Of others only what is wrong: httpx would write a line for each question to the node, twenty a second.
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("flfed").setLevel(logging.INFO)
+    if refused:
+        LOG.warning("THIS PROCESS HAS DATA AND A NETWORK: %s. Serve with the units of: flfed site units", refused)
+    else:
+        LOG.info("this process has no network")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    secret = wait_for_secret(folder)
+    from flfed.apps.gate.tasks import Tasks
+
+    answer, leaving = make_gate(folder)
+    tasks = Tasks(folder.socket, secret, leaving=leaving)
+    try:
+        Executor(tasks, answer).run(threading.Event())
+    except KeyboardInterrupt:
+        sys.exit(0)
+    finally:
+        tasks.close()
+
+
+def wait_for_secret(folder: SiteFolder, *, patience: float = float("inf")) -> bytes:
+    """Return what the node wrote for the gate, once it did; nobody else may read it.
+
+    Raises
+    ------
+    UsageError
+        If others may read it, or if it is not there after `patience` seconds.
+    """
+    waiting, backoff = threading.Event(), Backoff(FIRST_PAUSE, 1.0)
+    while not os.path.lexists(folder.secret):  # a folder that may not be entered counts as absent too
+        pause = backoff.seconds()
+        patience -= pause
+        if patience < 0:
+            raise UsageError(f"{folder.secret}: is not there; start: flfed site serve {folder.site} --network-only")
+        waiting.wait(pause)
+    return shared_secret(folder)
+
+
+def shared_secret(folder: SiteFolder) -> bytes:
+    """Return the secret of node and gate; refuse one that others than the two users may read or write."""
+    try:
+        with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            if os.fstat(stream.fileno()).st_mode & 0o037:
+                raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
+            return stream.read()
+    except OSError as error:
+        raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
+
+
+def gate_of(folder: SiteFolder) -> tuple[Answer, Leaving]:
+    """Return the answers of a site: the gate's decisions around the client app that is installed here."""
+    from flfed.apps.bundle import bundle_sha256
+    from flfed.apps.gate.decision import Gate
+    from flfed.rows import site as sites
+
+    gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256())
+    return gate.answer, gate.leaving
+
+
+if __name__ == "__main__":
+    try:
+        work(SiteFolder(sys.argv[1]), gate_of)
+    except FlfedError as error:
+        sys.exit(f"flfed: {error}")

@@ -1,0 +1,133 @@
+"""Freezing a site's rows for its gate, and freezing them again once a person has seen what that changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flfed.apps.gate.approval import approvals
+from flfed.apps.gate.folder import SiteFolder
+from flfed.errors import UsageError
+from flfed.rows.excluded import Excluded
+from flfed.rows.frozen import Frozen, Prepared, known, load, row_texts
+from flfed.rows.site import Site
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a site's rows differ from its frozen ones: counts only. A changed row counts as removed and added."""
+
+    added: int
+    removed: int
+    unchanged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Refresh:
+    """What freezing again would change; nothing is written yet.
+
+    Attributes
+    ----------
+    folder : SiteFolder
+    prepared : Prepared
+        The rows as they are now.
+    before : Frozen or None
+        The snapshot that is there; None where there is none that can be served.
+    unusable : str
+        Why the snapshot that is there cannot be served, or an empty text.
+    difference : Difference
+        Of the rows; where nothing can be served, every row counts as added.
+    voids : tuple of str
+        Names of the studies whose approval would not hold any more.
+    """
+
+    folder: SiteFolder
+    prepared: Prepared
+    before: Frozen | None
+    unusable: str
+    difference: Difference
+    voids: tuple[str, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Tell whether there is anything to write."""
+        return self.before is None or self.before.sha256 != self.prepared.sha256()
+
+    def write(self, at: datetime | None = None) -> Frozen:
+        """Write the rows as they are now; the snapshot before stays until this one is complete."""
+        return self.prepared.write(self.folder.frozen, at)
+
+
+def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
+    """Return the people who opted out of a dataset, None where there is no list.
+
+    `excluded-DATASET.csv` beside `excluded.csv` counts in its place, for a dataset whose table names
+    people in another column.
+    """
+    own = folder.excluded.with_name(f"{folder.excluded.stem}-{dataset}.csv")
+    path = own if _is_there(own) else folder.excluded
+    return Excluded.read(path) if _is_there(path) else None
+
+
+def _is_there(path: Path) -> bool:
+    # A link to nowhere is there too: reading it then fails, where nobody would be excluded.
+    return path.exists() or path.is_symlink()
+
+
+def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) -> Frozen:
+    """Freeze a site's rows of its dataset for the first time, without those of people who opted out.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As it serves the dataset: `site.serving(dataset)`.
+    at : datetime, optional
+        Now; tests pass their own.
+
+    Raises
+    ------
+    UsageError
+        If they are frozen already: approvals hold for these rows, so that they are only replaced by
+        `refresh`, which says what changes.
+    """
+    before = known(site, folder.frozen)
+    if before is not None:
+        raise UsageError(
+            f"site {site.name!r}: dataset {site.dataset!r} is frozen since {before.at}; to see what has changed since: "
+            f"flfed site refresh {site.name} --dataset {site.dataset}"
+        )
+    folder.make()
+    return Prepared.of(site, excluded_of(folder, site.dataset)).write(folder.frozen, at)
+
+
+def refresh(folder: SiteFolder, site: Site) -> Refresh:
+    """Read a site's table again, and return what freezing it would change; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        If nothing is frozen yet, or as `freeze`.
+    """
+    before, frozen, unusable = None, Counter[str](), ""
+    try:
+        served = load(site, folder.frozen)
+        before, frozen = served.snapshot, Counter(row_texts(served.inspect()[0]))
+    except UsageError as error:
+        if not (folder.frozen / site.dataset).is_dir():
+            raise
+        unusable = str(error)
+    prepared = Prepared.of(site, excluded_of(folder, site.dataset))
+    rows = Counter(row_texts(prepared.table))
+    unchanged = (rows & frozen).total()
+    difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
+    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared))
+
+
+def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:
+    """Return the studies that are approved for other rows, or other columns, than the prepared ones."""
+    site, rows, schema = prepared.site, prepared.sha256(), prepared.schema.sha256()
+    standing = [one for one in approvals(folder) if (one.dataset, one.decision) == (site.dataset, "approved")]
+    return tuple(sorted({one.study for one in standing if (one.rows_sha256, one.schema_sha256) != (rows, schema)}))

@@ -1,0 +1,156 @@
+"""What leaves a site: looked at a last time, counted, and written into the ledger before it goes."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from itertools import takewhile
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+
+from flfed.apps.client_app import SITE_ERROR
+from flfed.apps.gate.expected import message_defect
+from flfed.apps.gate.incoming import content_sha256
+from flfed.apps.gate.sentences import HELD_BACK, LONGEST, is_ours
+from flfed.apps.gate.study_messages import StudyMessages
+from flfed.errors import FlfedError
+from flfed.records.ledger import HeldLedger, Ledger
+from flfed.rows.site import Site
+from flfed.updates.content import CONTROL, count_bytes
+from flfed.updates.messages import ENROL
+
+LOG = logging.getLogger("flfed.site")
+NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its log"
+"""The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round."""
+REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
+"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
+Facts = Mapping[str, Any]
+
+
+class Leaving:
+    """Lets replies out of one site, and what cannot be a reply.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    today : callable
+        Returns the date in UTC, as the ledger's lines have it.
+    """
+
+    def __init__(self, site: Site, ledger: Ledger, today: Callable[[], datetime.date]) -> None:
+        self._site, self._ledger, self._today = site, ledger, today
+
+    def used_up(self) -> str:
+        """Return why no further reply may leave today, or an empty text."""
+        try:
+            with self._ledger.held() as held:
+                used = self._used(held)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return NO_LEDGER
+        return self._too_much(used, 1)
+
+    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
+        """Return a reply where it is what its kind may be and the day's bytes allow it, else an error reply.
+
+        Parameters
+        ----------
+        message : Message
+            What was asked; it fits the study.
+        reply : Message
+            Of the client app.
+        facts : mapping
+            What the ledger says of the study.
+        messages : StudyMessages
+        """
+        kind = message.metadata.message_type
+        asked = _round_of(message)
+        defect = message_defect(reply.content, messages.leaving(kind, score=asked.get("score") is not False))
+        if not defect and kind == ENROL:
+            defect = self._enrol_defect(reply.content)
+        if defect:
+            return self.withhold(message, f"its {kind} reply is held back: {defect}", facts)
+        size = count_bytes(reply.content)
+        line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
+        try:
+            with self._ledger.held() as held:
+                over = self._too_much(self._used(held), size)
+                if not over:
+                    held.append(kind=kind.rpartition(".")[2], **line)
+                    return reply
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return _error(NO_LEDGER, message)
+        return self.withhold(message, over, facts)
+
+    def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
+        """Return an error reply instead of a reply that may not leave; the reason is ours."""
+        return self._said(WITHHELD, message, reason, facts)
+
+    def error(self, message: Message, reply: Message, facts: Facts, *, ours: bool) -> Message:
+        """Return an error reply whose text may leave.
+
+        Parameters
+        ----------
+        message : Message
+        reply : Message
+            An error.
+        facts : mapping
+        ours : bool
+            Whether the gate itself said it; what anything else said is read word for word.
+        """
+        reason = reply.error.reason or ""
+        plain = reason.removeprefix(f"{self._site.name}: ")
+        if not ours and not is_ours(plain, self._site):
+            LOG.error("an error of %d characters was held back", len(reason))
+            reason = HELD_BACK
+        return self._said(REFUSED if ours else ERROR, message, reason, facts)
+
+    def _said(self, kind: str, message: Message, reason: str, facts: Facts) -> Message:
+        """Write down what is said instead of a reply, and return it; it is short, so the day's bytes do not hold it."""
+        reason = CONTROL.sub(" ", reason)[:LONGEST]
+        sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
+        asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
+        line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
+        try:
+            self._ledger.append(kind=kind, **line)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            reason = NO_LEDGER
+        return _error(reason, message)
+
+    def _enrol_defect(self, record: RecordDict) -> str:
+        config = dict(record["config"].items())
+        accepted, reason = config["accepted"], config["reason"]
+        if accepted and reason:
+            return "it accepts, and gives a reason"
+        return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
+
+    def _used(self, held: HeldLedger) -> int:
+        """Return how many bytes left today; a line of a later day, after a clock was set back, counts too."""
+        day = self._today().isoformat()
+        lines = takewhile(lambda line: line.at[:10] >= day, held.backwards())
+        return sum(line.facts.get("bytes", 0) for line in lines if isinstance(line.facts.get("bytes", 0), int))
+
+    def _too_much(self, used: int, more: int) -> str:
+        most = self._site.policy.daily_bytes
+        if used + more <= most:
+            return ""
+        return f"its policy lets {most} bytes leave in a day, and {used} have left: it answers again after midnight UTC"
+
+
+def _round_of(message: Message) -> dict[str, Any]:
+    """Return the round that was asked, and whether scores were; nothing of what is no plain value."""
+    config = message.content.get("config") if message.has_content() else None
+    if config is None:
+        return {}
+    found = {key: config.get(key) for key in ("round", "score")}
+    return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
+
+
+def _error(reason: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

@@ -1,0 +1,175 @@
+"""The network's process: Flower's SuperNode of a site, with the relay to the gate; it has no data.
+
+Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+
+- `flwr.supernode.cli.flower_supernode`, the SuperNode's command, called here with its public options;
+- `flwr.supernode.start_client_internal.time`: its `sleep(3)` between two questions to the server and
+  its `sleep(0.5)` until the gate has answered are the only two things it uses `time` for (`paced`);
+- `flwr.supernode.start_client_internal._pull_and_store_message`, and the `msg_store` of the node's state
+  with its entries' `is_retrieved` and `message`: a reply that was left is sent (`nothing_left_unsent`);
+- `flwr.supercore.protobuf.client.ProtobufClient` with its `_client`: made by Flower to follow
+  redirects, also to another host, with the message in the body (`stay_with_the_host`).
+
+A name that is not there ends the process with a sentence: a new Flower is not used half-guarded.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.pacing import Pace
+from flfed.apps.private_files import SHARED, read_private, write_whole
+from flfed.errors import FlfedError
+
+LEAST, MOST = 0.15, 10.0
+"""Seconds between two questions to the server: 0.15 while a study runs, 3 after a minute with no message, then 10."""
+ANSWERING = 0.02
+"""Seconds between two looks for the gate's answer, in this process's own memory."""
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class PacedTime:
+    """What the SuperNode's loop sees as its `time`: it waits as long as our pace says.
+
+    Attributes
+    ----------
+    pace : Pace
+    wait : callable
+        Waits some seconds; tests pass their own.
+    """
+
+    pace: Pace
+    wait: Callable[[float], None] = time.sleep
+
+    def sleep(self, seconds: float) -> None:
+        """Wait: 1 s and more is Flower's wait for the next message, less is its wait for the gate's answer."""
+        if seconds >= 1:
+            self.wait(self.pace.seconds())
+        else:
+            self.pace.came()
+            self.wait(min(seconds, ANSWERING))
+
+
+def paced(pace: Pace) -> None:
+    """Have the SuperNode of this process ask at our pace."""
+    _replace(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
+
+
+def nothing_left_unsent() -> None:
+    """Have the SuperNode of this process send a reply also when no message came with it.
+
+    Flower's loop looks for replies only after a message. Where a run ended while a message of it was on
+    its way, the next message's turn goes to the old reply, and its own would wait for the message after.
+    """
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    pull = loop._pull_and_store_message
+
+    def pulled(**given: Any) -> int | None:
+        run: int | None = pull(**given)
+        if run is None and _unsent(given["state"]):
+            return 0  # any run: the loop only asks whether there is one, and then sends what there is
+        return run
+
+    _replace(loop, "_pull_and_store_message", pulled)
+
+
+def _unsent(state: Any) -> bool:
+    """Tell whether the gate has answered something that was not sent; nothing is taken out by looking."""
+    entries = list(state.msg_store.values())
+    return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
+
+
+def stay_with_the_host() -> None:
+    """Have every client of Flower in this process refuse a redirect.
+
+    Whoever stands at the server's address could else have a site send its messages to any host,
+    within the hospital's network too.
+    """
+    client = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
+    make = client.__init__
+
+    @functools.wraps(make)
+    def made(self: Any, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        _replace(self._client, "follow_redirects", False)
+
+    _replace(client, "__init__", made)
+
+
+def _replace(owner: object, name: str, value: object) -> None:
+    if not hasattr(owner, name):
+        raise FlfedError(f"this Flower has no {name!r} where flfed needs it; install flwr 1.41")
+    setattr(owner, name, value)
+
+
+def options(folder: SiteFolder, port: int) -> list[str]:
+    """Return the SuperNode's command line; it names files, and holds no secret.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If the site has not joined, or its key may be read by others.
+    """
+    from flfed.apps.gate.joining import joined
+
+    known = joined(folder)
+    address = known.get("address")
+    if not isinstance(address, str) or known.get("site") != folder.site:
+        raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
+    read_private(folder.node_key)
+    words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
+    words += ["--auth-supernode-private-key", str(folder.node_key), "--node-config", f"site={json.dumps(folder.site)}"]
+    words += ["--isolation", "process", "--superexec-auth-secret-file", str(folder.secret)]
+    return [*words, "--host", LOOPBACK, "--port", str(port)]
+
+
+def make_secret(folder: SiteFolder) -> None:
+    """Make what node and gate know of each other, where it is absent."""
+    if not folder.secret.exists():
+        write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on; should somebody take it, the process is started again."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def work(folder: SiteFolder) -> None:
+    """Be the node of a site, until this process is told to end."""
+    from flfed.apps.gate.executor import shared_secret
+    from flfed.apps.gate.relay import relaying
+
+    port = free_port()
+    words = options(folder, port)
+    make_secret(folder)
+    shared_secret(folder)
+    os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
+    supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    stay_with_the_host()
+    paced(Pace(LEAST, MOST))
+    nothing_left_unsent()
+    sys.argv = words
+    with relaying(folder.socket, port):
+        supernode.flower_supernode()
+
+
+if __name__ == "__main__":
+    try:
+        work(SiteFolder(sys.argv[1]))
+    except FlfedError as error:
+        sys.exit(f"flfed: {error}")

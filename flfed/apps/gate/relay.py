@@ -1,0 +1,160 @@
+"""The relay: a Unix socket in the process that has the network, for the one that has none.
+
+Bytes that come in go to one port of this machine's loopback and nowhere else; nothing in them is
+read, so nothing in them can name another place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from flfed.errors import UsageError
+
+MODE = 0o660
+"""Of the socket: its owner and its group, who may enter the folder that it is in."""
+MOST = 16
+"""Connections at a time. The gate has one question open, and a few that carry a message's arrays."""
+IDLE_SECONDS = 60.0
+"""A connection on which nothing came for so long is closed; the gate opens another when it needs one."""
+LONGEST = 107
+"""Bytes of a Unix socket's path (Linux: 108, with the ending zero)."""
+CHUNK = 1 << 16
+LOOPBACK = "127.0.0.1"
+
+
+def bound(path: Path) -> socket.socket:
+    """Return a listening Unix socket at `path` for its owner and group; a dead one there is replaced.
+
+    Raises
+    ------
+    UsageError
+        If something serves there already, if something else than a socket is there, or if the path is too long.
+    """
+    if len(os.fsencode(path)) > LONGEST:
+        raise UsageError(f"{path}: too long for a socket ({LONGEST} bytes at most); set FLFED_HOME to a shorter folder")
+    if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
+        raise UsageError(f"{path}: is there and is not a socket; remove it")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    earlier = os.umask(0o777 & ~MODE)  # no moment in which others could connect
+    try:
+        if path.exists():
+            _replace(path)
+        made.bind(str(path))
+        made.listen(MOST)
+    except OSError as error:
+        made.close()
+        raise UsageError(f"{path}: no socket can be made there ({error.strerror})") from None
+    except UsageError:
+        made.close()
+        raise
+    finally:
+        os.umask(earlier)
+    return made
+
+
+def _replace(path: Path) -> None:
+    """Remove a socket that nobody serves any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise UsageError(f"{path}: this site is being served already; end that process first")
+
+
+class Relay:
+    """Forwards what comes in on a Unix socket to one loopback port, and the answers back.
+
+    Parameters
+    ----------
+    port : int
+        Of 127.0.0.1.
+    most : int
+        Connections at a time; one more is closed at once.
+    idle : float, seconds
+        How long a connection may say nothing.
+    """
+
+    def __init__(self, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> None:
+        self._port, self._most, self._idle = port, most, idle
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listening: socket.socket, ended: asyncio.Event) -> None:
+        """Serve until `ended`; every connection is closed then."""
+        server = await asyncio.start_unix_server(self._accept, sock=listening)
+        async with server:
+            await ended.wait()
+            server.close()
+            for task in list(self._open):
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= self._most:
+            await _close(writer)
+            return
+        self._open.add(task)
+        try:
+            await self._forward(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the relay ends; asyncio would log a handler that ended so
+        finally:
+            self._open.discard(task)
+            await _close(writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            node_reader, node_writer = await asyncio.open_connection(LOOPBACK, self._port)
+        except OSError:
+            return  # the node is not there (yet)
+        try:
+            async with asyncio.timeout(self._idle) as clock, asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, node_writer, clock))
+                both.create_task(self._pump(node_reader, writer, clock))
+        except* OSError:
+            pass  # one side is gone, or said nothing for too long (TimeoutError is an OSError)
+        finally:
+            await _close(node_writer)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: asyncio.Timeout) -> None:
+        """Copy one direction; each piece, whichever way it goes, sets the clock back."""
+        while piece := await reader.read(CHUNK):
+            clock.reschedule(asyncio.get_running_loop().time() + self._idle)
+            writer.write(piece)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> Iterator[None]:
+    """Relay from the socket at `path` to a loopback port, in a thread, until the block ends."""
+    listening = bound(path)
+    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    relay = Relay(port, most=most, idle=idle)
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(relay.serve(listening, ended)), name="gate-relay", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+        path.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""`site serve`: the node and the gate of a site as two processes, kept running, ended together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.node import options
+from flfed.apps.supervising import PAUSES, Child, Supervisor, Told
+from flfed.errors import FlfedError, UsageError
+
+PATIENCE = 10.0
+"""Seconds that a process may take to end: the node tells the server that it leaves."""
+
+
+def children(folder: SiteFolder, *, network: bool, gate: bool) -> list[Child]:
+    """Return the processes of a site in the order in which they start; they end in the other, the gate first."""
+    found = []
+    if network:
+        node = (sys.executable, "-m", "flfed.apps.gate.node", folder.site)
+        found.append(Child("the node", node, folder.network / "node.log"))
+    if gate:
+        executor = (sys.executable, "-m", "flfed.apps.gate.executor", folder.site)
+        found.append(Child("the gate", executor, folder.gate / "gate.log"))
+    return found
+
+
+def network_left() -> str:
+    """Return "" where a process started here can leave the network, else why it cannot; found out by trying."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "flfed.apps.gate.isolating"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else "it could not be tried"
+
+
+def serve(
+    folder: SiteFolder,
+    stop: threading.Event,
+    *,
+    network: bool = True,
+    gate: bool = True,
+    told: Told,
+    pauses: tuple[float, ...] = PAUSES,
+) -> None:
+    """Keep a site's processes running until `stop` is set.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    stop : threading.Event
+    network, gate : bool
+        Which of the two to run here; by default both.
+    told : callable
+        Told in sentences what happens.
+    pauses : tuple of float, seconds
+        Before a process that ended is started again; they reach past the minute for which Flower
+        refuses a node that died and comes back.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If the site has not joined, or its key may be read by others.
+    """
+    if not (network or gate):
+        raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
+    folder.make()
+    if network:
+        options(folder, 0)
+        told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
+    if gate:
+        told(
+            f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {_said(network_left(), root=os.geteuid() == 0)}"
+        )
+    with Supervisor(
+        children(folder, network=network, gate=gate), told=told, pauses=pauses, patience=PATIENCE
+    ) as supervisor:
+        told("serving; Ctrl-C ends it")
+        supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)
+        told("ending")
+
+
+def _said(refused: str, *, root: bool) -> str:
+    if not refused and root:
+        return "it has no network; but root could take it back: serve as another user"
+    if not refused:
+        return "it has no network"
+    return f"WARNING, it has data AND a network: {refused}; better: flfed site units"
+
+
+def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Told) -> Callable[[], None]:
+    """Return a look at `join.toml`: a node reads address, certificates and key at its start only."""
+    seen = [_changed(folder)]
+
+    def look() -> None:
+        now = _changed(folder)
+        if now != seen[0] and now:
+            seen[0] = now
+            told("what the site knows of its coordinator has changed; the node is started again")
+            try:
+                options(folder, 0)
+            except FlfedError as error:
+                told(str(error))
+                return
+            supervisor.renew("the node")
+
+    return look
+
+
+def _changed(folder: SiteFolder) -> int:
+    """Return when `join.toml` was written, 0 where it is not there; it is the last file that joining writes."""
+    try:
+        return folder.join.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,108 @@
+"""How a site stands: joined, paused, what is approved and still holds, which rows are frozen, what left last."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from flfed.apps.bundle import bundle_sha256
+from flfed.apps.gate import approval
+from flfed.apps.gate.approval import Approval
+from flfed.apps.gate.decision import Gate
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.joining import joined
+from flfed.apps.gate.receipts import ledger_of
+from flfed.errors import FlfedError
+from flfed.listing import kebab
+from flfed.records.ledger_lines import Line
+from flfed.rows import frozen
+from flfed.rows.site import Site
+
+
+def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
+    """Return how a site stands, as JSON has it; reads no row, and opens no connection.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+    last : int
+        Lines of the ledger to show, the latest first.
+
+    Returns
+    -------
+    status : dict with site, joined, paused, policy, frozen, studies, last, problems
+        `joined` says with whom, or is an empty text; each of `studies` has the `reason` for which it
+        would not be answered now, or an empty text. What cannot be read is among `problems`.
+    """
+    problems: list[str] = []
+    found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
+    policy = site.policy
+    found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
+    found["frozen"] = _frozen(folder, site, problems)
+    found["studies"] = _studies(folder, site, problems)
+    found["last"] = _lines(folder, last, problems)
+    return {**found, "problems": problems}
+
+
+def facts_of(decided: Approval) -> dict[str, Any]:
+    """Return a decision as JSON has it, without the study's text."""
+    facts = {kebab(key): list(value) if isinstance(value, tuple) else value for key, value in asdict(decided).items()}
+    facts.pop("text")
+    return facts
+
+
+def _joined(folder: SiteFolder) -> str:
+    """Return with whom the site has joined; the user with the data sees only what the link says of it."""
+    try:
+        kit = joined(folder)
+    except FlfedError:
+        try:
+            kit = tomllib.loads(folder.terms.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ""
+    where = f" at {kit['address']}" if "address" in kit else ""
+    return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
+
+
+def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for dataset in site.datasets:
+        try:
+            facts = frozen.known(site.serving(dataset), folder.frozen)
+        except FlfedError as error:
+            problems.append(str(error))
+            continue
+        if facts is not None:
+            found.append({"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256})
+    return found
+
+
+def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    """Return what was decided, and whether the gate would answer now."""
+    try:
+        decided = approval.approvals(folder)
+    except FlfedError as error:
+        problems.append(str(error))
+        return []
+    gate = Gate(folder, site, expected_bundle=bundle_sha256())
+    return [{**facts_of(one), "reason": gate.standing(one)} for one in decided]
+
+
+def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the ledger's last lines, the latest first; the ledger is not made for it."""
+    if not folder.ledger.exists():
+        return []
+    try:
+        with ledger_of(folder).held() as held:
+            return [_shown(line) for line in islice(held.backwards(), last)]
+    except FlfedError as error:
+        problems.append(str(error))
+        return []
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    keys = ("study", "run", "round", "bytes", "reason")
+    return {"n": line.n, "at": line.at, "kind": line.kind, **{key: line.facts.get(key, "") for key in keys}}

@@ -1,0 +1,223 @@
+"""The messages of one study, as `expected` checks them: what may come in, and what may leave."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+import flfed
+from flfed.apps.gate.expected import (
+    Columns,
+    Field,
+    Held,
+    Plain,
+    Section,
+    Shapes,
+    equal,
+    flag,
+    most_bytes,
+    number,
+    numbers,
+    one_of,
+    text,
+    whole,
+)
+from flfed.rows.baselines import first_arrays
+from flfed.rows.compare import PAIRS
+from flfed.rows.encode import input_names
+from flfed.rows.schema import Schema
+from flfed.rows.scoring import HISTOGRAM_BINS, metrics_of, primary_of
+from flfed.rows.site import Site
+from flfed.rows.workplace import study_layout, study_trainable
+from flfed.study import Study
+from flfed.summary import Layout
+from flfed.updates.content import LONGEST, PROTOCOL
+from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
+from flfed.updates.sealing import SEAL, SEALED
+
+KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, SEAL, SEALED)
+"""Kinds of messages that a site answers."""
+FLOAT64 = np.dtype(np.float64)
+WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
+"""Fixed phrases of ours have no other characters; a name with an accent has."""
+SENTENCE = 200
+REASON = 500
+Sections = Mapping[str, Section]
+RUN, HASH, SIGNATURE = r"[A-Za-z0-9][A-Za-z0-9-]{0,99}", r"[0-9a-f]{64}", r"[0-9a-f]{128}"
+SEALING: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"run": text(RUN, 100), "n-known": whole()},
+    SEALED: {"run": text(RUN, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
+}
+"""What asks for the ledger's head, and what brings the coordinator's signature over it."""
+SEALINGS: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"n": whole(), "head": text(HASH, 64), "at-known": text(f"({HASH})?", 64)},
+    SEALED: {},
+}
+"""What they are answered with."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyMessages:
+    """What each message of a study may hold at one site; needs no row, and no connection.
+
+    Parameters
+    ----------
+    study : Study
+    schema : Schema
+    site : Site
+    """
+
+    study: Study
+    schema: Schema
+    site: Site
+
+    @cached_property
+    def model(self) -> Shapes:
+        """Names, shapes and types of the model's arrays."""
+        model = self.study.model.build("model")
+        given = study_trainable(self.study, self.schema, model, seed=self.study.seed)
+        arrays = first_arrays(given, len(input_names(self.layout)))
+        return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the study's sums."""
+        return study_layout(self.study, self.schema)
+
+    @cached_property
+    def encoder(self) -> Shapes:
+        """Names, shapes and types of the encoder's arrays."""
+        columns, cells = len(self.layout.columns), sum(len(column.cells) for column in self.layout.columns)
+        shapes = {"center": columns, "scale": columns, "frequency": cells, "spread": cells}
+        shapes["class_weight"] = len(self.schema.classes)
+        return {name: ((length,), FLOAT64) for name, length in shapes.items()}
+
+    def incoming(self, kind: str) -> Sections:
+        """Return what a request of this kind may hold."""
+        if kind == ENROL:
+            asked = {"dataset": equal(self.study.dataset.name), "schema": text("[0-9a-f]*", 64)}
+            return {"config": _config(asked)}
+        if kind in SEALING:
+            return {"config": _config(SEALING[kind])}
+        if kind == SUMMARISE:
+            return {"config": _config({})}
+        positive = frozenset({"scale", "spread", "class_weight"})
+        sections = {"arrays": Held(shapes=self.model), "encoder": Held(shapes=self.encoder, positive=positive)}
+        if kind == COMPARE:
+            return {"config": _config({}), **sections}
+        settings = self._settings()
+        more = {"settings": Plain(fields=settings)} if settings else {}
+        return {"config": _config(self._round(kind)), **sections, **more}
+
+    def _round(self, kind: str) -> dict[str, Field]:
+        """Return what says which round it is; the evaluation that follows the last one trains nothing."""
+        plateau = self.study.plan.schedule == "plateau"
+        return {
+            "round": whole(1, self.study.rounds + (kind == EVALUATE)),
+            "rounds": equal(self.study.rounds),
+            "lr-scale": number(0, 1) if plateau else equal(1.0),
+            "fit": equal(kind == TRAIN),
+            "score": flag(),
+        }
+
+    def _settings(self) -> dict[str, Field]:
+        """Return the strategy's numbers: those that the study itself gives must be just these."""
+        strategy = self.study.strategy.build("strategy")
+        given = {name: float(value) for name, value in strategy.client_settings().items()}
+        own = set(inspect.signature(type(strategy)).parameters)
+        # Flower's records have kebab-case keys wherever ours are made.
+        return {name.replace("_", "-"): equal(value) if name in own else number() for name, value in given.items()}
+
+    def leaving(self, kind: str, *, score: bool = True) -> Sections:
+        """Return what a reply of this kind may hold.
+
+        Parameters
+        ----------
+        kind : str
+        score : bool
+            Whether the request asked for scores.
+        """
+        if kind == ENROL:
+            return {"config": _config(self._enrolled())}
+        if kind in SEALINGS:
+            return {"config": _config(SEALINGS[kind])}
+        if kind == SUMMARISE:
+            return {"config": _config({}), "summary": self._summary()}
+        if kind == COMPARE:
+            return self._comparison()
+        update = {"num-examples": number(1), "loss": number(), "steps": whole()}
+        sections: dict[str, Section] = {"config": _config({"kind": equal("delta")}), "metrics": numbers(update)}
+        if kind == TRAIN:
+            sections["arrays"] = Held(shapes=self.model)
+        if score:
+            rows = "validation" if self.study.plan.validation else "training"
+            sections |= self._scores("scores", rows)
+            if self.study.compare.holdout_curve:
+                sections |= self._scores("holdout", "holdout")
+        return sections
+
+    def _enrolled(self) -> dict[str, Field]:
+        return {
+            "site": equal(self.site.name),
+            "title": equal(self.site.title or self.site.name),
+            "version": equal(flfed.__version__),
+            "accepted": flag(),
+            "reason": text("[^\x00-\x1f\x7f-\x9f]*", REASON),
+            "rows-low": whole(),
+            "rows-high": whole(),
+            "disclosure": one_of(("open", "institution")),
+            "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
+            "resplit": flag(),
+        }
+
+    def _summary(self, *, needed: bool = True) -> Held:
+        return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
+
+    def _scores(self, name: str, rows: str) -> dict[str, Section]:
+        primary = primary_of(self.schema.task, self.study.compare.primary, self.study.compare.alert_budget)
+        figures = {"loss": number(), primary: number()}
+        variances = {primary: number(nan=True)}
+        return {
+            name: Plain(fields={"rows": equal(rows), "num-examples": whole()}),
+            f"{name}-metrics": numbers(figures, needed=False, all_fields=False),
+            f"{name}-variances": numbers(variances, needed=False, all_fields=False),
+            **self._histogram(f"{name}-histogram"),
+        }
+
+    def _histogram(self, name: str) -> dict[str, Section]:
+        """Return the section of a histogram, where one may leave."""
+        if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
+            return {}
+        return {name: Held(shapes={"counts": ((2, HISTOGRAM_BINS), FLOAT64)}, needed=False)}
+
+    def _comparison(self) -> Sections:
+        metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
+        arms = sorted({arm for pair in PAIRS for arm in pair})
+        pairs = [f"{a} - {b}" for a, b in PAIRS]
+        plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
+        return {
+            "config": _config(plain),
+            "arms": _figures(metrics, arms),
+            "differences": _figures(metrics, pairs),
+            "summary": self._summary(needed=False),
+            **self._histogram("histogram"),
+        }
+
+    def run_bytes(self) -> int:
+        """Return the most bytes that a whole run of the study takes out of the site, every round asked once."""
+        once = sum(most_bytes(self.leaving(kind)) for kind in (ENROL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED))
+        return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
+
+
+def _config(fields: Mapping[str, Field]) -> Plain:
+    return Plain(fields={"protocol": equal(PROTOCOL), **fields})
+
+
+def _figures(metrics: list[str], arms: list[str]) -> Columns:
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
+    fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
+    return Columns(fields=fields, longest=len(metrics) * len(arms))

@@ -1,0 +1,178 @@
+"""A study in plain words, for the person at a site who decides about it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from flfed.apps.gate.expected import most_bytes
+from flfed.apps.gate.study_messages import StudyMessages
+from flfed.errors import FlfedError
+from flfed.rows import datasets
+from flfed.rows.schema import Column, Schema
+from flfed.rows.site import Site
+from flfed.study import Study
+from flfed.updates.messages import (
+    COMPARE,
+    ENROL,
+    EVALUATE,
+    SUMMARISE,
+    TRAIN,
+    CompareReply,
+    EnrolReply,
+    Scores,
+    SummariseReply,
+    TrainReply,
+)
+from flfed.updates.sealing import SEAL, SealReply
+
+LONGEST = 600
+"""Characters of a text that came with the study: a longer one could push the rest off the screen."""
+Sharing = Literal["named", "pseudonym", "aggregate-only"]
+STRICT: tuple[Sharing, ...] = ("named", "pseudonym", "aggregate-only")
+SHARED = {
+    "named": "Results are shown under this site's name.",
+    "pseudonym": (
+        "Results are shown under a pseudonym of this site. Whoever knows its size or its patients may still guess it."
+    ),
+    "aggregate-only": (
+        "This site's own figures go into sums over sites only: no store, no log and no page has them. "
+        "Until figures can be added up in secret, its messages still carry them to the coordinator's memory."
+    ),
+}
+DISCLOSURE = {
+    "open": "This site's policy is 'open' (public data): every figure is exact, however few rows are behind it.",
+    "institution": "This site's policy is 'institution': no count of fewer than {least} rows leaves.",
+}
+ALONE = (
+    "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
+    "memory holds this site's own update. On the way everything is encrypted (TLS)."
+)
+
+
+def plain_words(study: Study, site: Site, co_sites: Sequence[str]) -> list[str]:
+    """Return what a person should know before approving a study, a paragraph each.
+
+    Parameters
+    ----------
+    study : Study
+    site : Site
+    co_sites : sequence of str
+        The other sites that may take part.
+    """
+    schema = datasets.load(study.dataset.name).schema
+    messages = StudyMessages(study, schema, site.serving(study.dataset.name))
+    others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
+    return [
+        f"Study: {study.name} (SHA-256 {study.sha256()})",
+        f"Purpose: {shown(study.purpose)}",
+        f"Legal basis: {shown(study.legal_basis)}",
+        f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
+        f"{site.policy.least_cohort()} sites. The coordinator receives what leaves, and names the sites of a run.",
+        f"Columns: {'; '.join(_columns(study, schema))}.",
+        *_leaving(study, messages),
+        f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
+        f"Privacy: {ALONE}",
+        f"Sharing: {SHARED[sharing(study, site)]}",
+        f"Rounds: {_rounds(study, site, messages)}",
+        f"Until: {_until(study)}",
+    ]
+
+
+def shown(text: str) -> str:
+    r"""Return a text of the study as one line that cannot pretend to be ours, nor hide what follows it.
+
+    Examples
+    --------
+    >>> shown("Predict\x1b[2J\nLegal basis: consent")
+    'Predict [2J Legal basis: consent'
+    """
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    more = f" … ({len(plain) - LONGEST} characters more: flfed study show)" if len(plain) > LONGEST else ""
+    return plain[:LONGEST] + more
+
+
+def sharing(study: Study, site: Site) -> Sharing:
+    """Return how the site's figures are shared: the stricter of what the study and the site's policy say."""
+    return max(study.compare.share_metrics, site.policy.share_metrics, key=STRICT.index)
+
+
+def reveals(message: type) -> str:
+    """Return what a message says that it reveals, as one line.
+
+    Raises
+    ------
+    FlfedError
+        Where Python was told to drop docstrings: nobody should approve what is not shown.
+    """
+    found = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
+    # The one name of ours in these paragraphs; the words stand for the paragraph before.
+    return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
+
+
+def _columns(study: Study, schema: Schema) -> Iterator[str]:
+    """Yield the columns that are read, with their kinds."""
+    for name in schema.features(study.dataset.features):
+        yield f"{name} ({_kind(schema.columns[name])})"
+    yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
+    if schema.group:
+        yield f"{schema.group} (id: keeps rows of one person together, and does not leave)"
+
+
+def _kind(column: Column) -> str:
+    values = ", ".join(column.values[:8]) + (", …" if len(column.values) > 8 else "")
+    kind = "" if column.kind == "target" else column.kind
+    return ", ".join(filter(None, (kind or ("" if values else "number"), column.unit, values)))
+
+
+def _leaving(study: Study, messages: StudyMessages) -> Iterator[str]:
+    """Yield what leaves, by message: how often, how much at most, and what it reveals."""
+
+    def many(kind: str) -> str:
+        return f"at most {_bytes(most_bytes(messages.leaving(kind)))}"
+
+    yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
+    yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
+    yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
+    yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
+    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)}"
+    yield f"What leaves, once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+
+
+def _outputs(site: Site) -> str:
+    """Return what the policy lets leave besides."""
+    named = ", ".join(site.policy.outputs)
+    return f" Its policy lets leave besides: {named}." if named else ""
+
+
+def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
+    a_run, a_day = _bytes(messages.run_bytes()), _bytes(site.policy.daily_bytes)
+    more = messages.run_bytes() > site.policy.daily_bytes
+    stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
+    return (
+        f"{study.rounds} in a run, which takes at most {a_run} out of this site. The coordinator may run the study "
+        f"again, with this one approval; at most {a_day} leave in a day.{stops}"
+    )
+
+
+def _until(study: Study) -> str:
+    ends = "the study has no last day" if study.expires is None else f"{study.expires.isoformat()} is its last day"
+    return f"{ends}; this site can withdraw at any moment (flfed site withdraw {study.name}), or pause."
+
+
+def _bytes(many: int) -> str:
+    """Return a number of bytes for people.
+
+    Examples
+    --------
+    >>> _bytes(950), _bytes(2_340), _bytes(20_000_000), _bytes(261_000)
+    ('950 bytes', '2.3 kB', '20 MB', '261 kB')
+    """
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if many >= size:
+            return f"{many / size:.3g} {unit}" if many / size >= 100 else f"{many / size:.2g} {unit}"
+    return f"{many} bytes"

@@ -1,0 +1,86 @@
+"""`flfed coordinator serve`, `status` and `run`: the server, who is there, and a study at the institutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from flfed.cli import show
+from flfed.cli.study import NAME, SET
+
+if TYPE_CHECKING:
+    from flfed.apps.coordinator.status import LastRun, SiteStatus
+
+EXPIRES_SOON_DAYS = 30
+LISTEN = typer.Option(
+    "",
+    "--listen",
+    metavar="[IP][:PORT]",
+    help="Where to listen, where it is not the public address: 10.0.0.5, :8443 or 10.0.0.5:8443.",
+)
+
+
+def serve_coordinator(listen: str = LISTEN) -> None:
+    """Serve the consortium until Ctrl-C or SIGTERM: nodes of admitted sites can connect, nobody else.
+
+    Flower's SuperLink runs on loopback, Caddy before it. A site that is admitted or revoked meanwhile is taken in or
+    cut off within seconds; so is a renewed certificate.
+    """
+    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.apps.coordinator.front import listening
+    from flfed.apps.coordinator.serving import serve
+    from flfed.apps.supervising import told_to_stop
+
+    bind, port = listening(listen)
+    with told_to_stop() as stop:
+        serve(CoordinatorFolder.default(), stop, told=lambda said: typer.echo(said, err=True), bind=bind, port=port)
+
+
+def coordinator_status(as_json: bool = show.JSON) -> None:
+    """Show who is admitted and online, and what each site did in its last run."""
+    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.apps.coordinator.status import status
+
+    found = status(CoordinatorFolder.default())
+    if as_json:
+        show.as_json(found.as_json())
+        return
+    serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
+    typer.echo(f"{found.title}, {found.address}: {serving}.")
+    if found.server_days < EXPIRES_SOON_DAYS:
+        typer.echo(f"The server's certificate holds for {found.server_days} days: flfed coordinator rotate server")
+    if found.sites:
+        rows = [[site.site, site.status, _node(site), *_last(site.last)] for site in found.sites]
+        show.as_table(["site", "", "node", "last run", "answer", "round"], rows)
+    else:
+        typer.echo("No site was invited yet: flfed coordinator invite SITE")
+
+
+def _node(site: SiteStatus) -> str:
+    return f"online since {site.online_since[:16]}" if site.online_since else site.node
+
+
+def _last(last: LastRun | None) -> list[str]:
+    if last is None:
+        return ["", "", ""]
+    why = f": {last.reason}" if last.reason else ""
+    return [f"{last.study} ({last.run}, {last.state})", f"{last.answer}{why}", f"{last.round} of {last.of}"]
+
+
+def run_deployed(
+    name: str = NAME,
+    changes: list[str] = SET,
+    repeats: int = typer.Option(1, help="How often, with other seeds."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Ask only these sites; all that are admitted."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Run a study at the institutions and print how every site did: study run --engine deployment.
+
+    Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
+    """
+    from flfed.cli.study import run_study
+
+    run_study(
+        name, engine="deployment", changes=changes, repeats=repeats, sites=sites, one_by_one=False, as_json=as_json
+    )

@@ -1,0 +1,49 @@
+"""The commands of real institutions: `flfed coordinator`, and what a site that has joined does."""
+
+from __future__ import annotations
+
+import typer
+
+from flfed.cli import (
+    coordinator,
+    coordinator_serve,
+    site_approve,
+    site_join,
+    site_ledger,
+    site_rows,
+    site_serve,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
+COORDINATOR = (
+    ("init", coordinator.init_coordinator, "init --title 'Heart consortium' --address fl.example.org:443"),
+    ("invite", coordinator.invite_site, "invite cleveland"),
+    ("admit", coordinator.admit_site, "admit cleveland.admission"),
+    ("serve", coordinator_serve.serve_coordinator, "serve"),
+    ("run", coordinator_serve.run_deployed, "run heart-disease"),
+    ("status", coordinator_serve.coordinator_status, "status"),
+    ("revoke", coordinator.revoke_site, "revoke cleveland"),
+    ("rotate", coordinator.rotate_key, "rotate server"),
+    ("renewal", coordinator.write_renewal, "renewal --to ."),
+)
+SITE = (
+    ("join", site_join.join_site, "join cleveland.kit.zip"),
+    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland"),
+    ("serve", site_serve.serve_site, "serve cleveland"),
+    ("status", site_approve.site_status, "status cleveland"),
+    ("pause", site_approve.pause_site, "pause cleveland"),
+    ("withdraw", site_approve.withdraw_study, "withdraw heart-disease --site cleveland"),
+    ("freeze", site_rows.freeze_rows, "freeze cleveland"),
+    ("refresh", site_rows.refresh_rows, "refresh cleveland"),
+    ("ledger", site_ledger.show_ledger, "ledger cleveland --verify"),
+    ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
+    ("units", site_serve.write_units, "units cleveland --out units"),
+)
+for name, command, example in COORDINATOR:
+    app.command(name, epilog=f"Example: flfed coordinator {example}")(command)
+
+
+def add_to(site: typer.Typer) -> None:
+    """Add the commands of a site that takes part in a deployment."""
+    for name, command, example in SITE:
+        site.command(name, epilog=f"Example: flfed site {example}")(command)

@@ -1,0 +1,136 @@
+"""`flfed site freeze`, `refresh` and `replay`: the rows that are served, and whether they gave what left."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from flfed.cli import show
+from flfed.errors import count_in_words
+
+if TYPE_CHECKING:
+    from flfed.apps.gate.freezing import Refresh
+    from flfed.rows.frozen import Frozen
+
+NAME = typer.Argument(..., help="The site's name.")
+DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
+EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
+
+
+def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, as_json: bool = show.JSON) -> None:
+    """Write down the site's rows as they are now, mapped and checked, as those that its gate serves.
+
+    People on the list of those who opted out (excluded.csv) are left out first.
+    """
+    from flfed.apps.gate.folder import SiteFolder
+    from flfed.apps.gate.freezing import freeze_first
+    from flfed.rows import site as sites
+
+    site = sites.load(name)
+    folder = SiteFolder(site.name)
+    frozen = freeze_first(folder, site.serving(dataset or site.dataset))
+    if as_json:
+        show.as_json(_shown(frozen, exact))
+        return
+    _say_excluded(frozen, exact)
+    typer.echo(f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen.")
+    typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
+
+
+def refresh_rows(
+    name: str = NAME,
+    dataset: str = DATASET,
+    yes: bool = typer.Option(False, "--yes", help="Write without asking."),
+    exact: bool = EXACT,
+    as_json: bool = show.JSON,
+) -> None:
+    """Show how the site's rows differ from its frozen ones, and freeze them again once a person agrees.
+
+    With --json nothing is asked: it writes with --yes only.
+    """
+    from flfed.apps.gate.folder import SiteFolder
+    from flfed.apps.gate.freezing import refresh
+    from flfed.rows import site as sites
+
+    site = sites.load(name)
+    found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
+    if not as_json:
+        _say_difference(found, exact)
+    agreed = found.changes and (yes or (not as_json and _asked()))
+    frozen = found.write() if agreed else None
+    if as_json:
+        counts = {part: _count(many, exact) for part, many in vars(found.difference).items()}
+        now = frozen or found.before
+        show.as_json(
+            {"site": site.name, "dataset": found.prepared.site.dataset, **counts, "voids": list(found.voids)}
+            | {"written": frozen is not None, "rows-sha256": now.sha256 if now else None, "unusable": found.unusable}
+        )
+    elif frozen is not None:
+        _say_excluded(frozen, exact)
+        typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
+    elif found.changes:
+        typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
+
+
+def _asked() -> bool:
+    """Ask the person at the terminal; where there is none, nobody agrees."""
+    return sys.stdin.isatty() and typer.confirm("Freeze the rows as they are now?")
+
+
+def _say_difference(found: Refresh, exact: bool) -> None:
+    site, difference = found.prepared.site, found.difference
+    if found.unusable:
+        typer.echo(f"The snapshot that is there cannot be compared with: {found.unusable}", err=True)
+    if not found.changes:
+        typer.echo(f"{site.name}: the rows of {site.dataset!r} are those that are frozen.")
+        return
+    lines = [[part, _count(many, exact)] for part, many in vars(difference).items()]
+    show.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
+    for study in found.voids:
+        typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
+
+
+def _say_excluded(frozen: Frozen, exact: bool) -> None:
+    counted = frozen.excluded
+    if counted is None:
+        return
+    rows = _count(counted.rows, exact)
+    typer.echo(f"{counted.found} of {counted.listed} identifiers of people who opted out were found; {rows} rows went.")
+
+
+def _count(many: int, exact: bool) -> str:
+    return str(many) if exact else count_in_words(many)
+
+
+def _shown(frozen: Frozen, exact: bool) -> dict[str, object]:
+    """Return the facts of a snapshot for a program; the file's name is the gate's own matter."""
+    counted = frozen.excluded
+    gone = counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
+    facts = {key: value for key, value in frozen.as_json().items() if key in ("site", "dataset", "rows", "at")}
+    return facts | {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256, "excluded": gone}
+
+
+def replay_round(
+    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it."),
+    round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
+    site: str = typer.Option(..., "--site", help="The site's name."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Compute the site's update of a round again from its frozen rows, and compare it with what left.
+
+    Exit codes: 0 bit for bit what the ledger says, 1 not, 2 wrong use, or no longer kept.
+    """
+    from flfed.apps.gate.folder import SiteFolder
+    from flfed.apps.gate.replaying import replay
+    from flfed.rows import site as sites
+
+    found = replay(SiteFolder(site), sites.load(site), run, round)
+    if as_json:
+        show.as_json(found.as_json())
+    error = found.error()
+    if error is not None:
+        raise error
+    if not as_json:
+        typer.echo(f"{site}: round {round} of run {run} gives bit for bit what left (SHA-256 {found.given[0]}).")

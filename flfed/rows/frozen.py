@@ -1,0 +1,363 @@
+"""A site's frozen rows: mapped and checked once, written down privately, and served instead of its source.
+
+A study is approved for these rows. The institution's database may change meanwhile; what is served
+changes only when a person freezes again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flfed.errors import FlfedError, TableError, UsageError
+from flfed.rows import datasets
+from flfed.rows.excluded import Excluded, Exclusion
+from flfed.rows.holdout import PublishedSplit, canonical_rows
+from flfed.rows.mapping import Finding
+from flfed.rows.private import locked, private_bytes, write_private_bytes
+from flfed.rows.schema import Column, Schema
+from flfed.rows.site import Site, SiteTable
+from flfed.rows.sources import Part
+from flfed.rows.transactions import Transactions
+
+FACTS = "frozen.json"
+"""What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
+_TYPES = {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What is known of a site's frozen rows of one dataset; reading it reads no row.
+
+    Attributes
+    ----------
+    site, dataset : str
+    rows : int
+    sha256 : str
+        Of the canonical rows: whatever their order, and however Parquet writes them.
+    schema_sha256 : str
+    at : str
+        When they were frozen, in UTC, as ISO 8601.
+    excluded : Exclusion or None
+        What the list of people who opted out did; None where there is none.
+    file, file_sha256 : str
+        The Parquet file beside it, and the hash of its bytes.
+    periods : str
+        Of transactions: the hash of the holdout, whose periods chose the rows. Else empty.
+    """
+
+    site: str
+    dataset: str
+    rows: int
+    sha256: str
+    schema_sha256: str
+    at: str
+    excluded: Exclusion | None
+    file: str
+    file_sha256: str
+    periods: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts under their names in `frozen.json`."""
+        found = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
+        return {"format": 1, **found, "excluded": None if self.excluded is None else vars(self.excluded)}
+
+    @classmethod
+    def from_json(cls, found: Any) -> Self:
+        """Return the facts of `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        given = {field.name: found[field.name.replace("_", "-")] for field in fields(cls)}
+        texts = [given[name] for name in given if name not in ("rows", "excluded")]
+        if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
+            raise ValueError
+        if given["file"] != _file_name(given["file_sha256"]):
+            raise ValueError
+        excluded = None if given["excluded"] is None else Exclusion(**given["excluded"])
+        return cls(**{**given, "excluded": excluded})
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A site's rows as they are now, mapped and checked, without those of people who opted out.
+
+    Attributes
+    ----------
+    site : Site
+    table : DataFrame
+        In the source's order, which published splits count in.
+    schema : Schema
+    excluded : Exclusion or None
+    """
+
+    site: Site
+    table: pd.DataFrame
+    schema: Schema
+    excluded: Exclusion | None
+
+    @classmethod
+    def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
+        """Read a site's table; raises as `Site.inspect` does, and for the first rule that the table breaks."""
+        left, counted = (site, None) if excluded is None else excluded.applied(site)
+        table, findings, schema = left.inspect()
+        if findings:
+            raise findings[0].error()
+        _refuse_other_than_text(table)
+        return cls(site, table, schema, counted)
+
+    def sha256(self) -> str:
+        """Return the hash of the canonical rows."""
+        return rows_sha256(self.table)
+
+    def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
+        """Write the rows as `freeze` does; the snapshot before stays until this one is complete."""
+        whole = _as_parquet(self.table)
+        moment = at or datetime.datetime.now(datetime.UTC)
+        file_sha256 = hashlib.sha256(whole).hexdigest()
+        frozen = Frozen(
+            site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
+            schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
+            excluded=self.excluded, file=_file_name(file_sha256), file_sha256=file_sha256, periods=_periods(self.site),
+        )  # fmt: skip
+        if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
+            raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
+        own = folder / self.site.dataset
+        with locked(own, writing=True):
+            write_private_bytes(own / frozen.file, whole)
+            write_private_bytes(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
+            for path in own.iterdir():
+                if path.name not in (frozen.file, FACTS) and not path.is_dir():
+                    path.unlink()  # the snapshot before, or what a crash left of one
+        return frozen
+
+
+def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.datetime | None = None) -> Frozen:
+    """Read, map and check a site's table, and write it down as the rows that are served from now on.
+
+    Parameters
+    ----------
+    site : Site
+        As it serves the dataset: `site.serving(dataset)`.
+    folder : Path
+        Of all frozen rows of the site, `SiteFolder.frozen`; each dataset has a folder of its own in it.
+    excluded : Excluded or None
+        People who opted out: their rows go before anything else is done.
+    at : datetime, optional
+        Now; tests pass their own.
+
+    Raises
+    ------
+    UsageError, TableError
+        As `Site.inspect`, and for the first rule that the table breaks; the snapshot before stays.
+    FlfedError
+        If it cannot be written; the snapshot before stays.
+
+    Guarantee: folder and files are for their owner alone. After a crash at any moment the snapshot
+    before or the new one is there, whole.
+    """
+    return Prepared.of(site, excluded).write(folder, at)
+
+
+def known(site: Site, folder: Path) -> Frozen | None:
+    """Return what is known of a site's frozen rows of its dataset, None where nothing is frozen; reads no row.
+
+    Raises
+    ------
+    UsageError
+        If others may read them, or what is written of them is damaged.
+    """
+    own = folder / site.dataset
+    if not own.is_dir():
+        return None
+    with locked(own, writing=False):
+        return _facts(site, own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenSite(Site):
+    """A site that is served from its frozen rows of one dataset, and never touches its source.
+
+    Attributes
+    ----------
+    snapshot : Frozen
+        Which rows these are.
+    """
+
+    snapshot: Frozen
+
+    def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
+        """Return the frozen rows, in the order that the source had; they broke no rule when they were frozen."""
+        table, findings, schema = super().inspect()
+        if schema.sha256() != self.snapshot.schema_sha256:
+            raise _refused(self, "were frozen under another schema of it")
+        return table, findings, schema
+
+    def read(
+        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
+    ) -> SiteTable:
+        """Sort and split the frozen rows, as `Site.read` does those of the source."""
+        if published is not None and self.snapshot.periods:
+            why = "its transactions are held out by time, and the study asks for a published split"
+            raise UsageError(f"site {self.name!r}: {why}")
+        return super().read(repeat, complete=complete, published=published)
+
+
+def load(site: Site, folder: Path) -> FrozenSite:
+    """Return the site as it is served from its frozen rows of its dataset.
+
+    Parameters
+    ----------
+    site : Site
+        As it serves the dataset. Only its settings are used: name, holdout, policy.
+    folder : Path
+        As `freeze` takes it.
+
+    Raises
+    ------
+    UsageError
+        If nothing is frozen yet; if the snapshot is damaged, cut short, another site's or another
+        schema's; if others than its owner may read it; or if it holds the transactions of other periods.
+    """
+    own, schema = folder / site.dataset, datasets.load(site.dataset).schema
+    if not own.is_dir():
+        raise _nothing(site)
+    with locked(own, writing=False):
+        frozen = _facts(site, own)
+        if frozen is None:
+            raise _nothing(site)
+        if frozen.schema_sha256 != schema.sha256():
+            raise _refused(site, "were frozen under another schema of it")
+        if frozen.periods != _periods(site):
+            raise _refused(site, "are transactions of other periods than its holdout has now")
+        try:
+            whole = private_bytes(own / frozen.file)
+        except OSError as error:
+            raise _refused(site, f"cannot be read ({error.strerror})") from None
+    if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
+        raise _refused(site, "are damaged: the file is not the one that was written")
+    try:
+        table = _from_parquet(whole, schema)
+    except (pa.ArrowException, OSError, ValueError):
+        raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
+    if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
+        raise _refused(site, "are damaged: they are not those that were frozen")
+    # Its own columns are the schema's now: nothing is left to map.
+    given = {field.name: getattr(site, field.name) for field in fields(Site)}
+    return FrozenSite(**{**given, "source": Part(table), "mapping": {}, "also": {}}, snapshot=frozen)
+
+
+def _facts(site: Site, own: Path) -> Frozen | None:
+    try:
+        frozen = Frozen.from_json(json.loads(private_bytes(own / FACTS)))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _refused(site, f"cannot be read ({error.strerror})") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _refused(site, f"are damaged: {FACTS} cannot be read") from None
+    if (frozen.site, frozen.dataset) != (site.name, site.dataset):
+        raise _refused(site, "are those of another site or dataset")
+    return frozen
+
+
+def _nothing(site: Site) -> UsageError:
+    return UsageError(
+        f"site {site.name!r}: nothing is frozen yet of dataset {site.dataset!r}: "
+        f"flfed site freeze {site.name} --dataset {site.dataset}"
+    )
+
+
+def _refused(site: Site, why: str) -> UsageError:
+    return UsageError(
+        f"site {site.name!r}: its frozen rows of dataset {site.dataset!r} {why}; they are not served until they are "
+        f"frozen again: flfed site refresh {site.name} --dataset {site.dataset}"
+    )
+
+
+def _periods(site: Site) -> str:
+    """Return the hash of what chose the rows of transactions, or an empty text; of a frozen site what it was."""
+    if isinstance(site, FrozenSite):
+        return site.snapshot.periods
+    return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
+
+
+def _file_name(file_sha256: str) -> str:
+    return f"rows-{file_sha256[:16]}.parquet"
+
+
+def row_texts(table: pd.DataFrame) -> list[str]:
+    """Return each row as one text, equal for equal rows and only for these; [rows].
+
+    As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
+    is not a missing one. -0.0 is 0.0.
+    """
+    words = {
+        name: [None if cell is None else f"{len(cell)}:{cell}" for cell in table[name]]
+        for name, dtype in table.dtypes.items()
+        if dtype.kind == "O"
+    }
+    plain = {name: words.get(name, cells) for name, cells in table.items()}
+    return canonical_rows(pd.DataFrame(plain, index=table.index))
+
+
+def rows_sha256(table: pd.DataFrame) -> str:
+    """Return the hash of a mapped table's column names and rows, whatever the rows' order."""
+    digest = hashlib.sha256(json.dumps(list(table.columns)).encode())
+    for text in sorted(row_texts(table)):
+        digest.update(b"\x1e" + text.encode())
+    return digest.hexdigest()
+
+
+def _as_parquet(table: pd.DataFrame) -> bytes:
+    """Return a mapped table as a Parquet file: NaN stays NaN, a missing text or date is null."""
+    columns = {str(name): _arrow(cells) for name, cells in table.items()}
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), out, compression="zstd", write_statistics=False)
+    return bytes(out.getvalue())
+
+
+def _arrow(cells: pd.Series) -> pa.Array:
+    return pa.array(cells.to_numpy(), type=_TYPES[cells.dtype.kind], from_pandas=False)
+
+
+def _refuse_other_than_text(table: pd.DataFrame) -> None:
+    """Refuse what would not come back as it is: a mapping may give an id's column anything, and no codec all text."""
+    for name in (name for name, dtype in table.dtypes.items() if dtype.kind == "O"):
+        bad = sum(cell is not None and not _is_text(cell) for cell in table[name])
+        if bad:
+            raise TableError(str(name), "has values that are no text (see its mapping)", bad)
+
+
+def _is_text(cell: object) -> bool:
+    return isinstance(cell, str) and (cell.isascii() or cell.encode("utf-8", "replace").decode() == cell)
+
+
+def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
+    """Return the table of a Parquet file, made as `map_table` makes it; ValueError where it is of another schema."""
+    table = pq.read_table(pa.BufferReader(whole), use_threads=False)
+    kinds = {name: _kind(column) for name, column in schema.columns.items()}
+    if [(field.name, field.type) for field in table.schema] != [(name, _TYPES[kind]) for name, kind in kinds.items()]:
+        raise ValueError("another schema")
+    return pd.DataFrame({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
+
+
+def _kind(column: Column) -> str:
+    """Return NumPy's letter for the cells that `map_table` gives a column."""
+    return "M" if column.kind == "date" else "f" if column.kind == "flag" or column.is_number() else "O"
+
+
+def _cells(column: pa.ChunkedArray, kind: str) -> np.ndarray:
+    if kind != "O":
+        return np.asarray(column.to_numpy())
+    words = column.combine_chunks().dictionary_encode()
+    # Each text once, as the mapping gives it.
+    values = np.array([*words.dictionary.to_pylist(), None], dtype=object)
+    return np.asarray(values[words.indices.fill_null(len(values) - 1).to_numpy()])

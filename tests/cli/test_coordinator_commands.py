@@ -1,0 +1,127 @@
+"""`flfed coordinator init, invite, admit, revoke, rotate, renewal` and `flfed site join`, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from flfed.cli import coordinator, site_join
+from flfed.errors import FlfedError, UsageError
+
+Call = Callable[..., str]
+
+
+def commands() -> typer.Typer:
+    """The commands alone: how they are wired among the others is another test's."""
+    app = typer.Typer()
+    for name, function in {
+        "init": coordinator.init_coordinator,
+        "invite": coordinator.invite_site,
+        "admit": coordinator.admit_site,
+        "revoke": coordinator.revoke_site,
+        "rotate": coordinator.rotate_key,
+        "renewal": coordinator.write_renewal,
+        "join": site_join.join_site,
+    }.items():
+        app.command(name)(function)
+    return app
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call a command in a folder of its own; return what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        commands()(words, standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def made(call: Call) -> Call:
+    """The same, with a coordinator."""
+    call("init", "--title", "Heart consortium", "--address", "127.0.0.1:18443")
+    return call
+
+
+def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path: Path):
+    invited = made("invite", "cleveland")
+    joining = made("join", "cleveland.kit.zip")
+    admitted = made("admit", "cleveland.admission")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cleveland.admission", "cleveland.kit.zip"]
+    shown = next(line.rpartition(" ")[2] for line in invited.splitlines() if "SHA-256" in line)
+    assert len(shown) == 64 and shown in joining
+    key = next(word for word in joining.split() if word.startswith("SHA256:"))
+    assert "cleveland is admitted" in admitted and key in admitted
+    assert "nothing is left to do" in made("admit", "cleveland.admission")
+
+
+def test_programs_read_the_same_as_json(call: Call):
+    def read(*words: str) -> dict[str, object]:
+        return json.loads(call(*words, "--json"))
+
+    assert read("init", "--title", "T", "--address", "x.org:443")["server-days"] == 396
+    invited = read("invite", "a", "--days", "3")
+    joined = read("join", "a.kit.zip")
+    assert (invited["kit-sha256"], invited["expires"]) == (joined["kit-sha256"], joined["expires"])
+    admitted = read("admit", "a.admission")
+    assert admitted == {"site": "a", "node-key": joined["node-key"], "already": False}
+    assert read("rotate", "server") == {"key": "server", "finished": False, "renewal": None}
+    file = str(read("rotate", "signing")["renewal"])
+    assert read("join", "--renew", file) == {"site": "a", "changed": ["signing-key"], "joined": None}
+    assert read("revoke", "a") == {"site": "a", "already": False}
+    assert read("revoke", "a") == {"site": "a", "already": True}
+
+
+def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_path: Path):
+    made("invite", "a"), made("join", "a.kit.zip")
+    said = made("rotate", "authority")
+    assert "flfed coordinator rotate authority --finish" in said
+    (first,) = tmp_path.glob("renewal-*.json")
+    assert f"flfed site join --renew {first.name}" in said
+    assert "changed: ca-sha256" in made("join", "--renew", first.name)
+    first.unlink()
+    made("rotate", "authority", "--finish")
+    (second,) = tmp_path.glob("renewal-*.json")
+    assert "changed: ca-sha256" in made("join", "--renew", second.name)
+    second.unlink()
+    made("renewal")
+    assert len(list(tmp_path.glob("renewal-*.json"))) == 1
+
+
+def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, home: Path):
+    before = {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()}
+    for words in (["rotate", "authority"], ["rotate", "signing"], ["invite", "a"], ["renewal"]):
+        with pytest.raises(UsageError, match="--to"):
+            made(*words, "--to", "absent")
+    assert {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()} == before
+    assert len(list((home / "coordinator" / "sites").glob("*.json"))) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["invite", "a"], ["admit", "x"], ["revoke", "a"], ["rotate", "server"], ["rotate", "authority"], ["renewal"]],
+    ids=" ".join,
+)
+def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, home: Path, words: list[str]):
+    with pytest.raises(FlfedError, match="flfed coordinator init"):
+        call(*words)
+    assert len(list(home.iterdir())) == 0
+
+
+def test_wrong_uses_are_said_to_be_so(made: Call):
+    with pytest.raises(UsageError, match="not overwritten"):
+        made("init", "--title", "Other", "--address", "x.org:443")
+    with pytest.raises(UsageError, match="--finish does not go with server"):
+        made("rotate", "server", "--finish")
+    with pytest.raises(UsageError, match="--site goes with --renew only"):
+        made("join", "a.kit.zip", "--site", "a")
+    with pytest.raises(UsageError) as error:
+        made("join", "absent.zip")
+    assert error.value.exit_code == 2

@@ -1,0 +1,237 @@
+"""`flfed site approve`, `withdraw`, `pause` and `status`: what is shown, asked and written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from flfed.apps.bundle import bundle_sha256
+from flfed.apps.gate import approval
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.receipts import ledger_of
+from flfed.apps.gate.words import plain_words, reveals, sharing, shown
+from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.errors import FlfedError, UsageError
+from flfed.rows import datasets, frozen
+from flfed.rows import site as sites
+from flfed.rows.policy import Policy
+from flfed.rows.site import Site
+from flfed.study import Study
+from flfed.updates.messages import CompareReply, EnrolReply, Scores, SummariseReply, TrainReply
+
+WITH = ("--with", "hungary,switzerland,long-beach")
+Run = Callable[..., Result]
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer()
+    app.command("approve")(approve_study)
+    app.command("withdraw")(withdraw_study)
+    app.command("pause")(pause_site)
+    app.command("status")(site_status)
+    return app
+
+
+@pytest.fixture
+def run(heart: datasets.Dataset) -> Run:
+    """A function that calls one of the commands, with Cleveland's rows at hand."""
+
+    def call(*words: str, raises: type[Exception] | None = None) -> Result:
+        result = CliRunner().invoke(commands(), list(words))
+        if raises is None:
+            assert result.exception is None, result.exception
+        else:
+            assert isinstance(result.exception, raises), result.exception
+        return result
+
+    return call
+
+
+def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run: Run):
+    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--yes").output
+    folder, study = SiteFolder("cleveland"), Study.load("heart-disease")
+    for word in ("Purpose: Predict coronary", "Legal basis: public data, CC BY 4.0", "age (number, years)",
+                 "cleveland (this site) with hungary, long-beach, switzerland", "What leaves, in each of 40 rounds",
+                 "Rows: none are frozen yet", "the study has no last day", "is approved"):  # fmt: skip
+        assert word in said
+    written = approval.approval_of(folder, study.sha256())
+    assert (written.decision, written.by, written.text) == ("approved", "Dr Kim", study.text)
+    assert written.co_sites == ("hungary", "long-beach", "switzerland")
+    facts = frozen.known(sites.load("cleveland"), folder.frozen)
+    assert (facts.rows, facts.sha256) == (303, written.rows_sha256)
+    assert written.bundle_sha256 == bundle_sha256()
+    assert written.schema_sha256 == datasets.load("heart-disease").schema.sha256()
+    path = folder.approvals / f"{study.sha256()}.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
+    assert sorted(json.loads(path.read_text())) == [
+        "at", "bundle-sha256", "by", "co-sites", "dataset", "decision", "earlier", "rows-sha256", "schema-sha256",
+        "study", "study-sha256", "text",
+    ]  # fmt: skip
+
+
+def test_status_tells_what_would_be_answered_and_why_not(run: Run):
+    found = json.loads(run("status", "cleveland", "--json").stdout)
+    assert (found["joined"], found["paused"], found["frozen"], found["studies"]) == ("", False, [], [])
+    run("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
+    ledger_of(SiteFolder("cleveland")).append(kind="train", study="heart-disease", bytes=1234)
+    found = json.loads(run("status", "cleveland", "--json").stdout)
+    assert [(one["study"], one["decision"], one["reason"]) for one in found["studies"]] == [
+        ("heart-disease", "approved", "")
+    ]
+    assert [(one["dataset"], one["rows"]) for one in found["frozen"]] == [("heart-disease", 303)]
+    assert [(line["n"], line["kind"], line["bytes"]) for line in found["last"]] == [(1, "train", 1234)]
+    assert found["policy"]["least-cohort"] == 2 and found["problems"] == []
+    run("pause", "cleveland")
+    found = json.loads(run("status", "cleveland", "--json").stdout)
+    assert (found["paused"], found["studies"][0]["reason"]) == (True, "the site is paused by its operator")
+    said = run("status", "cleveland").output
+    assert "Paused: yes" in said and "no: the site is paused by its operator" in said
+    assert "answers again" in run("pause", "cleveland", "--resume").output
+    assert "(as before)" in run("pause", "cleveland", "--resume").output
+
+
+def test_status_says_with_whom_the_site_has_joined_and_what_cannot_be_read(run: Run):
+    folder = SiteFolder("cleveland")
+    folder.make()
+    folder.terms.write_text('coordinator = "Heart consortium"\nsite = "cleveland"\n')
+    assert run("status", "cleveland").output.startswith("cleveland: joined Heart consortium\n")
+    folder.join.write_text('coordinator = "Heart consortium"\naddress = "fl.example.org:443"\n')
+    folder.approvals.mkdir()
+    (folder.approvals / "x.json").write_text("[]")
+    os.chmod(folder.approvals / "x.json", 0o600)
+    found = json.loads(run("status", "cleveland", "--json").stdout)
+    assert found["joined"] == "joined Heart consortium at fl.example.org:443"
+    assert len(found["problems"]) == 1 and "is damaged; remove it" in found["problems"][0]
+    only = json.loads(run("approve", "heart-disease", "--refuse", "--json").stdout)
+    assert only["site"] == "cleveland"  # the only one that has joined here
+
+
+def test_a_withdrawal_keeps_what_was_decided_before(run: Run):
+    run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "A", "--yes")
+    assert "cannot be called back" in run("withdraw", "heart-disease", "--site", "cleveland", "--by", "B").output
+    study = Study.load("heart-disease")
+    written = approval.approval_of(SiteFolder("cleveland"), study.sha256())
+    assert (written.decision, written.by) == ("withdrawn", "B")
+    error = run("withdraw", "heart-disease", "--site", "cleveland", raises=UsageError).exception
+    assert "has no approval of study 'heart-disease' that stands" in str(error)
+    run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "C", "--yes")
+    again = approval.approval_of(SiteFolder("cleveland"), study.sha256())
+    assert [line.rpartition(" at ")[0] for line in again.earlier] == ["approved by A", "withdrawn by B"]
+    by_hash = run("withdraw", study.sha256()[:12], "--site", "cleveland", "--json")
+    assert [one["decision"] for one in json.loads(by_hash.stdout)["withdrawn"]] == ["withdrawn"]
+
+
+def test_a_refusal_is_a_decision_too_and_needs_no_rows(run: Run):
+    said = json.loads(run("approve", "heart-disease", "--site", "cleveland", "--refuse", "--json").stdout)
+    assert (said["decision"], said["study"], said["rows-sha256"]) == ("refused", "heart-disease", "")
+    assert said["by"] != ""
+    assert not SiteFolder("cleveland").frozen.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("heart-disease", *WITH, "--yes"), "no site has joined here: say which one with --site NAME"),
+        (("heart-disease", "--site", "cleveland", "--yes"), "say who else may take part with --with A,B,C"),
+        (("heart-disease", "--site", "cleveland", "--with", "Hungary", "--yes"), "a site's name is of a-z, 0-9"),
+        (("heart-disease", "--site", "cleveland", *WITH), "nobody is here to ask: decide with --yes or --refuse"),
+        (("wine", "--site", "cleveland", *WITH, "--yes"), "would not answer this study: its table is mapped to"),
+        (("heart-disease", "--site", "cleveland", "--yes", "--refuse"), "--yes and --refuse exclude each other"),
+    ],
+)
+def test_what_cannot_be_approved_is_said_and_nothing_is_written(run: Run, words: tuple[str, ...], expected: str):
+    error = run("approve", *words, raises=UsageError).exception
+    assert expected in str(error)
+    assert list(SiteFolder("cleveland").root.rglob("*")) == []
+
+
+def test_a_study_that_the_gate_would_refuse_is_not_approved(run: Run, tmp_path: Path):
+    over = tmp_path / "over.toml"
+    over.write_text(Study.load("heart-disease").text.replace("rounds = 40", "rounds = 4000"))
+    error = run("approve", str(over), "--site", "cleveland", *WITH, "--yes", raises=UsageError).exception
+    assert str(error).endswith("its policy allows 1000 rounds, the study has 4000")
+    assert not SiteFolder("cleveland").approvals.exists()
+
+
+CALL = "import sys; sys.argv[0] = 'site'; from test_site_approve import commands; commands()()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes", None)]
+)
+def test_a_person_at_a_terminal_is_asked(heart: datasets.Dataset, typed: str, decision: str | None):
+    ours, theirs = pty.openpty()
+    words = ["approve", "heart-disease", "--site", "cleveland", *WITH]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", CALL, *words], stdin=theirs, stdout=subprocess.PIPE, env=environment, text=True
+    )
+    try:
+        os.write(ours, f"{typed}\n".encode())
+        said, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        os.close(ours)
+        os.close(theirs)
+    assert "Type approve, refuse or later" in said and child.returncode == 0
+    written = approval.approval_of(SiteFolder("cleveland"), Study.load("heart-disease").sha256())
+    assert (written and written.decision) == decision
+
+
+def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[Site]], small_study: str):
+    (site,) = small_sites(1, policy=Policy())
+    words = plain_words(Study.parse(small_study), site, ["site-02", "site-03"])
+    whole = "\n".join(words)
+    for message in (EnrolReply, TrainReply, Scores, CompareReply):
+        assert reveals(message)[:200] in whole
+    assert reveals(SummariseReply).startswith("the exact number of training rows. Under disclosure")
+    assert "no count of fewer than 10 rows leaves" in whole
+    assert "x1 (number, mm); x2 (number); flag (flag); colour (category, red, green, blue)" in whole
+    assert "a run has at least 3 sites" in whole and "What leaves, in each of 5 rounds" in whole
+    assert "person" not in whole.partition("Columns: ")[2].partition("\n")[0]
+    assert "holds this site's own update" in whole
+    with pytest.raises(FlfedError, match="run Python without -OO"):
+        reveals(type("Silent", (), {}))
+
+
+def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    (site,) = small_sites(1)
+    study = Study.parse(small_study)
+    assert sharing(study, site) == "named"
+    strict: Any = Policy.model_construct(**{**site.policy.model_dump(), "share_metrics": "aggregate-only"})
+    object.__setattr__(site, "policy", strict)
+    assert sharing(study, site) == "aggregate-only"
+    whole = "\n".join(plain_words(study, site, ["site-02"]))
+    assert "no store, no log and no page has them" in whole
+    assert "its messages still carry them to the coordinator's memory" in whole
+
+
+def test_a_purpose_can_neither_hide_what_follows_nor_pretend_to_be_ours():
+    assert shown("Good\x1b[8m\nUntil: 2027\u202e") == "Good [8m Until: 2027"
+    long = shown("x" * 5000)
+    assert len(long) < 700 and long.endswith("(4400 characters more: flfed study show)")
+
+
+def test_an_approval_under_the_hash_of_another_study_is_none_of_it(small_study: str):
+    folder, study = SiteFolder("site-01"), Study.parse(small_study)
+    approval.refuse(folder, study, by="A")
+    (path,) = folder.approvals.iterdir()
+    path.rename(folder.approvals / f"{'0' * 64}.json")
+    with pytest.raises(FlfedError, match="is the approval of another study"):
+        approval.approval_of(folder, "0" * 64)
+    assert approval.approval_of(folder, study.sha256()) is None

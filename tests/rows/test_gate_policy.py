@@ -1,0 +1,94 @@
+"""The keys of a policy that a gate decides by: what is allowed unless it says so, and what it may not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed import listing
+from flfed.errors import UsageError
+from flfed.rows import site as sites
+from flfed.rows.policy import Policy
+from flfed.rows.schema import parse_settings
+from flfed.study import Study, names
+
+ASKED: dict[str, Any] = {"strategy": "fedavg", "model": "logistic", "codec": "none", "rounds": 40}
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_strictest(name: str):
+    study = Study.load(name)
+    asked = {"strategy": study.strategy.name, "model": study.model.name, "codec": "none", "rounds": study.rounds}
+    policies = [Policy(), *(sites.load(site).policy for site in sites.names())]
+    assert len(policies) >= 18
+    assert {policy.not_allowed(**asked) for policy in policies} == {""}
+    assert {policy.approval for policy in policies} == {"person"}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "expected"),
+    [
+        ({}, {}, ""),
+        ({"strategies": ["fedavg"]}, {}, ""),
+        ({"strategies": []}, {}, "its policy allows strategies none at all, the study asks for 'fedavg'"),
+        ({"models": ["mlp", "linear"]}, {}, "its policy allows models mlp, linear, the study asks for 'logistic'"),
+        ({}, {"codec": "topk"}, "its policy allows codecs none, the study asks for 'topk'"),
+        ({"codecs": ["topk"]}, {"codec": "topk"}, ""),
+        ({}, {"rounds": 1000}, ""),
+        ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),
+        ({"rounds": 40}, {}, ""),
+        ({"rounds": 39}, {}, "its policy allows 39 rounds, the study has 40"),
+    ],
+)
+def test_a_list_narrows_what_may_be_asked(given: dict[str, Any], asked: dict[str, Any], expected: str):
+    assert Policy.model_validate(given).not_allowed(**{**ASKED, **asked}) == expected
+
+
+def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "other-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[flfed.strategy]\nodd = no_such_module\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert listing.others("strategy")["odd"] == "other 1.0"
+    asked = {**ASKED, "strategy": "odd"}
+    shipped = ", ".join(name for name in listing.names("strategy") if name not in listing.others("strategy"))
+    assert Policy().not_allowed(**asked) == f"its policy allows strategies {shipped}, the study asks for 'odd'"
+    assert Policy(strategies=("odd",)).not_allowed(**asked) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "cohort"),
+    [
+        ({}, 3),
+        ({"disclosure": "open"}, 2),
+        ({"minimum-cohort": 2}, 2),
+        ({"minimum-cohort": 5}, 5),
+        ({"disclosure": "open", "minimum-cohort": 4}, 4),
+    ],
+)
+def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, Any], cohort: int):
+    assert Policy.model_validate(given).least_cohort() == cohort
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('strategies = ["fedvag"]', "strategy 'fedvag' is not known; did you mean 'fedavg'?"),
+        ('models = ["resnet"]', "model 'resnet' is not known"),
+        ("minimum-cohort = 1", "minimum-cohort: Input should be greater than or equal to 2"),
+        ('co-sites = ["St. Mary"]', "co-sites.0: String should match pattern"),
+        ("rounds = 0", "rounds: Input should be greater than or equal to 1"),
+        ("daily-bytes = 0", "daily-bytes: Input should be greater than or equal to 1"),
+        ('approval = "none"', "approval = 'none' needs disclosure = 'open'"),
+        ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),
+    ],
+)
+def test_a_wrong_key_says_what_is_allowed(tmp_path: Path, line: str, expected: str):
+    path = tmp_path / "policy.toml"
+    path.write_text(f"format = 1\n{line}\n")
+    with pytest.raises(UsageError) as error:
+        parse_settings(Policy, path)
+    assert expected in str(error.value)
