@@ -6,7 +6,7 @@ ROC curves"; Sun and Xu 2014, "Fast implementation of DeLong's algorithm".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,42 +57,19 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
     return auc, left @ left.T / (m * (m - 1)) + right @ right.T / (n * (n - 1))
 
 
-def areas(ys: Sequence[NDArray[np.number]], scores: Sequence[NDArray[np.floating]]) -> tuple[Floats, Floats]:
-    """Return the AUC and DeLong's variance of it at each of many sites.
+def alike(sizes: Integers) -> Iterator[Integers]:
+    """Yield the places of sites to rank together: by size, so that little is filled up; none without rows.
 
     Parameters
     ----------
-    ys : sequence of int codes 0 or 1 [rows of the site]
-    scores : sequence of arrays [rows of the site]
-        Larger for class 1.
-
-    Returns
-    -------
-    area : [sites]
-        NaN where a class has no row, or a score is NaN.
-    variance : [sites]
-        NaN also where a class has fewer than two rows.
-
-    Notes
-    -----
-    As `delong` gives for each site alone, to 1e-14. Sites of like sizes are ranked together.
-
-    Source: that of this file.
+    sizes : int array [sites]
+        Rows of each.
     """
-    found = np.full((2, len(ys)), np.nan)
-    if len(ys) == 1 and 0 < np.count_nonzero(ys[0]) < len(ys[0]) <= FEW:  # alone: without what fills up and takes apart
-        area, covariance = delong(ys[0], scores[0][None])
-        return area, covariance[0]
-    sizes = np.array([len(y) for y in ys], dtype=np.int64)
-    for sites in _alike(sizes):
-        found[:, sites] = _areas([ys[site] for site in sites], [scores[site] for site in sites], sizes[sites])
-    return found[0], found[1]
-
-
-def _alike(sizes: Integers) -> Iterator[Integers]:
-    """Yield the places of sites to rank together: by size, so that little is filled up; none without rows."""
     order = np.argsort(sizes, kind="stable")
-    start, stop = int((sizes == 0).sum()), len(sizes)
+    start, stop = len(sizes) - np.count_nonzero(sizes), len(sizes)
+    if stop - start == 1:  # alone: nothing to weigh up
+        yield order[start:]
+        return
     while start < stop:
         # The longest comes last: the largest count whose table fits is where count * longest does.
         tables = sizes[order[start:]] * np.arange(1, stop - start + 1)
@@ -101,24 +78,67 @@ def _alike(sizes: Integers) -> Iterator[Integers]:
         start += count
 
 
-def _areas(ys: Sequence[NDArray[np.number]], scores: Sequence[NDArray[np.floating]], sizes: Integers) -> Floats:
-    """Return areas and variances [2, sites] of sites ranked together."""
+def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) -> Floats:
+    """Return the AUC and DeLong's variance of it at each of several sites, [2, sites].
+
+    Parameters
+    ----------
+    y : int codes 0 or 1 [rows of all sites]
+        Of one site after the other.
+    scores : [rows of all sites]
+        Larger for class 1.
+    sizes : int array [sites]
+        Rows of each site, at least one; memory grows with the largest times their number (see `alike`).
+
+    Returns
+    -------
+    array [2, sites]
+        An area is NaN where a class has no row, or a score is NaN; a variance also where a class
+        has fewer than two rows.
+
+    Notes
+    -----
+    As `delong` gives for each site alone, to 1e-14.
+
+    Source: that of this file.
+    """
+    if len(sizes) == 1 and 0 < np.count_nonzero(y) < len(y) <= FEW:  # alone: without what fills up and takes apart
+        area, covariance = delong(y, scores[None])
+        return np.stack([area, covariance[0]])
     real = np.arange(sizes.max()) < sizes[:, None]
-    # Places beyond a site's rows rank last, also behind infinite scores.
-    table = _filled(np.minimum(np.concatenate(scores), LARGEST), real, np.inf)
+    # Places beyond a site's rows rank last, also behind infinite scores. Plus 0: there is one zero, not two.
+    table = _filled(np.clip(scores, -LARGEST, LARGEST) + 0.0, real, np.inf)
     lost = np.isnan(table).any(axis=1)
     table[lost] = 0.0
-    ones = _filled(np.concatenate(ys) == 1, real, False)
+    ones = _filled(y == 1, real, False)
     m = np.count_nonzero(ones, axis=1)
     n = sizes - m
-    _, first, twice = _beaten(table, ones)
-    total = (twice * first).sum(axis=1, dtype=np.int64)
+    first, twice = _ranked(table, ones, real)
+    total = np.asarray((twice * first).sum(axis=1, dtype=np.int64))
     spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
     with np.errstate(divide="ignore", invalid="ignore"):
         area = total / (2 * m * n)
         variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n), strict=True))
     area[lost] = np.nan
     return np.stack([area, np.where((np.minimum(m, n) < 2) | lost, np.nan, variance)])
+
+
+def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.int32]]:
+    """Return `first` and `twice` of `_beaten`, for a table whose rows that are not `real` rank last.
+
+    The class goes in a score's last bit: to sort numbers costs a third of finding their order. Where
+    scores are equal but for that bit the site is ranked again, with ties.
+    """
+    keys = (table.view(np.uint64) >> 1 << 1) | ones
+    keys.view(np.float64).sort(axis=1)
+    first = (keys & np.uint64(1)).astype(np.bool_)
+    tied = (((keys[:, 1:] ^ keys[:, :-1]) < 2) & real[:, 1:]).any(axis=1)
+    below = np.cumsum(first, axis=1, dtype=np.int32)
+    place = np.arange(1, table.shape[1] + 1, dtype=np.int32)
+    twice = (2 * (below + first * (place - 2 * below))).astype(np.int32, copy=False)
+    if tied.any():
+        _, first[tied], twice[tied] = _beaten(table[tied], ones[tied])
+    return first, twice
 
 
 def _spreads(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -207,26 +207,32 @@ def histogram(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     was off by up to .02 (measured), with these by up to .004.
     """
     inside = np.clip(score, 1e-12, 1 - 1e-12)
-    counts: np.ndarray = histograms_of_odds([y], [np.log(inside) - np.log1p(-inside)])[0]
+    counts: np.ndarray = histograms_of_odds(y, np.log(inside) - np.log1p(-inside), np.array([len(y)]))[0]
     return counts
 
 
-def histograms_of_odds(ys: Sequence[np.ndarray], odds: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the `histogram` of each site's predictions, given as log-odds [rows] as a model's outputs are.
+def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the `histogram` of each site's predictions, given as log-odds as a model's outputs are.
+
+    Parameters
+    ----------
+    y, odds : array [rows of all sites]
+        Of one site after the other.
+    sizes : int array [sites]
 
     Returns
     -------
     float64 array [sites, 2, bins]
     """
-    y, inside = np.concatenate(ys), np.concatenate(odds)
-    inside = np.minimum(np.maximum(inside, -HISTOGRAM_LIMIT), HISTOGRAM_LIMIT)
+    inside = np.clip(odds, -HISTOGRAM_LIMIT, HISTOGRAM_LIMIT)
+    lost = np.isnan(inside)
+    if lost.any():  # no bin is right for it; the guard will name the site whose loss is not finite
+        inside[lost] = -HISTOGRAM_LIMIT
     place = (1 + np.arcsinh(inside) / np.arcsinh(HISTOGRAM_LIMIT)) / 2 * HISTOGRAM_BINS
     bins = np.minimum(place.astype(int), HISTOGRAM_BINS - 1) + HISTOGRAM_BINS * (y == 1)
-    if np.isnan(inside).any():  # no bin is right for it; the guard will name the site whose loss is not finite
-        bins = np.where(np.isnan(inside), 0, bins)
-    bins += 2 * HISTOGRAM_BINS * np.repeat(np.arange(len(ys)), [len(each) for each in ys])
-    counts = np.bincount(bins, minlength=2 * HISTOGRAM_BINS * len(ys))
-    return counts.reshape(len(ys), 2, HISTOGRAM_BINS).astype(float)
+    bins += 2 * HISTOGRAM_BINS * np.repeat(np.arange(len(sizes)), sizes)
+    counts = np.bincount(bins, minlength=2 * HISTOGRAM_BINS * len(sizes))
+    return counts.reshape(len(sizes), 2, HISTOGRAM_BINS).astype(float)
 
 
 def auc_of_histogram(counts: np.ndarray) -> float:

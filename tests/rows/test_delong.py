@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from flfed.rows import delong as module
-from flfed.rows.delong import areas, delong
+from flfed.rows.delong import alike, areas, delong
 
 
 def by_pairs(y, score):
@@ -31,8 +31,12 @@ def site(rows: int, seed: int, grid: float = 0.0):
 
 
 def ranked(sites):
-    """Return areas and variances [2, sites]."""
-    return np.stack(areas(*zip(*sites, strict=True)))
+    """Return areas and variances [2, sites]; NaN where there are no rows."""
+    sizes, found = np.array([len(y) for y, _ in sites]), np.full((2, len(sites)), np.nan)
+    for part in alike(sizes):
+        y, score = (np.concatenate([sites[place][k] for place in part]) for k in (0, 1))
+        found[:, part] = areas(y, score, sizes[part])
+    return found
 
 
 @settings(max_examples=60)
@@ -86,6 +90,18 @@ def test_scores_that_are_not_numbers_cost_only_their_own_site_its_area():
     assert np.isnan([auc[1], covariance[0, 1], covariance[1, 1]]).all()
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_scores_that_differ_in_the_last_bit_alone_are_in_order_and_equal_ones_tie(sign: float):
+    # 1 and the five numbers beside it, either way round; and 0, which is also -0, beside the least numbers.
+    near = sign * (1 + np.arange(6) * np.finfo(float).eps)
+    none = np.array([-5e-324, -0.0, 0.0, -0.0, 5e-324, 1.0]) * sign
+    zeros = np.array([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0])
+    apart = np.linspace(-2, 2, 6)  # a site without ties beside them
+    for y in (np.array([0, 1, 0, 1, 0, 1]), np.array([1, 0, 0, 1, 1, 0]), np.array([1, 1, 0, 0, 1, 0])):
+        sites = [(y, near), (y, none), (y, zeros), (y, apart), (y[:4], near[1:5])]
+        np.testing.assert_allclose(ranked(sites), np.transpose([by_pairs(*one) for one in sites]), atol=1e-15)
+
+
 def test_infinite_scores_rank_first_and_last_also_beside_longer_sites():
     y, score = np.array([0, 1, 0, 1, 1]), np.array([-np.inf, np.inf, np.inf, 0.5, np.inf])
     # pairs won by the positives inf, .5, inf over -inf and inf: 1.5, 1, 1.5 of 2 each
@@ -104,6 +120,6 @@ def test_a_perfect_ranking_has_a_variance_of_exactly_zero(rows: int):
 
 def test_no_more_rows_are_ranked_at_once_than_fit_the_processors_cache():
     sizes = np.array([0, 5, 20_000, 7, 0, 300, 300, 40_000])
-    parts = [part.tolist() for part in module._alike(sizes)]
+    parts = [part.tolist() for part in alike(sizes)]
     assert sorted(place for part in parts for place in part) == [1, 2, 3, 5, 6, 7]
     assert all(len(part) == 1 or len(part) * sizes[part].max() <= module.CELLS for part in parts)

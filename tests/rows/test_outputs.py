@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from flfed.listing import load
 from flfed.rows.delong import delong
 from flfed.rows.encode import Encoded
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.scoring import histogram
 from flfed.rows.training import outputs as module
 from flfed.rows.training.fit import measure, score
 from flfed.rows.training.losses import loss_of_rows
@@ -147,6 +150,23 @@ def test_outputs_are_computed_in_the_plans_precision():
     both = measure_together([request("binary", model, arrays, rows, p) for p in ("float32", "float64")])
     np.testing.assert_array_equal(both[0].outputs, single.outputs)
     np.testing.assert_array_equal(both[1].outputs, double.outputs)
+
+
+def test_each_request_gets_the_figures_that_it_asks_for_and_no_others():
+    model = Mlp(hidden=(9,))
+    arrays = started(model, "binary", 1)
+    tables = [table("binary", rows, n) for n, rows in enumerate((30, 0, 40, 30, 3000))]
+    wants = [(area, histogram) for area, histogram in zip([1, 0, 0, 1, 1], [0, 1, 1, 1, 0], strict=True)]
+    asked = [
+        replace(request("binary", model, arrays, rows), area=bool(area), histogram=bool(histogram))
+        for rows, (area, histogram) in zip(tables, wants, strict=True)
+    ]
+    for one, found in zip(asked, measure_together(asked), strict=True):
+        check(one, found, 1e-12)
+        assert (found.histogram is not None) is one.histogram
+        if found.histogram is not None:
+            odds = found.outputs[:, 0]
+            np.testing.assert_array_equal(found.histogram, histogram(one.rows.y, 1 / (1 + np.exp(-odds))))
 
 
 def test_the_figures_are_those_of_scikit_learn():

@@ -95,7 +95,7 @@ def measured(area: float = float("nan"), variance: float = float("nan")) -> Meas
 def with_odds(found: Measured, y: np.ndarray, score: np.ndarray) -> Measured:
     """The same with the log-odds of these predictions, and with their histogram, asked for or not."""
     odds = np.log(score) - np.log1p(-score)
-    return replace(found, outputs=odds[:, None], histogram=histograms_of_odds([y], [odds])[0])
+    return replace(found, outputs=odds[:, None], histogram=histograms_of_odds(y, odds, np.array([len(y)]))[0])
 
 
 def round_scores(
@@ -171,7 +171,8 @@ def test_histograms_of_many_sites_are_each_ones_own():
     rng = np.random.default_rng(3)
     ys = [rng.integers(0, 2, size) for size in (5, 0, 40, 1)]
     odds = [rng.normal(0, 9, len(y)) for y in ys]
-    for y, own, counts in zip(ys, odds, histograms_of_odds(ys, odds), strict=True):
+    found = histograms_of_odds(np.concatenate(ys), np.concatenate(odds), np.array([len(y) for y in ys]))
+    for y, own, counts in zip(ys, odds, found, strict=True):
         np.testing.assert_array_equal(counts, histogram(y, 1 / (1 + np.exp(-own))))
         assert counts.sum(axis=1).tolist() == [(y == 0).sum(), (y == 1).sum()]
 
@@ -204,7 +205,15 @@ def test_log_odds_are_counted_as_their_probabilities_are_also_far_out():
     odds = np.array([-np.inf, -800, -12.1, -0.0, 0.0, 12.1, 800, np.inf, *rng.normal(0, 4, 500)])
     y = rng.integers(0, 2, len(odds))
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(histograms_of_odds([y], [odds])[0], histogram(y, 1 / (1 + np.exp(-odds))))
+        found = histograms_of_odds(y, odds, np.array([len(y)]))[0]
+        np.testing.assert_array_equal(found, histogram(y, 1 / (1 + np.exp(-odds))))
+
+
+def test_odds_that_are_no_numbers_are_counted_where_they_move_no_other_sites_rows():
+    y, odds = np.array([0, 1, 1, 0]), np.array([np.nan, np.nan, 1.0, -1.0])
+    broken, whole = histograms_of_odds(y, odds, np.array([2, 2]))
+    np.testing.assert_array_equal(whole, histogram(y[2:], 1 / (1 + np.exp(-odds[2:]))))
+    assert broken.sum() == 2
 
 
 def test_the_message_takes_as_many_bins_as_the_histogram_has():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +15,7 @@ from flfed.rows.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.fit import batches, fit
-from flfed.rows.training.packed import Course, Kept, gathered, pack
+from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked import CHUNK, fit_together, program_of
 from flfed.updates.strategies.fedprox import proximal_gradient
@@ -243,6 +242,32 @@ def test_programs_are_told_apart_and_come_back_in_order():
         assert distance(one, other) < 1e-12
 
 
+def test_hidden_layers_of_other_and_of_equal_widths_do_not_write_into_each_others_room():
+    # The widest first: the others then find memory that it has written to.
+    rows, plan, models = table("binary", 21), Plan(**FIXED), [Mlp(hidden=h) for h in ((9, 9), (4, 4), (5,), (2, 7))]
+    both = [[asked("binary", m, [rows], start("binary", m), plan)[0] for m in models * 2] for _ in range(2)]
+    for one, other in zip(map(fit, both[0]), fit_together(both[1]), strict=True):
+        assert distance(one, other) < 1e-12
+
+
+def test_what_is_known_of_the_same_arrays_and_plan_holds_for_the_same_inputs_task_and_model_alone():
+    rows, plan, other = table("binary", 21), Plan(**FIXED), Plan(**FIXED, l2=0.1)
+    before = start("binary", Linear())
+    wide = Encoded(np.ones((21, 5)), rows.y, rows.weight)
+    first = asked("binary", Linear(start="uniform"), [rows], before, plan, terms=plan_of(mu=1.0)[1])[0]
+    changes: list[dict] = [
+        {}, {"plan": other}, {"task": "regression"}, {"task": "multi-class"}, {"rows": wide}, {"terms": ()},
+        {"terms": plan_of(mu=2.0)[1]}, {"delta": True}, {"model": Mlp(hidden=(3,))}, {"model": Doubled()},
+        {"rows": rows.take(np.arange(0))}, {"arrays": {**before, "weight": before["weight"][:3]}},
+        {"plan": Plan(**FIXED), "terms": plan_of(mu=1.0)[1]},
+    ]  # fmt: skip
+    requests, known = [replace(first, **change) for change in changes], {}
+    afresh = [program_of(request) for request in requests]
+    assert [program_of(request, known) for request in requests * 2] == afresh * 2
+    assert [one is None for one in afresh] == [False] * 4 + [True] + [False] * 3 + [True] * 4 + [False]
+    assert len(set(afresh)) == 8 and afresh[0] == afresh[-1]
+
+
 class Doubled(Logistic):
     """A model of its own making: its outputs are not those of the layers that it inherits."""
 
@@ -307,73 +332,3 @@ def test_more_sites_than_a_stack_holds_are_several_stacks():
     for place in (0, 1, CHUNK, 2 * CHUNK, 2 * CHUNK + 6):
         one = fit(asked("binary", Logistic(), rows, before, Plan(lr=0.1, batch=4))[place])
         assert distance(one, found[place]) < 1e-13
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
-    keys=st.fixed_dictionaries({"batch": st.integers(0, 12), "epochs": st.integers(1, 3), "steps": st.integers(0, 9)}),
-    most=st.integers(1, 200),
-    window=st.integers(1, 4000),
-)
-def test_each_site_takes_the_rows_that_it_takes_alone_however_they_are_cut(sizes, keys, most, window):
-    plan, seeds = Plan(**keys), range(len(sizes))
-    alone = [[part.tolist() for part in batches(n, plan, np.random.default_rng(seed))] for seed, n in enumerate(sizes)]
-    order = sorted(seeds, key=lambda site: -len(alone[site]))
-    first = np.cumsum([0, *(sizes[site] for site in order)])
-    taken: list[list[list[int]]] = [[] for _ in order]
-    for block in Course(
-        [sizes[site] for site in order], plan, [np.random.default_rng(site) for site in order]
-    ).blocks(most, window):  # fmt: skip
-        for step in range(block.steps):
-            for place, row in enumerate(block.index[step % len(block.index)]):
-                taken[place].append((row[row != block.none] - first[place]).tolist())
-                assert len(taken[place][-1]) == block.used[step % len(block.index), place]
-    assert taken == [alone[site] for site in order]
-
-
-def test_the_rows_gathered_weigh_one_over_their_true_batch_and_absent_ones_nothing():
-    rows = tables("binary", [5, 3])
-    packed = pack(rows, "binary", torch.float64)
-    plan = Plan(batch=4)
-    block, last = Course([5, 3], plan, [np.random.default_rng(site) for site in (0, 1)]).blocks(10**6)
-    found = gathered(packed, block)
-    np.testing.assert_array_equal(found.share[0] > 0, [[1, 1, 1, 1], [1, 1, 1, 0]])
-    np.testing.assert_allclose(found.share[0, 1, :3], rows[1].weight / 3)
-    np.testing.assert_array_equal(found.x[0, 1], [*np.column_stack([rows[1].x, np.ones(3)]), np.zeros(5)])
-    assert found.absent is not None and found.absent[0].tolist() == [7]
-    assert last.index.shape == (1, 1, 1) and gathered(packed, last).absent is None
-
-
-def test_packed_rows_are_kept_for_the_same_objects_and_no_others():
-    kept, rows = Kept(), tables("binary", [5, 3])
-    first = kept.packed(rows, "binary", torch.float32)
-    assert kept.packed(rows, "binary", torch.float32) is first
-    assert kept.packed(rows, "binary", torch.float64) is not first
-    assert kept.packed(rows[::-1], "binary", torch.float32) is not first
-    np.testing.assert_allclose(first.x[:5, :4], rows[0].x, rtol=1e-6)
-    assert Kept(0).packed(rows, "binary", torch.float32) is not Kept(0).packed(rows, "binary", torch.float32)
-
-
-def test_packed_rows_are_let_go_with_their_sites_and_never_exceed_the_limit():
-    limit = 3 * pack(tables("binary", [100]), "binary", torch.float64).nbytes()
-    kept, held = Kept(limit), []
-    for seed in range(12):
-        rows = table("binary", 100, seed)
-        np.testing.assert_array_equal(kept.packed([rows], "binary", torch.float64).x[:100, :4], rows.x)
-        held = [*held, rows] if seed % 2 else held
-        assert kept.nbytes() <= limit
-        del rows
-    first = kept.packed(held[:1], "binary", torch.float64)
-    assert kept.packed(held[:1], "binary", torch.float64) is first
-
-
-def test_packed_rows_are_not_mistaken_for_those_of_an_object_that_took_their_place_in_memory():
-    kept, first, other = Kept(), table("binary", 9, 0), table("binary", 9, 1)
-    kept.packed([first], "binary", torch.float64)
-    number = id(first)
-    del first
-    copies = []
-    while len(copies) < 1000 and (not copies or id(copies[-1]) != number):
-        copies.append(Encoded(other.x, other.y, other.weight))
-    np.testing.assert_array_equal(kept.packed(copies[-1:], "binary", torch.float64).x[:9, :4], other.x)

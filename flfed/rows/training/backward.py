@@ -14,16 +14,16 @@ from torch import Tensor
 
 
 class Room:
-    """Memory that the passes of one stack after the other write to: fresh memory costs more than small products."""
+    """Memory that one stack after the other writes to: fresh memory costs more than small products."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], Tensor] = {}
 
-    def of(self, use: tuple[object, ...], like: Tensor, *shape: int) -> Tensor:
-        """Return a tensor of a shape and of the type of `like`; what was in it before is still there."""
-        size, key = math.prod(shape), (*use, like.dtype)
+    def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int) -> Tensor:
+        """Return a tensor of a shape: ones, or what was in it before."""
+        size, key = math.prod(shape), (*use, dtype)
         if key not in self._held or self._held[key].numel() < size:
-            self._held[key] = like.new_empty(size)
+            self._held[key] = torch.ones(size, dtype=dtype)
         return self._held[key][:size].view(shape)
 
 
@@ -95,9 +95,9 @@ class _Layer:
     def take_room(self, number: int, rows: int, room: Room) -> None:
         """Find room for what a hidden layer gives, before and after ReLU, with the ones that follow it."""
         sites, _, outputs = self._w.shape
-        self.room = room.of(("before", number), self._w, sites, rows, outputs)
-        self.hidden = room.of(("after", number), self._w, sites, rows, outputs + 1)
-        self.hidden[:, :, -1] = 1
+        self.room = room.of(("before", number), self._w.dtype, sites, rows, outputs)
+        # Every last of so many numbers is the one that new memory holds: nobody writes there.
+        self.hidden = room.of(("after", number, outputs), self._w.dtype, sites, rows, outputs + 1)
         self.active = self.hidden[:, :, :-1]
         self.by_row = self.hidden.view(sites * rows, outputs + 1)[:, :-1]
 

@@ -99,20 +99,15 @@ def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[Tensor]
 
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
     """Yield the row indices of each epoch, as many as its steps use, and the rows of a step."""
-    for order, size in orders(rows, plan, rng):
-        yield torch.from_numpy(order), size
-
-
-def orders(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield what `epochs` does, as numpy's int64 array.
-
-    With one batch of all rows the order stays as it is and nothing is drawn.
-    """
     size, left = size_of(rows, plan), steps_of(rows, plan)
     while left > 0:
-        order = rng.permutation(rows) if size < rows else np.arange(rows)
-        yield order[: left * size], size
+        yield torch.from_numpy(order_of(rows, size, rng)[: left * size]), size
         left -= -(-rows // size)
+
+
+def order_of(rows: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the order of an epoch's rows, int64; with one batch of all rows it stays and nothing is drawn."""
+    return rng.permutation(rows) if size < rows else np.arange(rows)
 
 
 def size_of(rows: int, plan: Plan) -> int:

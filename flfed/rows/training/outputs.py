@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flfed.rows.delong import areas
-from flfed.rows.scoring import histograms_of_odds
+from flfed.rows.delong import alike, areas
+from flfed.rows.scoring import HISTOGRAM_BINS, histograms_of_odds
 from flfed.rows.training.layered import layers_of
-from flfed.rows.training.losses import loss_of_rows, row_losses
+from flfed.rows.training.losses import row_losses
 from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
 
 BLOCK = 2048
@@ -31,8 +31,6 @@ Products compute what is left over in another order of summation (measured: one 
 place), and then two equal rows of a table would not tie, and which of them wins would depend on
 the rows beside them.
 """
-SEGMENTS = 16_384
-"""Rows whose losses are computed at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,63 +70,42 @@ def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
     """Return the figures of each request, in order; outputs are computed in the plan's precision."""
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)
+    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows)]
+    counts = {place: np.zeros((2, HISTOGRAM_BINS)) for place in empty}
     for task in sorted({request.task for request in requests}):
-        some = [place for place, request in enumerate(requests) if request.task == task]
-        figures[0, some] = mean_losses(task, [outputs[i] for i in some], [requests[i].rows.y for i in some])
-    ranked = [place for place, request in enumerate(requests) if request.area]
-    figures[1:, ranked] = areas([requests[i].rows.y for i in ranked], [outputs[i][:, 0] for i in ranked])
-    counts = _histograms(requests, outputs)
+        some = np.array([place for place, request in enumerate(requests) if request.task == task])
+        sizes = np.array([len(requests[place].rows) for place in some.tolist()])
+        for part in alike(sizes):  # a few sites at a time, whose rows stay in the processor's cache
+            places = some[part].tolist()
+            asked, found = [requests[place] for place in places], [outputs[place] for place in places]
+            figures[:, places], histograms = _figures(task, asked, np.concatenate(found), sizes[part])
+            counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
     return [
         Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
         for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
     ]
 
 
-def _histograms(requests: Sequence[MeasureRequest], outputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-    """Return the histogram of each request that asks for one, by its place."""
-    places = np.array([place for place, request in enumerate(requests) if request.histogram], dtype=np.int64)
-    found: dict[int, np.ndarray] = {}
-    for part in _runs(np.array([len(requests[place].rows) for place in places], dtype=np.int64), SEGMENTS):
-        some = places[part].tolist()
-        counts = histograms_of_odds([requests[i].rows.y for i in some], [outputs[i][:, 0] for i in some])
-        found |= dict(zip(some, counts, strict=True))
-    return found
+def _figures(
+    task: str, asked: Sequence[MeasureRequest], outputs: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Return loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
 
-
-def mean_losses(task: str, outputs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean loss over the rows of each site, [sites]; NaN without rows.
-
-    Parameters
-    ----------
-    task : str
-    outputs : sequence of float64 arrays [rows of the site, outputs]
-    ys : sequence of arrays [rows of the site]
+    `outputs` are those of all rows, one site after the other, each with at least one.
     """
-    if len(ys) == 1 and len(ys[0]):  # alone: the calls for many cost more than the losses of a small site
-        return np.array([loss_of_rows(task, outputs[0], ys[0].copy())])
-    found = np.full(len(ys), np.nan)
-    sizes = np.array([len(y) for y in ys], dtype=np.int64)
-    filled = np.flatnonzero(sizes)
-    for part in _runs(sizes[filled], SEGMENTS):
-        sites = filled[part]
-        y = np.concatenate([ys[site] for site in sites])
-        target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
-        losses = row_losses(task, torch.from_numpy(np.concatenate([outputs[site] for site in sites])), target)
-        starts = np.cumsum(sizes[sites]) - sizes[sites]
-        found[sites] = np.add.reduceat(losses.numpy(), starts) / sizes[sites]
-    return found
-
-
-def _runs(sizes: np.ndarray, most: int) -> Iterator[slice]:
-    """Yield slices of sites, one after the other, of at most so many rows in all (or of one site)."""
-    start, total = 0, 0
-    for place, rows in enumerate(sizes.tolist()):
-        if place > start and total + rows > most:
-            yield slice(start, place)
-            start, total = place, 0
-        total += rows
-    if start < len(sizes):
-        yield slice(start, len(sizes))
+    y = np.concatenate([request.rows.y for request in asked])
+    target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
+    losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
+    found = np.full((3, len(asked)), np.nan)
+    found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
+    ranked = [request.area for request in asked]
+    if any(ranked):
+        found[1:] = areas(y, outputs[:, 0], sizes)
+        found[1:, np.logical_not(ranked)] = np.nan
+    if not any(request.histogram for request in asked):
+        return found, [None] * len(asked)
+    counts = histograms_of_odds(y, outputs[:, 0], sizes)
+    return found, [own if request.histogram else None for request, own in zip(asked, counts, strict=True)]
 
 
 def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[np.ndarray]:
@@ -236,8 +213,8 @@ def _stacks(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
     programs: dict[tuple[Any, ...], list[_Unit]] = {}
     for unit in units:
         programs.setdefault(unit.program, []).append(unit)
-    for alike in programs.values():
-        for unit in sorted(alike, key=lambda unit: unit.rows):
+    for same in programs.values():
+        for unit in sorted(same, key=lambda unit: unit.rows):
             if stack and (len(stack) + 1) * _up(unit.rows) > CELLS:
                 yield stack
                 stack = []

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flfed.plan import Plan
 from flfed.rows.encode import Encoded
-from flfed.rows.training.fit import orders, size_of, steps_of
+from flfed.rows.training.backward import Room
+from flfed.rows.training.fit import order_of, size_of, steps_of
 
 KEPT_BYTES = 256 * 2**20
 BLOCK_BYTES = 4 * 2**20
@@ -136,16 +137,17 @@ class Batches:
     absent: list[Tensor] | None
 
 
-def gathered(packed: Packed, block: Block) -> Batches:
-    """Return the rows that a block's steps take."""
-    flat = torch.from_numpy(block.index.reshape(-1))
-
-    def rows_of(part: Tensor) -> Tensor:
-        found = part.index_select(0, flat).reshape(*block.index.shape, *part.shape[1:])
-        return found.expand(block.steps, *found.shape[1:])
-
-    x, y, weight = rows_of(packed.x), rows_of(packed.y), rows_of(packed.weight)
+def gathered(packed: Packed, block: Block, room: Room) -> Batches:
+    """Return the rows that a block's steps take; the inputs lie in the room until the next ones are gathered."""
+    flat, inputs = block.index.reshape(-1), packed.x.shape[1]
+    x = room.of(("inputs",), packed.x.dtype, *block.index.shape, inputs)
+    # Numpy takes rows in two thirds of torch's time; "clip" as else it would write to memory of its own first.
+    np.take(packed.x.numpy(), flat, axis=0, out=x.numpy().reshape(-1, inputs), mode="clip")
+    y, weight = (
+        part.index_select(0, torch.from_numpy(flat)).view(block.index.shape) for part in (packed.y, packed.weight)
+    )
     share = weight / torch.from_numpy(block.used).unsqueeze(-1).to(weight.dtype)
+    x, y, share = (part.expand(block.steps, *part.shape[1:]) for part in (x, y, share))
     if (block.used == block.index.shape[-1]).all():
         return Batches(x, y, share, None)
     places = [torch.from_numpy(np.flatnonzero(step == block.none)) for step in block.index]
@@ -166,13 +168,13 @@ class Course:
 
     def __init__(self, rows: Sequence[int], plan: Plan, rngs: Sequence[np.random.Generator]) -> None:
         self._rows = np.array(rows)
-        self._starts = (np.cumsum(self._rows) - self._rows).tolist()
+        self._starts = np.cumsum(self._rows) - self._rows
         self._size = np.array([size_of(n, plan) for n in rows])
         self._width = int(self._size.max())
         self._steps = np.array([steps_of(n, plan) for n in rows])
         self._epoch = -(-self._rows // self._size)
         self._whole = bool((self._epoch == 1).all())
-        self._orders = [orders(n, plan, rng) for n, rng in zip(rows, rngs, strict=True)]
+        self._rngs = rngs
         self._order: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
 
     def blocks(self, most: int, window_bytes: int = WINDOW_BYTES) -> Iterator[Block]:
@@ -203,26 +205,29 @@ class Course:
 
     def _index(self, start: int, end: int) -> np.ndarray:
         """Return which rows they are, [sites, steps, rows]."""
-        index = np.full((len(self._rows), end - start, self._width), self._rows.sum())
-        whole = (self._epoch == 1).tolist()
-        for site, (rows, steps) in enumerate(zip(self._rows.tolist(), self._steps.tolist(), strict=True)):
-            if whole[site]:
-                index[site, : max(0, steps - start), :rows] = np.arange(rows) + self._starts[site]
+        starts = self._starts[:, None, None]
+        index = np.empty((len(self._rows), end - start, self._width), dtype=np.int64)
+        index[:] = self._rows.sum() - starts
+        parts = (self._rows.tolist(), self._steps.tolist(), self._epoch.tolist(), index.reshape(len(index), -1))
+        for site, (rows, steps, epoch, places) in enumerate(zip(*parts, strict=True)):
+            if epoch == 1:
+                index[site, : max(0, steps - start), :rows] = np.arange(rows)
             else:
-                self._write(site, start, min(end, steps), index[site].reshape(-1))
+                self._write(site, start, min(end, steps), places)
+        index += starts
         return index
 
     def _write(self, site: int, step: int, end: int, places: np.ndarray) -> None:
-        """Write one site's rows of the steps from `step` to `end` where they belong."""
-        size, epoch, start = self._width, int(self._epoch[site]), step
+        """Write which of one site's rows the steps from `step` to `end` take where it belongs."""
+        size, rows, epoch, start = self._width, int(self._rows[site]), int(self._epoch[site]), step
         while step < end:
             within = step % epoch
             if within == 0:
-                self._order[site], _ = next(self._orders[site])
+                self._order[site] = order_of(rows, size, self._rngs[site])
             until = min(end, step - within + epoch)
             part = self._order[site][within * size : (until - step + within) * size]
             at = (step - start) * size
-            np.add(part, self._starts[site], out=places[at : at + len(part)])
+            places[at : at + len(part)] = part
             step = until
 
 

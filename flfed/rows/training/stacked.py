@@ -49,10 +49,11 @@ def fit_together(
     kept, results, room = Kept(0) if kept is None else kept, list[Any]([None] * len(requests)), Room()
     drawing = Counter(id(request.rng.bit_generator) for request in requests)
     programs: dict[Hashable, list[int]] = {}
+    known: dict[Hashable, Hashable] = {}
     for place, request in enumerate(requests):
         # Requests that draw from one generator draw in their order.
         single = drawing[id(request.rng.bit_generator)] > 1
-        programs.setdefault(None if single else program_of(request), []).append(place)
+        programs.setdefault(None if single else program_of(request, known), []).append(place)
     with torch.inference_mode():
         for program, places in programs.items():
             for chunk in _chunks(requests, places) if program is not None else ():
@@ -63,20 +64,32 @@ def fit_together(
     return results
 
 
-def program_of(request: FitRequest) -> Hashable | None:
-    """Return what requests must have in common to train as one stack, None for one that cannot be stacked."""
-    model, rows, plan, arrays = request.model, request.rows, request.plan, request.arrays
-    layers = layers_of(model)
-    names = {name for layer in layers for name in layer}
-    if not layers or names != arrays.keys() or not names.issuperset(model.penalised):
+def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:
+    """Return what requests must have in common to train as one stack, None for one that cannot be stacked.
+
+    `known` holds what was found for the same arrays and plan; those must still live.
+    """
+    rows, layers = request.rows, layers_of(request.model)
+    if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
-    shapes = tuple([(arrays[weight].shape, arrays[bias].shape) for weight, bias in layers])
-    if not _fitting(shapes, rows.x.shape, request.task) or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
+    own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
+    known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
+    if key not in known:
+        known[key] = _shared(request)
+    return None if known[key] is None else (own, known[key], request.delta)
+
+
+def _shared(request: FitRequest) -> Hashable | None:
+    """Return what of a program is in the arrays and the plan, None for arrays that do not fit to layers and rows."""
+    model, plan, arrays = request.model, request.plan, request.arrays
+    names = {name for layer in model.layers for name in layer}
+    if names != arrays.keys() or not names.issuperset(model.penalised):
+        return None
+    shapes = tuple([(arrays[weight].shape, arrays[bias].shape) for weight, bias in model.layers])
+    if not _fitting(shapes, request.rows.x.shape, request.task):
         return None
     rule = (plan.optimiser, plan.momentum, tuple(plan.betas), plan.eps, plan.weight_decay, plan.clip, plan.l1)
-    course = (plan.batch, plan.epochs, plan.steps, plan.precision)
-    terms = tuple([_term_key(term) for term in request.terms])
-    return (layers, model.penalised, request.task, shapes, rule, plan.l2 > 0, course, terms, request.delta)
+    return (shapes, rule, plan.l2 > 0, (plan.batch, plan.epochs, plan.steps, plan.precision))
 
 
 def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
@@ -135,7 +148,7 @@ def _fit_stack(requests: list[FitRequest], kept: Kept, room: Room) -> list[Fitte
     course = Course(sizes, plan, [request.rng for request in requests])
     stack = Stack(requests, packed.x.dtype, room)
     for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
-        stack.train(gathered(packed, block))
+        stack.train(gathered(packed, block, room))
     return stack.results([steps_of(n, plan) for n in sizes])
 
 
@@ -235,10 +248,12 @@ class Stack:
 
     def results(self, steps: list[int]) -> list[Fitted]:
         """Return what came of each site, which took so many steps."""
-        named = {name: view.numpy() for name, view in self._named([t.w for t in self._moving]).items()}
-        if self._first.delta:
-            for name, trained in named.items():
+        named = {}
+        for name, view in self._named([tensors.w for tensors in self._moving]).items():
+            trained = view.numpy()
+            if self._first.delta:
                 trained -= self._given(name)
+            named[name] = list(trained)
         losses = self._losses.tolist()
         # In the order that each site's arrays came in.
         return [
