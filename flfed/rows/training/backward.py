@@ -19,11 +19,11 @@ class Room:
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], Tensor] = {}
 
-    def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int) -> Tensor:
-        """Return a tensor of a shape: ones, or what was in it before."""
+    def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
+        """Return a tensor of a shape: what was in it before, or at first anything, or ones."""
         size, key = math.prod(shape), (*use, dtype)
         if key not in self._held or self._held[key].numel() < size:
-            self._held[key] = torch.ones(size, dtype=dtype)
+            self._held[key] = (torch.ones if ones else torch.empty)(size, dtype=dtype)
         return self._held[key][:size].view(shape)
 
 
@@ -97,7 +97,7 @@ class _Layer:
         sites, _, outputs = self._w.shape
         self.room = room.of(("before", number), self._w.dtype, sites, rows, outputs)
         # Every last of so many numbers is the one that new memory holds: nobody writes there.
-        self.hidden = room.of(("after", number, outputs), self._w.dtype, sites, rows, outputs + 1)
+        self.hidden = room.of(("after", number, outputs), self._w.dtype, sites, rows, outputs + 1, ones=True)
         self.active = self.hidden[:, :, :-1]
         self.by_row = self.hidden.view(sites * rows, outputs + 1)[:, :-1]
 

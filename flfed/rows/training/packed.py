@@ -147,7 +147,8 @@ def gathered(packed: Packed, block: Block, room: Room) -> Batches:
         part.index_select(0, torch.from_numpy(flat)).view(block.index.shape) for part in (packed.y, packed.weight)
     )
     share = weight / torch.from_numpy(block.used).unsqueeze(-1).to(weight.dtype)
-    x, y, share = (part.expand(block.steps, *part.shape[1:]) for part in (x, y, share))
+    if len(block.index) < block.steps:
+        x, y, share = (part.expand(block.steps, *part.shape[1:]) for part in (x, y, share))
     if (block.used == block.index.shape[-1]).all():
         return Batches(x, y, share, None)
     places = [torch.from_numpy(np.flatnonzero(step == block.none)) for step in block.index]
