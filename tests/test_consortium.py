@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,15 +83,17 @@ class Machine:
 
 
 @pytest.fixture
-def machines(tmp_path) -> Iterator[dict[str, Machine]]:
-    exchange = tmp_path / "exchange"
-    exchange.mkdir()
-    found = {name: Machine(tmp_path, name, exchange) for name in ("coordinator", *SITES)}
-    try:
-        yield found
-    finally:
-        for machine in found.values():
-            machine.end()
+def machines() -> Iterator[dict[str, Machine]]:
+    # A short path: the name of a Unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as folder:
+        exchange = Path(folder) / "exchange"
+        exchange.mkdir()
+        found = {name: Machine(Path(folder), name, exchange) for name in ("coordinator", *SITES)}
+        try:
+            yield found
+        finally:
+            for machine in found.values():
+                machine.end()
 
 
 def free_port() -> int:

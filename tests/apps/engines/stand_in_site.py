@@ -23,8 +23,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from flfed.updates.messages import EnrolReply
 
-port, secret_file, name = sys.argv[1:]
-address = f"http://127.0.0.1:{port}"
+name = sys.argv[-1]
 app = ClientApp()
 
 
@@ -47,26 +46,33 @@ def train(message, context):
     return Message(content, reply_to=message)
 
 
-signed = frozenset({"/flwr.proto.Runtime/AcquireTask"})
-with open(secret_file, "rb") as file:
-    signing = SuperExecAuthHttpInterceptor(master_secret=file.read(), protected_methods=signed)
-acquiring = RuntimeHttpClient(address, interceptors=[RuntimeVersionHttpInterceptor("SuperExec"), signing])
-while True:
-    try:
-        found = acquiring.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
-    except httpx.HTTPError:
-        time.sleep(0.2)
-        continue
-    if not (found.HasField("task") and found.token):
-        time.sleep(0.05)
-        continue
-    words = [RuntimeVersionHttpInterceptor("flwr-clientapp"), RuntimeTokenHttpInterceptor(found.token)]
-    client = RuntimeHttpClient(address, interceptors=words)
-    try:
-        message, context, run, fab = pull_task_input(client)
-        push_message(client, app(message, context), context)
-        push_task_output(client, context, SubStatus.COMPLETED, "")
-        print(f"answered {message.metadata.message_type}", flush=True)
-    except httpx.HTTPError as error:
-        print(f"not answered: {type(error).__name__}", flush=True)
-    client.close()
+def answer(port: str, secret_file: str) -> None:
+    """Answer one message after the other, until this process is ended."""
+    address = f"http://127.0.0.1:{port}"
+    signed = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+    with open(secret_file, "rb") as file:
+        signing = SuperExecAuthHttpInterceptor(master_secret=file.read(), protected_methods=signed)
+    acquiring = RuntimeHttpClient(address, interceptors=[RuntimeVersionHttpInterceptor("SuperExec"), signing])
+    while True:
+        try:
+            found = acquiring.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
+        except httpx.HTTPError:
+            time.sleep(0.2)
+            continue
+        if not (found.HasField("task") and found.token):
+            time.sleep(0.05)
+            continue
+        words = [RuntimeVersionHttpInterceptor("flwr-clientapp"), RuntimeTokenHttpInterceptor(found.token)]
+        client = RuntimeHttpClient(address, interceptors=words)
+        try:
+            message, context, run, fab = pull_task_input(client)
+            push_message(client, app(message, context), context)
+            push_task_output(client, context, SubStatus.COMPLETED, "")
+            print(f"answered {message.metadata.message_type}", flush=True)
+        except httpx.HTTPError as error:
+            print(f"not answered: {type(error).__name__}", flush=True)
+        client.close()
+
+
+if __name__ == "__main__":
+    answer(*sys.argv[1:3])
