@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     given.results.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     if given.results == table.RESULTS:
-        table.write(results)
+        table.write(json.loads(given.results.read_text()))  # in the order that they are read in later
     for part in table.PARTS.values():
         print(f"{part(results)}\n")
     return 1 if missed(results) else 0
