@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast bench bench-peers app lint format
+.PHONY: env demo test fast bench bench-peers bench-deployment app lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -48,3 +48,8 @@ bench: env
 # Other simulators, each in an environment of its own (3 GB, ~/.cache/flfed/peers); what does not run is said with its error.
 bench-peers: env
 	$(BIN)/python -m benchmarks.peers
+
+# Three institutions on this machine (SuperLink, Caddy, TLS) beside plain Flower: under six minutes; needs Debian's caddy, openssl
+# and the folder of data files (FLFED_TEST_DATA). Ends with 1 where a round takes more than a quarter of plain Flower's.
+bench-deployment: env
+	$(BIN)/python -m benchmarks.deployment

@@ -19,13 +19,15 @@ RAY_TIMES, RAY_MEMORY = 20.0, 1 / 3
 SCALE_SECONDS, SCALE_MEMORY, SCALE_STRAIGHT, SCALE_DEARER = 2.5, 1.5, 0.98, 1.5
 """CPU seconds of a round with the most sites; memory over that of holding the rows; R² of the line; CPU seconds of one
 site among the most sites over those among the fewest, since R² alone lets quadratic time pass."""
+DEPLOYMENT_RATIO = 0.25
+"""Seconds of a round at three institutions beyond the training, over those of plain Flower, at most."""
 
 Results = Mapping[str, Any]
 
 
 def missed(results: Results) -> list[str]:
     """Return a sentence for each limit that the results miss, or that has no figure."""
-    return [*_ratios(results), *_ray(results), *_scale(results)]
+    return [*_ratios(results), *_ray(results), *_scale(results), *_deployment(results)]
 
 
 def _ratios(results: Results) -> Iterator[str]:
@@ -63,3 +65,11 @@ def _scale(results: Results) -> Iterator[str]:
         yield f"scale: R² {scale['r-squared']} of a straight line, limit {SCALE_STRAIGHT}"
     if scale["site-dearer"] > SCALE_DEARER:
         yield f"scale: a site is {scale['site-dearer']} times as dear among many as among few, limit {SCALE_DEARER}"
+
+
+def _deployment(results: Results) -> Iterator[str]:
+    found = results.get("deployment", {}).get("ratio")
+    if found is None:
+        yield "deployment: no figure"
+    elif found > DEPLOYMENT_RATIO:
+        yield f"deployment: a round beyond the training takes {found} of plain Flower's, limit {DEPLOYMENT_RATIO}"

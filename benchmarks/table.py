@@ -94,6 +94,24 @@ def start_up(results: Results) -> str:
     return f"{_table(rows)}\n\n{said}"
 
 
+def deployment(results: Results) -> str:
+    """Return the table of a round at three institutions, beside plain Flower's."""
+    found = results.get("deployment", {})
+    if "ratio" not in found:
+        return "Not run yet."
+    rows = [["a round beyond the training, three institutions", "seconds (low–high)", "CPU s", "rounds"]]
+    for name, title in (("plain", "plain Flower, train and evaluate messages"), ("ours", "**flfed**")):
+        side = found[name]
+        spread = f"{side['seconds']:.2f} ({side['seconds-low']:.2f}–{side['seconds-high']:.2f})"
+        rows.append([title, spread, f"{side['cpu-seconds']:.2f}", str(side["rounds"])])
+    rows.append(["ratio", f"{found['ratio']:.2f}", f"{found['cpu-ratio']:.2f}", ""])
+    return (
+        f"{_table(rows)}\n\nThe training itself takes {found['training-seconds']:.3f} s. The arrays are within "
+        f"{found['arrays-max-difference']:.0e} of the run in one process. "
+        f"Measured {_stamp(found)}, commit {found['commit']}."
+    )
+
+
 def limits(results: Results) -> str:
     """Return which limits of the figures are missed."""
     found = missed(results)
@@ -106,6 +124,7 @@ PARTS = {
     "simulators": simulators,
     "scale": scaling,
     "start-up": start_up,
+    "deployment": deployment,
     "limits": limits,
 }
 

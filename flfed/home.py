@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
@@ -74,3 +75,40 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write or replace a file at once, beside and renamed: a reader, or a crash, finds the old one or the new one.
+
+    Written by root, it belongs to whom its folder belongs to.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there stays, and nothing is left beside it.
+    """
+    handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # of mode 600
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            give(handle, path.parent)
+            os.fchmod(handle, mode)
+            os.fsync(handle)
+        os.replace(part, path)
+    except OSError:
+        Path(part).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def give(file: int | Path, folder: Path) -> None:
+    """Give what root made, an open file or a new folder, to whom the folder around it belongs to."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+        # Not what a link names, which somebody may have put there meanwhile.
+        os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flfed import listing
 from flfed.errors import UsageError, nearest
 from flfed.plan import Plan
+
+Sharing = Literal["named", "pseudonym", "aggregate-only"]
+"""How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
+SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
+"""The strictest last."""
+
+
+def strictest(*given: Sharing) -> Sharing:
+    """Return the strictest of what study, policy and earlier answers say.
+
+    Examples
+    --------
+    >>> strictest("pseudonym", "named")
+    'pseudonym'
+    """
+    return max(given, key=SHARINGS.index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +166,7 @@ class Compare:
     primary : str
         The metric of the verdict; empty means the task's first.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
-        A site's policy may be stricter.
+        How each site's own figures may be written down, at most; a site's policy may be stricter.
     holdout_curve : bool
         Score the holdout each round, for reporting only.
     draws : int, >= 200
@@ -168,7 +184,7 @@ class Compare:
     """
 
     primary: str = ""
-    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
+    share_metrics: Sharing = "named"
     holdout_curve: bool = False
     draws: int = 2000
     curve: LearningCurve | None = None
@@ -182,8 +198,6 @@ class Compare:
             raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
-        if self.share_metrics != "named":
-            raise UsageError(f"[compare]: share-metrics={self.share_metrics!r} is not available in this version")
         if self.draws < 200:
             raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
 

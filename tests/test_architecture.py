@@ -171,6 +171,9 @@ def test_only_messages_build_a_reply():
         "flfed/updates/strategies/fedavg.py": {"array_record", "ConfigRecord", "MetricRecord"},
         # the empty state of a message that was not read yet
         "flfed/apps/gate/tasks.py": {"RecordDict"},
+        "flfed/apps/engines/deployment.py": {"RecordDict"},
+        # a message as one piece of bytes on its way
+        "flfed/apps/one_piece.py": {"RecordDict", "ConfigRecord"},
         # the sections of a request that are the same for all sites
         "flfed/updates/sent_model.py": {"array_record"},
         # the caller's settings, to see that no strategy writes into them

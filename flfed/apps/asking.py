@@ -13,6 +13,11 @@ from flfed.updates.content import MalformedMessage, count_bytes, reason_of
 from flfed.updates.held_arrays import own_copy
 
 Reply = TypeVar("Reply")
+NOT_THERE = "not there: "
+"""What stands before the reason of a site that did not answer, and so refused nothing."""
+NOT_ONLINE, LOST = "its node is not online", "its reply was lost on the way"
+NO_ANSWER = (NOT_ONLINE, LOST, "no reply")
+"""So begin reasons that a site did not give."""
 
 
 @dataclass(frozen=True, eq=False)

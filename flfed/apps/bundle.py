@@ -2,6 +2,8 @@
 
 A site runs the client app that it installed, the coordinator the server app that it installed.
 The bundle says which version they are, so that another one, or one with code in it, has another hash.
+
+Private name of Flower: `flwr.cli.build.build_fab_from_disk`, which fixes that hash.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from flfed.rows.training.requests import Asked
 from flfed.rows.workplace import FIT, Workplace, redraws, study_refusal
 from flfed.seeds import Draws
 from flfed.study import Study
+from flfed.study_parts import strictest
 from flfed.updates.content import MalformedMessage
 from flfed.updates.held_messages import HeldRecord, read, replying
 from flfed.updates.kept import KeptReplies, NotKept, kept_replies
@@ -71,6 +72,8 @@ class ClientSide:
         How a node's `site` setting becomes a site.
     today : callable
         Returns the date; tests pass their own.
+    rows : str
+        Says which rows a site has now, where they may change: a reply kept for others is not sent again.
 
     Notes
     -----
@@ -78,8 +81,8 @@ class ClientSide:
     an engine may answer the requests of a whole cohort together.
     """
 
-    def __init__(self, find_site: FindSite, *, today: Today = datetime.date.today) -> None:
-        self._find_site, self._today = find_site, today
+    def __init__(self, find_site: FindSite, *, today: Today = datetime.date.today, rows: str = "") -> None:
+        self._find_site, self._today, self._rows = find_site, today, rows
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
         self._over: set[KeptReplies] = set()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
@@ -124,7 +127,8 @@ class ClientSide:
         """Return the reply to a round: the one given before, where the very same was asked before."""
         workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
         request = read(TrainRequest, message.content)
-        under = "\n".join((str(workplace.seed), workplace.site.policy.model_dump_json(), workplace.study.text))
+        policy = workplace.site.policy.model_dump_json()
+        under = "\n".join((str(workplace.seed), self._rows, policy, workplace.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier
@@ -236,7 +240,7 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         rows_low=low,
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
-        share_metrics=policy.share_metrics,
+        share_metrics=strictest(workplace.study.compare.share_metrics, policy.share_metrics),
         resplit=redraws(workplace.study, workplace.site),
     )
     yield  # a handler is a generator, also one that asks for nothing

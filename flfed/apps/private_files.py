@@ -6,13 +6,13 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
+from flfed.home import give, replace_whole
 
 PRIVATE = 0o600
 SHARED = 0o640
@@ -36,27 +36,9 @@ def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
         If it cannot be written; nothing of it is left.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        replace_whole(path, content, mode=mode)
     except OSError as error:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            _give(stream.fileno(), path.parent)
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _give(handle: int, folder: Path) -> None:
-    """Let a file that root has open belong to whom its folder belongs to."""
-    owner, own = folder.stat(), os.fstat(handle)
-    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (own.st_uid, own.st_gid):
-        os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def read_private(path: Path) -> bytes:
@@ -90,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"{folder}: cannot be used ({error.strerror})") from None
     try:
-        _give(handle, folder)
+        give(handle, folder)
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -103,7 +85,7 @@ def note(path: Path, at: datetime, what: str, **facts: object) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         with os.fdopen(handle, "wb", buffering=0) as stream:
-            _give(stream.fileno(), path.parent)
+            give(stream.fileno(), path.parent)
             stream.write(line.encode())
     except OSError as error:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
+from flfed.apps.sharing import WITHHELD, SharedAs
+from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
+from flfed.study_parts import Sharing
 from flfed.summary import Layout, LeakWarning, Summary
 from flfed.table_one import table_one
-from flfed.updates.messages import CompareReply, EnrolReply, Figure, Scores
+from flfed.updates.messages import ENROL, CompareReply, EnrolReply, Figure, Scores
 from flfed.updates.rounds import RoundRecord
 
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
@@ -79,18 +81,28 @@ class Recorder:
     ----------
     writer : RunWriter
     primary : str
-    progress : callable
     rounds : int
         Planned, for the progress.
+    progress : callable
+    shared_as : SharedAs
+        How the sites are written down: `share` adds to it.
+    taking_part : set of str
+        Who enrolled last.
     """
 
     writer: RunWriter
     primary: str
     rounds: int
     progress: Progress = no_progress
+    shared_as: SharedAs = field(default_factory=SharedAs)
+    taking_part: set[str] = field(default_factory=set, init=False)
     _latest: int = field(default=0, init=False)
     _resumed: bool = field(default=False, init=False)
     _opened: set[str] = field(default_factory=set, init=False)
+
+    def share(self, sharing: Mapping[str, Sharing]) -> None:
+        """Take note of how sites share their figures, before anything of them is written down."""
+        self.shared_as = self.shared_as.and_with(sharing)
 
     def resumed(self, round: int, reason: str) -> None:
         """Write down that the run goes on after `round`, and why it had ended."""
@@ -104,25 +116,37 @@ class Recorder:
         `earlier` are the sites of a run that is gone on with: one that refuses now took part before,
         which stays written down.
         """
+        self.taking_part = {site for site, reply in replies.items() if reply.accepted}
+        told = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
         self.writer.sites(
             SiteRow(
-                site,
-                title=reply.title,
+                name,
+                title=reply.title if name == reply.site else name,
                 status="accepted" if reply.accepted else "refused",
                 reason=reply.reason,
                 disclosure=reply.disclosure,
-                shared_as=reply.share_metrics,
+                shared_as=self.shared_as.sharing.get(reply.site, "named"),
                 resplit=reply.resplit,
             )
-            for site, reply in replies.items()
-            if reply.accepted or site not in earlier
+            for name, reply in self.shared_as.under_names(told).items()
         )
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
+            if self.shared_as.in_sums_only:
+                self.note(self.shared_as.reserve())
+
+    def refused(self, reasons: Mapping[str, str]) -> None:
+        """Write down whose gate refused to take part: it says nothing of its site but why."""
+        self.writer.sites(SiteRow(site, status="refused", reason=reason) for site, reason in reasons.items())
+        self.events("refused", reasons)
 
     def events(self, kind: Any, reasons: Mapping[str, str]) -> None:
         """Write down one event a site, at the latest round seen."""
-        self.writer.events([EventRow(self._at(), site, kind, reason) for site, reason in reasons.items()])
+        self.writer.events(self._events(self._at(), kind, reasons))
+
+    def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
+        said = self.shared_as.under_names(reasons).items()
+        return [EventRow(round, site, kind, self.shared_as.text(reason)) for site, reason in said]
 
     def _at(self) -> int | None:
         """Return the round an event belongs to; None before the rounds."""
@@ -130,18 +154,22 @@ class Recorder:
 
     def unnamed_faults(self, reasons: list[str]) -> None:
         """Write down what went wrong with nodes whose site is not known."""
-        self.writer.events([EventRow(None, None, "fault", reason) for reason in reasons])
+        self.writer.events([EventRow(None, None, "fault", self.shared_as.text(reason)) for reason in reasons])
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
         """Write down the bytes of a question to the sites and of their answers, at the latest round seen.
 
+        Not of an enrolment under a pseudonym, whose size goes with the length of the name.
+
         Round 0 is what comes before the rounds.
         """
-        self.writer.sent(self._latest, _sent(kind, to_site, to_server))
+        if kind == ENROL:
+            to_site, to_server = self.shared_as.named(to_site), self.shared_as.named(to_server)
+        self.writer.sent(self._latest, self._sent(kind, to_site, to_server))
 
     def note(self, reason: str) -> None:
         """Write down something that concerns the whole run."""
-        self.writer.events([EventRow(self._at(), None, "note", reason)])
+        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason))])
 
     def leaks(self, warnings: list[LeakWarning]) -> None:
         """Write down the leak warnings."""
@@ -164,23 +192,22 @@ class Recorder:
         """
         self._latest = record.round
         scored = [
-            MetricRow(site, scores.rows, name, value, variance=scores.variances.get(name), n=scores.num_examples)
-            for by_site in (record.scores, record.holdout)
+            MetricRow(site, scores.rows, name, value, None, None, scores.variances.get(name), scores.num_examples)
+            for by_site in map(self.shared_as.own, (record.scores, record.holdout))
             for site, scores in by_site.items()
             for name, value in scores.metrics.items()
         ]
         overall = [*self._global(record.scores), *self._global(record.holdout)]
-        events = [EventRow(record.round, site, "fault", reason) for site, reason in record.refused.items()]
-        events += [EventRow(record.round, site, "flag", reason) for site, reason in record.flagged.items()]
-        events += self._opened_now(record)
+        events = self._events(record.round, "fault", record.refused)
+        events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
         kind = "train" if trained or record.losses or not record.scores else "evaluate"
-        sent = _sent(kind, record.bytes_to_site, record.bytes_to_server)
+        sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
         if not trained:
             self.writer.metrics(record.model_round, scored + overall)
             self.writer.events(events)
             self.writer.sent(record.round, sent)
             return
-        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in record.losses.items()]
+        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(record.losses).items()]
         self.writer.round(
             record.round,
             metrics=losses,
@@ -196,7 +223,7 @@ class Recorder:
         """Return an event for each site whose holdout was read for the curve by round, the first time."""
         sites = sorted(set(record.holdout) - self._opened)
         self._opened.update(sites)
-        return [EventRow(record.round, site, "holdout-opened", "holdout-curve") for site in sites]
+        return self._events(record.round, "holdout-opened", dict.fromkeys(sites, "holdout-curve"))
 
     def _global(self, scores: Mapping[str, Scores]) -> list[MetricRow]:
         """Return the round's figures over all sites that can be had without their rows.
@@ -205,48 +232,68 @@ class Recorder:
         """
         found = []
         for kind in dict.fromkeys(s.rows for s in scores.values()):
-            alike = [s for s in scores.values() if s.rows == kind and s.num_examples > 0]
-            for name in dict.fromkeys(name for s in alike for name in s.metrics if name in MEANS):
-                parts = [(s.num_examples, s.metrics[name]) for s in alike if name in s.metrics]
+            alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
+            for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
+                with_it = self.shared_as.summable([site for site, s in alike.items() if name in s.metrics])
+                parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
                 total = sum(n for n, _ in parts)
-                found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
-            counts = [s.histogram for s in alike if s.histogram is not None]
-            if counts and len(counts) == len(alike):
-                auc, rows = auc_of_histogram(reduce(np.add, counts)), sum(s.num_examples for s in alike)
+                if parts:
+                    found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
+            counted = [alike[site] for site in self.shared_as.summable(alike)]
+            counts = [s.histogram for s in counted if s.histogram is not None]
+            if counts and len(counts) == len(counted):
+                auc, rows = auc_of_histogram(reduce(np.add, counts)), sum(s.num_examples for s in counted)
                 found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
         return found
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
-        """Write down Table 1, over training and holdout rows together."""
+        """Write down Table 1, over training and holdout rows together; in sums only, a site has no column."""
+        training = {site: training[site] for site in self.shared_as.summable(training)}
         holdouts = {site: reply.summary for site, reply in replies.items()}
-        parts = {
-            site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
-            for site, summary in training.items()
-        }
-        alone = [site for site in training if holdouts.get(site) is None]
+        parts = self.shared_as.under_names(
+            {
+                site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
+                for site, summary in training.items()
+            }
+        )
+        hidden = self.shared_as.in_sums_only
+        alone = [site for site in training if site not in hidden and holdouts.get(site) is None]
         note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}." if alone else ""
-        self.writer.summary("table-1", {"rows": table_one(layout, parts), "note": note}, durable=False)
+        notes = [note, f"{self.shared_as.reserve()}." if hidden else ""]
+        rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
+        said = self.shared_as.text(" ".join(filter(None, notes)))
+        self.writer.summary("table-1", {"rows": rows, "note": said}, durable=False)
 
     def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
         """Write down how every arm did at each site and over all."""
-        figures, differences = [], []
+        figures, differences, own = [], [], self.shared_as.own(replies)
         self.writer.sites(
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
-            for site, reply in replies.items()
+            for site, reply in own.items()
         )
-        self.events("note", {site: reply.note for site, reply in replies.items() if reply.note})
-        for site, reply in replies.items():
+        self.writer.events([EventRow(self._at(), site, "note", r.note) for site, r in own.items() if r.note])
+        for site, reply in own.items():
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
-        figures += [*sites_mean(replies), *sites_mean(replies, "personalised")]
-        figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
+        # Weighted otherwise than the figures over all rows: of the sites in sums only, both would tell too much.
+        figures += [*sites_mean(own, len(replies)), *sites_mean(own, len(replies), "personalised")]
+        if not self.shared_as.are_whole(replies):
+            figures += [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
+        else:
+            figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 
+    def learning_curve(self, points: Sequence[LearningPoint]) -> None:
+        """Write down the learning curve of the series, of the sites that share figures of their own."""
+        shared = [p for p in points if p.site not in self.shared_as.in_sums_only]
+        self.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
+        self.writer.learning_curve([replace(point, site=self.shared_as.name(point.site)) for point in shared])
 
-def _sent(kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
-    rows = [SentRow(site, "to-site", kind, size) for site, size in to_site.items()]
-    return rows + [SentRow(site, "to-server", kind, size) for site, size in to_server.items()]
+    def _sent(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
+        rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]
+        back = self.shared_as.under_names(to_server).items()
+        return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
 
 
 def _known(value: float) -> float | None:
@@ -264,13 +311,13 @@ def _site_difference(site: str, figure: Figure) -> DifferenceRow:
     return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
-def sites_mean(replies: Mapping[str, CompareReply], arm: str = "global") -> list[ComparisonRow]:
-    """Return the unweighted mean over sites of one arm's figures, where each site has one."""
+def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global") -> list[ComparisonRow]:
+    """Return the unweighted mean over sites of one arm's figures, where each site has one; `of` sites were compared."""
     found, name = [], "sites-mean" if arm == "global" else f"{arm}-sites-mean"
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
         values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
         known = [value for value in values if math.isfinite(value)]
-        left = len(replies) - len(known)
+        left = of - len(known)
         method = f"mean of {len(known)} sites" + (f"; {left} without this figure left out" if left else "")
         found.append(ComparisonRow(None, name, metric, float(np.mean(known)) if known else None, method=method))
     return found

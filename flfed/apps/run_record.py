@@ -5,12 +5,48 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from flfed.apps.engines.inprocess import Clock
 from flfed.apps.provenance import code_sha256, versions
 from flfed.errors import FlfedError, RunStopped
 from flfed.records.store import RunStore, RunWriter
 from flfed.study import Study
+from flfed.summary import Encoder, arrays_sha256
+from flfed.updates.content import Arrays
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    status : {"completed", "stopped"}
+    reason : str
+    arrays : dict of name to array
+        The final model, or the last good one.
+    encoder : Encoder
+    rounds, best_round : int
+    sites : tuple of str
+        Those that took part.
+    seconds : float
+        Of the run's own, over all its processes where it was resumed. Of repeats side by side each has
+        its share, so that those of a series add up to the time it took.
+    """
+
+    status: str
+    reason: str
+    arrays: Arrays
+    encoder: Encoder
+    rounds: int
+    best_round: int
+    sites: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def arrays_sha256(self) -> str:
+        """Return the hash of the final arrays."""
+        return arrays_sha256(self.arrays)
 
 
 def begin(

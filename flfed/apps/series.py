@@ -18,8 +18,9 @@ from flfed.apps.engines.starting import answer_of, started
 from flfed.apps.learning_curve import learning_curve
 from flfed.apps.provenance import code_sha256
 from flfed.apps.recording import Progress, Recorder, Slowest
-from flfed.apps.run_record import bad_end_written, begin
-from flfed.apps.server_app import Conductor, Outcome, RunObserver, no_observer
+from flfed.apps.run_record import Outcome, bad_end_written, begin
+from flfed.apps.server_app import Conductor, RunObserver, no_observer
+from flfed.apps.sharing import SharedAs
 from flfed.errors import RunStopped, UsageError
 from flfed.records.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store import RunStore, RunWriter
@@ -158,7 +159,8 @@ class Series:
         """Run one repeat, from its beginning or from where it ended."""
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
-        recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress)
+        shared_as = SharedAs(series=self.series)
+        recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress, shared_as)
         if entry is not None and checkpoint is not None:
             recorder.resumed(checkpoint.round, entry.reason)
         elif gone:
@@ -229,6 +231,7 @@ class Series:
                 checkpoint=checkpoint,
                 observer=self._told_of(recorder.writer),
                 clock=way.clock,
+                each_round=self.engine == "deployment",
             ).conduct()
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self._here() if site.name in outcome.sites]
@@ -252,8 +255,7 @@ class Series:
         reason = f"no learning curve: engine {self.engine!r} does not hold every table"
         if held is not None:
             points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
-        recorder.writer.learning_curve(points)
-        recorder.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
+        recorder.learning_curve(points)
         if reason:
             recorder.note(reason)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from flfed.apps.asking import Answers, Reply, ask
+from flfed.apps.asking import NO_ANSWER, NOT_THERE, Answers, Reply, ask
 from flfed.apps.engines.inprocess import Clock
 from flfed.apps.recording import Recorder
+from flfed.apps.run_record import Outcome
+from flfed.apps.sharing import WITHHELD
 from flfed.errors import FlfedError, UsageError
 from flfed.rows import datasets
 from flfed.rows.baselines import first_arrays
@@ -25,7 +27,6 @@ from flfed.summary import (
     Encoder,
     Layout,
     Summary,
-    arrays_sha256,
     encoder_moved,
     fit_encoder,
     leak_warnings,
@@ -78,39 +79,6 @@ class AllTables(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """How a run ended.
-
-    Attributes
-    ----------
-    status : {"completed", "stopped"}
-    reason : str
-    arrays : dict of name to array
-        The final model, or the last good one.
-    encoder : Encoder
-    rounds, best_round : int
-    sites : tuple of str
-        Those that took part.
-    seconds : float
-        Of the run's own, over all its processes where it was resumed. Of repeats side by side each has
-        its share, so that those of a series add up to the time it took.
-    """
-
-    status: str
-    reason: str
-    arrays: Arrays
-    encoder: Encoder
-    rounds: int
-    best_round: int
-    sites: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def arrays_sha256(self) -> str:
-        """Return the hash of the final arrays."""
-        return arrays_sha256(self.arrays)
-
-
 class Conductor:
     """Conducts one run over a grid.
 
@@ -128,6 +96,9 @@ class Conductor:
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
     clock : callable
         Seconds that are the run's own.
+    each_round : bool
+        Whether every round is a checkpoint: institutions train from one model in a round, and a round
+        that is asked again after a crash must bring the same.
     """
 
     def __init__(
@@ -141,11 +112,12 @@ class Conductor:
         checkpoint: Checkpoint | None = None,
         observer: RunObserver = no_observer,
         clock: Clock = time.monotonic,
+        each_round: bool = False,
     ) -> None:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
         self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        self._next_checkpoint, self._apart = 0.0, checkpoints.seconds_apart()
+        self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
         self.schema = datasets.load(study.dataset.name).schema
         self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
@@ -161,13 +133,14 @@ class Conductor:
         if self.checkpoint is None:
             roster, kept = self.begin()
         else:
+            self.recorder.share(self.checkpoint.sharing)
             left = set(self.checkpoint.left)
             roster = self.return_of({s: high for s, high in self.checkpoint.roster.items() if s not in left})
             kept = replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.roster) - set(roster))))
         strategy, arrays = self.rounds(roster, kept.encoder, kept)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
-            reason=strategy.stopped,
+            reason=self.recorder.shared_as.text(strategy.stopped),
             arrays=arrays,
             encoder=kept.encoder,
             rounds=strategy.rounds_done,
@@ -192,7 +165,7 @@ class Conductor:
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
         if one_class(self.layout, encoder):
             raise UsageError(
-                f"column {self.layout.target.name!r} has one class only in the training rows of {', '.join(roster)}: "
+                f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"
             )
         return roster, self.write_start(roster, encoder, summaries)
@@ -200,7 +173,7 @@ class Conductor:
     def write_start(self, roster: Mapping[str, Enrolled], encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
         """Write down what the rounds do not change; return what their checkpoints share, which is not the sums."""
         bands = {site: enrolled.rows_high for site, enrolled in roster.items()}
-        return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands)
+        return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def return_of(self, bands: Mapping[str, int]) -> dict[str, Enrolled]:
         """Enrol again after a resume; return the sites of the earlier roster that came back.
@@ -220,6 +193,8 @@ class Conductor:
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = self._ask(ENROL, request, nodes, EnrolReply.from_record)
+        taking_part = [reply for reply in answers.replies.values() if reply.accepted]
+        self.recorder.share({reply.site: reply.share_metrics for reply in taking_part})
         names = {node: reply.site for node, reply in answers.replies.items()}
         self._crossed(ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
         replies: dict[str, EnrolReply] = {}
@@ -231,13 +206,28 @@ class Conductor:
             if reply.accepted:
                 roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
         self.recorder.enrolled(replies, earlier)
-        gone = {site: replies[site].reason if site in replies else "" for site in earlier if site not in roster}
+        said, absent, unnamed = self._unenrolled(answers.faults)
+        own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
+        whys = {**own, **said, **absent}
+        gone = {site: whys.get(site, "") for site in earlier if site not in roster}
         self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
-        faults = [f"a node did not enrol: {reason}" for reason in answers.faults.values()]
-        self.recorder.unnamed_faults(faults)
-        refusals = [f"{reply.site}: {reply.reason}" for reply in replies.values() if not reply.accepted]
-        self._enough(roster, refusals + faults, refused=bool(refusals))
+        self.recorder.unnamed_faults(unnamed)
+        self.recorder.refused({site: why for site, why in said.items() if site not in earlier})
+        self.recorder.events("fault", {s: f"{NOT_THERE}{why}" for s, why in absent.items() if s not in earlier})
+        reasons = [f"{site}: {why}" for site, why in whys.items()]
+        self._enough(roster, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
         return roster
+
+    def _unenrolled(self, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """Sort nodes that sent no answer to read: whose gate refused, who is not there, and those nobody knows by name.
+
+        Whose a node is only an engine of institutions knows beforehand.
+        """
+        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
+        whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
+        absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
+        refused = {site: why for site, why in whys.items() if site not in absent}
+        return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
 
     def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
         """Ask for sums over training rows; a site that cannot give them is left out."""
@@ -284,6 +274,7 @@ class Conductor:
                 rounds=self.study.rounds,
                 seed=self.seed,
                 observer=observer,
+                in_sums_only=self.recorder.shared_as.in_sums_only,
             )
         )
         first = self.first_arrays()
@@ -318,7 +309,9 @@ class Conductor:
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None
-        if self.tables is not None and len(replies) == len(roster):
+        if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
+            self.recorder.note(f"no pooled reference: {WITHHELD}")
+        elif self.tables is not None and len(replies) == len(roster):
             reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder)
             self._disclosure_cost(roster, outcome, reference)
         elif self.tables is not None:
@@ -386,13 +379,16 @@ class Conductor:
     def _deadline(self) -> float:
         return float(self.study.strategy.settings.get("deadline", 600.0))
 
-    def _enough(self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False) -> None:
+    def _enough(
+        self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False, at_site: bool = False
+    ) -> None:
         """Refuse to go on with too few sites: wrong input where they `refused`, or where no more were asked."""
         if len(found) < LEAST_SITES:
             why = f" ({'; '.join(reasons)})" if reasons else ""
             few = "no site takes part" if not found else "only one site takes part"
-            todo = "; see, at each site: flfed site check NAME" if refused and "flfed site check" not in why else ""
+            todo = "; see, at each site: flfed site check NAME" if at_site and "flfed site check" not in why else ""
             sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
+            sentence = self.recorder.shared_as.text(sentence)
             raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,16 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-
-def canonical(facts: Mapping[str, object]) -> bytes:
-    """Return the one JSON text of facts: keys sorted, no blanks, ASCII.
-
-    Examples
-    --------
-    >>> canonical({"b": 1, "a": "x"})
-    b'{"a":"x","b":1}'
-    """
-    return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+from flfed.records.ledger_lines import canonical
 
 
 def new_node_key() -> EllipticCurvePrivateKey:

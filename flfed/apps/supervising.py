@@ -30,6 +30,8 @@ STEADY_SECONDS = 60.0
 LOOK_SECONDS = 0.2
 LOG_BYTES = 5_000_000
 """How much of a child's output is kept, and as much again of what came before."""
+OURS, LONGEST = "flfed: ", 300
+"""What a sentence of ours in a child's output begins with; of what was said last, so many characters are told."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -65,11 +67,17 @@ class LimitedLog:
     """
 
     def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
-        self._path, self._limit = path, limit
+        self._path, self._limit, self.said = path, limit, ""
 
     def take(self, stream: IO[bytes]) -> None:
-        """Write what a stream gives until it ends; where the disk is full, what it gives is lost."""
+        """Write what a stream gives until it ends; where the disk is full, what it gives is lost.
+
+        `said` is the last sentence of ours in it.
+        """
+        self.said = ""
         while data := os.read(stream.fileno(), 65536):
+            ours = [line for line in data.decode(errors="replace").splitlines() if line.startswith(OURS)]
+            self.said = ours[-1].removeprefix(OURS)[:LONGEST] if ours else self.said
             with suppress(OSError):
                 self.write(data)
 
@@ -92,6 +100,11 @@ class _Kept:
         self.began = self.due = 0.0
         self.ends = 0
         self._reader = threading.Thread()
+
+    @property
+    def said(self) -> str:
+        """What it said last that is a sentence of ours."""
+        return self._log.said
 
     def start(self, now: float) -> None:
         """Start it, in a group of its own: Ctrl-C is for the supervisor, which ends its children in order."""
@@ -211,7 +224,8 @@ class Supervisor:
                 kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
                 pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
                 kept.due = now + pause
-                why = f"{kept.child.name} ended ({in_words(code)}), see {kept.child.log}"
+                said = f": {kept.said}" if kept.said else ""
+                why = f"{kept.child.name} ended ({in_words(code)}){said}, see {kept.child.log}"
                 self._told(f"{why}; started again in {pause:g} s")
             if kept.process is None and now >= kept.due:
                 kept.start(now)

@@ -20,6 +20,7 @@ from flfed.apps.engines.starting import answer_of, grid_of, path_of
 from flfed.apps.recording import Progress, Recorder, no_progress
 from flfed.apps.run_record import bad_end_written, begin
 from flfed.apps.server_app import Conductor
+from flfed.apps.sharing import SharedAs
 from flfed.errors import FlfedError, UsageError
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
@@ -261,7 +262,7 @@ def sweep(
             series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
             path = path_of("inprocess", point, stacked=True)
             writer = begin(store, series, point, facts, engine="inprocess", path=path)
-            recorder = Recorder(writer, facts["primary"], point.rounds, progress)
+            recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=series))
             _conduct(point, taking_part, recorder, answer_of(path))
             found.append(_judged(settings, writer.run))
             progress("points", number, len(points))
@@ -284,7 +285,7 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
     writer.summary("encoder", {"sha256": kept.encoder.sha256()})
     writer.finish(
         status="stopped" if strategy.stopped else "completed",
-        reason=strategy.stopped,
+        reason=recorder.shared_as.text(strategy.stopped),
         seconds=time.monotonic() - began,
         arrays_sha256=arrays_sha256(arrays),
         best_round=strategy.best_round,

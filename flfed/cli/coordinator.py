@@ -106,6 +106,35 @@ def revoke_site(site: str = SITE, as_json: bool = show.JSON) -> None:
     typer.echo(f"To have it back, with another key: flfed coordinator invite {site}")
 
 
+def site_ledger(
+    site: str = SITE,
+    restart: str = typer.Option("", "--restart", metavar="WHY", help="The site lost its ledger; WHY goes on record."),
+    as_json: bool = show.JSON,
+) -> None:
+    """Show what was signed last of a site's ledger; with --restart, take note that the site lost it.
+
+    A ledger that does not go on from what was signed is a fault in every run: it was cut, written anew, or
+    lost. Ask the site. Where it was lost (a disk, no backup), the site begins another, by `flfed site ledger
+    SITE --restart WHY`, and you take note of it: both are on record for good. What left the site before is
+    then proved by what was signed here, and by the run records, alone.
+    """
+    from flfed.apps.coordinator.authority import settings
+    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.apps.coordinator.sealing import last_signed, note_restart
+    from flfed.cli.site_ledger import who
+
+    folder = CoordinatorFolder.default()
+    settings(folder)
+    found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
+    if as_json:
+        show.as_json({**found.facts(), "restarted": bool(restart)})
+        return
+    lines = f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}"
+    typer.echo(f"{lines}." if found.n else f"No line of {site}'s ledger is signed.")
+    if restart:
+        typer.echo("It is on record that the site lost them: the next run signs the ledger that it has then.")
+
+
 def rotate_key(
     key: Key = typer.Argument(..., help="Which key to change."),
     finish: bool = typer.Option(False, "--finish", help="authority only: let the prepared one take over."),

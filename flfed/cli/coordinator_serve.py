@@ -12,7 +12,6 @@ from flfed.cli.study import NAME, SET
 if TYPE_CHECKING:
     from flfed.apps.coordinator.status import LastRun, SiteStatus
 
-EXPIRES_SOON_DAYS = 30
 LISTEN = typer.Option(
     "",
     "--listen",
@@ -25,7 +24,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     """Serve the consortium until Ctrl-C or SIGTERM: nodes of admitted sites can connect, nobody else.
 
     Flower's SuperLink runs on loopback, Caddy before it. A site that is admitted or revoked meanwhile is taken in or
-    cut off within seconds; so is a renewed certificate.
+    cut off within seconds. The server's certificate is renewed in its last 30 days, where no run goes on.
     """
     from flfed.apps.coordinator.folder import CoordinatorFolder
     from flfed.apps.coordinator.front import listening
@@ -48,13 +47,22 @@ def coordinator_status(as_json: bool = show.JSON) -> None:
         return
     serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
     typer.echo(f"{found.title}, {found.address}: {serving}.")
-    if found.server_days < EXPIRES_SOON_DAYS:
-        typer.echo(f"The server's certificate holds for {found.server_days} days: flfed coordinator rotate server")
+    typer.echo(f"The server's certificate holds for {_days(found.server_days)}.")
+    for problem in found.problems:
+        typer.echo(f"Left out: {problem}.")
     if found.sites:
         rows = [[site.site, site.status, _node(site), *_last(site.last)] for site in found.sites]
         show.as_table(["site", "", "node", "last run", "answer", "round"], rows)
     else:
         typer.echo("No site was invited yet: flfed coordinator invite SITE")
+
+
+def _days(left: int) -> str:
+    from flfed.apps.coordinator.authority import RENEWED_DAYS
+
+    if left >= RENEWED_DAYS:
+        return f"{left} days"
+    return f"{left} days; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
 
 
 def _node(site: SiteStatus) -> str:

@@ -23,12 +23,13 @@ COORDINATOR = (
     ("run", coordinator_serve.run_deployed, "run heart-disease"),
     ("status", coordinator_serve.coordinator_status, "status"),
     ("revoke", coordinator.revoke_site, "revoke cleveland"),
+    ("ledger", coordinator.site_ledger, "ledger cleveland"),
     ("rotate", coordinator.rotate_key, "rotate server"),
     ("renewal", coordinator.write_renewal, "renewal --to ."),
 )
 SITE = (
     ("join", site_join.join_site, "join cleveland.kit.zip"),
-    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland"),
+    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
     ("serve", site_serve.serve_site, "serve cleveland"),
     ("status", site_approve.site_status, "status cleveland"),
     ("pause", site_approve.pause_site, "pause cleveland"),

@@ -42,6 +42,7 @@ def approve_study(
     text of the study and these sites, until it is withdrawn or the study ends.
     """
     from flfed.apps.gate.approval import refuse as write_refusal
+    from flfed.apps.gate.terms import coordinator_of
     from flfed.apps.gate.words import plain_words
     from flfed.study import Study
 
@@ -54,7 +55,7 @@ def approve_study(
         return
     others = _others(co_sites, found, own)
     _check(found, own, others)
-    words = plain_words(found, own, others) + _rows(folder, own, found)
+    words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     decision = "approve" if yes else _asked(as_json)
@@ -121,10 +122,16 @@ def site_status(name: str = typer.Argument(..., help="The site's name."), as_jso
     typer.echo(f"Paused: {'yes, nothing is answered' if found['paused'] else 'no'}")
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
-    rows = [[a["study"], a["study-sha256"][:12], a["decision"], a["by"], a["at"], _holds(a)] for a in found["studies"]]
-    _table(["study", "SHA-256", "decision", "by", "at", "answered?"], rows, "Studies", "nothing is decided yet")
-    rows = [[str(line["n"]), line["at"], line["kind"], line["study"], str(line["bytes"])] for line in found["last"]]
-    _table(["line", "at", "kind", "study", "bytes"], rows, "What left last", "nothing has left")
+    rows = [
+        [a["study"], a["study-sha256"][:12], f"{a['decision']} by {a['by']}", a["at"], _with(a), _holds(a)]
+        for a in found["studies"]
+    ]
+    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
+    rows = [
+        [str(line["n"]), line["at"], line["kind"], line["reason"] or line["study"], line["run"], str(line["bytes"])]
+        for line in found["last"]
+    ]
+    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
     for problem in found["problems"]:
         typer.echo(f"Look at this: {problem}", err=True)
 
@@ -181,11 +188,21 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
 def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:
     from flfed.apps.bundle import bundle_sha256
     from flfed.apps.gate.approval import approve
-    from flfed.apps.gate.freezing import freeze_first
+    from flfed.apps.gate.freezing import freeze_first, list_changed
+    from flfed.apps.gate.terms import coordinator_of
     from flfed.rows import datasets, frozen
 
     serving = site.serving(study.dataset.name)
-    facts = frozen.known(serving, folder.frozen) or freeze_first(folder, serving)
+    known = frozen.known(serving, folder.frozen)
+    facts = known or freeze_first(folder, serving)
+    if known is None and facts.excluded is not None:
+        gone = facts.excluded
+        typer.echo(
+            f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
+        )
+    if list_changed(folder, facts):
+        why = f"the list of people who opted out changed after the rows of {study.dataset.name!r} were frozen"
+        raise UsageError(f"{why}: flfed site refresh {site.name}")
     schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
     if facts.schema_sha256 != schema_sha256:
         raise UsageError(
@@ -199,6 +216,7 @@ def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, .
         rows_sha256=facts.sha256,
         schema_sha256=schema_sha256,
         bundle_sha256=bundle_sha256(),
+        coordinator=coordinator_of(folder),
     )
 
 
@@ -238,6 +256,10 @@ def _facts(approval: Approval) -> dict[str, Any]:
     from flfed.apps.gate.standing import facts_of
 
     return facts_of(approval)
+
+
+def _with(found: dict[str, Any]) -> str:
+    return ", ".join(found["co-sites"]) or "nobody"
 
 
 def _holds(found: dict[str, Any]) -> str:

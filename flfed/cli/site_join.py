@@ -56,7 +56,7 @@ def join_site(
         _say_joined(renewed.joined)
 
 
-def _facts(found: Joined) -> dict[str, str]:
+def _facts(found: Joined) -> dict[str, str | bool]:
     return {
         "site": found.site,
         "coordinator": found.coordinator,
@@ -65,6 +65,7 @@ def _facts(found: Joined) -> dict[str, str]:
         "node-key": found.key,
         "kit-sha256": found.kit_sha256,
         "expires": found.expires,
+        "package": _has_package(found.site),
     }
 
 
@@ -73,3 +74,15 @@ def _say_joined(found: Joined) -> None:
     typer.echo(f"Send {found.admission} to the coordinator, who must admit it by {found.expires}.")
     typer.echo(f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}")
     typer.echo(f"Fingerprint of this site's key, for the coordinator to compare: {found.key}")
+    if not _has_package(found.site):
+        typer.echo(
+            f"There is no site package {found.site!r} here yet, and without one nothing can be approved or served "
+            f"(by the user who has the data, where that is another); when there is: flfed site check {found.site}"
+        )
+
+
+def _has_package(site: str) -> bool:
+    """Tell whether a site package of this name is found here; it is not imported."""
+    from flfed.rows.site import names
+
+    return site in names()

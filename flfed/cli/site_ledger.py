@@ -14,6 +14,7 @@ import typer
 
 from flfed.cli import show
 from flfed.errors import FlfedError, UsageError
+from flfed.records.ledger_lines import RESTARTED
 
 if TYPE_CHECKING:
     from flfed.apps.gate.receipts import Receipts
@@ -38,6 +39,9 @@ def show_ledger(
     repair: str = typer.Option(
         "", "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
     ),
+    restart: str = typer.Option(
+        "", "--restart", metavar="WHY", help="Begin anew where the ledger was lost; WHY goes on record, there too."
+    ),
     as_json: bool = show.JSON,
 ) -> None:
     """Show what left a site, by line, study and day.
@@ -47,9 +51,9 @@ def show_ledger(
     from flfed.apps.gate.folder import SiteFolder
     from flfed.apps.gate.receipts import ledger_of
 
-    if sum(map(bool, (verify, export, repair))) > 1:
-        raise UsageError("--verify, --export and --repair are asked one at a time")
-    if (verify or repair) and (since or run):
+    if sum(map(bool, (verify, export, repair, restart))) > 1:
+        raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
+    if (verify or repair or restart) and (since or run):
         raise UsageError("--since and --run choose lines to show or to export; all lines are verified")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
@@ -59,6 +63,8 @@ def show_ledger(
     ledger = ledger_of(folder)
     if repair:
         _repair(ledger, name, repair, as_json=as_json)
+    elif restart:
+        _restart(folder, restart, as_json=as_json)
     elif verify:
         _verify(folder, ledger, as_json=as_json)
     elif export:
@@ -94,7 +100,8 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
         return
     earlier = found.all.lines - len(last)
     title = f"{name}: the last {len(last)} of {found.all.lines:,} lines" if earlier else f"{name}: what left"
-    show.as_table(["line", "when (UTC)", "what", "study", "round", "bytes"], [_row(line) for line in last], title=title)
+    columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
+    show.as_table(columns, [_row(line) for line in last], title=title)
     if run:
         cells = [[str(r or NONE), kind, f"{total.bytes:,}"] for (r, kind), total in by_round]
         show.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
@@ -107,7 +114,8 @@ def _row(line: Line) -> list[str]:
     from flfed.records.ledger_totals import bytes_of, round_of, study_of
 
     when, where = line.at[:19].replace("T", " "), str(round_of(line) or NONE)
-    return [str(line.n), when, line.kind, study_of(line) or NONE, where, f"{bytes_of(line):,}"]
+    run = str(line.facts.get("run") or NONE)
+    return [str(line.n), when, line.kind, study_of(line) or NONE, run, where, f"{bytes_of(line):,}"]
 
 
 def _sums(word: str, found: Mapping[str, Total]) -> None:
@@ -132,7 +140,7 @@ def _export(lines: Iterator[Line], target: str) -> None:
 
 
 def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
-    line = ledger.repair(by=_who(), why=why)
+    line = ledger.repair(by=who(), why=why)
     if as_json:
         show.as_json({"site": name, "repaired": None if line is None else line.n})
     elif line is None:
@@ -142,7 +150,21 @@ def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
         typer.echo(f"{name}: {left} bytes of a torn line are set aside; line {line.n} says so, by whom, and why.")
 
 
-def _who() -> str:
+def _restart(folder: Any, why: str, *, as_json: bool) -> None:
+    from flfed.apps.gate.restarting import restart
+
+    found = restart(folder, by=who(), why=why)
+    if as_json:
+        show.as_json({"site": folder.site, "restarted": found.line.at, "aside": [str(path) for path in found.aside]})
+        return
+    typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
+    for path in found.aside:
+        typer.echo(f"Set aside, to be kept: {path}")
+    typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")
+
+
+def who() -> str:
+    """Return the user that runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user has a number only
@@ -195,6 +217,9 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo(f"{site}: no lines.")
     else:
         typer.echo(f"{site}: {_many(count, 'line')}, from {first.at[:10]} to {last.at[:10]}; the head is {last.hash}.")
+    if first is not None and first.kind == RESTARTED:
+        by, why = first.facts.get("by"), first.facts.get("why")
+        typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it was lost.")
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     if newest is None:
         typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")
@@ -205,7 +230,7 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo(f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}.")
     if receipts.earlier:
         many = _many(len(receipts.earlier), "receipt")
-        typer.echo(f"{many} signed with another key than the coordinator's: before it was changed, or forged.")
+        typer.echo(f"{many} signed with a key that the coordinator never had, as far as its renewals say.")
     if inspection.repairs:
         typer.echo(f"{_many(inspection.repairs, 'torn line')} set aside by a recorded repair.")
 

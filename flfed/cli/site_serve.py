@@ -28,7 +28,10 @@ def serve_site(
     from flfed.apps.gate.folder import SiteFolder
     from flfed.apps.gate.serving import serve
     from flfed.apps.supervising import told_to_stop
+    from flfed.rows import site as sites
 
+    if not network_only:
+        sites.load(name)  # said here, and not again and again in the gate's log
     with told_to_stop() as stop:
         serve(
             SiteFolder(name),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.errors import FlfedError
+from flfed.records.entries import stamp
 from flfed.records.ledger_check import Inspection, Receipt
 from flfed.records.ledger_lines import REPAIRED, START, Line, is_object, new_line, read_line
 
@@ -300,11 +301,6 @@ class Ledger:
             yield HeldLedger(file, size, self.path.name, self._see, self._clock)
         finally:
             os.close(file)
-
-
-def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text with milliseconds, as the run store has it."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _whole(raw: bytes) -> Line | None:

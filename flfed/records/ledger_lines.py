@@ -17,6 +17,8 @@ LONGEST = 65_536
 """Bytes of a line."""
 REPAIRED = "repaired"
 """The kind of a line that sets aside what a crash left of the line before it."""
+RESTARTED = "restarted"
+"""The kind of a first line that tells of a ledger before it, which was lost."""
 OWN = frozenset({"n", "at", "before", "hash"})
 """What a line says of itself; all else comes from who appends it."""
 HASH = re.compile(r"[0-9a-f]{64}")

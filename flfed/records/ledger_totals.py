@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from flfed.errors import UsageError
-from flfed.records.ledger import stamp
+from flfed.records.entries import stamp
 from flfed.records.ledger_lines import Line
 
 Key = TypeVar("Key", bound=Hashable)

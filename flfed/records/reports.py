@@ -29,7 +29,8 @@ from flfed.records.verdicts import (
 
 SITE_ARMS = ("global", "local-only", "personalised")
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
-NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ")  # so begin faults that concern no update
+NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
+"""So begin faults that concern no update."""
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
@@ -324,7 +325,7 @@ def _reach(found: Report, metric: str) -> list[str]:
     entry = found["global"][metric]
     name, better = metric_name(metric), better_of(metric)
     if entry["value"] is None:
-        return [f"The shared model's {name} is not defined: {entry['reason']}."]
+        return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
     span = "" if entry["low"] is None else f", 95 % interval {interval(entry['low'], entry['high'])}"
     over = f" (mean of {found['repeats']} repeats)" if found["repeats"] > 1 else ""
     line = f"The shared model reaches {name} {number(entry['value'])}{over}{span}"

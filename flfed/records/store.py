@@ -27,8 +27,9 @@ from flfed.records.entries import (
     MetricRow,
     SentRow,
     SiteRow,
+    stamp,
 )
-from flfed.records.held import EVENTS, METRICS, SENT, HeldRound, event_lines, round_lines, write_rounds
+from flfed.records.held import EVENTS, HeldRound, event_lines, insert_numbered, write_rounds
 from flfed.records.resuming import rewind, take_over
 from flfed.records.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
@@ -48,17 +49,6 @@ NEW_SITE = {
 def utc_now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
-
-
-def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text with milliseconds, which sorts as it happened.
-
-    Examples
-    --------
-    >>> stamp(datetime(2026, 11, 20, 15, 30, 12, 5000, tzinfo=UTC))
-    '2026-11-20T15:30:12.005Z'
-    """
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class RunStore:
@@ -291,7 +281,7 @@ class RunWriter:
         """
         now = self._clock()
         clock = [] if seconds is None else [MetricRow(None, "clock", "seconds", seconds)]
-        this = HeldRound.of(number, metrics=[*metrics, *clock], scores=scores, sent=sent, events=events, at=stamp(now))
+        this = HeldRound(number, [*metrics, *clock], list(scores), list(sent), event_lines(stamp(now), events))
         in_order, self._latest = number > self._latest, max(number, self._latest)
         if not in_order:
             self.flush()  # those that wait follow each other: that this one does not is found by itself
@@ -340,12 +330,12 @@ class RunWriter:
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
         """Add figures to round `number` without counting a round: before the first, after the last."""
         with self._writing(durable=False) as connection:
-            insert_all(connection, Metric, METRICS, round_lines(number, rows), {"run_id": self.run})
+            insert_numbered(connection, Metric, [(number, list(rows))], self.run)
 
     def sent(self, number: int, rows: Iterable[SentRow]) -> None:
         """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
         with self._writing(durable=False) as connection:
-            insert_all(connection, Sent, SENT, round_lines(number, rows), {"run_id": self.run})
+            insert_numbered(connection, Sent, [(number, list(rows))], self.run)
 
     def events(self, rows: Collection[EventRow]) -> None:
         """Add events, stamped with the time of this call; without any, the store is left alone."""

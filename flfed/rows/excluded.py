@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,11 +31,14 @@ class Exclusion:
         Different identifiers on the list, and those of them that stand in the table.
     rows : int
         Rows that went.
+    sha256 : str
+        Of the list, so that a longer one shows.
     """
 
     listed: int
     found: int
     rows: int
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Excluded:
         found = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
         return cls(lines[0][0].strip(), frozenset(map(str, found)))
 
+    def sha256(self) -> str:
+        """Return the hash of the column and the identifiers, whatever their order."""
+        return hashlib.sha256(json.dumps([self.column, *sorted(self.identifiers)]).encode()).hexdigest()
+
     def applied(self, site: Site) -> tuple[Site, Exclusion]:
         """Return the site without these people's rows, and what that did; reads the table.
 
@@ -101,7 +110,8 @@ class Excluded:
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=Frame(_without(table, out), source.missing), feeds=feeds)
         found = plain_text(table[self.column][out]).nunique()
-        return replace(site, source=left), Exclusion(len(self.identifiers), int(found), int(out.sum()))
+        counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
+        return replace(site, source=left), counted
 
     def _found(self, table: pd.DataFrame, column: str, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
         """Return a table, and which of its rows are of these people [rows]."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from flfed import listing
 from flfed.errors import nearest
 from flfed.rows.schema import Strict
+from flfed.study_parts import Sharing
 
 
 class Policy(Strict):
@@ -24,7 +25,8 @@ class Policy(Strict):
         Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
         same rows, each with its small cells left out, give one another's away.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
-        How the site's own figures may be shown to others.
+        How the site's own figures may be shown to others, at most: under its name, under a pseudonym,
+        or in sums over sites only. A study may be stricter.
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
@@ -39,6 +41,9 @@ class Policy(Strict):
         The only sites that this one computes with; empty leaves it to each study's approval.
     rounds : int
         Most rounds that a study may have.
+    runs : int, >= 1
+        Most runs of one study, by its very text, that get updates; a repeat of a series is a run. By the
+        site's ledger: a run that had an update goes on.
     daily_bytes : int
         Most bytes of replies that leave in a day (UTC), all studies together.
     approval : {"person", "none"}
@@ -56,7 +61,7 @@ class Policy(Strict):
     disclosure: Literal["institution", "open"] = "institution"
     cell_minimum: int = Field(default=10, ge=3)
     resplit: bool = False
-    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
+    share_metrics: Sharing = "named"
     outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve"], ...] = ()
     strategies: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
@@ -64,13 +69,12 @@ class Policy(Strict):
     minimum_cohort: int | None = Field(default=None, ge=2)
     co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
     rounds: int = Field(default=1000, ge=1)
+    runs: int = Field(default=10, ge=1)
     daily_bytes: int = Field(default=20_000_000, ge=1)
     approval: Literal["person", "none"] = "person"
 
     @model_validator(mode="after")
     def _available(self) -> Self:
-        if self.share_metrics != "named":
-            raise ValueError(f"share-metrics={self.share_metrics!r} is not available in this version")
         if self.resplit and self.disclosure != "open":
             raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
         if self.approval == "none" and self.disclosure != "open":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
+from flfed.home import give, replace_whole
 
 OTHERS = 0o077
 """The bits of a mode that let anybody in besides the owner."""
@@ -56,23 +56,9 @@ def write_private_bytes(path: Path, whole: bytes) -> None:
     -----
     Written by root, it belongs to whom its folder belongs to: to the user of the gate.
     """
-    part = ""
     try:
-        handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # of mode 600
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(whole)
-            stream.flush()
-            _give(handle, path.parent)
-            os.fsync(handle)
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_whole(path, whole)
     except OSError as error:
-        if part:
-            Path(part).unlink(missing_ok=True)
         raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
 
 
@@ -89,7 +75,7 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
         if writing:
             for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
                 missing.mkdir(parents=True, mode=0o700)
-                _give(missing, missing.parent)
+                give(missing, missing.parent)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be used by this user ({error.strerror}); run it as its owner") from None
@@ -101,11 +87,3 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _give(file: int | Path, folder: Path) -> None:
-    """Give what root made to whom its folder belongs to."""
-    owner = folder.stat()
-    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-        # Not what a link names, which somebody may have put there meanwhile.
-        os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))

@@ -145,7 +145,7 @@ class Workplace:
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self.table = study_table(study, site, repeat) if table is None else table
-        salt = f"{self.seed}/{site.name}/validation"
+        salt = f"{getattr(site.holdout, 'salt', '')}/{self.seed}/{site.name}/validation"  # the seed is no secret
         keys = self.table.training_keys() if study.plan.validation else []
         self._held = (
             fractions(keys, salt) < study.plan.validation if keys else np.zeros(len(self.table.training), dtype=bool)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
+from flfed.study_parts import Sharing
 from flfed.summary import Encoder, Stacked, Summary, arrays_sha256
 from flfed.updates.content import Arrays
 from flfed.updates.tensor_file import file_content
@@ -51,6 +52,8 @@ class Checkpoint:
         What JSON can hold: the strategy's counters, the seconds.
     roster : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
+    sharing : dict of site to {"pseudonym", "aggregate-only"}
+        How the figures of those may be written down that do not share them under their names.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
     start : str
@@ -64,6 +67,7 @@ class Checkpoint:
     state: Mapping[str, Arrays] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     roster: Mapping[str, int] = field(default_factory=dict)
+    sharing: Mapping[str, Sharing] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     start: str = ""
 
@@ -102,7 +106,13 @@ def folder_of(run: str) -> Path:
     return home() / "runs" / run
 
 
-def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: Mapping[str, int]) -> Checkpoint:
+def begin(
+    run: str,
+    encoder: Encoder,
+    summaries: Mapping[str, Summary],
+    roster: Mapping[str, int],
+    sharing: Mapping[str, Sharing] | None = None,
+) -> Checkpoint:
     """Write what does not change from round to round, whole or not at all; return what all checkpoints share.
 
     Parameters
@@ -113,6 +123,7 @@ def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: 
         All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
         them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
     roster : dict of site to int
+    sharing : dict of site to {"pseudonym", "aggregate-only"}, optional
 
     Raises
     ------
@@ -123,8 +134,9 @@ def begin(run: str, encoder: Encoder, summaries: Mapping[str, Summary], roster: 
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
         tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
-    start = _write(folder_of(run), START, tensors, {"sites": list(summaries), "roster": dict(roster)})
-    return Checkpoint(round=0, arrays={}, encoder=encoder, roster=roster, start=start)
+    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(roster), "sharing": dict(sharing or {})}
+    start = _write(folder_of(run), START, tensors, facts)
+    return Checkpoint(round=0, arrays={}, encoder=encoder, roster=roster, sharing=facts["sharing"], start=start)
 
 
 def summaries_of(run: str, start: str) -> dict[str, Summary]:
@@ -182,7 +194,8 @@ def _write(
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
+        # For its owner alone: the sites' sums are in it.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
             for piece in file_content(tensors, metadata):
                 stream.write(piece)
             stream.flush()
@@ -302,6 +315,7 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
         facts=facts,
         roster=begun.get("roster", {}),
+        sharing=begun.get("sharing", {}),
         start=start,
     )
 

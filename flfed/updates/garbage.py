@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-RARELY = (100_000, 50, 1000)
+RARELY = (500_000, 50, 1000)
 """New objects between two searches, and between those that look at older objects too; Python's own are 700 and 10."""
 
 

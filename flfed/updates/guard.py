@@ -98,9 +98,17 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
 def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:
     """Return the norm of each update that has the model's names, shapes and dtypes; NaN or infinite if it is bad."""
     expected = _like(incoming)
-    alike = [site for site, reply in replies.items() if _like(reply.delta) == expected]
+    alike = [site for site, reply in replies.items() if _is_like(reply.delta, expected)]
     norms = joint_norms([replies[site].delta for site in alike])
     return dict(zip(alike, norms.tolist(), strict=True))
+
+
+def _is_like(arrays: Arrays, expected: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
+    for name, (shape, dtype) in expected.items():
+        value = arrays.get(name)
+        if value is None or value.shape != shape or value.dtype != dtype:
+            return False
+    return len(arrays) == len(expected)
 
 
 def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

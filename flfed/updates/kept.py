@@ -29,6 +29,8 @@ KEPT = 2
 """Rounds whose replies stay."""
 RUNS = 32
 """Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+"""A run's name that is fit for a folder."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
@@ -129,7 +131,7 @@ def _last_written(folders: Iterable[Path]) -> list[Path]:
 
 def kept_replies(site: str, run: object) -> KeptReplies | None:
     """Return where a site keeps its replies in a run; None where the run has no name fit for a folder."""
-    plain = isinstance(run, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}", run)
+    plain = isinstance(run, str) and RUN.fullmatch(run)
     return KeptReplies(site, str(run)) if plain else None
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from flwr.app import RecordDict
 
+from flfed.study_parts import Sharing
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays
@@ -67,7 +68,7 @@ class EnrolReply:
     rows_low: int = 0
     rows_high: int = 0
     disclosure: Literal["open", "institution"] = "institution"
-    share_metrics: Literal["named", "pseudonym", "aggregate-only"] = "named"
+    share_metrics: Sharing = "named"
     resplit: bool = False
 
     def to_record(self) -> RecordDict:
@@ -242,8 +243,9 @@ class TrainReply:
         On holdout rows, where the study asks for the holdout curve; nothing is selected by it.
 
     Reveals: a function of the site's training rows as large as the model. Without further
-    protection a delta can give rows away: after one step on one row exactly, after many steps on
-    many rows only in part (see the audit). Disclosure "institution" does not change it: sums that
+    protection deltas give rows away: after one step on one row exactly; and who chooses the models
+    that are sent, instead of averaging, computes all rows and outcomes from some hundred replies,
+    since the order of the batches is known. Disclosure "institution" does not change it: sums that
     were held back may be read off an update. The exact number of rows trained on crosses with it.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from flfed.plan import Plan
@@ -82,6 +82,8 @@ class Assignment:
     seed : int
     observer : callable
         Told each round once it is complete.
+    in_sums_only : frozenset of str
+        Sites of the run whose figures go into sums over sites only, as `summable` says.
     """
 
     roster: Mapping[str, Enrolled]
@@ -90,3 +92,30 @@ class Assignment:
     rounds: int
     seed: int
     observer: Observer = field(default=ignore)
+    in_sums_only: frozenset[str] = frozenset()
+
+
+def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
+    """Return those of some sites over which a figure may be added up, in their order.
+
+    Parameters
+    ----------
+    sites : collection of str
+        That have the figure.
+    in_sums_only : frozenset of str
+        All sites of the run whose own figures nobody may know.
+
+    Notes
+    -----
+    Such sites count all together or not at all, and only where they are at least two: of one, the
+    figure would be the sum less that of the others; of some of them, two sums over the same model
+    that differ by one site would tell it.
+
+    Examples
+    --------
+    >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
+    (['a', 'b', 'c'], ['a'], ['a'])
+    """
+    if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
+        return list(sites)
+    return [site for site in sites if site not in in_sums_only]

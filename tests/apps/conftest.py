@@ -15,7 +15,8 @@ from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.held_tables import HeldTables
 from flfed.apps.recording import Recorder
-from flfed.apps.server_app import Conductor, Outcome
+from flfed.apps.run_record import Outcome
+from flfed.apps.server_app import Conductor
 from flfed.errors import FlfedError
 from flfed.records.database import engine_to_read, store_url
 from flfed.records.reading import RunReader
@@ -95,6 +96,13 @@ class Conducted:
     def reasons(self, kind: str) -> dict[str | None, str]:
         """Return the reason of the events of one kind by site."""
         return {event.site: event.reason for event in self.reader.events([self.run]) if event.kind == kind}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the grid know whose each node is, as that of a deployment does."""
+    nodes = property(lambda grid: {site: number for number, site in enumerate(grid.sites, start=1)})
+    monkeypatch.setattr(ListeningGrid, "nodes", nodes, raising=False)
 
 
 @pytest.fixture

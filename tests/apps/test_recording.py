@@ -231,14 +231,14 @@ def test_means_over_rows_of_all_sites_are_weighted_by_rows_and_the_mean_of_sites
     # log loss .2 over 10 rows and .6 over 30: together (2 + 18) / 40 = .5, mean of sites .4
     replies = {"a": compare_reply(10, log_loss=0.2), "b": compare_reply(30, log_loss=0.6)}
     [union] = from_replies(replies)
-    [mean] = sites_mean(replies)
+    [mean] = sites_mean(replies, len(replies))
     assert (union.value, union.n, union.method) == (pytest.approx(0.5), 40, "mean over sites weighted by rows")
     assert (mean.value, mean.method) == (pytest.approx(0.4), "mean of 2 sites")
 
 
 def test_the_mean_of_sites_leaves_a_site_without_the_figure_out_and_says_so():
     replies = {"a": compare_reply(10, roc_auc_score=0.9), "b": compare_reply(10, roc_auc_score=math.nan)}
-    [mean] = sites_mean(replies)
+    [mean] = sites_mean(replies, len(replies))
     [union] = from_replies(replies)
     assert (mean.value, mean.method) == (0.9, "mean of 1 sites; 1 without this figure left out")
     assert (union.value, union.method) == (None, "not every site's policy lets it be computed over all sites")

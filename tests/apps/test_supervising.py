@@ -154,6 +154,15 @@ def test_a_command_that_is_not_there_is_said_in_the_log(tmp_path: Path):
     assert sentences[0].startswith("absent ended (exit code 1)")
 
 
+def test_what_a_child_says_last_in_a_sentence_of_ours_is_told_with_its_end(tmp_path: Path):
+    program = "import sys; print('flfed: first', flush=True); print('noise'); sys.exit('flfed: the key is unknown')"
+    sentences: list[str] = []
+    talks = child(tmp_path, program, "talks")
+    with Supervisor([talks], told=sentences.append, pauses=(30,)) as supervisor:
+        assert until(lambda: supervisor.look() or bool(sentences))
+    assert sentences == [f"talks ended (exit code 1): the key is unknown, see {talks.log}; started again in 30 s"]
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -23,6 +23,7 @@ def commands() -> typer.Typer:
         "invite": coordinator.invite_site,
         "admit": coordinator.admit_site,
         "revoke": coordinator.revoke_site,
+        "ledger": coordinator.site_ledger,
         "rotate": coordinator.rotate_key,
         "renewal": coordinator.write_renewal,
         "join": site_join.join_site,
@@ -57,6 +58,7 @@ def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cleveland.admission", "cleveland.kit.zip"]
     shown = next(line.rpartition(" ")[2] for line in invited.splitlines() if "SHA-256" in line)
     assert len(shown) == 64 and shown in joining
+    assert "no site package" not in joining
     key = next(word for word in joining.split() if word.startswith("SHA256:"))
     assert "cleveland is admitted" in admitted and key in admitted
     assert "nothing is left to do" in made("admit", "cleveland.admission")
@@ -79,6 +81,14 @@ def test_programs_read_the_same_as_json(call: Call):
     assert read("revoke", "a") == {"site": "a", "already": True}
 
 
+def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
+    made("invite", "new-clinic"), made("invite", "hungary")
+    said = made("join", "new-clinic.kit.zip").splitlines()[-1]
+    assert said.startswith("There is no site package 'new-clinic' here yet")
+    assert said.endswith("when there is: flfed site check new-clinic")
+    assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
+
+
 def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_path: Path):
     made("invite", "a"), made("join", "a.kit.zip")
     said = made("rotate", "authority")
@@ -95,6 +105,20 @@ def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_p
     assert len(list(tmp_path.glob("renewal-*.json"))) == 1
 
 
+def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
+    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.apps.coordinator.sealing import sign_head
+
+    assert made("ledger", "a") == "No line of a's ledger is signed.\n"
+    sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, n_known=0, at_known="0" * 64)
+    said = f"3 lines of a's ledger were signed, at run r0, with the head {'c' * 64}.\n"
+    assert made("ledger", "a") == said
+    assert made("ledger", "a", "--restart", "the disk broke").startswith(said)
+    assert json.loads(made("ledger", "a", "--json"))["n"] == 0
+    with pytest.raises(UsageError, match="no line of a's ledger is signed"):
+        made("ledger", "a", "--restart", "again")
+
+
 def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, home: Path):
     before = {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()}
     for words in (["rotate", "authority"], ["rotate", "signing"], ["invite", "a"], ["renewal"]):
@@ -106,7 +130,15 @@ def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, h
 
 @pytest.mark.parametrize(
     "words",
-    [["invite", "a"], ["admit", "x"], ["revoke", "a"], ["rotate", "server"], ["rotate", "authority"], ["renewal"]],
+    [
+        ["invite", "a"],
+        ["admit", "x"],
+        ["revoke", "a"],
+        ["ledger", "a"],
+        ["rotate", "server"],
+        ["rotate", "authority"],
+        ["renewal"],
+    ],
     ids=" ".join,
 )
 def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, home: Path, words: list[str]):

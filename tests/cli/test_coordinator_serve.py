@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import typer
 
-from flfed.apps.coordinator.authority import Settings, initialise
+from flfed.apps.coordinator.authority import Settings, initialise, renew_server
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.coordinator.status import last_runs, status
-from flfed.apps.private_files import write_whole
+from flfed.apps.private_files import now_utc, write_whole
+from flfed.apps.sharing import pseudonyms
 from flfed.apps.signatures import new_node_key, public_text
 from flfed.cli import coordinator_serve
 from flfed.errors import UsageError
 from flfed.records.entries import EventRow, SiteRow
+from flfed.records.reading import RunReader
 from flfed.records.store import RunStore, RunWriter
 
 Call = Callable[..., str]
@@ -75,10 +78,10 @@ def recorded() -> str:
         begun(store, "inprocess").sites([SiteRow("basel")])
         newer = begun(store, "deployment", "other")
         newer.sites([SiteRow("cleveland", status="refused", reason="the study expired on 2026-01-01")])
+        newer.sites([SiteRow("basel", status="refused", reason="the bundle is another one")])
         newer.events(
             [
-                EventRow(None, None, "fault", "a node did not enrol: lyon: its node is not online"),
-                EventRow(None, None, "fault", "a node did not enrol: basel: the bundle is another one"),
+                EventRow(None, "lyon", "fault", "not there: its node is not online"),
                 EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
             ]
         )
@@ -96,6 +99,16 @@ def test_the_last_run_of_each_site_says_what_it_answered_and_why(recorded: str):
     assert (found["cleveland"].run, found["cleveland"].study) == (recorded, "other")
     assert (found["hungary"].study, found["hungary"].state) == ("heart-disease", "failed")
     assert (found["hungary"].round, found["hungary"].of) == (0, 40)
+
+
+def test_the_status_knows_its_own_pseudonyms():
+    with RunStore.open() as store:
+        run = begun(store, "deployment")
+        with RunReader.open() as reader:
+            series = reader.runs()[0].series
+        run.sites([SiteRow("cleveland"), SiteRow(pseudonyms(series, ["hungary"])["hungary"], shared_as="pseudonym")])
+    found = last_runs(members=["cleveland", "hungary", "basel"])
+    assert {site: last.answer for site, last in found.items()} == {"cleveland": "accepted", "hungary": "accepted"}
 
 
 def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(
@@ -117,6 +130,27 @@ def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serve
     said = call("status")
     assert said.splitlines()[0] == ("Heart consortium, 127.0.0.1:18443: NOT serving: flfed coordinator serve.")
     assert "refused: the study expired on 2026-01-01" in said and "0 of 40" in said
+
+
+def test_a_site_whose_file_is_damaged_is_named_and_the_others_are_shown(call: Call, folder: CoordinatorFolder):
+    damaged = folder.sites / "hungary.json"
+    damaged.write_text("{")
+    found = json.loads(call("status", "--json"))
+    assert [site["site"] for site in found["sites"]] == ["basel", "cleveland", "lyon"]
+    said = f"{damaged}: is damaged; bring it back from a backup, or remove it and invite anew"
+    assert found["problems"] == [said]
+    assert f"Left out: {said}." in call("status").splitlines()
+    with pytest.raises(UsageError, match="not admitted: hungary"):
+        call("run", "heart-disease", "--site", "cleveland", "--site", "hungary")
+
+
+@pytest.mark.parametrize(("days", "said"), [(396, "396 days."), (30, "30 days."), (29, "29 days; a coordinator that")])
+def test_the_status_says_how_long_the_servers_certificate_holds(
+    call: Call, folder: CoordinatorFolder, days: int, said: str
+):
+    renew_server(folder, now=now_utc() - timedelta(days=396 - days))
+    assert json.loads(call("status", "--json"))["server-days"] == days
+    assert call("status").splitlines()[1].startswith(f"The server's certificate holds for {said}")
 
 
 def test_a_coordinator_without_sites_says_how_to_invite_one(call: Call, folder: CoordinatorFolder):

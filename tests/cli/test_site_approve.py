@@ -9,8 +9,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -20,7 +20,7 @@ from flfed.apps.bundle import bundle_sha256
 from flfed.apps.gate import approval
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
-from flfed.apps.gate.words import plain_words, reveals, sharing, shown
+from flfed.apps.gate.words import plain_words, reveals, shown
 from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.errors import FlfedError, UsageError
 from flfed.rows import datasets, frozen
@@ -76,8 +76,8 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.approvals.stat().st_mode) == 0o700
     assert sorted(json.loads(path.read_text())) == [
-        "at", "bundle-sha256", "by", "co-sites", "dataset", "decision", "earlier", "rows-sha256", "schema-sha256",
-        "study", "study-sha256", "text",
+        "at", "bundle-sha256", "by", "co-sites", "coordinator", "dataset", "decision", "earlier", "rows-sha256",
+        "schema-sha256", "study", "study-sha256", "text",
     ]  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
     assert "x1 (number, mm); x2 (number); flag (flag); colour (category, red, green, blue)" in whole
     assert "a run has at least 3 sites" in whole and "What leaves, in each of 5 rounds" in whole
     assert "person" not in whole.partition("Columns: ")[2].partition("\n")[0]
-    assert "holds this site's own update" in whole
+    assert "holds this site's own updates" in whole and "can compute the rows of the columns above" in whole
     with pytest.raises(FlfedError, match="run Python without -OO"):
         reveals(type("Silent", (), {}))
 
@@ -212,10 +212,8 @@ def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
 ):
     (site,) = small_sites(1)
     study = Study.parse(small_study)
-    assert sharing(study, site) == "named"
-    strict: Any = Policy.model_construct(**{**site.policy.model_dump(), "share_metrics": "aggregate-only"})
-    object.__setattr__(site, "policy", strict)
-    assert sharing(study, site) == "aggregate-only"
+    assert "Results are shown under this site's name." in "\n".join(plain_words(study, site, ["site-02"]))
+    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
     whole = "\n".join(plain_words(study, site, ["site-02"]))
     assert "no store, no log and no page has them" in whole
     assert "its messages still carry them to the coordinator's memory" in whole

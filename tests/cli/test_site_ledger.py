@@ -78,9 +78,9 @@ def test_a_person_sees_the_lines_and_the_sums_by_study_and_day(ledger, folder):
     code, out, error = ledger("cleveland")
     assert (code, error) == (0, "")
     rows = [line.split() for line in out.splitlines()]
-    assert ["2", "2026-11-20", "23:00:00", "summarise", "heart-disease", "–", "2,000"] in rows
-    assert ["4", "2026-11-21", "01:00:00", "train", "heart-disease", "2", "1,000"] in rows
-    assert ["6", "2026-11-21", "03:00:00", "refused", "wine", "–", "0"] in rows
+    assert ["2", "2026-11-20", "23:00:00", "summarise", "heart-disease", "r1", "–", "2,000"] in rows
+    assert ["4", "2026-11-21", "01:00:00", "train", "heart-disease", "r1", "2", "1,000"] in rows
+    assert ["6", "2026-11-21", "03:00:00", "refused", "wine", "r2", "–", "0"] in rows
     assert ["heart-disease", "5", "5,150"] in rows and ["wine", "2", "70"] in rows
     assert ["2026-11-20", "2", "2,150"] in rows and ["2026-11-21", "5", "3,070"] in rows
     assert out.splitlines()[-1] == "In all 5,220 bytes in 7 lines."
@@ -173,13 +173,16 @@ def test_a_problem_is_said_in_words_and_by_the_exit_code(ledger, folder):
         assert "In all" not in out  # no sum over a part of it
 
 
-def test_a_forged_receipt_is_a_problem_and_an_earlier_keys_is_a_remark(ledger, folder):
+def test_a_forged_receipt_is_a_problem_an_unknown_keys_a_remark_and_an_earlier_keys_counts(ledger, folder):
     receipt(folder, 6)
     folder.terms.write_text(f'signing-key = "{"ab" * 32}"\n')
     code, out, _ = ledger("cleveland", "--verify")
     assert code == 0
-    assert "1 receipt signed with another key than the coordinator's: before it was changed, or forged." in out
+    assert "1 receipt signed with a key that the coordinator never had, as far as its renewals say." in out
     assert "The coordinator signed none of them" in out
+    known = folder.receipts.read_text().partition('"signing-key":"')[2][:64]
+    folder.terms.write_text(f'signing-key = "{"ab" * 32}"\nearlier-signing-keys = ["{known}"]\n')
+    assert "1 receipt of the coordinator, the last of line 6" in ledger("cleveland", "--verify")[1]
     whole = folder.ledger.read_bytes()
     folder.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
     assert (ledger("cleveland", "--verify")[0], "line 6 is cut off" in ledger("cleveland", "--verify")[2]) == (1, True)
@@ -187,6 +190,22 @@ def test_a_forged_receipt_is_a_problem_and_an_earlier_keys_is_a_remark(ledger, f
     folder.receipts.write_bytes(folder.receipts.read_bytes().replace(b'"line":6', b'"line":4'))
     code, out, error = ledger("cleveland", "--verify")
     assert (code, "receipts: line 1 was changed" in error) == (1, True)
+
+
+def test_a_lost_ledger_begins_anew_in_the_words_that_are_printed(ledger, folder):
+    receipt(folder, 6)
+    assert (ledger("cleveland", "--restart", "to forget")[0], len(list(ledger_of(folder).lines()))) == (2, 7)
+    folder.ledger.unlink()
+    assert ledger("cleveland", "--verify")[0] == 1
+    code, out, _ = ledger("cleveland", "--restart", "the disk broke")
+    assert (code, out.splitlines()[-1]) == (
+        0, "Tell the coordinator, who takes note of it: flfed coordinator ledger cleveland --restart WHY",
+    )  # fmt: skip
+    (aside,) = folder.gate.glob("receipts-before-*.jsonl")
+    assert f"Set aside, to be kept: {aside}" in out and aside.stat().st_mode & 0o777 == 0o600
+    code, out, _ = ledger("cleveland", "--verify")
+    assert code == 0 and ": the disk broke. The ledger before it was lost." in out
+    assert ledger("cleveland", "--restart", "x", "--verify")[0] == 2
 
 
 def test_a_torn_line_is_repaired_on_record_only(ledger, folder):

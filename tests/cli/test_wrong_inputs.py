@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_the_check_and_by_the_run(refus
 def test_one_class_everywhere_is_refused_and_the_store_has_the_reason(refused, flfed, wards, study):
     wards(lambda t: t.assign(y="no"))
     said = refused("study", "run", study())
-    assert "column 'y' has one class only in the training rows of ward-a, ward-b" in said
+    assert "column 'y' has one class only in the training rows of all sites" in said
     assert '"failed"' in flfed("run", "list", "--json")[1]
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
-from flfed.records.bulk import TOGETHER
+from flfed.records.bulk import VALUES
 from flfed.records.entries import EventRow, LearningPoint, MetricRow, SentRow
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore, RunWriter
@@ -19,6 +19,8 @@ from flfed.records.tables import Event, Metric, Run, Sent, Series
 RUN: dict[str, Any] = {
     "engine": "inprocess", "path": "stacked", "seed": 42, "rounds_planned": 9, "primary": "log_loss", "task": "binary",
 }  # fmt: skip
+TOGETHER = (VALUES - 1) // 6
+"""Rows of a statement here: six columns have a value, and the run is given once."""
 POINT = LearningPoint("a", 50, 3, "global", "log_loss", 0.5, 0.4, 0.6)
 CALLS: dict[str, Callable[[RunWriter], None]] = {
     "site": lambda run: run.site("a"),

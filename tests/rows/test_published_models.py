@@ -199,7 +199,7 @@ def reply(arm_values: dict[str, float], method: str = "") -> CompareReply:
 
 def test_the_mean_of_sites_is_told_for_the_personalised_arm_too():
     replies = {"a": reply({"global": 0.6, "personalised": 0.4}), "b": reply({"global": 0.7, "personalised": 0.6})}
-    [plain], [personalised] = sites_mean(replies), sites_mean(replies, "personalised")
+    [plain], [personalised] = sites_mean(replies, len(replies)), sites_mean(replies, len(replies), "personalised")
     assert (plain.arm, plain.value) == ("sites-mean", pytest.approx(0.65))
     assert (personalised.arm, personalised.value) == ("personalised-sites-mean", pytest.approx(0.5))
 

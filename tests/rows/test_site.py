@@ -91,7 +91,7 @@ def test_a_site_without_a_policy_has_the_strictest(small_sites, tmp_path):
         ("cell-minimum = 1", "cell-minimum"),
         ("cell_min = 3", "cell_min"),
         ("resplit = true", "two splits give small counts away"),
-        ('share-metrics = "pseudonym"', "not available in this version"),
+        ('share-metrics = "loudly"', "share-metrics"),
         ('outputs = ["rows"]', "outputs"),
         ("disclosure = open", "not valid TOML"),
     ],

@@ -69,20 +69,36 @@ class Membership:
 
 
 def members(folder: CoordinatorFolder) -> dict[str, Membership]:
-    """Return every site that was ever invited, by name, in the names' order."""
-    files = sorted(folder.sites.glob("*.json")) if folder.sites.is_dir() else []
-    return {member.site: member for member in map(_read, files)}
+    """Return every site that was ever invited, by name, in the names' order.
+
+    Raises
+    ------
+    FlfedError
+        If a file is damaged: whose key it had, and whether that was revoked, nobody knows.
+    """
+    return {member.site: member for member in map(_read, _files(folder))}
+
+
+def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[str, ...]]:
+    """Return the sites whose files can be read, as `members` does, and a sentence for each file that cannot."""
+    found, damaged = {}, []
+    for file in _files(folder):
+        try:
+            found[file.stem] = _read(file)
+        except FlfedError as error:
+            damaged.append(str(error))
+    return found, tuple(damaged)
 
 
 def admitted(folder: CoordinatorFolder) -> dict[str, Admitted]:
-    """Return the sites whose nodes may connect, by name."""
-    return {name: member.node() for name, member in members(folder).items() if member.status == "admitted"}
+    """Return the sites whose nodes may connect, by name; one whose file is damaged is not among them."""
+    return {name: member.node() for name, member in readable(folder)[0].items() if member.status == "admitted"}
 
 
 def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
-    """Return the keys and nodes that must not connect any more; a name may occur more than once."""
+    """Return the keys and nodes that must not connect any more, by what can be read; a name may occur again."""
     found = []
-    for member in members(folder).values():
+    for member in readable(folder)[0].values():
         found += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
         if member.status == "revoked" and member.public_key:
             found.append(member.node())
@@ -92,7 +108,7 @@ def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
 def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
     """Write down under which number Flower registered an admitted site's key."""
     with locked(folder.sites):
-        member = members(folder).get(site)
+        member = _member(folder, site)
         if member is None or member.status != "admitted":
             raise FlfedError(f"site {site!r} is not admitted, so it has no node")
         if member.node_id != node_id:
@@ -251,9 +267,9 @@ def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None)
     """
     now = now or now_utc()
     with locked(folder.sites):
-        member = members(folder).get(site)
+        member = _member(folder, site)
         if member is None:
-            known = ", ".join(members(folder)) or "none"
+            known = ", ".join(file.stem for file in _files(folder)) or "none"
             raise UsageError(f"site {site!r} was never invited; known are: {known}")
         if member.status == "revoked":
             return True
@@ -266,13 +282,25 @@ def _hash(code: str) -> str:
     return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _member(folder: CoordinatorFolder, site: str) -> Membership | None:
+    """Return what is known of one site, whatever the files of others are like."""
+    files = {file.stem: file for file in _files(folder)}
+    return _read(files[site]) if site in files else None
+
+
+def _files(folder: CoordinatorFolder) -> list[Path]:
+    return sorted(folder.sites.glob("*.json")) if folder.sites.is_dir() else []
+
+
 def _read(file: Path) -> Membership:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         member = Membership(**{key.replace("-", "_"): value for key, value in facts.items()})
-    except (OSError, ValueError, TypeError, AttributeError):
+        keyless = member.status == "admitted" and not member.public_key
+        wrong = keyless or any(node_public_key(key) is None for key in member.every_key())
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
-    if member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
+    if wrong or member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew")
     return replace(member, earlier_keys=tuple(member.earlier_keys))
 

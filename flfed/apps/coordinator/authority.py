@@ -36,6 +36,8 @@ FORMAT = 1
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
 """What public authorities grant at most."""
+RENEWED_DAYS = 30
+"""A server that serves renews its certificate where fewer days are left."""
 EARLIER = timedelta(hours=1)
 """Certificates hold from an hour before they are made: clocks differ."""
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[1-9][0-9]{0,4})")

@@ -20,8 +20,10 @@ BUSY_SECONDS = 30.0
 BY_RUN = ("message_res", "message_ins", "run_objects", "object_push_sessions")
 
 
-def remove_bodies(database: Path, *, unfinished: Collection[int], seconds: float = BUSY_SECONDS) -> int:
-    """Remove every message but those of unfinished runs; return how many stored objects were removed.
+def remove_bodies(
+    database: Path, *, over: Collection[int], seconds: float = BUSY_SECONDS, only_if_any: bool = False
+) -> int:
+    """Remove every message of runs that are over; return how many stored objects were removed.
 
     What SQLite has deleted stays in its file until it is overwritten, and in its log until that is
     truncated. So what remains is written anew (VACUUM), and the log is truncated.
@@ -30,10 +32,13 @@ def remove_bodies(database: Path, *, unfinished: Collection[int], seconds: float
     ----------
     database : Path
         Of a SuperLink that may be running.
-    unfinished : collection of int
-        Flower's numbers of the runs whose messages stay.
+    over : collection of int
+        Flower's numbers of these runs; those of any other, such as one begun meanwhile, stay.
     seconds : float
         How long to wait for Flower's own work on the database.
+    only_if_any : bool
+        Whether to leave the file as it is where there is nothing to remove; a removal that was not
+        brought to its end is.
 
     Raises
     ------
@@ -42,14 +47,19 @@ def remove_bodies(database: Path, *, unfinished: Collection[int], seconds: float
     """
     if not database.exists():
         return 0
+    begun = database.with_name(f"{database.name}.removing")
     try:
         where = f"file:{quote(str(database))}?mode=rw"
         with closing(sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
-            removed = _delete(connection, unfinished)
+            if only_if_any and not begun.exists() and not _any(connection, over):
+                return 0
+            begun.touch(mode=0o600)
+            removed = _delete(connection, over)
             _rewrite(connection, time.monotonic() + seconds)
-    except sqlite3.Error as error:
+            begun.unlink()
+    except (sqlite3.Error, OSError) as error:
         raise FlfedError(
             f"{database}: the messages of the run could not be removed ({error}); they are when the next run ends, or: "
             "stop and start flfed coordinator serve"
@@ -57,12 +67,17 @@ def remove_bodies(database: Path, *, unfinished: Collection[int], seconds: float
     return removed
 
 
-def _delete(connection: sqlite3.Connection, unfinished: Collection[int]) -> int:
+def _any(connection: sqlite3.Connection, over: Collection[int]) -> bool:
+    """Tell whether anything of these runs is left."""
+    of = f"WHERE run_id IN ({_list(over)})"
+    return any(connection.execute(f"SELECT 1 FROM {table} {of} LIMIT 1").fetchone() for table in BY_RUN)
+
+
+def _delete(connection: sqlite3.Connection, over: Collection[int]) -> int:
     """Delete rows; Flower counts the parents of an object, so that the counts of what stays are made right."""
-    kept = ",".join(str(_signed(number)) for number in unfinished)
     connection.execute("BEGIN IMMEDIATE")
     for table in BY_RUN:
-        connection.execute(f"DELETE FROM {table} WHERE run_id NOT IN ({kept})")
+        connection.execute(f"DELETE FROM {table} WHERE run_id IN ({_list(over)})")
     removed = connection.execute("DELETE FROM objects WHERE object_id NOT IN (SELECT object_id FROM run_objects)")
     count = removed.rowcount
     parents = "SELECT count(*) FROM object_children WHERE child_id = objects.object_id"
@@ -81,6 +96,10 @@ def _rewrite(connection: sqlite3.Connection, end: float) -> None:
         if time.monotonic() > end:
             raise sqlite3.OperationalError("its log is in use")
         time.sleep(0.05)
+
+
+def _list(runs: Collection[int]) -> str:
+    return ",".join(str(_signed(number)) for number in runs)
 
 
 def _signed(number: int) -> int:

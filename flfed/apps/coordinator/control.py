@@ -250,7 +250,7 @@ class Control:
                 raise
         node = self.nodes().get(public_key)
         if node is None or node.status == "unregistered":
-            raise FlfedError(
+            raise UsageError(
                 f"site {site!r}: its key was revoked before and never holds again; "
                 f"revoke it, invite it anew, and let it join with another key: flfed coordinator revoke {site}"
             )
@@ -276,11 +276,18 @@ class Control:
 
     def unfinished(self) -> set[int]:
         """Return the numbers of the runs that are not over."""
-        found: set[int] = set()
+        return {number for number, status in self._runs().items() if status != FINISHED}
+
+    def over(self) -> set[int]:
+        """Return the numbers of the runs that are over."""
+        return {number for number, status in self._runs().items() if status == FINISHED}
+
+    def _runs(self) -> dict[int, str]:
+        found: dict[int, str] = {}
         for skip in range(0, 100 * RUNS_AT_ONCE, RUNS_AT_ONCE):
             with in_words():
                 page = self._flower.ListRuns(control_pb2.ListRunsRequest(limit=RUNS_AT_ONCE, skip=skip)).run_dict
-            found |= {number for number, run in page.items() if run.status.status != FINISHED}
+            found |= {number: run.status.status for number, run in page.items()}
             if len(page) < RUNS_AT_ONCE:
                 return found
         raise FlfedError("Flower's database has too many runs; make a new one: move its folder away and serve again")

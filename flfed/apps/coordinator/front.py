@@ -87,7 +87,7 @@ BIND	tls SERVER_CRT SERVER_KEY {
 				tls_trusted_ca_certs LOOPBACK_CRT
 				tls_server_name localhost
 			}
-			@refused status 401 403
+			@refused status 401 403 412
 			handle_response @refused {
 				vars skip_log false
 				copy_response

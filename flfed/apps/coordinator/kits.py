@@ -27,8 +27,9 @@ from flfed.apps.coordinator.authority import Settings, settings, signing_key, tr
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.gate.folder import NAME
 from flfed.apps.private_files import locked, note, now_utc, write_whole
-from flfed.apps.signatures import canonical, coordinator_signed, sign_as_coordinator, signing_public
+from flfed.apps.signatures import coordinator_signed, sign_as_coordinator, signing_public
 from flfed.errors import UsageError
+from flfed.records.ledger_lines import canonical
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")

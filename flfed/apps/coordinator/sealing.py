@@ -12,10 +12,10 @@ from flfed.apps.asking import Answers, ask_each
 from flfed.apps.coordinator.authority import signing_key
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.signatures import sign_as_coordinator
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_check import Receipt
-from flfed.records.ledger_lines import START, Line
+from flfed.records.ledger_lines import RESTARTED, START, Line
 from flfed.updates.sealing import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
 
 SIGNED = "signed"
@@ -95,6 +95,7 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
 def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
     """Return why a head does not follow from the one that was signed last, or an empty text."""
     ask = f"ask the site what happened, there: flfed site ledger {new.site} --verify"
+    ask += f"; where it was lost: flfed coordinator ledger {new.site} --help"
     signed = f"{last.n} lines were signed at run {last.run}"
     if n_known != last.n:
         return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
@@ -147,6 +148,26 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
 
 
+def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> Receipt:
+    """Take note that a site lost its ledger and began another; return the last receipt of the one before.
+
+    It is on record here, among the receipts, for good; the next run signs what the site has then.
+
+    Raises
+    ------
+    UsageError
+        If nothing of this site's ledger was signed so far, or nothing since the last time.
+    """
+    _repair(folder)
+    with _receipts(folder).held() as held:
+        last = _last_of(held.backwards(), [site])[site]
+        if last.n == 0:
+            raise UsageError(f"no line of {site}'s ledger is signed: it may begin as it likes")
+        facts = {"line": last.n, "head": last.head, "by": by, "why": why}
+        held.append(kind=RESTARTED, site=site, run=last.run, **facts)
+    return last
+
+
 def _receipts(folder: CoordinatorFolder) -> Ledger:
     return Ledger(folder.receipts, see=SEE)
 
@@ -162,9 +183,11 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
     found: dict[str, Receipt] = {}
     for line in lines:
         site = str(line.facts.get("site"))
-        if line.kind == SIGNED and site in sites and site not in found:
-            run, head = str(line.facts["run"]), str(line.facts["head"])
-            found[site] = Receipt(site=site, run=run, n=int(line.facts["line"]), head=head)
+        if line.kind in (SIGNED, RESTARTED) and site in sites and site not in found:
+            run, head, n = str(line.facts["run"]), str(line.facts["head"]), int(line.facts["line"])
+            # What was signed of a ledger that was lost binds the next one to nothing.
+            anew = Receipt(site=site, run=run, n=0, head=START)
+            found[site] = Receipt(site=site, run=run, n=n, head=head) if line.kind == SIGNED else anew
             if len(found) == len(sites):
                 break
     return {site: found.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}

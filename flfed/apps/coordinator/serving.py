@@ -23,12 +23,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from flfed.apps.coordinator import admission, front
-from flfed.apps.coordinator.authority import settings
+from flfed.apps.coordinator.authority import RENEWED_DAYS, renew_server, server_days_left, settings
 from flfed.apps.coordinator.bodies import remove_bodies
 from flfed.apps.coordinator.control import (
     Control,
     Link,
     NotLocked,
+    Refused,
     certificate_file,
     database,
     pem_of,
@@ -44,6 +45,7 @@ LOOK_SECONDS = 1.0
 """How often the folder is looked at: a revoked site is cut off after this long."""
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and what runs that died left is removed."""
+DAY_SECONDS = 86_400.0
 ANSWER_SECONDS = 5.0
 VALID_DAYS = 3650
 QUIET = {
@@ -93,6 +95,8 @@ def serve(
     """
     check_private(folder)
     with _alone(folder):
+        if said := _renewed(folder):
+            told(said)
         inside = _prepare(folder, bind, port)
         children = [
             Child("superlink", _superlink(folder, inside), folder.server / "superlink.log", _quiet(folder)),
@@ -101,6 +105,21 @@ def serve(
         with Supervisor(children, told=told) as supervisor:
             supervisor.supervise(stop, Watch(folder, supervisor, told, ready).look)
     told("the coordinator has stopped")
+
+
+RENEWED = f"the server's certificate had fewer than {RENEWED_DAYS} days left, and was renewed"
+
+
+def _renewed(folder: CoordinatorFolder) -> str:
+    """Renew the server's certificate where it is about to expire; return a sentence that says so, or why it cannot."""
+    days = server_days_left(folder)
+    if days >= RENEWED_DAYS:
+        return ""
+    try:
+        renew_server(folder)
+    except FlfedError as error:  # who keeps the authority's key elsewhere renews it by hand
+        return f"the server's certificate holds for {days} days, and cannot be renewed: {error}"
+    return RENEWED
 
 
 def check_private(folder: CoordinatorFolder) -> None:
@@ -145,8 +164,9 @@ class Watch:
         clock: Clock = time.monotonic,
     ) -> None:
         self._folder, self._supervisor, self._told, self._ready, self._clock = folder, supervisor, told, ready, clock
-        self._next = self._anew = 0.0
+        self._next = self._anew = self._expiry = 0.0
         self._sites: object = None
+        self._said: set[str] = set()
         self._shown = _state_of(folder.keys, "server.*")
         self._answers = False
         self._problem = ""
@@ -183,8 +203,18 @@ class Watch:
             self._compare(control)
             self._sites = sites
             if now >= self._anew:
-                remove_bodies(database(self._folder), unfinished=control.unfinished(), seconds=ANSWER_SECONDS)
+                remove_bodies(database(self._folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
+                self._look_at_expiry(now, busy=bool(control.unfinished()))
                 self._anew = now + ANEW_SECONDS
+
+    def _look_at_expiry(self, now: float, *, busy: bool) -> None:
+        """Renew the certificate in time; where a run goes on, or it cannot be, say so once a day."""
+        said = "" if busy else _renewed(self._folder)
+        if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
+            said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
+        if said and (said == RENEWED or now >= self._expiry):
+            self._expiry = now + DAY_SECONDS
+            self._told(said)
 
     def _first_answer(self, control: Control) -> None:
         """See that the server is locked, before anybody is let in."""
@@ -195,21 +225,40 @@ class Watch:
         self._ready()
 
     def _compare(self, control: Control) -> None:
-        """Register the keys that are admitted, and cut off every other."""
+        """Register the keys that are admitted, and cut off every other: while a file is damaged, only revoked ones."""
         nodes = control.nodes()
         admitted = admission.admitted(self._folder)
         keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
+        damaged = self._say_damaged()
+        # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
+        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
         for key, node in nodes.items():
-            if key not in keys and node.status != "unregistered":
+            if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
                 self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
         for key, site in keys.items():
             known = nodes.get(key)
-            node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
+            try:
+                node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
+            except (UsageError, Refused) as error:  # of this site alone: the others are let in
+                self._say_once(str(error))
+                continue
             if admitted[site].node_id != node_id:
                 with suppress(FlfedError):  # revoked this very moment: seen at the next look
                     admission.note_node(self._folder, site, node_id)
                 self._note("registered", f"site {site} can connect: node {node_id}")
+
+    def _say_damaged(self) -> bool:
+        """Say once which sites' files cannot be read; tell whether there are such."""
+        damaged = admission.readable(self._folder)[1]
+        for sentence in damaged:
+            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
+        return bool(damaged)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._told(sentence)
 
     def _note(self, what: str, sentence: str) -> None:
         note(self._folder.log, now_utc(), what, said=sentence)

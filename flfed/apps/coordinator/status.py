@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from flfed.apps.asking import NOT_THERE
 from flfed.apps.coordinator import admission
 from flfed.apps.coordinator.authority import server_days_left, settings
 from flfed.apps.coordinator.control import Control, Link, Node, pem_of
 from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.sharing import pseudonyms
 from flfed.errors import FlfedError
 from flfed.records.reading import RunReader
 
 ANSWER_SECONDS = 5.0
 RUNS_LOOKED_AT = 20
 """A site that took part in none of so many runs has no last one here."""
-NOT_ENROLLED = "a node did not enrol: "
-"""What stands before a site's name in the record, where its node refused or did not answer."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class Status:
     server_days : int
         How long its certificate holds.
     sites : tuple of SiteStatus, by name
+    problems : tuple of str
+        A sentence for each site whose file is damaged; it is not among `sites`.
     """
 
     title: str
@@ -105,6 +108,7 @@ class Status:
     serving: bool
     server_days: int
     sites: tuple[SiteStatus, ...]
+    problems: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
@@ -114,15 +118,17 @@ class Status:
             "serving": self.serving,
             "server-days": self.server_days,
             "sites": [site.as_json() for site in self.sites],
+            "problems": list(self.problems),
         }
 
 
 def status(folder: CoordinatorFolder) -> Status:
     """Return how the consortium stands now."""
     given, nodes = settings(folder), _nodes(folder)
-    last = last_runs()
-    sites = tuple(_site(member, nodes, last.get(name)) for name, member in sorted(admission.members(folder).items()))
-    return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites)
+    members, problems = admission.readable(folder)
+    last = last_runs(members=members)
+    sites = tuple(_site(member, nodes, last.get(name)) for name, member in sorted(members.items()))
+    return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites, problems)
 
 
 def _nodes(folder: CoordinatorFolder) -> dict[bytes, Node] | None:
@@ -145,25 +151,26 @@ def _site(member: admission.Membership, nodes: dict[bytes, Node] | None, last: L
     return SiteStatus(member.site, member.status, since, node, online_since, last)
 
 
-def last_runs(store: str | None = None) -> dict[str, LastRun]:
+def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:
     """Return the newest run over a deployment that each site was asked in, by site.
 
     Parameters
     ----------
     store : str, optional
         URL of the run store; the default one unless given.
+    members : collection of str
+        Sites that the store may know under pseudonyms of this coordinator.
     """
     found: dict[str, LastRun] = {}
     with RunReader.open(store) as reader:
         for run in [run for run in reader.runs() if run.engine == "deployment"][:RUNS_LOOKED_AT]:
-            answers = {site.site: (site.status, site.reason) for site in reader.sites(run.run)}
+            sites = reader.sites(run.run)
+            hidden = members if any(site.shared_as == "pseudonym" for site in sites) else ()
+            names = {alias: name for name, alias in pseudonyms(run.series, hidden).items()} if hidden else {}
+            answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
             for event in reader.events([run.run]):
-                if event.site is None and event.reason.startswith(NOT_ENROLLED):
-                    site, _, why = event.reason.removeprefix(NOT_ENROLLED).partition(": ")
-                    if not why:
-                        continue
-                    gone = why.startswith(("its node is not online", "no reply"))
-                    answers.setdefault(site, ("not there" if gone else "refused", why))
+                if event.site is not None and event.reason.startswith(NOT_THERE):
+                    answers.setdefault(event.site, ("not there", event.reason.removeprefix(NOT_THERE)))
             for site, (answer, reason) in answers.items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
                 found.setdefault(site, last)

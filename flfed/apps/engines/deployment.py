@@ -3,8 +3,9 @@
 The coordinator's own process conducts the run: it acquires the server's task, which Flower would have
 started a process for, so that no code of a bundle is executed anywhere.
 
-Private names of Flower: `HttpGrid` with `_client`, `_connect` and `_retry_invoker`; `RetryInvoker`; `SubStatus`;
-`ErrorCode`. Those of its tasks are in `coordinator/server_task.py`.
+Private names of Flower: `HttpGrid` with `_client`, `_connect`, `_runtime_client` and `_retry_invoker`;
+`RetryInvoker`; `SubStatus`; `ErrorCode`; `message_from_proto`, `Message._content`, the `*_pb2` messages.
+Those of its tasks are in `coordinator/server_task.py`, of a message's parts in `apps/received.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode, SubStatus
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from flfed.apps.asking import LOST, NOT_ONLINE
 from flfed.apps.client_app import SITE_ERROR
 from flfed.apps.coordinator import admission
 from flfed.apps.coordinator.bodies import remove_bodies
@@ -29,6 +34,8 @@ from flfed.apps.coordinator.control import Control, Link, Node, database, pem_of
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.coordinator.server_task import Heartbeat, acquired, said
 from flfed.apps.engines.inprocess import Clock
+from flfed.apps.one_piece import apart, joined
+from flfed.apps.received import MOST_BYTES, opened, parts_of
 from flfed.errors import FlfedError, UsageError
 from flfed.updates.content import MalformedMessage, reason_of
 from flfed.updates.messages import ENROL, EnrolReply
@@ -42,7 +49,10 @@ PATIENCE_SECONDS = 120.0
 """How long the server may be away in the middle of a run: it is started again with back-off."""
 LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
-NOT_ONLINE = "its node is not online"
+ARRIVING_SECONDS = 30.0
+"""How long the rest of a reply may take whose beginning has arrived."""
+SHORT = 1 << 20
+"""Of an answer, what is not a reply's part."""
 NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
 AWAY = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 
@@ -71,7 +81,7 @@ def deployed(
     sites : sequence of str
         Names of the sites that are asked; each must be admitted.
     run_config : mapping of str to scalar
-        The study, the repeat, the run's id; which sites are asked is added.
+        The study, the repeat, the run's id; which sites are there is added.
     wait_seconds : float
         How long to wait for them. A site that is not there by then is asked all the same, so that
         the record says that its node is not online; with fewer than two there is no run.
@@ -83,14 +93,18 @@ def deployed(
     UsageError
         If a site is not admitted.
     FlfedError
-        If the coordinator does not serve, too few sites are there, the server goes away in the middle
-        of the run, or what its messages said could not be removed from the server afterwards.
+        If the coordinator does not serve, too few sites are there, or the server goes away in the middle
+        of the run.
     """
     keys = _keys(folder, sites)
+    for damaged in admission.readable(folder)[1]:
+        told(damaged)
     link = Link.of(folder)
     with _quiet(), Control(link) as control:
-        names = _present(control, keys, wait_seconds, told)
-        task = acquired(folder, link, control, {**run_config, "sites": ",".join(sorted(sites))})
+        names, missing = _present(control, keys, wait_seconds, told)
+        # A site counts its cohort by these: one that is not there is none of it.
+        there = ",".join(sorted(set(sites) - set(missing)))
+        task = acquired(folder, link, control, {**run_config, "sites": there})
         try:
             with Heartbeat(task) as heartbeat:
                 grid = DeployedGrid(task.runtime, names, heartbeat.check)
@@ -106,7 +120,7 @@ def deployed(
                 task.end(SubStatus.COMPLETED, "")
         finally:
             task.close()
-            _purge(folder, control, task.run)
+            _purge(folder, control, task.run, told)
 
 
 def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
@@ -119,8 +133,10 @@ def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
     return {pem_of(admitted[site].public_key_openssh): site for site in sorted(set(sites))}
 
 
-def _present(control: Control, keys: Mapping[bytes, str], seconds: float, told: Told) -> dict[int, str]:
-    """Wait until the sites are online; return each node's site, also of those that are not there."""
+def _present(
+    control: Control, keys: Mapping[bytes, str], seconds: float, told: Told
+) -> tuple[dict[int, str], list[str]]:
+    """Wait until the sites are online; return each node's site, and which sites are not there."""
     end, said = time.monotonic() + seconds, False
     while True:
         nodes = control.nodes()
@@ -142,7 +158,7 @@ def _present(control: Control, keys: Mapping[bytes, str], seconds: float, told: 
         raise FlfedError(f"not registered at the server yet: {', '.join(unknown)}; see: flfed coordinator status")
     if missing:
         told(f"without {', '.join(missing)}: not online")
-    return {node.node_id: keys[key] for key, node in known.items()}
+    return {node.node_id: keys[key] for key, node in known.items()}, missing
 
 
 def _online(node: Node | None) -> bool:
@@ -180,6 +196,7 @@ class DeployedGrid(HttpGrid):
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
         self._client = self._runtime()
+        self._client._client.event_hooks["response"] = [_not_too_long]
         self._client._retry_invoker = self._retry_invoker
 
     @property
@@ -203,11 +220,10 @@ class DeployedGrid(HttpGrid):
         while waiting:
             self._check()
             with said():
-                found = list(self.pull_messages(list(waiting)))
-            for reply in found:
-                asked = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if asked is not None:
-                    replies.append(self._said_by_its_node(asked, reply))
+                for envelope, reply in self._arrived(list(waiting)):
+                    asked = waiting.pop(envelope.metadata.reply_to_message_id, None)
+                    if asked is not None:
+                        replies.append(self._said_by_its_node(asked, reply))
             left = POLL_SECONDS if end is None else end - self._clock()
             if not waiting or left <= 0:
                 break
@@ -223,17 +239,55 @@ class DeployedGrid(HttpGrid):
             if timeout is not None:
                 message.metadata.ttl = timeout + LIFE_SECONDS
         with said():
-            ids = list(self.push_messages(sent)) if sent else []
+            ids = list(self.push_messages([joined(message) for message in sent])) if sent else []
         waiting = {number: message for number, message in zip(ids, sent, strict=False) if number}
         lost = [message for message in sent if message.metadata.message_id not in waiting]
         return waiting, [self._fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
 
-    def _said_by_its_node(self, asked: Message, reply: Message) -> Message:
+    def _arrived(self, numbers: list[str]) -> Iterator[tuple[Message, Message | str]]:
+        """Yield the envelope of each reply that is there, and the reply, or why it cannot be read."""
+        given = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=numbers))
+        for envelope, tree in zip(
+            map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
+        ):
+            envelope.__dict__["_content"] = RecordDict()
+            try:
+                contents = self._parts(envelope, parts_of(tree, envelope.metadata.message_id))
+                yield envelope, opened(envelope, contents)
+            except MalformedMessage as error:
+                yield envelope, str(error)
+
+    def _parts(self, envelope: Message, names: list[str]) -> dict[str, bytes]:
+        """Return the bytes of a reply's parts, once the server has them; too many are not kept."""
+        found, left, end = dict[str, bytes](), MOST_BYTES, self._clock() + ARRIVING_SECONDS
+        run = envelope.metadata.run_id
+        for name in names:
+            request = PullObjectRequest(node=self.node, run_id=run, object_id=name)
+            while not (part := self._runtime_client.PullObject(request)).object_available:
+                if not part.object_found or self._clock() > end:
+                    raise MalformedMessage(LOST)
+                time.sleep(POLL_SECONDS)
+            found[name], left = part.object_content, left - len(part.object_content)
+            if left < 0:
+                raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+        number = envelope.metadata.message_id
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=number)
+        )
+        return found
+
+    def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
         """Return a reply, or an error in its place where it is not what the asked node may say."""
+        if isinstance(reply, str):
+            return self._fault(asked, reply)
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
             gone = code == ErrorCode.NODE_UNAVAILABLE
-            return self._fault(asked, NOT_ONLINE if gone else "its reply was lost on the way", code)
+            return self._fault(asked, NOT_ONLINE if gone else LOST, code)
+        try:
+            reply = apart(reply)
+        except MalformedMessage as error:
+            return self._fault(asked, str(error))
         if asked.metadata.message_type != ENROL:
             return reply
         if reply.has_error():
@@ -256,6 +310,13 @@ class DeployedGrid(HttpGrid):
         return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
 
 
+def _not_too_long(response: httpx.Response) -> None:
+    """Refuse an answer before it is read that would fill the memory."""
+    length = response.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
+        raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+
+
 def patient() -> RetryInvoker:
     """Return what asks a server again that is away for a while, and gives up on what it refuses."""
 
@@ -273,13 +334,18 @@ def patient() -> RetryInvoker:
     )
 
 
-def _purge(folder: CoordinatorFolder, control: Control, run: int) -> None:
-    """Remove what the messages of this run said, and of every other that is over, from Flower's database."""
+def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Told) -> None:
+    """Remove what the messages of this run said, and of every other that is over, from Flower's database.
+
+    Where that fails the run has ended as it has: who serves tries again each minute, and says so.
+    """
+    over = {run}
+    with suppress(FlfedError):  # the server is away: the others are removed when it is there again
+        over |= control.over()
     try:
-        unfinished = control.unfinished() - {run}
-    except FlfedError:
-        unfinished = set()  # the server is away: nothing goes on there
-    remove_bodies(database(folder), unfinished=unfinished)
+        remove_bodies(database(folder), over=over)
+    except FlfedError as error:
+        told(str(error))
 
 
 @contextmanager

@@ -35,6 +35,8 @@ class Approval:
         The other sites that may take part, in name order.
     rows_sha256, schema_sha256, bundle_sha256 : str
         Of the frozen rows, of what the columns mean, and of the flfed that was installed.
+    coordinator : str
+        Whom the site had joined; empty where it had joined nobody yet.
     earlier : tuple of str
         What was decided before, by whom and when, the first one first.
     """
@@ -50,6 +52,7 @@ class Approval:
     rows_sha256: str = ""
     schema_sha256: str = ""
     bundle_sha256: str = ""
+    coordinator: str = ""
     earlier: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -126,9 +129,10 @@ def approve(
     rows_sha256: str,
     schema_sha256: str,
     bundle_sha256: str,
+    coordinator: str = "",
     at: datetime | None = None,
 ) -> Approval:
-    """Write down that a person approved a study, for these rows, columns and sites; return it."""
+    """Write down that a person approved a study, for these rows, columns, sites and coordinator; return it."""
     return _write(
         folder,
         Approval(
@@ -140,6 +144,7 @@ def approve(
             rows_sha256=rows_sha256,
             schema_sha256=schema_sha256,
             bundle_sha256=bundle_sha256,
+            coordinator=coordinator,
         ),
     )
 

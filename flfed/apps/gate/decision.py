@@ -8,6 +8,7 @@ import hmac
 import tomllib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Context, Error, Message
@@ -18,11 +19,13 @@ from flfed.apps.gate import approval as decided
 from flfed.apps.gate.approval import Approval
 from flfed.apps.gate.expected import message_defect
 from flfed.apps.gate.folder import NAME, SiteFolder
-from flfed.apps.gate.incoming import RUN, keep
+from flfed.apps.gate.freezing import list_changed
+from flfed.apps.gate.incoming import keep
 from flfed.apps.gate.leaving import Leaving
 from flfed.apps.gate.receipts import ledger_of, seal, sealed
 from flfed.apps.gate.study_limits import cohort_refusal, study_policy_refusal
 from flfed.apps.gate.study_messages import KINDS, StudyMessages
+from flfed.apps.gate.terms import other_coordinator
 from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import Ledger
 from flfed.rows import datasets, frozen
@@ -33,7 +36,7 @@ from flfed.rows.site import Site
 from flfed.rows.training.alone import drive_alone
 from flfed.study import Study
 from flfed.updates.content import CONTROL
-from flfed.updates.kept import NotKept, kept_replies
+from flfed.updates.kept import RUN, NotKept
 from flfed.updates.sealing import SEAL, SEALED, SealedReply, SealReply
 
 LONGEST_STUDY = 100_000
@@ -44,6 +47,7 @@ REPEATS = 1_000_000
 """As a study's seed allows."""
 MOST_SITES = 10_000
 """Names that a run config may list."""
+LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
 ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
 Today = Callable[[], datetime.date]
 
@@ -89,7 +93,10 @@ class Gate:
         if site.name != folder.site:
             raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
         self.folder, self.site, self._today, self._bundle = folder, site, today, expected_bundle
-        self._leaving = Leaving(site, ledger or ledger_of(folder), today)
+        self._policy_file = site.folder / "policy.toml" if site.folder else None
+        self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
+        self._ledger = ledger or ledger_of(folder)
+        self._leaving = Leaving(site, self._ledger, today)
         self._own: deque[str] = deque(maxlen=64)
         self._known: OrderedDict[str, StudyMessages] = OrderedDict()
         self._rows: dict[str, str] = {}
@@ -157,8 +164,10 @@ class Gate:
         text = str(context.run_config.get("study", ""))
         messages = self._known.get(_sha256(text))
         try:
-            # A person may have paused or withdrawn while it was computed.
+            # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._hold_decision(text)
+            if self._policy_now() != self.site.policy:
+                raise Refused("its policy was changed while this was computed; the next message is held to it")
         except Refused as error:
             return self._leaving.withhold(message, str(error), facts)
         if messages is None:
@@ -197,20 +206,11 @@ class Gate:
         sha256 = _sha256(str(context.run_config["study"]))
         key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
-            self._forget_earlier_rows(sha256, context.run_config.get("run"))
-            self._sides[key] = ClientSide(self.find_site, today=self._today)
+            self._sides[key] = ClientSide(self.find_site, today=self._today, rows=self._rows[sha256])
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
         return self._sides[key]
-
-    def _forget_earlier_rows(self, sha256: str, run: object) -> None:
-        """Remove replies that a run got before the approval: they may be of other rows, and would be sent again."""
-        approval, kept = decided.approval_of(self.folder, sha256), kept_replies(self.site.name, run)
-        if approval is None or kept is None or not kept.folder.is_dir():
-            return
-        if kept.folder.stat().st_mtime < datetime.datetime.fromisoformat(approval.at).timestamp() + 1:
-            kept.forget()
 
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
         """Return what the ledger says of a message, whatever came in it."""
@@ -243,21 +243,31 @@ class Gate:
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             raise Refused(f"the {kind} message does not fit the study: {defect}")
-        over = self._leaving.used_up()
+        over = self._leaving.used_up(self._facts(message, context))
         if over:
             raise Refused(over)
 
     def _hold_policy(self) -> None:
-        """Refuse where the policy was changed after it was read: the rows at work were opened under it."""
-        path = self.site.folder / "policy.toml" if self.site.folder else None
-        if path is None:
+        """Serve under the policy as it stands now; refuse where it cannot be read, and forget what was opened."""
+        now = self._policy_now()
+        if now == self.site.policy:
             return
+        # Rows are opened anew: those at work were opened under the policy before.
+        self._sides.clear()
+        self._known.clear()
+        if now is None:
+            raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
+        self.site = replace(self.site, policy=now)
+        self._leaving = Leaving(self.site, self._ledger, self._today)
+
+    def _policy_now(self) -> Policy | None:
+        """Return what the policy file says, None where it cannot be read or is gone; without one, what it was."""
         try:
-            now = parse_settings(Policy, path) if path.is_file() else Policy()
-        except UsageError:
-            now = None
-        if now != self.site.policy:
-            raise Refused("its policy was changed while it serves; at the site, start again: flfed site serve")
+            if self._policy_file is not None and self._policy_file.exists():
+                return parse_settings(Policy, self._policy_file)
+            return self._policy_of_none
+        except (FlfedError, OSError):
+            return None
 
     def _hold_study(self, config: Mapping[str, object]) -> StudyMessages:
         """Return the messages of the study that a run config brings, or raise Refused."""
@@ -297,10 +307,12 @@ class Gate:
         if found is not None:
             if not hmac.compare_digest(found.bundle_sha256, self._bundle):
                 raise Refused("the study was approved under another version of flfed: it needs a new approval")
+            if other_coordinator(self.folder, found.coordinator):
+                raise Refused("the study was approved for another coordinator: it needs a new approval")
             return found
-        if self.site.policy.approval == "none":
+        name, free = _name_of(text), self.site.policy.approval == "none"
+        if free and not any(other.study == name and other.decision != "approved" for other in others):
             return None
-        name = _name_of(text)
         if name and any(other.study == name for other in others):
             raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
         raise Refused("the study is not approved here")
@@ -321,12 +333,15 @@ class Gate:
         """Return what is known of the frozen rows."""
         try:
             found = frozen.known(self.site.serving(study.dataset.name), self.folder.frozen)
+            changed = found is not None and list_changed(self.folder, found)
         except FlfedError:
             raise Refused(
                 f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
             ) from None
         if found is None:
             raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
+        if changed:
+            raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
         return found
 
     def _hold_cohort(self, given: object, study: Study, approval: Approval | None) -> None:

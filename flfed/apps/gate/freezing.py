@@ -10,7 +10,7 @@ from pathlib import Path
 from flfed.apps.gate.approval import approvals
 from flfed.apps.gate.folder import SiteFolder
 from flfed.errors import UsageError
-from flfed.rows.excluded import Excluded
+from flfed.rows.excluded import Excluded, Exclusion
 from flfed.rows.frozen import Frozen, Prepared, known, load, row_texts
 from flfed.rows.site import Site
 
@@ -53,7 +53,9 @@ class Refresh:
     @property
     def changes(self) -> bool:
         """Tell whether there is anything to write."""
-        return self.before is None or self.before.sha256 != self.prepared.sha256()
+        if self.before is None or self.before.sha256 != self.prepared.sha256():
+            return True
+        return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
 
     def write(self, at: datetime | None = None) -> Frozen:
         """Write the rows as they are now; the snapshot before stays until this one is complete."""
@@ -69,6 +71,22 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
     own = folder.excluded.with_name(f"{folder.excluded.stem}-{dataset}.csv")
     path = own if _is_there(own) else folder.excluded
     return Excluded.read(path) if _is_there(path) else None
+
+
+def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
+    """Tell whether the list of people who opted out is another one than when the rows were frozen.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    now = excluded_of(folder, frozen.dataset)
+    return (now.sha256() if now else "") != _list_of(frozen.excluded)
+
+
+def _list_of(excluded: Exclusion | None) -> str:
+    return "" if excluded is None else excluded.sha256
 
 
 def _is_there(path: Path) -> bool:

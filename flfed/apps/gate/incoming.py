@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +17,10 @@ from safetensors.numpy import load
 
 import flfed
 from flfed.apps.gate.folder import SiteFolder
+from flfed.home import replace_whole
 from flfed.summary import Encoder, arrays_sha256
 from flfed.updates import content
-from flfed.updates.kept import NotKept
+from flfed.updates.kept import RUN, NotKept
 from flfed.updates.messages import TRAIN, TrainRequest
 from flfed.updates.tensor_file import file_content
 
@@ -30,8 +28,6 @@ RUNS = 16
 """Runs whose messages stay, the latest ones."""
 BYTES_A_RUN = 256 * 2**20
 """Of one run; beyond them its earliest messages go. 400 rounds of 60,000 parameters are 192 MB."""
-RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
-"""A run's name that is fit for a folder."""
 _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
 
@@ -102,7 +98,8 @@ def keep(
     Raises
     ------
     NotKept
-        If it cannot be written, such as on a full disk; then nothing of it is left.
+        If it cannot be written, such as on a full disk, and then nothing of it is left; or if another model
+        was to be trained from in this round of the run: each further one would tell more of the rows.
     MalformedMessage
         If the message is no train request.
 
@@ -123,7 +120,9 @@ def keep(
             path.parent.mkdir(mode=0o700, exist_ok=True)
             _leave(_latest(folder.incoming)[runs:])
         if not path.is_file():
-            _write(path, whole)
+            if request.fit and any(path.parent.glob(f"round-{request.round:06d}-*.safetensors")):
+                raise NotKept(f"it was asked to train from another model in round {request.round} of this run")
+            replace_whole(path, whole)
         _bound(path, bytes_a_run)
     except OSError as error:
         raise NotKept(f"it cannot keep what it is asked on its own disk ({error.strerror})") from None
@@ -185,18 +184,6 @@ def _section(arrays: content.Arrays, section: str) -> Iterator[tuple[str, np.nda
         found, _, name = key.partition("/")
         if found == section:
             yield name, value
-
-
-def _write(path: Path, whole: bytes) -> None:
-    """Write a private file, whole or not at all."""
-    handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # for its owner alone
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(whole)
-        os.replace(part, path)
-    except OSError:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def _bound(newest: Path, most: int) -> None:

@@ -7,7 +7,7 @@ import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,13 @@ from flfed.apps.coordinator.kits import FORMAT, Terms, check_folder, kebab, mome
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.kit_file import Read, check_authority, check_versions, read_kit, read_some
 from flfed.apps.private_files import SHARED, locked, note, now_utc, write_whole
-from flfed.apps.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node
+from flfed.apps.signatures import fingerprint, new_node_key, private_text, public_text, sign_as_node
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
+from flfed.records.ledger_lines import canonical
+
+AHEAD = timedelta(days=1)
+"""By which two clocks may differ."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
 
 def _readable(file: Path, now: datetime) -> Read:
     read = read_kit(file, now=now)
+    _check_not_ahead(read.kit.terms, "kit", now)
     check_versions(read.kit.terms, "kit", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
     return read
 
@@ -232,7 +237,7 @@ def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
     with locked(folder.network):
         before = joined(folder)
         _check_unused(folder, read)
-        _check_later(read.kit.terms, before, "kit")
+        _check_later(read.kit.terms, before, "kit", now)
         earlier = _earlier(before, read.kit.terms)
         found = _written(_made(folder.site), read, to, now, earlier=earlier)
     return Renewed(folder.site, _changed(before, read.kit.terms), found)
@@ -256,7 +261,8 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
                 f"renewal: not signed by the key of {before['coordinator']!r} that site {site!r} knows; take "
                 "renewals in the order in which they were made, or ask the coordinator for a new kit"
             )
-        _check_later(terms, before, "renewal")
+        _check_not_ahead(terms, "renewal", now)
+        _check_later(terms, before, "renewal", now)
         check_authority(ca, now=now)
         check_versions(terms, "renewal", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
         shared = {field.name.replace("_", "-") for field in fields(Terms)} | {"format", "earlier-signing-keys"}
@@ -273,7 +279,18 @@ def _only_site() -> str:
     return found[0]
 
 
-def _check_later(terms: Terms, before: Mapping[str, Any], what: str) -> None:
+def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
+    """Refuse what comes from the future: after it, nothing would be newer."""
+    if moment("issued", terms.issued) > now + AHEAD:
+        raise UsageError(
+            f"{what}: it was made on {terms.issued}, and here it is {now.isoformat(timespec='minutes')}: "
+            "set the clock that is wrong, and ask for another one"
+        )
+
+
+def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: datetime) -> None:
+    if moment("issued", before["issued"]) > now + AHEAD:
+        return  # what the site has came from the future itself: everything else is newer
     if moment("issued", terms.issued) <= moment("issued", before["issued"]):
         raise UsageError(
             f"{what}: it was made on {terms.issued}, not after what the site has ({before['issued']}); "

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from itertools import takewhile
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -20,7 +20,7 @@ from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.rows.site import Site
 from flfed.updates.content import CONTROL, count_bytes
-from flfed.updates.messages import ENROL
+from flfed.updates.messages import ENROL, TRAIN
 
 LOG = logging.getLogger("flfed.site")
 NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its log"
@@ -28,6 +28,16 @@ NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its l
 REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The bytes of a day up to a line, which is known by its number and its hash."""
+
+    day: str = ""
+    n: int = 0
+    hash: str = ""
+    used: int = 0
 
 
 class Leaving:
@@ -43,16 +53,23 @@ class Leaving:
 
     def __init__(self, site: Site, ledger: Ledger, today: Callable[[], datetime.date]) -> None:
         self._site, self._ledger, self._today = site, ledger, today
+        self._counted = Counted()
+        self._seen, self._runs = (0, ""), dict[str, set[str]]()
 
-    def used_up(self) -> str:
-        """Return why no further reply may leave today, or an empty text."""
+    def used_up(self, facts: Facts) -> str:
+        """Return why no further reply may leave, or an empty text: the day's bytes, or the runs of the study.
+
+        Parameters
+        ----------
+        facts : mapping
+            What the ledger says of the study, and of the run.
+        """
         try:
             with self._ledger.held() as held:
-                used = self._used(held)
+                return self._too_much(self._used(held), 1) or self._too_many(held, facts)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
-        return self._too_much(used, 1)
 
     def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
         """Return a reply where it is what its kind may be and the day's bytes allow it, else an error reply.
@@ -131,10 +148,40 @@ class Leaving:
         return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
 
     def _used(self, held: HeldLedger) -> int:
-        """Return how many bytes left today; a line of a later day, after a clock was set back, counts too."""
-        day = self._today().isoformat()
-        lines = takewhile(lambda line: line.at[:10] >= day, held.backwards())
-        return sum(line.facts.get("bytes", 0) for line in lines if isinstance(line.facts.get("bytes", 0), int))
+        """Return how many bytes left today; a line of a later day, after a clock was set back, counts too.
+
+        Only lines that came since the last count are read, whoever wrote them; where what was counted is
+        not in the ledger any more, all of the day's are.
+        """
+        day, counted, used, newest = self._today().isoformat(), self._counted, 0, None
+        for line in held.backwards():
+            newest = newest or line
+            if (day, line.n, line.hash) == (counted.day, counted.n, counted.hash):
+                used += counted.used
+                break
+            if line.at[:10] < day:
+                break
+            size = line.facts.get("bytes", 0)
+            used += size if isinstance(size, int) and line.kind not in (REFUSED, ERROR, WITHHELD) else 0
+        if newest is not None:
+            self._counted = Counted(day, newest.n, newest.hash, used)
+        return used
+
+    def _too_many(self, held: HeldLedger, facts: Facts) -> str:
+        """Return why a run is one too many of its study; one that got an update before goes on."""
+        most, study = self._site.policy.runs, facts["study_sha256"]
+        newest = None
+        for line in held.backwards():
+            newest = newest or line
+            if (line.n, line.hash) == self._seen:
+                break
+            if line.kind == TRAIN:
+                self._runs.setdefault(str(line.facts.get("study-sha256")), set()).add(str(line.facts.get("run")))
+        self._seen = (newest.n, newest.hash) if newest is not None else self._seen
+        runs = self._runs.get(study, set())
+        if facts["run"] in runs or len(runs) < most:
+            return ""
+        return f"its policy lets {most} run{'s' * (most > 1)} of a study have updates, and {len(runs)} had them"
 
     def _too_much(self, used: int, more: int) -> str:
         most = self._site.policy.daily_bytes

@@ -38,6 +38,13 @@ ANSWERING = 0.02
 """Seconds between two looks for the gate's answer, in this process's own memory."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 LOOPBACK = "127.0.0.1"
+ASK = "ask the coordinator for: flfed coordinator status"
+REFUSED = {
+    401: f"its key was never admitted, was revoked, or this machine's clock is five minutes off; {ASK}",
+    403: f"it publishes no such route: is it a coordinator of this flfed? {ASK}",
+    412: f"its key was never admitted or was revoked, or its node was here a minute ago and is tried again; {ASK}",
+}
+"""What the server's status codes mean for who reads the log."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,16 @@ def stay_with_the_host() -> None:
     def made(self: Any, *given: Any, **named: Any) -> None:
         make(self, *given, **named)
         _replace(self._client, "follow_redirects", False)
+        self._client.event_hooks["response"].append(say_refused)
 
     _replace(client, "__init__", made)
+
+
+def say_refused(response: Any) -> None:
+    """Write into the log what it means that the server refuses this node: Flower's own words name no reason."""
+    why = REFUSED.get(response.status_code)
+    if why:
+        print(f"flfed: the coordinator's server refuses this site ({response.status_code}): {why}", file=sys.stderr)
 
 
 def _replace(owner: object, name: str, value: object) -> None:

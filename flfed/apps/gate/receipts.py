@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from flwr.app import Message
 
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.terms import read_terms
 from flfed.apps.signatures import coordinator_signed
 from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import Ledger
@@ -33,9 +33,9 @@ class Receipts:
     Attributes
     ----------
     signed : list of Receipt
-        By the coordinator's key.
+        By the coordinator's key, or by one that it had before: a renewal named each.
     earlier : list of Receipt
-        By a key that is not the coordinator's now: before it was changed, or nobody knows whose.
+        By a key that no renewal named: nobody knows whose.
     problems : list of str
         What in the file is not as it was written, or bears no signature.
     """
@@ -62,13 +62,17 @@ def coordinator_key(folder: SiteFolder) -> str:
     UsageError
         If the site's terms are absent or damaged.
     """
-    try:
-        found = tomllib.loads(folder.terms.read_text(encoding="utf-8")).get("signing-key")
-    except (OSError, ValueError):
-        raise UsageError(f"{folder.terms}: cannot be read; at the site: flfed site join KIT") from None
-    if not isinstance(found, str) or not KEY.fullmatch(found):
+    return _keys(folder)[0]
+
+
+def _keys(folder: SiteFolder) -> list[str]:
+    """Return the coordinator's key and those that it had before, as its signed renewals tell."""
+    terms = read_terms(folder)
+    earlier = terms.get("earlier-signing-keys", [])
+    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [None])]
+    if not all(isinstance(key, str) and KEY.fullmatch(key) for key in found):
         raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
-    return found
+    return [str(key) for key in found]
 
 
 def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
@@ -99,16 +103,18 @@ def read_receipts(folder: SiteFolder) -> Receipts:
     """Return the receipts of a site, with what is wrong with them; none where there is no file."""
     found, inspection = Receipts(), Inspection()
     ledger = Ledger(folder.receipts)
+    keys: list[str] = []
     for line in inspection.look(ledger.raws()):
         if line.kind != RECEIPT or not line.whole:
             continue
+        keys = keys or _keys(folder)
         names = ("run", "head", "signature", "signing-key")
         run, head, signature, key = (str(line.facts.get(name)) for name in names)
         n = line.facts.get("line")
         receipt = Receipt(site=folder.site, run=run, n=n if type(n) is int else -1, head=head)
         if not coordinator_signed(receipt.facts(), signature, key):
             found.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
-        elif key == coordinator_key(folder):
+        elif key in keys:
             found.signed.append(receipt)
         else:
             found.earlier.append(receipt)

@@ -29,6 +29,18 @@ CHUNK = 1 << 16
 LOOPBACK = "127.0.0.1"
 
 
+def check_length(path: Path) -> None:
+    """Refuse a path that no Unix socket can have.
+
+    Raises
+    ------
+    UsageError
+        What to do instead.
+    """
+    if len(os.fsencode(path)) > LONGEST:
+        raise UsageError(f"{path}: too long for a socket ({LONGEST} bytes at most); set FLFED_HOME to a shorter folder")
+
+
 def bound(path: Path) -> socket.socket:
     """Return a listening Unix socket at `path` for its owner and group; a dead one there is replaced.
 
@@ -37,15 +49,13 @@ def bound(path: Path) -> socket.socket:
     UsageError
         If something serves there already, if something else than a socket is there, or if the path is too long.
     """
-    if len(os.fsencode(path)) > LONGEST:
-        raise UsageError(f"{path}: too long for a socket ({LONGEST} bytes at most); set FLFED_HOME to a shorter folder")
+    check_length(path)
     if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
         raise UsageError(f"{path}: is there and is not a socket; remove it")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     earlier = os.umask(0o777 & ~MODE)  # no moment in which others could connect
     try:
-        if path.exists():
-            _replace(path)
+        check_free(path)
         made.bind(str(path))
         made.listen(MOST)
     except OSError as error:
@@ -59,8 +69,16 @@ def bound(path: Path) -> socket.socket:
     return made
 
 
-def _replace(path: Path) -> None:
-    """Remove a socket that nobody serves any more."""
+def check_free(path: Path) -> None:
+    """Refuse to serve a site a second time; a socket that nobody serves any more is removed.
+
+    Raises
+    ------
+    UsageError
+        If it is being served.
+    """
+    if not path.is_socket():
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         try:
             asking.connect(str(path))

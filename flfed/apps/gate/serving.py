@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.node import options
+from flfed.apps.gate.relay import check_free, check_length
 from flfed.apps.supervising import PAUSES, Child, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
@@ -63,13 +64,16 @@ def serve(
     Raises
     ------
     UsageError, FlfedError
-        If the site has not joined, or its key may be read by others.
+        If the site has not joined, or is being served already; its key may be read by others; or FLFED_HOME is
+        too long for a socket.
     """
     if not (network or gate):
         raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
+    check_length(folder.socket)
     folder.make()
     if network:
         options(folder, 0)
+        check_free(folder.socket)
         told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
     if gate:
         told(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -12,8 +11,10 @@ from flfed.apps.gate import approval
 from flfed.apps.gate.approval import Approval
 from flfed.apps.gate.decision import Gate
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.freezing import list_changed
 from flfed.apps.gate.joining import joined
 from flfed.apps.gate.receipts import ledger_of
+from flfed.apps.gate.terms import read_terms
 from flfed.errors import FlfedError
 from flfed.listing import kebab
 from flfed.records.ledger_lines import Line
@@ -60,8 +61,8 @@ def _joined(folder: SiteFolder) -> str:
         kit = joined(folder)
     except FlfedError:
         try:
-            kit = tomllib.loads(folder.terms.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            kit = read_terms(folder)
+        except FlfedError:
             return ""
     where = f" at {kit['address']}" if "address" in kit else ""
     return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
@@ -72,6 +73,8 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
     for dataset in site.datasets:
         try:
             facts = frozen.known(site.serving(dataset), folder.frozen)
+            if facts is not None:
+                list_changed(folder, facts)  # it raises where the list of those who opted out cannot be read
         except FlfedError as error:
             problems.append(str(error))
             continue

@@ -36,6 +36,7 @@ from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
 from flfed.summary import Layout
 from flfed.updates.content import LONGEST, PROTOCOL
+from flfed.updates.kept import RUN
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.sealing import SEAL, SEALED
 
@@ -47,10 +48,10 @@ WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
 SENTENCE = 200
 REASON = 500
 Sections = Mapping[str, Section]
-RUN, HASH, SIGNATURE = r"[A-Za-z0-9][A-Za-z0-9-]{0,99}", r"[0-9a-f]{64}", r"[0-9a-f]{128}"
+HASH, SIGNATURE = r"[0-9a-f]{64}", r"[0-9a-f]{128}"
 SEALING: Mapping[str, Mapping[str, Field]] = {
-    SEAL: {"run": text(RUN, 100), "n-known": whole()},
-    SEALED: {"run": text(RUN, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
+    SEAL: {"run": text(RUN.pattern, 100), "n-known": whole()},
+    SEALED: {"run": text(RUN.pattern, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
 }
 """What asks for the ledger's head, and what brings the coordinator's signature over it."""
 SEALINGS: Mapping[str, Mapping[str, Field]] = {

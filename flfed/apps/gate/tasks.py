@@ -2,10 +2,9 @@
 
 Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
 `RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
-and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `iterate_object_tree`, `inflate_object_from_contents`,
-`push_message` of `supernode.runtime.run_clientapp`, `TaskIdentity`, the serde functions, the `*_pb2` messages,
-`metadata._message_id`, `Message._content`. The bundle that a task names is read as bytes and hashed; nothing
-here installs it (`flwr.cli.install`) or imports it.
+and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `push_message` of `supernode.runtime.run_clientapp`,
+`TaskIdentity`, the serde functions, the `*_pb2` messages, `Message._content`; more in `apps/received.py`. The
+bundle that a task names is read as bytes and hashed; nothing here installs it (`flwr.cli.install`) or imports it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +36,6 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -48,14 +44,13 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message
+from google.protobuf.message import DecodeError
 
+from flfed.apps.one_piece import apart, joined
+from flfed.apps.received import MOST_BYTES, opened, parts_of
 from flfed.errors import FlfedError
 from flfed.updates.content import MalformedMessage
 
-MOST_BYTES = 64 << 20
-"""Of one message with its bundle: far above every model for tables, far below what fills a machine."""
-MOST_OBJECTS = 10_000
-"""Of one message: Flower sends every array, and every piece of one, as an object of its own."""
 SHORT = 1 << 20
 """Bytes of an answer that holds no message."""
 SECONDS = 30.0
@@ -171,6 +166,7 @@ class Task:
     _contents: dict[str, bytes]
     _beating: HeartbeatSender
     _leaving: Leaving
+    _in_one_piece: bool = False
 
     @cached_property
     def message(self) -> Message:
@@ -181,21 +177,15 @@ class Task:
         MalformedMessage
             If it is not a message, or not the one that its envelope announced.
         """
-        try:
-            found = inflate_object_from_contents(self.envelope.metadata.message_id, self._contents)
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError):
-            raise MalformedMessage("the message cannot be read") from None
-        if not isinstance(found, Message) or not found.has_content():
+        found = opened(self.envelope, self._contents)
+        if not found.has_content():
             raise MalformedMessage("the message holds something else than a message")
-        found.metadata.__dict__["_message_id"] = self.envelope.metadata.message_id
-        told, meant = found.metadata, self.envelope.metadata
-        for name in ("run_id", "message_type", "dst_node_id", "reply_to_message_id", "group_id"):
-            if getattr(told, name) != getattr(meant, name):
-                raise MalformedMessage(f"the message has another {name.replace('_', '-')} than its envelope")
-        return found
+        whole = apart(found)
+        self._in_one_piece = whole is not found
+        return whole
 
     def reply(self, message: Message) -> None:
-        """Send the reply; of this process's state nothing goes with it.
+        """Send the reply, in one piece where the message came so; of this process's state nothing goes with it.
 
         Raises
         ------
@@ -204,7 +194,7 @@ class Task:
         """
         try:
             with _link():
-                push_message(self._client, message, self.context)
+                push_message(self._client, joined(message) if self._in_one_piece else message, self.context)
                 status = SubStatus.FAILED if message.has_error() else SubStatus.COMPLETED
                 self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
         finally:
@@ -269,9 +259,12 @@ class Tasks:
         try:
             with _link():
                 return self._read(client, bounded, found)
-        except (FlfedError, ValueError):
+        except FlfedError:
             client.close()
             raise
+        except (ValueError, KeyError, TypeError, DecodeError):
+            client.close()
+            raise MalformedMessage("the message cannot be read") from None
 
     def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
         """Read all of a task while its heart beats; answer one that may not be read."""
@@ -288,10 +281,11 @@ class Tasks:
         try:
             self._fill(task, client.PullTaskInput(PullTaskInputRequest()))
             self._pull(task, client, tree)
-        except MalformedMessage as error:
+        except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
+            reason = str(error) if isinstance(error, MalformedMessage) else "the message cannot be read"
             bounded.has_read()
-            task.refuse(str(error))
-            raise
+            task.refuse(reason)
+            raise MalformedMessage(reason) from None
         except (httpx.HTTPError, OSError, FlfedError):
             task.close()
             raise
@@ -310,13 +304,9 @@ class Tasks:
 
     def _pull(self, task: Task, client: NodeClient, tree: ObjectTree) -> None:
         """Read the bytes of every object of a message; none of them is opened."""
-        names = [part.object_id for part in islice(iterate_object_tree(tree), MOST_OBJECTS + 1)]
-        if len(names) > MOST_OBJECTS:
-            raise MalformedMessage(f"the message has more than {MOST_OBJECTS} parts, which this site reads")
-        if tree.object_id != task.envelope.metadata.message_id:
-            raise MalformedMessage("the message is not the one that its envelope announces")
+        names = parts_of(tree, task.envelope.metadata.message_id)
         node, run = Node(node_id=task.context.node_id), task.context.run_id
-        for name in dict.fromkeys(names):
+        for name in names:
             pull = partial(client.PullObject, PullObjectRequest(node=node, run_id=run, object_id=name))
             task._contents[name] = _soon(pull, lambda got: got.object_available).object_content
         client.ConfirmMessageReceived(

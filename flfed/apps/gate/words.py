@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from flfed.apps.gate.expected import most_bytes
 from flfed.apps.gate.study_messages import StudyMessages
@@ -14,6 +13,7 @@ from flfed.rows import datasets
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site
 from flfed.study import Study
+from flfed.study_parts import Sharing, strictest
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -30,15 +30,15 @@ from flfed.updates.sealing import SEAL, SealReply
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
-Sharing = Literal["named", "pseudonym", "aggregate-only"]
-STRICT: tuple[Sharing, ...] = ("named", "pseudonym", "aggregate-only")
-SHARED = {
+SHARED: dict[Sharing, str] = {
     "named": "Results are shown under this site's name.",
     "pseudonym": (
-        "Results are shown under a pseudonym of this site. Whoever knows its size or its patients may still guess it."
+        "Results are shown under a pseudonym of this site. Whoever knows its size, or that "
+        "all other sites are named, may still tell whose they are."
     ),
     "aggregate-only": (
-        "This site's own figures go into sums over sites only: no store, no log and no page has them. "
+        "This site's own figures go into sums over two or more such sites only: no store, no log and no page has them; "
+        "of two, each can take its own off the sum. "
         "Until figures can be added up in secret, its messages still carry them to the coordinator's memory."
     ),
 }
@@ -48,11 +48,13 @@ DISCLOSURE = {
 }
 ALONE = (
     "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
-    "memory holds this site's own update. On the way everything is encrypted (TLS)."
+    "memory holds this site's own updates. A coordinator that chooses the models it sends, instead of averaging, can "
+    "compute the rows of the columns above from enough of them: approve it for one that may see these columns. "
+    "On the way everything is encrypted (TLS)."
 )
 
 
-def plain_words(study: Study, site: Site, co_sites: Sequence[str]) -> list[str]:
+def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "") -> list[str]:
     """Return what a person should know before approving a study, a paragraph each.
 
     Parameters
@@ -61,6 +63,8 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str]) -> list[str]:
     site : Site
     co_sites : sequence of str
         The other sites that may take part.
+    coordinator : str
+        Whom the site has joined; empty where nobody yet.
     """
     schema = datasets.load(study.dataset.name).schema
     messages = StudyMessages(study, schema, site.serving(study.dataset.name))
@@ -70,12 +74,13 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str]) -> list[str]:
         f"Purpose: {shown(study.purpose)}",
         f"Legal basis: {shown(study.legal_basis)}",
         f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
-        f"{site.policy.least_cohort()} sites. The coordinator receives what leaves, and names the sites of a run.",
+        f"{site.policy.least_cohort()} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
+        "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema))}.",
         *_leaving(study, messages),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {ALONE}",
-        f"Sharing: {SHARED[sharing(study, site)]}",
+        f"Sharing: {SHARED[strictest(study.compare.share_metrics, site.policy.share_metrics)]}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
@@ -92,11 +97,6 @@ def shown(text: str) -> str:
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     more = f" … ({len(plain) - LONGEST} characters more: flfed study show)" if len(plain) > LONGEST else ""
     return plain[:LONGEST] + more
-
-
-def sharing(study: Study, site: Site) -> Sharing:
-    """Return how the site's figures are shared: the stricter of what the study and the site's policy say."""
-    return max(study.compare.share_metrics, site.policy.share_metrics, key=STRICT.index)
 
 
 def reveals(message: type) -> str:
@@ -154,8 +154,8 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
     return (
-        f"{study.rounds} in a run, which takes at most {a_run} out of this site. The coordinator may run the study "
-        f"again, with this one approval; at most {a_day} leave in a day.{stops}"
+        f"{study.rounds} in a run, which takes at most {a_run} out of this site if each is asked once. The coordinator "
+        f"may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in a day.{stops}"
     )
 
 

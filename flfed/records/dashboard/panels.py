@@ -146,7 +146,8 @@ def cards(found: Report, metric: str, planned: int) -> None:
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
     columns = st.columns((1.1, 1.1, 1.5, 0.9, 0.9))
     span = interval(shared["low"], shared["high"])
-    _card(columns[0], f"{name}, shared model", number(shared["value"]), f"95 % interval {span}")
+    under = shared.get("reason", f"95 % interval {span}").partition(",")[0]
+    _card(columns[0], f"{name}, shared model", number(shared["value"]), under)
     if pooled is None or shared["value"] is None:
         _card(columns[1], "All rows in one place (pooled)", ABSENT, "not measured in this run")
     else:

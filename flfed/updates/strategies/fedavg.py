@@ -23,7 +23,7 @@ from flfed.updates.guard import Verdicts, guard, guard_scores
 from flfed.updates.held_arrays import array_record, immutable
 from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.rounds import Assignment, RoundRecord
+from flfed.updates.rounds import Assignment, RoundRecord, summable
 from flfed.updates.selection import Selection
 
 Term = Callable[[Any, Any], Any]
@@ -343,18 +343,20 @@ class FedAvg(FlowerFedAvg):
 
     def _select(self, server_round: int) -> None:
         """Let the selection see the validation loss of the incoming model."""
-        scored = [reply.scores for reply in self._verdicts.accepted.values() if reply.scores is not None]
-        losses = [(s.num_examples, s.metrics["loss"]) for s in scored if s.rows == "validation" and "loss" in s.metrics]
-        sites = frozenset(
-            site
-            for site, reply in self._verdicts.accepted.items()
-            if reply.scores is not None and reply.scores.rows == "validation" and "loss" in reply.scores.metrics
-        )
+        scored = {site: reply.scores for site, reply in self._verdicts.accepted.items() if reply.scores is not None}
+        losses = {
+            site: (scores.num_examples, scores.metrics["loss"])
+            for site, scores in scored.items()
+            if scores.rows == "validation" and "loss" in scores.metrics
+        }
+        # The best loss is written down, with the checkpoint.
+        sites = frozenset(summable(losses, self.run.in_sums_only))
         # A mean over other sites is another figure: an easy site alone would look like progress.
         self._judges = self._judges or sites
-        if losses and sites == self._judges:
-            rows = math.fsum(n for n, _ in losses)
-            self.selection.see(server_round - 1, self._incoming, math.fsum(n * loss for n, loss in losses) / rows)
+        if sites and sites == self._judges:
+            rows = math.fsum(losses[site][0] for site in sites)
+            loss = math.fsum(n * value for n, value in map(losses.__getitem__, sites)) / rows
+            self.selection.see(server_round - 1, self._incoming, loss)
 
     def _observe(self, number: int, arrays: Arrays) -> None:
         accepted = self._verdicts.accepted

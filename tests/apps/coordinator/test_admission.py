@@ -23,14 +23,16 @@ from flfed.apps.coordinator.admission import (
     members,
     new_invitation,
     note_node,
+    readable,
     revoke,
     revoked,
 )
 from flfed.apps.coordinator.authority import Settings, initialise
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.private_files import locked
-from flfed.apps.signatures import canonical, new_node_key, node_public_key, public_text, sign_as_node
+from flfed.apps.signatures import new_node_key, node_public_key, public_text, sign_as_node
 from flfed.errors import FlfedError, UsageError
+from flfed.records.ledger_lines import canonical
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -233,13 +235,29 @@ def test_a_node_is_noted_for_admitted_sites_only(folder):
     assert members(folder)["a"].node_id is None
 
 
-def test_a_damaged_file_is_said_to_be_one(folder):
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"site": "a", "status": "admittd"}', '{"site": "b", "status": "admitted"}', '{"x": 1}', "\udcff"]
+    + ['{"site": "a", "status": "admitted"}', '{"site": "a", "status": "admitted", "public-key": "ssh-rsa AAAA"}']
+    + [
+        '{"site": "a", "status": "admitted", "public-key": 7}',
+        '{"site": "a", "status": "revoked", "earlier-keys": [1]}',
+    ],
+)
+def test_a_damaged_file_is_named_and_the_others_are_read(folder, text: str):
     new_invitation(folder, "a", days=1, now=NOW)
-    for text in ("{", "[]", '{"site": "a", "status": "admittd"}', '{"site": "b", "status": "admitted"}', '{"x": 1}'):
-        (folder.sites / "a.json").write_text(text)
+    new_invitation(folder, "b", days=1, now=NOW)
+    (folder.sites / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    said = f"{folder.sites / 'a.json'}: is damaged; bring it back from a backup, or remove it and invite anew"
+    found, damaged = readable(folder)
+    assert (list(found), damaged, admitted(folder), revoked(folder)) == (["b"], (said,), {}, ())
+    # Its key may be revoked: nobody is let in before that is known, and whoever is known can be cut off.
+    for refused in (lambda: new_invitation(folder, "c", days=1, now=NOW), lambda: revoke(folder, "a", now=NOW)):
         with pytest.raises(FlfedError, match=r"a\.json: is damaged"):
-            admitted(folder)
-    assert len(list(folder.sites.glob("*.json"))) == 1
+            refused()
+    assert revoke(folder, "b", now=NOW) is False
+    with pytest.raises(UsageError, match="'c' was never invited; known are: a, b"):
+        revoke(folder, "c", now=NOW)
 
 
 @pytest.mark.parametrize("action", ["invite", "admit", "revoke", "note_node"])

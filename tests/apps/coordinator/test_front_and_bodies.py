@@ -66,7 +66,7 @@ def kept(path: Path) -> bytes:
 
 def test_what_a_finished_run_said_is_gone_from_every_file_and_another_run_keeps_its_own(database: Path):
     assert b"OVER" * 100 in kept(database)
-    assert remove_bodies(database, unfinished={GOING_ON}) == 2
+    assert remove_bodies(database, over={OVER}) == 2
     assert b"OVER" not in kept(database)
     assert b"GOING" * 100 in kept(database) and b"SHARED" * 100 in kept(database)
     assert Path(f"{database}-wal").stat().st_size == 0
@@ -76,7 +76,7 @@ def test_what_a_finished_run_said_is_gone_from_every_file_and_another_run_keeps_
         assert counts["shared"] == 1
         assert found.execute("SELECT count(*) FROM object_children").fetchone() == (2,)
         assert found.execute("SELECT DISTINCT run_id FROM message_res").fetchall() == [(GOING_ON - 2**64,)]
-    assert remove_bodies(database, unfinished=set()) == 3
+    assert remove_bodies(database, over={GOING_ON}) == 3
     assert b"GOING" not in kept(database) and b"SHARED" not in kept(database)
 
 
@@ -86,7 +86,7 @@ def test_bytes_that_flower_deleted_itself_are_gone_too(database: Path):
         server.execute("PRAGMA secure_delete = OFF")
         server.execute("DELETE FROM objects WHERE object_id LIKE '7-%'")
     assert b"OVER" * 100 in kept(database)
-    assert remove_bodies(database, unfinished={OVER, GOING_ON}) == 0
+    assert remove_bodies(database, over={2}) == 0
     assert b"OVER" * 100 not in kept(database)
 
 
@@ -95,24 +95,43 @@ def test_a_reader_is_waited_for_and_one_that_stays_is_said(database: Path):
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM objects").fetchone()
         with pytest.raises(FlfedError, match="could not be removed") as error:
-            remove_bodies(database, unfinished=set(), seconds=0.3)
+            remove_bodies(database, over={OVER, GOING_ON}, seconds=0.3)
         assert "OVER" not in str(error.value)
         later = threading.Timer(0.5, lambda: reader.execute("COMMIT"))
         later.start()
         began = time.monotonic()
-        remove_bodies(database, unfinished=set(), seconds=20)
+        remove_bodies(database, over={OVER}, seconds=20, only_if_any=True)
         later.join()
     assert 0.3 <= time.monotonic() - began < 10
     assert b"OVER" not in kept(database)
 
 
+def test_a_run_that_begins_meanwhile_keeps_its_messages_and_nothing_is_rewritten_for_nothing(database: Path):
+    """Whoever asks which runs are over cannot know of one that begins before the answer is used."""
+    began = 11
+    with closing(sqlite3.connect(database, isolation_level=None)) as server:
+        server.execute("INSERT INTO message_ins VALUES ('new', ?, ?)", (began, b"BEGAN"))
+    remove_bodies(database, over={OVER})
+    with closing(sqlite3.connect(database)) as found:
+        assert found.execute("SELECT run_id FROM message_ins ORDER BY run_id").fetchall() == [
+            (GOING_ON - 2**64,),
+            (began,),
+        ]
+    before = (database.stat().st_mtime_ns, database.stat().st_size)
+    assert remove_bodies(database, over={OVER}, only_if_any=True) == 0
+    assert (database.stat().st_mtime_ns, database.stat().st_size) == before
+    database.with_name("flower.db.removing").touch()  # as after a removal that was cut off
+    assert remove_bodies(database, over={OVER}, only_if_any=True) == 0
+    assert database.stat().st_mtime_ns > before[0] and not database.with_name("flower.db.removing").exists()
+
+
 def test_a_database_of_another_version_is_said_and_none_is_nothing(tmp_path: Path):
-    assert remove_bodies(tmp_path / "absent.db", unfinished=set()) == 0
+    assert remove_bodies(tmp_path / "absent.db", over={OVER}) == 0
     assert list(tmp_path.iterdir()) == []
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE something (x)")
     with pytest.raises(FlfedError, match="no such table"):
-        remove_bodies(tmp_path / "other.db", unfinished=set())
+        remove_bodies(tmp_path / "other.db", over={OVER})
 
 
 @pytest.fixture

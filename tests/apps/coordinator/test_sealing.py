@@ -15,12 +15,14 @@ from flwr.clientapp import ClientApp
 from flfed.apps.client_app import redact
 from flfed.apps.coordinator.authority import signing_key, write_signing_key
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.sealing import Sealed, UnfollowedHead, last_signed, seal_all, sign_head
+from flfed.apps.coordinator.sealing import Sealed, UnfollowedHead, last_signed, note_restart, seal_all, sign_head
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.gate import receipts
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of, read_receipts
+from flfed.apps.gate.restarting import restart
 from flfed.apps.signatures import coordinator_signed, signing_public
+from flfed.errors import UsageError
 from flfed.records.ledger import Ledger, LedgerError
 from flfed.records.ledger_lines import START, new_line
 from flfed.rows.training.alone import drive_alone
@@ -153,7 +155,8 @@ def test_a_ledger_that_was_cut_or_written_anew_shows_at_the_coordinator(coordina
     assert list(found.signed) == ["switzerland"]
     assert found.faults["cleveland"] == (
         "cleveland's ledger was cut: it has 5 lines, and 6 lines were signed at run run-1; "
-        "ask the site what happened, there: flfed site ledger cleveland --verify"
+        "ask the site what happened, there: flfed site ledger cleveland --verify; "
+        "where it was lost: flfed coordinator ledger cleveland --help"
     )
     assert "written anew: line 6 is not the one that was signed at run run-1" in found.faults["hungarian"]
     # Filling it up again does not help, and what was refused is not on record as signed.
@@ -166,6 +169,49 @@ def test_a_ledger_that_was_cut_or_written_anew_shows_at_the_coordinator(coordina
     # The site's own receipts say the same.
     for folder in joined[:2]:
         assert len(ledger_of(folder).problems(read_receipts(folder).signed)) == 1
+
+
+def test_a_lost_ledger_is_a_fault_until_both_sides_have_it_on_record(coordinator, joined):
+    site = joined[0]
+    for folder in joined:
+        answered(folder, 6)
+    sealed(coordinator, "run-1")
+    site.ledger.unlink()
+    answered(site, 2)
+    assert list(sealed(coordinator, "run-2").faults) == ["cleveland"]
+    found = restart(site, by="op", why="the disk broke")
+    facts = {"by": "op", "why": "the disk broke", "signed-run": "run-1", "signed-line": 6}
+    assert (found.line.n, found.line.kind) == (1, "restarted") and facts.items() <= found.line.facts.items()
+    assert [len(path.read_bytes().splitlines()) for path in found.aside] == [1, 2]
+    answered(site, 9)
+    assert ledger_of(site).problems(read_receipts(site).all()) == []
+    # The site alone cannot have it forgotten.
+    assert list(sealed(coordinator, "run-3").faults) == ["cleveland"]
+    assert note_restart(coordinator, "cleveland", by="co", why="told by telephone").n == 6
+    again = sealed(coordinator, "run-4")
+    assert (again.faults, again.signed["cleveland"].n) == ({}, 10)
+    assert ledger_of(site).problems(read_receipts(site).all()) == []
+    cut(site, 8)
+    assert "it has 8 lines, and 10 lines were signed at run run-4" in sealed(coordinator, "run-5").faults["cleveland"]
+    noted = [line for line in Ledger(coordinator.receipts).lines() if line.kind == "restarted"]
+    assert [(line.facts["by"], line.facts["why"], line.facts["line"]) for line in noted] == [
+        ("co", "told by telephone", 6)
+    ]
+
+
+def test_a_ledger_that_is_whole_torn_or_was_never_signed_is_not_restarted(coordinator, joined):
+    answered(joined[0], 6)
+    sealed(coordinator, "run-1")
+    before = joined[0].ledger.read_bytes()
+    with pytest.raises(UsageError, match="as the coordinator signed it: there is nothing to restart"):
+        restart(joined[0], by="op", why="to forget")
+    joined[0].ledger.write_bytes(before[:-9])
+    with pytest.raises(UsageError, match="--repair WHY"):
+        restart(joined[0], by="op", why="a crash")
+    assert (joined[0].ledger.read_bytes(), len(list(joined[0].gate.glob("*before*")))) == (before[:-9], 0)
+    for site in ("hungarian", "nobody"):
+        with pytest.raises(UsageError, match=f"no line of {site}'s ledger is signed"):
+            note_restart(coordinator, site, by="co", why="?")
 
 
 def test_what_was_forged_after_the_last_receipt_cannot_show(coordinator, joined):

@@ -21,6 +21,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from flfed.apps.one_piece import apart, joined
 from flfed.updates.messages import EnrolReply
 
 name = sys.argv[-1]
@@ -66,7 +67,9 @@ def answer(port: str, secret_file: str) -> None:
         client = RuntimeHttpClient(address, interceptors=words)
         try:
             message, context, run, fab = pull_task_input(client)
-            push_message(client, app(message, context), context)
+            whole = apart(message)
+            reply = app(whole, context)
+            push_message(client, reply if whole is message else joined(reply), context)
             push_task_output(client, context, SubStatus.COMPLETED, "")
             print(f"answered {message.metadata.message_type}", flush=True)
         except httpx.HTTPError as error:

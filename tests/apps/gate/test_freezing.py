@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from flfed.apps.gate.approval import Approval, approve, withdraw
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.freezing import Difference, freeze_first, refresh
+from flfed.apps.gate.freezing import Difference, freeze_first, list_changed, refresh
 from flfed.cli.site_rows import freeze_rows, refresh_rows
 from flfed.errors import FlfedError, UsageError
 from flfed.rows.excluded import Exclusion
@@ -117,6 +117,21 @@ def test_a_person_who_opts_out_later_is_a_row_removed(folder, site):
     second = found.write()
     assert (second.rows, second.excluded, second.sha256 != first.sha256) == (59, Exclusion(1, 1, 1), True)
     assert load(site, folder.frozen).snapshot == second
+
+
+def test_a_list_that_changed_shows_until_the_rows_are_frozen_again_also_where_nobody_on_it_is_found(folder, site):
+    first = freeze_first(folder, site)
+    assert not list_changed(folder, first)
+    out(folder, "person\nnobody\n")
+    assert list_changed(folder, first)
+    found = refresh(folder, site)
+    assert (found.difference, found.changes) == (Difference(0, 0, 60), True)
+    second = found.write()
+    assert (second.sha256, list_changed(folder, second)) == (first.sha256, False)
+    out(folder, "person\n\nnobody\n")
+    assert not list_changed(folder, second)
+    out(folder, "person\nnobody\nP0-0003\n")
+    assert list_changed(folder, second)
 
 
 def test_only_standing_approvals_of_this_dataset_are_voided(folder, site, small_study):

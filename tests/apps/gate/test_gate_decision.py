@@ -199,18 +199,6 @@ def test_what_the_policy_does_not_allow_is_refused(gated, small_study: str, poli
     assert site.refusal(site.trained()) == expected
 
 
-def test_a_policy_that_changes_under_the_gate_stops_it(gated, tmp_path):
-    site = gated()
-    site.open(folder=tmp_path, policy=Policy())
-    (tmp_path / "policy.toml").write_text("format = 1\nrounds = 4\n")
-    said = "its policy was changed while it serves; at the site, start again: flfed site serve"
-    assert site.refusal(site.trained()) == said
-    (tmp_path / "policy.toml").write_text("rounds = ")
-    assert site.refusal(site.trained()) == said
-    (tmp_path / "policy.toml").unlink()
-    assert site.refusal(site.trained()) == ""
-
-
 @pytest.mark.parametrize(
     ("sites", "expected"),
     [

@@ -47,13 +47,18 @@ def test_a_message_comes_back_to_the_bit_with_what_its_run_brought(behind):
     assert asked(behind.folder, "../" + RUN, 3) == kept_rounds(behind.folder, "..") == []
 
 
-def test_the_same_message_is_kept_once_and_another_beside_it(behind):
+def test_the_same_message_is_kept_once_and_another_of_the_same_round_is_not_answered(behind):
     first, second = behind.trained(round=1), replace(request_of(behind.trained(round=1)), lr_scale=0.5)
-    digests = [keep(behind.folder, one, behind.context()) for one in (first, first, behind.message(TRAIN, second))]
-    assert digests[0] == digests[1] != digests[2]
-    assert [one.request.lr_scale for one in asked(behind.folder, RUN, 1)] == [1.0, 0.5]
-    # Another study, or another repeat, is another question.
-    assert len({*digests, keep(behind.folder, first, behind.context(repeat=1))}) == 3
+    digests = [keep(behind.folder, first, behind.context()) for _ in range(2)]
+    assert digests[0] == digests[1]
+    said = "asked to train from another model in round 1 of this run"
+    for other, context in ((behind.message(TRAIN, second), behind.context()), (first, behind.context(repeat=1))):
+        with pytest.raises(NotKept, match=said):
+            keep(behind.folder, other, context)
+    assert [one.request.lr_scale for one in asked(behind.folder, RUN, 1)] == [1.0]
+    # Another round, or another run, is another question.
+    keep(behind.folder, behind.trained(round=2), behind.context())
+    keep(behind.folder, behind.message(TRAIN, second), behind.context(run="another"))
     assert len(files(behind.folder.incoming)) == 3
 
 

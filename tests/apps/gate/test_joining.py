@@ -213,6 +213,19 @@ def test_a_renewal_is_taken_once_and_never_backwards(folder, kit, tmp_path: Path
     assert joined(SiteFolder("cleveland"))["issued"] == after(2).isoformat()
 
 
+def test_a_clock_that_was_wrong_once_shuts_nobody_out(folder, kit, tmp_path: Path, refused: Refused):
+    join(kit, to=tmp_path, now=NOW)
+    years = timedelta(days=5 * 365)
+    future = kits.renewal(folder, to=tmp_path, now=NOW + years)
+    assert "set the clock that is wrong" in refused(renew, future, to=tmp_path, now=after(1))
+    renew(kits.renewal(folder, to=tmp_path, now=after(2)), to=tmp_path, now=after(2))
+    assert joined(SiteFolder("cleveland"))["issued"] == after(2).isoformat()
+    future = kits.renewal(folder, to=tmp_path, now=NOW + years)
+    renew(future, to=tmp_path, now=NOW + years)  # the clock here was wrong as well
+    renew(kits.renewal(folder, to=tmp_path, now=after(3)), to=tmp_path, now=after(3))
+    assert joined(SiteFolder("cleveland"))["issued"] == after(3).isoformat()
+
+
 def test_a_renewal_of_another_coordinator_is_refused(kit, tmp_path: Path, refused: Refused):
     join(kit, to=tmp_path, now=NOW)
     other = CoordinatorFolder(tmp_path / "other")

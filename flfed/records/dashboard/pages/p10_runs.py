@@ -83,6 +83,7 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
     columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")
     figure = mean_of([figures.get(run.run) for run in runs])
     none = "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
+    none = "withheld, or not defined" if figures.keys() & {run.run for run in runs} else none
     columns[5].text(none if figure is None else f"{metric_name(first.primary)} {number(figure)}")
 
 

@@ -19,6 +19,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
+from flfed.apps import received
 from flfed.apps.gate import executor as executor_module
 from flfed.apps.gate import tasks as tasks_module
 from flfed.apps.gate.executor import ENDED, Executor, shared_secret, wait_for_secret
@@ -131,9 +132,9 @@ def test_the_sentences_of_this_part_are_ones_that_the_gate_lets_out():
     from flfed.apps.gate.sentences import is_ours
     from flfed.rows import site as sites
 
-    texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module)]
+    texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, received)]
     said = [re.sub(r"\{[^}]+\}", "7", found) for text in texts for found in re.findall(SAYS, text)] + [ENDED]
-    assert len(said) == 10
+    assert len(said) == 12
     assert [sentence for sentence in said if not is_ours(sentence, sites.load("cleveland"))] == []
 
 

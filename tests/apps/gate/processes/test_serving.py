@@ -48,6 +48,18 @@ def test_a_site_that_has_not_joined_is_not_served(flfed: Callable[..., tuple[int
     assert len(told) == 0
 
 
+@pytest.mark.parametrize("which", [{}, {"network": False}, {"gate": False}])
+def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: dict[str, bool]
+):
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path / ("x" * 90)))
+    told: list[str] = []
+    with pytest.raises(UsageError, match=r"107 bytes at most\); set FLFED_HOME to a shorter folder") as caught:
+        serve(SiteFolder("site-a"), threading.Event(), told=told.append, **which)
+    assert (caught.value.exit_code, told) == (2, [])
+    assert list(tmp_path.glob("*/sites")) == []
+
+
 def processes(site: str) -> dict[str, int]:
     """Return the ids of the processes that serve a site of this test's home, by module."""
     found, own = {}, f"FLFED_HOME={os.environ['FLFED_HOME']}"

@@ -121,7 +121,7 @@ def test_many_small_parts_count_together(gate_node: Any, tasks: Tasks):
 
 
 def test_more_parts_than_any_message_has_are_refused(gate_node: Any, tasks: Tasks, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flfed.apps.gate.tasks.MOST_OBJECTS", 5)
+    monkeypatch.setattr("flfed.apps.received.MOST_PARTS", 5)
     gate_node.put(gate_node.message(RecordDict({"a": ArrayRecord([np.zeros(1), np.ones(1)])})))
     with pytest.raises(MalformedMessage, match="more than 5 parts"):
         tasks.next()

@@ -1,0 +1,301 @@
+"""A coordinator and four institutions on loopback by the commands of `flfed`: SuperLink, Caddy, TLS, a home each."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.apps.bundle import bundle_sha256
+from flfed.apps.coordinator.admission import admit
+from flfed.apps.coordinator.authority import Settings, initialise
+from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.coordinator.kits import invite
+from flfed.apps.gate import approval
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.joining import join
+from flfed.rows import datasets, frozen
+from flfed.rows import site as site_packages
+from flfed.study import Study
+
+Said = tuple[int, str, str]
+SITES = ("alpha", "beta", "gamma", "delta")
+IN_ACCESS, IN_OPEN, IN_NONBLOCK = 0x1, 0x20, 0o4000
+"""As linux/inotify.h has them."""
+POLICY = 'format = 1\ndisclosure = "institution"\nstrategies = ["fedavg"]\n'
+PACKAGE = """
+from flfed import Csv, Holdout, Site
+site = Site(name="{name}", dataset="small", source=Csv("rows.csv"), holdout=Holdout(salt="{name}"))
+"""
+SCHEMA = """
+format = 1
+name = "small"
+task = "binary"
+target = "y"
+[columns.x1]
+kind = "number"
+range = [-10, 10]
+[columns.x2]
+kind = "number"
+range = [-10, 10]
+[columns.colour]
+kind = "category"
+values = ["red", "green"]
+[columns.y]
+kind = "target"
+values = ["no", "yes"]
+"""
+STUDY = """
+format = 1
+name = "small"
+purpose = "Test"
+legal-basis = "none needed"
+seed = 7
+[dataset]
+name = "small"
+[model]
+name = "logistic"
+[plan]
+lr = 0.1
+epochs = 1
+[strategy]
+name = "fedavg"
+rounds = 3
+[compare]
+draws = 200
+"""
+
+
+def until(what: str, ready: Callable[[], object], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s"
+        time.sleep(0.2)
+
+
+class Machine:
+    """One institution's machine: a home of its own, and what it started."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name, self.exchange, self.home = name, root / "exchange", root / name
+        self.home.mkdir()
+        self.log_file = root / f"{name}.log"
+        quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **quiet, "FLFED_HOME": str(self.home), "FLFED_PATH": str(root / "packages")}
+        self.started: list[subprocess.Popen[Any]] = []
+
+    def run(self, words: str, *, code: int | None = 0) -> str:
+        """Return what a command says, on both streams."""
+        done = subprocess.run(
+            [sys.executable, "-c", "from flfed.cli import main; main()", *shlex.split(words)],
+            capture_output=True, text=True, env=self.environment, cwd=self.exchange, timeout=300, check=False,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def json(self, words: str) -> Any:
+        return json.loads(self.run(f"{words} --json"))
+
+    def call(self, flfed: Callable[..., Said], words: str, *, code: int = 0) -> str:
+        """Return what a command says, called in this process: no start to wait for."""
+        with self.here():
+            found, out, err = flfed(*shlex.split(words))
+        assert found == code, (words, out, err)
+        return out + err
+
+    def start(self, *command: object) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            made = subprocess.Popen(
+                [str(word) for word in command], stdout=log, stderr=log, env=self.environment, cwd=self.exchange
+            )
+        self.started.append(made)
+        return made
+
+    def serve(self, words: str) -> subprocess.Popen[bytes]:
+        return self.start(sys.executable, "-c", "from flfed.cli import main; main()", *shlex.split(words))
+
+    @property
+    def gate(self) -> Path:
+        return self.home / "sites" / self.name / "gate"
+
+    def lines(self) -> list[dict[str, Any]]:
+        path = self.gate / "ledger.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Let this process be at the machine: its home, its packages."""
+        before = dict(os.environ)
+        os.environ.update({key: self.environment[key] for key in ("FLFED_HOME", "FLFED_PATH")})
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def end(self) -> None:
+        for process in reversed(self.started):
+            process.send_signal(signal.SIGTERM)
+        for process in reversed(self.started):
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Consortium:
+    """The coordinator, who serves, and its sites, which have joined and been admitted; none serves yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("exchange", "packages/datasets/small", *(f"packages/sites/{name}" for name in SITES)):
+            (root / folder).mkdir(parents=True)
+        (root / "packages/datasets/small/schema.toml").write_text(SCHEMA)
+        source = 'format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n'
+        (root / "packages/datasets/small/source.toml").write_text(source)
+        for number, name in enumerate(SITES):
+            folder = root / "packages/sites" / name
+            (folder / "__init__.py").write_text(PACKAGE.format(name=name))
+            (folder / "policy.toml").write_text(POLICY)
+            table(120 + 10 * number, seed=number).to_csv(folder / "rows.csv", index=False)
+        self.coordinator = Machine(root, "coordinator")
+        self.sites = {name: Machine(root, name) for name in SITES}
+
+    def begin(self, later: Sequence[str]) -> None:
+        """Make the coordinator, let it serve, and let every site join but those that do so `later`."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        with self.coordinator.here():
+            folder = CoordinatorFolder.default()
+            initialise(folder, Settings("Test consortium", f"localhost:{self.port}"))
+        self.coordinator.serve("coordinator serve --listen 127.0.0.1")
+        exchange = self.root / "exchange"
+        for name in sorted(set(SITES) - set(later)):
+            machine = self.sites[name]
+            with self.coordinator.here():
+                kit = invite(folder, name, to=exchange).file
+            with machine.here():
+                admission = join(kit, to=exchange).admission
+            with self.coordinator.here():
+                admit(folder, admission)
+
+    def study(self, *changes: tuple[str, str]) -> str:
+        """Return the study's text with some of it replaced."""
+        text = STUDY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    def file(self, text: str) -> Path:
+        path = self.root / "exchange" / f"study-{abs(hash(text))}.toml"
+        path.write_text(text)
+        return path
+
+    def approve(self, name: str, text: str, co_sites: Sequence[str]) -> None:
+        """Write an approval down as a person's is, also such as would be there of an earlier day or policy."""
+        with self.sites[name].here():
+            folder, site, dataset = SiteFolder(name), site_packages.load(name), datasets.load("small")
+            folder.make()
+            if not (folder.frozen / "small").is_dir():
+                frozen.freeze(site, folder.frozen, None)
+            facts = frozen.known(site, folder.frozen)
+            assert facts is not None
+            others = [other for other in co_sites if other != name]
+            given = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}
+            study = Study.parse(text)
+            approval.approve(folder, study, by="Dr Kim", co_sites=others, bundle_sha256=bundle_sha256(), **given)
+
+    def rows(self, name: str) -> Path:
+        """Return the file of the frozen rows of a site."""
+        (found,) = (self.sites[name].gate / "frozen" / "small").glob("*.parquet")
+        return found
+
+    def online(self, count: int) -> None:
+        """Wait until so many sites are online at the server."""
+
+        def there() -> bool:
+            said = self.coordinator.run("coordinator status --json", code=None)
+            found = json.loads(said)["sites"] if said.startswith("{") else []
+            return sum(bool(site["online-since"]) for site in found) == count
+
+        until(f"{count} sites", there)
+
+    def end(self) -> None:
+        for machine in (*self.sites.values(), self.coordinator):
+            machine.end()
+
+
+def table(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    x1, x2 = rng.normal(0, 1, rows), rng.normal(0, 1, rows)
+    colour = rng.choice(["red", "green"], rows)
+    y = np.where(rng.random(rows) < 1 / (1 + np.exp(-x1 - x2 - (colour == "red"))), "yes", "no")
+    return pd.DataFrame({"x1": x1.clip(-9, 9).round(6), "x2": x2.clip(-9, 9).round(6), "colour": colour, "y": y})
+
+
+@pytest.fixture(scope="module")
+def consortium(request: pytest.FixtureRequest) -> Iterator[Consortium]:
+    # A short path: the name of a Unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as folder:
+        made = Consortium(Path(folder))
+        try:
+            made.begin(getattr(request.module, "LATER", ()))
+            yield made
+        finally:
+            made.end()
+
+
+class Watched:
+    """Counts how often files are opened or read, by whatever process, as the kernel tells it (inotify)."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._library = ctypes.CDLL(None, use_errno=True)
+        self._file = self._library.inotify_init1(IN_NONBLOCK)
+        for path in paths:
+            assert self._library.inotify_add_watch(self._file, os.fsencode(path), IN_OPEN | IN_ACCESS) > 0, path
+
+    def count(self) -> int:
+        """Return how often since the last look."""
+        try:
+            return len(os.read(self._file, 65_536)) // 16
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    return until
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[list[Path]], Watched]]:
+    """A function that watches files until the test ends."""
+    made: list[Watched] = []
+
+    def go(paths: list[Path]) -> Watched:
+        made.append(Watched(paths))
+        return made[-1]
+
+    yield go
+    for one in made:
+        one.close()

@@ -1,0 +1,129 @@
+"""After a real run: the ledgers and the coordinator's record agree, each round comes again, and no bytes are left."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from flfed.records.database import engine_to_read, store_url
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+HERE = Path(__file__).parent
+THREE = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture(scope="module")
+def ran(consortium: Any) -> dict[str, Any]:
+    """A run of three sites that ended, by the commands; with the bytes that crossed in files."""
+    study = consortium.file(consortium.study())
+    for name in THREE:
+        consortium.approve(name, consortium.study(), THREE)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    crossed = consortium.root / "crossed"
+    crossed.mkdir()
+    machine = consortium.coordinator
+    words = ["coordinator", "run", str(study), "--site", "alpha", "--site", "beta", "--site", "gamma", "--json"]
+    done = subprocess.run(
+        [sys.executable, str(HERE / "recording.py"), str(crossed), *words],
+        capture_output=True, text=True, env=machine.environment, cwd=machine.exchange, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "crossed": crossed}
+
+
+def test_a_ledgers_bytes_are_those_of_the_coordinators_record(consortium: Any, ran: dict[str, Any]):
+    with consortium.coordinator.here():
+        engine = engine_to_read(store_url())
+        asked = text(
+            "SELECT site, kind, SUM(bytes) FROM sent WHERE direction = 'to-server' AND run_id = :run GROUP BY 1, 2"
+        )
+        with engine.connect() as connection:
+            found = connection.execute(asked, {"run": ran["run"]}).fetchall()
+        engine.dispose()
+    sent = {(site, kind.rpartition(".")[2]): int(size) for site, kind, size in found}
+    held: dict[tuple[str, str], int] = {}
+    for name in THREE:
+        for line in consortium.sites[name].lines():
+            assert line["run"] == ran["run"]
+            held[name, line["kind"]] = held.get((name, line["kind"]), 0) + line["bytes"]
+    assert held == sent
+    kinds = {"enrol", "summarise", "train", "evaluate", "compare", "seal", "sealed"}
+    assert {kind for _, kind in sent} == kinds and len(sent) == 3 * len(kinds)
+    assert min(size for (_, kind), size in sent.items() if kind != "sealed") > 50
+
+
+def test_no_update_is_left_at_the_server(consortium: Any, ran: dict[str, Any]):
+    contents = [path.read_bytes() for path in ran["crossed"].iterdir() if not path.name.startswith("during")]
+    during = [int(path.read_text()) for path in ran["crossed"].glob("during-*")]
+    assert len(contents) > 30
+    # They stood there while the run went on, so that the search would find them.
+    assert sum(during) > 3
+    folder = consortium.coordinator.home / "coordinator"
+    left = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert any(path.name == "flower.db" for path in left)
+    # The nodes' signs of life go on: what is in the log of changes is searched too.
+    pieces = {content[at : at + 16] for content in contents for at in range(0, len(content) - 15, 8)}
+    # Two numbers side by side of an update: none of them by chance, and none that is zeros or ones.
+    known = {piece for piece in pieces if len(set(piece)) > 8 and not telling_nothing(piece)}
+    assert len(known) > 50
+    for path, content in left.items():
+        assert [piece for piece in known if piece in content] == [], path
+
+
+def telling_nothing(piece: bytes) -> bool:
+    """Tell whether both numbers are small whole ones, which stand in any file."""
+    return bool(np.all(np.modf(np.frombuffer(piece))[0] == 0))
+
+
+def test_every_round_comes_again_and_with_one_changed_row_none_does(
+    consortium: Any, ran: dict[str, Any], flfed: Callable[..., Any]
+):
+    alpha = consortium.sites["alpha"]
+    for round in range(1, ran["rounds"] + 1):
+        assert "bit for bit" in alpha.call(flfed, f"site replay {ran['run']} --round {round} --site alpha")
+    file = consortium.root / "packages/sites/alpha/rows.csv"
+    lines = file.read_text().splitlines()
+    first = lines[1].split(",")
+    lines[1] = ",".join([f"{float(first[0]) + 0.25:.6f}", *first[1:]])
+    file.write_text("\n".join(lines) + "\n")
+    alpha.call(flfed, "site refresh alpha --yes")
+    said = alpha.call(flfed, f"site replay {ran['run']} --round 1 --site alpha", code=1)
+    assert "bit for bit" not in said and len(said.splitlines()) >= 1
+    assert re.search("rows", said), said
+
+
+def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(
+    consortium: Any, ran: dict[str, Any], flfed: Callable[..., Any]
+):
+    beta = consortium.sites["beta"]
+    path = beta.gate / "ledger.jsonl"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert "Every line is as it was written." in beta.call(flfed, "site ledger beta --verify")
+    middle = len(lines) // 2
+    damaged = {
+        "changed": [*lines[:middle], lines[middle].replace(b'"bytes":', b'"bytes":1', 1), *lines[middle + 1 :]],
+        "removed": [*lines[:middle], *lines[middle + 1 :]],
+        "moved": [*lines[:middle], lines[middle + 1], lines[middle], *lines[middle + 2 :]],
+        # The last two lines came after the receipt was asked for: what it covers is what was sealed.
+        "cut": lines[:-3],
+        "torn": [*lines[:-1], lines[-1][:-9]],
+    }
+    try:
+        for name, content in damaged.items():
+            path.write_bytes(b"".join(content))
+            said = beta.call(flfed, "site ledger beta --verify", code=1)
+            assert "Every line is as it was written." not in said, name
+    finally:
+        path.write_bytes(whole)
+    assert "1 receipt of the coordinator" in beta.call(flfed, "site ledger beta --verify")

@@ -1,0 +1,138 @@
+"""A consortium of real processes on loopback: machines with homes and keys of their own, as docs/ has them set up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commands_of(page: str) -> dict[str, list[str]]:
+    """Return the commands of a page by their first two words, in order."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = [shlex.split(line) for line in re.findall(r"^\$ flfed (.*)$", text, flags=re.MULTILINE)]
+    return {" ".join(words[:2]): words for words in found}
+
+
+COORDINATOR, SITE = commands_of("run-a-consortium.md"), commands_of("join-as-a-site.md")
+
+
+class Machine:
+    """One institution's machine: a home of its own, and what it started."""
+
+    def __init__(self, folder: Path, name: str, sites: Sequence[str]) -> None:
+        self.name, self._sites, self._exchange, self._log = name, sites, folder / "exchange", folder / f"{name}.log"
+        self.home = folder / name
+        self.home.mkdir()
+        self._environment = {**os.environ, "FLFED_HOME": str(self.home)}
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def _words(self, words: list[str]) -> list[str]:
+        others = ",".join(site for site in self._sites if site != self.name)
+        filled = [word.replace("SITE", self.name).replace("OTHERS", others) for word in words]
+        return [sys.executable, "-c", "from flfed.cli import main; main()", *filled]
+
+    def run(self, words: list[str], *, code: int = 0, seconds: float = 400) -> str:
+        done = subprocess.run(
+            self._words(words),
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            cwd=self._exchange,
+            timeout=seconds,
+        )
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def start(self, words: list[str], **more: str) -> subprocess.Popen[bytes]:
+        environment = {**self._environment, **more}
+        with self._log.open("ab") as log:
+            self._started.append(
+                subprocess.Popen(self._words(words), stdout=log, stderr=log, env=environment, cwd=self._exchange)
+            )
+        return self._started[-1]
+
+    def end(self) -> None:
+        for process in self._started:
+            process.send_signal(signal.SIGTERM)
+        for process in self._started:
+            process.wait(60)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def ledger_lines(self) -> list[dict[str, object]]:
+        path = self.home / "sites" / self.name / "gate" / "ledger.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def study(self, name: str, **changes: object) -> str:
+        """Write a file of a shipped study with other values of some keys; return its path."""
+        from flfed.study import Study
+
+        text, path = Study.load(name).text, self.home / f"{name}.toml"
+        for key, value in changes.items():
+            text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+            assert found == 1, key
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+
+@contextmanager
+def machines_of(sites: Sequence[str]) -> Iterator[dict[str, Machine]]:
+    """Give the coordinator's and the sites' machines; what they started ends with the block."""
+    # A short path: the name of a Unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "exchange").mkdir()
+        found = {name: Machine(Path(folder), name, sites) for name in ("coordinator", *sites)}
+        try:
+            yield found
+        finally:
+            for machine in found.values():
+                machine.end()
+
+
+def begin(machines: dict[str, Machine], test_data: Path) -> subprocess.Popen[bytes]:
+    """Have all the data, and a coordinator that serves on a free port, which is returned."""
+    for machine in machines.values():
+        machine.run(["data", "get", "heart-disease", "--from", str(test_data)])
+    coordinator = machines["coordinator"]
+    coordinator.run([re.sub(r":\d+$", f":{free_port()}", word) for word in COORDINATOR["coordinator init"]])
+    return coordinator.start(COORDINATOR["coordinator serve"])
+
+
+def take_in(coordinator: Machine, machine: Machine) -> None:
+    """Invite, join and admit a site."""
+    coordinator.run([word.replace("SITE", machine.name) for word in COORDINATOR["coordinator invite"]])
+    machine.run(SITE["site join"])
+    coordinator.run([word.replace("SITE", machine.name) for word in COORDINATOR["coordinator admit"]])
+
+
+def all_online(coordinator: Machine, count: int) -> bool:
+    """Tell whether there are so many sites, and all are online."""
+    found = json.loads(coordinator.run([*COORDINATOR["coordinator status"], "--json"]))
+    return len(found["sites"]) == count and all(site["online-since"] for site in found["sites"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(what: str, ready: Callable[[], object], seconds: float = 120.0, *, every: float = 0.5) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s"
+        time.sleep(every)

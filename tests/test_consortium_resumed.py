@@ -1,0 +1,184 @@
+"""Runs at institutions whose processes are killed: nothing is lost or counted twice, and nobody waits for ever.
+
+Real processes on loopback: SuperLink, Caddy, TLS, three sites with homes and keys of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from flfed.apps.coordinator.control import Control, Link
+from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.errors import FlfedError
+from flfed.records.database import engine_to_read, store_url
+from flfed.records.reading import RunReader
+from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
+
+SITES = ("cleveland", "hungary", "long-beach")
+ROUNDS = 12
+SLOW_LINE = """
+import os, sys, time
+from pathlib import Path
+
+if "flfed.apps.gate.node" in sys.orig_argv:
+    import httpx
+
+    there, sends = Path(os.environ["SLOW_LINE"]), httpx.Client.send
+
+    def send(self, request, **given):
+        if request.url.path.endswith("/confirm-message-received") and (there / "hold").exists():
+            (there / "held").touch()
+            while (there / "hold").exists():
+                time.sleep(0.02)
+        return sends(self, request, **given)
+
+    httpx.Client.send = send
+"""
+"""Of one site's node: what it tells the server of a message waits, between the message and its reply, as long as a
+test says. A run that ended just then left its reply at the node, and the next run hung."""
+
+
+@pytest.fixture
+def machines() -> Iterator[dict[str, Machine]]:
+    with machines_of(SITES) as found:
+        yield found
+
+
+def with_file(words: list[str], machine: Machine) -> list[str]:
+    """Return a command with the study's file in place of its name: few rounds, and two sites are enough for one."""
+    path = machine.study("heart-disease", rounds=ROUNDS, quorum=0.5)
+    return [path if word == "heart-disease" else word for word in words]
+
+
+def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
+    """Start a site, whose node has the slow line."""
+    path = os.pathsep.join(filter(None, (str(line), os.environ.get("PYTHONPATH"))))
+    return machine.start(SITE["site serve"], PYTHONPATH=path, SLOW_LINE=str(line))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, tmp_path):
+    coordinator = machines["coordinator"]
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LINE)
+    served = begin(machines, test_data)
+    serving = {}
+    for site in SITES:
+        take_in(coordinator, machines[site])
+        machines[site].run(with_file(SITE["site approve"], machines[site]))
+        (line := tmp_path / site).mkdir()
+        (line / "sitecustomize.py").symlink_to(tmp_path / "sitecustomize.py")
+        serving[site] = serve(machines[site], line)
+    until("three sites", lambda: all_online(coordinator, 3))
+
+    run = killed_between_a_message_and_its_reply(coordinator, tmp_path / "hungary")
+    here = ["study", "run", "heart-disease", *(word for site in SITES for word in ("--site", site))]
+    here += ["--one-by-one", "--json"]
+    undisturbed = json.loads(coordinator.run(with_file(here, coordinator)))
+    compared = json.loads(coordinator.run(["run", "compare", run, undisturbed["run"], "--json"]))
+    assert compared["arrays-max-difference"] == 0
+    nothing_is_counted_twice(machines, run)
+
+    served.kill()
+    served.wait()
+    coordinator.start(COORDINATOR["coordinator serve"])
+    a_site_that_is_killed_comes_back(machines, serving["long-beach"], tmp_path / "long-beach")
+
+
+def killed_between_a_message_and_its_reply(coordinator: Machine, line: Path) -> str:
+    """Kill a run while a site has a message that it did not confirm; resume it, and return its id."""
+    conducting = coordinator.start(with_file(COORDINATOR["coordinator run"], coordinator))
+    until("three rounds", lambda: rounds(coordinator) >= 3, every=0.05)
+    (line / "hold").touch()
+    until("a message at the site", (line / "held").exists, 30, every=0.02)
+    conducting.kill()
+    conducting.wait()
+    with Control(Link.of(CoordinatorFolder(coordinator.home / "coordinator"))) as control:
+        (left,) = control.unfinished()
+        resuming = coordinator.start(["study", "resume", "latest"])
+        until("the end of what was left", lambda: left not in control.unfinished(), 60, every=0.1)
+    (line / "hold").unlink()
+    assert resuming.wait(150) == 0, coordinator.log()
+    with RunReader.open(store_of(coordinator)) as reader:
+        (run,) = reader.runs()
+        events = [event.reason for event in reader.events([run.run]) if event.kind == "fault"]
+    assert (run.status, run.rounds, events) == ("completed", ROUNDS, [])
+    return run.run
+
+
+def rounds(coordinator: Machine) -> int:
+    """Return how many rounds of the newest run are in the store."""
+    try:
+        with RunReader.open(store_of(coordinator)) as reader:
+            return reader.runs()[0].rounds
+    except (FlfedError, IndexError):
+        return 0
+
+
+def store_of(machine: Machine) -> str:
+    return f"sqlite:///{machine.home / 'runs.db'}"
+
+
+def nothing_is_counted_twice(machines: dict[str, Machine], run: str) -> None:
+    """The store has each round of each site once, with the bytes that the site's own ledger has of it."""
+    stored = arrived(machines["coordinator"], run)
+    counts = {"train": ROUNDS, "evaluate": 1}
+    assert Counter((site, kind) for site, _, kind in stored) == {
+        (site, kind): count for site in SITES for kind, count in counts.items()
+    }
+    again: set[int] = set()
+    for site in SITES:
+        left = Counter[tuple[int, str]]()
+        for line in machines[site].ledger_lines():
+            if line["run"] == run and line["kind"] in ("train", "evaluate"):
+                left[line["round"], line["kind"]] += 1
+                # What was computed twice left twice: the same bytes both times.
+                assert line["bytes"] == stored[site, line["round"], line["kind"]]
+        assert left.keys() == {(round, kind) for _, round, kind in stored}
+        again.update(round for (round, _), count in left.items() if count > 1)
+        assert "Every line is as it was written." in machines[site].run(["site", "ledger", "SITE", "--verify"])
+    assert len(again) == 1  # the round that was killed
+
+
+def arrived(coordinator: Machine, run: str) -> dict[tuple[str, int, str], int]:
+    """Return the bytes of each site's updates and scores in the coordinator's store."""
+    engine = engine_to_read(store_url(store_of(coordinator)))
+    asked = text(
+        "SELECT site, round, kind, bytes FROM sent WHERE direction = 'to-server' AND run_id = :run"
+        " AND kind IN ('train', 'evaluate')"
+    )
+    with engine.connect() as connection:
+        rows = [((site, round, kind), size) for site, round, kind, size in connection.execute(asked, {"run": run})]
+    engine.dispose()
+    assert len(dict(rows)) == len(rows)
+    return dict(rows)
+
+
+def a_site_that_is_killed_comes_back(
+    machines: dict[str, Machine], serving: subprocess.Popen[bytes], line: Path
+) -> None:
+    """Kill a site in the middle of a run: the run ends with the others, and the site takes part in the next one."""
+    coordinator = machines["coordinator"]
+    conducting = coordinator.start(with_file(COORDINATOR["coordinator run"], coordinator))
+    until("another run", lambda: 2 <= rounds(coordinator) < ROUNDS, every=0.05)
+    serving.kill()
+    serving.wait()
+    serve(machines["long-beach"], line)
+    assert conducting.wait(240) == 0, coordinator.log()
+    with RunReader.open(store_of(coordinator)) as reader:
+        run = reader.runs()[0].run
+    trained = Counter(site for site, _, kind in arrived(coordinator, run) if kind == "train")
+    assert trained["long-beach"] < trained["cleveland"] == trained["hungary"] == ROUNDS
+    again = json.loads(coordinator.run([*with_file(COORDINATOR["coordinator run"], coordinator), "--json"]))
+    assert (again["status"], again["faults"]) == ("completed", [])
+    assert Counter(site for site, _, kind in arrived(coordinator, again["run"]) if kind == "train") == dict.fromkeys(
+        SITES, ROUNDS
+    )
