@@ -22,6 +22,8 @@ FOLDERS = {
     "strategy": "flfed.updates.strategies",
     "model": "flfed.rows.models",
     "metric": "flfed.rows.metrics",
+    "mechanism": "flfed.updates.privacy",
+    "attack": "flfed.rows.attacks",
     "split": "flfed.rows.splits",
 }
 """Kind of thing to the package whose files are its listing."""

@@ -114,3 +114,27 @@ class Plan:
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
         return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateSteps:
+    """How the steps of a plan are taken so that no row, or no person, can be told from what comes of them.
+
+    Attributes
+    ----------
+    clip : float, > 0
+        Largest L2 norm of what one row, or one person, adds to a step's gradient.
+    noise : float, >= 0
+        Noise multiplier σ: each step's summed gradient gets normal noise of deviation `noise * clip`
+        in every coordinate. 0 adds none, and then nothing is promised.
+    sampling : float in (0, 1]
+        With what probability each row, or person, takes part in a step, drawn for each alone (Poisson).
+    unit : {"person", "row"}
+        Who is sampled and clipped. A person with several rows takes part with one of them, drawn anew
+        in each step, so that the guarantee is the person's.
+    """
+
+    clip: float
+    noise: float
+    sampling: float
+    unit: Literal["person", "row"] = "person"

@@ -49,7 +49,7 @@ class Study:
         Last day on which a site answers.
     seed : int, >= 0
         Every draw of the run follows from it.
-    dataset, split, encode, model, plan, strategy, compare
+    dataset, split, encode, model, plan, strategy, privacy, compare
         The tables of the file.
     rounds : int, >= 1
     text : str
@@ -70,6 +70,7 @@ class Study:
     model: Named
     plan: Plan
     strategy: Named
+    privacy: Named
     rounds: int
     compare: Compare
     text: str
@@ -189,6 +190,8 @@ def names() -> list[str]:
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
 _NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
+_LISTED = {"model": "model", "strategy": "strategy", "privacy": "mechanism"}
+"""Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
     "curve": "{ rows = [10, 40], draws = 20 }",
@@ -204,12 +207,12 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     known = {name: {listing.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
     known["strategy"] = {"rounds"}
-    for kind in ("model", "strategy"):
-        name = table.get(kind, {}).get("name", "")
+    for place, kind in _LISTED.items():
+        name = table.get(place, {}).get("name", "")
         if name in listing.names(kind):
             keys = inspect.signature(listing.load(kind, name)).parameters
-            known[kind] = known.get(kind, set()) | {listing.kebab(key) for key in keys}
-    for name in (*_TABLES, "model", "strategy"):
+            known[place] = known.get(place, set()) | {listing.kebab(key) for key in keys}
+    for name in (*_TABLES, *_LISTED):
         known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
     found = [[name, key] for name, keys in known.items() if key in keys]
     found += [[key]] if key in _TOP else []
@@ -222,14 +225,14 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
 
 def _study(table: dict[str, Any], text: str) -> Study:
     """Build a study from parsed TOML; every error names its place."""
-    known = [*_TOP, *_TABLES, "model", "strategy", *_LOOSE, *LATER]
+    known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE, *(name for name in LATER if name not in _LISTED)]
     for key in table:
         if key not in known:
             raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
     _refuse_later(table)
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
-    parts = {name: _table(table, name) for name in (*_TABLES, "model", "strategy", *_LOOSE)}
+    parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = parts["strategy"].pop("rounds", 1)
@@ -246,6 +249,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         seed=_seed(table),
         model=_named(parts["model"], "model"),
         strategy=_named(parts["strategy"], "strategy"),
+        privacy=_privacy(parts["privacy"]),
         rounds=rounds,
         text=text,
         expected=Expected.parse(parts["expected"]),
@@ -271,12 +275,12 @@ def _refuse_later(table: Mapping[str, Any]) -> None:
     """Refuse what DESIGN.md names and this version does not have."""
     for name, keys in LATER.items():
         given = table.get(name)
-        if given is None or (name in _TABLES and not isinstance(given, dict)):
+        if given is None or (name in _LISTED and not isinstance(given, dict)):
             continue
         if keys is None or not isinstance(given, dict):
             raise UsageError(f"study: [{name}] is not available in this version; leave it out")
         for key, value in given.items():
-            if name in _TABLES and key not in keys:
+            if name in _LISTED and key not in keys:
                 continue
             if key not in keys or value != keys[key]:
                 raise UsageError(f"[{name}]: {key}={value!r} is not available in this version; leave it out")
@@ -289,14 +293,26 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(given)
 
 
-def _named(given: dict[str, Any], kind: str) -> Named:
-    name = given.pop("name", None)
+def _named(given: dict[str, Any], kind: str, table: str = "") -> Named:
+    """Return what the table of a listed kind names; `table` is its name where that is not the kind's."""
+    name, where, known = given.pop("name", None), f"[{table or kind}]", listing.names(kind)
     if not isinstance(name, str):
-        raise UsageError(f"[{kind}]: name is missing; known: {', '.join(listing.names(kind))}")
-    if name not in listing.names(kind):
-        known = listing.names(kind)
-        raise UsageError(f"[{kind}]: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+        raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
+    if name not in known:
+        raise UsageError(f"{where}: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
     return Named(name=name, settings=given)
+
+
+def _privacy(given: dict[str, Any]) -> Named:
+    """Return the mechanism that a study asks for; "none" without its table."""
+    for key in LATER["privacy"] or ():
+        given.pop(key, None)  # its one value was looked at before
+    if given.get("name", "none") != "none":
+        return _named(given, "mechanism", "privacy")
+    given.pop("name", None)
+    if given:
+        raise UsageError(f"[privacy]: {next(iter(given))} needs name; known: {', '.join(listing.names('mechanism'))}")
+    return Named(name="none")
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:

@@ -154,10 +154,13 @@ def test_a_table_that_is_none_is_refused(table: str):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon=3.0 is not available in this version"),
+        (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
         (TEXT.replace('"off"', '"on"'), "[privacy]: secure-aggregation='on' is not available in this version"),
         (TEXT.replace('[codec]\nname = "none"', '[codec]\nname = "int8"'), "[codec]: name='int8' is not available"),
-        ("privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""), "study: [privacy] is not"),
+        (
+            "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
+            "study: privacy must be a table",
+        ),
     ],
 )
 def test_what_a_later_version_brings_is_refused_and_never_ignored(text: str, said: str):
@@ -238,7 +241,8 @@ def test_a_key_set_to_none_is_left_out():
         ({"lr": "high"}, "[plan]: lr='high' must be a number"),
         ({"name": "other"}, None),
         ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
-        ({"privacy.epsilon": 1}, "[privacy]: epsilon=1 is not available in this version"),
+        ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: re"),
+        ({"privacy.secure-aggregation": "auto"}, "secure-aggregation='auto' is not available in this version"),
     ],
 )
 def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], said: str | None):

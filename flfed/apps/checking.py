@@ -14,6 +14,7 @@ from flfed.rows.partition import cut
 from flfed.rows.scoring import primary_of
 from flfed.rows.site import Site
 from flfed.study import Study
+from flfed.updates.mechanism import mechanism_of
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def check(study: Study) -> dict[str, str]:
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
     study.strategy.build("strategy").check(study.plan)
+    mechanism = mechanism_of(study)
+    if mechanism is not None:
+        mechanism.check(study.plan, study.rounds)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

@@ -16,6 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
 from flfed import listing
+from flfed.apps.protecting import protection_of
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
 from flfed.rows.scoring import RowScores
@@ -179,7 +180,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
     if refused:
         raise NotTakingPart(refused)
     try:
-        workplace = Workplace(site, study, repeat, draws=draws)
+        workplace = Workplace(site, study, repeat, draws=draws, protection=protection_of(study))
     except TableError as error:
         raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
     small = workplace.too_small()

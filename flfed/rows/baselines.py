@@ -12,8 +12,10 @@ from scipy.special import expit
 from flfed.plan import Plan
 from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
+from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, outputs_of
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest, together
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest, TuneRequest, together
+from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import generator
 
 INTERCEPT_SD = 2.0
@@ -180,3 +182,21 @@ def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan:
         model=given.model, task=given.task, arrays=arrays, rows=rows, plan=plan, lr=lr, rng=rng
     )
     return fitted.arrays
+
+
+def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
+    """Yield requests that tune a model on `rows` alone; return its outputs' function.
+
+    scikit-learn's for a linear model, ours for others.
+    """
+    if given.model.linear:
+        rng = generator(given.seed, site=given.site, purpose="folds")
+        found: Predictor = yield TuneRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
+        return found
+    arrays = yield from tuned_network(rows, given)
+    return network_predictor(given.model, arrays)
+
+
+def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:
+    """Return the function from inputs to the outputs of `model` with `arrays`."""
+    return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from flfed.plan import Plan
-from flfed.rows.baselines import Trainable, first_arrays
+from flfed.rows.baselines import Trainable, first_arrays, network_predictor, tuned
 from flfed.rows.coded import Coded, joined
 from flfed.rows.compare import groups_of
 from flfed.rows.encode import Encoded, encode
 from flfed.rows.intervals import NAN, Estimate, estimates
 from flfed.rows.training.requests import Asked, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuned_linear import Predictor
-from flfed.rows.workplace import Arrays, LocalModel, Workplace, network_predictor, tuned
+from flfed.rows.workplace import Arrays, LocalModel, Workplace
 from flfed.seeds import generator
 from flfed.summary import Encoder, fit_encoder, merge
 

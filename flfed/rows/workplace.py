@@ -12,7 +12,7 @@ import pandas as pd
 
 from flfed import listing
 from flfed.rows import datasets
-from flfed.rows.baselines import Trainable, fine_tuned, own_intercept, tuned_network
+from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, own_intercept, tuned
 from flfed.rows.coded import Coded, coded, codes
 from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
 from flfed.rows.holdout import Holdout, fractions
@@ -20,8 +20,8 @@ from flfed.rows.schema import Schema
 from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of
 from flfed.rows.site import Site, SiteTable
 from flfed.rows.summarise import disclose, layout_of, summarise
-from flfed.rows.training.fit import score
 from flfed.rows.training.losses import probabilities
+from flfed.rows.training.private import Protection
 from flfed.rows.training.requests import (
     Asked,
     FitRequest,
@@ -30,10 +30,9 @@ from flfed.rows.training.requests import (
     MeasureRequest,
     ScoreRequest,
     Term,
-    TuneRequest,
 )
 from flfed.rows.training.tuned_linear import Predictor
-from flfed.seeds import Draws, generator
+from flfed.seeds import Draws
 from flfed.study import Study
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder
 
@@ -125,6 +124,8 @@ class Workplace:
         The site's table where it was read before; else it is read now.
     draws : Draws, optional
         Of the study's fits, where sites share one: what each draws does not depend on it.
+    protection : Protection, optional
+        How rows are protected while they are trained on; else they are not.
     """
 
     def __init__(
@@ -135,9 +136,10 @@ class Workplace:
         *,
         table: SiteTable | None = None,
         draws: Draws | None = None,
+        protection: Protection | None = None,
     ) -> None:
         self.site, self.study, self.seed = site, study, study.seed + repeat
-        self._draws = draws or Draws(self.seed, FIT)
+        self._draws, self._protection = draws or Draws(self.seed, FIT), protection
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)
         self.layout = study_layout(study, self.schema)
@@ -299,6 +301,9 @@ class Workplace:
             held = yield from self._score_holdout(arrays, encoder)
         if not fit:
             return Trained({}, len(rows), 0.0, 0, scores, held)
+        rng, protection = self._draws.of(self.site.name, round), self._protection
+        if protection is not None:
+            protection.spend(round)  # on the disk before anything is computed
         fitted: Fitted = yield FitRequest(
             model=self.model,
             task=self.task,
@@ -306,9 +311,11 @@ class Workplace:
             rows=rows,
             plan=self.study.plan,
             lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
-            rng=self._draws.of(self.site.name, round),
+            rng=rng,
             terms=terms,
             delta=True,
+            private=None if protection is None else protection.steps,
+            chance=None if protection is None else protection.chance(rng),
         )
         return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
 
@@ -379,21 +386,3 @@ class Workplace:
         shift = own_intercept(outputs, rows.y, self.task)
         plain = network_predictor(self.model, arrays)
         return lambda x: plain(x) + shift
-
-
-def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
-    """Yield requests that tune a model on `rows` alone; return its outputs' function.
-
-    scikit-learn's for a linear model, ours for others.
-    """
-    if given.model.linear:
-        rng = generator(given.seed, site=given.site, purpose="folds")
-        found: Predictor = yield TuneRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
-        return found
-    arrays = yield from tuned_network(rows, given)
-    return network_predictor(given.model, arrays)
-
-
-def network_predictor(model: Any, arrays: Arrays) -> Predictor:
-    """Return the function from inputs to the outputs of `model` with `arrays`."""
-    return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))

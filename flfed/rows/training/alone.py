@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flfed.rows.training.fit import fit, measure, score
+from flfed.rows.training.private_fit import private_fit
 from flfed.rows.training.requests import FitRequest, Handler, MeasureRequest, Request, ScoreRequest, drive
 from flfed.rows.training.tuned_linear import tuned_linear
 
@@ -17,7 +18,7 @@ def answer_alone(requests: Sequence[Request]) -> list[Any]:
 
 def _answered(request: Request) -> Any:
     if isinstance(request, FitRequest):
-        return fit(request)
+        return fit(request) if request.private is None else private_fit(request)
     if isinstance(request, ScoreRequest):
         return score(request)
     if isinstance(request, MeasureRequest):

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from flfed.plan import Plan
+from flfed.plan import Plan, PrivateSteps
 from flfed.rows.encode import Encoded
+from flfed.rows.training.private import Chance
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
@@ -39,6 +40,10 @@ class FitRequest:
     terms : tuple of Term
     delta : bool
         Whether the result is what training changed: the trained arrays minus `arrays`.
+    private : PrivateSteps or None
+        Take the steps under record-level differential privacy: `plan.steps` of them, whatever the rows.
+    chance : Chance or None
+        Where their draws come from; needed with `private`.
     """
 
     model: Any
@@ -50,6 +55,8 @@ class FitRequest:
     rng: np.random.Generator
     terms: tuple[Term, ...] = ()
     delta: bool = False
+    private: PrivateSteps | None = None
+    chance: Chance | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -70,7 +70,7 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
     `known` holds what was found for the same arrays and plan; those must still live.
     """
     rows, layers = request.rows, layers_of(request.model)
-    if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
+    if request.private is not None or not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
