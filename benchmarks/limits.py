@@ -21,13 +21,16 @@ SCALE_SECONDS, SCALE_MEMORY, SCALE_STRAIGHT, SCALE_DEARER = 2.5, 1.5, 0.98, 1.5
 site among the most sites over those among the fewest, since R² alone lets quadratic time pass."""
 DEPLOYMENT_RATIO = 0.25
 """Seconds of a round at three institutions beyond the training, over those of plain Flower, at most."""
+PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
+"""CPU time of a protected step over a plain one's, at most, wherever draws come from; Opacus's hooks' over ours, at
+least."""
 
 Results = Mapping[str, Any]
 
 
 def missed(results: Results) -> list[str]:
     """Return a sentence for each limit that the results miss, or that has no figure."""
-    return [*_ratios(results), *_ray(results), *_scale(results), *_deployment(results)]
+    return [*_ratios(results), *_ray(results), *_scale(results), *_deployment(results), *_private(results)]
 
 
 def _ratios(results: Results) -> Iterator[str]:
@@ -73,3 +76,18 @@ def _deployment(results: Results) -> Iterator[str]:
         yield "deployment: no figure"
     elif found > DEPLOYMENT_RATIO:
         yield f"deployment: a round beyond the training takes {found} of plain Flower's, limit {DEPLOYMENT_RATIO}"
+
+
+def _private(results: Results) -> Iterator[str]:
+    shapes = results.get("private-steps", {}).get("shapes")
+    if not shapes:
+        yield "private steps: no figure"
+        return
+    for name, found in shapes.items():
+        for ratio, draws in (("over-plain", "a seed's"), ("system-over-plain", "the system's")):
+            if found[ratio] > PRIVATE_OVER_PLAIN:
+                said = f"{found[ratio]} times a plain step with {draws} draws"
+                yield f"private steps, {name}: {said}, limit {PRIVATE_OVER_PLAIN}"
+        if found["opacus-over-ours"] < OPACUS_OVER_PRIVATE:
+            times, least = found["opacus-over-ours"], OPACUS_OVER_PRIVATE
+            yield f"private steps, {name}: Opacus takes {times} times as long, limit {least:.0f}"

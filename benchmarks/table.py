@@ -112,6 +112,29 @@ def deployment(results: Results) -> str:
     )
 
 
+def private_steps(results: Results) -> str:
+    """Return the table of a protected step beside a plain one and Opacus's."""
+    found = results.get("private-steps", {})
+    if "shapes" not in found:
+        return "Not run yet."
+    rows = [["CPU µs a step of about 256 rows", *found["shapes"]]]
+    for side, title in (
+        ("plain", "plain SGD, bare PyTorch"),
+        ("ours", "**flfed**, draws from a seed"),
+        ("ours-system", "**flfed**, draws of the operating system"),
+        ("opacus", "Opacus, hooks"),
+    ):
+        rows.append([title, *(f"{shape[f'{side}-microseconds']:.0f}" for shape in found["shapes"].values())])
+    for ratio, title in (
+        ("over-plain", "flfed over plain (low–high)"),
+        ("system-over-plain", "with the operating system's draws"),
+        ("opacus-over-ours", "Opacus over flfed"),
+    ):
+        spread = [[f"{shape[ratio + end]:.2f}" for end in ("", "-low", "-high")] for shape in found["shapes"].values()]
+        rows.append([title, *(f"{each[0]} ({each[1]}–{each[2]})" for each in spread)])
+    return f"{_table(rows)}\n\nMeasured {_stamp(found)}, commit {found['commit']}."
+
+
 def limits(results: Results) -> str:
     """Return which limits of the figures are missed."""
     found = missed(results)
@@ -125,6 +148,7 @@ PARTS = {
     "scale": scaling,
     "start-up": start_up,
     "deployment": deployment,
+    "private-steps": private_steps,
     "limits": limits,
 }
 

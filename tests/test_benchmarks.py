@@ -201,6 +201,7 @@ GOOD = {
     },
 }  # fmt: skip
 GOOD["deployment"] = {"ratio": 0.25}
+GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
 GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}
 
 
@@ -212,11 +213,12 @@ def test_every_limit_that_is_missed_is_named():
     bad["scale"]["sizes"][-1] |= {"cpu-seconds-a-round": 2.6, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
     bad["deployment"]["ratio"] = 0.251
+    bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
         "W4 stacked", "W1 one-by-one", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale", "scale",
-        "deployment",
+        "deployment", *["private steps, a"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 9
+    assert len(missed({})) == 10
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flfed.rows.training.fit import fit, measure, score
 from flfed.rows.training.private_fit import private_fit
-from flfed.rows.training.requests import FitRequest, Handler, MeasureRequest, Request, ScoreRequest, drive
+from flfed.rows.training.requests import FitRequest, Fitted, Handler, MeasureRequest, Request, ScoreRequest, drive
 from flfed.rows.training.tuned_linear import tuned_linear
 
 
@@ -18,12 +18,17 @@ def answer_alone(requests: Sequence[Request]) -> list[Any]:
 
 def _answered(request: Request) -> Any:
     if isinstance(request, FitRequest):
-        return fit(request) if request.private is None else private_fit(request)
+        return fit_alone(request)
     if isinstance(request, ScoreRequest):
         return score(request)
     if isinstance(request, MeasureRequest):
         return measure(request)
     return tuned_linear(request.rows, request.task, request.classes, request.rng)
+
+
+def fit_alone(request: FitRequest) -> Fitted:
+    """Train as one request asks, protected or not."""
+    return fit(request) if request.private is None else private_fit(request)
 
 
 def drive_alone(handler: Handler) -> Any:

@@ -64,11 +64,43 @@ class Passes:
     def backward(self, x: Tensor, residual: Tensor) -> None:
         """Collect the gradients, from the loss's derivative by the outputs [sites, rows, outputs]."""
         for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
-            layer.back(residual, before.room)  # through the weights as they are before the step
-            _through_relu(before.room, before.active, 0, grad_input=before.room)
+            layer.through(before, residual)  # through the weights as they are before the step
             layer.collect(before.hidden, residual)
             residual = before.room
         self._layers[0].collect(x, residual)
+
+    def backward_by_row(self, x: Tensor, residual: Tensor, clip: float) -> Tensor:
+        """Collect the sums of rows' gradients, each of norm `clip` at most; return whose are finite [sites, rows].
+
+        Rows whose gradient is not finite add nothing. The inputs' last column is one, so that
+        |a|^2 |d|^2 counts weights and intercepts.
+
+        Source: Goodfellow 2015, "Efficient per-example gradient computations".
+        """
+        parts = [(self._layers[-1], residual)]
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+            layer.through(before, parts[0][1])
+            parts.insert(0, (before, before.room))
+        inputs = [x, *(layer.hidden for layer in self._layers[:-1])]
+        square = x.new_zeros((), dtype=torch.float64)
+        for a, (_, d) in zip(inputs, parts, strict=True):
+            square = square + (_norms(a) * _norms(d)).square_()
+        finite = square.isfinite()
+        if not finite.all():  # put away before products, where 0 times NaN is NaN
+            square = torch.where(finite, square, 0)
+            inputs = [torch.where(finite[..., None], a, 0) for a in inputs]
+            for _, d in parts:
+                d.masked_fill_(~finite[..., None], 0)
+        scale = (clip / square.sqrt_().clamp_min_(clip)).to(x.dtype).unsqueeze(-1)
+        for a, (layer, d) in zip(inputs, parts, strict=True):
+            layer.collect(a, d.mul_(scale))
+        return finite
+
+
+def _norms(part: Tensor) -> Tensor:
+    """Return each row's norm, float64 [sites, rows]: there no float32 number's square is lost."""
+    norms: Tensor = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float64)
+    return norms
 
 
 # The one call that does this; a comparison and a product are three times as slow.
@@ -114,6 +146,11 @@ class _Layer:
             torch.mul(residual, self._back, out=out)
         else:
             torch.bmm(residual, self._back, out=out)
+
+    def through(self, before: _Layer, residual: Tensor) -> None:
+        """Write the loss's derivative by the outputs of the layer before, ahead of its ReLU, to that layer's room."""
+        self.back(residual, before.room)
+        _through_relu(before.room, before.active, 0, grad_input=before.room)
 
     def collect(self, x: Tensor, residual: Tensor) -> None:
         """Write the gradient `x' @ residual`, or add it to the weights."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from flfed.plan import PrivateSteps
+
+SUMMED = 4
+"""Normal draws in each one of `SystemChance`."""
+AT_A_TIME = 2**16
+"""Draws of the operating system's generator that are held at a time, of 32 bytes each."""
 
 
 class Chance(Protocol):
@@ -36,6 +44,66 @@ class SeededChance:
     def normal(self, count: int) -> np.ndarray:
         """Return float64 [count], of mean 0 and deviation 1."""
         return self.rng.standard_normal(count)
+
+
+class SystemChance:
+    """Draws that nobody can repeat, from the operating system's generator: for an institution's own rows.
+
+    Each call takes a new key of 256 bits from the system and stretches it by ChaCha20, as the system itself does, in
+    a thirtieth of its time. A draw of `normal` is half the sum of four independent ones, each of two uniform numbers
+    of 53 bits by Box and Muller's formula.
+
+    Guarantee: neither the study's seed nor any number of earlier draws tells the next one. Who sees a draw to the
+    last bit cannot go back to the uniform numbers it came from: of one normal that takes 2^53 tries, and shows which
+    sums of a gradient and noise are possible; of four it would take 2^159. It does not hide that doubles are a grid:
+    the sum of gradient and noise is rounded as every float is, and how long a step takes is not hidden either.
+
+    Source: Holohan and Braghin 2021, "Secure random sampling in differential privacy", section 5.1; Box and Muller
+    1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20).
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        """Take the place of `SeededChance`: a seeded generator is not looked at."""
+
+    def uniform(self, count: int) -> np.ndarray:
+        """Return float64 [count], uniform in [0, 1), multiples of 2^-53."""
+        return (np.frombuffer(_unguessable(8 * count), dtype=np.uint64) >> np.uint64(11)) * 2.0**-53
+
+    def normal(self, count: int) -> np.ndarray:
+        """Return float64 [count], of mean 0 and deviation 1."""
+        parts = [self._normal(min(AT_A_TIME, count - start)) for start in range(0, count, AT_A_TIME)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _normal(self, count: int) -> np.ndarray:
+        """Return so many draws: half of them sums of cosines, half of sines, so that no two of a pair are added."""
+        pairs = (count + 1) // 2
+        u, v = self.uniform(2 * SUMMED * pairs).reshape(2, SUMMED, pairs)
+        radius, angle = np.sqrt(-2 * np.log(1 - u)), torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
+        parts = (radius * angle.cos().numpy(), radius * angle.sin().numpy())  # torch's take a third of numpy's time
+        summed = np.concatenate([part.sum(axis=0) for part in parts])
+        return np.asarray(summed[:count]) / math.sqrt(SUMMED)
+
+
+def _unguessable(count: int) -> bytes:
+    """Return so many bytes of a stream whose key is the operating system's, and used once."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+    stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
+    return stream.update(bytes(count))
+
+
+def source_of(rng: np.random.Generator, chance: Chance | None) -> np.random.BitGenerator | None:
+    """Return the generator that a request draws from, by which requests that share one are known; None of the system's.
+
+    Parameters
+    ----------
+    rng : Generator
+        Of the request.
+    chance : Chance or None
+        Of a protected one, which draws from nothing else.
+    """
+    drawn = rng if chance is None else getattr(chance, "rng", None)
+    return None if drawn is None else drawn.bit_generator
 
 
 def no_spending(round: int) -> None:
