@@ -108,7 +108,7 @@ def check(study: Study) -> dict[str, str]:
     study.strategy.build("strategy").check(study.plan)
     mechanism = mechanism_of(study)
     if mechanism is not None:
-        mechanism.check(study.plan, study.rounds)
+        mechanism.check(study)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import flfed
+from flfed.study import Study
 
 
 @cache
@@ -27,3 +28,8 @@ def versions() -> Mapping[str, str]:
     """Return the versions a run can be repeated with."""
     packages = ("flwr", "torch", "numpy", "pandas", "scikit-learn")
     return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def accountants(study: Study) -> Mapping[str, str]:
+    """Return the versions of what counts a study's privacy; of one without a mechanism none."""
+    return {} if study.privacy.name == "none" else {p: version(p) for p in ("opacus", "dp-accounting")}

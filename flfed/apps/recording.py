@@ -18,7 +18,8 @@ from flfed.rows.scoring import auc_of_histogram
 from flfed.study_parts import Sharing
 from flfed.summary import Layout, LeakWarning, Summary
 from flfed.table_one import table_one
-from flfed.updates.messages import ENROL, CompareReply, EnrolReply, Figure, Scores
+from flfed.updates.figures import Figure
+from flfed.updates.messages import ENROL, CompareReply, EnrolReply, Scores
 from flfed.updates.rounds import RoundRecord
 
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
@@ -134,6 +135,10 @@ class Recorder:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
             if self.shared_as.in_sums_only:
                 self.note(self.shared_as.reserve())
+
+    def after(self, round: int) -> None:
+        """Write down what follows at `round`: an audit comes after the last one."""
+        self._latest = round
 
     def refused(self, reasons: Mapping[str, str]) -> None:
         """Write down whose gate refused to take part: it says nothing of its site but why."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from flfed.apps.engines.inprocess import Clock
-from flfed.apps.provenance import code_sha256, versions
+from flfed.apps.provenance import accountants, code_sha256, versions
 from flfed.errors import FlfedError, RunStopped
 from flfed.records.store import RunStore, RunWriter
 from flfed.study import Study
@@ -79,7 +79,7 @@ def begin(
         path=path,
         seed=study.seed + repeat,
         rounds_planned=study.rounds,
-        versions=versions(),
+        versions={**versions(), **accountants(study)},
         hashes={"study": study.sha256(), "schema": facts["schema"], "code": code_sha256()},
         primary=facts["primary"],
         task=facts["task"],

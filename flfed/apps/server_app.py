@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from flfed.apps.asking import NO_ANSWER, NOT_THERE, Answers, Reply, ask
 from flfed.apps.engines.inprocess import Clock
+from flfed.apps.privacy_record import PrivacyRecord
 from flfed.apps.recording import Recorder
 from flfed.apps.run_record import Outcome
 from flfed.apps.sharing import WITHHELD
@@ -51,6 +53,9 @@ from flfed.updates.messages import (
 from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
+if TYPE_CHECKING:
+    from flfed.apps.held_tables import HeldTables  # a site's half, which a coordinator does without
+
 LEAST_SITES = 2
 LEFT = "did not come back after the run was resumed"
 FAR = 0.1
@@ -67,18 +72,6 @@ def no_observer(stage: str, round: int) -> None:
     """Observe nothing."""
 
 
-class AllTables(Protocol):
-    """What an engine that holds every site's table can add; see `flfed.rows.reference`."""
-
-    def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
-        """Return the figures over all rows."""
-        ...
-
-    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
-        """Return how much the primary metric of `other` differs from that of `arrays`."""
-        ...
-
-
 class Conductor:
     """Conducts one run over a grid.
 
@@ -88,7 +81,7 @@ class Conductor:
     study : Study
     recorder : Recorder
     repeat : int
-    tables : AllTables, optional
+    tables : HeldTables, optional
         Of an engine that holds every site's table.
     checkpoint : Checkpoint, optional
         Of the round after which the run goes on.
@@ -98,7 +91,7 @@ class Conductor:
         Seconds that are the run's own.
     each_round : bool
         Whether every round is a checkpoint: institutions train from one model in a round, and a round
-        that is asked again after a crash must bring the same.
+        that is asked again after a crash must bring the same. Noise is the operating system's then, too.
     """
 
     def __init__(
@@ -108,7 +101,7 @@ class Conductor:
         recorder: Recorder,
         *,
         repeat: int = 0,
-        tables: AllTables | None = None,
+        tables: HeldTables | None = None,
         checkpoint: Checkpoint | None = None,
         observer: RunObserver = no_observer,
         clock: Clock = time.monotonic,
@@ -118,6 +111,8 @@ class Conductor:
         self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
+        self.privacy = PrivacyRecord(study, recorder, deployed=each_round)
+        self.privacy.restore(checkpoint.facts.get("privacy", {}) if checkpoint else {})
         self.schema = datasets.load(study.dataset.name).schema
         self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
@@ -206,6 +201,7 @@ class Conductor:
             if reply.accepted:
                 roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
         self.recorder.enrolled(replies, earlier)
+        self.privacy.enrolled({site: replies[site] for site in roster})
         said, absent, unnamed = self._unenrolled(answers.faults)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
@@ -259,6 +255,7 @@ class Conductor:
         def observer(record: RoundRecord) -> None:
             if kept is None:
                 return
+            self.privacy.asked(record)
             trained = len(record.losses) >= strategy.needed(len(record.asked))
             due = trained and (time.monotonic() >= self._next_checkpoint or record.round == self.study.rounds)
             if due:
@@ -275,21 +272,25 @@ class Conductor:
                 seed=self.seed,
                 observer=observer,
                 in_sums_only=self.recorder.shared_as.in_sums_only,
+                mechanism=self.privacy.mechanism,
+                chance=self.privacy.chance,
             )
         )
         first = self.first_arrays()
         if checkpoint is not None:
             first = checkpoint.arrays
             strategy.restore(checkpoint.round, checkpoint.state, checkpoint.facts["strategy"])
-        result = strategy.start(self.grid, to_record(first), self.study.rounds)
+        with nullcontext() if kept is None else self.privacy.during(roster):
+            result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 
     def _keep(self, record: RoundRecord, strategy: FedAvg, kept: Checkpoint) -> None:
         """Write the round's checkpoint."""
         state, facts = strategy.state()
-        facts = {"strategy": facts, "seconds": self._clock() - self._began}
+        facts = {"strategy": facts, "seconds": self._clock() - self._began, "privacy": self.privacy.facts()}
         checkpoint = replace(kept, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.recorder.writer.run, checkpoint)
+        self.privacy.checkpoint()
         self._next_checkpoint = time.monotonic() + self._apart
         self.observer("checkpoint", record.round)
 
@@ -350,6 +351,8 @@ class Conductor:
         exact, used = reference.exact_encoder, outcome.encoder
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
             return
+        if self.study.privacy.name != "none":
+            return  # its rounds would be spent once more, for a difference that the noise alone makes
         columns = encoder_moved(self.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
         _, other = self.rounds(roster, exact)

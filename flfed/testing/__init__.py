@@ -6,6 +6,8 @@ scikit-learn's `check_estimator` does. See docs/extend.md.
 
 from __future__ import annotations
 
+from flfed.testing.attacks import ATTACK_RULES, check_attack
+from flfed.testing.mechanisms import MECHANISM_RULES, check_mechanism
 from flfed.testing.metrics import METRIC_RULES, check_metric
 from flfed.testing.models import MODEL_RULES, check_model
 from flfed.testing.rules import RuleBroken, Subject, keep
@@ -13,12 +15,16 @@ from flfed.testing.sites import SITE_RULES, check_site
 from flfed.testing.strategies import STRATEGY_RULES, check_strategy
 
 __all__ = [
+    "ATTACK_RULES",
+    "MECHANISM_RULES",
     "METRIC_RULES",
     "MODEL_RULES",
     "SITE_RULES",
     "STRATEGY_RULES",
     "RuleBroken",
     "Subject",
+    "check_attack",
+    "check_mechanism",
     "check_metric",
     "check_model",
     "check_site",

@@ -36,8 +36,8 @@ class MalformedMessage(FlfedError):
     """A message that does not have the shape of its class."""
 
 
-def count_bytes(record: RecordDict) -> int:
-    """Return the size of a message's content: keys, texts by length, numbers as 8 bytes, arrays as sent.
+def count_bytes(record: Mapping[str, Any]) -> int:
+    """Return the size of a message's content, or of some of its sections: keys, texts, numbers as 8 bytes, arrays.
 
     As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
     """

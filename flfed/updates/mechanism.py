@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from flfed.errors import UsageError
 from flfed.plan import Plan, PrivateSteps
 from flfed.study import Study
 from flfed.updates.accounting import Release
+from flfed.updates.content import Arrays
+
+WEAK_EPSILON = 10.0
+"""Above which a promise hardly says anything, and the record says that."""
+
+Normals = Callable[[int], np.ndarray]
+"""Draws so many numbers of mean 0 and deviation 1, as float64: the server's own noise of one round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +37,7 @@ class Promise:
         Noise multiplier and share of each step.
     clip : float
     steps : int
-        Of the whole run.
+        Of the whole run: a site's steps of training, or for the unit "site" its rounds.
     """
 
     mechanism: str
@@ -40,15 +51,33 @@ class Promise:
 
 
 class Mechanism:
-    """A mechanism that changes nothing and promises nothing; each listed one says what it does instead."""
+    """A mechanism that changes nothing and promises nothing; each listed one says what it does instead.
 
-    def check(self, plan: Plan, rounds: int) -> None:
-        """Refuse a plan under which the promise could not be kept.
+    Notes
+    -----
+    `check` takes the whole study: what breaks a promise may stand in any of its tables. All other
+    questions about a run take the plan and the number of rounds, which every site and the server have.
+    """
+
+    refuses_by_norm = True
+    """Whether the guard may set a site aside because of the others' norms: not where it would break the promise."""
+
+    def check(self, study: Study) -> None:
+        """Refuse a study under which the promise could not be kept.
 
         Raises
         ------
         UsageError
             What is wrong with the study.
+        """
+
+    def check_sites(self, sites: int) -> None:
+        """Refuse a number of sites, once it is known, with which the promise would mean nothing.
+
+        Raises
+        ------
+        UsageError
+            Why.
         """
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
@@ -62,6 +91,150 @@ class Mechanism:
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned, None for nothing."""
         return None
+
+    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
+        """Return the ε of `asked` of the run's rounds, None where nothing is promised.
+
+        Parameters
+        ----------
+        plan : Plan
+        rounds : int
+            Planned; the noise follows from them.
+        asked : int, >= 0
+            Rounds in which a site was asked to train.
+        quick : bool
+            Whether a bound that is up to a tenth too high will do; it takes milliseconds.
+        """
+        return None
+
+    def merged(
+        self, deltas: Mapping[str, Arrays], *, plan: Plan, rounds: int, asked: int, normals: Normals
+    ) -> Arrays | None:
+        """Return the one update that a strategy sees instead of the sites' own, None for theirs.
+
+        Parameters
+        ----------
+        deltas : mapping of site to arrays
+            Of the sites whose update the guard accepted.
+        plan, rounds
+            Of the study.
+        asked : int
+            How many sites were asked in the round, whatever they answered.
+        normals : callable (count) → float64 [count]
+            The server's draws of this round: the same when a round is repeated in simulation.
+        """
+        return None
+
+    def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
+        """Return sentences on what a person should know before believing the promise.
+
+        Parameters
+        ----------
+        study : Study
+        sites : int
+            How many take part.
+        """
+        return ()
+
+    def uncharged(self, study: Study) -> tuple[str, ...]:
+        """Return a sentence for each thing that leaves a site, or steers the run, and is not in the promise."""
+        return (NO_NOISE, *uncharged_outputs(study))
+
+
+NO_NOISE = (
+    "Each site's update of every round: a function of its training rows as large as the model, without noise. "
+    "After one step on one row it gives that row away."
+)
+
+
+def uncharged_outputs(study: Study) -> tuple[str, ...]:
+    """Return a sentence for each thing that leaves sites beside their updates, which no mechanism puts noise on.
+
+    They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
+    what the run does by them.
+    """
+    rows = "validation" if study.plan.validation else "training"
+    settings = study.strategy.settings
+    steered = [
+        what
+        for what, read in (
+            ("which round's model is the result", settings.get("select") == "best"),
+            ("when the run ends", bool(settings.get("patience"))),
+            ("the learning rate", study.plan.schedule == "plateau"),
+        )
+        if read
+    ]
+    found = [
+        "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
+        "holdout rows.",
+        "What a site's budget of epsilon is, and how much of it all studies have spent.",
+        "Where a site refuses or fails, the reason: a column, a rule and a count.",
+        "Sums over each site's training rows and over its holdout rows, column by column. The encoder, Table 1 and the "
+        "warnings of leaks are made of them; a site with disclosure 'institution' suppresses small cells, "
+        "and adds no noise.",
+        "Each site's mean training loss of every round.",
+        f"Metrics of every round's model on each site's {rows} rows, with their variances.",
+        "How long each answer took, and its size.",
+        "The comparison: metrics with intervals on each site's holdout rows, also of its own model and of the "
+        "personalised one, which are trained without noise.",
+        "Where a site's policy names them, histograms: rows by class and predicted probability.",
+        "If somebody audits the run, the figures of the attacks on its model.",
+        "Where one machine holds all tables, figures of models trained without noise on all rows together.",
+    ]
+    if study.compare.holdout_curve:
+        found.append("Metrics of every round's model on each site's holdout rows.")
+    if study.compare.curve is not None:
+        found.append("The learning curve: figures of many models, each trained on some of a site's rows.")
+    if study.encode.scaler == "per-site":
+        found.append("Exact means and deviations of each site's training rows, by which it scales them.")
+    if steered:
+        found.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
+    if study.sweep:
+        found.append("Choices between the runs of a sweep by their figures.")
+    return tuple(found)
+
+
+def in_range(key: str, value: float, good: bool, rule: str) -> None:
+    """Refuse a setting of a mechanism that is not `good`, naming what is allowed.
+
+    Raises
+    ------
+    UsageError
+        With the key, the value and the rule.
+    """
+    if not good:
+        raise UsageError(f"[privacy]: {key}={value} must be {rule}")
+
+
+def check_steps(study: Study) -> None:
+    """Refuse a study whose sites cannot take clipped steps that are counted beforehand.
+
+    Raises
+    ------
+    UsageError
+        If the plan fixes no steps, clips whole gradients too, or a learning curve is asked for.
+    """
+    name, plan = study.privacy.name, study.plan
+    if not plan.steps:
+        raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
+    if plan.clip:
+        raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+    check_curve(study)
+
+
+def check_curve(study: Study) -> None:
+    """Refuse the learning curve: it trains many more models on a site's rows than the promise counts.
+
+    Raises
+    ------
+    UsageError
+        If the study asks for it.
+    """
+    if study.compare.curve is not None:
+        raise UsageError(
+            f"[compare]: curve trains again and again on some of a site's rows, which [privacy] {study.privacy.name} "
+            "does not count: leave one of them out"
+        )
 
 
 def mechanism_of(study: Study) -> Mechanism | None:

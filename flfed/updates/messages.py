@@ -18,6 +18,7 @@ from flfed.study_parts import Sharing
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays
+from flfed.updates.figures import Figure
 from flfed.updates.held_arrays import array_record, config_record, metric_record, record_of
 from flfed.updates.sent_model import model_sections, read_model
 
@@ -57,7 +58,9 @@ class EnrolReply:
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
     of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
-    is "fewer than 5" when small.
+    is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
+    site's budget of epsilon for the dataset, and what all studies there have spent of it (NaN: no
+    budget, or none counted): how much was computed with the rows, and nothing of what is in them.
     """
 
     site: content.SiteName
@@ -70,6 +73,8 @@ class EnrolReply:
     disclosure: Literal["open", "institution"] = "institution"
     share_metrics: Sharing = "named"
     resplit: bool = False
+    epsilon_budget: float = math.nan
+    epsilon_spent: float = math.nan
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -312,31 +317,6 @@ class CompareRequest:
         """Read the message's content."""
         content.config_of(record)
         return cls(**read_model(record))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure with its interval: of an arm, or of the difference of two.
-
-    Attributes
-    ----------
-    metric, arm : str
-        For a difference `arm` is "a - b".
-    value, low, high : float
-        95 % interval; NaN where undefined.
-    extra : float
-        Variance of an arm's figure; two-sided p of a difference.
-    method : str
-        "DeLong", "bootstrap", or why the figure is undefined.
-    """
-
-    metric: str
-    arm: str
-    value: float
-    low: float
-    high: float
-    extra: float
-    method: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

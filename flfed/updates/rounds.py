@@ -6,9 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from flfed.plan import Plan
+from flfed.seeds import generator
 from flfed.summary import Encoder
 from flfed.updates.content import Arrays
+from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages import Scores
+
+SPENT = "privacy budget: "
+"""How the reason begins for which a site does not train that has none left: it is not asked again in that round,
+and a run that ends for want of it says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ class RoundRecord:
     asked : tuple of str
     bytes_to_site, bytes_to_server : dict of site to int
     seconds : float
+    fit : bool
+        Whether the sites were asked to train, not only to score.
     """
 
     round: int
@@ -60,6 +68,7 @@ class RoundRecord:
     bytes_to_site: Mapping[str, int]
     bytes_to_server: Mapping[str, int]
     seconds: float
+    fit: bool = True
 
 
 Observer = Callable[[RoundRecord], None]
@@ -84,6 +93,10 @@ class Assignment:
         Told each round once it is complete.
     in_sums_only : frozenset of str
         Sites of the run whose figures go into sums over sites only, as `summable` says.
+    mechanism : Mechanism
+        What is done to a round's updates before the strategy sees them; one that changes nothing by default.
+    chance : callable (round) → Normals, optional
+        Where the server's own noise comes from; by default it follows from the seed and the round.
     """
 
     roster: Mapping[str, Enrolled]
@@ -93,6 +106,36 @@ class Assignment:
     seed: int
     observer: Observer = field(default=ignore)
     in_sums_only: frozenset[str] = frozenset()
+    mechanism: Mechanism = field(default_factory=Mechanism)
+    chance: Callable[[int], Normals] | None = None
+
+    def normals(self, round: int) -> Normals:
+        """Return where the server's noise of a round comes from."""
+        if self.chance is not None:
+            return self.chance(round)
+        return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
+
+
+def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
+    """Return why a run ends at a round that misses its quorum: first of all who has no privacy budget left.
+
+    Parameters
+    ----------
+    number : int
+        The round.
+    good, asked, needed : int
+        Updates.
+    refused : mapping of site to reason
+
+    Examples
+    --------
+    >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
+    'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
+    """
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
+    said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
+    spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
+    return f"{SPENT}none left at {', '.join(spent)}; {said}" if spent else said
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

@@ -28,7 +28,8 @@ REQUEST = TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40, setti
 REPLY = TrainReply(delta=ARRAYS, num_examples=120.0, loss=0.3, steps=9, scores=SCORES)
 MESSAGES = [
     REQUEST, REPLY, SummariseRequest(), TrainReply(delta={}, num_examples=1.0, loss=0.0, steps=0),
-    EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
+    EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999,
+               epsilon_budget=3.0, epsilon_spent=0.5),
 ]  # fmt: skip
 every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 arrays = st.dictionaries(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flfed.errors import UsageError
 from flfed.plan import Plan, PrivateSteps
-from flfed.updates.accounting import Release, epsilon, noise_for
-from flfed.updates.mechanism import Mechanism, Promise
+from flfed.study import Study
+from flfed.updates.accounting import Release, epsilon, noise_for, rdp_epsilon
+from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
 
 
 class RecordDp(Mechanism):
@@ -17,7 +17,7 @@ class RecordDp(Mechanism):
     ----------
     epsilon, delta : float, > 0
         What all rounds of the run may spend together at a site; the noise follows from it and from the
-        steps planned.
+        steps planned. `delta` must be below one over the training rows of the smallest site.
     clip : float, > 0
         Largest norm of what one row adds to a step.
     sampling : float in (0, 1]
@@ -27,7 +27,8 @@ class RecordDp(Mechanism):
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.
-    Assumes Poisson sampling and that the number of rows is known.
+    Assumes Poisson sampling, noise that nobody else can draw, and that the number of rows is known. All
+    else that leaves the site is not in it: see `uncharged`.
 
     Source: Abadi et al. 2016, "Deep learning with differential privacy".
     """
@@ -41,38 +42,53 @@ class RecordDp(Mechanism):
         sampling: float = 0.1,
         unit: Literal["person", "row"] = "person",
     ) -> None:
-        for key, value, good, rule in (
-            ("epsilon", epsilon, 0 < epsilon < 1000, "> 0"),
-            ("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the smallest site"),
-            ("clip", clip, 0 < clip < 1e6, "> 0"),
-            ("sampling", sampling, 0 < sampling <= 1, "in (0, 1]"),
-        ):
-            if not good:
-                raise UsageError(f"[privacy] record-dp: {key}={value} must be {rule}")
+        in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
+        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the smallest site")
+        in_range("clip", clip, 0 < clip < 1e6, "> 0")
+        in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
         self.epsilon, self.delta, self.clip, self.sampling, self.unit = epsilon, delta, clip, sampling, unit
 
-    def check(self, plan: Plan, rounds: int) -> None:
-        """Refuse a plan whose steps are not fixed beforehand, or that clips a second time."""
-        if not plan.steps:
-            raise UsageError("[privacy] record-dp: needs [plan] steps: how many, at every site, is part of the promise")
-        if plan.clip:
-            raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+    def check(self, study: Study) -> None:
+        """Refuse a study whose steps are not fixed beforehand, that clips twice, or trains on rows another time."""
+        check_steps(study)
+        self._noise(study.plan, study.rounds)  # there may be none that is enough
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
         """Return how sites take their steps."""
-        noise = noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)
-        return PrivateSteps(clip=self.clip, noise=noise, sampling=self.sampling, unit=self.unit)
+        return PrivateSteps(clip=self.clip, noise=self._noise(plan, rounds), sampling=self.sampling, unit=self.unit)
 
     def round_release(self, plan: Plan, rounds: int) -> Release | None:
         """Return what one round spends at a site."""
-        noise = noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)
-        return Release(noise, self.sampling, plan.steps)
+        return self._release(plan, rounds, 1)
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
-        steps = plan.steps * rounds
-        noise = noise_for(self.epsilon, self.delta, self.sampling, steps)
+        release = self._release(plan, rounds, rounds)
         return Promise(
-            mechanism="record-dp", unit=self.unit, delta=self.delta, noise=noise, sampling=self.sampling,
-            epsilon=epsilon([Release(noise, self.sampling, steps)], self.delta), clip=self.clip, steps=steps,
+            mechanism="record-dp", unit=self.unit, epsilon=epsilon([release], self.delta), delta=self.delta,
+            noise=release.noise, sampling=self.sampling, clip=self.clip, steps=release.steps,
         )  # fmt: skip
+
+    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
+        """Return the ε of the first `asked` rounds at a site, by the accountant."""
+        releases = [self._release(plan, rounds, asked)]
+        return rdp_epsilon(releases, self.delta) if quick else epsilon(releases, self.delta)
+
+    def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
+        """Return what should be known of a promise this weak, or of rows that may be one person's."""
+        found = []
+        if self.epsilon > WEAK_EPSILON:
+            found.append(f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
+        if self.unit == "row":
+            found.append("The promise is each row's: who has several rows has less, in proportion to them.")
+        return tuple(found)
+
+    def uncharged(self, study: Study) -> tuple[str, ...]:
+        """Return a sentence for each thing that leaves beside the updates: no noise is on any of them."""
+        return uncharged_outputs(study)
+
+    def _noise(self, plan: Plan, rounds: int) -> float:
+        return noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)
+
+    def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
+        return Release(self._noise(plan, rounds), self.sampling, plan.steps * asked)

@@ -23,7 +23,7 @@ from flfed.updates.guard import Verdicts, guard, guard_scores
 from flfed.updates.held_arrays import array_record, immutable
 from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.rounds import Assignment, RoundRecord, summable
+from flfed.updates.rounds import SPENT, Assignment, RoundRecord, summable, why_stopped
 from flfed.updates.selection import Selection
 
 Term = Callable[[Any, Any], Any]
@@ -99,9 +99,9 @@ class FedAvg(FlowerFedAvg):
         self._incoming: Arrays = {}
         self._asked: dict[str, int] = {}
         self._verdicts = Verdicts(accepted={})
-        self._began, self._earlier = 0.0, dict[str, str]()
+        self._began, self._earlier, self._spent = 0.0, dict[str, str](), dict[str, str]()
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
-        self.stopped, self.rounds_done, self.best_round = "", 0, 0
+        self.stopped, self.rounds_done, self.best_round, self._fit = "", 0, 0, True
         self._judges: frozenset[str] = frozenset()
 
     def assign(self, assignment: Assignment) -> None:
@@ -194,13 +194,13 @@ class FedAvg(FlowerFedAvg):
             if updated is not None:
                 self._observe(number, to_arrays(updated))
                 return updated
-            self._earlier |= {site: f"{reason} (first attempt)" for site, reason in self._verdicts.refused.items()}
+            refused, asked = self._verdicts.refused, len(self._asked)
+            self._earlier |= {site: f"{reason} (first attempt)" for site, reason in refused.items()}
+            self._spent = {site: reason for site, reason in refused.items() if reason.startswith(SPENT)}
+            if asked - len(self._spent) < self.needed(asked):
+                break  # the others would train, and spend, for nothing
         self._observe(number, to_arrays(arrays))
-        good, asked = len(self._verdicts.accepted), len(self._asked)
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in self._verdicts.refused.items())
-        self.stopped = (
-            f"round {number} had {good} good updates of {asked} asked, {self.needed(asked)} are needed ({reasons})"
-        )
+        self.stopped = why_stopped(number, len(self._verdicts.accepted), asked, self.needed(asked), refused)
         return None
 
     def needed(self, asked: int) -> int:
@@ -216,7 +216,7 @@ class FedAvg(FlowerFedAvg):
 
     def _begin(self) -> None:
         """Start the clock and the counts of a round, over all its attempts."""
-        self._began, self._earlier, self._bytes_out, self._bytes_in = self.clock(), {}, {}, {}
+        self._began, self._earlier, self._bytes_out, self._bytes_in, self._spent = self.clock(), {}, {}, {}, {}
         self._verdicts = Verdicts(accepted={})  # else the last round's updates are held while the next are made
 
     def configure_train(
@@ -256,7 +256,7 @@ class FedAvg(FlowerFedAvg):
 
     def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
         self._incoming = to_arrays(arrays)
-        self._asked = {site: self.run.roster[site].node_id for site in sites}
+        self._asked, self._fit = {site: self.run.roster[site].node_id for site in sites}, kind == TRAIN
         request = TrainRequest(
             arrays=immutable(self._incoming),
             encoder=self.run.encoder,
@@ -268,10 +268,11 @@ class FedAvg(FlowerFedAvg):
         )
         size = Sizes().of(HeldRecord(request))
         first = Message(HeldRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
-        for site in self._asked:
+        to = {site: node for site, node in self._asked.items() if site not in self._spent}
+        for site in to:
             self._bytes_out[site] = self._bytes_out.get(site, 0) + size
         # A record of its own for each site: one client's edit must not reach the next.
-        return [addressed(first, node, HeldRecord(request)) for node in self._asked.values()]
+        return [addressed(first, node, HeldRecord(request)) for node in to.values()]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -279,7 +280,9 @@ class FedAvg(FlowerFedAvg):
         """Return the new global arrays, or None where too few updates are good."""
         found, faults = self._read(replies)
         bands = {site: self.run.roster[site].rows_high for site in found}
-        verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=self.refuse_norm)
+        mechanism, run = self.run.mechanism, self.run
+        refuse = self.refuse_norm if mechanism.refuses_by_norm else math.inf
+        verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=refuse)
         refused = dict(sorted({**faults, **verdicts.refused}.items()))
         self._verdicts = Verdicts(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
         if len(verdicts.accepted) < self.needed(len(self._asked)):
@@ -291,6 +294,10 @@ class FedAvg(FlowerFedAvg):
         losses = {site: reply.loss for site, reply in verdicts.accepted.items()}
         total = math.fsum(weights.values())
         loss = math.fsum(weights[site] * losses[site] for site in weights) / total
+        normals, asked = run.normals(server_round), len(self._asked)
+        merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=asked, normals=normals)
+        if merged is not None:
+            deltas, weights = {"": merged}, {"": 1.0}
         return to_record(self.combine(self._incoming, deltas, weights)), MetricRecord({"loss": loss})
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -324,7 +331,7 @@ class FedAvg(FlowerFedAvg):
         """Return readable replies by site, and why the other asked sites have none."""
         sites = {node: site for site, node in self._asked.items()}
         found: dict[str, TrainReply] = {}
-        faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline"), Sizes()
+        faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline") | self._spent, Sizes()
         for message in replies:
             # The first reply of a site counts: a second one must not replace it.
             site = sites.pop(message.metadata.src_node_id, None)
@@ -374,6 +381,7 @@ class FedAvg(FlowerFedAvg):
                 bytes_to_site=self._bytes_out,
                 bytes_to_server=self._bytes_in,
                 seconds=self.clock() - self._began,
+                fit=self._fit,
             )
         )
 

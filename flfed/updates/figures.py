@@ -1,0 +1,30 @@
+"""One figure of a comparison, as it crosses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure with its interval: of an arm, or of the difference of two.
+
+    Attributes
+    ----------
+    metric, arm : str
+        For a difference `arm` is "a - b".
+    value, low, high : float
+        95 % interval; NaN where undefined.
+    extra : float
+        Variance of an arm's figure; two-sided p of a difference.
+    method : str
+        "DeLong", "bootstrap", or why the figure is undefined.
+    """
+
+    metric: str
+    arm: str
+    value: float
+    low: float
+    high: float
+    extra: float
+    method: str

@@ -1,0 +1,49 @@
+"""Clipping without noise: what record-level differential privacy costs before any noise is added."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flfed.plan import Plan, PrivateSteps
+from flfed.study import Study
+from flfed.updates.mechanism import NO_NOISE, Mechanism, check_steps, in_range, uncharged_outputs
+
+
+class RowClip(Mechanism):
+    """Poisson sampling and clipped rows as under record-dp, and no noise: for comparison only.
+
+    Parameters
+    ----------
+    clip : float, > 0
+        Largest norm of what one row adds to a step.
+    sampling : float in (0, 1]
+        With what probability a row takes part in a step; it stands in place of `plan.batch`.
+    unit : {"person", "row"}
+        Who is sampled and clipped: a person, where the schema names a group, or each row alone.
+
+    Guarantee: none. Neighbours, tables with and without one row (person), change the sum of a step's
+    gradients by at most `clip`, which bounds how much anybody counts, and hides nobody.
+
+    Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1 without its noise.
+    """
+
+    def __init__(self, *, clip: float = 1.0, sampling: float = 0.1, unit: Literal["person", "row"] = "person") -> None:
+        in_range("clip", clip, 0 < clip < 1e6, "> 0")
+        in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
+        self.clip, self.sampling, self.unit = clip, sampling, unit
+
+    def check(self, study: Study) -> None:
+        """Refuse what record-dp refuses: the two are to be compared."""
+        check_steps(study)
+
+    def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
+        """Return how sites take their steps."""
+        return PrivateSteps(clip=self.clip, noise=0.0, sampling=self.sampling, unit=self.unit)
+
+    def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
+        """Say that nothing is promised."""
+        return ("Rows are clipped, but no noise is added: nothing is promised to anybody.",)
+
+    def uncharged(self, study: Study) -> tuple[str, ...]:
+        """Return a sentence for each thing that leaves: all that does."""
+        return (NO_NOISE, *uncharged_outputs(study))

@@ -1,0 +1,171 @@
+"""Site-level differential privacy: the server clips each site's update and adds noise to their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from flfed.errors import UsageError
+from flfed.plan import Plan
+from flfed.study import Study
+from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, least_noise
+from flfed.updates.cohort_sums import joint_norms, weighted_mean
+from flfed.updates.content import Arrays
+from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, in_range, uncharged_outputs
+
+FEW_SITES = 10
+
+
+class SiteDp(Mechanism):
+    """The equal mean of clipped updates, with normal noise, in place of the sites' own updates.
+
+    Parameters
+    ----------
+    epsilon : float, > 0
+        What all rounds of the run may spend together; the noise follows from it and from the rounds.
+    noise : float, >= 0
+        Noise multiplier σ; above 0 it stands in place of `epsilon`.
+    delta : float in (0, 0.1)
+        Less than one over the sites; a tenth of that, if possible.
+    clip : float, > 0
+        Largest norm of a site's update, over all its arrays together.
+
+    Notes
+    -----
+    Every site counts the same: a study that sets `strategy.weights` to another rule is refused, and
+    one that sets none gets equal weights by this mechanism. The strategy sees one update, the mean.
+    The mean divides by the sites asked, whatever they answered: how many did would depend on a site.
+    For the same reason no update is set aside for its norm among the others', which clipping bounds.
+    Who is asked in a round follows from the study's seed, which everybody has: a sample that is known
+    hides nobody, so that nothing is taken off for it, and a site counts as taking part in every round.
+
+    Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
+    one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
+    site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
+    trusted: it sees every update without noise, and could draw the noise again.
+
+    Source: McMahan et al. 2018, "Learning differentially private recurrent language models", algorithm 1;
+    ε by Mironov 2017, "Rényi differential privacy", through Flower's RdpAccountant.
+    """
+
+    refuses_by_norm = False
+
+    def __init__(self, *, epsilon: float = 8.0, noise: float = 0.0, delta: float = 1e-2, clip: float = 1.0) -> None:
+        in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
+        good = noise == 0 or LEAST_NOISE <= noise <= MOST_NOISE
+        in_range("noise", noise, good, f"0 (by epsilon) or from {LEAST_NOISE:g} to {MOST_NOISE:g}")
+        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the sites")
+        in_range("clip", clip, 0 < clip < 1e6, "> 0")
+        self.epsilon, self.noise, self.delta, self.clip = epsilon, noise, delta, clip
+
+    def check(self, study: Study) -> None:
+        """Refuse unequal weights, strategies that do not aggregate as FedAvg does, and a learning curve."""
+        from flfed.updates.strategies.fedavg import FedAvg  # loads Flower, which who only promises does without
+
+        kind = type(study.strategy.build("strategy"))
+        if getattr(kind, "aggregate_train", None) is not FedAvg.aggregate_train:
+            raise UsageError(f"[strategy] {study.strategy.name}: aggregates by itself, without site-dp's noise")
+        weights = study.strategy.settings.get("weights", "equal")
+        if weights != "equal":
+            raise UsageError(f"[strategy]: weights={weights!r} lets one site count more; site-dp needs 'equal'")
+        check_curve(study)
+        self._noise(study.rounds)  # there may be none that is enough
+
+    def check_sites(self, sites: int) -> None:
+        """Refuse a `delta` with which one of so few sites could be given away whole."""
+        if self.delta * sites >= 1:
+            raise UsageError(
+                f"[privacy]: delta={self.delta:g} is not below one over {sites} sites: "
+                f"one of them could be given away whole; set {0.1 / sites:.2g}"
+            )
+
+    def promise(self, plan: Plan, rounds: int) -> Promise | None:
+        """Return what the run promises as it is planned."""
+        noise = self._noise(rounds)
+        return Promise(
+            mechanism="site-dp", unit="site", epsilon=site_epsilon(noise, rounds, self.delta), delta=self.delta,
+            noise=noise, sampling=1.0, clip=self.clip, steps=rounds,
+        )  # fmt: skip
+
+    def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
+        """Return the ε of `asked` rounds; quick in any case."""
+        return site_epsilon(self._noise(rounds), asked, self.delta)
+
+    def merged(
+        self, deltas: Mapping[str, Arrays], *, plan: Plan, rounds: int, asked: int, normals: Normals
+    ) -> Arrays | None:
+        """Return the sum of clipped updates over `asked`, with noise of deviation `noise * clip / asked`."""
+        sites = sorted(deltas)
+        updates = [deltas[site] for site in sites]
+        norms = joint_norms(updates)
+        scales = self.clip / np.maximum(norms, self.clip)
+        # A site that changes nothing takes what the shares of a mean lack to one.
+        still = {name: np.zeros_like(value) for name, value in updates[0].items()}
+        shares = np.array([1 - scales.sum() / asked, *(scales / asked)])
+        deviation, found = self._noise(rounds) * self.clip / asked, {}
+        for name in sorted(still):
+            mean = weighted_mean([still, *updates], name, shares)
+            found[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
+        return {name: found[name] for name in still}
+
+    def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
+        """Return whom the promise leaves out, and what it is worth with so few sites."""
+        found = [
+            "The server sees every site's update without noise and is trusted with it: "
+            "the promise is against those who see the models that it sends on."
+        ]
+        if sites < FEW_SITES:
+            found.append(
+                f"With {sites} sites this is hardly a guarantee: delta is {self.delta:g}, and a tenth of one over the "
+                f"sites would be {0.1 / sites:.2g} still; and noise that hides one of {sites} sites hides most of what "
+                "they learn. Take record-dp with few sites."
+            )
+        if (ε := self.spent(study.plan, study.rounds, study.rounds)) is not None and ε > WEAK_EPSILON:
+            found.append(f"epsilon={ε:.3g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
+        return tuple(found)
+
+    def uncharged(self, study: Study) -> tuple[str, ...]:
+        """Return a sentence for each thing that leaves beside the noised mean."""
+        return (
+            "Each site's update as the server sees it: a function of its training rows as large as the model, "
+            "without noise.",
+            "Which sites take part, which answered in a round, and whose update the guard set aside or flagged.",
+            *uncharged_outputs(study),
+        )
+
+    def _noise(self, rounds: int) -> float:
+        return self.noise or _noise_for(self.epsilon, rounds, self.delta)
+
+
+def site_epsilon(noise: float, rounds: int, delta: float) -> float:
+    """Return the ε at `delta` of `rounds` sums with noise multiplier `noise`, by Flower's accountant.
+
+    Neighbours are with and without one site; nothing is taken off for sampling.
+    """
+    from flwr.supercore.privacy_accounting import (
+        GaussianPrivacyEvent,
+        NeighboringRelation,
+        PrivacyConfig,
+        SamplingMethod,
+    )
+    from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
+
+    if rounds < 1:
+        return 0.0
+    accountant = RdpAccountant(
+        PrivacyConfig(
+            target_delta=delta,
+            population_size=1,
+            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+            sampling_method=SamplingMethod.NO_AMPLIFICATION,
+        )
+    )
+    accountant.compose(GaussianPrivacyEvent(noise_multiplier=noise, sample_size=1, population_size=1), rounds)
+    return accountant.get_epsilon(delta)
+
+
+@lru_cache(maxsize=256)
+def _noise_for(target: float, rounds: int, delta: float) -> float:
+    return least_noise(lambda noise: site_epsilon(noise, rounds, delta), target)
