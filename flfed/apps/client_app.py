@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict
@@ -16,7 +17,10 @@ from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
 from flfed import listing
-from flfed.apps.protecting import protection_of
+from flfed.apps.attacked import attacked
+from flfed.apps.protecting import Protecting, Reserving, privacy_refusal, promise_defect
+from flfed.apps.released import Releases
+from flfed.apps.spending import NotSpent
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows.compare import SiteComparison, compare
 from flfed.rows.scoring import RowScores
@@ -27,7 +31,9 @@ from flfed.rows.workplace import FIT, Workplace, redraws, study_refusal
 from flfed.seeds import Draws
 from flfed.study import Study
 from flfed.study_parts import strictest
+from flfed.updates.auditing import AUDIT, AuditReply
 from flfed.updates.content import MalformedMessage
+from flfed.updates.figures import Figure
 from flfed.updates.held_messages import HeldRecord, read, replying
 from flfed.updates.kept import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import (
@@ -40,7 +46,6 @@ from flfed.updates.messages import (
     CompareRequest,
     EnrolReply,
     EnrolRequest,
-    Figure,
     Scores,
     SummariseReply,
     SummariseRequest,
@@ -54,7 +59,7 @@ CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
 LOG = logging.getLogger("flfed.site")
 
-Reply = EnrolReply | SummariseReply | TrainReply | CompareReply
+Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
 Replying = Generator[Asked, Any, Reply]
 FindSite = Callable[[str, Study], Site]
 Today = Callable[[], datetime.date]
@@ -75,6 +80,12 @@ class ClientSide:
         Returns the date; tests pass their own.
     rows : str
         Says which rows a site has now, where they may change: a reply kept for others is not sent again.
+    protect : Protecting, optional
+        How rows are protected where a study asks for it, and where it is written down; default: draws
+        follow from the study's seed, and each site has its ledger on this machine.
+    releasing : bool
+        Whether what is answered leaves the site, so that it is held to what was released before, and
+        written down; false where a site looks at its own rows.
 
     Notes
     -----
@@ -82,9 +93,20 @@ class ClientSide:
     an engine may answer the requests of a whole cohort together.
     """
 
-    def __init__(self, find_site: FindSite, *, today: Today = datetime.date.today, rows: str = "") -> None:
+    def __init__(
+        self,
+        find_site: FindSite,
+        *,
+        today: Today = datetime.date.today,
+        rows: str = "",
+        protect: Protecting | None = None,
+        releasing: bool = True,
+    ) -> None:
         self._find_site, self._today, self._rows = find_site, today, rows
+        self._protect = Protecting(rows=rows) if protect is None else protect
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
+        self._runs: dict[tuple[str, str, int], str] = {}
+        self._releases = Releases() if releasing else None
         self._over: set[KeptReplies] = set()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
@@ -105,7 +127,9 @@ class ClientSide:
         """
         try:
             handler = HANDLERS[message.metadata.message_type]
-            reply = yield from handler(message, lambda: self.workplace(context), str(context.node_config["site"]))
+            leaves = handler is not enrol
+            site = str(context.node_config["site"])
+            reply = yield from handler(message, lambda: self.workplace(context, leaves=leaves), site)
             return replying(HeldRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
@@ -116,7 +140,8 @@ class ClientSide:
             kept = kept_replies(site, context.run_config.get("run"))
             if kept is not None and kept not in self._over and handler is train:
                 return Message(self._once(message, context, kept), reply_to=message)
-            reply = drive_alone(handler(message, lambda: self.workplace(context), site))
+            leaves = handler is not enrol
+            reply = drive_alone(handler(message, lambda: self.workplace(context, leaves=leaves), site))
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -139,7 +164,7 @@ class ClientSide:
             kept.keep(request, record, under=under)
         return record
 
-    def workplace(self, context: Context) -> Workplace:
+    def workplace(self, context: Context, *, leaves: bool = True) -> Workplace:
         """Return the node's site at work on the run's study; its table is read once.
 
         Every handler comes through here, so that a server cannot pass by the site's own policy.
@@ -161,6 +186,12 @@ class ClientSide:
             opened = self.workplaces[key] = _opened(
                 self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
             )
+        run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
+        refused = self._releases.refusal(opened, run, leaves=leaves) if self._releases is not None else ""
+        if refused:
+            raise NotTakingPart(refused)
+        if self._runs.get(key) != run:  # each run spends under its own name
+            opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
         return opened
 
 
@@ -176,16 +207,16 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
         mapped = " and ".join(repr(name) for name in site.datasets)
         raise NotTakingPart(f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}")
     site = site.serving(study.dataset.name)
-    refused = study_refusal(study, site)
+    refused = study_refusal(study, site) or privacy_refusal(study, site)
     if refused:
         raise NotTakingPart(refused)
     try:
-        workplace = Workplace(site, study, repeat, draws=draws, protection=protection_of(study))
+        workplace = Workplace(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
-    small = workplace.too_small()
-    if small:
-        raise NotTakingPart(small)
+    unfit = workplace.too_small() or promise_defect(study, workplace.table.training)
+    if unfit:
+        raise NotTakingPart(unfit)
     return workplace
 
 
@@ -203,7 +234,7 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
 
 def redacted(error: Exception, message: Message, context: Context) -> Message:
     """Return the reply to a message that failed, with what may leave of the error."""
-    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept)):
+    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
         # What is malformed came from the server: it holds nothing of a table.
         reason = str(error)
     elif isinstance(error, TableError):
@@ -222,7 +253,9 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     request = EnrolRequest.from_record(message.content)
     try:
         workplace = open_workplace()
-    except NotTakingPart as error:
+        spend = None if workplace.protection is None else workplace.protection.spend
+        budget, spent = spend.figures() if isinstance(spend, Reserving) else (math.nan, math.nan)
+    except (NotTakingPart, NotSpent) as error:
         return _refusal(site, str(error))
     except TableError as error:
         return _refusal(site, error.said(CROSSING))
@@ -243,6 +276,8 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         disclosure=policy.disclosure,
         share_metrics=strictest(workplace.study.compare.share_metrics, policy.share_metrics),
         resplit=redraws(workplace.study, workplace.site),
+        epsilon_budget=budget,
+        epsilon_spent=spent,
     )
     yield  # a handler is a generator, also one that asks for nothing
 
@@ -312,6 +347,7 @@ HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]]
     TRAIN: train,
     EVALUATE: train,
     COMPARE: judge,
+    AUDIT: attacked,
 }
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 import typer
 
-from flfed.cli import data, demo, deployment, page, predict, runs, site, study, study_checks
+from flfed.cli import audit, data, demo, deployment, page, predict, runs, site, study, study_checks
 from flfed.errors import FlfedError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(data.app, name="data")
 deployment.add_to(site.app)
 app.add_typer(site.app, name="site")
 app.add_typer(deployment.app, name="coordinator")
+app.command("audit", epilog="Example: flfed audit latest --json")(audit.audit)
 app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(predict.predict)
 app.command("app", epilog="Example: flfed app --port 8501")(page.open_app)
 

@@ -8,6 +8,7 @@ from flfed.cli import (
     coordinator,
     coordinator_serve,
     site_approve,
+    site_budget,
     site_join,
     site_ledger,
     site_rows,
@@ -37,6 +38,7 @@ SITE = (
     ("freeze", site_rows.freeze_rows, "freeze cleveland"),
     ("refresh", site_rows.refresh_rows, "refresh cleveland"),
     ("ledger", site_ledger.show_ledger, "ledger cleveland --verify"),
+    ("budget", site_budget.show_budget, "budget cleveland --dataset heart-disease"),
     ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
     ("units", site_serve.write_units, "units cleveland --out units"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,17 @@ def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str =
     # Where not even the words fit, the terminal breaks the lines: an id stays whole.
     console.width = max(console.width, sum(widths) + between)
     console.print(table)
+
+
+def privacy(found: Mapping[str, Any]) -> None:
+    """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover."""
+    from flfed.records.privacy import in_words, not_covered
+
+    for line in in_words(found["privacy"], found["audit"]):
+        typer.echo(line)
+    uncharged = not_covered(found["privacy"])
+    for line in ["Not covered by the promise:", *(f"  - {said}" for said in uncharged)] if uncharged else []:
+        typer.echo(line)
 
 
 def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room: int) -> list[int]:

@@ -56,6 +56,7 @@ def approve_study(
     others = _others(co_sites, found, own)
     _check(found, own, others)
     words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)
+    words += _budget(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     decision = "approve" if yes else _asked(as_json)
@@ -122,6 +123,10 @@ def site_status(name: str = typer.Argument(..., help="The site's name."), as_jso
     typer.echo(f"Paused: {'yes, nothing is answered' if found['paused'] else 'no'}")
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    for one in found["frozen"]:
+        if one["resting"] != "0":
+            why = "so that nobody can tell who opted out, or who came"
+            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
     rows = [
         [a["study"], a["study-sha256"][:12], f"{a['decision']} by {a['by']}", a["at"], _with(a), _holds(a)]
         for a in found["studies"]
@@ -183,6 +188,18 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     if facts is None:
         return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
     return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
+
+
+def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return what a run would spend of the privacy of these rows; nothing where the study spends none."""
+    from flfed.apps.budget import run_in_words
+    from flfed.apps.gate.receipts import ledger_of
+    from flfed.apps.protecting import charge_of
+
+    charge = charge_of(study)
+    if charge is None:
+        return []
+    return [run_in_words(site, ledger_of(folder), study.dataset.name, charge.release, study.rounds)]
 
 
 def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:

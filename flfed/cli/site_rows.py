@@ -12,6 +12,7 @@ from flfed.errors import count_in_words
 
 if TYPE_CHECKING:
     from flfed.apps.gate.freezing import Refresh
+    from flfed.rows.excluded import Resting
     from flfed.rows.frozen import Frozen
 
 NAME = typer.Argument(..., help="The site's name.")
@@ -35,6 +36,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, a
         show.as_json(_shown(frozen, exact))
         return
     _say_excluded(frozen, exact)
+    _say_resting(frozen.resting, exact)
     typer.echo(f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen.")
     typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
 
@@ -65,7 +67,12 @@ def refresh_rows(
         now = frozen or found.before
         show.as_json(
             {"site": site.name, "dataset": found.prepared.site.dataset, **counts, "voids": list(found.voids)}
-            | {"written": frozen is not None, "rows-sha256": now.sha256 if now else None, "unusable": found.unusable}
+            | {
+                "resting": _resting(found.prepared.resting, exact),
+                "written": frozen is not None,
+                "rows-sha256": now.sha256 if now else None,
+                "unusable": found.unusable,
+            }
         )
     elif frozen is not None:
         _say_excluded(frozen, exact)
@@ -88,6 +95,7 @@ def _say_difference(found: Refresh, exact: bool) -> None:
         return
     lines = [[part, _count(many, exact)] for part, many in vars(difference).items()]
     show.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
+    _say_resting(found.prepared.resting, exact)
     for study in found.voids:
         typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
 
@@ -100,6 +108,14 @@ def _say_excluded(frozen: Frozen, exact: bool) -> None:
     typer.echo(f"{counted.found} of {counted.listed} identifiers of people who opted out were found; {rows} rows went.")
 
 
+def _say_resting(resting: Resting | None, exact: bool) -> None:
+    if resting is not None:
+        typer.echo(
+            f"{_count(resting.persons, exact)} other people's rows rest as well, so that nobody can tell from sums "
+            "which left before who opted out, or who came; they come back when that cannot be told any more."
+        )
+
+
 def _count(many: int, exact: bool) -> str:
     return str(many) if exact else count_in_words(many)
 
@@ -109,7 +125,12 @@ def _shown(frozen: Frozen, exact: bool) -> dict[str, object]:
     counted = frozen.excluded
     gone = counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
     facts = {key: value for key, value in frozen.as_json().items() if key in ("site", "dataset", "rows", "at")}
-    return facts | {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256, "excluded": gone}
+    hashes = {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
+    return facts | hashes | {"excluded": gone, "resting": _resting(frozen.resting, exact)}
+
+
+def _resting(resting: Resting | None, exact: bool) -> dict[str, str] | None:
+    return None if resting is None else {part: _count(many, exact) for part, many in vars(resting).items()}
 
 
 def replay_round(

@@ -145,8 +145,9 @@ def report_of(run: str) -> dict[str, Any]:
 def print_report(found: dict[str, Any]) -> None:
     """Print a run's comparison and its story, for people."""
     from flfed.records.curves import curve_rows
+    from flfed.records.faults import fault_kind
     from flfed.records.reading import RunReader
-    from flfed.records.reports import comparison_rows, fault_kind, purpose_of
+    from flfed.records.reports import comparison_rows, purpose_of
 
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])
@@ -163,6 +164,7 @@ def print_report(found: dict[str, Any]) -> None:
         show.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
         for line in footer:
             typer.echo(line)
+    show.privacy(found)
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
     words["update set aside"] = "Set aside"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]

@@ -27,6 +27,7 @@ from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
 from flfed.study import Study
 from flfed.summary import fit_encoder
+from flfed.updates.auditing import AUDIT
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -306,7 +307,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 
 
 def test_there_is_a_handler_for_every_kind_of_message():
-    assert sorted(HANDLERS) == sorted([ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE])
+    assert sorted(HANDLERS) == sorted([ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT])
 
 
 @pytest.mark.parametrize(("by_time", "redrawn"), [(False, True), (True, False)])

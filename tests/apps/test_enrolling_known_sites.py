@@ -7,7 +7,8 @@ from collections.abc import Callable
 from flwr.app import Error, Message
 
 from flfed.errors import UsageError
-from flfed.records.reports import refused_sites, report, updates_set_aside
+from flfed.records.faults import refused_sites, updates_set_aside
+from flfed.records.reports import report
 from flfed.updates.messages import ENROL
 
 REFUSED, AWAY = "the study is not approved here", "its node is not online"

@@ -14,13 +14,16 @@ from flfed.rows.policy import Policy
 from flfed.rows.schema import parse_settings
 from flfed.study import Study, names
 
-ASKED: dict[str, Any] = {"strategy": "fedavg", "model": "logistic", "codec": "none", "rounds": 40}
+ASKED: dict[str, Any] = {
+    "strategy": "fedavg", "model": "logistic", "codec": "none", "mechanism": "none", "rounds": 40
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_strictest(name: str):
     study = Study.load(name)
-    asked = {"strategy": study.strategy.name, "model": study.model.name, "codec": "none", "rounds": study.rounds}
+    names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
+    asked = {**names, "codec": "none", "rounds": study.rounds}
     policies = [Policy(), *(sites.load(site).policy for site in sites.names())]
     assert len(policies) >= 18
     assert {policy.not_allowed(**asked) for policy in policies} == {""}
@@ -36,6 +39,13 @@ def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_stric
         ({"models": ["mlp", "linear"]}, {}, "its policy allows models mlp, linear, the study asks for 'logistic'"),
         ({}, {"codec": "topk"}, "its policy allows codecs none, the study asks for 'topk'"),
         ({"codecs": ["topk"]}, {"codec": "topk"}, ""),
+        ({}, {"mechanism": "record-dp"}, ""),
+        (
+            {"mechanisms": ["record-dp"]},
+            {},
+            "its policy allows mechanisms record-dp, the study asks for 'none'",
+        ),
+        ({"mechanisms": ["none"]}, {}, ""),
         ({}, {"rounds": 1000}, ""),
         ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),
         ({"rounds": 40}, {}, ""),
@@ -60,6 +70,26 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
+    ("given", "mechanism", "delta", "expected"),
+    [
+        ({}, "none", None, ""),
+        ({}, "record-dp", 1e-5, ""),
+        ({}, "record-dp", 1.1e-5, "its policy allows delta up to 1e-05, the study asks for 1.1e-05"),
+        ({"delta": 1e-3}, "record-dp", 1e-3, ""),
+        ({"epsilon": 3}, "record-dp", 1e-6, ""),
+        ({"epsilon": 3}, "row-clip", None, "its policy allows studies with record-level differential privacy only"),
+        ({"epsilon": 3, "disclosure": "open"}, "none", None, ""),
+        ({"disclosure": "open"}, "record-dp", 0.01, ""),
+        ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
+        ({"mechanisms": []}, "none", None, "its policy allows mechanisms none at all, the study asks for 'none'"),
+    ],
+)
+def test_a_budget_needs_a_mechanism_that_it_can_count(given: dict[str, Any], mechanism: str, delta: Any, expected: str):
+    said = Policy.model_validate(given).privacy_refusal(mechanism=mechanism, delta=delta)
+    assert said[: len(expected) or 1] == expected
+
+
+@pytest.mark.parametrize(
     ("given", "cohort"),
     [
         ({}, 3),
@@ -81,6 +111,11 @@ def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, 
         ("minimum-cohort = 1", "minimum-cohort: Input should be greater than or equal to 2"),
         ('co-sites = ["St. Mary"]', "co-sites.0: String should match pattern"),
         ("rounds = 0", "rounds: Input should be greater than or equal to 1"),
+        ('mechanisms = ["recorddp"]', "mechanism 'recorddp' is not known; did you mean 'record-dp'? Known: none, re"),
+        ("epsilon = 0", "epsilon: Input should be greater than 0"),
+        ("epsilon = inf", "epsilon: Input should be a finite number"),
+        ("delta = 0.1", "delta: Input should be less than 0.1"),
+        ("queries = 0", "queries: Input should be greater than or equal to 1"),
         ("daily-bytes = 0", "daily-bytes: Input should be greater than or equal to 1"),
         ('approval = "none"', "approval = 'none' needs disclosure = 'open'"),
         ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import hmac
-import tomllib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -25,7 +23,9 @@ from flfed.apps.gate.leaving import Leaving
 from flfed.apps.gate.receipts import ledger_of, seal, sealed
 from flfed.apps.gate.study_limits import cohort_refusal, study_policy_refusal
 from flfed.apps.gate.study_messages import KINDS, StudyMessages
+from flfed.apps.gate.study_text import LONGEST_STUDY, Refused, name_of, parsed, sha256_of
 from flfed.apps.gate.terms import other_coordinator
+from flfed.apps.protecting import Protecting
 from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import Ledger
 from flfed.rows import datasets, frozen
@@ -34,13 +34,11 @@ from flfed.rows.policy import Policy
 from flfed.rows.schema import parse_settings
 from flfed.rows.site import Site
 from flfed.rows.training.alone import drive_alone
+from flfed.rows.training.private import SystemChance
 from flfed.study import Study
-from flfed.updates.content import CONTROL
 from flfed.updates.kept import RUN, NotKept
 from flfed.updates.sealing import SEAL, SEALED, SealedReply, SealReply
 
-LONGEST_STUDY = 100_000
-"""Characters of a study's text: it is parsed before anybody approved it."""
 STUDIES = 4
 """Studies, each with its rows, that stay warm."""
 REPEATS = 1_000_000
@@ -54,10 +52,6 @@ Today = Callable[[], datetime.date]
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
 """What answers for the ledger, by kind of message."""
-
-
-class Refused(FlfedError):
-    """A message that the site does not answer; the sentence is ours and may cross."""
 
 
 def today_utc() -> datetime.date:
@@ -162,7 +156,7 @@ class Gate:
         if reply.has_error():
             return self._leaving.error(message, reply, facts, ours=reply.error.reason in self._own)
         text = str(context.run_config.get("study", ""))
-        messages = self._known.get(_sha256(text))
+        messages = self._known.get(sha256_of(text))
         try:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._hold_decision(text)
@@ -203,10 +197,12 @@ class Gate:
 
     def _side(self, context: Context) -> ClientSide:
         """Return the client side that holds a study's rows: another one where other rows are frozen."""
-        sha256 = _sha256(str(context.run_config["study"]))
+        sha256 = sha256_of(str(context.run_config["study"]))
         key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
-            self._sides[key] = ClientSide(self.find_site, today=self._today, rows=self._rows[sha256])
+            # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
+            protect = Protecting(ledger_of=lambda site: self._ledger, chance=SystemChance, rows=self._rows[sha256])
+            self._sides[key] = ClientSide(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
@@ -215,10 +211,11 @@ class Gate:
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
         """Return what the ledger says of a message, whatever came in it."""
         text = str(context.run_config.get("study", ""))
-        sha256 = _sha256(text)
+        sha256 = sha256_of(text)
         known = self._known.get(sha256)
         return {
             "study": known.study.name if known else "",
+            "dataset": known.study.dataset.name if known else "",
             "study_sha256": sha256,
             "run": str(context.run_config.get("run", ""))[:100],
             "rows_sha256": self._rows.get(sha256, ""),
@@ -279,8 +276,8 @@ class Gate:
         if not isinstance(run, str) or not RUN.fullmatch(run):
             raise Refused("the run has no name of letters, digits and hyphens")
         approval = self._hold_decision(text)
-        known = self._known.get(_sha256(text))
-        study = known.study if known is not None else _parsed(text)
+        known = self._known.get(sha256_of(text))
+        study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
             raise Refused(f"the study expired on {study.expires.isoformat()}")
         refused = study_policy_refusal(study, self.site)
@@ -295,7 +292,7 @@ class Gate:
         if decided.is_paused(self.folder):
             raise Refused("the site is paused by its operator")
         try:
-            found = decided.approval_of(self.folder, _sha256(text))
+            found = decided.approval_of(self.folder, sha256_of(text))
             others = [] if found is not None else decided.approvals(self.folder)
         except FlfedError:
             raise Refused(
@@ -310,7 +307,7 @@ class Gate:
             if other_coordinator(self.folder, found.coordinator):
                 raise Refused("the study was approved for another coordinator: it needs a new approval")
             return found
-        name, free = _name_of(text), self.site.policy.approval == "none"
+        name, free = name_of(text), self.site.policy.approval == "none"
         if free and not any(other.study == name and other.decision != "approved" for other in others):
             return None
         if name and any(other.study == name for other in others):
@@ -362,7 +359,7 @@ class Gate:
             raise Refused(f"the study's model cannot be made ({error})") from None
         except (MemoryError, ValueError):
             raise Refused("the study's model is too large for this site") from None
-        self._known[_sha256(study.text)] = found
+        self._known[sha256_of(study.text)] = found
         while len(self._known) > STUDIES:
             self._known.popitem(last=False)
         return found
@@ -370,28 +367,6 @@ class Gate:
 
 def _no_rows() -> None:
     """Open nothing: what answers for the ledger asks for no rows."""
-
-
-def _parsed(text: str) -> Study:
-    try:
-        return Study.parse(text)
-    except UsageError as error:
-        raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
-    except (RecursionError, ValueError, OverflowError):
-        raise Refused("the study cannot be read") from None
-
-
-def _name_of(text: str) -> str:
-    """Return the name in a study's text that nobody approved, or an empty text."""
-    try:
-        found = tomllib.loads(text).get("name")
-    except (RecursionError, ValueError):
-        return ""
-    return found if isinstance(found, str) else ""
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _error(reason: str, message: Message) -> Message:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from flfed.apps.gate.approval import approvals
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.released import RowSets
 from flfed.errors import UsageError
 from flfed.rows.excluded import Excluded, Exclusion
 from flfed.rows.frozen import Frozen, Prepared, known, load, row_texts
+from flfed.rows.resting import resting
 from flfed.rows.site import Site
 
 
@@ -118,7 +120,7 @@ def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) 
             f"flfed site refresh {site.name} --dataset {site.dataset}"
         )
     folder.make()
-    return Prepared.of(site, excluded_of(folder, site.dataset)).write(folder.frozen, at)
+    return _prepared(folder, site).write(folder.frozen, at)
 
 
 def refresh(folder: SiteFolder, site: Site) -> Refresh:
@@ -137,11 +139,23 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
         if not (folder.frozen / site.dataset).is_dir():
             raise
         unusable = str(error)
-    prepared = Prepared.of(site, excluded_of(folder, site.dataset))
+    prepared = _prepared(folder, site)
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
     difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
     return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared))
+
+
+def _prepared(folder: SiteFolder, site: Site) -> Prepared:
+    """Return a site's rows as they are now, without people who opted out and without those that rest with them.
+
+    Under `open` nothing rests: everything is exact there, and so is who went.
+    """
+    found = Prepared.of(site, excluded_of(folder, site.dataset))
+    if site.policy.disclosure == "open":
+        return found
+    released, key = RowSets(folder, site.dataset).released()
+    return found.without(resting(site, found.table, released, key, site.policy.cell_minimum)) if released else found
 
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:

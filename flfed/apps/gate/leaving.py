@@ -16,6 +16,8 @@ from flfed.apps.gate.expected import message_defect
 from flfed.apps.gate.incoming import content_sha256
 from flfed.apps.gate.sentences import HELD_BACK, LONGEST, is_ours
 from flfed.apps.gate.study_messages import StudyMessages
+from flfed.apps.protecting import charge_of
+from flfed.apps.spending import NO_LEDGER
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.rows.site import Site
@@ -23,8 +25,6 @@ from flfed.updates.content import CONTROL, count_bytes
 from flfed.updates.messages import ENROL, TRAIN
 
 LOG = logging.getLogger("flfed.site")
-NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its log"
-"""The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round."""
 REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 Facts = Mapping[str, Any]
@@ -92,7 +92,10 @@ class Leaving:
         if defect:
             return self.withhold(message, f"its {kind} reply is held back: {defect}", facts)
         size = count_bytes(reply.content)
+        # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
+        charged = kind == TRAIN and charge_of(messages.study) is not None
         line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
+        line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
         try:
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size)

@@ -148,7 +148,7 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     if not left:
         known = "no update of that round" if of_run else "nothing of that run"
         raise UsageError(f"site {folder.site!r}: its ledger has {known}; see: flfed site ledger {folder.site}")
-    if any("epsilon" in line.facts for line in left):
+    if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
         raise UsageError(
             f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
             "from the operating system and kept nowhere, so the update cannot be computed again"
@@ -168,7 +168,7 @@ def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
 def _again(site: FrozenSite, messages: Sequence[Asked], today: datetime.date) -> tuple[tuple[str, ...], str]:
     """Return the hash of each reply, and what the site said in place of one."""
     found, refused = [], ""
-    side = ClientSide(lambda name, study: site, today=lambda: today)
+    side = ClientSide(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:
         # Without the run's name: else a reply that was kept might be sent again.
         grid = InProcessGrid(side.app(), [site.name], {"study": message.study, "repeat": message.repeat})

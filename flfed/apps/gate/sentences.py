@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 
 from flfed.apps.client_app import CROSSING
+from flfed.apps.spending import NO_LEDGER
 from flfed.rows import datasets
 from flfed.rows.mapping import Field
 from flfed.rows.site import Site
 from flfed.updates.content import CONTROL
+from flfed.updates.rounds import SPENT
 
 LONGEST = 500
 HELD_BACK = "an error whose text may not leave the site: see its ledger and log"
 _WORD = r"[A-Za-z0-9 _.,:;()<>=/'%-]*"
+_NUMBER = r"[0-9.e+-]{1,24}"
 _OURS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -26,9 +29,16 @@ _OURS = tuple(
         # a site's own policy: fixed words, and numbers and names of ours
         r"the study expired on \d{4}-\d\d-\d\d",
         rf"its table is mapped to dataset {_WORD}",
-        rf"its policy (keeps|does not let|allows) {_WORD}",
+        rf"its policy (keeps|does not let|lets|allows) {_WORD}",
         rf"its transactions are held out by time{_WORD}",
         r"it has fewer than \d+ [a-z ]+ rows",
+        r"its rows differ by fewer than \d+ people from rows whose sums left before: [a-z ]+",
+        r"its record of the rows that it released cannot be read, so nothing leaves the site: see its log",
+        # what was spent of a budget follows from studies' settings, and from no row
+        rf"{SPENT}epsilon {_NUMBER} of {_NUMBER} is spent at delta {_NUMBER}, and one more round would make it "
+        rf"({_NUMBER}|beyond any number)",
+        rf"the study's delta={_NUMBER} is not below one over the training rows here{_WORD}",
+        re.escape(NO_LEDGER),
         r"its schema of '[a-z0-9-]+' differs from the coordinator's",
         r"it cannot open its table for this study; at the site: flfed site check [a-z0-9-]+",
         r"its frozen rows changed after the approval: the study needs a new one",

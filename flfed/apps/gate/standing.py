@@ -15,7 +15,7 @@ from flfed.apps.gate.freezing import list_changed
 from flfed.apps.gate.joining import joined
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.gate.terms import read_terms
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, count_in_words
 from flfed.listing import kebab
 from flfed.records.ledger_lines import Line
 from flfed.rows import frozen
@@ -79,7 +79,9 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
             problems.append(str(error))
             continue
         if facts is not None:
-            found.append({"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256})
+            resting = facts.resting.persons if facts.resting else 0
+            shown = {"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
+            found.append({**shown, "resting": count_in_words(resting)})
     return found
 
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 
+from flfed.apps.protecting import privacy_refusal
+from flfed.errors import FlfedError
 from flfed.rows.site import Site
 from flfed.rows.workplace import study_refusal
 from flfed.study import Study
 
 
 def study_policy_refusal(study: Study, site: Site) -> str:
-    """Return why a site's policy does not let a study in, or an empty text: columns, rows and how it computes."""
+    """Return why a site's policy does not let a study in, or an empty text: by its rows, and how it computes."""
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
         return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
     if study.dataset.partition is not None:
         return "the study cuts one table into research sites, which no institution is"
     codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
-    refused = site.policy.not_allowed(
-        strategy=study.strategy.name, model=study.model.name, codec=codec, rounds=study.rounds
-    )
-    return refused or study_refusal(study, site.serving(study.dataset.name))
+    names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
+    refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
+    refused = refused or study_refusal(study, site.serving(study.dataset.name))
+    try:
+        return refused or privacy_refusal(study, site)
+    except FlfedError as error:
+        return f"the study's [privacy] cannot be used ({error})"
 
 
 def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> str:

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 
 import flfed
+from flfed import listing
 from flfed.apps.gate.expected import (
     Columns,
     Field,
@@ -35,12 +37,13 @@ from flfed.rows.site import Site
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
 from flfed.summary import Layout
+from flfed.updates.auditing import AUDIT, METRIC, MOST_FIGURES, Verdict
 from flfed.updates.content import LONGEST, PROTOCOL
 from flfed.updates.kept import RUN
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.sealing import SEAL, SEALED
 
-KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, SEAL, SEALED)
+KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
 WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
@@ -110,6 +113,8 @@ class StudyMessages:
         sections = {"arrays": Held(shapes=self.model), "encoder": Held(shapes=self.encoder, positive=positive)}
         if kind == COMPARE:
             return {"config": _config({}), **sections}
+        if kind == AUDIT:
+            return {"config": _config({"attack": one_of(attacks())}), **sections}
         settings = self._settings()
         more = {"settings": Plain(fields=settings)} if settings else {}
         return {"config": _config(self._round(kind)), **sections, **more}
@@ -150,6 +155,8 @@ class StudyMessages:
             return {"config": _config({}), "summary": self._summary()}
         if kind == COMPARE:
             return self._comparison()
+        if kind == AUDIT:
+            return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
         update = {"num-examples": number(1), "loss": number(), "steps": whole()}
         sections: dict[str, Section] = {"config": _config({"kind": equal("delta")}), "metrics": numbers(update)}
         if kind == TRAIN:
@@ -173,6 +180,8 @@ class StudyMessages:
             "disclosure": one_of(("open", "institution")),
             "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
             "resplit": flag(),
+            "epsilon-budget": number(0, nan=True),
+            "epsilon-spent": number(0, nan=True),
         }
 
     def _summary(self, *, needed: bool = True) -> Held:
@@ -216,6 +225,20 @@ class StudyMessages:
 
 def _config(fields: Mapping[str, Field]) -> Plain:
     return Plain(fields={"protocol": equal(PROTOCOL), **fields})
+
+
+def attacks() -> list[str]:
+    """Return the attacks that a site makes on itself when asked: those that flfed brings, and no other package."""
+    return [name for name in listing.names("attack") if name not in listing.others("attack")]
+
+
+def _audited() -> Columns:
+    """Return what one attack may say: numbers, and sentences of ours with nothing but numbers in them."""
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "promise")}
+    sentences = text(f"[ε{WORDS[1:]}", 2 * REASON)
+    words = {"metric": text(METRIC, 80), "method": text(WORDS, SENTENCE), "says": sentences}
+    fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}
+    return Columns(fields=fields, longest=MOST_FIGURES)
 
 
 def _figures(metrics: list[str], arms: list[str]) -> Columns:

@@ -8,12 +8,16 @@ from collections.abc import Iterator, Sequence
 
 from flfed.apps.gate.expected import most_bytes
 from flfed.apps.gate.study_messages import StudyMessages
+from flfed.apps.protecting import charge_of
+from flfed.apps.spending import shown as shown_epsilon
 from flfed.errors import FlfedError
 from flfed.rows import datasets
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site
 from flfed.study import Study
 from flfed.study_parts import Sharing, strictest
+from flfed.updates.auditing import AUDIT, AuditReply
+from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages import (
     COMPARE,
     ENROL,
@@ -54,6 +58,15 @@ ALONE = (
 )
 
 
+NOISE = (
+    "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
+    "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
+    "not any one {unit} was there: epsilon {epsilon} at delta {delta:g}, for {rounds} rounds. All else that leaves "
+    "(sums, counts, losses and metrics, the comparison) has no noise and is not part of that promise. "
+    "On the way everything is encrypted (TLS)."
+)
+
+
 def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "") -> list[str]:
     """Return what a person should know before approving a study, a paragraph each.
 
@@ -77,9 +90,9 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         f"{site.policy.least_cohort()} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema))}.",
-        *_leaving(study, messages),
+        *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
-        f"Privacy: {ALONE}",
+        f"Privacy: {_privacy(study)}",
         f"Sharing: {SHARED[strictest(study.compare.share_metrics, site.policy.share_metrics)]}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
@@ -114,6 +127,16 @@ def reveals(message: type) -> str:
     return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
 
 
+def _privacy(study: Study) -> str:
+    """Return what a study promises of this site's rows: whoever reads it should know what is not promised, too."""
+    mechanism = mechanism_of(study)
+    promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    if promise is None or charge_of(study) is None:
+        return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
+    given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
+    return NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
+
+
 def _columns(study: Study, schema: Schema) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     for name in schema.features(study.dataset.features):
@@ -129,7 +152,7 @@ def _kind(column: Column) -> str:
     return ", ".join(filter(None, (kind or ("" if values else "number"), column.unit, values)))
 
 
-def _leaving(study: Study, messages: StudyMessages) -> Iterator[str]:
+def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator[str]:
     """Yield what leaves, by message: how often, how much at most, and what it reveals."""
 
     def many(kind: str) -> str:
@@ -140,6 +163,8 @@ def _leaving(study: Study, messages: StudyMessages) -> Iterator[str]:
     yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
     yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)}"
+    if audits:
+        yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once the run is over ({many(SEAL)}): {reveals(SealReply)}"
 
 

@@ -263,7 +263,7 @@ def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
     found = json.loads(command("refresh", FOLDER, "--json").stdout)
     assert found == {
         "site": FOLDER, "dataset": "small", "added": "0", "removed": "20", "unchanged": "40", "voids": [],
-        "written": False, "rows-sha256": first.sha256, "unusable": "",
+        "resting": None, "written": False, "rows-sha256": first.sha256, "unusable": "",
     }  # fmt: skip
     found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
     assert (found["written"], found["rows-sha256"] != first.sha256) == (True, True)

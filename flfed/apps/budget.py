@@ -1,0 +1,231 @@
+"""A site's account of privacy for people: what each run spent, what is left, and what was charged to no budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flfed.apps.spending import LINE, Spending, release_of, shown
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_lines import RESTARTED, Line
+from flfed.records.ledger_totals import Total, bytes_of
+from flfed.rows.site import Site
+from flfed.updates.accounting import Release, composed, epsilon
+
+MOST_ROUNDS = 10_000
+"""Rounds that are counted ahead; more are called more than these."""
+
+
+@dataclass
+class RunSpent:
+    """What one run spent of one dataset.
+
+    Attributes
+    ----------
+    study, study_sha256, run, unit : str
+    first, last : str
+        When its first and its last round were written down; UTC.
+    rounds : int
+        Asked for, those that were asked twice counted twice.
+    releases : list of Release
+    """
+
+    study: str
+    study_sha256: str
+    run: str
+    unit: str
+    first: str
+    last: str = ""
+    rounds: int = 0
+    releases: list[Release] = field(default_factory=list)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.last, self.rounds = line.at, self.rounds + 1
+        self.releases.append(release_of(line))
+
+    def kinds(self, delta: float) -> list[dict[str, Any]]:
+        """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
+        alone = finite(epsilon(self.releases, delta))
+        plain = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run, "unit": self.unit}
+        plain |= {"first": self.first, "last": self.last}
+        return [
+            {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
+             "epsilon": alone}
+            for kind in composed(self.releases)
+        ]  # fmt: skip
+
+
+@dataclass
+class Account:
+    """What a ledger says of one dataset.
+
+    Attributes
+    ----------
+    runs : dict of run to RunSpent
+    uncharged : dict of kind of line to Total
+        Bytes that left and were charged to no budget: figures, sums and counts have no noise.
+    charged_bytes : int
+        Bytes of updates that were charged.
+    """
+
+    runs: dict[str, RunSpent] = field(default_factory=dict)
+    uncharged: dict[str, Total] = field(default_factory=dict)
+    charged_bytes: int = 0
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        if line.kind == LINE:
+            facts = {key: str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")}
+            new = RunSpent(facts["study"], facts["study-sha256"], facts["run"], facts["unit"], line.at)
+            self.runs.setdefault(facts["run"], new).add(line)
+            return
+        charged = line.facts.get("charged-bytes", 0)
+        charged = charged if isinstance(charged, int) else 0
+        self.charged_bytes += charged
+        if bytes_of(line) > charged:
+            total = self.uncharged.setdefault(line.kind, Total())
+            total.lines, total.bytes = total.lines + 1, total.bytes + bytes_of(line) - charged
+
+    def last(self) -> Release | None:
+        """Return what the last round spent; None where nothing was."""
+        latest = max(self.runs.values(), key=lambda run: run.last, default=None)
+        return None if latest is None else latest.releases[-1]
+
+
+@dataclass
+class Accounts:
+    """What a ledger says of all datasets.
+
+    Attributes
+    ----------
+    datasets : dict of name to Account
+        The empty name has lines of studies whose dataset the ledger does not name.
+    restarted : str
+        When the ledger was begun anew since the one before was lost; what that one had is not known.
+    """
+
+    datasets: dict[str, Account] = field(default_factory=dict)
+    restarted: str = ""
+
+    @classmethod
+    def of(cls, lines: Iterable[Line]) -> Accounts:
+        """Return the sums over a ledger's lines."""
+        found, names = cls(), dict[str, str]()
+        for line in lines:
+            if line.kind == RESTARTED:
+                found.restarted = line.at
+            study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
+            name = names.setdefault(study, named) if named and study else named or names.get(study, "")
+            if line.kind == LINE or bytes_of(line):
+                found.datasets.setdefault(name, Account()).add(line)
+        return found
+
+
+def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
+    """Return a site's account by dataset as one JSON object; the site's own datasets are in it also where all is left.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    only : str
+        One dataset; all unless given.
+    """
+    accounts = Accounts.of(ledger.lines())
+    names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
+    policy = site.policy
+    found = [_of_dataset(site, ledger, name, accounts.datasets.get(name)) for name in names]
+    return {
+        "site": site.name,
+        "enforced": policy.epsilon is not None and policy.disclosure == "institution",
+        "delta": policy.delta,
+        "restarted": accounts.restarted or None,
+        "datasets": [one for one in found if one["dataset"] or one["uncharged"]],
+    }
+
+
+def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) -> dict[str, Any]:
+    account, policy = account or Account(), site.policy
+    spent = epsilon([release for run in account.runs.values() for release in run.releases], policy.delta)
+    last, budget = account.last(), policy.epsilon
+    counted = Spending(ledger, name, policy) if last is not None and budget is not None else None
+    return {
+        "dataset": name,
+        "budget": budget,
+        "spent": finite(spent),
+        "left": None if budget is None else max(0.0, budget - spent),
+        "rounds-left": None if counted is None or last is None else counted.left(last, MOST_ROUNDS),
+        "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
+        "charged-bytes": account.charged_bytes,
+        "uncharged": [
+            {"kind": kind, "lines": total.lines, "bytes": total.bytes}
+            for kind, total in sorted(account.uncharged.items())
+        ],
+    }
+
+
+def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
+    """Return one sentence on a dataset's account.
+
+    Examples
+    --------
+    >>> found = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> in_words(found, 1e-5, enforced=True)
+    'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
+    """
+    spent = "beyond any number" if found["spent"] is None else shown(found["spent"])
+    runs = len({one["run"] for one in found["runs"]})
+    by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
+    if found["budget"] is None:
+        return f"{found['dataset']}: epsilon {spent} is spent at delta {delta:g}{by}; the policy has no budget."
+    said = f"{found['dataset']}: epsilon {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
+    left = found["rounds-left"]
+    if left is not None and left >= MOST_ROUNDS:
+        said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
+    elif left is not None:
+        said += f"; about {left:,} more rounds like the last one fit" if left else "; no round like the last one fits"
+    return f"{said}." if enforced else f"{said}. The site is 'open': it counts, and refuses nothing."
+
+
+def run_in_words(site: Site, ledger: Ledger, dataset: str, release: Release, rounds: int) -> str:
+    """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+        Not made where there is none.
+    dataset : str
+    release : Release
+        Of one round.
+    rounds : int
+    """
+    policy = site.policy
+    account = Accounts.of(ledger.lines()).datasets.get(dataset, Account())
+    before = [one for run in account.runs.values() for one in run.releases]
+    spent = epsilon(before, policy.delta)
+    whole = Release(release.noise, release.sampling, release.steps * rounds)
+    after = epsilon([*before, whole], policy.delta)
+    said = f"Budget: by this site's ledger all studies together have spent epsilon {shown(spent)}"
+    if policy.epsilon is None:
+        return (
+            f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
+            f"{shown(after)}. The policy sets no budget (epsilon), so none is refused."
+        )
+    said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
+    if after <= policy.epsilon:
+        left = math.floor((policy.epsilon - after) * 1000) / 1000
+        return f"{said}; a run would make it {shown(after)} and leave {left:g}."
+    if policy.disclosure == "open":
+        return f"{said}; a run would make it {shown(after)}, which 'open' counts and does not refuse."
+    fit = Spending(ledger, dataset, policy).left(release, rounds) if ledger.path.exists() else None
+    about = f" after about {fit} of its {rounds} rounds" if fit else ""
+    return f"{said}; a whole run would make it {shown(after)}, so this site stops it{about}."
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON has; None for one that it has not."""
+    return value if math.isfinite(value) else None
