@@ -105,7 +105,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
         If the file on this machine is not the model that the store names.
     """
     if run.status in ("running", "interrupted", "failed"):
-        raise UsageError(f"run {run.run} is {run.status}: it has no final model to export")
+        raise UsageError(f"run {run.run} is {run.status}: it has no final model")
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
         raise UsageError(

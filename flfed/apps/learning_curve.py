@@ -205,7 +205,7 @@ def federate(
         return None
     first = next(iter(places.values()))
     encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
-    side = ClientSide(lambda name, _: places[name].site)
+    side = ClientSide(lambda name, _: places[name].site, releasing=False)  # a policy names it, or it is refused
     side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
     # Its time is that of many side by side, and nobody waits for it: it has no deadline.
     grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)

@@ -216,11 +216,12 @@ class Series:
     def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> Outcome:
         """Run one repeat on the engine and return how it ended."""
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
-        if self.study.dataset.partition is None and self.engine != "inprocess":
-            config["run"] = recorder.writer.run
+        # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
+        kept = self.study.dataset.partition is None and self.engine != "inprocess"
+        config["run" if kept else "run-here"] = recorder.writer.run
         with (
             started(self.engine, self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
-            _afterwards(self.engine, grid, recorder),
+            afterwards(self.engine, grid, recorder),
         ):
             outcome = Conductor(
                 grid,
@@ -260,7 +261,7 @@ class Series:
             recorder.note(reason)
 
 
-def _afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
+def afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
     """Return what follows a run on an engine."""
     if engine != "deployment":
         return nullcontext()

@@ -273,7 +273,7 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
     """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
     writer, began = recorder.writer, time.monotonic()
     side = ClientSide(lambda name, _: sites[name])
-    grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0}, answer)
+    grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
     try:
         with bad_end_written(writer, began, kept="the points that were done are in the run store"):
             recorder.note(NOTE)

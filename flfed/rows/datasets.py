@@ -16,6 +16,7 @@ from pydantic import Field as PydanticField
 
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.home import home, roots
+from flfed.rows.mapping import plain_text
 from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.sources import Csv, Parquet
 
@@ -37,9 +38,13 @@ class Table(Strict):
     loader : str
         `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
         (CSV, or Parquet by its ending).
+    values : dict of column to dict of code to value
+        The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
+        several codes may mean one value. A code that is not here stays as it is.
     """
 
     loader: str
+    values: dict[str, dict[str, str]] = PydanticField(default_factory=dict)
 
 
 class SourceDescription(Strict):
@@ -106,7 +111,8 @@ class Dataset:
         if kind == "file":
             if rest in [file.name for file in self.absent()]:
                 raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
-            return (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
+            raw = (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
+            return _decoded(raw, self.source.table.values)
         if kind != "sklearn":
             raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")
         return _from_sklearn(rest, self.schema)
@@ -231,6 +237,15 @@ def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
 
 
+def _decoded(raw: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """Return a table with the schema's values in place of the codes of some columns."""
+    absent = [column for column in values if column not in raw]
+    if absent:
+        raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
+    texts = {column: plain_text(raw[column]) for column in values}
+    return raw.assign(**{name: [values[name].get(cell, cell) for cell in cells] for name, cells in texts.items()})
+
+
 def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
     """Return a table that ships inside scikit-learn, its classes by name."""
     import inspect
@@ -245,5 +260,8 @@ def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
     bunch = load_table(as_frame=True, **unscaled)
     table: pd.DataFrame = bunch.frame.rename(columns={"target": schema.target})
     if schema.classes:
-        table[schema.target] = table[schema.target].map(dict(enumerate(schema.classes)))
+        # By name where the package names them as the schema does: its order may be another.
+        named = [str(name) for name in getattr(bunch, "target_names", ())]
+        order = named if sorted(named) == sorted(schema.classes) else schema.classes
+        table[schema.target] = table[schema.target].map(dict(enumerate(order)))
     return table

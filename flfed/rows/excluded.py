@@ -42,6 +42,14 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Resting:
+    """How many people's rows rest so that nobody can tell who opted out or came: counts only, for the site's eyes."""
+
+    persons: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Excluded:
     """Identifiers of people whose rows are not to be used.
 

@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows import datasets
-from flfed.rows.excluded import Excluded, Exclusion
+from flfed.rows.excluded import Excluded, Exclusion, Resting
 from flfed.rows.holdout import PublishedSplit, canonical_rows
 from flfed.rows.mapping import Finding
 from flfed.rows.private import locked, private_bytes, write_private_bytes
@@ -50,6 +50,9 @@ class Frozen:
         When they were frozen, in UTC, as ISO 8601.
     excluded : Exclusion or None
         What the list of people who opted out did; None where there is none.
+    resting : Resting or None
+        Whose rows rest, so that what was released before and what is released next do not give those
+        away who opted out, or came; None where nobody's do.
     file, file_sha256 : str
         The Parquet file beside it, and the hash of its bytes.
     periods : str
@@ -66,23 +69,27 @@ class Frozen:
     file: str
     file_sha256: str
     periods: str = ""
+    resting: Resting | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         found = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
-        return {"format": 1, **found, "excluded": None if self.excluded is None else vars(self.excluded)}
+        counted = {name: None if found[name] is None else vars(found[name]) for name in ("excluded", "resting")}
+        return {"format": 1, **found, **counted}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
         """Return the facts of `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        found = {"resting": None, **found}  # nobody's rows rested when frozen.json had no such key
         given = {field.name: found[field.name.replace("_", "-")] for field in fields(cls)}
-        texts = [given[name] for name in given if name not in ("rows", "excluded")]
+        texts = [given[name] for name in given if name not in ("rows", "excluded", "resting")]
         if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
         if given["file"] != _file_name(given["file_sha256"]):
             raise ValueError
         excluded = None if given["excluded"] is None else Exclusion(**given["excluded"])
-        return cls(**{**given, "excluded": excluded})
+        resting = None if given["resting"] is None else Resting(**given["resting"])
+        return cls(**{**given, "excluded": excluded, "resting": resting})
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +103,14 @@ class Prepared:
         In the source's order, which published splits count in.
     schema : Schema
     excluded : Exclusion or None
+    resting : Resting or None
     """
 
     site: Site
     table: pd.DataFrame
     schema: Schema
     excluded: Exclusion | None
+    resting: Resting | None = None
 
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
@@ -112,6 +121,14 @@ class Prepared:
             raise findings[0].error()
         _refuse_other_than_text(table)
         return cls(site, table, schema, counted)
+
+    def without(self, rest: np.ndarray) -> Prepared:
+        """Return the rows that do not rest; `rest` is of bool [rows], all of a person's or none."""
+        if not rest.any():
+            return self
+        group, rows = self.schema.group, int(rest.sum())
+        persons = int(self.table[group][rest].nunique()) if group else rows
+        return replace(self, table=self.table[~rest].reset_index(drop=True), resting=Resting(persons, rows))
 
     def sha256(self) -> str:
         """Return the hash of the canonical rows."""
@@ -125,7 +142,8 @@ class Prepared:
         frozen = Frozen(
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
-            excluded=self.excluded, file=_file_name(file_sha256), file_sha256=file_sha256, periods=_periods(self.site),
+            excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
+            file=_file_name(file_sha256), file_sha256=file_sha256,
         )  # fmt: skip
         if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")

@@ -263,6 +263,12 @@ class SortedRows:
         return training[self.order], held[self.order]
 
 
+def for_validation(keys: list[str], holdout: Holdout | HoldoutByTime, site: str, seed: int, share: float) -> np.ndarray:
+    """Return which training rows a run keeps for selection and round curves, by their `row_keys`; [rows] of bool."""
+    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/validation"  # the seed is no secret
+    return fractions(keys, salt) < share
+
+
 def fractions(keys: list[str], salt: str) -> np.ndarray:
     """Return for each key a number in [0, 1) that follows from its hash with the salt; [rows]."""
     return np.array([_fraction(f"{salt}\x1e{key}") for key in keys])

@@ -15,7 +15,7 @@ from flfed.rows import datasets
 from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, own_intercept, tuned
 from flfed.rows.coded import Coded, coded, codes
 from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
-from flfed.rows.holdout import Holdout, fractions
+from flfed.rows.holdout import Holdout, for_validation
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of
 from flfed.rows.site import Site, SiteTable
@@ -139,7 +139,7 @@ class Workplace:
         protection: Protection | None = None,
     ) -> None:
         self.site, self.study, self.seed = site, study, study.seed + repeat
-        self._draws, self._protection = draws or Draws(self.seed, FIT), protection
+        self._draws, self.protection = draws or Draws(self.seed, FIT), protection
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)
         self.layout = study_layout(study, self.schema)
@@ -147,16 +147,21 @@ class Workplace:
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self.table = study_table(study, site, repeat) if table is None else table
-        salt = f"{getattr(site.holdout, 'salt', '')}/{self.seed}/{site.name}/validation"  # the seed is no secret
         keys = self.table.training_keys() if study.plan.validation else []
-        self._held = (
-            fractions(keys, salt) < study.plan.validation if keys else np.zeros(len(self.table.training), dtype=bool)
-        )
+        held = for_validation(keys, site.holdout, site.name, self.seed, study.plan.validation)
+        self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
         self._encoded = KeptRows()
         self._figures: dict[str, RoundFigures] = {}
         self._local: LocalModel | None = None
         self._coded: list[tuple[pd.DataFrame, Coded]] = []
         self._personal: dict[tuple[str, str], Predictor] = {}
+
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """Return the rows that sums are over, by part: fitted and validation rows too where they are apart."""
+        found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
+        if self._held_rows:
+            found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
+        return found
 
     def too_small(self) -> str:
         """Return which part of the rows is too small to be counted for others, or an empty text.
@@ -249,6 +254,10 @@ class Workplace:
             kept["training"] = self.encode(self.table.training, self.in_use(encoder))
         return kept["training"]
 
+    def fitted(self, encoder: Encoder) -> Encoded:
+        """Return the encoded rows that training is on: without those that the plan keeps for validation."""
+        return self._parts(encoder)[0]
+
     def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows to train on and those to score by round: the same ones where the plan keeps none apart."""
         if not self._held_rows:
@@ -301,7 +310,7 @@ class Workplace:
             held = yield from self._score_holdout(arrays, encoder)
         if not fit:
             return Trained({}, len(rows), 0.0, 0, scores, held)
-        rng, protection = self._draws.of(self.site.name, round), self._protection
+        rng, protection = self._draws.of(self.site.name, round), self.protection
         if protection is not None:
             protection.spend(round)  # on the disk before anything is computed
         fitted: Fitted = yield FitRequest(

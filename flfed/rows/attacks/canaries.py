@@ -1,0 +1,162 @@
+"""Canaries: rows that nobody is behind, put into training by coins, and how many coins the model gives away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from flfed.errors import UsageError
+from flfed.rows.attacking import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.encode import Encoded
+from flfed.rows.shadows import log_odds, trained
+from flfed.rows.training.requests import Asked, ScoreRequest
+
+NAME = "canaries"
+METRIC = "least-epsilon"
+CONFIDENCE = 0.95
+DELTA = 1e-5
+"""δ of the bound where the run promises none."""
+MOST_RUNS = 64
+
+
+class Canaries:
+    """Bound from below, with 95 % confidence, the ε that this site's training really has: a loose detector of bugs.
+
+    Canaries are random inputs with random labels. In each of several trainings by the study's plan, under the site's
+    own protection, every canary is put among the site's rows or left out by a coin of its own. From the models
+    alone the coins are guessed where they are clearest, and from the number of right guesses follows the bound.
+
+    Parameters
+    ----------
+    coins : int, >= 20
+        Coins in all: canaries times trainings.
+    guessed : float in (0, 1]
+        Share of the coins that are guessed: half of them "in", the others "out".
+    beside : int, >= 1
+        Training rows of the site, at most, that canaries are put beside.
+
+    Notes
+    -----
+    There are at most as many canaries as inputs, in directions at right angles, and of the length of ordinary
+    rows, so that they do not hide one another. Each is a person of its own. Trainings differ in their coins and draws.
+    A canary's score in one is its log-odds there, less their mean over the trainings: that is a function of the
+    models alone. All trainings together are one mechanism in which each coin matters to one of them, so that theorem
+    5.2 of the source holds for all coins together.
+
+    What the bound says is that an implementation with a smaller ε would hardly ever be guessed so well. It is far
+    under the ε of the accountant, which covers every row and every attacker, and it is no estimate of it: 0
+    means that this attack shows nothing. Over the promise it means that something is wrong: the noise, the
+    clipping, the sampling or the accounting.
+
+    Reveals: the bound. The site's rows are trained on beside the canaries, but the coins are the canaries'; what
+    the figure says of a row is next to nothing, and it is not differentially private.
+
+    Source: Steinke, Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2.
+    """
+
+    metrics = (METRIC,)
+
+    def __init__(self, *, coins: int = 400, guessed: float = 0.5, beside: int = 50) -> None:
+        for key, value, good, rule in (
+            ("coins", coins, coins >= 20, ">= 20"),
+            ("guessed", guessed, 0 < guessed <= 1, "in (0, 1]"),
+            ("beside", beside, beside >= 1, ">= 1"),
+        ):
+            if not good:
+                raise UsageError(f"attack {NAME!r}: {key}={value} must be {rule}")
+        self.coins, self.guessed, self.beside = coins, guessed, beside
+
+    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+        """Yield requests that train beside canaries and score them; return the bound."""
+        rows, rng, work = attacked.members(), attacked.rng(NAME), attacked.workplace
+        if why := attacked.too_few(training=len(rows)):
+            return (nothing(NAME, METRIC, why),)
+        if not rows.x.shape[1]:
+            return (nothing(NAME, METRIC, "the model has no inputs"),)
+        rows = rows.take(rng.permutation(len(rows))[: self.beside])
+        canaries = self._canaries(attacked, rows, rng)
+        trainings = min(MOST_RUNS, -(-self.coins // len(canaries)))
+        inside = rng.random((trainings, len(canaries))) < 0.5
+        tables = [pooled(rows, canaries.take(chosen)) for chosen in inside]
+        models = yield from trained(attacked, tables, NAME)
+        outputs = yield [ScoreRequest(model=work.model, arrays=arrays, x=canaries.x) for arrays in models]
+        signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
+        if not np.isfinite(signals).all():
+            return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
+        guesses, right = self._guessed(signals - signals.mean(axis=0), inside)
+        return (self._finding(attacked, inside.size, guesses, right),)
+
+    def _canaries(self, attacked: Attacked, rows: Encoded, rng: np.random.Generator) -> Encoded:
+        """Return random rows at right angles, of the root mean square length of `rows`, with random labels."""
+        inputs, task = rows.x.shape[1], attacked.workplace.task
+        count = min(inputs, self.coins)
+        directions = np.linalg.qr(rng.standard_normal((inputs, count)))[0].T
+        length = math.sqrt(float(np.square(rows.x).sum(axis=1).mean())) or 1.0
+        if task == "regression":
+            y = rng.choice([-2.0, 2.0], count)
+        else:
+            y = rng.integers(0, max(attacked.workplace.classes, 2), count)
+        weight = np.full(count, float(rows.weight.mean()))
+        return Encoded(directions * length, y.astype(rows.y.dtype), weight, None)
+
+    def _guessed(self, scores: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
+        """Return how many coins were guessed, and how many of them rightly: the highest "in", the lowest "out"."""
+        order, coins = np.argsort(scores, axis=None, kind="stable"), inside.reshape(-1)
+        half = max(1, int(self.guessed * inside.size / 2))
+        return 2 * half, int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
+
+    def _finding(self, attacked: Attacked, coins: int, guesses: int, right: int) -> Finding:
+        epsilon, delta = attacked.promised or (NAN, DELTA)
+        bound = least_epsilon(coins, guesses, right, delta)
+        says = (
+            f"{right} of {guesses} guesses were right, of {coins} coins: with 95 % confidence an implementation with a "
+            f"smaller ε than {bound:.2f} is not what was trained here. This is a loose detector of bugs, "
+            "and not the ε of the run."
+        )
+        return Finding(
+            attack=NAME, metric=METRIC, value=bound, low=bound, high=NAN, method="Steinke, Nasr and Jagielski 2023",
+            rows=coins, promise=epsilon, beyond=bound > epsilon, says=says,
+        )  # fmt: skip
+
+
+def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """Return how probable so many right guesses are, at most, under (ε, δ): theorem 5.2.
+
+    Parameters
+    ----------
+    coins, guesses, right : int
+        Canaries in all, those whose coin was guessed, and those guessed rightly.
+    epsilon, delta : float
+
+    Notes
+    -----
+    With δ = 0 right guesses are at most binomial with probability exp(ε) / (1 + exp(ε)). With δ there is added 2 δ
+    times the coins times the largest, over i, of the probability of `right - i` … `right - 1` divided by i.
+    """
+    q = 1 / (1 + math.exp(-epsilon))
+    back = np.arange(1, right + 1)
+    between = binom.cdf(right - 1, guesses, q) - binom.cdf(right - 1 - back, guesses, q)
+    most = float((between / back).max(initial=0.0))
+    return min(1.0, float(binom.sf(right - 1, guesses, q)) + 2 * coins * delta * most)
+
+
+def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence: float = CONFIDENCE) -> float:
+    """Return the largest ε that so many right guesses refute at `confidence`, to 1e-6; 0 where they refute none.
+
+    Examples
+    --------
+    >>> round(least_epsilon(100, 100, 100, 0.0), 3)  # log(q / (1 - q)) for q = .05 ** (1 / 100)
+    3.493
+    """
+    low, high = 0.0, 64.0
+    if p_value(coins, guesses, right, low, delta) > 1 - confidence:
+        return 0.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        refuted = p_value(coins, guesses, right, middle, delta) <= 1 - confidence
+        low, high = (middle, high) if refuted else (low, middle)
+    return low

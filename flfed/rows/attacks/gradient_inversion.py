@@ -1,0 +1,200 @@
+"""Gradient inversion: a row's inputs, read off the update that a site sends after one step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from flfed.errors import UsageError
+from flfed.plan import Plan
+from flfed.rows.attacking import NAN, Attacked, Finding, nothing, share
+from flfed.rows.encode import Encoded
+from flfed.rows.training.layered import layers_of
+from flfed.rows.training.requests import Asked, FitRequest
+from flfed.rows.workplace import Arrays
+
+NAME = "gradient-inversion"
+CLOSE = {"float64": 1e-6, "float32": 1e-3}
+"""Distance from a row, as a share of its length, up to which it counts as recovered exactly: what rounding leaves."""
+
+NEAR = 0.5
+"""Cosine over which a guess is close to a row."""
+AT_BATCH = "-at-plan-batch"
+
+
+class GradientInversion:
+    """Read a row's inputs off the update of one step: `x = ΔW_j / Δb_j` of the first layer, for any output j.
+
+    The gradient of one row by the first layer's weights is its inputs times the derivative by an output, and
+    the gradient by that output's intercept is the derivative alone, so that the row is their quotient. Of
+    several rows the quotient is a mixture, but an output that only one of them reaches gives that row alone.
+
+    Parameters
+    ----------
+    records : int, >= 1
+        Training rows that are attacked, at most all.
+
+    Notes
+    -----
+    What is attacked is one step from the run's global model, as this site would take it, once with a batch of
+    the single row and once with a batch as large as the plan's (or as the protection samples on average). The step
+    goes through the site's own training code, with its clipping and its noise σ: each row of the batch takes part
+    with probability 1, and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the
+    optimiser's first step and the penalties. It knows nothing of the rows.
+
+    A row counts as recovered where some output's quotient is within 1e-6 of it, as a share of its length (1e-3 where
+    the plan computes in float32). The cosine is that of the output whose intercept moved most; over .5 the guess
+    counts as close.
+
+    Where any noise is added the promise for rows recovered exactly is 0: a number with noise on it equals another
+    with probability 0, whatever ε is. Nothing is promised of the cosine.
+
+    Measured on 300 rows of 40 numbers: logistic regression gives 50 of 50 rows of single rows and none from 2 on; a
+    network of 32 hidden units most of batches of 2 and 4, a fifth of batches of 8, none of batches of 32.
+
+    Limits: real updates come from several steps, and this attack undoes one; an attacker who optimises inputs
+    (Geiping et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in
+    the model's inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0
+    by an l1 penalty cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
+
+    Reveals: how many of `records` rows an attack recovers or comes close to (at an institution not where that is a
+    small count), and the median cosine with its interval in hundredths: each is that of one row.
+
+    Source: Phong et al. 2018, "Privacy-preserving deep learning via additively homomorphic encryption", section III;
+    Geiping et al. 2020, "Inverting gradients", section 3.
+    """
+
+    metrics = tuple(
+        f"{metric}{where}" for where in ("", AT_BATCH) for metric in ("share-recovered", "share-close", "median-cosine")
+    )
+
+    def __init__(self, *, records: int = 50) -> None:
+        if records < 1:
+            raise UsageError(f"attack {NAME!r}: records={records} must be >= 1")
+        self.records = records
+
+    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+        """Yield requests for the steps; return how many rows came back from them."""
+        rows, rng = attacked.members(), attacked.rng(NAME)
+        number = min(self.records, len(rows))
+        why = attacked.too_few(training=number)
+        if not why and not layers_of(attacked.workplace.model):
+            why = "the model's first layer is not known to be x @ weight + bias"
+        if why:
+            return tuple(nothing(NAME, metric, why) for metric in self.metrics)
+        targets = rng.choice(len(rows), number, replace=False)
+        size = self._plan_batch(attacked, len(rows))
+        batches = [np.array([target]) for target in targets]
+        if size > 1:
+            others = [rng.permutation(np.delete(np.arange(len(rows)), target))[: size - 1] for target in targets]
+            batches += [np.array([target, *rest]) for target, rest in zip(targets, others, strict=True)]
+        fitted = yield [self._step(attacked, rows.take(batch), place) for place, batch in enumerate(batches)]
+        guessed = [candidates(attacked, found.arrays) for found in fitted]
+        found = self._judged(attacked, rows.x[targets], guessed[:number], 1)
+        return found + self._judged(attacked, rows.x[targets], guessed[number:], size) if size > 1 else found
+
+    def _plan_batch(self, attacked: Attacked, rows: int) -> int:
+        """Return how many rows a step of this site has: its batch, or the mean of its samples."""
+        work = attacked.workplace
+        if work.protection is not None:
+            return max(1, round(work.protection.steps.sampling * rows))
+        return min(work.study.plan.batch, rows) or rows
+
+    def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
+        """Return the request for one step on the rows of `batch`, under the site's protection."""
+        work, rng = attacked.workplace, attacked.rng(f"{NAME}/step", place)
+        protection = work.protection
+        return FitRequest(
+            model=work.model,
+            task=work.task,
+            arrays=attacked.arrays,
+            rows=replace(batch, group=None),
+            plan=replace(work.study.plan, batch=0, epochs=1, steps=1),
+            lr=work.study.plan.lr,
+            rng=rng,
+            delta=True,
+            private=None if protection is None else replace(protection.steps, sampling=1.0, unit="row"),
+            chance=None if protection is None else protection.chance(rng),
+        )
+
+    def _judged(
+        self, attacked: Attacked, x: np.ndarray, guessed: list[tuple[np.ndarray, int]], size: int
+    ) -> tuple[Finding, ...]:
+        """Return the shares of the rows `x` [rows, inputs] that are among the guesses or close, and the cosine."""
+        close = CLOSE[attacked.workplace.study.plan.precision]
+        length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
+        gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
+        count = int((np.array(gaps) <= close * length).sum())
+        cosines = np.array(
+            [_cosine(row, g[best]) if len(g) else 0.0 for row, (g, best) in zip(x, guessed, strict=True)]
+        )
+        where = "" if size == 1 else AT_BATCH
+        steps = f"one step on {'a single row' if size == 1 else f'{size} rows, as in the plan'}"
+        noisy = "with the site's clipping and noise" if attacked.workplace.protection else "without protection"
+        says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
+        blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
+        low, high = _median_interval(cosines)
+        median = round(float(np.median(cosines)), 2)
+        return (
+            share(
+                attacked, NAME, f"share-recovered{where}", count, len(x), says=says + "This share it has exactly.",
+                promise=NAN if attacked.promised is None else 0.0,
+            ),
+            share(
+                attacked, NAME, f"share-close{where}", int((cosines > NEAR).sum()), len(x),
+                says=f"{says}For this share the guess has a cosine over {NEAR} with the row. {blind}",
+            ),
+            Finding(
+                attack=NAME, metric=f"median-cosine{where}", value=median, low=low, high=high,
+                method="order statistics", rows=len(x), promise=NAN, beyond=False,
+                says=f"{says}The median cosine of guess and row; 1 is the row's own direction. {blind}",
+            ),
+        )  # fmt: skip
+
+
+def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
+    """Return the quotients of each output of the first layer that moved, [outputs, inputs], and which moved most."""
+    work = attacked.workplace
+    weight, bias = layers_of(work.model)[0]
+    plan, penalised = work.study.plan, work.model.penalised
+    g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}
+    moved = np.flatnonzero(np.abs(g[bias]) > 0)
+    if not len(moved):
+        return np.empty((0, len(g[weight]))), 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        guesses = np.nan_to_num(g[weight][:, moved] / g[bias][moved]).T
+    return guesses, int(np.abs(g[bias][moved]).argmax())
+
+
+def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool) -> np.ndarray:
+    """Return the first step's gradient from what it changed: the optimiser's rule, undone.
+
+    Adam's first step is `lr * g / (|g| + eps)`, so that `|g| = eps * d / (lr - d)` for a step of length d.
+    """
+    before, change = np.asarray(before, dtype=np.float64), np.asarray(delta, dtype=np.float64)
+    if penalised and plan.l1:
+        change = change + np.sign(before + change) * plan.lr * plan.l1
+    if plan.optimiser == "sgd":
+        g = -change / plan.lr
+    else:
+        if plan.optimiser == "adamw":
+            change = change + plan.lr * plan.weight_decay * before
+        length = np.abs(change)
+        g = -np.sign(change) * plan.eps * length / np.maximum(plan.lr - length, plan.lr * 1e-16)
+    return np.asarray(g - plan.l2 * before if penalised and plan.l2 else g)
+
+
+def _cosine(row: np.ndarray, guess: np.ndarray) -> float:
+    lengths = float(np.linalg.norm(row)) * float(np.linalg.norm(guess))
+    return float(row @ guess) / lengths if 0 < lengths < np.inf else 0.0
+
+
+def _median_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a median, between two of the values, in hundredths: it needs no distribution."""
+    ordered = np.sort(values)
+    lower = max(int(binom.ppf(0.025, len(values), 0.5)) - 1, 0)
+    return round(float(ordered[lower]), 2), round(float(ordered[len(values) - 1 - lower]), 2)

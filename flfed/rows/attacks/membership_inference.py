@@ -1,0 +1,185 @@
+"""Membership inference: who was trained on, from how well the model fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import norm
+
+from flfed.errors import UsageError
+from flfed.rows.attacking import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.bootstrap import units_of
+from flfed.rows.encode import Encoded
+from flfed.rows.holdout import HoldoutByTime
+from flfed.rows.intervals import estimate
+from flfed.rows.metrics.roc_auc_score import RocAucScore
+from flfed.rows.shadows import log_odds, trained
+from flfed.rows.training.requests import Asked, ScoreRequest
+
+NAME = "membership-inference"
+METRICS = ("auc-of-loss", "auc-of-lira")
+LEAST_SPREAD = 1e-6
+"""Least deviation of a row's score among the shadow models: where they all agree there is none to divide by."""
+
+
+class MembershipInference:
+    """Tell members (training rows) from non-members (holdout rows) by the global model: the area under the ROC curve.
+
+    Two attacks. By the loss: a row that fits well is guessed to be a member (Yeom et al. 2018). LiRA: as many shadow
+    models as `shadows` are trained by the study's own plan, under the site's own protection, each on half of the
+    site's training and holdout rows, so that every row is in half of them; a row's score is how much likelier its
+    log-odds are among those with it than among those without (Carlini et al. 2022).
+
+    Parameters
+    ----------
+    shadows : int, even, >= 4
+        Shadow models of LiRA. Carlini et al. take 256: with few the attack is weaker.
+    rows : int, >= 20
+        Training and holdout rows that are attacked, at most, drawn at random: shadow models are trained on half
+        of just these, and memory holds them all at once.
+    mode : {"online", "offline"}
+        Whether a row's score compares with shadow models that have it, too. Offline is only how unusual
+        the row's log-odds are among those without.
+
+    Notes
+    -----
+    The normal distributions of LiRA have a mean for each row, and one deviation for all rows with and one without:
+    a row's own deviation, from half of `shadows` values, would be noise. People with several rows are in a shadow model
+    with all of them or none. The log-odds are of the row's own class; of a regression, minus the log of the squared
+    error.
+
+    The promise is the area under the trade-off curve (see `largest_auc`).
+
+    Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people) and takes the model and
+    the shadows as they are. Holdout rows that differ from training rows in other ways than membership move the
+    figure from .5 for that reason alone, up or down; where the holdout is by time they are not exchangeable and the
+    finding says so. Shadow models know this site's rows only: where others have trained too they fit more closely
+    than the model attacked. The mean over rows hides that some rows are easier to tell than others.
+
+    Reveals: the area under the ROC curve of either attack and its interval, and how many members and non-members it is
+    of, which the site's other replies tell anyway. Under disclosure "institution" only where both are at least the
+    cell minimum.
+
+    Source: Yeom et al. 2018, "Privacy risk in machine learning"; Carlini et al. 2022, "Membership inference attacks
+    from first principles", section V.
+    """
+
+    metrics = METRICS
+
+    def __init__(self, *, shadows: int = 16, rows: int = 10_000, mode: Literal["online", "offline"] = "online") -> None:
+        if shadows < 4 or shadows % 2:
+            raise UsageError(f"attack {NAME!r}: shadows={shadows} must be even and >= 4")
+        if rows < 20:
+            raise UsageError(f"attack {NAME!r}: rows={rows} must be >= 20")
+        self.shadows, self.rows, self.mode = shadows, rows, mode
+
+    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+        """Yield requests that train the shadow models and score all models; return both areas."""
+        members, others = attacked.members(), attacked.others()
+        rows, work = pooled(members, others), attacked.workplace
+        chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
+        rows, member = rows.take(chosen), chosen < len(members)
+        if why := attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
+            return tuple(nothing(NAME, metric, why) for metric in METRICS)
+        inside = self._halves(attacked, rows)
+        models = yield from trained(attacked, [rows.take(half) for half in inside], f"{NAME}/shadow")
+        outputs = yield [
+            ScoreRequest(model=work.model, arrays=arrays, x=rows.x) for arrays in (attacked.arrays, *models)
+        ]
+        signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
+        if not np.isfinite(signals).all():
+            return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
+        lira = likelihood_ratio(signals[0], signals[1:], inside, online=self.mode == "online")
+        loss = signals[0]  # falls as the loss rises, for every task: the same order
+        return (
+            self._finding(attacked, METRICS[0], rows, member, loss, "by its loss"),
+            self._finding(attacked, METRICS[1], rows, member, lira, f"by LiRA with {self.shadows} shadow models"),
+        )
+
+    def _halves(self, attacked: Attacked, rows: Encoded) -> np.ndarray:
+        """Return which rows each shadow model is trained on, bool [shadows, rows]: each row in half of them."""
+        codes, units = units_of(len(rows), rows.group)
+        order = attacked.rng(f"{NAME}/halves").random((self.shadows, units)).argsort(axis=0).argsort(axis=0)
+        return np.asarray((order < self.shadows // 2)[:, codes])
+
+    def _finding(
+        self, attacked: Attacked, metric: str, rows: Encoded, member: np.ndarray, score: np.ndarray, how: str
+    ) -> Finding:
+        work = attacked.workplace
+        found = estimate(
+            RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
+            groups=rows.group,
+        )  # fmt: skip
+        promise = NAN if attacked.promised is None else largest_auc(*attacked.promised)
+        says = (
+            f"A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
+            "probability; .5 is chance."
+        )
+        if isinstance(work.site.holdout, HoldoutByTime):
+            says += " The holdout is later than the training rows: the difference in time is in this figure, too."
+        return Finding(
+            attack=NAME, metric=metric, value=found.value, low=found.low, high=found.high, method=found.method,
+            rows=len(rows), promise=promise, beyond=found.low > promise, says=says,
+        )  # fmt: skip
+
+
+def largest_auc(epsilon: float, delta: float) -> float:
+    """Return the largest area under the ROC curve of a membership test under (ε, δ): `1 - (1 - δ)² / (1 + exp(ε))`.
+
+    Parameters
+    ----------
+    epsilon : float, >= 0
+    delta : float in [0, 1]
+
+    Notes
+    -----
+    A test with false positive rate a misses at least f(a) = max(0, 1 - δ - a exp(ε), exp(-ε) (1 - δ - a)) of the
+    members (Wasserman and Zhou 2010; Dong, Roth and Su 2022, proposition 3). The two lines meet at a* =
+    (1 - δ) / (1 + exp(ε)), where f(a*) = a*. Under the first the area is a* (1 - δ + a*) / 2, under the second a*
+    (1 - δ - a*) / 2, together a* (1 - δ) = (1 - δ)² / (1 + exp(ε)): what an ROC curve leaves above itself at least.
+
+    This is of the test of one row that is put in by a coin of its own. Of two rows of one run, one in and one out, the
+    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ): two rows may be told apart where
+    neither can be told alone. Among hundreds of rows such pairs do not count.
+
+    Source: Dong, Roth and Su 2022, "Gaussian differential privacy", section 2.2.
+
+    Examples
+    --------
+    >>> round(largest_auc(1.0, 0.0), 4), largest_auc(0.0, 0.0)
+    (0.7311, 0.5)
+    """
+    # exp(-ε) does not overflow where ε is large.
+    small = math.exp(-epsilon)
+    return 1 - (1 - delta) ** 2 * small / (1 + small)
+
+
+def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray, *, online: bool = True) -> np.ndarray:
+    """Return how much likelier a row's signal is with it than without it, [rows]; offline: how unusual without it.
+
+    Parameters
+    ----------
+    target : array [rows]
+        Signals of the model attacked.
+    shadows : array [models, rows]
+    inside : bool array [models, rows]
+        Which rows each shadow model was trained on; each row is in at least one, and not in all.
+    online : bool
+
+    Source: Carlini et al. 2022, "Membership inference attacks from first principles", algorithm 1 and section VI-C.
+    """
+    means, deviations = [], []
+    for chosen in (inside, ~inside):
+        count = chosen.sum(axis=0)
+        mean = np.where(chosen, shadows, 0.0).sum(axis=0) / count
+        squares = np.where(chosen, np.square(shadows - mean), 0.0).sum() / max(int((count - 1).sum()), 1)
+        means.append(mean)
+        deviations.append(max(float(np.sqrt(squares)), LEAST_SPREAD))
+    without = norm.logcdf(target, means[1], deviations[1])
+    if not online:
+        return np.asarray(without)
+    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations, strict=True)]
+    return np.asarray(pair[0] - pair[1])

@@ -1,0 +1,135 @@
+"""Reconstruction from sums: whose cells follow exactly from the summary that a site sends before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.attacking import NAN, Attacked, Finding, nothing, share
+from flfed.rows.coded import Coded
+from flfed.rows.training.requests import Asked
+from flfed.summary import ColumnLayout, Layout, Summary
+
+NAME = "summary-reconstruction"
+METRIC = "share-given-away"
+FEW = 2
+"""Values of a number that follow from their count, sum and sum of squares; of three there is a circle of solutions."""
+
+
+class SummaryReconstruction:
+    """Count the training rows of which the site's own summary gives a cell away exactly.
+
+    A row's cell is given away where its count is known to be 1: somebody has it, and nobody else, so that whoever is
+    known to stand out is found. Or where its count is known to be that of all rows: then everybody has it. A count is
+    known where it is in the summary, or where the total leaves no choice. Also given away are the values of a number
+    that at most two rows have (they follow from its count, sum and sum of squares), and the outcome of the rows in
+    which a column is missing, where that is one row or where all of these have the same.
+
+    Notes
+    -----
+    Under disclosure "open" everything leaves as it is, and the share is often large: the site said that
+    its rows are public. Under "institution" the share is 0 by the rules of `disclose`, and a figure over 0
+    is a bug.
+
+    Limits: only the summary of the training rows is attacked, with arithmetic: not two summaries over rows that differ
+    (the site's ledger guards against these), and not what an attacker makes of knowing the rule of suppression, which
+    a test tries out on all small tables. A bin of a number says its value to 1/64 of the range.
+
+    Reveals: the share of rows. Under disclosure "institution" a small count of them stays.
+
+    Source: Dwork and Naor 2010, "On the difficulties of disclosure prevention in statistical databases"; Hundepool et
+    al. 2012, "Statistical Disclosure Control", chapter 4.
+    """
+
+    metrics = (METRIC,)
+
+    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+        """Ask for nothing; return the share of rows."""
+        work = attacked.workplace
+        table = work.table.training
+        if why := attacked.too_few(training=len(table)):
+            return (nothing(NAME, METRIC, why),)
+        found = given_away(work.summary(), work.layout, work.coded(table))
+        enforced = work.site.policy.disclosure != "open"
+        finding = share(
+            attacked, NAME, METRIC, int(found.sum()), len(table), promise=0.0 if enforced else NAN,
+            says="Of this share of the site's training rows the sums that it sends before training give a cell away "
+            "exactly. "
+            + ("The site's policy promises that there is none." if enforced else "The site's policy is 'open'."),
+        )  # fmt: skip
+        return (finding,)
+        yield  # a generator, as every attack is
+
+
+def given_away(summary: Summary, layout: Layout, rows: Coded) -> np.ndarray:
+    """Return of which rows a cell follows from the summary, bool [rows].
+
+    Parameters
+    ----------
+    summary : Summary
+        Of one site: what it sends.
+    layout : Layout
+    rows : Coded
+        The rows that it is of, to see whose the cells are. The attack itself reads the summary alone.
+    """
+    found, total = np.zeros(rows.rows, dtype=bool), float(summary.rows[0])
+    for number, column in enumerate(layout.columns):
+        counts, known = known_counts(summary, layout, number)
+        telling = known & ((counts == 1) | (counts == total))
+        telling[-1] = False  # that a value is missing is no value
+        found |= telling[rows.codes[column.name]]
+        present = rows.codes[column.name] != len(column.cells) - 1
+        if _few_values(summary, column, number):
+            found |= present
+        if number < len(layout.features):
+            found |= _outcomes_told(summary, layout, number, counts[-1] if known[-1] else NAN, rows, ~present)
+    return found
+
+
+def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts of one column's cells that follow from the summary, and which do; [cells] each.
+
+    A cell that was not given follows where it is the only one, or where the others have at least as
+    many rows as are left over.
+    """
+    place = list(layout.slices().values())[number]
+    given, lower = summary.cells_known[place] > 0, summary.lower[place]
+    # A target is never missing, whether or not it says so.
+    possible = np.ones(len(given), dtype=bool)
+    possible[-1] = number < len(layout.features) or bool(given[-1])
+    hidden = ~given & possible
+    left = float(summary.left[number])
+    if hidden.sum() == 1 or left <= lower[hidden].sum():
+        counts = np.where(hidden, np.where(hidden.sum() == 1, left, lower), summary.cells[place])
+        return counts, np.ones(len(given), dtype=bool)
+    return np.where(given, summary.cells[place], NAN), given
+
+
+def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
+    """Tell whether a number's values follow from its count, sum and sum of squares; coarse sums give none."""
+    # Under "institution" the moments are those of bins, each group of them at least the minimum of rows.
+    return column.kind == "number" and bool(summary.moments_known[number]) and 0 < summary.moments[number, 0] <= FEW
+
+
+def _outcomes_told(
+    summary: Summary, layout: Layout, number: int, missing: float, rows: Coded, gap: np.ndarray
+) -> np.ndarray:
+    """Return the rows in which a column is missing and whose class follows from the missingness test, bool [rows]."""
+    found = np.zeros(rows.rows, dtype=bool)
+    classes, known = known_counts(summary, layout, len(layout.features))
+    if layout.task == "regression" or not missing > 0 or not known[:-1].all():
+        return found
+    wanted = range(layout.outcomes) if layout.task == "multi-class" else (1,)
+    for outcome, code in enumerate(wanted):
+        if not summary.leaks_known[number, outcome, 0]:
+            continue
+        # U is the number in the cell less what independence expects.
+        both = round(float(summary.leaks[number, outcome, 0] + missing * classes[code] / summary.rows[0]))
+        own = rows.codes[layout.target.name] == code
+        if both in (1, missing):
+            found |= gap & own
+        if layout.task == "binary" and missing - both in (1, missing):
+            found |= gap & ~own
+    return found

@@ -1,0 +1,114 @@
+"""Two public tables that studies under differential privacy are cut from: their counts, codes and ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer, load_wine
+
+from flfed.errors import UsageError
+from flfed.rows import datasets
+from flfed.rows.mapping import map_table
+from flfed.rows.partition import cut
+from flfed.study import Study
+
+def mapped(dataset: datasets.Dataset) -> pd.DataFrame:
+    """Return the dataset's table in its schema, which it must fit."""
+    table, findings = map_table(dataset.whole_table(), dataset.schema, {})
+    assert findings == []
+    return table
+
+
+def test_classes_go_by_their_names_where_the_package_has_another_order():
+    # scikit-learn's 0 is malignant; the positive class of ours, the last one, is malignant.
+    dataset = datasets.load("breast-cancer")
+    table, raw = mapped(dataset), load_breast_cancer(as_frame=True).frame
+    assert dataset.schema.classes == ("benign", "malignant")
+    assert table["diagnosis"].value_counts().to_dict() == {"benign": 357, "malignant": 212}
+    assert table.loc[table["diagnosis"] == "malignant", "mean radius"].mean() == pytest.approx(17.463, abs=5e-4)
+    assert ((table["diagnosis"] == "malignant") == (raw["target"] == 0)).all()
+    # Where it has no names of ours, by their numbers: its first cultivar is barolo.
+    assert (datasets.load("wine").whole_table()["cultivar"].eq("barolo") == (load_wine().target == 0)).all()
+
+
+def test_four_equal_parts():
+    study = Study.load("breast-cancer")
+    sites = cut(datasets.load("breast-cancer"), study.dataset.partition)
+    assert sorted(len(site.source.read(())) for site in sites) == [142, 142, 142, 143]
+
+
+def test_four_banks_by_education_and_the_codes_that_nobody_describes_are_others(taiwan):
+    banks = {site.name: site.source.read(()) for site in cut(taiwan, Study.load("taiwan-credit").dataset.partition)}
+    assert {name.removeprefix("taiwan-credit-"): len(rows) for name, rows in banks.items()} == {
+        "graduate-school": 10585, "university": 14030, "high-school": 4917, "other": 14 + 123 + 280 + 51,
+    }  # fmt: skip
+    defaults = {name: int((rows[taiwan.schema.target] == "1").sum()) for name, rows in banks.items()}
+    assert (sum(defaults.values()), defaults["taiwan-credit-other"]) == (6636, 33)
+    assert mapped(taiwan)["MARRIAGE"].value_counts().to_dict() == {"single": 15964, "married": 13659, "other": 377}
+
+
+def test_no_study_lends_by_sex_age_or_marriage(taiwan):
+    for name in ("taiwan-credit", "taiwan-credit-clip", *(f"taiwan-credit-dp-{epsilon}" for epsilon in (8, 3, 1))):
+        features = Study.load(name).dataset.features
+        assert len(features) == 19
+        assert not {"SEX", "AGE", "MARRIAGE", "EDUCATION"} & set(features)
+        assert set(features) < set(taiwan.schema.features())
+
+
+@pytest.mark.parametrize("name", ["breast-cancer", "taiwan-credit"])
+def test_ranges_are_not_the_rows_own(name, request):
+    dataset = datasets.load(name) if name == "breast-cancer" else request.getfixturevalue("taiwan")
+    table = mapped(dataset)
+    amounts = [column for column in dataset.schema.columns if column.split("_")[0] not in ("PAY", "AGE")]
+    amounts += [column for column in dataset.schema.columns if column.startswith("PAY_AMT")]
+    for column in amounts:
+        if dataset.schema.columns[column].kind == "number":
+            low, high = dataset.schema.columns[column].range
+            assert table[column].max() < 0.9 * high, column
+            assert low == 0 or table[column].min() > 0.9 * low, column
+
+
+SMALL = """
+format = 1
+name = "coded"
+task = "binary"
+target = "y"
+[columns.level]
+kind = "category"
+values = ["low", "high"]
+[columns.y]
+kind = "target"
+values = ["no", "yes"]
+"""
+
+
+def coded(folder: Path, monkeypatch: pytest.MonkeyPatch, column: str, levels: str) -> datasets.Dataset:
+    """Return a dataset of four rows whose `level` is in codes."""
+    place = folder / "datasets" / "coded"
+    place.mkdir(parents=True)
+    (place / "schema.toml").write_text(SMALL)
+    (place / "table.csv").write_text("level,y\n" + "".join(f"{level},no\n" for level in levels.split()))
+    (place / "source.toml").write_text(
+        'licence = "none"\ncitation = "none"\n[table]\nloader = "file:table.csv"\n'
+        f'[table.values]\n{column} = {{ 1 = "low", 2 = "high", 3 = "high" }}\n'
+    )
+    monkeypatch.setenv("FLFED_PATH", str(folder))
+    return datasets.load("coded")
+
+
+def test_several_codes_are_one_value_however_they_are_written(tmp_path, monkeypatch):
+    table = coded(tmp_path, monkeypatch, "level", "1 2.0 3 high").whole_table()
+    assert list(table["level"]) == ["low", "high", "high", "high"]
+
+
+def test_a_code_that_is_not_known_is_refused_by_the_schema(tmp_path, monkeypatch):
+    dataset = coded(tmp_path, monkeypatch, "level", "1 9 9 2")
+    _, findings = map_table(dataset.whole_table(), dataset.schema, {})
+    assert [(found.column, found.rows.tolist()) for found in findings] == [("level", [1, 2])]
+
+
+def test_codes_of_a_column_that_is_not_there_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="the file has no column 'grade'"):
+        coded(tmp_path, monkeypatch, "grade", "1 2").whole_table()
