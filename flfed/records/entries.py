@@ -207,6 +207,16 @@ class SiteEntry:
 
 
 @dataclass(frozen=True)
+class CrossedEntry:
+    """Bytes of one kind of message between the server and one site, over all rounds of some runs."""
+
+    site: str
+    direction: str
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """A figure of one round, averaged over the repeats of a series."""
 

@@ -10,11 +10,13 @@ from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
 from flfed.records.alive import Writer, is_gone
+from flfed.records.audits import AuditEntry, audits_of, latest
 from flfed.records.database import check_readable, engine_to_read, in_words, store_url
 from flfed.records.entries import (
     DIFFERENCES,
     FIGURES,
     ComparisonRow,
+    CrossedEntry,
     CurvePoint,
     DifferenceRow,
     EventEntry,
@@ -204,6 +206,10 @@ class RunReader:
         rows = self._rows(query)
         return dict(rows[0]["payload"]) if rows else None
 
+    def audits(self, run: str) -> list[AuditEntry]:
+        """Return what audits of a run found: the last figure of each attack, site and metric."""
+        return latest(self._rows(audits_of(run)))
+
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
         """Return the bytes that crossed in all, by direction."""
         query = (
@@ -212,6 +218,14 @@ class RunReader:
             .group_by(Sent.direction)
         )
         return {row["direction"]: int(row["bytes"]) for row in self._rows(query)}
+
+    def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
+        """Return the bytes that crossed by site, direction and kind of message, added up by the database."""
+        place = (Sent.site, Sent.direction, Sent.kind)
+        total = func.sum(Sent.bytes).label("bytes")
+        query = select(*place, total).where(Sent.run_id.in_(runs)).group_by(*place)
+        found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self._rows(query))
+        return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 
     def newest(self, runs: Sequence[str]) -> tuple[int, int]:
         """Return (sum of rounds committed, runs finished): changes whenever there is more to see."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from flfed.records import spread
 from flfed.records.curves import curve_object
 from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
+from flfed.records.faults import fault_kind, faults_of, refused_sites, updates_set_aside
+from flfed.records.privacy import audit_of, privacy_of
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
 from flfed.records.verdicts import (
@@ -29,8 +30,6 @@ from flfed.records.verdicts import (
 
 SITE_ARMS = ("global", "local-only", "personalised")
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
-NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
-"""So begin faults that concern no update."""
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
@@ -61,7 +60,8 @@ def report(reader: RunReader, name: str) -> Report:
 
     A figure that is null has a `reason` beside it. `faults` lists updates set aside and, with
     round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
-    other faults, such as "no comparison: ...".
+    other faults, such as "no comparison: ...". `privacy` is what was promised and spent
+    (`privacy.privacy_of`), `audit` what attacks on the model reached.
 
     Raises
     ------
@@ -82,7 +82,9 @@ def report(reader: RunReader, name: str) -> Report:
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": {site: _site(recorded, site, metrics) for site in accepted},
         "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
-        "faults": _faults(reader, recorded),
+        "faults": faults_of(reader, recorded),
+        "privacy": privacy_of(reader, recorded.runs),
+        "audit": audit_of(reader, recorded.runs),
     }
 
 
@@ -185,52 +187,6 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         "p": rows[0].p if len(rows) == 1 else None,
     }
     return figure | _why_none(figure, rows)
-
-
-def _faults(reader: RunReader, recorded: Recorded) -> list[Report]:
-    """Return what was set aside and who was refused; under repeats the reason names the repeat."""
-    several = len(recorded.runs) > 1
-    result: list[Report] = []
-    told: set[tuple[str, str]] = set()
-    for run, sites in recorded.runs:
-        prefix = f"repeat {run.repeat + 1}: " if several else ""
-        refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
-        for event in reader.events([run.run]):
-            if event.kind == "fault":
-                result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
-            elif event.kind == "refused" and event.site is not None:
-                refused.setdefault(event.site, event.reason)
-        for site, reason in refused.items():
-            if (site, reason) not in told:
-                told.add((site, reason))
-                result.append({"round": None, "site": site, "reason": f"refused: {reason}"})
-    return result
-
-
-def fault_kind(fault: Report) -> Literal["update set aside", "site refused", "fault"]:
-    """Return what a line of a report's `faults` is, by what its reason says: not every fault of a round is an update.
-
-    Examples
-    --------
-    >>> fault_kind({"round": 3, "reason": "not finite"}), fault_kind({"round": None, "reason": "refused: policy"})
-    ('update set aside', 'site refused')
-    >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
-    'fault'
-    """
-    reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
-    if fault["round"] is None:
-        return "site refused" if reason.startswith("refused: ") else "fault"
-    return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
-
-
-def updates_set_aside(found: Report) -> int:
-    """Return how many updates were set aside, in all repeats."""
-    return sum(fault_kind(fault) == "update set aside" for fault in found["faults"])
-
-
-def refused_sites(found: Report) -> list[str]:
-    """Return the sites that were refused, in any repeat, by name."""
-    return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flfed.errors import UsageError
 from flfed.records.alive import this_process
+from flfed.records.audits import AuditRow, insert_audit
 from flfed.records.bulk import finite, insert_all, plain, stored
 from flfed.records.database import engine_to_write, in_words, store_url, upgrade
 from flfed.records.entries import (
@@ -176,6 +177,15 @@ class RunStore:
         with in_words(self._url, "written"), self._engine.begin() as connection:
             rewind(connection, run, keep(take_over(connection, run)))
         return RunWriter(self._engine, self._url, run, clock=self._clock)
+
+    def added_to(self, run: str) -> RunWriter:
+        """Return a writer that adds to the record of a run that is over."""
+        return RunWriter(self._engine, self._url, run, clock=self._clock)
+
+    def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
+        """Add what an audit found to the record of a run that is over; see `flfed.records.audits`."""
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            insert_audit(connection, run, stamp(self._clock()), rows)
 
 
 def _free_name(connection: Connection, now: datetime) -> str:

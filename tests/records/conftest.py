@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flfed.records.audits import AuditRow
 from flfed.records.reading import RunReader
 from flfed.records.store import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 
@@ -150,6 +151,38 @@ def _differences(shift: float) -> list[DifferenceRow]:
             rows.append(DifferenceRow(site, "personalised", "local-only", AUC, gain, low + shift, high + shift, 0.01))
         rows.append(DifferenceRow(site, "global", "local-only", BRIER, -0.01, -0.03, 0.01, 0.3, "bootstrap"))
     return rows
+
+
+SPENT = {  # epsilon of this run, budget, spent before, spent after
+    "cleveland": (0.9972, 8.0, 2.1, 2.5213),
+    "hungary": (0.9972, 3.0, 1.9, 2.3077),
+    "long-beach": (0.9972, None, None, None),
+    "switzerland": (0.5, 1.5, 1.2, 1.71),
+}
+PROMISE = {"mechanism": "record-dp", "unit": "person", "epsilon": 0.9972, "delta": 1e-4}
+PROMISE |= {"noise": 7.992, "sampling": 0.2, "clip": 1.0, "steps": 150}
+SPENT_KEYS = ("steps", "epsilon", "delta", "budget", "spent-before", "spent")
+
+
+@pytest.fixture
+def payload() -> dict[str, Any]:
+    """What a run under record-level differential privacy writes down of it."""
+    sites = {
+        site: dict(zip(SPENT_KEYS, (150, eps, 1e-4, budget, before, after), strict=True))
+        for site, (eps, budget, before, after) in SPENT.items()
+    }
+    uncharged = ["Each site's mean training loss of every round.", "How long each answer took, and its size."]
+    return PROMISE | {"warnings": ["delta 1e-4 is large"], "uncharged": uncharged, "sites": sites}
+
+
+@pytest.fixture
+def attacks() -> list[AuditRow]:
+    """What an audit found at each site: an attack within its promise, and one at a single site that nothing bounds."""
+    told = {"promise": 0.731, "method": "loss", "rows": 200, "verdict": "within the promise", "says": "Like a coin."}
+    values = zip(SPENT, (0.512, 0.531, 0.49, 0.58), strict=True)
+    rows = [AuditRow("membership", site, AUC, value, value - 0.05, value + 0.06, told) for site, value in values]
+    free = {"promise": None, "method": "", "rows": 50, "verdict": "no promise", "says": "Little is seen."}
+    return [*rows, AuditRow("inversion", "hungary", "cosine_similarity", 0.11, None, None, free)]
 
 
 TABLE_1 = {

@@ -12,8 +12,9 @@ from scipy import stats
 
 from flfed.records import reports
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow
+from flfed.records.faults import fault_kind, refused_sites
 from flfed.records.reading import RunReader
-from flfed.records.reports import comparison_rows, fault_kind, purpose_of, refused_sites, report, run_list, story
+from flfed.records.reports import comparison_rows, purpose_of, report, run_list, story
 from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
 from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 
@@ -21,7 +22,7 @@ AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
-    "learning-curve", "faults",
+    "learning-curve", "faults", "privacy", "audit",
 ]  # fmt: skip
 
 

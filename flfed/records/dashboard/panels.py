@@ -12,18 +12,8 @@ import streamlit as st
 from flfed.records.dashboard import charts
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.reports import (
-    SITE_ARMS,
-    Report,
-    best_gain,
-    fault_kind,
-    gain_in_words,
-    refused_sites,
-    site_verdict,
-    story,
-    tally,
-    updates_set_aside,
-)
+from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
+from flfed.records.reports import SITE_ARMS, Report, best_gain, gain_in_words, site_verdict, story, tally
 from flfed.records.verdicts import (
     ABSENT,
     DO_NOT_USE,
@@ -220,7 +210,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     if groups:
         last = found["rounds"] if found["status"] == "completed" else None
         table([_group_line(group, rounds, found["repeats"], last) for group, rounds in groups.items()])
-    opened = {event.reason for event in events if event.kind == "holdout-opened"}
+    opened = {event.reason for event in events if event.kind == "holdout-opened"} - {"audit"}
     if opened == {"compare"}:
         st.caption("Holdout rows were read once, after the last round, for the comparison below.")
     elif opened:

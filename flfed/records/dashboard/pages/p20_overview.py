@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import by_round, learning, live, panels
+from flfed.records.dashboard import by_round, learning, live, page_files, panels
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.reports import primary_of, purpose_of
@@ -59,6 +59,8 @@ def _panels(name: str, runs: list[RunEntry]) -> None:
     found, planned = shown.found, runs[0].rounds_planned
     with st.container():
         panels.head(found, runs, purpose_of(shown.study_text))
+        privacy = page_files()["privacy"]
+        st.page_link(privacy, label="Its privacy", icon=":material/arrow_forward:", query_params={"run": name})
     with st.container():
         metric = _choose_metric(list(found["global"]), primary_of(found))
         if metric is None:

@@ -1,0 +1,131 @@
+"""What left each site in bytes, by kind of message, on the page Privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+import streamlit as st
+
+from flfed.records.dashboard import panels
+from flfed.records.entries import CrossedEntry
+
+ROW_PIXELS, FRAME_PIXELS = 34, 120
+"""Height of one line of a chart, and of all around the lines: axis, its title, legend."""
+KIND_LOOKS = {
+    "train": ("updates of training", "#0072B2"),
+    "query.compare": ("comparison on the holdout", "#CC79A7"),
+    "query.summarise": ("sums over rows", "#E69F00"),
+    "evaluate": ("figures of a round", "#56B4E9"),
+    "query.enrol": ("enrolment", "#8a8a8a"),
+    "query.audit": ("figures of an audit", "#009E73"),
+}
+"""What people call a kind of message, and its colour; Okabe and Ito's, seen on white and on black."""
+OTHER_COLOUR = "#D55E00"
+
+_inline: Any = alt.Data  # Altair leaves its schema classes without types
+
+
+def y_names(field: str, names: Sequence[str]) -> alt.Y:
+    """Return the axis of names in their order, none left out for want of room."""
+    axis = alt.Axis(labelLimit=260, labelFontSize=13, labelOverlap=False, labelFlush=False)
+    return alt.Y(f"{field}:N", sort=list(names), title=None, axis=axis)
+
+
+def left(crossed: Sequence[CrossedEntry]) -> None:
+    """Show how many bytes of which kind left each site, and what came to it."""
+    st.markdown("### What left each site")
+    out = [entry for entry in crossed if entry.direction == "to-server"]
+    if not out:
+        st.info("Nothing has left a site yet.")
+        return
+    kinds = _kinds(out)
+    totals: dict[str, int] = {}
+    for entry in out:
+        totals[entry.site] = totals.get(entry.site, 0) + entry.bytes
+    most = sorted(totals, key=lambda site: (-totals[site], site))[: panels.SITES_SHOWN]
+    if len(most) < len(totals):
+        st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
+    says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
+    panels.chart(st, "Bytes that left, by kind of message", _left_chart(out, most, kinds), says=says)
+    panels.table(_left_lines(crossed, kinds))
+    st.caption(
+        "Bytes of the messages' content, added up over all rounds (and repeats) of the record. What each kind tells "
+        "about a row stands under Reveals in flfed/updates/messages.py; the site's own ledger has every message."
+    )
+
+
+def _kinds(out: Iterable[CrossedEntry]) -> list[str]:
+    """Return the kinds of message there are, the telling ones first."""
+    found = dict.fromkeys(entry.kind for entry in out)
+    return [kind for kind in KIND_LOOKS if kind in found] + sorted(kind for kind in found if kind not in KIND_LOOKS)
+
+
+def kind_in_words(kind: str) -> str:
+    """Return what people call a kind of message.
+
+    Examples
+    --------
+    >>> kind_in_words("train"), kind_in_words("query.new")
+    ('updates of training', 'query.new')
+    """
+    return KIND_LOOKS[kind][0] if kind in KIND_LOOKS else kind
+
+
+def size_in_words(count: int) -> str:
+    """Return bytes as people read them, with three digits that count.
+
+    Examples
+    --------
+    >>> size_in_words(0), size_in_words(999), size_in_words(48_000), size_in_words(1_234_567)
+    ('0 B', '999 B', '48.0 kB', '1.23 MB')
+    """
+    size, unit = next(
+        ((count / by, name) for by, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= by), (0, "")
+    )
+    return f"{size:.{2 if size < 10 else 1 if size < 100 else 0}f} {unit}" if unit else f"{count} B"
+
+
+def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[dict[str, str]]:
+    by_place: dict[tuple[str, str], int] = {}
+    back: dict[str, int] = {}
+    for entry in crossed:
+        if entry.direction == "to-server":
+            by_place[entry.site, entry.kind] = entry.bytes
+        else:
+            back[entry.site] = back.get(entry.site, 0) + entry.bytes
+    lines = []
+    for site in dict.fromkeys(entry.site for entry in crossed):
+        sizes = [by_place.get((site, kind), 0) for kind in kinds]
+        cells = {kind_in_words(kind).capitalize(): size_in_words(size) for kind, size in zip(kinds, sizes, strict=True)}
+        ends = {"Left in all": size_in_words(sum(sizes)), "Came to the site": size_in_words(back.get(site, 0))}
+        lines.append({"Site": site} | cells | ends)
+    return lines
+
+
+def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequence[str]) -> alt.Chart:
+    """Return stacked bars of the bytes that left by site and kind."""
+    shown = set(sites)
+    rows = [
+        {"site": e.site, "kind": kind_in_words(e.kind), "order": kinds.index(e.kind), "kB": e.bytes / 1e3}
+        | {"shown": size_in_words(e.bytes)}
+        for e in out
+        if e.site in shown
+    ]
+    names = [kind_in_words(kind) for kind in kinds]
+    colours = [KIND_LOOKS[kind][1] if kind in KIND_LOOKS else OTHER_COLOUR for kind in kinds]
+    legend = alt.Legend(title=None, orient="top", labelLimit=260)
+    drawn: alt.Chart = (
+        alt.Chart(_inline(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),
+            y=y_names("site", sites),
+            color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+            order=alt.Order("order:O"),
+            tooltip=["site:N", "kind:N", "shown:N"],
+        )
+        .properties(height=ROW_PIXELS * len(sites) + FRAME_PIXELS)
+    )
+    return drawn

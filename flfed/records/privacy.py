@@ -1,0 +1,322 @@
+"""What a run promised of privacy, what each site spent, and how far attacks on its model got: as JSON and in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from flfed.records.entries import RunEntry, SiteEntry
+from flfed.records.reading import RunReader
+from flfed.records.verdicts import interval, metric_name, number
+
+Private = dict[str, Any]
+Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
+"""The repeats of a run, each with its sites by name, as `Recorded` has them."""
+
+PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
+SPENT = ("steps", "epsilon", "delta", "budget", "spent-before", "spent")
+OWN = ("budget", "spent-before", "spent")
+"""What a site's own ledger and policy say: a site in sums only tells none of it."""
+NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
+WITHIN, BEYOND, NO_PROMISE = "within the promise", "beyond the promise", "no promise"
+
+Standing = Literal[
+    "not recorded",
+    "nothing promised",
+    "promised, not measured",
+    "measured in part",
+    "within the promise",
+    "beyond the promise",
+]
+"""How a promise stands against what was measured; only "within the promise" is shown as green."""
+
+PROTECTED = {
+    "person": "any one person's rows, all of them, were among the training rows",
+    "row": "any one row was among the training rows",
+    "site": "any one site took part",
+}
+"""What cannot be told from the results, by the unit of the promise."""
+SEES = {
+    "person": "Whoever sees all updates of a site learns almost the same whether or not",
+    "row": "Whoever sees all updates of a site learns almost the same whether or not",
+    "site": "Whoever sees the models of the run, but not the server, learns almost the same whether or not",
+}
+SIMULATED = (
+    "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
+    "The promise is what the same study keeps in a deployment, where the noise is the system's."
+)
+NAMED_AT_MOST = 8
+"""Sites whose spending is told one by one; the page has the table of all."""
+
+
+def privacy_of(reader: RunReader, runs: Runs) -> Private:
+    """Return the object `privacy` of a run's report: what its mechanism promised, and what each site spent.
+
+    A mechanism that is null was not recorded, and `reason` says so; "none" promises nothing. The
+    promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
+    again: `epsilon-of-repeats` at `delta-of-repeats` are the sums (basic composition), which bound
+    what all repeats tell of a row that is in each. A site's `steps` and `epsilon` are then the
+    largest of one repeat, `spent-before` the first one's and `spent` the last one's. `noise-from` is
+    "seed" where the noise follows from the study's seed, as in a simulation, and "system" in a deployment.
+
+    Sites stand under the names of the record. One that shares figures in sums only has null for its
+    budget and ledger; a name that the record does not have is left out.
+
+    Guarantee: none of its own; it repeats what the run wrote down. Source of the sum: Dwork and
+    Roth 2014, "The algorithmic foundations of differential privacy", theorem 3.16.
+    """
+    told = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
+    found = [(payload, sites) for payload, sites in told if payload is not None]
+    first: Mapping[str, Any] = found[0][0] if found else {}
+    promise: Private = {key: first.get(key) for key in PROMISED}
+    several = len(found) > 1 and promise["epsilon"] is not None
+    sums = {f"{key}-of-repeats": len(found) * promise[key] if several else None for key in ("epsilon", "delta")}
+    return {
+        **promise,
+        "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine),
+        "repeats": len(found),
+        **sums,
+        "reason": "" if found else NOT_RECORDED,
+        "warnings": _all_of(found, "warnings"),
+        "uncharged": _all_of(found, "uncharged"),
+        "sites": _sites(found),
+    }
+
+
+def noise_from(engine: str) -> Literal["seed", "system"]:
+    """Return where the noise of a run came from, by its engine."""
+    return "system" if engine == "deployment" else "seed"
+
+
+def _all_of(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> list[str]:
+    """Return the sentences of all repeats, each once."""
+    return list(dict.fromkeys(str(said) for payload, _ in found for said in payload.get(key) or ()))
+
+
+def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -> dict[str, Private]:
+    """Return what each site spent, its repeats put together."""
+    lines: dict[str, list[Private]] = {}
+    for payload, sites in found:
+        for name, spent in (payload.get("sites") or {}).items():
+            if name in sites:
+                hidden = OWN if sites[name].shared_as == "aggregate-only" else ()
+                lines.setdefault(name, []).append({key: None if key in hidden else spent.get(key) for key in SPENT})
+    return {name: _together(lines[name]) for name in sorted(lines)}
+
+
+def _together(lines: Sequence[Private]) -> Private:
+    largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta", "spent")}
+    known = [line["budget"] for line in lines if line["budget"] is not None]
+    # The latest repeat's: a policy may have changed between two of them.
+    rest = {"budget": known[-1] if known else None, "spent-before": lines[0]["spent-before"]}
+    return {key: (largest | rest)[key] for key in SPENT}
+
+
+def _most(values: Sequence[Any]) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
+    """Return the array `audit` of a run's report: the last figure of each attack, by run, attack, site and metric.
+
+    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
+    rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
+    name that the record does not have, is left out.
+    """
+    rows = []
+    for run, sites in runs:
+        for entry in reader.audits(run.run):
+            site = sites.get(entry.site) if entry.site is not None else None
+            if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
+                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
+                rows.append(gaps | entry.as_object() | {"run": run.run})
+    return rows
+
+
+def standing(privacy: Private, audit: Sequence[Private]) -> tuple[Standing, str]:
+    """Return how the promise stands against what was measured, and a sentence for it.
+
+    A promise is not good because it was made: "within the promise" needs a figure of every site that
+    spent, in every repeat, and none beyond the promise.
+    """
+    beyond = [line for line in audit if line["verdict"] == BEYOND]
+    if beyond:
+        places = _listed(dict.fromkeys(_place(line) for line in beyond))
+        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
+    if privacy["mechanism"] is None:
+        return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
+    if privacy["epsilon"] is None:
+        measured = "What attacks reached stands below" if audit else "`flfed audit RUN` measures what attacks reach"
+        return "nothing promised", f"No privacy was promised. {measured}."
+    within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
+    if not within:
+        return "promised, not measured", "Promised, but not measured: attack this run's model with `flfed audit RUN`."
+    runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
+    missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
+    if missing or len(runs) < privacy["repeats"]:
+        where = f"at {_listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
+        return "measured in part", f"No attack got beyond the promise, but none was tried {where}."
+    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+
+
+def _place(line: Private) -> str:
+    return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
+
+
+def _listed(names: Any) -> str:
+    """Return a few names, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
+    return ", ".join(found[:NAMED_AT_MOST]) + more
+
+
+def epsilon_in_words(value: float | None) -> str:
+    """Return an ε with two decimals, rounded up: a promise is never shown as better than it is.
+
+    As with what is not known, n/a is written for what is beyond any number.
+
+    Examples
+    --------
+    >>> epsilon_in_words(0.9972), epsilon_in_words(2.301), epsilon_in_words(8.0), epsilon_in_words(None)
+    ('1.00', '2.31', '8.00', 'n/a')
+    """
+    # What is written with a few more digits than are shown, such as 2.3000000000000003, stays what it is.
+    known = value is not None and math.isfinite(value)
+    return number(math.ceil(round(value * 100, 6)) / 100 if known and value is not None else None, 2)
+
+
+def power_of_ten(value: float | None) -> str:
+    """Return a δ as people write it.
+
+    Examples
+    --------
+    >>> power_of_ten(1e-5), power_of_ten(2.5e-4), power_of_ten(None)
+    ('1e-5', '2.5e-4', 'n/a')
+    """
+    if value is None:
+        return number(None)
+    digits, power = f"{value:.2e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def promise_in_words(privacy: Private) -> list[str]:
+    """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
+    if privacy["mechanism"] is None:
+        return [f"Privacy: not known; {privacy['reason']}."]
+    if privacy["mechanism"] == "none":
+        return [
+            "No privacy mechanism: the run promises nothing. Whoever sees a site's updates can learn about its rows; "
+            "`flfed audit RUN` measures how much."
+        ]
+    if privacy["epsilon"] is None:
+        return [f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."]
+    unit = privacy["unit"]
+    bound = f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}"
+    lines = [
+        f"Promised to each {unit} by {privacy['mechanism']}: {bound}, over all {privacy['steps']} steps of the run.",
+        f"{SEES.get(unit, SEES['row'])} {PROTECTED.get(unit, unit)}.",
+    ]
+    if privacy["noise-from"] == "seed":
+        lines.append(SIMULATED)
+    if privacy["repeats"] > 1:
+        spent = epsilon_in_words(privacy["epsilon-of-repeats"])
+        lines.append(
+            f"The promise is of one run. Each of the {privacy['repeats']} repeats spends again: together at most "
+            f"ε = {spent} at δ = {power_of_ten(privacy['delta-of-repeats'])} for a {unit} that is in all of them."
+        )
+    return lines
+
+
+def spending_in_words(privacy: Private) -> list[str]:
+    """Return what sites spent so far, against their budgets; one line where all are alike."""
+    spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
+    alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
+    if not spent:
+        return []
+    if len(alike) == 1:
+        where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
+        return [f"{where}: {_spending(next(iter(spent.values())))}."]
+    lines = [f"At {site}: {_spending(line)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
+    more = len(spent) - len(lines)
+    return [*lines, f"And at {more} more sites: see `--json`, or the page Privacy."] if more else lines
+
+
+def of_all_studies(line: Private) -> tuple[float | None, str]:
+    """Return the ε of all studies in a site's ledger after the run, with it in words; None where it is not known.
+
+    Where the record has no more than what was spent before, the run's own is added to it: that is
+    more than the accountant makes of both, as far as they are of the same δ.
+    """
+    if line["spent"] is not None:
+        return line["spent"], epsilon_in_words(line["spent"])
+    if line["spent-before"] is None:
+        return None, "not known"
+    total = line["spent-before"] + line["epsilon"]
+    return total, f"about {epsilon_in_words(total)}"
+
+
+def _spending(line: Private) -> str:
+    said = f"ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} steps"
+    total, in_all = of_all_studies(line)
+    if total is not None:
+        said += f"; all studies in its ledger together {in_all}"
+    return said + (
+        f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
+    )
+
+
+def figure_name(metric: str) -> str:
+    """Return what people call a figure of an attack.
+
+    Examples
+    --------
+    >>> figure_name("auc-of-loss"), figure_name("roc_auc_score")
+    ('AUC of loss', 'AUC')
+    """
+    return re.sub(r"\bauc\b", "AUC", metric_name(metric).replace("-", " "))
+
+
+def audit_in_words(audit: Sequence[Private]) -> list[str]:
+    """Return what attacks reached against what was promised, a line each figure, over its sites."""
+    groups: dict[tuple[str, str], list[Private]] = {}
+    for line in audit:
+        groups.setdefault((line["attack"], line["metric"]), []).append(line)
+    return [_attack_in_words(lines) for lines in groups.values()]
+
+
+def _attack_in_words(lines: Sequence[Private]) -> str:
+    """Return one figure of an attack, at one site or at several; where it beat the promise stands in `standing`."""
+    first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
+    bounds = {line["promise"] for line in lines if line["promise"] is not None}
+    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    reached = number(first["value"]) + span_in_words(first)
+    if len(values) > 1:
+        reached = f"{number(min(values))} to {number(max(values))}"
+    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in (BEYOND, WITHIN, NO_PROMISE)}
+    if len(lines) == 1:
+        return f"{_place(first)}: {figure_name(first['metric'])} {reached}; {bound}: {first['verdict']}."
+    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
+    return f"{first['attack']}: {figure_name(first['metric'])} {reached} at {len(lines)} sites; {bound}: {counted}."
+
+
+def span_in_words(line: Private) -> str:
+    """Return the interval of an attack's figure in brackets, "" of one that has none."""
+    if line["low"] is None or line["high"] is None:
+        return ""
+    return f" (95 % interval {interval(line['low'], line['high'])})"
+
+
+def in_words(privacy: Private, audit: Sequence[Private]) -> list[str]:
+    """Return what `flfed run show` says of privacy: the promise, what was spent of it, and what was measured."""
+    lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
+    lines += [f"Warning: {said}" for said in privacy["warnings"]]
+    measured = [*audit_in_words(audit), standing(privacy, audit)[1]]
+    # Where nothing was promised nor measured, the first sentence has said so.
+    return [*lines, *measured] if audit or privacy["epsilon"] is not None else lines
+
+
+def not_covered(privacy: Private) -> list[str]:
+    """Return what left the sites or steered the run without being part of its promise; nothing where there is none."""
+    return list(privacy["uncharged"]) if privacy["epsilon"] is not None else []

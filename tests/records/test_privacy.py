@@ -1,0 +1,211 @@
+"""What the record says of privacy: promise, spending, attacks, as JSON and in words."""
+
+import math
+
+import pytest
+
+from flfed.records.audits import AuditRow
+from flfed.records.entries import CrossedEntry
+from flfed.records.privacy import epsilon_in_words, in_words, not_covered, promise_in_words, spending_in_words, standing
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+
+SITES = ["cleveland", "hungary", "long-beach", "switzerland"]
+
+
+@pytest.fixture
+def told(url, store, write):
+    """A function that writes runs with these payloads as one series, and returns its report."""
+
+    def read(*payloads, audit=(), name=None, also=None):
+        series = store.begin_series(study="s", study_sha256="", study_text="", repeats=len(payloads))
+        for repeat, payload in enumerate(payloads):
+            run = write(store, series, repeat=repeat, rounds=2)
+            if payload is not None:
+                run.summary("privacy", payload)
+            if also is not None:
+                also(run)
+            if repeat == 0:
+                store.audit(run.run, audit)
+        with RunReader.open(url) as reader:
+            return report(reader, name or series)
+
+    return read
+
+
+def test_the_report_has_what_the_run_wrote_down(told, payload, attacks):
+    found = told(payload, audit=attacks)
+    private = found["privacy"]
+    assert list(private["sites"]) == SITES
+    assert private["sites"] == payload["sites"]
+    same = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "warnings", "uncharged")
+    assert {key: private[key] for key in same} == {key: payload[key] for key in same}
+    assert (private["repeats"], private["epsilon-of-repeats"], private["reason"]) == (1, None, "")
+    assert [(line["attack"], line["site"]) for line in found["audit"]] == [
+        ("inversion", "hungary"), *(("membership", site) for site in SITES),
+    ]  # fmt: skip
+    line = found["audit"][2]
+    assert (line["value"], line["promise"], line["rows"], line["verdict"]) == (0.531, 0.731, 200, "within the promise")
+    assert (line["run"], line["says"]) == (found["run"], "Like a coin.")
+
+
+def test_an_earlier_run_says_that_nothing_was_recorded(told):
+    found = told(None)
+    assert (found["privacy"]["mechanism"], found["privacy"]["sites"], found["audit"]) == (None, {}, [])
+    assert found["privacy"]["repeats"] == 0
+    assert in_words(found["privacy"], []) == [f"Privacy: not known; {found['privacy']['reason']}."]
+    assert standing(found["privacy"], [])[0] == "not recorded"
+
+
+def test_a_run_without_a_mechanism_says_so_plainly(told, payload):
+    nothing = dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}}
+    found = told(nothing)
+    (line,) = in_words(found["privacy"], found["audit"])
+    assert line.startswith("No privacy mechanism: the run promises nothing.")
+    assert not_covered(found["privacy"]) == []  # nothing is promised, so there is nothing to except
+    assert found["privacy"]["uncharged"] == ["Each update."]
+    assert found["privacy"]["warnings"] == []
+    assert standing(found["privacy"], [])[0] == "nothing promised"
+
+
+def test_clipping_alone_promises_nothing(told, payload):
+    sites = {site: line | {"epsilon": None} for site, line in payload["sites"].items()}
+    found = told(payload | {"mechanism": "row-clip", "epsilon": None, "noise": 0.0, "sites": sites})
+    assert promise_in_words(found["privacy"]) == [
+        "row-clip promises nothing: there is no noise that an ε would follow from."
+    ]
+    assert spending_in_words(found["privacy"]) == []
+    assert found["privacy"]["noise"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("row", "Whoever sees all updates of a site learns almost the same whether or not any one row was"),
+        ("site", "Whoever sees the models of the run, but not the server, learns almost the same whether or not any"),
+    ],
+)
+def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said):
+    lines = promise_in_words(told(payload | {"unit": unit})["privacy"])
+    assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1.00")
+    assert lines[1].startswith(said)
+
+
+def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves_out(told, payload, attacks):
+    found = told(payload, audit=attacks)
+    lines = in_words(found["privacy"], found["audit"])
+    assert lines[0] == ("Promised to each person by record-dp: ε = 1.00 at δ = 1e-4, over all 150 steps of the run.")
+    assert "any one person's rows, all of them" in lines[1]
+    assert lines[2].startswith("This run was a simulation: its noise follows from the study's seed")
+    assert lines[3] == (
+        "At cleveland: ε = 1.00 for 150 steps; all studies in its ledger together 2.53, of a budget of 8.00."
+    )
+    assert lines[5] == "At long-beach: ε = 1.00 for 150 steps, without a budget."
+    assert "Warning: delta 1e-4 is large" in lines
+    assert "membership: AUC .490 to .580 at 4 sites; promised: at most .731: within the promise at 4." in lines
+    assert "inversion at hungary: cosine similarity .110; nothing is promised: no promise." in lines
+    assert not_covered(found["privacy"]) == payload["uncharged"]
+
+
+def test_in_a_deployment_the_noise_is_the_systems(url, store, payload):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="deployment", path="", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
+    )
+    run.summary("privacy", payload)
+    with RunReader.open(url) as reader:
+        private = report(reader, series)["privacy"]
+    assert (private["noise-from"], private["epsilon"]) == ("system", 0.9972)
+    assert len(promise_in_words(private)) == 2 and "simulation" not in str(promise_in_words(private))
+
+
+def test_where_all_sites_are_alike_one_line_says_it(told, payload):
+    same = payload["sites"]["long-beach"]
+    found = told(payload | {"sites": dict.fromkeys(SITES, same)})
+    assert spending_in_words(found["privacy"]) == ["At each of 4 sites: ε = 1.00 for 150 steps, without a budget."]
+
+
+def test_where_the_ledger_after_the_run_is_not_known_both_are_added_and_it_says_about(told, payload):
+    line = payload["sites"]["cleveland"] | {"spent": None}
+    (said,) = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])
+    # 2.1 before and .9972 of this run are 3.0972, rounded up.
+    assert said.startswith("At its one site: ε = 1.00 for 150 steps; all studies in its ledger together about 3.10, ")
+
+
+def test_each_repeat_spends_again(told, payload):
+    later = {site: line | {"spent-before": 2.6, "spent": 3.01} for site, line in payload["sites"].items()}
+    found = told(payload, payload | {"sites": later}, payload | {"sites": later})
+    private = found["privacy"]
+    assert private["epsilon"] == 0.9972  # the promise is of one run
+    assert private["repeats"] == 3
+    assert private["epsilon-of-repeats"] == pytest.approx(3 * 0.9972, abs=1e-12)
+    assert private["delta-of-repeats"] == pytest.approx(3e-4, rel=1e-12)
+    site = private["sites"]["cleveland"]
+    assert (site["epsilon"], site["spent-before"], site["spent"], site["steps"]) == (0.9972, 2.1, 3.01, 150)
+    assert "The promise is of one run." in promise_in_words(private)[3]
+    assert "together at most ε = 3.00 at δ = 3e-4" in promise_in_words(private)[3]
+
+
+def test_one_repeat_alone_tells_of_one_run_only(url, told, payload):
+    series = told(payload, payload)["run"]
+    with RunReader.open(url) as reader:
+        alone = report(reader, f"{series}-r02")["privacy"]
+    assert (alone["repeats"], alone["epsilon-of-repeats"], len(promise_in_words(alone))) == (1, None, 3)
+
+
+def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
+    """A site in sums only tells neither budget nor ledger nor attack; no name but those of the record is told."""
+    payload["sites"]["real-name-of-a-pseudonym"] = payload["sites"]["cleveland"]
+    stray = AuditRow("membership", "real-name-of-a-pseudonym", "roc_auc_score", 0.9)
+    found = told(
+        payload, audit=[*attacks, stray], also=lambda run: run.site("hungary", shared_as="aggregate-only")
+    )  # fmt: skip
+    hungary = found["privacy"]["sites"]["hungary"]
+    assert (hungary["budget"], hungary["spent-before"], hungary["spent"]) == (None, None, None)
+    assert (hungary["epsilon"], hungary["steps"]) == (0.9972, 150)  # of every site alike: it follows from the study
+    assert [line["site"] for line in found["audit"]] == ["cleveland", "long-beach", "switzerland"]
+    assert "real-name" not in str(found["privacy"]) + str(found["audit"])
+
+
+def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, attacks):
+    unmeasured = told(payload)
+    assert standing(unmeasured["privacy"], unmeasured["audit"])[0] == "promised, not measured"
+    in_part = told(payload, audit=attacks[:3])
+    code, said = standing(in_part["privacy"], in_part["audit"])
+    assert (code, said) == (
+        "measured in part", "No attack got beyond the promise, but none was tried at switzerland.",
+    )  # fmt: skip
+    measured = told(payload, audit=attacks)
+    assert standing(measured["privacy"], measured["audit"])[0] == "within the promise"
+    of_repeats = told(payload, payload, audit=attacks)
+    code, said = standing(of_repeats["privacy"], of_repeats["audit"])
+    assert (code, "none was tried in 1 of the repeats" in said) == ("measured in part", True)
+
+
+def test_an_attack_beyond_the_promise_is_told_before_all_else(told, payload, attacks):
+    worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
+    found = told(payload, audit=[*attacks, AuditRow("canaries", "hungary", "epsilon", 1.4, 1.1, 1.8, worse)])
+    code, said = standing(found["privacy"], found["audit"])
+    assert (code, said[:58]) == ("beyond the promise", "Attacks got further than was promised: canaries at hungary")
+    assert in_words(found["privacy"], found["audit"])[-1] == said
+
+
+@pytest.mark.parametrize("value", [0.001, 0.9972, 1.0, 2.3, 2.30001, 3.689, 7.995, 12.34, 100.0])
+def test_an_epsilon_is_rounded_up_and_by_less_than_a_hundredth(value):
+    shown = float(epsilon_in_words(value))
+    assert value - 1e-8 <= shown < value + 0.01
+    assert math.isclose(shown * 100, round(shown * 100))
+
+
+def test_bytes_are_added_up_by_site_and_kind_over_rounds_and_repeats(url, store, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    runs = [write(store, series, repeat=repeat, rounds=3).run for repeat in (0, 1)]
+    with RunReader.open(url) as reader:
+        found = reader.crossed(runs)
+        assert reader.bytes_sent(runs) == {"to-site": 6 * 4 * 1200, "to-server": 6 * 4 * 1500}
+    assert len(found) == 4 * 3
+    assert found[:3] == [
+        CrossedEntry("cleveland", "to-server", "delta", 7200),
+        CrossedEntry("cleveland", "to-server", "metrics", 1800),
+        CrossedEntry("cleveland", "to-site", "arrays", 7200),
+    ]

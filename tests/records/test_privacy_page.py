@@ -1,0 +1,202 @@
+"""The page Privacy: it shows what record and JSON have, to the digit, and says what to do where nothing is."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.audits import AuditRow
+from flfed.records.entries import SentRow
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.verdicts import interval, number
+
+ROOT = Path(__file__).parents[2]
+APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p70_privacy.py"
+
+
+def privacy(run: str | None) -> AppTest:
+    page = AppTest.from_file(str(APP), default_timeout=60).run()  # the first run registers the pages
+    page.switch_page(str(PAGE))
+    if run is not None:
+        page.query_params["run"] = run
+    page.run()
+    assert not page.exception
+    return page
+
+
+def words(page: AppTest) -> str:
+    blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
+    return "\n".join(str(block.value) for block in blocks).replace("\\", "")
+
+
+def lines_of(page: AppTest, column: str) -> list[dict[str, str]]:
+    """The table with this column, Markdown escapes taken away."""
+    found = next(table.value for table in page.table if column in table.value.columns)
+    return [{key: cell.replace("\\", "") for key, cell in line.items()} for line in found.to_dict("records")]
+
+
+def charts(page: AppTest) -> int:
+    return len(page.get("vega_lite_chart")) or len(page.get("arrow_vega_lite_chart"))
+
+
+@pytest.fixture
+def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+@pytest.fixture
+def protected(store, write, payload):
+    """The id of a run under record-level differential privacy that was not attacked."""
+    run = write(store, store.begin_series(study="heart-dp", study_sha256="", study_text=""), rounds=2)
+    run.summary("privacy", payload)
+    return run.run
+
+
+def test_an_empty_store_says_what_to_do(shown: str):
+    assert "flfed demo" in words(privacy(None))
+    assert charts(privacy(None)) == 0
+
+
+def test_an_unknown_run_is_answered_with_a_sentence(shown: str, heart: str):
+    assert "is not in the store" in words(privacy("20260101-000000-abcd"))
+
+
+def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
+    page = privacy(protected)
+    with RunReader.open(shown) as reader:
+        sites = report(reader, protected)["privacy"]["sites"]
+    lines = {line["Site"]: line for line in lines_of(page, "ε of this run")}
+    assert list(lines) == list(sites)
+    for site, line in sites.items():
+        assert 0 <= float(lines[site]["ε of this run"]) - line["epsilon"] < 0.01
+        assert lines[site]["δ"] == "1e-4" and line["delta"] == 1e-4
+        assert lines[site]["Steps asked"] == "150 of 150"
+        if line["budget"] is not None:
+            assert float(lines[site]["Budget"]) == line["budget"]
+            assert 0 <= float(lines[site]["ε of all its studies"]) - line["spent"] < 0.01
+    assert (lines["hungary"]["Left"], lines["switzerland"]["Left"]) == (".69", "overdrawn by .21")  # 3 - 2.3077
+    assert (lines["long-beach"]["Budget"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
+
+
+def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str, store, attacks):
+    page = privacy(protected)
+    said = words(page)
+    assert "Promised to each person by record-dp: ε = 1.00 at δ = 1e-4" in said
+    assert ":orange-badge[promised, not measured]" in said
+    assert "A promise without a measurement is not shown as green." in said
+    assert f"flfed audit {protected}" in said
+    assert charts(page) == 2  # spending, and what left
+    store.audit(protected, attacks)
+    page = privacy(protected)
+    assert ":green-badge[within the promise]" in words(page)
+    assert charts(page) == 4  # and one of each attack
+    worse = {"promise": 0.731, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
+    store.audit(protected, [AuditRow("membership", "hungary", "roc_auc_score", 0.9, 0.85, 0.94, worse)])
+    said = words(privacy(protected))
+    assert ":red-badge[beyond the promise]" in said and "green-badge" not in said
+    assert "Attacks got further than was promised: membership at hungary." in said
+
+
+def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, store, attacks):
+    store.audit(protected, attacks)
+    with RunReader.open(shown) as reader:
+        audit = report(reader, protected)["audit"]
+    page = privacy(protected)
+    lines = {(line["Attack"], line["Site"]): line for line in lines_of(page, "Verdict")}
+    assert len(lines) == len(audit) == 5
+    for entry in audit:
+        line = lines[entry["attack"], entry["site"]]
+        span = f" ({interval(entry['low'], entry['high'])})" if entry["low"] is not None else ""
+        assert line["Reached (95 %)"] == number(entry["value"]) + span
+        assert line["Verdict"] == entry["verdict"]
+        assert f"**{entry['attack']}** {entry['says']}" in words(page)
+    inversion, membership = lines["inversion", "hungary"], lines["membership", "cleveland"]
+    assert membership["Reached (95 %)"] == ".512 (.462 to .572)"
+    assert (inversion["Promised, at most"], membership["Promised, at most"]) == ("nothing", ".731")
+
+
+def test_what_left_is_shown_by_kind_and_adds_up(shown: str, protected: str):
+    page = privacy(protected)
+    with RunReader.open(shown) as reader:
+        total = reader.bytes_sent([protected])
+    lines = lines_of(page, "Left in all")
+    assert [line["Site"] for line in lines] == ["cleveland", "hungary", "long-beach", "switzerland"]
+    assert lines[0] == {
+        "Site": "cleveland", "Delta": "2.40 kB", "Metrics": "600 B", "Left in all": "3.00 kB",
+        "Came to the site": "2.40 kB",
+    }  # fmt: skip
+    assert total == {"to-server": 4 * 3000, "to-site": 4 * 2400}
+
+
+def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protected: str, payload):
+    page = privacy(protected)
+    said = words(page)
+    assert all(sentence in said for sentence in [*payload["uncharged"], *payload["warnings"]])
+    lines = {line["Mechanism"]: line for line in lines_of(page, "Mechanism")}
+    how = "noise multiplier 7.992, sampling .200, clip 1, steps 150"
+    assert lines["differential privacy"] == {
+        "Mechanism": "differential privacy", "Is": "record-dp", "How": how,
+        "Promises": "each person: ε = 1.00 at δ = 1e-4",
+    }  # fmt: skip
+    assert lines["suppression of small cells"]["Is"] == "at 0 of 4 sites"
+    assert lines["secure aggregation"]["Is"] == "off"
+
+
+def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, store, write, payload, heart: str):
+    run = write(store, store.begin_series(study="plain", study_sha256="", study_text=""), rounds=2)
+    run.summary("privacy", dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}})
+    said = words(privacy(run.run))
+    assert "No privacy mechanism: the run promises nothing." in said
+    assert ":gray-badge[nothing promised]" in said
+    assert 'With [privacy] name = "record-dp"' in said
+    assert "Each update." in said
+    page = privacy(heart)
+    assert "Privacy: not known; the record says nothing of privacy" in words(page)
+    assert charts(page) == 1  # what left is known all the same
+
+
+def test_repeats_are_told_that_each_spends_again(shown: str, store, write, payload):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    for repeat in range(2):
+        write(store, series, repeat=repeat, rounds=2).summary("privacy", payload)
+    said = words(privacy(series))
+    assert "Each of the 2 repeats spends again: together at most ε = 2.00 at δ = 2e-4" in said
+    assert "2 of 40 rounds, 2 repeats" in said
+
+
+def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, store, payload):
+    series = store.begin_series(study="many", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="stacked", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
+    )
+    names = [f"site-{k:03d}" for k in range(100)]
+    for name in names:
+        run.site(name, rows=100, holdout_rows=30)
+    run.round(1, sent=[SentRow(name, "to-server", "train", 1000) for name in names])
+    line = payload["sites"]["cleveland"]
+    run.summary("privacy", payload | {"sites": dict.fromkeys(names, line)})
+    page = privacy(run.run)
+    assert "The chart shows the 24 sites that have least left, or no budget, of 100." in words(page)
+    tables = [len(frame.value) for frame in page.dataframe]
+    assert tables == [100, 100]
+
+
+@pytest.mark.slow
+def test_the_page_is_drawn_with_its_charts(window, protected: str, store, attacks):
+    store.audit(protected, attacks)
+    page = window.page
+    page.get_by_role("link", name="Privacy").click()
+    page.get_by_role("heading", name="What was spent").wait_for()
+    page.locator("[data-testid=stVegaLiteChart] svg").first.wait_for()
+    window.drawn()
+    drawn = page.locator("[data-testid=stVegaLiteChart]")
+    assert drawn.count() == 4
+    assert drawn.first.locator(".mark-rect path").count() >= 7  # a bar a site and ledger, and the budgets
+    page.get_by_text("How well it did").click()
+    page.get_by_role("heading", name="heart-dp").wait_for()
+    page.get_by_text("Its privacy").click()
+    page.get_by_role("heading", name="What was spent").wait_for()
+    window.drawn()
+    window.picture("privacy", whole=True)
