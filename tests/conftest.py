@@ -55,6 +55,14 @@ def heart(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
+@pytest.fixture
+def taiwan(home: Path, test_data: Path) -> datasets.Dataset:
+    """The taiwan-credit dataset, its file in this test's home."""
+    dataset = datasets.load("taiwan-credit")
+    datasets.get(dataset, from_folder=test_data / "uci_taiwan_credit", progress=lambda line: None)
+    return dataset
+
+
 MakeSites = Callable[..., list[Site]]
 
 
