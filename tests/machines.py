@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,7 +55,10 @@ class Machine:
             timeout=seconds,
         )
         assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stderr
+        return done.stderr if code in (1, 2) else done.stdout
+
+    def json(self, words: list[str], *, code: int = 0) -> Any:
+        return json.loads(self.run([*words, "--json"], code=code))
 
     def start(self, words: list[str], **more: str) -> subprocess.Popen[bytes]:
         environment = {**self._environment, **more}

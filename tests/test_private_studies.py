@@ -28,11 +28,11 @@ def overall(study: str, repeats: int, metric: str, **changes: object) -> tuple[f
 
 
 def test_presets_of_eight_three_and_one_are_shipped():
-    assert PROTECTED == [
+    assert [
         *(f"breast-cancer-dp-{epsilon}" for epsilon in (1, 3, 8)),
         "fed-heart-flamby-dp",
         *(f"taiwan-credit-dp-{epsilon}" for epsilon in (1, 3, 8)),
-    ]
+    ] == PROTECTED
     asked = [Study.load(name).privacy.settings["epsilon"] for name in PROTECTED]
     assert asked == [1.0, 3.0, 8.0, 1.0, 1.0, 3.0, 8.0]
 
@@ -83,7 +83,7 @@ def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
     protected, report = overall("taiwan-credit-dp-8", 1, AUC)
     assert protected >= 0.75
     assert protected >= plain - 0.02
-    # With the guard's bound as it is, each update of the smallest bank would be set aside: it is the noise, not a fault.
+    # By the guard's usual bound the smallest bank's updates, mostly noise, would be set aside.
     assert report["faults"] == []
 
 
@@ -98,5 +98,5 @@ def test_a_tight_clip_costs_taiwan_credit_its_probabilities_before_any_noise():
 @pytest.mark.slow
 @pytest.mark.usefixtures("heart")
 def test_the_flamby_split_at_a_true_epsilon_of_one():
-    # shared/TARGETS.md section 1: .788 ± .017. Ours, ten seeds: .778, deviation .013; .76 is four deviations of their mean below.
+    # shared/TARGETS.md section 1: .788 ± .017. Ours: .783 ± .014, so .76 is five deviations of a mean of ten below.
     assert overall("fed-heart-flamby-dp", 10, ACCURACY)[0] >= 0.76

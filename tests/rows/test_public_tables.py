@@ -14,6 +14,7 @@ from flfed.rows.mapping import map_table
 from flfed.rows.partition import cut
 from flfed.study import Study
 
+
 def mapped(dataset: datasets.Dataset) -> pd.DataFrame:
     """Return the dataset's table in its schema, which it must fit."""
     table, findings = map_table(dataset.whole_table(), dataset.schema, {})
