@@ -5,10 +5,11 @@ Real processes on loopback: SuperLink, Caddy, TLS, three institutions with homes
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,17 @@ def apart(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
 
 def by_others(spent: Sequence[dict[str, Any]]) -> float:
     """Return the ε of lines of a ledger by Google's accountant of privacy loss distributions."""
-    accountant = PLDAccountant()
+    steps = Counter[tuple[float, float]]()
     for line in spent:
-        accountant.compose(PoissonSampledDpEvent(line["sampling"], GaussianDpEvent(line["noise"])), line["steps"])
+        steps[line["noise"], line["sampling"]] += line["steps"]
+    return accounted(tuple(steps.items()))
+
+
+@cache
+def accounted(steps: tuple[tuple[tuple[float, float], int], ...]) -> float:
+    accountant = PLDAccountant()
+    for (noise, sampling), count in steps:
+        accountant.compose(PoissonSampledDpEvent(sampling, GaussianDpEvent(noise)), count)
     return float(accountant.get_epsilon(DELTA))
 
 

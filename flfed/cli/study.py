@@ -24,12 +24,12 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the stud
 
 @app.command("list", epilog="Example: flfed study list")
 def list_studies(as_json: bool = show.JSON) -> None:
-    """List the shipped studies, and the strategies, models and metrics that a study may name."""
+    """List the shipped studies, what a study may name (strategies, models, mechanisms), metrics and attacks."""
     from flfed import listing
     from flfed.study import Study, names
 
     studies = [Study.load(name) for name in names()]
-    kinds = {"strategies": "strategy", "models": "model", "metrics": "metric"}
+    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "attack")}
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
         show.as_json({"studies": named} | {word: listing.names(kind) for word, kind in kinds.items()})

@@ -171,7 +171,8 @@ class StudyMessages:
     def _enrolled(self) -> dict[str, Field]:
         return {
             "site": equal(self.site.name),
-            "title": equal(self.site.title or self.site.name),
+            # Who refuses before a table is open has the name alone.
+            "title": one_of((self.site.title or self.site.name, self.site.name)),
             "version": equal(flfed.__version__),
             "accepted": flag(),
             "reason": text("[^\x00-\x1f\x7f-\x9f]*", REASON),

@@ -17,7 +17,7 @@ class RecordDp(Mechanism):
     ----------
     epsilon, delta : float, > 0
         What all rounds of the run may spend together at a site; the noise follows from it and from the
-        steps planned. `delta` must be below one over the training rows of the smallest site.
+        steps planned. `delta` must be below one over the training rows of the largest site.
     clip : float, > 0
         Largest norm of what one row adds to a step.
     sampling : float in (0, 1]
@@ -43,7 +43,7 @@ class RecordDp(Mechanism):
         unit: Literal["person", "row"] = "person",
     ) -> None:
         in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
-        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the smallest site")
+        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the largest site")
         in_range("clip", clip, 0 < clip < 1e6, "> 0")
         in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
         self.epsilon, self.delta, self.clip, self.sampling, self.unit = epsilon, delta, clip, sampling, unit
