@@ -7,7 +7,6 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,10 +19,10 @@ from flfed import listing
 from flfed.apps.attacked import attacked
 from flfed.apps.protecting import Protecting, Reserving, privacy_refusal, promise_defect
 from flfed.apps.released import Releases
+from flfed.apps.replies import arms_of, differences_of, said_by, scores_of, training_stays
 from flfed.apps.spending import NotSpent
 from flfed.errors import FlfedError, TableError, UsageError
-from flfed.rows.compare import SiteComparison, compare
-from flfed.rows.scoring import RowScores
+from flfed.rows.compare import compare
 from flfed.rows.site import Site
 from flfed.rows.training.alone import drive_alone
 from flfed.rows.training.requests import Asked
@@ -33,7 +32,6 @@ from flfed.study import Study
 from flfed.study_parts import strictest
 from flfed.updates.auditing import AUDIT, AuditReply
 from flfed.updates.content import MalformedMessage
-from flfed.updates.figures import Figure
 from flfed.updates.held_messages import HeldRecord, read, replying
 from flfed.updates.kept import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages import (
@@ -46,7 +44,6 @@ from flfed.updates.messages import (
     CompareRequest,
     EnrolReply,
     EnrolRequest,
-    Scores,
     SummariseReply,
     SummariseRequest,
     TrainReply,
@@ -309,13 +306,14 @@ def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, An
         score=request.score,
         terms=_strategy(workplace.study.strategy.name).client_terms(request.settings),
     )
+    said = said_by(workplace)
     return TrainReply(
         delta=done.delta,
         num_examples=float(done.rows),
-        loss=done.loss,
+        loss=None if training_stays(workplace) else said(done.loss),
         steps=done.steps,
-        scores=_scores(done.scores),
-        holdout=_scores(done.holdout),
+        scores=scores_of(done.scores, said, stays=training_stays(workplace)),
+        holdout=scores_of(done.holdout, said),
     )
 
 
@@ -329,12 +327,13 @@ def _strategy(name: str) -> type[FedAvg]:
 def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
     """Judge every arm on the site's holdout."""
     request = CompareRequest.from_record(message.content)
-    found = yield from compare(open_workplace(), request.arrays, request.encoder)
+    workplace = open_workplace()
+    found, said = (yield from compare(workplace, request.arrays, request.encoder)), said_by(workplace)
     return CompareReply(
         num_examples=found.training_rows,
         holdout_rows=found.holdout_rows,
-        arms=_arms(found),
-        differences=_differences(found),
+        arms=arms_of(found, said),
+        differences=differences_of(found, said),
         summary=found.summary,
         histogram=found.histogram,
         note=found.note,
@@ -349,31 +348,3 @@ HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]]
     COMPARE: judge,
     AUDIT: attacked,
 }
-
-
-def _scores(scores: RowScores | None) -> Scores | None:
-    if scores is None:
-        return None
-    return Scores(
-        rows=scores.rows,
-        num_examples=scores.num_examples,
-        metrics={name: float(value) for name, value in scores.metrics.items()},
-        variances={name: float(value) for name, value in scores.variances.items()},
-        histogram=scores.histogram,
-    )
-
-
-def _arms(found: SiteComparison) -> tuple[Figure, ...]:
-    return tuple(
-        Figure(metric=metric, arm=arm, extra=fields.pop("variance"), **fields)
-        for metric, arms in found.arms.items()
-        for arm, fields in ((arm, asdict(estimate)) for arm, estimate in arms.items())
-    )
-
-
-def _differences(found: SiteComparison) -> tuple[Figure, ...]:
-    return tuple(
-        Figure(metric=metric, arm=f"{a} - {b}", extra=fields.pop("p"), **fields)
-        for metric, pairs in found.differences.items()
-        for (a, b), fields in ((pair, asdict(difference)) for pair, difference in pairs.items())
-    )

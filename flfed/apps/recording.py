@@ -212,7 +212,8 @@ class Recorder:
             self.writer.events(events)
             self.writer.sent(record.round, sent)
             return
-        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(record.losses).items()]
+        told = {site: loss for site, loss in record.losses.items() if loss is not None}
+        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(told).items()]
         self.writer.round(
             record.round,
             metrics=losses,

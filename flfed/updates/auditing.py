@@ -17,7 +17,7 @@ from flfed.updates.held_arrays import record_of
 from flfed.updates.sent_model import model_sections, read_model
 
 AUDIT = "query.audit"
-Verdict = Literal["within the promise", "beyond the promise", "no promise"]
+Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
 AttackName = Annotated[str, r"[a-z0-9]+(-[a-z0-9]+)*"]
 METRIC = r"[A-Za-z0-9_ -]{1,80}"
 MetricName = Annotated[str, METRIC]
@@ -67,7 +67,8 @@ class AuditFigure:
         NaN where it could not be had.
     promise : float
         The most that the promise lets `value` be; NaN where nothing is promised.
-    verdict : {"within the promise", "beyond the promise", "no promise"}
+    verdict : {"within the promise", "beyond the promise", "not known", "no promise"}
+        Not known: nothing is, of how low the figure may be.
     rows : int
         Rows that the figure is over; 0 where it is over none.
     method, says : str

@@ -30,6 +30,8 @@ KEPT = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
 FINAL = "final"
 START = "start"
+ASKED = "asked.json"
+"""What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_record`."""
 SUFFIX = ".safetensors"
 WHOLE, OF_A_ROUND = "1", "2"
 """Formats of a file that stands alone, and of one that needs its start file."""
@@ -226,7 +228,8 @@ def settle(run: str) -> None:
     """Remove the checkpoints of a run that needs them no more; its final model stays."""
     folder = folder_of(run)
     _remove(folder, _rounds(folder))
-    (folder / f"{START}{SUFFIX}").unlink(missing_ok=True)
+    for name in (f"{START}{SUFFIX}", ASKED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _remove(folder: Path, rounds: list[int]) -> None:

@@ -126,7 +126,7 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
         return f"num-examples is above the declared band (at most {rows_high})"
     if not math.isfinite(norm):
         return _array_defect(reply.delta, incoming)
-    if not math.isfinite(reply.loss):
+    if reply.loss is not None and not math.isfinite(reply.loss):
         return "training loss is not finite"
     if reply.steps < 1:
         return "no step of training was taken"

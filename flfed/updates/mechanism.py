@@ -175,6 +175,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         "Each site's mean training loss of every round.",
         f"Metrics of every round's model on each site's {rows} rows, with their variances.",
         "How long each answer took, and its size.",
+        "In a deployment, how many lines a site's ledger has, of all studies: the coordinator signs that number.",
         "The comparison: metrics with intervals on each site's holdout rows, also of its own model and of the "
         "personalised one, which are trained without noise.",
         "Where a site's policy names them, histograms: rows by class and predicted probability.",
@@ -185,8 +186,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         found.append("Metrics of every round's model on each site's holdout rows.")
     if study.compare.curve is not None:
         found.append("The learning curve: figures of many models, each trained on some of a site's rows.")
-    if study.encode.scaler == "per-site":
-        found.append("Exact means and deviations of each site's training rows, by which it scales them.")
     if steered:
         found.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
     if study.sweep:
@@ -212,13 +211,19 @@ def check_steps(study: Study) -> None:
     Raises
     ------
     UsageError
-        If the plan fixes no steps, clips whole gradients too, or a learning curve is asked for.
+        If the plan fixes no steps, clips whole gradients too, each site scales its rows by its own means, or a
+        learning curve is asked for.
     """
     name, plan = study.privacy.name, study.plan
     if not plan.steps:
         raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
     if plan.clip:
         raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+    if study.encode.scaler == "per-site":
+        raise UsageError(
+            "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
+            f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'global' or 'none'"
+        )
     check_curve(study)
 
 

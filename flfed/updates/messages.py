@@ -187,12 +187,15 @@ class Scores:
         "training", "validation" or "holdout".
     num_examples : int
     metrics, variances : dict of name to float
-        Exact; a metric that is undefined at the site is left out.
+        Exact, or of three digits (see Reveals); a metric that is undefined at the site is left out.
     histogram : array [classes, bins] or None
         Rows by class and predicted probability; where policy allows.
 
     Reveals: averages over the rows scored, and under disclosure "institution" only over at least
-    the cell minimum of them, of each class; no metric from which a smaller count follows. The
+    the cell minimum of them, of each class; no metric from which a smaller count follows. Who
+    chooses the model that is scored makes an average tell one row's loss. Where record-level
+    differential privacy protects rows of an "institution", nothing over rows that are trained on is
+    in it (unless its policy names "training-figures"), and averages over others have three digits. The
     histogram, where the site's policy names it, counts rows by class and predicted probability:
     with the model at hand, a cell of one row tells that row's predicted probability.
     """
@@ -239,8 +242,8 @@ class TrainReply:
     kind : {"delta"}
     num_examples : float
         Rows trained on; a whole number from an honest site.
-    loss : float
-        Mean training loss over the steps.
+    loss : float or None
+        Mean training loss over the steps; None where it stays (see Reveals).
     steps : int
     scores : Scores or None
         On validation rows, or on training rows where the plan keeps none.
@@ -252,11 +255,13 @@ class TrainReply:
     that are sent, instead of averaging, computes all rows and outcomes from some hundred replies,
     since the order of the batches is known. Disclosure "institution" does not change it: sums that
     were held back may be read off an update. The exact number of rows trained on crosses with it.
+    The loss has no noise on it, also where the update has: then it stays at an "institution", unless
+    its policy names "training-figures", and has three digits where it does.
     """
 
     delta: Arrays
     num_examples: float
-    loss: float
+    loss: float | None = None
     steps: int
     scores: Scores | None = None
     holdout: Scores | None = None
@@ -266,7 +271,8 @@ class TrainReply:
         """Return the message's content."""
         records: dict[str, Any] = {
             "metrics": metric_record(
-                {"num-examples": self.num_examples, "loss": float(self.loss), "steps": self.steps}
+                {"num-examples": self.num_examples, "steps": self.steps}
+                | ({} if self.loss is None else {"loss": float(self.loss)})
             ),
             "config": config_record({"protocol": PROTOCOL, "kind": self.kind}),
         }
@@ -282,14 +288,15 @@ class TrainReply:
         """Read the message's content; values are as they came, the guard judges them."""
         config = content.config_of(record)
         values = content.numbers(record, "metrics")
-        missing = {"num-examples", "loss", "steps"} - values.keys()
+        # What is there and is no number counts as missing; only a loss need not be there.
+        missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
         if missing:
             raise content.MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
         return cls(
             delta=content.ndarrays(record, "arrays") if "arrays" in record else {},
             kind=content.text(config, "kind"),
             num_examples=values["num-examples"],
-            loss=values["loss"],
+            loss=values.get("loss"),
             steps=int(values["steps"]) if math.isfinite(values["steps"]) else 0,
             scores=Scores.out_of(record, "scores"),
             holdout=Scores.out_of(record, "holdout"),
@@ -337,7 +344,8 @@ class CompareReply:
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
-    behind them and no smaller count follows; sums over holdout rows under the same rules as
+    behind them and no smaller count follows, of three digits where record-level differential
+    privacy protects rows there; sums over holdout rows under the same rules as
     SummariseReply (training and holdout rows are disjoint, so neither narrows the other).
     """
 

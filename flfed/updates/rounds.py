@@ -46,8 +46,8 @@ class RoundRecord:
         The global model after the round.
     scores, holdout : dict of site to Scores
         Of the model that came into the round, on validation (or training) and on holdout rows.
-    losses : dict of site to float
-        Mean training loss over the site's steps.
+    losses : dict of site to float or None
+        Mean training loss over the steps of each site that trained; None where the site keeps it.
     refused, flagged : dict of site to reason
     asked : tuple of str
     bytes_to_site, bytes_to_server : dict of site to int
@@ -61,7 +61,7 @@ class RoundRecord:
     arrays: Arrays
     scores: Mapping[str, Scores]
     holdout: Mapping[str, Scores]
-    losses: Mapping[str, float]
+    losses: Mapping[str, float | None]
     refused: Mapping[str, str]
     flagged: Mapping[str, str]
     asked: tuple[str, ...]

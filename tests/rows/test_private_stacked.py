@@ -32,6 +32,8 @@ TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}
 SIZES = [61, 33, 17, 16, 9, 1, 1]
 PRIVATE = PrivateSteps(clip=0.7, noise=0.8, sampling=0.3)
+NEAR = 1e-8
+"""Between two ways whose sums differ in the last bit: a number of the grid of 2^-28, moved by the next steps too."""
 RULES = {
     "sgd": {},
     "sgd with l2 and l1": {"l2": 0.05, "l1": 0.01},
@@ -90,13 +92,17 @@ def furthest(alone: list[Fitted], stacked: list[Fitted]) -> float:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_stack_gives_what_each_gives_alone(task, model, rule):
+    still = {"seed": list(RULES).index(rule), "private": replace(PRIVATE, noise=0.0), **RULES[rule]}
+    bare = fit_together(asked(task, MODELS[model], **still))
+    for way in (private_fit, fit_by_row):
+        assert furthest([way(request) for request in asked(task, MODELS[model], **still)], bare) < 1e-10
     keys = {"seed": list(RULES).index(rule), **RULES[rule]}
     one, other = (asked(task, MODELS[model], **keys) for _ in range(2))
     assert len({program_of(request) for request in one}) == 1 and program_of(one[0]) is not None
     stacked = fit_together(other)
-    assert furthest([private_fit(request) for request in one], stacked) < 1e-10
+    assert furthest([private_fit(request) for request in one], stacked) < NEAR
     # And what autograd gives row by row, moved by the steps of named tensors.
-    assert furthest([fit_by_row(request) for request in asked(task, MODELS[model], **keys)], stacked) < 1e-10
+    assert furthest([fit_by_row(request) for request in asked(task, MODELS[model], **keys)], stacked) < NEAR
     for a, b in zip(one, other, strict=True):
         assert a.rng.random() == b.rng.random()  # as many draws
     # And other draws give others: what is compared is not all zeros.
@@ -120,7 +126,7 @@ def test_samples_of_any_sizes_and_none_train_together_as_alone(sizes, sampling, 
     packed = pack([request.rows for request in other], task, torch.float64)
     with torch.inference_mode():
         stacked = fit_private_stack(other, packed, Room(), block_bytes=block)
-    assert furthest([fit_by_row(request) for request in one], stacked) < 1e-10
+    assert furthest([fit_by_row(request) for request in one], stacked) < (NEAR if noise else 1e-10)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -136,7 +142,7 @@ def test_a_result_does_not_depend_on_who_else_is_in_the_stack():
     for chosen in ([6, 0, 3], [2], [5, 4, 3, 2, 1, 0]):
         again = asked("multi-class", MODELS["mlp"])
         found = fit_together([again[place] for place in chosen])
-        assert furthest([whole[place] for place in chosen], found) < 1e-12
+        assert furthest([whole[place] for place in chosen], found) < NEAR
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -151,7 +157,7 @@ def test_rows_that_are_not_finite_add_nothing_and_touch_nobody(model, value):
     found = fit_together(requests)
     weight = np.where(np.arange(33) % 3, sick.weight, 0)  # the same rows sampled, those with a gradient of 0
     without = replace(asked("regression", MODELS[model])[1], rows=replace(sick, weight=weight))
-    assert distance(found[1], fit_by_row(without)) < 1e-10 and distance(found[1], healthy[1]) > 1e-6
+    assert distance(found[1], fit_by_row(without)) < NEAR and distance(found[1], healthy[1]) > 1e-6
     assert (
         furthest([healthy[place] for place in (0, 2, 3, 4, 5, 6)], [found[place] for place in (0, 2, 3, 4, 5, 6)]) == 0
     )
@@ -167,7 +173,7 @@ def test_arrays_that_are_not_finite_give_what_they_give_alone_and_leave_the_othe
         both.append(requests)
     alone, stacked = fit_by_row(both[0][2]), fit_together(both[1])
     for name, value in alone.arrays.items():
-        np.testing.assert_allclose(stacked[2].arrays[name], value, rtol=1e-10)
+        np.testing.assert_allclose(stacked[2].arrays[name], value, rtol=1e-10, atol=NEAR)
     assert furthest(healthy[:2] + healthy[3:], stacked[:2] + stacked[3:]) == 0
 
 
@@ -194,7 +200,7 @@ def test_a_cohort_of_all_kinds_is_answered_in_order_and_packed_once():
             return [part for pair in zip(found, more, strict=True) for part in pair] + [*own, empty]
 
         found = answer(cohort())
-        assert furthest([fit_alone(request) for request in cohort()], found) < 1e-10
+        assert furthest([fit_alone(request) for request in cohort()], found) < NEAR
         assert [fitted.steps for fitted in found] == [9] * 16 + [0]
 
 

@@ -35,7 +35,8 @@ class Passes:
     weights : list of tensor [sites, inputs + 1, outputs]
     gradients : list of tensor, same shapes
         Where the gradients go. The weights themselves: they are added to, for a residual that
-        is scaled by minus the learning rate is the whole step.
+        is scaled by minus the learning rate is the whole step. `backward_by_row` clips and adds
+        rows in their dtype, which may be another than the weights'.
     rows : int
     room : Room
 
@@ -69,11 +70,11 @@ class Passes:
             residual = before.room
         self._layers[0].collect(x, residual)
 
-    def backward_by_row(self, x: Tensor, residual: Tensor, clip: float) -> Tensor:
+    def backward_by_row(self, x: Tensor, residual: Tensor, clip: Tensor) -> Tensor:
         """Collect the sums of rows' gradients, each of norm `clip` at most; return whose are finite [sites, rows].
 
-        Rows whose gradient is not finite add nothing. The inputs' last column is one, so that
-        |a|^2 |d|^2 counts weights and intercepts.
+        `clip` is float64 [sites, 1]. Rows whose gradient is not finite add nothing. The inputs' last
+        column is one, so that |a|^2 |d|^2 counts weights and intercepts.
 
         Source: Goodfellow 2015, "Efficient per-example gradient computations".
         """
@@ -91,9 +92,10 @@ class Passes:
             inputs = [torch.where(finite[..., None], a, 0) for a in inputs]
             for _, d in parts:
                 d.masked_fill_(~finite[..., None], 0)
-        scale = (clip / square.sqrt_().clamp_min_(clip)).to(x.dtype).unsqueeze(-1)
+        dtype = self._layers[0].summed
+        scale = (clip / square.sqrt_().clamp_min_(clip)).to(dtype).unsqueeze(-1)
         for a, (layer, d) in zip(inputs, parts, strict=True):
-            layer.collect(a, d.mul_(scale))
+            layer.collect(a.to(dtype), d.to(dtype).mul_(scale))
         return finite
 
 
@@ -119,7 +121,7 @@ class _Layer:
     by_row: Tensor
 
     def __init__(self, w: Tensor, g: Tensor) -> None:
-        self._single, self._adding = w.shape[-1] == 1, g is w
+        self._single, self._adding, self.summed = w.shape[-1] == 1, g is w, g.dtype
         self._w, self._w_row = w, w.transpose(1, 2)
         self._back = self._w_row[:, :, :-1]
         self._g = g.transpose(1, 2) if self._single else g

@@ -54,9 +54,10 @@ class SystemChance:
     of 53 bits by Box and Muller's formula.
 
     Guarantee: neither the study's seed nor any number of earlier draws tells the next one. Who sees a draw to the
-    last bit cannot go back to the uniform numbers it came from: of one normal that takes 2^53 tries, and shows which
-    sums of a gradient and noise are possible; of four it would take 2^159. It does not hide that doubles are a grid:
-    the sum of gradient and noise is rounded as every float is, and how long a step takes is not hidden either.
+    last bit cannot go back to the uniform numbers it came from: of one normal that takes 2^53 tries; of four it would
+    take 2^159. That is of the draws alone. Added to a gradient as they are, their last bits would tell whether
+    anything had been added to them: doubles near 0 are finer than those of a sum. So protected steps round both to
+    one grid first (`flfed.rows.training.private_grid`). How long a step takes is not hidden.
 
     Source: Holohan and Braghin 2021, "Secure random sampling in differential privacy", section 5.1; Box and Muller
     1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20).

@@ -10,6 +10,7 @@ import numpy as np
 from flfed.plan import PrivateSteps
 from flfed.rows.encode import Encoded
 from flfed.rows.training.private import Chance
+from flfed.rows.training.private_grid import PublicGrid
 
 PAGE = 2**15
 """Numbers drawn at a time: a call for each step would take longer than the draws of a small site."""
@@ -68,10 +69,11 @@ def drawn_steps(
     chosen : int64 array
         Each row drawn for itself, or of each person drawn one row, drawn anew. May be empty.
     noise : float64 array [numbers]
-        Of deviation `private.noise * private.clip`.
+        Of deviation `private.noise * private.clip`, on the site's `PublicGrid`.
     """
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
+    grid, deviation = PublicGrid.of(private, count, numbers), private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)
@@ -82,8 +84,7 @@ def drawn_steps(
             which = np.floor(chance.uniform(len(chosen)) * persons.rows[chosen]).astype(np.int64)
             chosen = persons.order[persons.first[chosen] + which]
         if private.noise:
-            noise = chance.normal(page * numbers).reshape(page, numbers)
-            noise *= private.noise * private.clip
+            noise = grid.noise(chance.normal(page * numbers), deviation).reshape(page, numbers)
         else:
             noise = np.zeros((page, numbers))
         for step in range(page):

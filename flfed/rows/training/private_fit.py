@@ -16,6 +16,7 @@ from flfed.rows.training.layered import layers_of
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.packed import pack
 from flfed.rows.training.private_draws import drawn_steps, units
+from flfed.rows.training.private_grid import PublicGrid
 from flfed.rows.training.private_rows import clipped_by_row
 from flfed.rows.training.private_stacked import fit_private_stack
 from flfed.rows.training.programs import program_of
@@ -29,10 +30,11 @@ def private_fit(request: FitRequest) -> Fitted:
 
     Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients: adding or
     removing a row, or a person with all rows, moves the sum by at most `private.clip` in L2, and its
-    noise has deviation `private.noise * private.clip`. A row whose gradient is not finite adds
-    nothing. What is done with the sum afterwards (division, penalties, terms, optimiser) reads no
-    row. The divisor is the expected number of rows (persons) of a step; how many there are is taken
-    as known. The loss is of the rows themselves, without noise.
+    noise has deviation `private.noise * private.clip`. Both are float64 numbers of one public grid,
+    whose addition is exact: no last bit tells them apart (see `PublicGrid`, also for what rounding adds).
+    A row whose gradient is not finite adds nothing. What is done with the sum afterwards (division,
+    penalties, terms, optimiser) reads no row. The divisor is the expected number of rows (persons) of
+    a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
     """
     if program_of(request) is None:
         return fit_by_row(request)
@@ -51,14 +53,15 @@ def fit_by_row(request: FitRequest) -> Fitted:
     anchor, state, take, losses, steps = dict(w), State(), step_of(plan), 0.0, plan.steps if len(rows) else 0
     x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
-    names, divisor = in_order(request, w), private.sampling * units(rows, private)
+    names, count = in_order(request, w), units(rows, private)
     sizes = [w[name].numel() for name in names]
+    grid, divisor = PublicGrid.of(private, count, sum(sizes)), private.sampling * count
     for step, (chosen, noise) in enumerate(drawn_steps(rows, private, chance, steps, sum(sizes)), 1):
         part = torch.from_numpy(chosen)
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))
-        found, g = clipped_by_row(request.model, request.task, w, *batch, clip=private.clip)
-        parts = torch.split(torch.from_numpy(noise).to(dtype), sizes)
-        g = {name: (g[name] + added.view_as(g[name])) / divisor for name, added in zip(names, parts, strict=True)}
+        found, g = clipped_by_row(request.model, request.task, w, *batch, clip=grid.clip)
+        parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes), strict=True))
+        g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(dtype) for n in names}
         for name in request.model.penalised if plan.l2 else ():
             g[name] = g[name] + plan.l2 * w[name]
         for term in request.terms:

@@ -25,7 +25,7 @@ def clipped_by_row(
     clip: float,
     held_bytes: int = HELD_BYTES,
 ) -> tuple[Tensor, Tensors]:
-    """Return the losses of some rows [rows], 0 where the gradient is not finite, and the sum of clipped gradients.
+    """Return losses [rows], 0 where a row's gradient is not finite, and the float64 sum of clipped gradients.
 
     Parameters
     ----------
@@ -48,15 +48,16 @@ def clipped_by_row(
     as slow as the closed form of layers. Norms are in float64, in which no float32 number's square
     is lost.
 
-    Guarantee: adding or removing a row moves the sum by at most `clip` in L2, but for rounding.
+    Guarantee: adding or removing a row moves the sum by at most `clip` in L2, but for rounding of float64, in which
+    rows are clipped and added whatever the model's precision.
     """
 
     def loss(w: Tensors, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return (weight * row_losses(task, model.outputs(w, x[None]), y[None])).squeeze(0)
 
     by_row = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(None, 0, 0, 0))
-    total = {name: torch.zeros_like(value) for name, value in w.items()}
-    size = max(1, held_bytes // sum(value.numel() * value.element_size() for value in w.values()))
+    total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in w.items()}
+    size = max(1, held_bytes // (8 * sum(value.numel() for value in w.values())))
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
         part = slice(start, start + size)
@@ -64,8 +65,8 @@ def clipped_by_row(
         norms = [torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64) for value in g.values()]
         norm = torch.stack(norms).square().sum(0).sqrt()
         taken = norm.isfinite()
-        scale = (clip / norm.clamp_min(clip)).to(x.dtype)[taken]
+        scale = (clip / norm.clamp_min(clip))[taken]
         for name, value in g.items():
-            total[name] += torch.tensordot(scale, value[taken], dims=1)
+            total[name] += torch.tensordot(scale, value[taken].to(torch.float64), dims=1)
         losses.append(torch.where(taken, found, 0.0))
     return torch.cat(losses), total

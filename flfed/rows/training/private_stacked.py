@@ -16,6 +16,7 @@ from flfed.rows.training.backward import Passes, Room
 from flfed.rows.training.losses import as_expected, expected, row_losses
 from flfed.rows.training.packed import BLOCK_BYTES, Packed
 from flfed.rows.training.private_draws import drawn_steps, units
+from flfed.rows.training.private_grid import PublicGrid
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stack import Stack
 
@@ -36,6 +37,11 @@ def fit_private_stack(
         Of the rows and of the noise gathered at a time; at least one step's.
 
     Guarantee: that of `private_fit`, for each site by itself: no draw is shared between sites.
+
+    Notes
+    -----
+    Sums that are rounded otherwise in their last bit may be put on the next number of the site's `PublicGrid`: with
+    noise a site in a stack is within 1e-8 of the site alone, without it within 1e-10 as plain training is.
     """
     stack = PrivateStack(requests, packed.x.dtype, room)
     for samples in blocks(requests, packed, stack.numbers, block_bytes):
@@ -54,7 +60,7 @@ class Samples:
         The weight is 0 where there is no row.
     rows : tensor [steps, sites]
         How many were sampled; may be 0.
-    noise : tensor [steps, sites, numbers]
+    noise : float64 tensor [steps, sites, numbers]
         For all arrays of a site, layer by layer.
     """
 
@@ -105,7 +111,7 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
     sites, steps, dtype = len(drawn), len(drawn[0]), packed.x.dtype
     rows = np.array([[len(chosen) for chosen, _ in site] for site in drawn]).T
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
-    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=packed.x.numpy().dtype)
+    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
     for place, (site, start) in enumerate(zip(drawn, starts, strict=True)):
         for step, (chosen, added) in enumerate(site):
             np.add(chosen, start, out=index[step, place, : len(chosen)])
@@ -128,20 +134,28 @@ class PrivateStack(Stack):
 
     def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: Room) -> None:
         super().__init__(requests, dtype, room)
-        self._clip, divisors = 0.0, []
+        self._sizes = [tensors.w[0].numel() for tensors in self._moving]
+        self.numbers, divisors, grids = sum(self._sizes), [], []
         for request in requests:
             if request.private is not None:
-                self._clip = request.private.clip
-                divisors.append(request.private.sampling * units(request.rows, request.private))
-        self._divisor = torch.tensor(divisors, dtype=dtype)[:, None, None]
-        self._sizes = [tensors.w[0].numel() for tensors in self._moving]
-        self.numbers = sum(self._sizes)
+                count = units(request.rows, request.private)
+                divisors.append(request.private.sampling * count)
+                grids.append(PublicGrid.of(request.private, count, self.numbers))
+        self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none
+        exact = torch.float64 if self._noisy else dtype  # where gradients are float32, sums that get noise are not
+        self._divisor, self._step = (
+            torch.tensor(values, dtype=exact)[:, None, None] for values in (divisors, [grid.step for grid in grids])
+        )
+        self._clip = torch.tensor([grid.clip for grid in grids], dtype=torch.float64)[:, None]
+        self._sums = [
+            each.g if each.g.dtype is exact else torch.empty_like(each.g, dtype=exact) for each in self._moving
+        ]
 
     def take(self, samples: Samples) -> None:
         """Take some steps; where a site has no row in one it is of noise alone."""
         task, (steps, sites, rows, _) = self._first.task, samples.x.shape
-        weights, gradients = [tensors.w for tensors in self._moving], [tensors.g for tensors in self._moving]
-        passes = Passes(weights, gradients, rows, self._room)
+        weights = [tensors.w for tensors in self._moving]
+        passes = Passes(weights, self._sums, rows, self._room)
         outputs = samples.x.new_empty((steps, sites, rows, weights[-1].shape[-1]))
         weight = samples.weight.unsqueeze(-1)
         target = as_expected(task, samples.y, outputs.shape[-1], outputs.dtype)
@@ -151,8 +165,12 @@ class PrivateStack(Stack):
             passes.forward(x, out, None)  # what comes out where no row is has weight 0, or is not finite
             torch.sub(expected(task, out, residual), sure, out=residual).mul_(factor)
             finite.append(passes.backward_by_row(x, residual, self._clip))
-            for g, added in zip(gradients, noise.split(self._sizes, dim=1), strict=True):
-                g.add_(added.view_as(g)).div_(self._divisor)
+            for moving, total, added in zip(self._moving, self._sums, noise.split(self._sizes, dim=1), strict=True):
+                if self._noisy:
+                    total.div_(self._step).round_().mul_(self._step).add_(added.view_as(total))
+                total.div_(self._divisor)
+                if total is not moving.g:
+                    moving.g.copy_(total)
             self._done += 1
             self._move(self._moving, sites)
         losses = samples.weight * row_losses(task, outputs, samples.y)

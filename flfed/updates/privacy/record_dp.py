@@ -9,6 +9,12 @@ from flfed.study import Study
 from flfed.updates.accounting import Release, epsilon, noise_for, rdp_epsilon
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
 
+ROUNDED = (
+    "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
+    "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
+    "digits. There is no noise on them, and whoever chooses the model that is scored can make them tell of one row."
+)
+
 
 class RecordDp(Mechanism):
     """DP-SGD at every site: Poisson sampling, each row's gradient clipped, normal noise in each step.
@@ -49,7 +55,7 @@ class RecordDp(Mechanism):
         self.epsilon, self.delta, self.clip, self.sampling, self.unit = epsilon, delta, clip, sampling, unit
 
     def check(self, study: Study) -> None:
-        """Refuse a study whose steps are not fixed beforehand, that clips twice, or trains on rows another time."""
+        """Refuse a study whose steps are not fixed, that clips twice, scales by site, or trains again on rows."""
         check_steps(study)
         self._noise(study.plan, study.rounds)  # there may be none that is enough
 
@@ -85,7 +91,7 @@ class RecordDp(Mechanism):
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
         """Return a sentence for each thing that leaves beside the updates: no noise is on any of them."""
-        return uncharged_outputs(study)
+        return (*uncharged_outputs(study), ROUNDED)
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         return noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)

@@ -291,14 +291,16 @@ class FedAvg(FlowerFedAvg):
         self._select(server_round)
         weights = {site: self.weight(reply) for site, reply in verdicts.accepted.items()}
         deltas = {site: reply.delta for site, reply in verdicts.accepted.items()}
-        losses = {site: reply.loss for site, reply in verdicts.accepted.items()}
-        total = math.fsum(weights.values())
-        loss = math.fsum(weights[site] * losses[site] for site in weights) / total
+        known = {site: reply.loss for site, reply in verdicts.accepted.items() if reply.loss is not None}
+        mean = MetricRecord()
+        if known:
+            total = math.fsum(weights[site] for site in known)
+            mean["loss"] = math.fsum(weights[site] * loss for site, loss in known.items()) / total
         normals, asked = run.normals(server_round), len(self._asked)
         merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=asked, normals=normals)
         if merged is not None:
             deltas, weights = {"": merged}, {"": 1.0}
-        return to_record(self.combine(self._incoming, deltas, weights)), MetricRecord({"loss": loss})
+        return to_record(self.combine(self._incoming, deltas, weights)), mean
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Take note of the sites' scores of the final model."""
