@@ -111,3 +111,20 @@ def _answers(
         except MalformedMessage as error:
             faults[key] = str(error)
     return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
+
+
+def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Sort nodes that sent no answer to read: whose gate refused, who is not there, and those nobody knows by name.
+
+    Whose a node is only an engine of institutions knows beforehand.
+
+    Parameters
+    ----------
+    grid : Grid
+    faults : mapping of node to reason
+    """
+    known = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
+    whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
+    absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
+    refused = {site: why for site, why in whys.items() if site not in absent}
+    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flfed.apps.spending import LINE, Spending, release_of, shown
+from flfed.apps.spending import LINE, Spending, may_have_several_rows, release_of, shown
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
 from flfed.records.ledger_totals import Total, bytes_of
 from flfed.rows.site import Site
 from flfed.updates.accounting import Release, composed, epsilon
+from flfed.updates.messages import TRAIN
 
+ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
+"""Why no ε bounds what was spent of persons."""
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 
@@ -64,30 +67,45 @@ class Account:
 
     Attributes
     ----------
-    runs : dict of run to RunSpent
+    runs : dict of run and unit to RunSpent
     uncharged : dict of kind of line to Total
         Bytes that left and were charged to no budget: figures, sums and counts have no noise.
     charged_bytes : int
         Bytes of updates that were charged.
+    unprotected : set of run, round and hash
+        The updates that left without noise; one that left twice is one.
     """
 
-    runs: dict[str, RunSpent] = field(default_factory=dict)
+    runs: dict[tuple[str, str], RunSpent] = field(default_factory=dict)
     uncharged: dict[str, Total] = field(default_factory=dict)
     charged_bytes: int = 0
+    unprotected: set[tuple[str, ...]] = field(default_factory=set)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         if line.kind == LINE:
             facts = {key: str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")}
             new = RunSpent(facts["study"], facts["study-sha256"], facts["run"], facts["unit"], line.at)
-            self.runs.setdefault(facts["run"], new).add(line)
+            self.runs.setdefault((facts["run"], facts["unit"]), new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
         self.charged_bytes += charged
+        if line.kind == TRAIN and not charged:
+            self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
             total = self.uncharged.setdefault(line.kind, Total())
             total.lines, total.bytes = total.lines + 1, total.bytes + bytes_of(line) - charged
+
+    def releases(self) -> list[Release]:
+        """Return what was spent, over all runs."""
+        return [release for run in self.runs.values() for release in run.releases]
+
+    def spent(self, dataset: str, delta: float, *more: Release) -> float:
+        """Return the ε of all that was spent and of `more`; infinite where rows of persons were counted one by one."""
+        if any(run.unit == "row" for run in self.runs.values()) and may_have_several_rows(dataset):
+            return math.inf
+        return epsilon([*self.releases(), *more], delta)
 
     def last(self) -> Release | None:
         """Return what the last round spent; None where nothing was."""
@@ -104,7 +122,7 @@ class Accounts:
     datasets : dict of name to Account
         The empty name has lines of studies whose dataset the ledger does not name.
     restarted : str
-        When the ledger was begun anew since the one before was lost; what that one had is not known.
+        When the ledger was begun anew since the one before was lost; what could be read of that one came over.
     """
 
     datasets: dict[str, Account] = field(default_factory=dict)
@@ -149,7 +167,7 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
 
 def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) -> dict[str, Any]:
     account, policy = account or Account(), site.policy
-    spent = epsilon([release for run in account.runs.values() for release in run.releases], policy.delta)
+    spent = account.spent(name, policy.delta)
     last, budget = account.last(), policy.epsilon
     counted = Spending(ledger, name, policy) if last is not None and budget is not None else None
     return {
@@ -160,6 +178,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) 
         "rounds-left": None if counted is None or last is None else counted.left(last, MOST_ROUNDS),
         "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
         "charged-bytes": account.charged_bytes,
+        "unprotected-updates": len(account.unprotected),
         "uncharged": [
             {"kind": kind, "lines": total.lines, "bytes": total.bytes}
             for kind, total in sorted(account.uncharged.items())
@@ -168,20 +187,31 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) 
 
 
 def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
-    """Return one sentence on a dataset's account.
+    """Return what there is to say on a dataset's account.
 
     Examples
     --------
     >>> found = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
-    >>> in_words(found, 1e-5, enforced=True)
+    >>> in_words(found | {"unprotected-updates": 0}, 1e-5, enforced=True)
     'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
+    >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
+    >>> in_words(found | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
+    'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
+    alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
     """
-    spent = "beyond any number" if found["spent"] is None else shown(found["spent"])
     runs = len({one["run"] for one in found["runs"]})
     by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
+    unprotected = unprotected_in_words(found["unprotected-updates"])
+    alone = "Of protected updates, which alone are counted, " if unprotected else ""
+    before = f"{found['dataset']}: {unprotected}{alone}epsilon"
+    if found["spent"] is None:
+        budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
+        said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
+        return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
+    spent = shown(found["spent"])
     if found["budget"] is None:
-        return f"{found['dataset']}: epsilon {spent} is spent at delta {delta:g}{by}; the policy has no budget."
-    said = f"{found['dataset']}: epsilon {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
+        return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
+    said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
     left = found["rounds-left"]
     if left is not None and left >= MOST_ROUNDS:
         said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
@@ -190,7 +220,17 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     return f"{said}." if enforced else f"{said}. The site is 'open': it counts, and refuses nothing."
 
 
-def run_in_words(site: Site, ledger: Ledger, dataset: str, release: Release, rounds: int) -> str:
+def unprotected_in_words(updates: int) -> str:
+    """Return a sentence on the updates that left without noise, with a space after it; nothing where none did."""
+    if not updates:
+        return ""
+    many = f"{updates:,} updates" if updates > 1 else "1 update"
+    return f"{many} left without noise, so that no epsilon bounds what all of them told. "
+
+
+def run_in_words(
+    site: Site, ledger: Ledger, dataset: str, release: Release, rounds: int, *, unit: str = "person"
+) -> str:
     """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
 
     Parameters
@@ -202,25 +242,32 @@ def run_in_words(site: Site, ledger: Ledger, dataset: str, release: Release, rou
     release : Release
         Of one round.
     rounds : int
+    unit : {"person", "row"}
+        Whom the study protects.
     """
     policy = site.policy
     account = Accounts.of(ledger.lines()).datasets.get(dataset, Account())
-    before = [one for run in account.runs.values() for one in run.releases]
-    spent = epsilon(before, policy.delta)
     whole = Release(release.noise, release.sampling, release.steps * rounds)
-    after = epsilon([*before, whole], policy.delta)
-    said = f"Budget: by this site's ledger all studies together have spent epsilon {shown(spent)}"
+    spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
+    if unit == "row" and may_have_several_rows(dataset):
+        after = math.inf
+    then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
+    unprotected = unprotected_in_words(len(account.unprotected))
+    said = f"Budget: {unprotected}{'By' if unprotected else 'by'} this site's ledger all "
+    said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
     if policy.epsilon is None:
         return (
             f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
-            f"{shown(after)}. The policy sets no budget (epsilon), so none is refused."
+            f"{then}. The policy sets no budget (epsilon), so none is refused."
         )
     said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
     if after <= policy.epsilon:
         left = math.floor((policy.epsilon - after) * 1000) / 1000
         return f"{said}; a run would make it {shown(after)} and leave {left:g}."
     if policy.disclosure == "open":
-        return f"{said}; a run would make it {shown(after)}, which 'open' counts and does not refuse."
+        return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
+    if math.isinf(after):
+        return f"{said}; a run would make it {then}, so this site refuses it."
     fit = Spending(ledger, dataset, policy).left(release, rounds) if ledger.path.exists() else None
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {shown(after)}, so this site stops it{about}."

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from flfed.apps.promised import facts_of
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError
+from flfed.home import replace_whole
 from flfed.rows.training.private import SystemChance
 from flfed.study import Study
+from flfed.updates import checkpoint as checkpoints
+from flfed.updates.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
 from flfed.updates.messages import EnrolReply
-from flfed.updates.rounds import RoundRecord
+from flfed.updates.rounds import SPENT, RoundRecord
 
 FEW_KINDS = 4
 """Different numbers of rounds asked of sites whose ε is computed tightly at the end; of more, a bound does."""
+Facts = Mapping[str, Any]
 
 
 class PrivacyRecord:
@@ -30,15 +37,28 @@ class PrivacyRecord:
         Through whose names sites are written down; those in sums only are not.
     deployed : bool
         Whether institutions take part: then noise comes from the operating system.
+
+    Notes
+    -----
+    A round that is done again after a crash has the same noise in a simulation, and is counted once. At
+    institutions it has other noise, and each time counts. So who is asked in a round is on the disk
+    before it begins, beside the checkpoints, and a resume reads it there. Of a round that was going on
+    sites may have answered, which counts for what they spend; they answer it again with what they
+    kept, so that it is an upper bound. The model of such a round the server had sent to nobody, for
+    it sends one only after its checkpoint: that is not counted for the unit "site".
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
         self._study, self._recorder = study, recorder
-        self._asked_for = mechanism_of(study)
+        self._asked_for, self._deployed = mechanism_of(study), deployed
         self.mechanism = self._asked_for or Mechanism()
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
-        self._promise: Promise | None = None
+        self._promise: Promise | None = self.mechanism.promise(study.plan, study.rounds)
+        self._of_sites = self._promise is not None and self._promise.unit == "site"
         self._rounds = Counter[str]()
+        self._sites: tuple[str, ...] = ()
+        self._going_on: tuple[str, ...] = ()
+        self._done = 0
         self._ledgers: dict[str, tuple[float, float]] = {}
         self._facts: dict[str, Any] = {}
 
@@ -53,9 +73,22 @@ class PrivacyRecord:
         ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
         return {"asked": dict(self._rounds), "ledgers": ledgers} if self._asked_for is not None else {}
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what `facts` gave; enrolling again then changes nothing of it."""
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a checkpoint, None from before the first round; enrolling again then changes nothing of it.
+
+        Raises
+        ------
+        FlfedError
+            If what was asked of the sites cannot be read.
+        """
+        facts: Facts = checkpoint.facts.get("privacy", {}) if checkpoint else {}
+        self._done = checkpoint.round if checkpoint else 0
+        begun = self._read_begun()
+        if begun.get("round", 0) > self._done:
+            facts = begun
         self._rounds = Counter(facts.get("asked", {}))
+        if not self._of_sites:
+            self._rounds.update(facts.get("going-on", ()))
         self._ledgers = {
             site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
         }
@@ -68,28 +101,76 @@ class PrivacyRecord:
         ------
         UsageError
             Where so few sites take part that the promise would mean nothing.
+        FlfedError
+            Where it cannot be written down who is asked.
         """
-        self.mechanism.check_sites(len(sites))
-        self._facts = self._begun(len(sites))
+        self._sites, self._facts = tuple(sites), facts_of(self._study, len(sites))
         self.write()
+        self._begin_after(self._done)
         try:
             yield
         except BaseException:
-            self._count(sites)  # the round that was going on may have been trained
+            self._count(self._going_on)  # the round that was going on may have been trained
             with suppress(FlfedError):  # what ended the run is what counts
                 self.write(final=True)
             raise
         if self._asked_for is not None:
             self.write(final=True)
 
-    def asked(self, record: RoundRecord) -> None:
-        """Count a round."""
-        if record.fit:
-            self._count(record.asked)
+    def asked(self, record: RoundRecord, *, trained: bool) -> None:
+        """Count a round, before its checkpoint; a model that was not made tells nothing of a site.
+
+        A site that had nothing left to spend trained nothing.
+        """
+        if record.fit and (trained or not self._of_sites):
+            spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
+            self._count([site for site in record.asked if site not in spent_out])
+        self._going_on = ()
+
+    def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
+        """Write down, after a round's checkpoint and before its model is sent on, who may be asked in the next one.
+
+        Raises
+        ------
+        FlfedError
+            If it cannot be written.
+        """
+        self._begin_after(record.round if record.fit and trained else self._study.rounds)
+
+    def _begin_after(self, round: int) -> None:
+        """Have on the disk that all sites may be asked in the round after this one, where there is one."""
+        if self._asked_for is None:
+            return
+        self._going_on = self._sites if round < self._study.rounds else ()
+        if not self._deployed:
+            return  # a round that is done again has the same noise
+        content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
+        try:
+            replace_whole(self._file, json.dumps(content).encode())
+        except OSError as error:
+            raise FlfedError(f"{self._file}: cannot be written ({error.strerror}): free some disk space") from None
+
+    def _read_begun(self) -> dict[str, Any]:
+        """Return what was written down before the last round that began; nothing of a run without."""
+        if not (self._deployed and self._file.exists()):
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            raise FlfedError(
+                f"{self._file}: cannot be read: what was asked of the sites is not known; run the study anew"
+            ) from None
+        return found
+
+    @property
+    def _file(self) -> Path:
+        return checkpoints.folder_of(self._recorder.writer.run) / checkpoints.ASKED
 
     def write(self, *, final: bool = False) -> None:
         """Write the summary, or write it anew; `final` where the run ends."""
-        payload = {**self._facts, "sites": self._sites(final)}
+        sites, more = self._spent(final)
+        warnings = [*self._facts["warnings"], *([more] if more else [])]
+        payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
 
     def checkpoint(self) -> None:
@@ -101,36 +182,25 @@ class PrivacyRecord:
         if self._asked_for is not None:
             self._rounds.update(list(sites))  # of a mapping a Counter would add the values
 
-    def _begun(self, sites: int) -> dict[str, Any]:
-        """Return all of the payload that the rounds do not change."""
-        study, found = self._study, self.mechanism
-        promise = self._promise = found.promise(study.plan, study.rounds)
-        steps = found.private_steps(study.plan, study.rounds)
-        facts: dict[str, Any] = dict.fromkeys(
-            ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
-        )  # null where nothing is promised
-        if steps is not None:
-            facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
-            facts["steps"] = study.plan.steps * study.rounds
-        if promise is not None:
-            facts |= {key: getattr(promise, key) for key in facts}
-        said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
-        return {"mechanism": study.privacy.name, **facts, **said}
+    def _spent(self, final: bool) -> tuple[dict[str, Any], str]:
+        """Return what each site was asked for so far, under the names that may be written down.
 
-    def _sites(self, final: bool) -> dict[str, Any]:
-        """Return what each site was asked for so far, under the names that may be written down."""
+        And a sentence where it is more than was planned.
+        """
         if self._asked_for is None:
-            return {}
+            return {}, ""
         plan, rounds, promise = self._study.plan, self._study.rounds, self._promise
-        asked = {site: min(self._rounds[site], rounds) for site in self._ledgers.keys() | self._rounds.keys()}
+        asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
         kinds = set(asked.values())
         quick = not final or len(kinds) > FEW_KINDS
         spent: dict[int, float | None] = {}
         for count in kinds:
             bound = self.mechanism.spent(plan, rounds, count, quick=quick)
-            # The quick bound of all rounds would be above what is promised of them.
-            spent[count] = bound if bound is None or promise is None else min(bound, promise.epsilon)
-        a_round = 1 if promise is not None and promise.unit == "site" else plan.steps
+            if bound is not None and promise is not None:
+                # The quick bound of all rounds would be above what is promised of them.
+                bound = min(bound, promise.epsilon) if count <= rounds else max(bound, promise.epsilon)
+            spent[count] = bound
+        a_round = 1 if self._of_sites else plan.steps
         lines = {}
         for site in sorted(asked):
             budget, before = self._ledgers.get(site, (math.nan, math.nan))
@@ -140,9 +210,34 @@ class PrivacyRecord:
                 "delta": None if promise is None else promise.delta,
                 "budget": _known(budget),
                 "spent-before": _known(before),
-                "spent": None,
             }
-        return dict(self._recorder.shared_as.own(lines))
+        return dict(self._recorder.shared_as.own(lines)), more_than_planned(promise, asked, rounds, spent)
+
+
+def more_than_planned(
+    promise: Promise | None, asked: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
+) -> str:
+    """Return a sentence where rounds were done again and spent more than is promised, or an empty text.
+
+    Parameters
+    ----------
+    promise : Promise or None
+    asked : mapping of site to int
+        Rounds.
+    rounds : int
+        Planned.
+    spent : mapping of rounds to ε
+    """
+    most = max(asked.values(), default=0)
+    epsilon = spent.get(most)
+    if promise is None or epsilon is None or most <= rounds:
+        return ""
+    sites = sum(count > rounds for count in asked.values())
+    return (
+        f"More than planned may have been spent, since rounds were done again: at {sites} of {len(asked)} sites up to "
+        f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
+        f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
+    )
 
 
 def system_normals(round: int) -> Normals:

@@ -113,6 +113,7 @@ class Reserving:
     run : str
     rows : str
         Hash of the site's rows, where one is known.
+    repeat : int
     """
 
     spending: Spending
@@ -120,6 +121,7 @@ class Reserving:
     study: Study
     run: str
     rows: str = ""
+    repeat: int = 0
 
     def __call__(self, round: int) -> None:
         """Spend a round, which is on the disk when this returns.
@@ -134,6 +136,7 @@ class Reserving:
             study=self.study.name,
             study_sha256=self.study.sha256(),
             run=self.run,
+            repeat=self.repeat,
             round=round,
             rows_sha256=self.rows,
             unit=self.charge.unit,
@@ -143,6 +146,8 @@ class Reserving:
     def figures(self) -> tuple[float, float]:
         """Return the site's budget (NaN: none) and what is spent of it, where a round more may be.
 
+        What is spent is NaN where no ε bounds it: no number that is not finite crosses.
+
         Raises
         ------
         NotSpent
@@ -151,8 +156,8 @@ class Reserving:
         refused = self.spending.refusal(self.charge.release, self.run)
         if refused:
             raise NotSpent(refused)
-        budget = self.spending.budget
-        return math.nan if budget is None else budget, self.spending.spent()
+        budget, spent = self.spending.budget, self.spending.spent()
+        return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
 
 
 def own_ledger(site: Site) -> Ledger:
@@ -189,7 +194,7 @@ class Protecting:
         charge = charge_of(study)
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
-        reserving = Reserving(self._account(site, study.dataset.name), charge, study, run, self._rows)
+        reserving = Reserving(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
         return protection_of(study, spend=reserving, chance=self._chance)
 
     def _account(self, site: Site, dataset: str) -> Spending:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from flfed.apps.asking import NO_ANSWER, NOT_THERE, Answers, Reply, ask
+from flfed.apps.asking import NOT_THERE, Answers, Reply, ask, unenrolled
 from flfed.apps.engines.inprocess import Clock
 from flfed.apps.privacy_record import PrivacyRecord
 from flfed.apps.recording import Recorder
@@ -112,7 +112,7 @@ class Conductor:
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
         self.privacy = PrivacyRecord(study, recorder, deployed=each_round)
-        self.privacy.restore(checkpoint.facts.get("privacy", {}) if checkpoint else {})
+        self.privacy.restore(checkpoint)
         self.schema = datasets.load(study.dataset.name).schema
         self.layout: Layout = study_layout(study, self.schema)
         self.model = study.model.build("model")
@@ -202,7 +202,7 @@ class Conductor:
                 roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in roster})
-        said, absent, unnamed = self._unenrolled(answers.faults)
+        said, absent, unnamed = unenrolled(self.grid, answers.faults)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in roster}
@@ -213,17 +213,6 @@ class Conductor:
         reasons = [f"{site}: {why}" for site, why in whys.items()]
         self._enough(roster, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
         return roster
-
-    def _unenrolled(self, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
-        """Sort nodes that sent no answer to read: whose gate refused, who is not there, and those nobody knows by name.
-
-        Whose a node is only an engine of institutions knows beforehand.
-        """
-        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
-        whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
-        absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
-        refused = {site: why for site, why in whys.items() if site not in absent}
-        return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
 
     def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
         """Ask for sums over training rows; a site that cannot give them is left out."""
@@ -245,22 +234,28 @@ class Conductor:
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
 
-        The first round, the last, and one in every `checkpoints.seconds_apart` is a checkpoint on the
-        disk before it is in the store. Without `kept`, what all checkpoints share, neither is written.
+        The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart`
+        is a checkpoint on the disk before it is in the store. Without `kept`, what all checkpoints share,
+        neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.clock = self._clock
         checkpoint = None if kept is None else self.checkpoint
+        behind: list[RoundRecord] = []  # the last good round, where it is no checkpoint yet
 
         def observer(record: RoundRecord) -> None:
             if kept is None:
                 return
-            self.privacy.asked(record)
             trained = len(record.losses) >= strategy.needed(len(record.asked))
+            if not trained and behind:
+                self._keep(behind.pop(), strategy, kept)  # the run may end here, and is gone on with from there
+            self.privacy.asked(record, trained=trained)
             due = trained and (time.monotonic() >= self._next_checkpoint or record.round == self.study.rounds)
+            behind[:] = [record] if trained and not due else []
             if due:
                 self._keep(record, strategy, kept)
             self.recorder.round(record, trained=trained, durable=due or not trained)
+            self.privacy.goes_on(record, trained=trained)
             self.observer("round" if trained else "evaluation", record.round)
 
         strategy.assign(

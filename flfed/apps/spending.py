@@ -18,6 +18,7 @@ from typing import Any
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger_lines import Line
+from flfed.rows import datasets
 from flfed.rows.policy import Policy
 from flfed.updates.accounting import Release, affordable, epsilon
 from flfed.updates.rounds import SPENT
@@ -29,6 +30,11 @@ The one sentence that leaves without a line: it says nothing, and silence would 
 """
 LINE = "spent"
 """The kind of a ledger's line for what a round spends."""
+ROWS_COUNTED = (
+    f"{SPENT}an earlier study of unit 'row' protected each row by itself, and a person may have several, so that "
+    "no epsilon bounds what is spent of the budget, which is of persons"
+)
+"""Why nothing more is spent of a budget of persons once rows were counted one by one."""
 LOG = logging.getLogger("flfed.site")
 
 Kinds = Counter[tuple[float, float]]
@@ -44,12 +50,23 @@ class NotSpent(FlfedError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What was spent up to a line, which is known by its number and its hash."""
+    """What was spent up to a line, which is known by its number and its hash.
+
+    Attributes
+    ----------
+    n, hash
+        Of the line.
+    kinds : tuple of Release
+    runs : set of str
+    rows : bool
+        Whether some of it was counted by rows, and not by persons.
+    """
 
     n: int = 0
     hash: str = ""
     kinds: tuple[Release, ...] = ()
     runs: frozenset[str] = frozenset()
+    rows: bool = False
 
 
 class Spending:
@@ -69,7 +86,9 @@ class Spending:
 
     Guarantee: between two processes that reserve at once, the sum of what both were granted is within
     the budget: a line is written under the lock under which all lines before it were read. The sum
-    is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person (or row).
+    is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person; where the
+    schema names no group a person has one row. Where it names one, the sum is infinite as soon as a
+    study of unit "row" is in it: how far several rows move its updates together, nothing bounds.
     """
 
     def __init__(
@@ -81,9 +100,11 @@ class Spending:
         self._seen = Seen()
 
     def spent(self) -> float:
-        """Return the ε that was spent so far, at the policy's δ."""
+        """Return the ε that was spent so far, at the policy's δ; infinite where nothing bounds it."""
         with self._held() as held:
             seen = self._read(held)
+        if self._is_unbounded(seen):
+            return math.inf
         return epsilon(seen.kinds, self.delta)  # the lock is free meanwhile: it may take a second
 
     def refusal(self, release: Release, run: str) -> str:
@@ -99,7 +120,7 @@ class Spending:
         """
         with self._held() as held:
             seen = self._read(held)
-        return "" if run and run in seen.runs else self._over(seen.kinds, release)
+        return "" if run and run in seen.runs else self._over(seen, release)
 
     def reserve(self, release: Release, **facts: Any) -> Line:
         """Write down what a round spends, before it is trained; return the line once it is on the disk.
@@ -117,7 +138,7 @@ class Spending:
         """
         with self._held() as held:
             seen = self._read(held)
-            over = self._over(seen.kinds, release)
+            over = self._over(seen, release)
             if over:
                 raise NotSpent(over)
             cost = {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
@@ -129,10 +150,12 @@ class Spending:
         `most` where there is no budget. That `open` never refuses is not looked at.
         """
         with self._held() as held:
-            kinds = self._read(held).kinds
-        budget = self.budget
+            seen = self._read(held)
+        budget, kinds = self.budget, seen.kinds
         if budget is None:
             return most
+        if self._is_unbounded(seen):
+            return 0
 
         def fits(rounds: int) -> bool:
             several = Release(release.noise, release.sampling, rounds * release.steps)
@@ -147,9 +170,18 @@ class Spending:
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def _over(self, kinds: tuple[Release, ...], release: Release) -> str:
+    def _is_unbounded(self, seen: Seen) -> bool:
+        """Tell whether no ε bounds what was spent of persons."""
+        return seen.rows and may_have_several_rows(self.dataset)
+
+    def _over(self, seen: Seen, release: Release) -> str:
         """Return why a release more may not be, or an empty text."""
-        if not self.enforced or self.budget is None or affordable(kinds, release, self.budget, self.delta):
+        kinds = seen.kinds
+        if not self.enforced or self.budget is None:
+            return ""
+        if self._is_unbounded(seen):
+            return ROWS_COUNTED
+        if affordable(kinds, release, self.budget, self.delta):
             return ""
         after = epsilon([*kinds, release], self.delta)
         return (
@@ -162,20 +194,22 @@ class Spending:
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
         """
-        before, newest, since, runs = self._seen, None, Kinds(), set[str]()
+        before, newest, since, runs, rows = self._seen, None, Kinds(), set[str](), False
         for line in held.backwards():
             newest = newest or line
             if (line.n, line.hash) == (before.n, before.hash):
                 since.update({(kind.noise, kind.sampling): kind.steps for kind in before.kinds})
                 runs |= before.runs
+                rows |= before.rows
                 break
             if line.kind == LINE and line.facts.get("dataset") == self.dataset:
                 release = release_of(line)
                 since[release.noise, release.sampling] += release.steps
                 runs.add(str(line.facts.get("run", "")))
+                rows |= line.facts.get("unit") == "row"
         if newest is not None:
             kinds = tuple(Release(*kind, steps) for kind, steps in sorted(since.items()))
-            self._seen = Seen(newest.n, newest.hash, kinds, frozenset(runs))
+            self._seen = Seen(newest.n, newest.hash, kinds, frozenset(runs), rows)
         else:
             self._seen = Seen()
         return self._seen
@@ -206,6 +240,14 @@ def release_of(line: Line) -> Release:
     if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
         raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
     return Release(float(noise), float(sampling), steps)
+
+
+def may_have_several_rows(dataset: str) -> bool:
+    """Tell whether a person may have several rows of a dataset; so it is of one that is not known here any more."""
+    try:
+        return bool(datasets.load(dataset).schema.group)
+    except FlfedError:
+        return True
 
 
 def shown(value: float) -> str:
