@@ -16,6 +16,7 @@ from flfed import listing
 from flfed.errors import UsageError, nearest
 from flfed.plan import Plan
 from flfed.study_parts import (
+    TABLE_OF,
     Compare,
     Dataset,
     Encode,
@@ -190,7 +191,7 @@ def names() -> list[str]:
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
 _NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
-_LISTED = {"model": "model", "strategy": "strategy", "privacy": "mechanism"}
+_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
@@ -293,9 +294,9 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(given)
 
 
-def _named(given: dict[str, Any], kind: str, table: str = "") -> Named:
-    """Return what the table of a listed kind names; `table` is its name where that is not the kind's."""
-    name, where, known = given.pop("name", None), f"[{table or kind}]", listing.names(kind)
+def _named(given: dict[str, Any], kind: str) -> Named:
+    """Return what the table of a listed kind names."""
+    name, where, known = given.pop("name", None), f"[{TABLE_OF.get(kind, kind)}]", listing.names(kind)
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
     if name not in known:
@@ -308,7 +309,7 @@ def _privacy(given: dict[str, Any]) -> Named:
     for key in LATER["privacy"] or ():
         given.pop(key, None)  # its one value was looked at before
     if given.get("name", "none") != "none":
-        return _named(given, "mechanism", "privacy")
+        return _named(given, "mechanism")
     given.pop("name", None)
     if given:
         raise UsageError(f"[privacy]: {next(iter(given))} needs name; known: {', '.join(listing.names('mechanism'))}")

@@ -12,6 +12,8 @@ from flfed.plan import Plan
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
+TABLE_OF = {"mechanism": "privacy"}
+"""The study's table that names a listed kind, where it is not the kind's own name."""
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """The strictest last."""
 
@@ -220,7 +222,7 @@ class Named:
     def build(self, kind: str, **given: Any) -> Any:
         """Return the thing, made from its settings and what the run itself gives."""
         thing = listing.load(kind, self.name)
-        return thing(**given, **listing.settings(thing, self.settings, f"[{kind}] {self.name}"))
+        return thing(**given, **listing.settings(thing, self.settings, f"[{TABLE_OF.get(kind, kind)}] {self.name}"))
 
 
 @dataclass(frozen=True, kw_only=True)

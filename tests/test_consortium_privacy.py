@@ -1,4 +1,4 @@
-"""A privacy budget over the wire: noise nobody can draw again, a run that stops where it is spent, an audit, a lost row.
+"""A privacy budget over the wire: noise nobody can draw again, an audit, a lost row, a run that stops as it is spent.
 
 Real processes on loopback: SuperLink, Caddy, TLS, three institutions with homes, policies and ledgers of their own.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ sampling = 0.2
 [compare]
 draws = 200
 """
-COMPLETE = STUDY.replace('"heart-private"', '"complete-rows"').replace("[model]", '[encode]\nrows = "complete"\n[model]')
+COMPLETE = STUDY.replace("heart-private", "complete-rows").replace("[model]", '[encode]\nrows = "complete"\n[model]')
 
 
 @pytest.fixture
@@ -91,6 +92,12 @@ def model_of(run: str, home: Path | None = None) -> dict[str, np.ndarray]:
 def apart(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
     """Return the largest difference of two models."""
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+
+
+def at_each(machines: dict[str, Machine], go: Callable[[Machine], Any]) -> dict[str, Any]:
+    """Return what a command gives at each site; they are given side by side."""
+    with ThreadPoolExecutor(len(SITES)) as pool:
+        return dict(zip(SITES, pool.map(lambda site: go(machines[site]), SITES), strict=True))
 
 
 def by_others(spent: Sequence[dict[str, Any]]) -> float:
@@ -146,7 +153,7 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
     begin(machines, test_data)
     for site in SITES:
         take_in(coordinator, machines[site])
-        said = machines[site].run(studied(SITE["site approve"], study))
+    for site, said in at_each(machines, lambda site: site.run(studied(SITE["site approve"], study))).items():
         assert_approval_says_what_is_promised(said)
         machines[site].start(SITE["site serve"])
     until("three sites", lambda: all_online(coordinator, 3))
@@ -218,8 +225,9 @@ def assert_audit_over_the_wire_is_that_of_this_process(
 def assert_same_attack(one: dict[str, Any], same: dict[str, Any]) -> None:
     """Assert that a figure is within the interval of that of this process, as far as noise of another draw allows.
 
-    Of 870 pairs of runs the loss was always within, and what is exact is; LiRA's shadow models and the steps
-    that are inverted have noise of their own, too: half a standard error to three.
+    Measured over 2,610 pairs of such runs: the area by the loss always was, and rows recovered exactly are none. LiRA's
+    shadow models have noise of their own, too: within in .88 of the pairs, and never 2.9 standard errors apart. Those
+    of the steps that are inverted are of one draw each: their median cosine was never over .2.
     """
     keys = ("attack", "site", "metric", "rows", "promise", "verdict")
     assert [one[key] for key in keys] == [same[key] for key in keys] and one["verdict"] != "beyond the promise"
@@ -250,21 +258,20 @@ def assert_budget_is_that_of_an_independent_accountant(
     machines: dict[str, Machine], runs: list[dict[str, Any]]
 ) -> None:
     """The ledger's lines of all runs by another accountant; each stands before the update that it paid for."""
-    for site in SITES:
+    for site, found in at_each(machines, lambda site: site.json(["site", "budget", "SITE"])).items():
         lines = spent(machines[site])
         assert [(line["run"], line["round"]) for line in lines] == [
             (one["run"], number) for one in runs for number in range(1, one["rounds"] + 1)
         ]
-        found = machines[site].json(["site", "budget", "SITE"])
         [own] = [one for one in found["datasets"] if one["dataset"] == "heart-disease"]
         expected = by_others(lines)
         assert found["enforced"] and own["budget"] == BUDGET
         assert 0.999 * expected <= own["spent"] <= 1.02 * expected
         assert by_others(lines[:-2]) < 0.98 * expected  # two rounds fewer would be told apart
         assert [one["run"] for one in own["runs"]] == [one["run"] for one in runs]
-        every = [(line["kind"], line["run"], line["round"]) for line in machines[site].ledger_lines() if "round" in line]
-        for _, name, number in (one for one in every if one[0] == "train" and one[2] <= ROUNDS):
-            assert every.index(("spent", name, number)) < every.index(("train", name, number))
+        rounds = [line for line in machines[site].ledger_lines() if line["kind"] in ("spent", "train")]
+        order = [(line["run"], line["round"], line["kind"]) for line in rounds if line["round"] <= ROUNDS]
+        assert order == [(line["run"], line["round"], kind) for line in lines for kind in ("spent", "train")]
 
 
 def assert_rows_close_to_released_ones_are_refused(machines: dict[str, Machine], complete: Path) -> None:
@@ -306,3 +313,6 @@ def assert_third_run_stops_and_a_fourth_is_refused(
         lines = spent(machines[site])
         assert len(lines) == FITTING and by_others(lines) <= BUDGET < by_others([*lines, lines[-1]])
         assert len({line["rows-sha256"] for line in lines}) == 1 + (site == "hungary")
+        # All that was said was said in sentences that may leave.
+        assert "withheld" not in {line["kind"] for line in machines[site].ledger_lines()}
+        assert "was held back" not in machines[site].log()

@@ -85,8 +85,18 @@ def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path
     assert study.privacy.settings["epsilon"] == asked["privacy"]["epsilon"] == 3
     policy = Policy.model_validate(allowed)
     assert (policy.epsilon, policy.delta, policy.queries, policy.cell_minimum) == (8.0, 1e-5, 20, 10)
+    assert policy.runs == allowed["runs"] == 5 < Policy().runs
     assert (policy.mechanisms, policy.disclosure, policy.audits) == (("record-dp",), "institution", True)
     assert "record-level differential privacy only" in Policy(epsilon=8.0).privacy_refusal(mechanism="none", delta=None)
+
+
+def test_the_pages_say_that_figures_are_charged_to_no_budget_and_call_no_batch_safe():
+    security = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "**The promise covers the updates**" in PRIVACY and "The promise covers the updates;" in readme
+    for page in (PRIVACY, security, readme):
+        assert re.search(r"learns something of rows\s", page)
+        assert not re.search(r"batch\s*(≥|>=|of at least|from)\s*\d+[^.]*\bsafe", page)
 
 
 def test_every_mechanism_and_attack_is_on_the_page():

@@ -62,9 +62,14 @@ def attacked(message: Message, open_workplace: Callable[[], Workplace], site: st
 
 
 def verdict_of(finding: Finding) -> Verdict:
-    """Return what a figure says of the promise; without a promise, or without a figure, there is none."""
+    """Return what a figure says of the promise; without a promise, or without a figure, there is none.
+
+    A figure without a lower limit may be anything: whether it is within the promise is not known.
+    """
     if math.isnan(finding.promise):
         return "no promise"
+    if not math.isfinite(finding.low):
+        return "not known"
     return "beyond the promise" if finding.beyond else "within the promise"
 
 

@@ -132,7 +132,8 @@ def audit(
     found = [site for site in there if site.name in asked.get("names", [site.name])]
     torch.set_num_threads(1)
     config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": entry.repeat}
-    config |= {"run": entry.run} if engine == "deployment" else {}
+    # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
+    config["run" if engine == "deployment" else "run-here"] = entry.run
     answer = answer_of(path_of(engine, study, stacked=True))
     with RunStore.open(store) as opened:
         recorder = Recorder(

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
+from flfed.apps.gate.run_limits import run_of
 from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.records.ledger_lines import Line
@@ -232,20 +233,26 @@ class Releases:
         parts, policy = self._parts[workplace], workplace.site.policy
         with kept.ledger.held() as held:
             lines = kept.lines(held)
-            said = _refusal(parts, kept.all(lines, key), lines, run, policy)
+            facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
+            facts |= {"run": run, "repeat": workplace.seed - study.seed}
+            said = _refusal(parts, kept.all(lines, key), lines, facts, policy)
             if leaves and not said:
-                facts = {"study": study.name, "study_sha256": study.sha256(), "run": run, "dataset": kept.dataset}
                 _record(kept, held, parts, lines, facts)
         return said
 
 
 def _refusal(
-    parts: Sequence[Part], before: Mapping[str, RowSet], lines: Sequence[Line], run: str, policy: Policy
+    parts: Sequence[Part],
+    before: Mapping[str, RowSet],
+    lines: Sequence[Line],
+    facts: Mapping[str, Any],
+    policy: Policy,
 ) -> str:
     """Return which rule keeps sums over the parts from leaving, or an empty text."""
     released = dict(before)
     for part in parts:
-        runs = {line.facts.get("run") for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run}
+        # By study and repeat too: one name for all of them would be one release for ever.
+        runs = {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run_of(facts)}
         if len(runs) >= policy.queries:
             return f"its policy lets {policy.queries} runs have sums over one set of rows, and {len(runs)} had them"
         if len(part.rows) < policy.cell_minimum:
@@ -263,10 +270,10 @@ def _record(
     kept: RowSets, held: HeldLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
 ) -> None:
     """Write down each part that this run has not released yet: its file first, then its line."""
-    there = [(line.facts.get("run"), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
+    there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
     for part in parts:
         chosen = part.chosen.facts()
-        if (facts["run"], part.rows.id, chosen) not in there:
+        if (run_of(facts), part.rows.id, chosen) not in there:
             kept.write(part.rows)
             line = held.append(kind=RELEASED, **facts, rows_sha256=part.rows.id, chosen=chosen)
             held = replace(held, size=held.size + len(line.raw) + 1)

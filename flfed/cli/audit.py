@@ -18,13 +18,15 @@ def audit(
     run: str = typer.Argument("latest", metavar="RUN", help="A run's id, or latest; of repeats, one of them."),
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
+    all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
     as_json: bool = show.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and show how far each attack got against what the run promised.
 
     Each site is attacked with its own rows; figures and their intervals go into the run's record. Where
     the run was a deployment, sites are asked through the coordinator and attack themselves: no row leaves,
-    and the site's ledger has a line for each attack. An attack that gets nowhere proves nothing.
+    and the site's ledger has a line for each attack. An attack that gets nowhere proves nothing. Of each attack
+    the main figure is printed, and any that is beyond the promise; --all and --json have the others.
 
     Exit codes: 0 done, 1 failed or an attack got beyond what was promised, 2 wrong use or wrong input.
     """
@@ -35,13 +37,16 @@ def audit(
     if as_json:
         show.as_json(found.as_object())
     else:
-        print_audit(found)
+        print_audit(found, whole=all_figures)
     if found.beyond():
         raise typer.Exit(1)
 
 
-def print_audit(found: Audited) -> None:
-    """Print what each attack reached, and what it means, for people."""
+def print_audit(found: Audited, *, whole: bool = False) -> None:
+    """Print what each attack reached, and what it means, for people; `whole`: every figure."""
+    from flfed.records.headlines import by_figure, figure_name, headlines, not_promised, ordered, reached
+    from flfed.records.verdicts import number
+
     promise = found.promise
     typer.echo(
         f"{found.study} ({found.run}) promises nothing: no [privacy] mechanism with a guarantee."
@@ -50,37 +55,31 @@ def print_audit(found: Audited) -> None:
         f"at delta {promise.delta:g}, by {promise.mechanism}."
     )
     rows = [row.as_object() for row in found.findings]
-    if rows:
+    shown = ordered(rows) if whole else headlines(rows)
+    if shown:
+        bounds = ["nothing" if row["promise"] is None else number(row["promise"]) for row in shown]
         lines = [
-            [row["attack"], row["site"], row["metric"], _said(row), _number(row["promise"]), row["verdict"]]
-            for row in rows
+            [row["attack"], row["site"], figure_name(row["metric"]), reached(row), bound, row["verdict"]]
+            for row, bound in zip(shown, bounds, strict=True)
         ]
-        show.as_table(["attack", "site", "metric", "reached (95 %)", "promised", "verdict"], lines)
-    for line in _sentences(rows):
+        show.as_table(["attack", "site", "figure", "reached (95 %)", "promised", "verdict"], lines)
+        typer.echo("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+    # Of each figure what it means at the worst site; where there is none, why.
+    worst = [lines[0] for lines in by_figure(shown)]
+    told = shown if whole else [*worst, *(line for line in shown if line["value"] is None)]
+    for line in [*_sentences(told, rows), *not_promised(rows)]:
         typer.echo(line)
+    if len(shown) < len(rows):
+        typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
     for site, reason in found.faults.items():
         typer.echo(f"Not attacked: {site}: {reason}", err=True)
 
 
-def _sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what the figures mean, each sentence once, with its sites where it is not true of all."""
-    said: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        sites = said.setdefault((row["attack"], row["says"]), [])
-        sites += [row["site"]] if row["site"] not in sites else []
-    all_of = {attack: {row["site"] for row in rows if row["attack"] == attack} for attack, _ in said}
-    return [
-        f"{attack}{'' if set(sites) == all_of[attack] else ', ' + ', '.join(sites)}: {sentence}"
-        for (attack, sentence), sites in said.items()
-    ]
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    low, high = row["low"], row["high"]
-    if low is None and high is None:
-        return _number(row["value"])
-    return f"{_number(row['value'])} ({_number(low)} to {_number(high)})"
-
-
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
+def _sentences(told: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
+    found = []
+    for attack, says in dict.fromkeys((row["attack"], row["says"]) for row in told):
+        tried = dict.fromkeys(row["site"] for row in rows if row["attack"] == attack)
+        sites = dict.fromkeys(row["site"] for row in rows if (row["attack"], row["says"]) == (attack, says))
+        found.append(f"{attack}{'' if len(sites) == len(tried) else ', ' + ', '.join(sites)}: {says}")
+    return found

@@ -44,14 +44,42 @@ def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str =
     console.print(table)
 
 
-def privacy(found: Mapping[str, Any]) -> None:
-    """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover."""
+def privacy(found: Mapping[str, Any], *, short: bool = False) -> None:
+    """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
+
+    `short`: of a run without a mechanism only how much is not covered.
+    """
     from flfed.records.privacy import in_words, not_covered
 
-    for line in in_words(found["privacy"], found["audit"]):
+    private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
+    for line in in_words(private, found["audit"], attackable=ended):
         typer.echo(line)
-    uncharged = not_covered(found["privacy"])
-    for line in ["Not covered by the promise:", *(f"  - {said}" for said in uncharged)] if uncharged else []:
+    uncharged = not_covered(private)
+    if not uncharged:
+        return
+    if short and private["mechanism"] == "none":
+        typer.echo(f"Not covered: {len(uncharged)} things that leave the sites, or steer the run: see flfed run show.")
+        return
+    nothing = private["epsilon"] is None
+    typer.echo("Not covered, for nothing was promised:" if nothing else "Not covered by the promise:")
+    for said in uncharged:
+        typer.echo(f"  - {said}")
+
+
+def promise(found: Mapping[str, Any]) -> None:
+    """Print what a study promises of privacy, before it is run, and how much that does not cover."""
+    from flfed.records.privacy import counted, promise_in_words
+    from flfed.records.verdicts import number
+
+    lines = promise_in_words(dict(found))
+    figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
+    known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
+    known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
+    lines += [f"How: {', '.join(known)}."] if known else []
+    lines += [f"Warning: {said}" for said in found["warnings"]]
+    lines += [f"Note: {said}" for said in found["notes"]]
+    many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
+    for line in [*lines, f"Not covered: {many}. --json lists them, docs/privacy.md explains them."]:
         typer.echo(line)
 
 

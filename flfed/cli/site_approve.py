@@ -199,7 +199,8 @@ def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     charge = charge_of(study)
     if charge is None:
         return []
-    return [run_in_words(site, ledger_of(folder), study.dataset.name, charge.release, study.rounds)]
+    ledger, dataset = ledger_of(folder), study.dataset.name
+    return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit)]
 
 
 def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:

@@ -35,7 +35,7 @@ def show_budget(
     for one in found["datasets"]:
         _print(one, found)
     if found["restarted"]:
-        typer.echo(f"The ledger began anew on {found['restarted'][:10]}: what was spent before that is not known.")
+        typer.echo(f"The ledger began anew on {found['restarted'][:10]}: what the one before lost is not counted here.")
 
 
 def _print(one: dict[str, Any], found: dict[str, Any]) -> None:

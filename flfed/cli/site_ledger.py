@@ -155,9 +155,11 @@ def _restart(folder: Any, why: str, *, as_json: bool) -> None:
 
     found = restart(folder, by=who(), why=why)
     if as_json:
-        show.as_json({"site": folder.site, "restarted": found.line.at, "aside": [str(path) for path in found.aside]})
+        facts = {"restarted": found.line.at, "carried": found.carried, "aside": [str(path) for path in found.aside]}
+        show.as_json({"site": folder.site, **facts})
         return
     typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
+    typer.echo(f"{_many(found.carried, 'line')} on spent privacy and released rows could be read and came over.")
     for path in found.aside:
         typer.echo(f"Set aside, to be kept: {path}")
     typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")

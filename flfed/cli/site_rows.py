@@ -50,7 +50,8 @@ def refresh_rows(
 ) -> None:
     """Show how the site's rows differ from its frozen ones, and freeze them again once a person agrees.
 
-    With --json nothing is asked: it writes with --yes only.
+    Where nearly all of them differ though about as many people are there, it warns that nobody can then tell who
+    joined or left. With --json nothing is asked: it writes with --yes only.
     """
     from flfed.apps.gate.folder import SiteFolder
     from flfed.apps.gate.freezing import refresh
@@ -69,6 +70,7 @@ def refresh_rows(
             {"site": site.name, "dataset": found.prepared.site.dataset, **counts, "voids": list(found.voids)}
             | {
                 "resting": _resting(found.prepared.resting, exact),
+                "drifted": found.drifted,
                 "written": frozen is not None,
                 "rows-sha256": now.sha256 if now else None,
                 "unusable": found.unusable,
@@ -96,8 +98,24 @@ def _say_difference(found: Refresh, exact: bool) -> None:
     lines = [[part, _count(many, exact)] for part, many in vars(difference).items()]
     show.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
     _say_resting(found.prepared.resting, exact)
+    _warn_of_drift(found)
     for study in found.voids:
         typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
+
+
+def _warn_of_drift(found: Refresh) -> None:
+    """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
+    site, schema = found.prepared.site, found.prepared.schema
+    if not found.drifted or site.policy.disclosure == "open":
+        return
+    which = f"nearly all identifiers in column {schema.group!r} changed" if schema.group else "nearly all rows changed"
+    typer.echo(
+        f"Warning: {which} while about as many people are there. Sums over these rows cannot be held against sums that "
+        "left before: who joined or left in between may follow from both, and resting rows do not hide it. If a column "
+        "is computed anew each time (an age as of today, a sum in floating point, a numbering), round it or fix its "
+        "date in the mapping before you agree.",
+        err=True,
+    )
 
 
 def _say_excluded(frozen: Frozen, exact: bool) -> None:

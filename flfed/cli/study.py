@@ -56,17 +56,20 @@ def show_study(name: str = NAME) -> None:
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")
 def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show.JSON) -> None:
-    """Check a study against everything it names, without reading a table."""
+    """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
     from flfed.apps.checking import check, find_sites
+    from flfed.apps.promised import promised
 
     facts = check(study)
     sites = [site.name for site in find_sites(study)]
+    privacy = promised(study, len(sites))
     if as_json:
-        show.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites})
+        show.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy})
         return
     typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
     typer.echo(f"Sites: {', '.join(sites)}")
+    show.promise(privacy)
 
 
 @app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
@@ -128,7 +131,7 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
     if as_json:
         show.as_json(result.report)
     else:
-        print_report(result.report)
+        print_report(result.report, short=True)
     if result.status == "stopped":
         raise typer.Exit(3)
 
@@ -142,8 +145,8 @@ def report_of(run: str) -> dict[str, Any]:
         return report(reader, run)
 
 
-def print_report(found: dict[str, Any]) -> None:
-    """Print a run's comparison and its story, for people."""
+def print_report(found: dict[str, Any], *, short: bool = False) -> None:
+    """Print a run's comparison and its story, for people; `short` without the list of what nobody promised."""
     from flfed.records.curves import curve_rows
     from flfed.records.faults import fault_kind
     from flfed.records.reading import RunReader
@@ -164,7 +167,7 @@ def print_report(found: dict[str, Any]) -> None:
         show.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
         for line in footer:
             typer.echo(line)
-    show.privacy(found)
+    show.privacy(found, short=short)
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
     words["update set aside"] = "Set aside"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]

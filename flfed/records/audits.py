@@ -30,7 +30,7 @@ class AuditRow:
         The figure and its interval; None where it could not be had.
     payload : mapping
         "promise" (float or None), "method", "rows", "verdict" ("within the promise",
-        "beyond the promise", "no promise"), "says" (a sentence), and what else an attack tells.
+        "beyond the promise", "not known", "no promise"), "says" (a sentence), and what else an attack tells.
     """
 
     attack: str

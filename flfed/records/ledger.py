@@ -182,11 +182,26 @@ class Ledger:
     @contextmanager
     def held(self) -> Iterator[HeldLedger]:
         """Keep every other process from writing while lines are read and one is added."""
-        file = self._open_to_write()
+        file = self._locked()
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
             yield HeldLedger(file, os.fstat(file).st_size, self.path.name, self._see, self._clock)
         finally:
+            os.close(file)
+
+    def _locked(self) -> int:
+        """Return the descriptor of the file that has the ledger's name once the lock on it is had."""
+        while True:
+            file = self._open_to_write()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # While this one waited, another may have been put in its place: see `gate.restarting`.
+                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
             os.close(file)
 
     def head(self) -> tuple[int, str]:

@@ -19,6 +19,8 @@ REPAIRED = "repaired"
 """The kind of a line that sets aside what a crash left of the line before it."""
 RESTARTED = "restarted"
 """The kind of a first line that tells of a ledger before it, which was lost."""
+CARRIED = "carried-from"
+"""The key of a line that was carried over from such a ledger: the number that it had there."""
 OWN = frozenset({"n", "at", "before", "hash"})
 """What a line says of itself; all else comes from who appends it."""
 HASH = re.compile(r"[0-9a-f]{64}")

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from flfed.records.entries import RunEntry, SiteEntry
+from flfed.records.headlines import figure_name, headlines, range_of, reached, unpromised_in_words
 from flfed.records.reading import RunReader
-from flfed.records.verdicts import interval, metric_name, number
+from flfed.records.verdicts import number
 
 Private = dict[str, Any]
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 """The repeats of a run, each with its sites by name, as `Recorded` has them."""
 
 PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
-SPENT = ("steps", "epsilon", "delta", "budget", "spent-before", "spent")
-OWN = ("budget", "spent-before", "spent")
+SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
+OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
-WITHIN, BEYOND, NO_PROMISE = "within the promise", "beyond the promise", "no promise"
+WITHIN, BEYOND, NOT_KNOWN, NO_PROMISE = "within the promise", "beyond the promise", "not known", "no promise"
 
 Standing = Literal[
     "not recorded",
@@ -43,9 +43,19 @@ SEES = {
     "row": "Whoever sees all updates of a site learns almost the same whether or not",
     "site": "Whoever sees the models of the run, but not the server, learns almost the same whether or not",
 }
+WHOLE_SITES = (
+    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
+    "promised."
+)
 SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
+)
+VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
+"""What needs a look first."""
+THE_SITES_OWN = (
+    "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
+    "`flfed site budget SITE`, at the site."
 )
 NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
@@ -58,8 +68,11 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
     again: `epsilon-of-repeats` at `delta-of-repeats` are the sums (basic composition), which bound
     what all repeats tell of a row that is in each. A site's `steps` and `epsilon` are then the
-    largest of one repeat, `spent-before` the first one's and `spent` the last one's. `noise-from` is
-    "seed" where the noise follows from the study's seed, as in a simulation, and "system" in a deployment.
+    largest of one repeat, and `spent-before` is the first one's. All of it is of this run: what a site's
+    ledger has of all studies only the site knows (`flfed site budget SITE`). A site's `steps` are more
+    than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
+    sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
+    seed, as in a simulation, and "system" in a deployment.
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
@@ -72,7 +85,11 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     first: Mapping[str, Any] = found[0][0] if found else {}
     promise: Private = {key: first.get(key) for key in PROMISED}
     several = len(found) > 1 and promise["epsilon"] is not None
-    sums = {f"{key}-of-repeats": len(found) * promise[key] if several else None for key in ("epsilon", "delta")}
+    largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
+    sums = {
+        "epsilon-of-repeats": math.fsum(largest) if several else None,
+        "delta-of-repeats": len(found) * promise["delta"] if several else None,
+    }
     return {
         **promise,
         "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine),
@@ -88,6 +105,11 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
 def noise_from(engine: str) -> Literal["seed", "system"]:
     """Return where the noise of a run came from, by its engine."""
     return "system" if engine == "deployment" else "seed"
+
+
+def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a figure of every site in what one run wrote down."""
+    return [line.get(key) for line in (payload.get("sites") or {}).values()]
 
 
 def _all_of(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> list[str]:
@@ -107,7 +129,7 @@ def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -
 
 
 def _together(lines: Sequence[Private]) -> Private:
-    largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta", "spent")}
+    largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta")}
     known = [line["budget"] for line in lines if line["budget"] is not None]
     # The latest repeat's: a policy may have changed between two of them.
     rest = {"budget": known[-1] if known else None, "spent-before": lines[0]["spent-before"]}
@@ -131,15 +153,21 @@ def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
             site = sites.get(entry.site) if entry.site is not None else None
             if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
                 gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
-                rows.append(gaps | entry.as_object() | {"run": run.run})
+                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
     return rows
 
 
-def standing(privacy: Private, audit: Sequence[Private]) -> tuple[Standing, str]:
+def _judged(line: Private) -> Private:
+    """Return a figure; one without a lower limit is not within anything, whatever an earlier version wrote."""
+    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line
+
+
+def standing(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> tuple[Standing, str]:
     """Return how the promise stands against what was measured, and a sentence for it.
 
     A promise is not good because it was made: "within the promise" needs a figure of every site that
-    spent, in every repeat, and none beyond the promise.
+    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
+    whether the run has come to a model.
     """
     beyond = [line for line in audit if line["verdict"] == BEYOND]
     if beyond:
@@ -148,16 +176,23 @@ def standing(privacy: Private, audit: Sequence[Private]) -> tuple[Standing, str]
     if privacy["mechanism"] is None:
         return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
     if privacy["epsilon"] is None:
-        measured = "What attacks reached stands below" if audit else "`flfed audit RUN` measures what attacks reach"
-        return "nothing promised", f"No privacy was promised. {measured}."
+        measured = ": what attacks reached is covered by nothing" if audit else ""
+        advice = " `flfed audit RUN` measures what attacks reach." if attackable and not audit else ""
+        return "nothing promised", f"No privacy was promised{measured}.{advice}"
+    if privacy["unit"] == "site":
+        return "promised, not measured", WHOLE_SITES
     within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
     if not within:
-        return "promised, not measured", "Promised, but not measured: attack this run's model with `flfed audit RUN`."
+        how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+        return "promised, not measured", f"Promised, but not measured: {how}."
     runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
     missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
     if missing or len(runs) < privacy["repeats"]:
         where = f"at {_listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
         return "measured in part", f"No attack got beyond the promise, but none was tried {where}."
+    unknown = _listed(dict.fromkeys(_place(line) for line in audit if line["verdict"] == NOT_KNOWN))
+    if unknown:
+        return "measured in part", f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
     return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
 
 
@@ -201,6 +236,11 @@ def power_of_ten(value: float | None) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
+def counted(privacy: Private) -> str:
+    """Return what the mechanism adds noise in: a site's steps, or for whole sites the rounds."""
+    return "rounds" if privacy["unit"] == "site" else "steps"
+
+
 def promise_in_words(privacy: Private) -> list[str]:
     """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
     if privacy["mechanism"] is None:
@@ -215,7 +255,8 @@ def promise_in_words(privacy: Private) -> list[str]:
     unit = privacy["unit"]
     bound = f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}"
     lines = [
-        f"Promised to each {unit} by {privacy['mechanism']}: {bound}, over all {privacy['steps']} steps of the run.",
+        f"Promised to each {unit} by {privacy['mechanism']}: {bound}, over all {privacy['steps']} "
+        f"{counted(privacy)} of the run.",
         f"{SEES.get(unit, SEES['row'])} {PROTECTED.get(unit, unit)}.",
     ]
     if privacy["noise-from"] == "seed":
@@ -233,49 +274,41 @@ def spending_in_words(privacy: Private) -> list[str]:
     """Return what sites spent so far, against their budgets; one line where all are alike."""
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
+    # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
+    total = [THE_SITES_OWN] if any(line["spent-before"] is not None for line in spent.values()) else []
     if not spent:
         return []
     if len(alike) == 1:
         where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
-        return [f"{where}: {_spending(next(iter(spent.values())))}."]
-    lines = [f"At {site}: {_spending(line)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
+        return [f"{where}: {_spending(next(iter(spent.values())), privacy)}.", *total]
+    lines = [f"At {site}: {_spending(line, privacy)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
     more = len(spent) - len(lines)
-    return [*lines, f"And at {more} more sites: see `--json`, or the page Privacy."] if more else lines
+    return [*lines, *([f"And at {more} more sites: see `--json`, or the page Privacy."] if more else []), *total]
 
 
 def of_all_studies(line: Private) -> tuple[float | None, str]:
-    """Return the ε of all studies in a site's ledger after the run, with it in words; None where it is not known.
+    """Return about the ε of all studies in a site's ledger after the run, with it in words; None: not known.
 
-    Where the record has no more than what was spent before, the run's own is added to it: that is
-    more than the accountant makes of both, as far as they are of the same δ.
+    The run's own is added to what the site said was spent before: that is more than the accountant
+    makes of both, as far as they are of the same δ. The sum itself only the site can tell.
     """
-    if line["spent"] is not None:
-        return line["spent"], epsilon_in_words(line["spent"])
     if line["spent-before"] is None:
         return None, "not known"
     total = line["spent-before"] + line["epsilon"]
     return total, f"about {epsilon_in_words(total)}"
 
 
-def _spending(line: Private) -> str:
-    said = f"ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} steps"
+def _spending(line: Private, privacy: Private) -> str:
+    planned = privacy["steps"]
+    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} {counted(privacy)}"
+    if planned is not None and line["steps"] > planned:
+        said += f", more than the {planned} planned, since rounds were done again"
     total, in_all = of_all_studies(line)
     if total is not None:
         said += f"; all studies in its ledger together {in_all}"
     return said + (
         f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
     )
-
-
-def figure_name(metric: str) -> str:
-    """Return what people call a figure of an attack.
-
-    Examples
-    --------
-    >>> figure_name("auc-of-loss"), figure_name("roc_auc_score")
-    ('AUC of loss', 'AUC')
-    """
-    return re.sub(r"\bauc\b", "AUC", metric_name(metric).replace("-", " "))
 
 
 def audit_in_words(audit: Sequence[Private]) -> list[str]:
@@ -291,32 +324,27 @@ def _attack_in_words(lines: Sequence[Private]) -> str:
     first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
     bounds = {line["promise"] for line in lines if line["promise"] is not None}
     bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
-    reached = number(first["value"]) + span_in_words(first)
-    if len(values) > 1:
-        reached = f"{number(min(values))} to {number(max(values))}"
-    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in (BEYOND, WITHIN, NO_PROMISE)}
+    got = range_of(values) if len(values) > 1 else reached(first)
+    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
     if len(lines) == 1:
-        return f"{_place(first)}: {figure_name(first['metric'])} {reached}; {bound}: {first['verdict']}."
+        return f"{_place(first)}: {figure_name(first['metric'])} {got}; {bound}: {first['verdict']}."
     counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
-    return f"{first['attack']}: {figure_name(first['metric'])} {reached} at {len(lines)} sites; {bound}: {counted}."
+    return f"{first['attack']}: {figure_name(first['metric'])} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
-def span_in_words(line: Private) -> str:
-    """Return the interval of an attack's figure in brackets, "" of one that has none."""
-    if line["low"] is None or line["high"] is None:
-        return ""
-    return f" (95 % interval {interval(line['low'], line['high'])})"
-
-
-def in_words(privacy: Private, audit: Sequence[Private]) -> list[str]:
+def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> list[str]:
     """Return what `flfed run show` says of privacy: the promise, what was spent of it, and what was measured."""
     lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
     lines += [f"Warning: {said}" for said in privacy["warnings"]]
-    measured = [*audit_in_words(audit), standing(privacy, audit)[1]]
+    first = headlines(audit)
+    more = len(audit) - len(first)
+    told = [*audit_in_words(first), *([f"{more} more figures: see `--json`, or the page Privacy."] if more else [])]
+    told.append(standing(privacy, audit, attackable=attackable)[1])
+    measured = [*told, *unpromised_in_words(len(privacy["uncharged"]), audit)]
     # Where nothing was promised nor measured, the first sentence has said so.
     return [*lines, *measured] if audit or privacy["epsilon"] is not None else lines
 
 
 def not_covered(privacy: Private) -> list[str]:
-    """Return what left the sites or steered the run without being part of its promise; nothing where there is none."""
-    return list(privacy["uncharged"]) if privacy["epsilon"] is not None else []
+    """Return what left the sites or steered the run without being part of a promise, whether there is one or not."""
+    return list(privacy["uncharged"])

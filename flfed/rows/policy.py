@@ -30,7 +30,8 @@ class Policy(Strict):
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
-        it train and judge again with few of the site's rows.
+        it train and judge again with few of the site's rows; "training-figures" lets losses and metrics over
+        rows leave that noise protects in the updates (record-level differential privacy), with three digits.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may ask for; None allows what flfed itself ships. What another package
         brings must be named. Of mechanisms "none" is one: where they are named without it, a study
@@ -43,7 +44,7 @@ class Policy(Strict):
     delta : float in (0, 0.1)
         At which the budget is counted; under `institution` the largest that a study may have, too.
     queries : int, >= 1
-        Most releases of sums over one set of rows.
+        Most runs, each repeat and each study one, that have sums over one set of rows.
     audits : bool
         Whether `flfed audit` may attack, with this site's rows, a model that it judged in a run: the
         figures leave, under the cell minimum as those of the comparison do, on every engine.
@@ -55,8 +56,9 @@ class Policy(Strict):
     rounds : int
         Most rounds that a study may have.
     runs : int, >= 1
-        Most runs of one study, by its very text, that get updates; a repeat of a series is a run. By the
-        site's ledger: a run that had an update goes on.
+        Most runs of one study, by its very text, that get updates, or figures of a model: evaluation,
+        comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
+        had an answer goes on. Each is evaluated and compared with one model.
     daily_bytes : int
         Most bytes of replies that leave in a day (UTC), all studies together.
     approval : {"person", "none"}
@@ -75,13 +77,13 @@ class Policy(Strict):
     cell_minimum: int = Field(default=10, ge=3)
     resplit: bool = False
     share_metrics: Sharing = "named"
-    outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve"], ...] = ()
+    outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve", "training-figures"], ...] = ()
     strategies: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
     codecs: tuple[str, ...] | None = None
     mechanisms: tuple[str, ...] | None = None
-    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    delta: float = Field(default=1e-5, gt=0, lt=0.1)
+    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
+    delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=True)
     queries: int = Field(default=100, ge=1)
     audits: bool = True
     minimum_cohort: int | None = Field(default=None, ge=2)

@@ -3,10 +3,11 @@
 Somebody opts out after sums left: the next sums, without this person, would give the person's values.
 So further people's rows rest with theirs until at least k are gone from every set that was released,
 and rows that are new (or come back) wait until there are k of them. The site's key chooses: the same
-people each time, and nobody outside can tell whom.
+people each time, where their rows say the same or the schema names a group.
 
 Guarantee: as long as enough rows are left to choose from, no set of `chosen` parts differs from the set
-of that part which was released before by 1 to k - 1 persons, on either side. What a part is without
+of that part which was released before by 1 to k - 1 persons, on either side: neither by what their rows say
+nor, where the schema names a group, by the groups' identifiers. What a part is without
 rows that lack an outcome or a feature follows from each row alone, so that resting moves no other row.
 """
 
@@ -14,18 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from flfed.rows import datasets
 from flfed.rows.holdout import SortedRows, for_validation, row_keys
-from flfed.rows.row_sets import Persons, RowSet, digest, keyed, value_texts, whose_rows
+from flfed.rows.row_sets import Persons, RowSet, digest, digest_of_group, group_texts, keyed, value_texts, whose_rows
 from flfed.rows.site import Site
 
 PARTS = ("validation", "fitted", "training", "holdout")
 """What sums are over: `fitted` are the training rows without those kept for validation."""
+BY_ROWS, BY_NAME = "rows", "name"
+"""How a person is told: by what the rows say, and by the identifier of the group."""
 
 
 @dataclass(frozen=True)
@@ -84,24 +87,33 @@ class Chosen:
         return np.asarray(kept[rows.order[side]])
 
 
+_Set: TypeAlias = tuple[Chosen, str]
+_Members: TypeAlias = dict[bytes, tuple[str, list[int]]]
+
+
 @dataclass(eq=False)
 class _Table:
     """A table whose rows come to rest one by one."""
 
     texts: list[str]
     person: list[object] | None
+    names: list[str] | None
     dataset: str
     key: bytes
     awake: np.ndarray
 
     def __post_init__(self) -> None:
         self._digests: dict[str, bytes] = {}
+        self._people: dict[str, bytes] = {}
         self._order: dict[str, bytes] = {}
 
-    def members(self, part: np.ndarray) -> dict[bytes, tuple[str, list[int]]]:
-        """Return the persons of a part that do not rest, by their digests: text and rows of each."""
+    def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
+        """Return the persons of a part that do not rest, by their digests of either kind: text and rows of each."""
         found = Persons.of(self.texts, self.person, part[self.awake[part]])
-        return {self._digest(text): (text, rows) for text, rows in zip(found.texts, found.rows, strict=True)}
+        persons = list(zip(found.texts, found.rows, strict=True))
+        by_rows: _Members = {self._digest(text): (text, rows) for text, rows in persons}
+        by_name: _Members = {self._of_name(rows[0]): (text, rows) for text, rows in persons if self.names is not None}
+        return {(chosen, BY_ROWS): by_rows, (chosen, BY_NAME): by_name}
 
     def rest(self, rows: Sequence[int]) -> None:
         """Let the rows rest, and all others of the same persons."""
@@ -115,9 +127,18 @@ class _Table:
             self._digests[text] = digest(self.key, self.dataset, text)
         return self._digests[text]
 
-    def order(self, text: str) -> tuple[bytes, int]:
-        """Return when a person's turn to rest is: of several who say the same, the last counted one first."""
-        seen, _, said = text.partition("\x1e")
+    def _of_name(self, row: int) -> bytes:
+        name = (self.names or self.texts)[row]
+        if name not in self._people:
+            self._people[name] = digest_of_group(self.key, self.dataset, name)
+        return self._people[name]
+
+    def order(self, text: str, row: int) -> tuple[bytes, int]:
+        """Return when a person's turn to rest is: of several who say the same, the last counted one first.
+
+        By the group's identifier where there is one: it stays the same where what the rows say drifts.
+        """
+        seen, _, said = (text if self.names is None else f"0\x1e{self.names[row]}").partition("\x1e")
         if said not in self._order:
             self._order[said] = keyed(self.key, f"rest of {self.dataset}", said)
         return self._order[said], -int(seen)
@@ -146,9 +167,16 @@ def resting(
     Where too few rows are left to choose from, fewer rest, and the site refuses studies over them.
     """
     schema = datasets.load(site.dataset).schema
-    found = _Table(value_texts(table, schema), whose_rows(table, schema), schema.name, key, np.ones(len(table), bool))
+    found = _Table(
+        value_texts(table, schema), whose_rows(table, schema), group_texts(table, schema), schema.name, key,
+        np.ones(len(table), bool),
+    )  # fmt: skip
     parts = {chosen: chosen.rows(site, table) for chosen, _ in released}
-    before = [(chosen, one.members()) for chosen, one in _by_part(released)]
+    before = [((chosen, BY_ROWS), one.members()) for chosen, one in _by_part(released)]
+    if found.names is not None:  # a set of when the schema named no group has none
+        before += [
+            ((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in _by_part(released) if len(one.people)
+        ]
     while _one_step(found, parts, before, minimum):
         pass
     return ~found.awake
@@ -163,26 +191,28 @@ def _by_part(released: Sequence[tuple[Chosen, RowSet]]) -> list[tuple[Chosen, Ro
 
 
 def _one_step(
-    table: _Table, parts: Mapping[Chosen, np.ndarray], before: Sequence[tuple[Chosen, set[bytes]]], minimum: int
+    table: _Table, parts: Mapping[Chosen, np.ndarray], before: Sequence[tuple[_Set, set[bytes]]], minimum: int
 ) -> bool:
     """Let some rows rest; tell whether there may be more to do."""
-    members = {chosen: table.members(rows) for chosen, rows in parts.items()}
-    for chosen, one in before:
-        new = members[chosen].keys() - one
+    members: dict[_Set, _Members] = {}
+    for chosen, rows in parts.items():
+        members |= table.members(chosen, rows)
+    for which, one in before:
+        new = members[which].keys() - one
         if 0 < len(new) < minimum:
-            table.rest([row for member in new for row in members[chosen][member][1]])
+            table.rest([row for member in new for row in members[which][member][1]])
             return True
-    missing = [len(one) - len(one & members[chosen].keys()) for chosen, one in before]
+    missing = [len(one) - len(one & members[which].keys()) for which, one in before]
     lacking = [at for at, gone in enumerate(missing) if 0 < gone < minimum]
     for at in lacking:
-        chosen, one = before[at]
-        candidates = one & members[chosen].keys()
+        which, one = before[at]
+        candidates = one & members[which].keys()
         if not candidates:
             continue
         gains = _gains(members, before, missing, minimum)
-        shown = members[chosen]
+        shown = members[which]
         first = sorted(
-            (-gains.get(rows[0], 0), *table.order(text), member)
+            (-gains.get(rows[0], 0), *table.order(text, rows[0]), member)
             for member, (text, rows) in ((member, shown[member]) for member in candidates)
         )
         chosen_ones = [shown[member][1] for *_, member in first[: minimum - missing[at]]]
@@ -192,8 +222,8 @@ def _one_step(
 
 
 def _gains(
-    members: Mapping[Chosen, Mapping[bytes, tuple[str, list[int]]]],
-    before: Sequence[tuple[Chosen, set[bytes]]],
+    members: Mapping[_Set, _Members],
+    before: Sequence[tuple[_Set, set[bytes]]],
     missing: Sequence[int],
     minimum: int,
 ) -> dict[int, int]:
@@ -202,9 +232,9 @@ def _gains(
     Who is in the same sets as the person who left hides this one in all of them at once.
     """
     found: dict[int, int] = {}
-    for (chosen, one), gone in zip(before, missing, strict=True):
+    for (which, one), gone in zip(before, missing, strict=True):
         gain = 1 if 0 < gone < minimum else -1 if not gone else 0
-        for member, (_, rows) in members[chosen].items() if gain else ():
+        for member, (_, rows) in members[which].items() if gain else ():
             if member in one:
                 found[rows[0]] = found.get(rows[0], 0) + gain
     return found

@@ -11,10 +11,14 @@ rows, also of other columns. It is stricter than counting how many persons diffe
 exchanged for another is refused, and so is one who leaves while k others come, for a count that is one
 lower would tell of the one.
 
-What it does not cover: five and more sets put together; sets under another dataset's schema, or under a
-schema, unit or mapping that was changed in between, which make every row another one; what somebody
-knows already of the k persons in a difference; what is not a sum (a trained model remembers rows: that
-is what differential privacy is for).
+A person is told by what the rows say, and where the schema names a group by the group's identifier as well:
+both rules hold then, each alone. A column that drifts (an age as of today, a sum in floating point that a
+database adds up in another order) makes other rows of everybody, and the same people.
+
+What it does not cover: five and more sets put together; rows that drift in a table without a group, and identifiers
+that are made anew; sets under another dataset's schema, or, without a group, under a schema, unit or mapping
+that was changed in between, which makes every row another one; what somebody knows already of the k
+persons in a difference; what is not a sum (a trained model remembers rows: that is what differential privacy is for).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import hmac
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -34,6 +38,9 @@ from flfed.rows.schema import Schema
 BYTES = 16
 """Of a keyed hash: among a billion rows two of the same one are an accident of 1 in 10^20."""
 DIGEST = np.dtype(f"S{BYTES}")
+NOBODY = np.empty(0, DIGEST)
+WITH_PEOPLE = b"people\x00\x01"
+"""Begins the file of a set that has its people's identifiers, too; then how many persons, eight bytes."""
 PROBES = 12
 """Random signs that a combination of sets is looked at with before it is counted out."""
 CELLS = 2**22
@@ -97,6 +104,11 @@ def whose_rows(table: pd.DataFrame, schema: Schema) -> list[object] | None:
     return list(table[schema.group]) if schema.group else None
 
 
+def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
+    """Return the text of each row's identifier of its group, [rows]; None where a row is a person."""
+    return row_texts(table[[schema.group]]) if schema.group else None
+
+
 def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
     """Return the HMAC-SHA256 of a text for one purpose, which tells nothing without the key; 32 bytes."""
     content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
@@ -111,25 +123,31 @@ class RowSet:
     ----------
     dataset : str
     digests : array of 16 bytes each, sorted [persons]
+        Of what each person's rows say.
     id : str
-        Keyed hash of all of them as hex: two sets have one id if they are of the same rows.
+        Keyed hash of all of them as hex: two sets have one id if they are of the same rows of the same people.
+    people : array of 16 bytes each, sorted [persons], or empty
+        Of the groups' identifiers, where the schema names a group.
     """
 
     dataset: str
     digests: np.ndarray
     id: str
+    people: np.ndarray = field(default_factory=NOBODY.copy)
 
     @classmethod
     def of(cls, table: pd.DataFrame, schema: Schema, key: bytes) -> RowSet:
         """Return the set of a mapped table's rows, whatever their order."""
         persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
-        return cls.made(schema.name, [digest(key, schema.name, text) for text in persons.texts], key)
+        names = group_texts(table, schema)
+        people = [] if names is None else [digest_of_group(key, schema.name, names[rows[0]]) for rows in persons.rows]
+        return cls.made(schema.name, [digest(key, schema.name, text) for text in persons.texts], key, people=people)
 
     @classmethod
-    def made(cls, dataset: str, digests: Sequence[bytes], key: bytes) -> RowSet:
-        """Return the set of these digests."""
-        together = b"".join(sorted(digests))
-        return cls(dataset, np.frombuffer(together, DIGEST), _set_id(key, dataset, together))
+    def made(cls, dataset: str, digests: Sequence[bytes], key: bytes, *, people: Sequence[bytes] = ()) -> RowSet:
+        """Return the set of these digests, of rows and of identifiers."""
+        rows, names = (np.frombuffer(b"".join(sorted(set(some))), DIGEST) for some in (digests, people))
+        return cls(dataset, rows, _set_id(key, dataset, _content(rows, names)), names)
 
     @classmethod
     def from_bytes(cls, dataset: str, content: bytes, key: bytes, *, id: str) -> RowSet:
@@ -142,23 +160,29 @@ class RowSet:
         """
         if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
             raise UsageError(f"the set of released rows {id[:12]} is damaged, or of another key")
-        return cls(dataset, np.frombuffer(content, DIGEST), id)
+        if not content.startswith(WITH_PEOPLE):
+            return cls(dataset, np.frombuffer(content, DIGEST), id)
+        persons, both = int.from_bytes(content[len(WITH_PEOPLE) : BYTES]), np.frombuffer(content[BYTES:], DIGEST)
+        return cls(dataset, both[:persons], id, both[persons:])
 
     def to_bytes(self) -> bytes:
         """Return what is written down of it."""
-        return self.digests.tobytes()
+        return _content(self.digests, self.people)
 
     def members(self) -> set[bytes]:
-        """Return the digests one by one; NumPy's own `tolist` would cut zeros off their ends."""
-        content = self.to_bytes()
-        return {content[start : start + BYTES] for start in range(0, len(content), BYTES)}
+        """Return the digests of rows one by one."""
+        return _one_by_one(self.digests)
+
+    def people_one_by_one(self) -> set[bytes]:
+        """Return the digests of identifiers one by one; none where the schema names no group."""
+        return _one_by_one(self.people)
 
     def __len__(self) -> int:
         """Return the number of persons."""
         return len(self.digests)
 
     def common(self, other: RowSet) -> int:
-        """Return how many persons are in both."""
+        """Return how many persons are in both whose rows say the same."""
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
 
 
@@ -167,12 +191,31 @@ def digest(key: bytes, dataset: str, text: str) -> bytes:
     return keyed(key, f"rows of {dataset}", text)[:BYTES]
 
 
+def digest_of_group(key: bytes, dataset: str, text: str) -> bytes:
+    """Return the keyed hash of a group's identifier, as `group_texts` has it; 16 bytes."""
+    return keyed(key, f"people of {dataset}", text)[:BYTES]
+
+
+def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
+    """Return what is written down of a set: its rows' digests, or their number, these and the people's."""
+    if not len(people):
+        return digests.tobytes()
+    head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
+    return head + digests.tobytes() + people.tobytes()
+
+
+def _one_by_one(digests: np.ndarray) -> set[bytes]:
+    # NumPy's own `tolist` would cut zeros off their ends.
+    content = digests.tobytes()
+    return {content[start : start + BYTES] for start in range(0, len(content), BYTES)}
+
+
 def _set_id(key: bytes, dataset: str, together: bytes) -> str:
     return keyed(key, f"set of {dataset}", together).hex()
 
 
 def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
-    """Return how many persons are in `a` only, and in `b` only."""
+    """Return how many persons are in `a` only, and in `b` only, by what their rows say."""
     both = a.common(b)
     return len(a) - both, len(b) - both
 
@@ -200,21 +243,29 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
         return False  # it was looked at when it left first, and whatever left since, with it
     if 0 < len(asked) < minimum:
         return True
-    if not others:
+    known = [one.people for one in others if len(one.people)] if len(asked.people) else []
+    return _apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or _apart_by_few(
+        [asked.people, *known], minimum
+    )
+
+
+def _apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
+    """Tell whether the first set, with the others, gives fewer than `minimum` persons away; each of sorted digests."""
+    if len(sets) < 2:
         return False
-    inside = _inside([asked, *others])
+    inside = _inside(sets)
     mine, theirs = inside[:, 0], inside[:, 1:]
     both = mine @ theirs
     apart = np.concatenate([theirs.sum(axis=0) - both, mine.sum() - both])
     return bool(((apart > 0) & (apart < minimum)).any()) or _of_four(mine, theirs, minimum)
 
 
-def _inside(sets: Sequence[RowSet]) -> np.ndarray:
+def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
     """Return which persons are in which set, 1 or 0; [persons, sets]."""
-    every = np.unique(np.concatenate([one.digests for one in sets]))
+    every = np.unique(np.concatenate(sets))
     found = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
     for at, one in enumerate(sets):
-        found[np.searchsorted(every, one.digests), at] = 1
+        found[np.searchsorted(every, one), at] = 1
     return found
 
 

@@ -21,6 +21,8 @@ COUNTS = ("accuracy_score", "recall_at_alert_budget")
 HISTOGRAM_BINS = 256
 HISTOGRAM_LIMIT = 12.0
 """Log-odds beyond which predictions share the last bin."""
+DIGITS = 3
+"""Of a figure that leaves rounded."""
 
 
 @lru_cache(maxsize=64)
@@ -123,6 +125,20 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
     if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
         return f"fewer than {least} rows of a class"
     return ""
+
+
+def three_digits(value: float) -> float:
+    """Return a figure rounded to three significant digits, as it is where it is not finite.
+
+    One rule for losses, metrics in any unit, their variances, limits and p: rounding keeps their order and sign,
+    and makes nothing 0, so that intervals hold what they held, and a verdict stays.
+
+    Examples
+    --------
+    >>> three_digits(0.873456), three_digits(-0.000123456), three_digits(12345.6), three_digits(float("inf"))
+    (0.873, -0.000123, 12300.0, inf)
+    """
+    return float(f"{value:.{DIGITS - 1}e}")
 
 
 class RoundFigures:

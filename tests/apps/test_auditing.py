@@ -197,6 +197,17 @@ def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(s
     assert caught.value.exit_code == 1
 
 
+def test_a_site_whose_budget_is_spent_is_attacked_still(small, small_study: str):
+    # The run's whole epsilon is spent, and another round would be too much: an audit asks for none.
+    held = {"disclosure": "institution", "epsilon": 2.0, "delta": 1e-3, "cell_minimum": 5, "resplit": False}
+    text = Study.parse(small_study + DP).replace({"plan.steps": 5, "privacy.delta": 1e-3}).text
+    sites, ended = small({"site-02": held}, text)
+    with pytest.raises(FlfedError, match="privacy budget: epsilon"):
+        run(Study.parse(text), sites=sites[:2])
+    found = audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
+    assert ({row.site for row in found.findings}, found.faults) == ({"site-01", "site-02", "site-03"}, {})
+
+
 def test_rows_that_changed_since_the_run_are_not_attacked(small):
     sites, ended = small()
     table = sites[0].source.table
@@ -238,6 +249,9 @@ def test_a_verdict_follows_from_the_promise():
         verdict_of(Finding(promise=promise, beyond=promise < 0.8, **given)) for promise in (float("nan"), 0.85, 0.7)
     ]
     assert verdicts == ["no promise", "within the promise", "beyond the promise"]
+    unknown = given | {"low": float("nan")}
+    assert verdict_of(Finding(promise=0.85, beyond=False, **unknown)) == "not known"
+    assert verdict_of(Finding(promise=float("nan"), beyond=False, **unknown)) == "no promise"
     assert AUDIT == "query.audit"
 
 

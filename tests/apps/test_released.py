@@ -163,6 +163,18 @@ def test_a_set_is_released_as_often_as_the_policy_says_and_a_run_counts_once(sit
     assert len(lines_of(own)) == 4
 
 
+def test_one_name_for_several_studies_or_repeats_is_several_runs(site, small_study, answer, ask):
+    own = replace(site, policy=Policy(queries=2))
+    other, third = (small_study.replace("seed = 7", f"seed = {seed}") for seed in (8, 9))
+    side = ClientSide(lambda name, _: own)
+    assert [answer(own, "r1", text, side=side) == "" for text in ("", other, third, "")] == [True, True, False, True]
+    more = replace(site, name="site-02", policy=Policy(queries=2))
+    side = ClientSide(lambda name, _: more)
+    replies = [ask(side, more.name, SUMMARISE, SummariseRequest(), small_study, run="r1", repeat=at) for at in range(3)]
+    assert [reply.has_error() for reply in replies] == [False, False, True]
+    assert [line["repeat"] for line in lines_of(more)] == [0, 0, 1, 1]
+
+
 def test_enrolment_and_open_sites_write_nothing(site, answer, small_sites):
     assert answer(site, "r1", kind=ENROL) == ""
     assert lines_of(site) == []

@@ -11,7 +11,9 @@ import pytest
 
 from flfed.apps.running import run
 from flfed.home import home
+from flfed.records.headlines import figure_name
 from flfed.records.store import RunStore
+from flfed.records.verdicts import interval, number
 from flfed.study import Study
 
 MEMBERSHIP = "membership-inference"
@@ -68,9 +70,21 @@ def test_a_person_reads_a_table_and_what_it_means_once(flfed, ended):
     code, out, _ = flfed("audit", "--attack", MEMBERSHIP, "--site", SITES[0], "--site", SITES[2])
     assert code == 0 and f"preterm-birth ({ended}) promises nothing" in out
     lines = [line for line in out.splitlines() if line.strip().startswith(MEMBERSHIP)]
-    assert sum("no promise" in line for line in lines) == 4
+    assert sum("no promise" in line for line in lines) == 2
     assert all(any(name in line for line in lines) for name in (SITES[0], SITES[2]))
-    assert SITES[1] not in out and out.count(", by its loss,") == 1
+    assert SITES[1] not in out and out.count(", by LiRA with") == 1
+    assert "2 more figures: --all prints them" in out and ", by its loss," not in out
+    assert "verdict goes by the interval's lower end" in " ".join(out.split())
+
+
+def test_all_figures_are_printed_on_request_and_read_as_those_of_the_json(flfed, ended):
+    words = ("audit", ended, "--attack", MEMBERSHIP, "--site", SITES[0])
+    found = json.loads(flfed(*words, "--json")[1])["findings"]
+    code, out, _ = flfed(*words, "--all")
+    assert code == 0 and len(found) == 2 and "more figures" not in out
+    for line in found:
+        said = f"{number(line['value'])} ({interval(line['low'], line['high'])})"
+        assert said in out and figure_name(line["metric"]) in out
 
 
 def test_a_figure_beyond_what_was_promised_ends_with_1_after_all_was_shown(flfed, ended, tmp_path: Path, monkeypatch):
@@ -84,7 +98,7 @@ def test_a_figure_beyond_what_was_promised_ends_with_1_after_all_was_shown(flfed
     assert (code, err) == (1, "")
     assert [line["verdict"] for line in json.loads(out)["findings"]] == ["beyond the promise"] * 4
     code, out, _ = flfed("audit", ended, "--attack", "oracle")
-    assert code == 1 and out.count("1.0000 (0.9600 to 1.0000)") == 4 and "oracle: Always right." in out
+    assert code == 1 and out.count("1.000 (.960 to 1.000)") == 4 and "oracle: Always right." in out
 
 
 def test_wrong_use_is_one_sentence_and_2(refused, ended):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from flfed.records.verdicts import number
+
 pytestmark = pytest.mark.slow  # a few seconds each: real runs
 
 STUDY = """
@@ -49,8 +51,25 @@ def test_a_run_without_a_mechanism_says_plainly_that_nothing_is_promised(ran):
     assert found["privacy"] == shown["privacy"]
     assert (found["privacy"]["mechanism"], found["privacy"]["epsilon"], found["audit"]) == ("none", None, [])
     assert "No privacy mechanism: the run promises nothing." in said
-    assert "Not covered by the promise" not in said
     assert len(found["privacy"]["uncharged"]) >= 5
+    listed = said.partition("Not covered, for nothing was promised:")[2]
+    assert all(f"  - {sentence}" in listed for sentence in found["privacy"]["uncharged"])
+
+
+def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path: Path):
+    found, _, _ = ran(STUDY.replace("steps = 2", "steps = 2\nbatch = 16") + DP)
+    file = str(tmp_path / "study.toml")
+    checked = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
+    same = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "warnings", "uncharged")
+    assert {key: checked[key] for key in same} == {key: found["privacy"][key] for key in same}
+    code, said, err = flfed("study", "check", file)
+    assert (code, err) == (0, "")
+    assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
+    assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling .200, clip 1, 4 steps." in said
+    assert "Note: plan.batch=16 is not used: [privacy] sampling says which rows" in said
+    assert f"Not covered: {len(checked['uncharged'])} things" in said and "docs/privacy.md" in said
+    plain = json.loads(flfed("study", "check", "preterm-birth", "--json")[1])["privacy"]
+    assert (plain["mechanism"], plain["epsilon"], plain["notes"]) == ("none", None, [])
 
 
 def test_a_run_under_record_level_privacy_says_what_it_promises_spent_and_leaves_out(ran):

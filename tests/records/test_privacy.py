@@ -62,8 +62,7 @@ def test_a_run_without_a_mechanism_says_so_plainly(told, payload):
     found = told(nothing)
     (line,) = in_words(found["privacy"], found["audit"])
     assert line.startswith("No privacy mechanism: the run promises nothing.")
-    assert not_covered(found["privacy"]) == []  # nothing is promised, so there is nothing to except
-    assert found["privacy"]["uncharged"] == ["Each update."]
+    assert not_covered(found["privacy"]) == found["privacy"]["uncharged"] == ["Each update."]
     assert found["privacy"]["warnings"] == []
     assert standing(found["privacy"], [])[0] == "nothing promised"
 
@@ -98,9 +97,11 @@ def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves
     assert "any one person's rows, all of them" in lines[1]
     assert lines[2].startswith("This run was a simulation: its noise follows from the study's seed")
     assert lines[3] == (
-        "At cleveland: ε = 1.00 for 150 steps; all studies in its ledger together 2.53, of a budget of 8.00."
+        "At cleveland: this run ε = 1.00 for 150 steps; all studies in its ledger together about 3.10, of a budget of "
+        "8.00."
     )
-    assert lines[5] == "At long-beach: ε = 1.00 for 150 steps, without a budget."
+    assert lines[5] == "At long-beach: this run ε = 1.00 for 150 steps, without a budget."
+    assert "`flfed site budget SITE`, at the site" in lines[7]
     assert "Warning: delta 1e-4 is large" in lines
     assert "membership: AUC .490 to .580 at 4 sites; promised: at most .731: within the promise at 4." in lines
     assert "inversion at hungary: cosine similarity .110; nothing is promised: no promise." in lines
@@ -122,18 +123,37 @@ def test_in_a_deployment_the_noise_is_the_systems(url, store, payload):
 def test_where_all_sites_are_alike_one_line_says_it(told, payload):
     same = payload["sites"]["long-beach"]
     found = told(payload | {"sites": dict.fromkeys(SITES, same)})
-    assert spending_in_words(found["privacy"]) == ["At each of 4 sites: ε = 1.00 for 150 steps, without a budget."]
+    lines = spending_in_words(found["privacy"])
+    assert lines[0] == "At each of 4 sites: this run ε = 1.00 for 150 steps, without a budget."
+    assert len(lines) == 1  # none of them said that it has a ledger
+    known = told(payload | {"sites": dict.fromkeys(SITES, payload["sites"]["hungary"])})
+    assert spending_in_words(known["privacy"])[1].startswith("The ε above is this run's.")
 
 
-def test_where_the_ledger_after_the_run_is_not_known_both_are_added_and_it_says_about(told, payload):
-    line = payload["sites"]["cleveland"] | {"spent": None}
-    (said,) = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])
+def test_what_was_spent_before_and_in_the_run_are_added_and_it_says_about(told, payload):
+    line = payload["sites"]["cleveland"]
+    said = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])[0]
     # 2.1 before and .9972 of this run are 3.0972, rounded up.
-    assert said.startswith("At its one site: ε = 1.00 for 150 steps; all studies in its ledger together about 3.10, ")
+    assert said.startswith("At its one site: this run ε = 1.00 for 150 steps; all studies in its ledger together about")
+    assert "about 3.10, of" in said
+
+
+def test_more_than_was_planned_is_told_at_the_site_and_over_repeats(told, payload):
+    more = payload["sites"]["cleveland"] | {"steps": 180, "epsilon": 1.1}
+    again = payload | {"sites": payload["sites"] | {"cleveland": more}}
+    found = told(again, payload)
+    private = found["privacy"]
+    assert (private["epsilon"], private["sites"]["cleveland"]["epsilon"]) == (0.9972, 1.1)
+    assert private["epsilon-of-repeats"] == pytest.approx(1.1 + 0.9972, abs=1e-12)
+    said = spending_in_words(private)[0]
+    assert said.startswith(
+        "At cleveland: this run ε = 1.10 for 180 steps, more than the 150 planned, since rounds were done again; "
+    )
+    assert "more than" not in str(spending_in_words(told(payload)["privacy"]))
 
 
 def test_each_repeat_spends_again(told, payload):
-    later = {site: line | {"spent-before": 2.6, "spent": 3.01} for site, line in payload["sites"].items()}
+    later = {site: line | {"spent-before": 2.6} for site, line in payload["sites"].items()}
     found = told(payload, payload | {"sites": later}, payload | {"sites": later})
     private = found["privacy"]
     assert private["epsilon"] == 0.9972  # the promise is of one run
@@ -141,7 +161,7 @@ def test_each_repeat_spends_again(told, payload):
     assert private["epsilon-of-repeats"] == pytest.approx(3 * 0.9972, abs=1e-12)
     assert private["delta-of-repeats"] == pytest.approx(3e-4, rel=1e-12)
     site = private["sites"]["cleveland"]
-    assert (site["epsilon"], site["spent-before"], site["spent"], site["steps"]) == (0.9972, 2.1, 3.01, 150)
+    assert (site["epsilon"], site["spent-before"], site["steps"]) == (0.9972, 2.1, 150)
     assert "The promise is of one run." in promise_in_words(private)[3]
     assert "together at most ε = 3.00 at δ = 3e-4" in promise_in_words(private)[3]
 
@@ -161,7 +181,7 @@ def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
         payload, audit=[*attacks, stray], also=lambda run: run.site("hungary", shared_as="aggregate-only")
     )  # fmt: skip
     hungary = found["privacy"]["sites"]["hungary"]
-    assert (hungary["budget"], hungary["spent-before"], hungary["spent"]) == (None, None, None)
+    assert (hungary["budget"], hungary["spent-before"]) == (None, None)
     assert (hungary["epsilon"], hungary["steps"]) == (0.9972, 150)  # of every site alike: it follows from the study
     assert [line["site"] for line in found["audit"]] == ["cleveland", "long-beach", "switzerland"]
     assert "real-name" not in str(found["privacy"]) + str(found["audit"])
@@ -182,12 +202,23 @@ def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, at
     assert (code, "none was tried in 1 of the repeats" in said) == ("measured in part", True)
 
 
+@pytest.mark.parametrize("verdict", ["not known", "within the promise"])
+def test_a_figure_without_a_lower_limit_is_within_nothing_and_the_promise_is_not_green(told, payload, attacks, verdict):
+    # An area of 1 whose interval could not be had; earlier versions called that within the promise.
+    perfect = {"promise": 0.731, "method": "", "rows": 100, "verdict": verdict, "says": "A perfect attack."}
+    found = told(payload, audit=[*attacks, AuditRow("inference", "hungary", "auc-of-loss", 1.0, None, None, perfect)])
+    (line,) = [line for line in found["audit"] if line["attack"] == "inference"]
+    assert (line["value"], line["low"], line["verdict"]) == (1.0, None, "not known")
+    code, said = standing(found["privacy"], found["audit"])
+    assert (code, "nothing is known of inference at hungary" in said) == ("measured in part", True)
+
+
 def test_an_attack_beyond_the_promise_is_told_before_all_else(told, payload, attacks):
     worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
     found = told(payload, audit=[*attacks, AuditRow("canaries", "hungary", "epsilon", 1.4, 1.1, 1.8, worse)])
     code, said = standing(found["privacy"], found["audit"])
     assert (code, said[:58]) == ("beyond the promise", "Attacks got further than was promised: canaries at hungary")
-    assert in_words(found["privacy"], found["audit"])[-1] == said
+    assert in_words(found["privacy"], found["audit"])[-2] == said
 
 
 @pytest.mark.parametrize("value", [0.001, 0.9972, 1.0, 2.3, 2.30001, 3.689, 7.995, 12.34, 100.0])

@@ -1,5 +1,6 @@
 """The page Privacy: it shows what record and JSON have, to the digit, and says what to do where nothing is."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.verdicts import interval, number
 
+HEART = ("cleveland", "hungary", "long-beach", "switzerland")
 ROOT = Path(__file__).parents[2]
 APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p70_privacy.py"
 
@@ -75,8 +77,10 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
         assert lines[site]["Steps asked"] == "150 of 150"
         if line["budget"] is not None:
             assert float(lines[site]["Budget"]) == line["budget"]
-            assert 0 <= float(lines[site]["ε of all its studies"]) - line["spent"] < 0.01
-    assert (lines["hungary"]["Left"], lines["switzerland"]["Left"]) == (".69", "overdrawn by .21")  # 3 - 2.3077
+            together = float(lines[site]["ε of all its studies"].removeprefix("about "))
+            assert 0 <= together - line["spent-before"] - line["epsilon"] < 0.01
+    # 3 - 1.9 - .9972 = .1028, and 1.5 - 1.2 - .5 = -.2
+    assert (lines["hungary"]["Left"], lines["switzerland"]["Left"]) == ("about .10", "overdrawn by about .20")
     assert (lines["long-beach"]["Budget"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
 
 
@@ -93,6 +97,11 @@ def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str
     assert ":green-badge[within the promise]" in words(page)
     assert charts(page) == 4  # and one of each attack
     worse = {"promise": 0.731, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
+    perfect = worse | {"verdict": "not known"}
+    store.audit(protected, [AuditRow("membership", "hungary", "roc_auc_score", 1.0, None, None, perfect)])
+    page = privacy(protected)
+    assert ":orange-badge[measured in part]" in words(page) and "green-badge" not in words(page)
+    assert lines_of(page, "Verdict")[0]["Verdict"] == "not known"
     store.audit(protected, [AuditRow("membership", "hungary", "roc_auc_score", 0.9, 0.85, 0.94, worse)])
     said = words(privacy(protected))
     assert ":red-badge[beyond the promise]" in said and "green-badge" not in said
@@ -104,17 +113,65 @@ def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, stor
     with RunReader.open(shown) as reader:
         audit = report(reader, protected)["audit"]
     page = privacy(protected)
-    lines = {(line["Attack"], line["Site"]): line for line in lines_of(page, "Verdict")}
+    lines = {(line["Attack"], line["Site"]): line for line in lines_of(page, "Its verdict")}
     assert len(lines) == len(audit) == 5
     for entry in audit:
         line = lines[entry["attack"], entry["site"]]
         span = f" ({interval(entry['low'], entry['high'])})" if entry["low"] is not None else ""
         assert line["Reached (95 %)"] == number(entry["value"]) + span
-        assert line["Verdict"] == entry["verdict"]
+        assert line["Its verdict"] == entry["verdict"]
         assert f"**{entry['attack']}** {entry['says']}" in words(page)
     inversion, membership = lines["inversion", "hungary"], lines["membership", "cleveland"]
     assert membership["Reached (95 %)"] == ".512 (.462 to .572)"
-    assert (inversion["Promised, at most"], membership["Promised, at most"]) == ("nothing", ".731")
+    assert (inversion["Promised"], membership["Promised"]) == ("nothing", ".731")
+    summary = {line["Attack"]: line for line in lines_of(page, "Most at")}  # one line an attack, of its worst site
+    assert (len(summary), summary["membership"]["Most at"]) == (2, "switzerland")
+    assert summary["membership"]["Reached there (95 %)"] == ".580 (.530 to .640)"
+    assert (summary["membership"]["At all"], summary["inversion"]["Verdict"]) == (".490 to .580 at 4", "no promise")
+    assert "A verdict goes by the interval's lower end" in words(page)
+
+
+def domains(page: AppTest) -> list[list[float]]:
+    """The ends of the x axis of each chart that has them."""
+    found = [json.loads(chart.proto.spec) for chart in page.get("vega_lite_chart") or page.get("arrow_vega_lite_chart")]
+    layers = [layer for spec in found for layer in spec.get("layer", [])]
+    scales = [layer["encoding"]["x"].get("scale", {}) for layer in layers if "x" in layer.get("encoding", {})]
+    return [scale["domain"] for scale in scales if "domain" in scale]
+
+
+def test_everything_given_away_is_told_under_a_green_badge_too_and_looks_like_everything(
+    shown: str, protected: str, store, attacks
+):
+    told = {"promise": None, "method": "Wilson", "rows": 96, "verdict": "no promise", "says": "Of this share."}
+    given = [AuditRow("summary-reconstruction", site, "share-given-away", 1.0, 0.96, 1.0, told) for site in HEART]
+    store.audit(protected, [*attacks, *given])
+    page = privacy(protected)
+    assert ":green-badge[within the promise]" in words(page)
+    said = "the sums gave cells of 100 % of the rows away exactly, at 4 of 4 sites: no promise covers them."
+    assert f":red[**summary-reconstruction: {said}**]" in words(page)
+    assert [0.0, 1.0] in domains(page)
+    line = next(line for line in lines_of(page, "Most at") if line["Attack"] == "summary-reconstruction")
+    assert line["Verdict"] == "no promise, and it got somewhere at 4 of 4"
+
+
+def test_a_run_without_a_model_gets_no_advice_that_would_be_refused(shown: str, store, write, payload):
+    run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=0)
+    run.summary("privacy", payload)
+    run.finish(status="failed", reason="too few sites")
+    said = words(privacy(run.run))
+    assert "The run has no final model that could be attacked." in said
+    assert said.count("flfed audit") == 0
+
+
+def test_sites_without_ledger_and_budget_get_a_sentence_and_no_chart(shown: str, store, write, payload):
+    run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=2)
+    line = payload["sites"]["cleveland"] | {"budget": None, "spent-before": None}
+    run.summary("privacy", payload | {"sites": dict.fromkeys(HEART, line)})
+    page = privacy(run.run)
+    assert charts(page) == 1  # what left
+    assert "At each of 4 sites: this run ε = 1.00 for 150 steps, without a budget." in words(page)
+    assert "research sites that a study cuts out of a table have none" in words(page)
+    assert not any("Budget" in table.value.columns for table in page.table)
 
 
 def test_what_left_is_shown_by_kind_and_adds_up(shown: str, protected: str):
@@ -149,7 +206,7 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
     run.summary("privacy", dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}})
     said = words(privacy(run.run))
     assert "No privacy mechanism: the run promises nothing." in said
-    assert ":gray-badge[nothing promised]" in said
+    assert ":orange-badge[nothing promised]" in said
     assert 'With [privacy] name = "record-dp"' in said
     assert "Each update." in said
     page = privacy(heart)

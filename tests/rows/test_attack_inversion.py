@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from flfed.rows.training.alone import answer_alone, drive_alone
 from flfed.rows.training.requests import FitRequest, drive
 
 MLP = {"model.name": "mlp", "model.hidden": [32]}
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
 NOISY = PrivateSteps(clip=1.0, noise=1.0, sampling=0.1)
 
 
@@ -80,6 +83,15 @@ def test_a_batch_of_32_hides_rows_and_one_of_2_does_not_hide_those_of_a_network(
     assert abs(large["median-cosine-at-plan-batch"].value) < 0.3
     assert small["share-recovered-at-plan-batch"].value > 0.27
     assert linear.value == 0 and linear.high < 0.08
+
+
+@pytest.mark.parametrize(("batch", "least", "most"), [(2, 0.60, 0.94), (8, 0.10, 0.28), (16, 0.0, 0.02)])
+def test_how_many_rows_of_a_small_batch_come_back_from_a_network(wide_site, batch: int, least: float, most: float):
+    # docs/privacy.md says these: the least and the most of six draws of 50 rows with their batches.
+    assert f"{100 * least:.0f} to {100 * most:.0f} %" in PAGE.read_text(encoding="utf-8")
+    attacked = [wide_site(MLP | {"batch": batch}, seed=seed) for seed in range(6)]
+    shares = [inverted(one)["share-recovered-at-plan-batch"].value for one in attacked]
+    assert (min(shares), max(shares)) == pytest.approx((least, most), abs=0.04)  # two rows of 50
 
 
 def test_the_quotient_is_the_row_by_arithmetic(wide_site):

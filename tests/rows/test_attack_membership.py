@@ -16,8 +16,12 @@ from flfed.rows.attacks.membership_inference import (
     MembershipInference,
     largest_auc,
     likelihood_ratio,
+    over_people,
 )
+from flfed.rows.encode import Encoded
 from flfed.rows.holdout import HoldoutByTime
+from flfed.rows.intervals import estimate
+from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.shadows import log_odds
 from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.cohort import answering
@@ -161,3 +165,49 @@ def test_a_holdout_by_time_is_said_to_be_another_time(wide_site):
     attacked.workplace.site = replace(attacked.workplace.site, holdout=later)
     said = inferred(attacked, shadows=4)["auc-of-loss"]
     assert said.value == plain.value and "later than the training rows" in said.says not in plain.says
+
+
+def test_what_only_came_later_breaks_no_promise(wide_site):
+    attacked = wide_site(OVERFIT, promised=(0.01, DELTA))
+    plain = inferred(attacked, shadows=4)["auc-of-loss"]
+    assert plain.beyond and plain.promise < 0.51
+    later = HoldoutByTime(column="day", train_until="2024-01-01", test_from="2024-02-01")
+    attacked.workplace.site = replace(attacked.workplace.site, holdout=later)
+    said = inferred(attacked, shadows=4)["auc-of-loss"]
+    assert (said.value, said.beyond, np.isnan(said.promise)) == (plain.value, False, True)
+    assert "no promise bounds it" in said.says
+
+
+@pytest.mark.parametrize(("unit", "several", "bounded"), [
+    ("row", True, False), ("row", False, True), ("person", True, True),
+])  # fmt: skip
+def test_a_promise_to_each_row_bounds_nobody_who_has_several(wide_site, unit, several, bounded):
+    steps = PrivateSteps(clip=1.0, noise=ONE, sampling=SAMPLING, unit=unit)
+    plain = wide_site({"rounds": 1, "steps": 1}, steps=steps, promised=(1.0, DELTA))
+    kind = Paired if several else Attacked
+    attacked = kind(workplace=plain.workplace, arrays=plain.arrays, encoder=plain.encoder, promised=(1.0, DELTA))
+    found = inferred(attacked, shadows=4)["auc-of-lira"]
+    assert np.isfinite(found.promise) == bounded
+    assert ("A promise to each person would" in found.says) == (not bounded)
+    assert np.isfinite([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("people", [20, 200])
+def test_a_perfect_attack_on_people_has_a_lower_limit_and_is_beyond_the_promise(wide_site, people):
+    # Every draw of people gives an area of 1, so that the bootstrap has no limits.
+    attacked = wide_site({"rounds": 1, "steps": 1}, promised=(1.0, DELTA))
+    group, member = np.arange(4 * people) // 2, np.arange(4 * people) < 2 * people
+    rows = Encoded(np.zeros((4 * people, 40)), np.zeros(4 * people), np.ones(4 * people), group)
+    found = MembershipInference()._finding(attacked, "auc-of-loss", rows, member, member.astype(float), "by its loss")
+    assert (found.value, found.high, found.method) == (1.0, 1.0, "Hanley-McNeil over people")
+    assert found.beyond and found.promise == pytest.approx(0.731, abs=2e-3)
+    # As of people with a row each, half as many: not of rows, of which there are twice as many.
+    half = np.arange(2 * people) < people
+    alone, rowwise = (
+        estimate(RocAucScore(), side.astype(int), side.astype(float), np.random.default_rng(0))
+        for side in (half, member)
+    )
+    assert found.low == pytest.approx(alone.low, abs=1e-9) and found.low < rowwise.low - 1e-4
+    few = over_people(estimate(RocAucScore(), np.array([1, 0]), np.array([1.0, 0.0]), np.random.default_rng(0)),
+                      np.array([True, False]), None)  # fmt: skip
+    assert 0 < few.low < 0.5

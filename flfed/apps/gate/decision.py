@@ -20,6 +20,7 @@ from flfed.apps.gate.folder import NAME, SiteFolder
 from flfed.apps.gate.freezing import list_changed
 from flfed.apps.gate.incoming import keep
 from flfed.apps.gate.leaving import Leaving
+from flfed.apps.gate.lost import Continuity
 from flfed.apps.gate.receipts import ledger_of, seal, sealed
 from flfed.apps.gate.study_limits import cohort_refusal, study_policy_refusal
 from flfed.apps.gate.study_messages import KINDS, StudyMessages
@@ -90,7 +91,8 @@ class Gate:
         self._policy_file = site.folder / "policy.toml" if site.folder else None
         self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
         self._ledger = ledger or ledger_of(folder)
-        self._leaving = Leaving(site, self._ledger, today)
+        self._continuity = Continuity(folder, self._ledger)
+        self._leaving = Leaving(site, self._ledger, today, self._continuity)
         self._own: deque[str] = deque(maxlen=64)
         self._known: OrderedDict[str, StudyMessages] = OrderedDict()
         self._rows: dict[str, str] = {}
@@ -212,12 +214,13 @@ class Gate:
         """Return what the ledger says of a message, whatever came in it."""
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
-        known = self._known.get(sha256)
+        known, repeat = self._known.get(sha256), context.run_config.get("repeat", 0)
         return {
             "study": known.study.name if known else "",
             "dataset": known.study.dataset.name if known else "",
             "study_sha256": sha256,
             "run": str(context.run_config.get("run", ""))[:100],
+            "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
             "rows_sha256": self._rows.get(sha256, ""),
         }
 
@@ -240,7 +243,7 @@ class Gate:
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             raise Refused(f"the {kind} message does not fit the study: {defect}")
-        over = self._leaving.used_up(self._facts(message, context))
+        over = self._leaving.used_up(message, self._facts(message, context))
         if over:
             raise Refused(over)
 
@@ -255,7 +258,7 @@ class Gate:
         if now is None:
             raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
         self.site = replace(self.site, policy=now)
-        self._leaving = Leaving(self.site, self._ledger, self._today)
+        self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
 
     def _policy_now(self) -> Policy | None:
         """Return what the policy file says, None where it cannot be read or is gone; without one, what it was."""

@@ -14,7 +14,11 @@ from flfed.errors import UsageError
 from flfed.rows.excluded import Excluded, Exclusion
 from flfed.rows.frozen import Frozen, Prepared, known, load, row_texts
 from flfed.rows.resting import resting
+from flfed.rows.row_sets import group_texts
 from flfed.rows.site import Site
+
+DRIFTED = 0.5
+"""From this share of the frozen rows on, changed at once, it is the table that drifts and not its people who do."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Refresh:
         Of the rows; where nothing can be served, every row counts as added.
     voids : tuple of str
         Names of the studies whose approval would not hold any more.
+    drifted : bool
+        Whether nearly all people are others, and about as many: then nobody can tell who joined or left, and
+        sums that left before cannot be held against new ones. People are told by the schema's group, else by
+        all that their rows say.
     """
 
     folder: SiteFolder
@@ -51,6 +59,7 @@ class Refresh:
     unusable: str
     difference: Difference
     voids: tuple[str, ...]
+    drifted: bool = False
 
     @property
     def changes(self) -> bool:
@@ -131,10 +140,11 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
     UsageError
         If nothing is frozen yet, or as `freeze`.
     """
-    before, frozen, unusable = None, Counter[str](), ""
+    before, frozen, people, unusable = None, Counter[str](), set[str](), ""
     try:
         served = load(site, folder.frozen)
-        before, frozen = served.snapshot, Counter(row_texts(served.inspect()[0]))
+        table, _, schema = served.inspect()
+        before, frozen, people = served.snapshot, Counter(row_texts(table)), set(group_texts(table, schema) or ())
     except UsageError as error:
         if not (folder.frozen / site.dataset).is_dir():
             raise
@@ -143,7 +153,18 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
     difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
-    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared))
+    drifted = _drifted(prepared, difference, people)
+    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared), drifted)
+
+
+def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
+    """Tell whether nearly all people (without a group: rows) are others, and about as many as before."""
+    came, went, before = rows.added, rows.removed, rows.removed + rows.unchanged
+    names = group_texts(prepared.table, prepared.schema)
+    if names is not None:
+        now = set(names)
+        came, went, before = len(now - people), len(people - now), len(people)
+    return before > 0 and min(came, went) >= DRIFTED * before
 
 
 def _prepared(folder: SiteFolder, site: Site) -> Prepared:

@@ -20,16 +20,14 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.home import replace_whole
 from flfed.summary import Encoder, arrays_sha256
 from flfed.updates import content
-from flfed.updates.auditing import AUDIT
 from flfed.updates.kept import RUN, NotKept
-from flfed.updates.messages import COMPARE, TRAIN, TrainRequest
+from flfed.updates.messages import TRAIN, TrainRequest
 from flfed.updates.tensor_file import file_content
 
 RUNS = 16
 """Runs whose messages stay, the latest ones."""
 BYTES_A_RUN = 256 * 2**20
 """Of one run; beyond them its earliest messages go. 400 rounds of 60,000 parameters are 192 MB."""
-NOT_JUDGED = "it was not asked to judge this model in this run, or long ago: only such a model is attacked here"
 _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
 
@@ -85,8 +83,7 @@ def keep(
     ----------
     folder : SiteFolder
     message : Message
-        One that the gate has checked and lets through. Only train messages are kept, and of the models
-        that the site is to compare their hashes.
+        One that the gate has checked and lets through. Only train messages are kept.
     context : Context
         Its run config has the study's text, the repeat and the run's name.
     runs, bytes_a_run : int
@@ -102,9 +99,8 @@ def keep(
     ------
     NotKept
         If it cannot be written, such as on a full disk, and then nothing of it is left; or if another model
-        was to be trained from in this round of the run: each further one would tell more of the rows;
-        or if a model is to be attacked that was not compared in this run: who could choose one, would
-        make one that tells who is among the rows.
+        was to be trained from in this round of the run: each further one would tell more of the rows.
+        `run_limits` holds the same, by the ledger, for what is no longer kept here.
     MalformedMessage
         If the message is no train request.
 
@@ -113,11 +109,8 @@ def keep(
     Files that only their owner may read: a message holds nothing of a row, but the global model is not
     for everybody.
     """
-    run, kind = context.run_config.get("run"), message.metadata.message_type
-    if kind not in (TRAIN, COMPARE, AUDIT) or not isinstance(run, str) or not RUN.fullmatch(run):
-        return ""
-    if kind != TRAIN:
-        _hold_judged(folder.incoming / run, message, context)
+    run = context.run_config.get("run")
+    if message.metadata.message_type != TRAIN or not isinstance(run, str) or not RUN.fullmatch(run):
         return ""
     request = TrainRequest.from_record(message.content)
     digest, whole = _as_file(request, str(context.run_config["study"]), int(context.run_config.get("repeat", 0)))
@@ -135,22 +128,6 @@ def keep(
     except OSError as error:
         raise NotKept(f"it cannot keep what it is asked on its own disk ({error.strerror})") from None
     return digest
-
-
-def _hold_judged(folder: Path, message: Message, context: Context) -> None:
-    """Note which model is compared, by which study and on which split; refuse to have another one attacked."""
-    parts = [arrays_sha256(content.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
-    parts += [str(context.run_config.get("repeat", 0)), str(context.run_config["study"])]
-    path = folder / f"judged-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:32]}"
-    if message.metadata.message_type == AUDIT:
-        if not path.is_file():
-            raise NotKept(NOT_JUDGED)
-        return
-    try:
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        replace_whole(path, b"")
-    except OSError as error:
-        raise NotKept(f"it cannot keep what it is asked on its own disk ({error.strerror})") from None
 
 
 def asked(folder: SiteFolder, run: str, round: int) -> list[Asked]:

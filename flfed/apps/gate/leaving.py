@@ -13,7 +13,10 @@ from flwr.app import Error, Message, RecordDict
 
 from flfed.apps.client_app import SITE_ERROR
 from flfed.apps.gate.expected import message_defect
+from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.incoming import content_sha256
+from flfed.apps.gate.lost import Continuity
+from flfed.apps.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256
 from flfed.apps.gate.sentences import HELD_BACK, LONGEST, is_ours
 from flfed.apps.gate.study_messages import StudyMessages
 from flfed.apps.protecting import charge_of
@@ -25,8 +28,6 @@ from flfed.updates.content import CONTROL, count_bytes
 from flfed.updates.messages import ENROL, TRAIN
 
 LOG = logging.getLogger("flfed.site")
-REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
-"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 Facts = Mapping[str, Any]
 
 
@@ -49,24 +50,34 @@ class Leaving:
     ledger : Ledger
     today : callable
         Returns the date in UTC, as the ledger's lines have it.
+    continuity : Continuity, optional
+        Tells where the ledger was lost: then nothing is written into what is there in its place.
     """
 
-    def __init__(self, site: Site, ledger: Ledger, today: Callable[[], datetime.date]) -> None:
+    def __init__(
+        self, site: Site, ledger: Ledger, today: Callable[[], datetime.date], continuity: Continuity | None = None
+    ) -> None:
         self._site, self._ledger, self._today = site, ledger, today
-        self._counted = Counted()
-        self._seen, self._runs = (0, ""), dict[str, set[str]]()
+        self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
+        self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
 
-    def used_up(self, facts: Facts) -> str:
-        """Return why no further reply may leave, or an empty text: the day's bytes, or the runs of the study.
+    def used_up(self, message: Message, facts: Facts) -> str:
+        """Return why a message gets no reply, or an empty text: the ledger, the day's bytes, or what its run had.
 
         Parameters
         ----------
+        message : Message
+            What is asked; it fits the study.
         facts : mapping
             What the ledger says of the study, and of the run.
         """
+        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
         try:
+            lost = self._continuity.refusal()
+            if lost:
+                return lost
             with self._ledger.held() as held:
-                return self._too_much(self._used(held), 1) or self._too_many(held, facts)
+                return self._too_much(self._used(held), 1) or self._limits.refusal(held, message, run)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -96,7 +107,12 @@ class Leaving:
         charged = kind == TRAIN and charge_of(messages.study) is not None
         line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
+        if chosen := asked_sha256(message):
+            line["asked_sha256"] = chosen
         try:
+            lost = self._continuity.refusal()
+            if lost:
+                return _error(lost, message)
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size)
                 if not over:
@@ -137,7 +153,11 @@ class Leaving:
         asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
         line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
         try:
-            self._ledger.append(kind=kind, **line)
+            lost = self._continuity.refusal()
+            if lost:
+                reason = lost  # and no line: it would be the first of a ledger that nobody began anew
+            else:
+                self._ledger.append(kind=kind, **line)
         except FlfedError as error:
             LOG.error("%s", error)
             reason = NO_LEDGER
@@ -169,22 +189,6 @@ class Leaving:
         if newest is not None:
             self._counted = Counted(day, newest.n, newest.hash, used)
         return used
-
-    def _too_many(self, held: HeldLedger, facts: Facts) -> str:
-        """Return why a run is one too many of its study; one that got an update before goes on."""
-        most, study = self._site.policy.runs, facts["study_sha256"]
-        newest = None
-        for line in held.backwards():
-            newest = newest or line
-            if (line.n, line.hash) == self._seen:
-                break
-            if line.kind == TRAIN:
-                self._runs.setdefault(str(line.facts.get("study-sha256")), set()).add(str(line.facts.get("run")))
-        self._seen = (newest.n, newest.hash) if newest is not None else self._seen
-        runs = self._runs.get(study, set())
-        if facts["run"] in runs or len(runs) < most:
-            return ""
-        return f"its policy lets {most} run{'s' * (most > 1)} of a study have updates, and {len(runs)} had them"
 
     def _too_much(self, used: int, more: int) -> str:
         most = self._site.policy.daily_bytes

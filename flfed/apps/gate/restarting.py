@@ -1,4 +1,7 @@
-"""A ledger that was lost or is beyond repair begins anew, on record: its first line says so, by whom, and why."""
+"""A ledger that was lost or is beyond repair begins anew, on record: its first line says so, by whom, and why.
+
+What can still be read of spent privacy and of released rows is carried over: it was spent all the same.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,30 @@ from datetime import datetime
 from pathlib import Path
 
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.lost import RELEASED, loss
 from flfed.apps.gate.receipts import ledger_of, read_receipts
 from flfed.apps.private_files import locked, now_utc
+from flfed.apps.spending import LINE as SPENT
 from flfed.errors import UsageError
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_check import Inspection, Receipt
-from flfed.records.ledger_lines import RESTARTED, Line
+from flfed.records.ledger_lines import CARRIED, HASH, RESTARTED, Line
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """A ledger that was begun anew: its first line, and the files that were set aside, which stay."""
+    """A ledger that was begun anew: its first line, the files that were set aside, and how many lines came over."""
 
     line: Line
     aside: tuple[Path, ...]
+    carried: int = 0
 
 
 def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = None) -> Restarted:
     """Begin a site's ledger anew; what is left of the one before, and its receipts, are set aside and kept.
+
+    Lines of kinds `spent` and `released` that are as they were written come after the new first line,
+    each with the number and the time that it had (`carried-from`, `carried-at`).
 
     Parameters
     ----------
@@ -40,7 +49,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
     Raises
     ------
     UsageError
-        If the ledger agrees with the coordinator's receipts, or only its last line is torn.
+        If every line is as it was written and none is known to be lost, or only its last line is torn.
 
     Notes
     -----
@@ -50,25 +59,52 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
     ledger, when = ledger_of(folder), now or now_utc()
     with locked(folder.gate):
         receipts = read_receipts(folder).all() if folder.receipts.exists() else []
+        absent = not folder.ledger.exists()
         _check_needed(folder, ledger, receipts)
-        facts = {"by": by, "why": why, **_lost(folder.ledger, receipts)}
         stem = f"{when:%Y%m%dT%H%M%SZ}"
-        aside = [
-            (path, path.with_name(f"{path.stem}-before-{stem}.jsonl"))
-            for path in (folder.receipts, folder.ledger)
-            if path.exists()
-        ]
-        if any(to.exists() for _, to in aside):
-            raise UsageError(f"site {folder.site!r}: its ledger was begun anew this very second; look, and wait")
-        coming = folder.ledger.with_name("ledger-coming.jsonl")
-        coming.unlink(missing_ok=True)
-        line = Ledger(coming).append(kind=RESTARTED, **facts)
-        for path, to in aside:
-            os.link(path, to)
-        # The ledger first: of a crash in between, receipts are left that do not fit, and this is done again.
-        os.replace(coming, folder.ledger)
-        folder.receipts.unlink(missing_ok=True)
-    return Restarted(line, tuple(to for _, to in aside))
+        # Under the ledger's own lock: who waits for it finds the new one, and nothing is added to what is set aside.
+        with ledger.held():
+            facts = {"by": by, "why": why, **_lost(folder.ledger, receipts)}
+            aside = [
+                (path, path.with_name(f"{path.stem}-before-{stem}.jsonl"))
+                for path in (folder.receipts, folder.ledger)
+                if path.exists() and not (absent and path == folder.ledger)
+            ]
+            if any(to.exists() for _, to in aside):
+                raise UsageError(f"site {folder.site!r}: its ledger was begun anew this very second; look, and wait")
+            coming = folder.ledger.with_name("ledger-coming.jsonl")
+            coming.unlink(missing_ok=True)
+            begun = Ledger(coming)
+            line = begun.append(kind=RESTARTED, **facts)
+            carried = _carry(folder, begun)
+            for path, to in aside:
+                os.link(path, to)
+            # The ledger first: of a crash in between, receipts are left that do not fit, and this is done again.
+            os.replace(coming, folder.ledger)
+            folder.receipts.unlink(missing_ok=True)
+    return Restarted(line, tuple(to for _, to in aside), carried)
+
+
+def _carry(folder: SiteFolder, begun: Ledger) -> int:
+    """Write into a new ledger what can be read of spent privacy and released rows; return how many lines that are.
+
+    A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
+    """
+    many = 0
+    with folder.ledger.open("rb") as raws:  # as it stands: its lock is held
+        for line in Inspection().look(raws):
+            gone = line.kind == RELEASED and not any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
+            if line.whole and line.kind in (SPENT, RELEASED) and not gone:
+                was = {CARRIED: line.n, "carried-at": line.at}
+                begun.append(kind=line.kind, **{**was, **line.facts})  # of one carried before: where it was first
+                many += 1
+    return many
+
+
+def _id(line: Line) -> str:
+    """Return the name of a set's file; of no set where a line has none."""
+    found = str(line.facts.get("rows-sha256"))
+    return found if HASH.fullmatch(found) else "none"
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> None:
@@ -76,8 +112,10 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
         raise UsageError(f"a crash cut its last line off, no more: flfed site ledger {folder.site} --repair WHY")
     inspection = Inspection(tuple(receipts))
     deque(inspection.look(ledger.raws()), maxlen=0)
-    if receipts and not inspection.problems:
-        raise UsageError(f"the ledger of {folder.site} is as the coordinator signed it: there is nothing to restart")
+    if inspection.last is None or inspection.problems or loss(folder, ledger):
+        return
+    signed = "as the coordinator signed it" if receipts else "as it was written"
+    raise UsageError(f"the ledger of {folder.site} is {signed}: there is nothing to restart")
 
 
 def _lost(ledger: Path, receipts: list[Receipt]) -> dict[str, object]:

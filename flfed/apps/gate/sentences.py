@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from flfed.apps.client_app import CROSSING
-from flfed.apps.spending import NO_LEDGER
+from flfed.apps.spending import NO_LEDGER, ROWS_COUNTED
 from flfed.rows import datasets
 from flfed.rows.mapping import Field
 from flfed.rows.site import Site
@@ -39,6 +39,7 @@ _OURS = tuple(
         rf"({_NUMBER}|beyond any number)",
         rf"the study's delta={_NUMBER} is not below one over the training rows here{_WORD}",
         re.escape(NO_LEDGER),
+        re.escape(ROWS_COUNTED),
         r"its schema of '[a-z0-9-]+' differs from the coordinator's",
         r"it cannot open its table for this study; at the site: flfed site check [a-z0-9-]+",
         r"its frozen rows changed after the approval: the study needs a new one",

@@ -122,8 +122,11 @@ class StudyMessages:
     def _round(self, kind: str) -> dict[str, Field]:
         """Return what says which round it is; the evaluation that follows the last one trains nothing."""
         plateau = self.study.plan.schedule == "plateau"
+        first, last = 1, self.study.rounds
+        if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
+            first, last = 2 if self.study.strategy.settings.get("patience") else last + 1, last + 1
         return {
-            "round": whole(1, self.study.rounds + (kind == EVALUATE)),
+            "round": whole(first, last),
             "rounds": equal(self.study.rounds),
             "lr-scale": number(0, 1) if plateau else equal(1.0),
             "fit": equal(kind == TRAIN),
@@ -158,7 +161,10 @@ class StudyMessages:
         if kind == AUDIT:
             return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
         update = {"num-examples": number(1), "loss": number(), "steps": whole()}
-        sections: dict[str, Section] = {"config": _config({"kind": equal("delta")}), "metrics": numbers(update)}
+        sections: dict[str, Section] = {
+            "config": _config({"kind": equal("delta")}),
+            "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
+        }
         if kind == TRAIN:
             sections["arrays"] = Held(shapes=self.model)
         if score:

@@ -115,7 +115,7 @@ def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequen
     ]
     names = [kind_in_words(kind) for kind in kinds]
     colours = [KIND_LOOKS[kind][1] if kind in KIND_LOOKS else OTHER_COLOUR for kind in kinds]
-    legend = alt.Legend(title=None, orient="top", labelLimit=260)
+    legend = alt.Legend(title=None, orient="top", labelLimit=260, columns=3)  # fits a narrow page
     drawn: alt.Chart = (
         alt.Chart(_inline(values=rows))
         .mark_bar()

@@ -14,34 +14,41 @@ from flfed.records.dashboard import panels
 from flfed.records.dashboard.charts import AXIS_NUMBERS, Layers
 from flfed.records.dashboard.crossing import FRAME_PIXELS, ROW_PIXELS, y_names
 from flfed.records.entries import SiteEntry
-from flfed.records.privacy import BEYOND, NO_PROMISE, WITHIN, Private, epsilon_in_words, power_of_ten
+from flfed.records.headlines import not_promised, unpromised_in_words
+from flfed.records.privacy import Private, epsilon_in_words, power_of_ten
 from flfed.records.verdicts import ABSENT, number
 
 THIS_RUN, ALL_STUDIES, BUDGET = "this run", "all studies in the site's ledger", "budget"
 SPENT_COLOURS = {THIS_RUN: "#0072B2", ALL_STUDIES: "#56B4E9", BUDGET: "#D55E00"}
-VERDICT_LOOKS = {WITHIN: ("#009E73", "circle"), BEYOND: ("#D55E00", "cross"), NO_PROMISE: ("#8a8a8a", "square")}
-"""Colour and shape of a verdict, told apart without colours too."""
 GREY = alt.value("#7a7a7a")  # as far from white as from black
-STANDING_COLOURS: dict[str, Literal["green", "orange", "red", "gray"]] = {
+STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
     "within the promise": "green",
     "beyond the promise": "red",
-    "promised, not measured": "orange",
-    "measured in part": "orange",
 }
+"""Everything else is orange: that nothing is promised, or nothing measured, is no reason to be calm."""
+
+NO_LEDGER = (
+    "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
+    "the promise of whole sites is in none, and a site in sums only does not tell."
+)
 
 _inline: Any = alt.Data  # Altair leaves its schema classes without types
 
 
-def promise(privacy: Private, audit: Sequence[Private]) -> None:
-    """Show how the promise stands, in words; only a measured one is green."""
-    code, sentence = private.standing(privacy, audit)
+def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> None:
+    """Show how the promise stands, in words, and what is not promised; only a measured promise is green."""
+    code, sentence = private.standing(privacy, audit, attackable=attackable)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("#### What is promised", width="content")
-            st.badge(code, color=STANDING_COLOURS.get(code, "gray"))
+            st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
         st.markdown("\n".join(f"- {_with_code(line)}" for line in lines))
+        st.markdown("#### What is not promised")
+        colour = "red" if not_promised(audit) else "orange"
+        said = unpromised_in_words(len(privacy["uncharged"]), audit)
+        st.markdown("\n".join(f"- :{colour}[**{panels.escape(line)}**]" for line in said))
     for warning in privacy["warnings"]:
         st.warning(panels.escape(warning))
 
@@ -69,7 +76,7 @@ def _noise(privacy: Private) -> dict[str, str]:
             "noise multiplier": number(privacy["noise"], 3) if privacy["noise"] is not None else "",
             "sampling": number(privacy["sampling"]) if privacy["sampling"] is not None else "",
             "clip": f"{privacy['clip']:g}" if privacy["clip"] is not None else "",
-            "steps": f"{privacy['steps']}" if privacy["steps"] is not None else "",
+            private.counted(privacy): f"{privacy['steps']}" if privacy["steps"] is not None else "",
         }
         said = ", ".join(f"{key} {value}" for key, value in known.items() if value)
     bound = "not known" if privacy["mechanism"] is None else "nothing"
@@ -106,18 +113,21 @@ def spending(privacy: Private) -> None:
     if not spent:
         st.info(panels.escape(why_nothing_spent(privacy)))
         return
+    if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
+        st.markdown("\n".join(f"- {_with_code(line)}" for line in [*private.spending_in_words(privacy), NO_LEDGER]))
+        return
     most = sorted(spent, key=lambda site: (-_share(spent[site]), site))[: panels.SITES_SHOWN]
     if len(most) < len(spent):
         st.caption(f"The chart shows the {len(most)} sites that have least left, or no budget, of {len(spent)}.")
     says = "; ".join(private.spending_in_words(privacy))
     title = f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private"
     panels.chart(st, title, _spent_chart({site: spent[site] for site in most}), says=says)
-    panels.table([_spent_line(site, line, privacy["steps"]) for site, line in spent.items()])
+    panels.table([_spent_line(site, line, privacy) for site, line in spent.items()])
     st.caption(
-        "ε of this run counts the steps that were asked of the site, an upper bound. All studies in a site's ledger "
-        "are composed by its accountant; where the record has only what was spent before, this run's ε is added, and "
-        "the exact figure is the site's own: `flfed site budget SITE`. A site under disclosure institution answers "
-        "nothing that would overdraw its budget; an open one writes it down and answers."
+        "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it "
+        "is more than was planned. The sum over all studies is in the site's own ledger, and the site's to tell: "
+        "`flfed site budget SITE`. Here this run's ε is added to what the site said was spent before. A site under "
+        "disclosure institution answers nothing that would overdraw its budget; an open one writes it down and answers."
     )
 
 
@@ -140,13 +150,14 @@ def _share(line: Private) -> float:
     return float("inf") if line["budget"] is None else total / max(line["budget"], 1e-12)
 
 
-def _spent_line(site: str, line: Private, planned: int | None) -> dict[str, str]:
-    before, budget = line["spent-before"], line["budget"]
+def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, str]:
+    planned, before, budget = privacy["steps"], line["spent-before"], line["budget"]
     after, in_all = private.of_all_studies(line)
-    left = ABSENT if after is None or budget is None else epsilon_left(budget - after, exact=line["spent"] is not None)
+    left = ABSENT if after is None or budget is None else epsilon_left(budget - after)
     return {
         "Site": site,
-        "Steps asked": f"{line['steps']}" + (f" of {planned}" if planned is not None else ""),
+        f"{private.counted(privacy).capitalize()} asked": f"{line['steps']}"
+        + (f" of {planned}" if planned is not None else ""),
         "ε of this run": epsilon_in_words(line["epsilon"]),
         "δ": power_of_ten(line["delta"]),
         "ε in its ledger before": epsilon_in_words(before) if before is not None else "not known",
@@ -156,17 +167,16 @@ def _spent_line(site: str, line: Private, planned: int | None) -> dict[str, str]
     }
 
 
-def epsilon_left(value: float, *, exact: bool) -> str:
-    """Return what is left of a budget, rounded down; in words where it is overdrawn, or not known exactly.
+def epsilon_left(value: float) -> str:
+    """Return about what is left of a budget, rounded down; in words where it is overdrawn.
 
     Examples
     --------
-    >>> epsilon_left(1.509, exact=True), epsilon_left(1.5, exact=False), epsilon_left(-0.25, exact=True)
-    ('1.50', 'about 1.50', 'overdrawn by .25')
+    >>> epsilon_left(1.509), epsilon_left(-0.25)
+    ('about 1.50', 'overdrawn by about .25')
     """
     least = math.floor(round(value * 100, 6)) / 100
-    said = number(least, 2) if least >= 0 else f"overdrawn by {number(-least, 2)}"
-    return said if exact else f"about {said}"
+    return f"about {number(least, 2)}" if least >= 0 else f"overdrawn by about {number(-least, 2)}"
 
 
 def _spent_chart(spent: dict[str, Private]) -> Layers:
@@ -199,91 +209,6 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
     layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
     layers += [ticks.encode(x=x, y=y, color=colour, tooltip=tooltip)] if limits else []
     return alt.layer(*layers).properties(height=height)
-
-
-def attacks(privacy: Private, audit: Sequence[Private], run: str) -> None:
-    """Show what each attack reached against what was promised; how to have one where there is none."""
-    st.markdown("### Attacks on the model, against the promise")
-    if not audit:
-        why = "A promise without a measurement is not shown as green." if privacy["epsilon"] is not None else ""
-        st.info(f"{why} This run's model was not attacked yet: `flfed audit {run}` does it and writes it down.".strip())
-        return
-    drawn = []
-    for attack in dict.fromkeys(line["attack"] for line in audit):
-        chart, says = _attack_chart(_telling([line for line in audit if line["attack"] == attack]))
-        drawn.append((attack, chart, says))
-    st.caption("Figures with 95 % intervals. An upright line is what was promised at most; without it nothing is.")
-    for place in range(0, len(drawn), 2):
-        panels.side_by_side(drawn[place : place + 2])
-    several = len({line["run"] for line in audit}) > 1
-    order = (BEYOND, WITHIN, NO_PROMISE)
-    panels.table([_attack_line(line, several) for line in sorted(audit, key=lambda line: order.index(line["verdict"]))])
-    st.caption(
-        "The figure of an attack is a lower bound of what can be learned: a better attack may reach more. An interval "
-        "that does not reach the promise is no proof of it; one that lies beyond it is a reason not to rely on it."
-    )
-    with st.expander("What each figure is, and what it means"):
-        said = dict.fromkeys(f"**{panels.escape(line['attack'])}** {panels.escape(line['says'])}" for line in audit)
-        st.markdown("\n".join(f"- {sentence}" for sentence in said))
-
-
-def _telling(lines: Sequence[Private]) -> list[Private]:
-    """Return the figures of an attack that are drawn: those that a promise bounds, all of them where none is."""
-    known = [line for line in lines if line["value"] is not None]
-    return [line for line in known if line["promise"] is not None] or known
-
-
-def _attack_line(line: Private, several: bool) -> dict[str, str]:
-    span = private.span_in_words(line).replace("95 % interval ", "")
-    return {
-        **({"Run": str(line["run"])} if several else {}),
-        "Attack": str(line["attack"]),
-        "Site": str(line["site"] or "all"),
-        "Figure": private.figure_name(line["metric"]),
-        "Reached (95 %)": number(line["value"]) + span,
-        "Promised, at most": number(line["promise"]) if line["promise"] is not None else "nothing",
-        "Verdict": str(line["verdict"]),
-    }
-
-
-def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
-    """Return the figures of one attack as dots with intervals, the promise as a line, and what they say."""
-    alone = len({line["metric"] for line in lines}) == 1
-    rows = [
-        {key: line[key] for key in ("value", "low", "high", "promise", "verdict")}
-        | {"name": _named(line, alone), "shown": number(line["value"]) + private.span_in_words(line)}
-        for line in lines[: panels.SITES_SHOWN]
-    ]
-    if not rows:
-        return None, ""
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    there = [verdict for verdict in VERDICT_LOOKS if any(row["verdict"] == verdict for row in rows)]
-    legend = alt.Legend(title=None, orient="top", labelLimit=260)
-    scale = alt.Scale(domain=there, range=[VERDICT_LOOKS[verdict][0] for verdict in there])
-    shapes = alt.Scale(domain=there, range=[VERDICT_LOOKS[verdict][1] for verdict in there])
-    colour = alt.Color("verdict:N", scale=scale, legend=legend)
-    shape = alt.Shape("verdict:N", scale=shapes, legend=legend)
-    title = private.figure_name(lines[0]["metric"]) if alone else "the attack's figure"
-    axis = alt.Axis(labelExpr=AXIS_NUMBERS, tickCount=6, grid=False)
-    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True, padding=20), axis=axis)
-    y = y_names("name", names)
-    base = alt.Chart(_inline(values=rows)).properties(height=ROW_PIXELS * len(names) + FRAME_PIXELS)
-    spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3, opacity=0.85)
-    dots = base.mark_point(filled=True, size=120, opacity=1)
-    limits = base.transform_filter("datum.promise != null").mark_tick(
-        opacity=1, thickness=4, size=ROW_PIXELS * 0.9, color=SPENT_COLOURS[BUDGET]
-    )
-    drawn = alt.layer(
-        limits.encode(x="promise:Q", y=y),
-        spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=["name:N", "shown:N", "verdict:N"]),
-    )
-    return drawn, " ".join(private.audit_in_words(lines))
-
-
-def _named(line: Private, alone: bool) -> str:
-    site = str(line["site"] or "all sites")
-    return site if alone else f"{private.figure_name(line['metric'])}, {site}"
 
 
 def uncharged(privacy: Private) -> None:

@@ -54,7 +54,8 @@ class GradientInversion:
     with probability 0, whatever ε is. Nothing is promised of the cosine.
 
     Measured on 300 rows of 40 numbers: logistic regression gives 50 of 50 rows of single rows and none from 2 on; a
-    network of 32 hidden units most of batches of 2 and 4, a fifth of batches of 8, none of batches of 32.
+    network of 32 hidden units 60 to 94 % of batches of 2 (over six draws of 50), 10 to 28 % of batches of 8, 0 to 2 %
+    of batches of 16, none of batches of 32. No size of a batch is a protection.
 
     Limits: real updates come from several steps, and this attack undoes one; an attacker who optimises inputs
     (Geiping et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in

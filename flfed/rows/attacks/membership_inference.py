@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from flfed.errors import UsageError
@@ -14,7 +15,7 @@ from flfed.rows.attacking import NAN, Attacked, Finding, nothing, pooled
 from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
 from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.intervals import estimate
+from flfed.rows.intervals import Estimate, estimate, hanley_mcneil
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.shadows import log_odds, trained
 from flfed.rows.training.requests import Asked, ScoreRequest
@@ -51,13 +52,15 @@ class MembershipInference:
     with all of them or none. The log-odds are of the row's own class; of a regression, minus the log of the squared
     error.
 
-    The promise is the area under the trade-off curve (see `largest_auc`).
+    The promise is the area under the trade-off curve (see `largest_auc`). There is none where the holdout is by time,
+    since what changed in between is in the figure, nor where the promise is to each row alone and people have several,
+    who are members with all of them; the finding says which.
 
-    Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people) and takes the model and
-    the shadows as they are. Holdout rows that differ from training rows in other ways than membership move the
-    figure from .5 for that reason alone, up or down; where the holdout is by time they are not exchangeable and the
-    finding says so. Shadow models know this site's rows only: where others have trained too they fit more closely
-    than the model attacked. The mean over rows hides that some rows are easier to tell than others.
+    Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people, and Hanley and McNeil's
+    over people where each draw gives the same) and takes the model and the shadows as they are. Holdout rows that
+    differ from training rows in other ways than membership move the figure from .5 for that reason alone, up or down.
+    Shadow models know this site's rows only: where others have trained too they fit more closely than the model
+    attacked. The mean over rows hides that some rows are easier to tell than others.
 
     Reveals: the area under the ROC curve of either attack and its interval, and how many members and non-members it is
     of, which the site's other replies tell anyway. Under disclosure "institution" only where both are at least the
@@ -113,17 +116,63 @@ class MembershipInference:
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
             groups=rows.group,
         )  # fmt: skip
-        promise = NAN if attacked.promised is None else largest_auc(*attacked.promised)
+        if np.isfinite(found.value) and not np.isfinite(found.low):
+            found = over_people(found, member, rows.group)
+        why = _not_bounded(attacked, rows)
+        promise = NAN if attacked.promised is None or why else largest_auc(*attacked.promised)
         says = (
             f"A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
             "probability; .5 is chance."
         )
-        if isinstance(work.site.holdout, HoldoutByTime):
-            says += " The holdout is later than the training rows: the difference in time is in this figure, too."
         return Finding(
             attack=NAME, metric=metric, value=found.value, low=found.low, high=found.high, method=found.method,
-            rows=len(rows), promise=promise, beyond=found.low > promise, says=says,
+            rows=len(rows), promise=promise, beyond=found.low > promise, says=f"{says} {why}".rstrip(),
         )  # fmt: skip
+
+
+def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -> Estimate:
+    """Return an area with Hanley and McNeil's interval over people, where the bootstrap over them has none.
+
+    Parameters
+    ----------
+    found : Estimate
+        With a value. Of a perfect attack every draw gives 1, so that no bootstrap says how sure that is.
+    member : bool array [rows]
+    group : int array [rows] or None
+        Whose each row is; nobody has rows on both sides.
+
+    Notes
+    -----
+    People are counted as if each had one row, and the area is first moved towards .5 by half a person of the
+    smaller side, as for rows: the interval is never a point. It has no limits where a side has nobody.
+    """
+    codes, _ = units_of(len(member), group)
+    people = [len(np.unique(codes[side])) for side in (member, ~member)]
+    if min(people) == 0:
+        return found
+    centre, variance = hanley_mcneil(found.value, *people)
+    reach = norm.ppf(0.975) * math.sqrt(variance) / (centre * (1 - centre))
+    low, high = expit(logit(centre) + np.array([-reach, reach]))
+    limits = min(float(low), found.value), max(float(high), found.value)
+    return Estimate(found.value, *limits, variance, "Hanley-McNeil over people")
+
+
+def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
+    """Return why no promise to a row or person bounds the figure, or an empty text."""
+    work = attacked.workplace
+    if isinstance(work.site.holdout, HoldoutByTime):
+        return (
+            "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
+            "promise bounds it."
+        )
+    protection, people = work.protection, rows.group
+    alone = protection is not None and protection.steps.unit == "row"
+    if alone and people is not None and len(np.unique(people)) < len(people):
+        return (
+            "The promise is made to each row alone, and people enter training with all of their several rows: no "
+            "promise bounds this figure. A promise to each person would."
+        )
+    return ""
 
 
 def largest_auc(epsilon: float, delta: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(prote
     before, left = (line.facts for line in lines)
     assert left["charged-bytes"] == count_bytes({"arrays": reply.content["arrays"]})
     assert 0 < left["charged-bytes"] < left["bytes"]
-    shared = ("study", "study-sha256", "dataset", "run", "round", "rows-sha256")
+    shared = ("study", "study-sha256", "dataset", "run", "repeat", "round", "rows-sha256")
     assert {key: before[key] for key in shared} == {key: left[key] for key in shared}
     own = {"noise": 2.164, "sampling": 0.2, "steps": 4, "unit": "person", "delta": 1e-5}
     assert {key: before[key] for key in own} == own
@@ -97,6 +98,7 @@ def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(prote
 
 def test_a_site_without_budget_left_says_so_in_a_sentence_that_leaves(protected):
     site = protected(epsilon=1.5)
+    site.open(title="Clinic One")  # which whoever refuses before a table is open does not know
     message = site.trained()
     replies = [site.answer(message, run=f"2026-{number}") for number in range(5)]
     done = sum(not reply.has_error() for reply in replies)
@@ -218,6 +220,34 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     assert in_words(one, 1e-5, enforced=True).endswith(
         f", by 2 runs; about {rounds} more rounds like the last one fit."
     )
+
+
+def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_budget(gated, small_study: str, flfed):
+    site = gated(small_study, policy=Policy())
+    assert not any(site.answer(site.trained(), run=f"2026-{run}").has_error() for run in "abb")  # b once more
+    ledger = ledger_of(site.folder)
+
+    def told(**policy: Any) -> tuple[dict[str, Any], str]:
+        found = budget_as_json(replace(site.site, policy=Policy(**policy)), ledger)
+        (one,) = found["datasets"]
+        return one, in_words(one, 1e-5, enforced=found["enforced"])
+
+    one, said = told()
+    assert (one["unprotected-updates"], one["spent"], one["charged-bytes"]) == (2, 0.0, 0)
+    assert said == (
+        "small: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, "
+        "which alone are counted, epsilon 0 is spent at delta 1e-05; the policy has no budget."
+    )
+    Spending(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, unit="person")
+    one, said = told(epsilon=3.0)
+    assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
+    assert said.startswith("small: 2 updates left without noise") and " of 3 is spent at delta 1e-05, by 1 run" in said
+    approving = run_in_words(replace(site.site, policy=Policy(epsilon=3.0)), ledger, "small", A_ROUND, 5)
+    assert approving.startswith(
+        "Budget: 2 updates left without noise, so that no epsilon bounds what all of them told. "
+    )
+    spent = math.ceil(one["spent"] * 1000) / 1000
+    assert f"By this site's ledger all protected studies together have spent epsilon {spent:g} of 3" in approving
 
 
 def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_sites, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,7 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.freezing import Difference, freeze_first, list_changed, refresh
 from flfed.cli.site_rows import freeze_rows, refresh_rows
 from flfed.errors import FlfedError, UsageError
+from flfed.rows import datasets
 from flfed.rows.excluded import Exclusion
 from flfed.rows.frozen import Frozen, freeze, load
 from flfed.rows.site import Mapped, Site
@@ -263,13 +264,50 @@ def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
     found = json.loads(command("refresh", FOLDER, "--json").stdout)
     assert found == {
         "site": FOLDER, "dataset": "small", "added": "0", "removed": "20", "unchanged": "40", "voids": [],
-        "resting": None, "written": False, "rows-sha256": first.sha256, "unusable": "",
+        "resting": None, "drifted": False, "written": False, "rows-sha256": first.sha256, "unusable": "",
     }  # fmt: skip
     found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
     assert (found["written"], found["rows-sha256"] != first.sha256) == (True, True)
     same = command("refresh", FOLDER, "--yes")
     assert same.stdout == "site-01: the rows of 'small' are those that are frozen.\n"
     assert json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)["written"] is False
+
+
+@pytest.mark.parametrize(
+    ("changed", "dropped", "drifted"),
+    [(60, 0, True), (60, 1, True), (31, 0, True), (29, 0, False), (0, 40, False), (60, 40, False)],
+)
+def test_rows_that_nearly_all_say_something_else_have_drifted(folder, site, changed: int, dropped: int, drifted: bool):
+    freeze_first(folder, site)
+    table = site.source.table.copy()
+    table.loc[: changed - 1, "x1"] += 1e-9
+    assert refresh(folder, with_table(site, table.iloc[dropped:])).drifted == drifted
+
+
+def test_where_the_schema_names_people_only_other_identifiers_are_a_drift(folder, site):
+    path = datasets.load("small").folder / "schema.toml"
+    path.write_text(path.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
+    freeze_first(folder, site)
+    table = site.source.table
+    later = refresh(folder, with_table(site, table.assign(x1=table["x1"] + 1e-9)))
+    assert (later.difference, later.drifted) == (Difference(60, 60, 0), False)
+    assert refresh(folder, with_table(site, table.assign(person=[f"N{row}" for row in range(60)]))).drifted
+
+
+def test_refresh_warns_of_a_drift_before_it_writes(command, folder, tmp_path):
+    command("freeze", FOLDER)
+    first = load(sites_site(), folder.frozen).snapshot
+    path = tmp_path / "root" / "sites" / "site_01" / "table.csv"
+    table = pd.read_csv(path)
+    table.assign(x1=table["x1"] + 1e-6).to_csv(path, index=False)
+    said = command("refresh", FOLDER)
+    assert "Warning: nearly all rows changed while about as many people are there." in said.stderr
+    assert "cannot be held against sums that left before: who joined or left" in said.stderr
+    assert load(sites_site(), folder.frozen).snapshot == first
+    assert json.loads(command("refresh", FOLDER, "--json").stdout)["drifted"] is True
+    assert load(sites_site(), folder.frozen).snapshot == first
+    assert "Warning: nearly all rows changed" in command("refresh", FOLDER, "--yes").stderr
+    assert load(sites_site(), folder.frozen).snapshot != first
 
 
 def test_refresh_of_a_damaged_snapshot_says_why_and_replaces_it(command, folder):

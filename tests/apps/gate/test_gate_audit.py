@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message
 
 from flfed.apps.attacked import attacked
 from flfed.apps.gate.expected import message_defect, most_bytes
-from flfed.apps.gate.incoming import NOT_JUDGED
+from flfed.apps.gate.run_limits import NOT_JUDGED
 from flfed.apps.gate.sentences import is_ours
 from flfed.apps.gate.study_messages import StudyMessages, attacks
 from flfed.apps.gate.words import plain_words

@@ -22,6 +22,7 @@ from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.coordinator.kits import invite
 from flfed.apps.gate.leaving import Leaving
 from flfed.apps.gate.receipts import coordinator_key
+from flfed.apps.gate.run_limits import OTHER_STUDY
 from flfed.errors import UsageError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.rows.policy import Policy
@@ -164,6 +165,7 @@ def small_day(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Day]:
     class Small:
         """Of a site only its policy counts here."""
 
+        name = "small"
         policy = Policy()
 
     return lambda: Day(tmp_path_factory.mktemp("day") / "ledger.jsonl", Small())
@@ -184,9 +186,9 @@ def test_a_message_reads_only_the_lines_since_the_one_before(small_day: Callable
     assert len(Counting.read) == 150
 
 
-def test_a_policy_lets_so_many_runs_of_a_study_have_updates(gated: Callable[..., Any]):
+def test_a_policy_lets_so_many_runs_of_a_study_have_answers(gated: Callable[..., Any]):
     site = gated(policy=Policy(disclosure="open", resplit=True, runs=2))
-    said = "its policy lets 2 runs of a study have updates, and 2 had them"
+    said = "its policy lets 2 runs of a study have answers, and 2 had them"
 
     def asked(run: str, round: int = 1) -> str:
         return str(site.refusal(site.trained(round=round), run=run))
@@ -203,7 +205,8 @@ def test_a_policy_lets_so_many_runs_of_a_study_have_updates(gated: Callable[...,
     assert asked("three", 1) == said
     assert not site.answer(site.trained(), run="three", study=other).has_error()
     site.policy(runs=3)
-    assert asked("three") == ""
+    assert asked("four") == ""
+    assert asked("three") == OTHER_STUDY
 
 
 def terms(folder: Any, text: bytes = b"") -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import crossing, live, page_files, panels, privacy_panels
+from flfed.records.dashboard import attack_panels, crossing, live, page_files, panels, privacy_panels
 from flfed.records.entries import CrossedEntry, RunEntry
 from flfed.records.privacy import Private, Runs, audit_of, privacy_of
 from flfed.records.reading import RunReader
@@ -76,11 +76,11 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
             query_params={"run": run.series},
         )
     with st.container():
-        privacy_panels.promise(privacy, audit)
+        privacy_panels.promise(privacy, audit, attackable=attack_panels.has_model(run))
     with st.container():
         privacy_panels.spending(privacy)
     with st.container():
-        privacy_panels.attacks(privacy, audit, run.run)
+        attack_panels.attacks(privacy, audit, run)
     with st.container():
         privacy_panels.mechanisms(privacy, list(sites.values()))
     with st.container():
