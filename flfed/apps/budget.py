@@ -74,12 +74,15 @@ class Account:
         Bytes of updates that were charged.
     unprotected : set of run, round and hash
         The updates that left without noise; one that left twice is one.
+    last : Release or None
+        What the last round in the ledger's order spent; None where nothing was.
     """
 
     runs: dict[tuple[str, str], RunSpent] = field(default_factory=dict)
     uncharged: dict[str, Total] = field(default_factory=dict)
     charged_bytes: int = 0
     unprotected: set[tuple[str, ...]] = field(default_factory=set)
+    last: Release | None = None
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -87,6 +90,7 @@ class Account:
             facts = {key: str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")}
             new = RunSpent(facts["study"], facts["study-sha256"], facts["run"], facts["unit"], line.at)
             self.runs.setdefault((facts["run"], facts["unit"]), new).add(line)
+            self.last = release_of(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
@@ -106,11 +110,6 @@ class Account:
         if any(run.unit == "row" for run in self.runs.values()) and may_have_several_rows(dataset):
             return math.inf
         return epsilon([*self.releases(), *more], delta)
-
-    def last(self) -> Release | None:
-        """Return what the last round spent; None where nothing was."""
-        latest = max(self.runs.values(), key=lambda run: run.last, default=None)
-        return None if latest is None else latest.releases[-1]
 
 
 @dataclass
@@ -168,7 +167,7 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
 def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) -> dict[str, Any]:
     account, policy = account or Account(), site.policy
     spent = account.spent(name, policy.delta)
-    last, budget = account.last(), policy.epsilon
+    last, budget = account.last, policy.epsilon
     counted = Spending(ledger, name, policy) if last is not None and budget is not None else None
     return {
         "dataset": name,

@@ -67,9 +67,10 @@ def test_a_late_opt_out_passes_with_nine_others_and_alone_it_does_not(released):
     ]
     assert difference(first, second) == (10, 0)
     # Frozen without the measure the same rows are refused, at enrolment too, in a sentence that may leave.
-    opt_out(site.folder, *training[5:7])
-    rows = load(site.site, site.folder.frozen).source.table
-    freeze(replace(site.site, source=Frame(rows[rows["person"] != training[6]])), site.folder.frozen, None)
+    served = load(site.site, site.folder.frozen)
+    rows, leaving = served.source.table, served.read().training["person"].iloc[0]  # one who does not rest
+    opt_out(site.folder, training[5], leaving)
+    freeze(replace(site.site, source=Frame(rows[rows["person"] != leaving])), site.folder.frozen, None)
     site.folder.excluded.unlink()
     site.approve()
     said = asked(site, "r3")
