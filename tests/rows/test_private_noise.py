@@ -189,12 +189,12 @@ def test_the_systems_normal_numbers_are_normal_and_unrelated():
     assert stats.kstest(real, "norm").pvalue > 1e-9 and len(np.unique(real)) == 40_000
 
 
-def test_a_systems_draw_takes_eight_numbers_and_is_half_the_sum_of_four():
+def test_four_system_draws_are_cosines_and_sines_of_two_radii_and_two_angles():
     class Written(SystemChance):
         def uniform(self, count: int) -> np.ndarray:
-            assert count == 8  # four radii, then four angles
-            return np.array([0.0, 1 - np.exp(-0.5), 1 - np.exp(-2), 1 - np.exp(-4.5), 0.3, 0.25, 0.0, 0.5])
+            assert count == 4  # two radii, then two angles
+            return np.array([1 - np.exp(-0.5), 1 - np.exp(-2), 0.25, 0.5])
 
-    # radii 0, 1, 2, 3 by sqrt(-2 log(1 - u)); angles any, 90, 0 and 180 degrees
-    cosines, sines = 0 + 0 + 2 - 3, 0 + 1 + 0 + 0
-    np.testing.assert_allclose(Written().normal(2), [cosines / 2, sines / 2], atol=1e-12)
+    # radii 1 and 2 by sqrt(-2 log(1 - u)), at 90 and 180 degrees
+    np.testing.assert_allclose(Written().normal(4), [0, -2, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(Written().normal(3), [0, -2, 1], atol=1e-12)

@@ -13,10 +13,8 @@ import torch
 
 from flfed.plan import PrivateSteps
 
-SUMMED = 4
-"""Normal draws in each one of `SystemChance`."""
 AT_A_TIME = 2**16
-"""Draws of the operating system's generator that are held at a time, of 32 bytes each."""
+"""Draws of the operating system's generator that are held at a time, of 8 bytes each."""
 
 
 class Chance(Protocol):
@@ -50,17 +48,18 @@ class SystemChance:
     """Draws that nobody can repeat, from the operating system's generator: for an institution's own rows.
 
     Each call takes a new key of 256 bits from the system and stretches it by ChaCha20, as the system itself does, in
-    a thirtieth of its time. A draw of `normal` is half the sum of four independent ones, each of two uniform numbers
-    of 53 bits by Box and Muller's formula.
+    a thirtieth of its time. Two draws of `normal` are made of two uniform numbers of 53 bits by Box and Muller's
+    formula; none is beyond 8.6 deviations, where a true one is once in 10^16 draws.
 
-    Guarantee: neither the study's seed nor any number of earlier draws tells the next one. Who sees a draw to the
-    last bit cannot go back to the uniform numbers it came from: of one normal that takes 2^53 tries; of four it would
-    take 2^159. That is of the draws alone. Added to a gradient as they are, their last bits would tell whether
-    anything had been added to them: doubles near 0 are finer than those of a sum. So protected steps round both to
-    one grid first (`flfed.rows.training.private_grid`). How long a step takes is not hidden.
+    Guarantee: neither the study's seed nor any number of earlier draws tells the next one. That is of the draws
+    alone. Added to a gradient as they are, their last bits would tell whether anything had been added to them, for
+    doubles near 0 are finer than those of a sum, and which uniform numbers they came from. So protected steps round
+    both to one grid first (`flfed.rows.training.private_grid`), a cell of which holds 2^26 of the draws. How long a
+    step takes is not hidden.
 
-    Source: Holohan and Braghin 2021, "Secure random sampling in differential privacy", section 5.1; Box and Muller
-    1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20).
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20). What last
+    bits tell: Mironov 2012, and Holohan and Braghin 2021, "Secure random sampling in differential privacy", who add
+    several draws instead of rounding them.
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
@@ -76,13 +75,12 @@ class SystemChance:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _normal(self, count: int) -> np.ndarray:
-        """Return so many draws: half of them sums of cosines, half of sines, so that no two of a pair are added."""
+        """Return so many draws: of each pair a cosine and a sine, which are independent."""
         pairs = (count + 1) // 2
-        u, v = self.uniform(2 * SUMMED * pairs).reshape(2, SUMMED, pairs)
+        u, v = self.uniform(2 * pairs).reshape(2, pairs)
         radius, angle = np.sqrt(-2 * np.log(1 - u)), torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
-        parts = (radius * angle.cos().numpy(), radius * angle.sin().numpy())  # torch's take a third of numpy's time
-        summed = np.concatenate([part.sum(axis=0) for part in parts])
-        return np.asarray(summed[:count]) / math.sqrt(SUMMED)
+        # Torch's cosines and sines take a third of numpy's time.
+        return np.concatenate([radius * angle.cos().numpy(), radius * angle.sin().numpy()])[:count]
 
 
 def _unguessable(count: int) -> bytes:
