@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files
+from flfed.records.dashboard import page_files, page_groups
 
 
 def main() -> None:
     """Show the page of the address, or the first one."""
     st.set_page_config(page_title="flfed", layout="wide")
-    pages = [
-        st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=place == 0)
-        for place, (name, file) in enumerate(page_files().items())
-    ]
-    st.navigation(pages, position="top").run()
+    first = next(iter(page_files()))
+    pages = {
+        heading: [
+            st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
+            for name, file in files.items()
+        ]
+        for heading, files in page_groups().items()
+    }
+    st.navigation(pages).run()
 
 
 if __name__ == "__main__":

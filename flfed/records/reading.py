@@ -42,13 +42,15 @@ class RunReader:
         From `database.engine_to_read`.
     url : URL
         Where it is, for error sentences.
+    only : str or None
+        The one site whose figures of its own are read, beside those of all sites together; None for all.
     """
 
-    def __init__(self, engine: Engine, url: URL) -> None:
-        self._engine, self._url = engine, url
+    def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
+        self._engine, self._url, self._only = engine, url, only
 
     @classmethod
-    def open(cls, url: str | None = None) -> Self:
+    def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
         """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`).
 
         An SQLite file that is not there reads as a store without runs.
@@ -62,7 +64,7 @@ class RunReader:
         with in_words(where, "opened"):
             engine = engine_to_read(where)
             check_readable(engine)
-        return cls(engine, where)
+        return cls(engine, where, only=only)
 
     def close(self) -> None:
         """Let go of the database."""

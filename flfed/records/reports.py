@@ -73,7 +73,7 @@ def report(reader: RunReader, name: str) -> Report:
     metrics = _metrics(recorded)
     references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
-    return _head(runs, name) | {
+    return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
         "personalised": references["personalised"] or None,
@@ -88,7 +88,7 @@ def report(reader: RunReader, name: str) -> Report:
     }
 
 
-def _head(runs: Sequence[RunEntry], name: str) -> Report:
+def head(runs: Sequence[RunEntry], name: str) -> Report:
     """Return what stands before the figures: names, status, engine, time."""
     several = len(runs) > 1
     # A series goes on while any of its repeats does, whatever became of another.

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from flfed.listing import kebab
 
+GROUPS = {"1": "Runs", "2": "Results of a run", "6": "Data and privacy", "8": "Proof"}
+"""Headings of the navigation by the first digit of a page's number; other digits belong to the heading before."""
+
 
 def page_files() -> dict[str, Path]:
     """Return the pages as name to file, in the order of the number in the file name (`p10_runs.py`).
@@ -17,3 +20,18 @@ def page_files() -> dict[str, Path]:
     """
     found = sorted((Path(__file__).parent / "pages").glob("p[0-9]*_*.py"))
     return {kebab(file.stem.split("_", 1)[1]): file for file in found}
+
+
+def page_groups() -> dict[str, dict[str, Path]]:
+    """Return the pages by the heading they stand under.
+
+    Examples
+    --------
+    >>> [list(pages)[0] for pages in page_groups().values()][:2]
+    ['runs', 'overview']
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for name, file in page_files().items():
+        heading = max(digit for digit in GROUPS if digit <= file.stem[1])
+        found.setdefault(GROUPS[heading], {})[name] = file
+    return found

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tomllib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 import pandas as pd
@@ -14,7 +11,7 @@ import streamlit as st
 
 from flfed.records import curves
 from flfed.records.curves import GAIN, by_size, curve_object
-from flfed.records.dashboard import panels
+from flfed.records.dashboard import panels, showing
 from flfed.records.dashboard.charts import ARM_COLOURS, ARM_SHAPES, AXIS_NUMBERS, VERDICT_COLOURS, Layers, axis_title
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import CurveArm, LearningPoint
@@ -66,8 +63,8 @@ def curve(shown: Shown) -> None:
     )
     panels.table(lines(points))
     st.caption(_caption(points))
-    name = f"learning-curve-{shown.found['run']}.csv"
-    st.download_button("Download as CSV", csv_text(shown.learning), name, "text/csv", on_click="ignore")
+    lines_kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
+    showing.download(lines_kept, key=f"learning-curve-{shown.found['run']}")
 
 
 def why_none(shown: Shown) -> str:
@@ -177,28 +174,6 @@ def _cell(point: LearningPoint | None) -> str:
     if point is None or point.value is None:
         return ABSENT
     return f"{number(point.value)} ({interval(point.low, point.high)})"
-
-
-def csv_text(points: Iterable[LearningPoint]) -> str:
-    """Return points as CSV, one line each, that no spreadsheet takes for formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([plain_cell(getattr(point, name)) for name in COLUMNS] for point in points)
-    return text.getvalue()
-
-
-def plain_cell(value: Any) -> Any:
-    """Return a cell for a CSV file; text that a spreadsheet would take for a formula starts with a quote.
-
-    Examples
-    --------
-    >>> plain_cell("=1+1"), plain_cell("long-beach"), plain_cell(-0.03), plain_cell(None)
-    ("'=1+1", 'long-beach', -0.03, '')
-    """
-    if isinstance(value, str) and value.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return f"'{value}"
-    return "" if value is None else value
 
 
 def _x(points: Sequence[LearningPoint]) -> alt.X:

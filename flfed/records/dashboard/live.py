@@ -87,10 +87,10 @@ def where() -> str:
 
 
 @st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
-def read(store: str, name: str, mark: Mark) -> Shown:
-    """Return what the page of run or series `name` shows; read once for each `store` and `mark`."""
+def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
+    """Return what the page of run or series `name` shows; read once for each `store`, `mark` and `only`."""
     names = [run for run, *_ in mark]
-    with RunReader.open() as reader:
+    with RunReader.open(only=only) as reader:
         series = reader.series(name)
         return Shown(
             found=report(reader, name),
@@ -105,7 +105,16 @@ def read(store: str, name: str, mark: Mark) -> Shown:
 
 
 @st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
-def read_curves(store: str, mark: Mark, *, arm: str, metric: str, sites: Sequence[str], every: int) -> list[CurvePoint]:
+def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -> list[dict[str, Any] | None]:
+    """Return the object `name` of each run of `mark`, None where it has none; read once for each `mark`."""
+    with RunReader.open(only=only) as reader:
+        return [reader.summary(run, name) for run, *_ in mark]
+
+
+@st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
+def read_curves(
+    store: str, mark: Mark, *, arm: str, metric: str, sites: Sequence[str], every: int, only: str | None = None
+) -> list[CurvePoint]:
     """Return one figure by round, averaged over the repeats in the database; read once for each `mark`."""
-    with RunReader.open() as reader:
+    with RunReader.open(only=only) as reader:
         return reader.curves([run for run, *_ in mark], arm=arm, metric=metric, sites=sites, every=every)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from flfed.records import reports
 from flfed.records.dashboard import charts
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
@@ -37,8 +38,8 @@ GOES_ON = {
     "stopped": "Once the cause is put right, go on with",
     "failed": "Once the cause is put right, go on with",
 }
-STATUS_COLOURS: dict[str, Literal["green", "blue", "orange", "red"]] = {
-    "completed": "green",
+STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
+    "completed": "gray",
     "running": "blue",
     "stopped": "orange",
 }
@@ -73,14 +74,13 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
-def head(found: Report, runs: Sequence[RunEntry], purpose: str = "") -> None:
-    """Show the study's name and purpose, how the run stands, and when it started."""
+def head(title: str, runs: Sequence[RunEntry], name: str) -> None:
+    """Show a page's title with the study's name, how the run stands, why, and when it started."""
+    found = reports.head(runs, name)
     status = found["status"]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.title(escape(found["study"]), width="content")
+        st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
-    if purpose:
-        st.markdown(f"{escape(purpose)}.")
     repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
     took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")

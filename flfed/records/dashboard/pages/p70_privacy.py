@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.errors import FlfedError
-from flfed.records.dashboard import attack_panels, crossing, live, page_files, panels, privacy_panels
-from flfed.records.entries import CrossedEntry, RunEntry
+from flfed.records.dashboard import attack_panels, crossing, page_files, panels, privacy_panels, run_page
+from flfed.records.dashboard.run_page import Opened
+from flfed.records.entries import CrossedEntry
 from flfed.records.privacy import Private, Runs, audit_of, privacy_of
 from flfed.records.reading import RunReader
 
-LISTED = 50  # series to choose from; a docstring here would be shown on the page (Streamlit's "magic")
-
 
 def show() -> None:
-    """Show the privacy of the run of the address (`?run=ID`), else of the newest; keep up with it while it runs."""
-    panels.close_up()
-    st.title("Privacy")
-    try:
-        with RunReader.open() as reader:
-            runs = reader.runs(limit=500)
-            if not runs:
-                panels.no_runs()
-                return
-            name = _choose(runs, st.query_params.get("run", runs[0].series))
-            course = live.course_of(reader.runs_of(name))
-    except FlfedError as error:
-        st.error(panels.escape(str(error)))
-        return
-    st.query_params["run"] = name
-    st.fragment(body, run_every=course[0])(name, course)
+    """Show the privacy of the run of the address, else of the newest; keep up with it while it runs."""
+    run_page.show("Privacy", parts)
 
 
-def _choose(runs: list[RunEntry], asked: str) -> str:
-    """Return the run or series that the reader picked: first that of the address."""
-    newest = {run.series: run for run in reversed(runs)}
-    options = list(newest)[::-1][:LISTED]
-    options += [] if asked in options else [asked]
-
-    def label(series: str) -> str:
-        run = newest.get(series)
-        return f"{run.study}, {panels.moment(run.started)} ({series})" if run else series
-
-    first = options.index(asked)
-    return str(st.selectbox("Run", options, index=first, format_func=label, key="privacy-run", width=520))
-
-
-def body(name: str, course: live.Course) -> None:
-    """Show all parts for a series, as it is now; the page is shown anew when the run begins or ends."""
-    try:
-        with RunReader.open() as reader:
-            runs = reader.runs_of(name)
-            if live.course_of(runs) != course:
-                st.rerun()
-            found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in runs]
-            privacy, audit = privacy_of(reader, found), audit_of(reader, found)
-            crossed = reader.crossed([run.run for run in runs])
-    except FlfedError as error:
-        st.error(panels.escape(str(error)))
-        return
+def parts(opened: Opened) -> None:
+    """Show all parts for a run, as it is now."""
+    with RunReader.open(only=opened.only) as reader:
+        found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
+        privacy, audit = privacy_of(reader, found), audit_of(reader, found)
+        crossed = reader.crossed([run.run for run in opened.runs])
     _parts(found, privacy, audit, crossed)
 
 

@@ -1,0 +1,160 @@
+"""The frame of each page of a run: which run, chosen or from the address; errors as sentences; keeping up with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import streamlit as st
+
+from flfed.errors import FlfedError
+from flfed.records.dashboard import live, panels, people
+from flfed.records.entries import RunEntry
+from flfed.records.reading import RunReader
+from flfed.records.seen import Viewer
+
+LISTED = 50
+"""Series to choose from in the list; others are opened from the page Runs."""
+KEPT = "kept-"
+"""Begins what a session keeps of the address, which Streamlit empties when the reader turns to another page."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The run that a page shows.
+
+    Attributes
+    ----------
+    name : str
+        Of the series, or of the one repeat that the reader picked.
+    runs : list of RunEntry
+        The repeats, one or more, as they are now.
+    viewer : Viewer
+    """
+
+    name: str
+    runs: list[RunEntry]
+    viewer: Viewer
+
+    @property
+    def mark(self) -> live.Mark:
+        """Return what differs whenever there is more to see."""
+        return live.mark_of(self.runs)
+
+    @property
+    def only(self) -> str | None:
+        """Return the one site whose own figures the viewer may see; None for all."""
+        return self.viewer.site
+
+    def shown(self) -> live.Shown:
+        """Return what the store has of the run, read once for each `mark`."""
+        return live.read(live.where(), self.name, self.mark, self.only)
+
+
+def show(title: str, parts: Callable[[Opened], None]) -> None:
+    """Show a page of a run: that of the address (`?run=ID`), else the last one looked at, else the newest.
+
+    Parameters
+    ----------
+    title : str
+        Of the page, before the study's name; "" for the name alone.
+    parts : callable
+        Shows the page's parts, as the run is now; called again while the run goes on. It puts each
+        part in a place of its own (`st.container()`), so that one that comes later moves no other.
+    """
+    panels.close_up()
+    viewer = people.viewer()
+    try:
+        with RunReader.open(only=viewer.site) as reader:
+            listed = reader.runs(limit=500)
+            if not listed:
+                st.title(title or "Overview")
+                panels.no_runs()
+                return
+            name = of_address("run") or listed[0].series
+            try:
+                runs = reader.runs_of(name)
+            except FlfedError:
+                _choose(listed, None)
+                raise
+    except FlfedError as error:
+        st.title(title or "Overview")
+        st.error(panels.escape(str(error)))
+        return
+    if name == "latest":
+        name = runs[0].series
+    keep("run", name)
+    _choose(listed, runs[0].series, name)
+    course = live.course_of(runs)
+    st.fragment(_body, run_every=course[0])(title, parts, name, viewer, course)
+
+
+def of_address(key: str) -> str | None:
+    """Return what the address says of `key` ("run", "site"), else what it said on the page before."""
+    found: str | None = st.query_params.get(key, st.session_state.get(KEPT + key))
+    return found
+
+
+def keep(key: str, value: str) -> None:
+    """Write `value` into the address, and keep it for the next page."""
+    if st.query_params.get(key) != value:
+        st.query_params[key] = value
+    st.session_state[KEPT + key] = value
+
+
+def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
+    """Return the site that the reader picked: first that of the address (`?site=NAME`), else the first of `sites`."""
+    asked = of_address("site")
+    first = sites.index(asked) if asked in sites else 0
+    if asked is not None and asked not in sites:
+        st.caption(panels.escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+    key = f"site-{sites[first]}"
+    return str(st.selectbox(label, sites, index=first, key=key, on_change=partial(_turn_to, "site", key), width=320))
+
+
+def _turn_to(key: str, widget: str) -> None:
+    """Turn to what the reader picked in a widget, whose own key goes by what it showed first."""
+    keep(key, st.session_state[widget])
+
+
+def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> None:
+    """Show which run is open, in the margin, and let the reader pick another, or one repeat of it."""
+    newest = {run.series: run for run in reversed(listed)}
+    options = list(newest)[::-1][:LISTED]
+    options += [] if series is None or series in options else [series]
+    first = None if series is None else options.index(series)
+
+    def label(of: str) -> str:
+        return f"{newest[of].study}, {panels.moment(newest[of].started)}" if of in newest else of
+
+    key = f"run-{series}"
+    with st.sidebar:
+        turn = partial(_turn_to, "run", key)
+        st.selectbox("Run", options, index=first, format_func=label, key=key, on_change=turn, placeholder="Choose one")
+        repeats = sorted((run.run for run in listed if run.series == series), key=str)
+        if len(repeats) > 1 and series is not None:
+            _choose_repeat(series, repeats, name)
+
+
+def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
+    options = [series, *repeats]
+    labels = dict(zip(options, ["all together", *(f"repeat {n}" for n in range(1, len(options)))], strict=True))
+    key = f"repeat-{name}"
+    first = options.index(name) if name in options else 0
+    turn = partial(_turn_to, "run", key)
+    st.selectbox("Repeats", options, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
+
+
+def _body(title: str, parts: Callable[[Opened], None], name: str, viewer: Viewer, course: live.Course) -> None:
+    """Show the page's parts as the run is now; the page is shown anew when all of it changes."""
+    try:
+        with RunReader.open(only=viewer.site) as reader:
+            runs = reader.runs_of(name)
+        if live.course_of(runs) != course:
+            st.rerun()
+        with st.container():
+            panels.head(title, runs, name)
+        parts(Opened(name, runs, viewer))
+    except FlfedError as error:
+        st.error(panels.escape(str(error)))
