@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from flfed.apps.sharing import WITHHELD, SharedAs
+from flfed.drift import columns_of
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
 from flfed.study_parts import Sharing
-from flfed.summary import Layout, LeakWarning, Summary
+from flfed.summary import Layout, LeakWarning, Summary, merge
 from flfed.table_one import table_one
 from flfed.updates.figures import Figure
 from flfed.updates.messages import ENROL, CompareReply, EnrolReply, Scores
@@ -269,6 +270,8 @@ class Recorder:
         rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
         said = self.shared_as.text(" ".join(filter(None, notes)))
         self.writer.summary("table-1", {"rows": rows, "note": said}, durable=False)
+        told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
+        self.writer.summary("columns", {"columns": columns_of(layout, told), "note": said}, durable=False)
 
     def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
         """Write down how every arm did at each site and over all."""

@@ -218,7 +218,7 @@ class CrossedEntry:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A figure of one round, averaged over the repeats of a series."""
+    """A figure of one round, averaged over the repeats of a series; so are its interval and its variance."""
 
     round: int
     site: str | None
@@ -226,6 +226,7 @@ class CurvePoint:
     value: float | None
     low: float | None
     high: float | None
+    variance: float | None = None
 
 
 CurveArm = Literal["local-only", "personalised", "global", "personalised - local-only"]

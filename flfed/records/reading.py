@@ -179,7 +179,8 @@ class RunReader:
         every : int, >= 1
             Only rounds that this divides, for curves of many rounds.
         """
-        means = [func.avg(column).label(column.key) for column in (Metric.value, Metric.low, Metric.high)]
+        averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
+        means = [func.avg(column).label(column.key) for column in averaged]
         query = (
             select(Metric.round, Metric.site, Metric.arm, *means)
             .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
@@ -236,6 +237,10 @@ class RunReader:
         ).where(Run.id.in_(runs))
         row = self._rows(query)[0]
         return int(row["rounds"] or 0), int(row["finished"] or 0)
+
+    def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
+        """Return the rows of a query by site, in column `site`: all, or those of the one site and of all together."""
+        return self._rows(query if self._only is None else query.where(or_(site.is_(None), site == self._only)))
 
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
         with in_words(self._url, "read"), self._engine.connect() as connection:

@@ -40,7 +40,7 @@ def has_model(run: RunEntry) -> bool:
 
 def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry) -> None:
     """Show what each attack reached against what was promised; how to have one where there is none."""
-    st.markdown("### Attacks on the model, against the promise")
+    st.markdown("## Attacks on the model, against the promise")
     if not audit:
         st.info(_why_none(privacy, run))
         return

@@ -1,33 +1,24 @@
-"""The curves by round, which a running run draws anew with each of its rounds."""
+"""The charts by round, which a running run draws anew with each of its rounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, axis_title, site_looks
-from flfed.records.dashboard.live import Shown, mark_of, read_curves, where
-from flfed.records.entries import CurvePoint, RunEntry
-from flfed.records.verdicts import metric_name
+from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, axis_title
+from flfed.records.entries import CurvePoint
+from flfed.records.rounds import band_of
 
-CURVES_SHOWN = 8
-POINTS = 200
-"""Most rounds drawn in a curve; more cannot be told apart on a screen."""
 HEIGHT = 260
 LEGEND_COLUMNS, LEGEND_PIXELS = 3, 20
 FEW_ROUNDS = 3
 """Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
-ON_ROWS = {
-    "training": "measured on the rows the model was trained on, so they look better than they are",
-    "validation": "measured on validation rows that were kept out of training",
-    "holdout": "measured on the holdout, for reporting only",
-}
-
 COLUMNS = ("round", "site", "value", "low", "high")
+WIDE = {"value": "float64", "low": "float64", "high": "float64"}
+"""Kinds of the columns that may have nothing but gaps, which the browser must take for numbers."""
 Spec = dict[str, Any]
 """A chart in Vega-Lite's own words, without its data."""
 
@@ -44,47 +35,16 @@ class Curves:
     spec: Spec
 
 
-def curves(shown: Shown, runs: Sequence[RunEntry]) -> None:
-    """Show the curves by round, of all sites together and of each, and say on which rows."""
-    if not shown.curve_names:
-        return
-    arm, choices = next(iter(shown.curve_names.items()))
-    st.markdown("### Round by round")
-    primary = runs[0].primary
-    first = choices.index(primary) if primary in choices else 0
-    metric = choices[first]
-    if len(choices) > 1:
-        metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key="curve-metric")
-    sites = sorted(shown.found["sites"])
-    if len(sites) > CURVES_SHOWN:
-        sites = st.multiselect("Sites", sites, default=sites[:CURVES_SHOWN], max_selections=20, key="curve-sites")
-    every = max(1, -(-max(run.rounds for run in runs) // POINTS))
-    points = read_curves(where(), mark_of(runs), arm=arm, metric=metric, sites=sites, every=every)
-    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.")
-    looks = site_looks(site.site for site in shown.sites)
-    drawn = {"All sites together": of_all_sites(points, metric), "Each site": of_each_site(points, metric, looks)}
-    there = {title: chart for title, chart in drawn.items() if chart is not None}
-    if not there:
-        st.caption("No round has this figure yet.")
-    for column, (title, chart) in zip(st.columns(len(there) or 1), there.items(), strict=False):
-        column.markdown(f"**{title}**")
-        column.vega_lite_chart(chart.rows, chart.spec, width="stretch", alt=f"{metric_name(metric)} by round: {title}")
-
-
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
     """Return the figure of all sites together by round, with its interval as a band; None without figures."""
-    rows = _rows(point for point in points if point.site is None)
+    rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
-    band = {
-        "transform": [{"filter": "datum.low != null"}],
-        "mark": {"type": "area", "opacity": 0.15, "color": colour},
-        "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
-    }
+    band = _band(0.15) | {"mark": {"type": "area", "opacity": 0.15, "color": colour}}
     line = {
         "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
-        "encoding": {"y": _y(metric), "tooltip": _tooltip("round", "value")},
+        "encoding": {"y": _y(metric), "tooltip": _tooltip("round", "value", "low", "high")},
     }
     return Curves(rows, {"height": HEIGHT, "encoding": {"x": X}, "layer": [band, line]})
 
@@ -92,26 +52,38 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
 def of_each_site(
     points: Iterable[CurvePoint], metric: str, looks: Mapping[str, tuple[str, list[int]]]
 ) -> Curves | None:
-    """Return the figure of each site by round, in the site's colour and dash; None without figures."""
-    rows = _rows(point for point in points if point.site is not None)
+    """Return the figure of each site by round with its band, in the site's colour and dash; None without figures."""
+    rows = _rows((point for point in points if point.site is not None), metric)
     if rows is None:
         return None
     names = sorted(set(rows["site"]))
     legend = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 160, "symbolSize": 200}
+    legend |= {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
     site = {"field": "site", "type": "nominal", "legend": legend}
     colours, dashes = [looks[name][0] for name in names], [looks[name][1] for name in names]
-    spec = {
-        "height": HEIGHT + LEGEND_PIXELS * -(-len(names) // LEGEND_COLUMNS),
+    line = {
         "mark": {"type": "line", "strokeWidth": 2, "point": _are_few(rows)},
         "encoding": {
-            "x": X,
             "y": _y(metric),
-            "color": site | {"scale": {"domain": names, "range": colours}},
             "strokeDash": site | {"scale": {"domain": names, "range": dashes}},
-            "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value")],
+            "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
         },
     }
+    spec = {
+        "height": HEIGHT + LEGEND_PIXELS * -(-len(names) // LEGEND_COLUMNS),
+        "encoding": {"x": X, "color": site | {"scale": {"domain": names, "range": colours}}},
+        "layer": [_band(0.08), line],
+    }
     return Curves(rows, spec)
+
+
+def _band(opacity: float) -> Spec:
+    """Return the layer of the intervals; of points without one nothing is drawn."""
+    return {
+        "transform": [{"filter": "datum.low != null"}],
+        "mark": {"type": "area", "opacity": opacity},
+        "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
+    }
 
 
 X: Spec = {
@@ -135,7 +107,7 @@ def _are_few(rows: pd.DataFrame) -> bool:
     return rows["round"].nunique() < FEW_ROUNDS
 
 
-def _rows(points: Iterable[CurvePoint]) -> pd.DataFrame | None:
-    """Return the points that have a value, or None where there is none."""
-    known = [point for point in points if point.value is not None]
-    return pd.DataFrame({name: [getattr(p, name) for p in known] for name in COLUMNS}) if known else None
+def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
+    """Return the points that have a value, with their bands, or None where there is none."""
+    known = [(p.round, p.site, p.value, *band_of(p, metric)) for p in points if p.value is not None]
+    return pd.DataFrame(known, columns=list(COLUMNS)).astype(WIDE) if known else None

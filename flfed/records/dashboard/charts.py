@@ -24,10 +24,10 @@ from flfed.records.verdicts import (
 ARM_COLOURS = {
     "global": "#0072B2",
     "personalised": "#56B4E9",
-    "local-only": "#4d4d4d",
+    "local-only": "#7a7a7a",
     "sites-mean": "#56B4E9",
     "personalised-sites-mean": "#56B4E9",
-    "pooled": "#333333",
+    "pooled": "#8a6bbe",
     "own-model-everywhere": "#CC79A7",
 }
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
@@ -35,10 +35,12 @@ VERDICT_COLOURS = {
     PAYS: "#009E73",
     NO_CLEAR_GAIN: "#7a7a7a",
     DO_NOT_USE: "#D55E00",
-    CANNOT_BE_TOLD: "#cccccc",
+    CANNOT_BE_TOLD: "#9a9a9a",
 }
-SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6d00", "#000000")
+SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6d00", "#8a6bbe")
 """Okabe and Ito's colours, told apart by colour-blind readers; yellow darkened to be seen on white."""
+NEUTRAL = "#808080"
+"""Of lines and marks that stand for no site, model or verdict; as far from white as from black."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 ROW_PIXELS = 20
 """Height of one interval in a chart of sites."""
@@ -144,7 +146,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     names = [ARM_NAMES[arm] for arm in SITE_ARMS]
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in SITE_ARMS])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in SITE_ARMS])
-    legend = alt.Legend(title=None, orient="top", labelLimit=260, labelFontSize=12)
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=300, labelFontSize=12)
     y, offset = _y_sites(sites), alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
     base = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70)
@@ -177,11 +179,11 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     digits = decimals_of(*(row["value"] for row in rows))
     rows = [row | {"shown": number(row["value"], digits, signed=True)} for row in rows]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
-    legend = alt.Legend(title=None, orient="top", values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
+    legend = alt.Legend(title=None, orient="top", columns=2, values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
     base, y = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70), _y_sites(sites)
-    zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color="#333333")
-    title = f"gain in {metric_name(metric)} over own model (right of 0: joining helps)"
+    zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     return alt.layer(
         zero.encode(x="at:Q"),
         base.transform_filter("datum.low != null")

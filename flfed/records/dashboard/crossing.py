@@ -35,7 +35,7 @@ def y_names(field: str, names: Sequence[str]) -> alt.Y:
 
 def left(crossed: Sequence[CrossedEntry]) -> None:
     """Show how many bytes of which kind left each site, and what came to it."""
-    st.markdown("### What left each site")
+    st.markdown("## What left each site")
     out = [entry for entry in crossed if entry.direction == "to-server"]
     if not out:
         st.info("Nothing has left a site yet.")

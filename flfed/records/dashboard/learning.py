@@ -33,7 +33,7 @@ from flfed.records.verdicts import (
 ALONE: CurveArm = "local-only"
 ADJUSTED: CurveArm = "personalised"
 HEIGHT = 320
-TITLE = "### Was joining worth it, by own rows?"
+TITLE = "## Was joining worth it, by own rows?"
 HOW = (
     "The study asks for no learning curve. With `curve = { rows = [10, 20, 40, 80], draws = 20 }` under `[compare]`, "
     "it shows from how many own rows on a site does as well alone."
@@ -41,30 +41,27 @@ HOW = (
 COLUMNS = ("site", "rows", "draws", "arm", "metric", "value", "low", "high")
 
 
-def curve(shown: Shown) -> None:
-    """Show one site's learning curve with its table, or one sentence on why a compared run has none."""
-    if not shown.learning:
-        if shown.found["global"] or is_asked(shown):
-            st.markdown(TITLE)
-            st.caption(why_none(shown))
-        return
+def curve(shown: Shown, site: str) -> None:
+    """Show one site's learning curve with its table, or one sentence on why there is none."""
     st.markdown(TITLE)
-    sites = sorted({point.site for point in shown.learning})
-    site = sites[0]
-    if len(sites) > 1:
-        site = st.selectbox("Site", sites, key="learning-site", width=320)
     points = [point for point in shown.learning if point.site == site]
+    if not points:
+        st.caption(
+            why_none(shown) if not shown.learning else f"{panels.escape(site)} has no learning curve of its own."
+        )
+        return
     metric = points[0].metric
     st.info(f"**{panels.escape(in_words(points))}**")
-    named = panels.escape(site)
-    models = (f"{metric_name(metric)} at {named}, with 95 % band", _figures(points), described(points))
-    panels.side_by_side(
-        [models, (f"Gain of {named} by joining (above 0: it helps), with 95 % band", _gains(points), in_words(points))]
-    )
+    left, right = st.columns(2)
+    table = [{name: getattr(point, name) for name in COLUMNS} for point in points]
+    title = f"{metric_name(metric)} at {panels.escape(site)}, with 95 % band"
+    showing.figure(left, title, _figures(points), table, key="learning-models", says=described(points))
+    title = "Gain by joining (above 0: it helps), with 95 % band"
+    showing.figure(right, title, _gains(points), table, key="learning-gains", says=in_words(points))
     panels.table(lines(points))
     st.caption(_caption(points))
-    lines_kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
-    showing.download(lines_kept, key=f"learning-curve-{shown.found['run']}")
+    kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
+    showing.download(kept, key=f"learning-curve-{shown.found['run']}")
 
 
 def why_none(shown: Shown) -> str:
@@ -221,12 +218,12 @@ def _gains(points: Sequence[LearningPoint]) -> Layers | None:
     colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(title=None, orient="top", labelFontSize=12))
     base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points))
     y = alt.Y("value:Q", title=f"gain in {metric_name(points[0].metric)}", axis=_numbers())
-    zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color="#333333")
-    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color="#333333")
+    zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color="#808080")
+    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color="#808080")
     return alt.layer(
         band.encode(y="low:Q", y2="high:Q"),
         zero.encode(y="at:Q"),
-        base.mark_line(strokeWidth=2, color="#333333").encode(y=y),
+        base.mark_line(strokeWidth=2, color="#808080").encode(y=y),
         base.mark_point(filled=True, size=110, opacity=1).encode(
             y=y, color=colour, tooltip=["rows:O", "shown:N", "verdict:N"]
         ),

@@ -14,11 +14,9 @@ from flfed.records.dashboard import charts
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
-from flfed.records.reports import SITE_ARMS, Report, best_gain, gain_in_words, site_verdict, story, tally
+from flfed.records.reports import Report, best_gain, gain_in_words, site_verdict, story, tally
 from flfed.records.verdicts import (
     ABSENT,
-    DO_NOT_USE,
-    NO_CLEAR_GAIN,
     PAYS,
     better_of,
     interval,
@@ -44,12 +42,16 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "stopped": "orange",
 }
 PAGE_STYLE = (
-    "[data-testid=stMainBlockContainer] {padding-top: 4rem}"  # Streamlit leaves twice that empty
+    "[data-testid=stMainBlockContainer] {padding: 3rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
+    "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
+    "[data-testid=stSidebar][aria-expanded=false] {width: 0 !important}"
     # It fades what may change, which flickers.
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
 SITES_SHOWN = 24
+CARD_PIXELS = 182
+"""Five cards side by side beside the margin of a screen of 1,280 pixels; fewer, and they go on below."""
 
 
 def close_up() -> None:
@@ -134,39 +136,41 @@ def cards(found: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
     name, shared = metric_name(metric), found["global"][metric]
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
-    columns = st.columns((1.1, 1.1, 1.5, 0.9, 0.9))
     span = interval(shared["low"], shared["high"])
     under = shared.get("reason", f"95 % interval {span}").partition(",")[0]
-    _card(columns[0], f"{name}, shared model", number(shared["value"]), under)
-    if pooled is None or shared["value"] is None:
-        _card(columns[1], "All rows in one place (pooled)", ABSENT, "not measured in this run")
-    else:
+    apart = "not measured in this run"
+    if pooled is not None and shared["value"] is not None:
         gap = (pooled - shared["value"]) * (1 if better_of(metric) == "higher" else -1)
         apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than shared"
-        _card(columns[1], "All rows in one place (pooled)", number(pooled), apart)
-    _card(columns[2], "Largest gain", *_most(found, metric))
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"
-    _card(columns[3], "Rounds run", f"{found['rounds']} of {planned}", short)
     refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
-    _card(columns[4], "Updates set aside", str(updates_set_aside(found)), below)
+    with st.container(horizontal=True):
+        card(f"{name}, shared model", number(shared["value"]), under)
+        card("Pooled, for reference", number(pooled), apart)
+        card("Largest gain by joining", *_most(found, metric))
+        card("Rounds run", f"{found['rounds']} of {planned}", short)
+        card("Updates set aside", str(updates_set_aside(found)), below)
 
 
-def _card(column: Any, label: str, value: str, below: str) -> None:
-    column.metric(label, value, below, delta_color="off", delta_arrow="off", border=True)
+def card(label: str, value: str, below: str) -> None:
+    """Show one figure with what it is above it and what it means below."""
+    with st.container(border=True, width=CARD_PIXELS, gap="xxsmall"):
+        st.metric(escape(label), value)
+        st.caption(escape(below))
 
 
 def _most(found: Report, metric: str) -> tuple[str, str]:
-    """Return the site that gains most, and by how much and whether that is certain."""
+    """Return the largest gain, and at which site and whether it is certain."""
     order = charts.order_of_sites(found, metric)
     gain = best_gain(found["sites"][order[0]], metric) if order else None
     if gain is None or (gain.value or 0.0) <= 0:
-        return "no site", "no gain was measured"
-    code = site_verdict(found["sites"][order[0]], metric)[0]
-    sure = "certain" if code == PAYS else "not certain"
-    return order[0], f"{gain_in_words(found['sites'][order[0]], metric)}, {sure}"
+        return "none", "no gain was measured"
+    sure = "certain" if site_verdict(found["sites"][order[0]], metric)[0] == PAYS else "not certain"
+    size, _, span = gain_in_words(found["sites"][order[0]], metric).partition(" (")
+    return size, f"at {order[0]} ({span.rstrip(')')}), {sure}"
 
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:
@@ -174,7 +178,7 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
     above = tally(found, metric) if metric else ""
     lines = [line for line in story(found, metric=metric, planned=planned) if line != above]
     with st.container(border=True):
-        st.markdown("#### In words")
+        st.markdown("### In words")
         st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 
 
@@ -204,7 +208,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
     for event in events:
         if event.kind in words:
             groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
-    st.markdown("#### Set aside, refused, odd")
+    st.markdown("## Set aside, refused, odd")
     if not found["faults"]:
         st.markdown("No update was set aside and no site was refused.")
     if groups:
@@ -212,7 +216,7 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
         table([_group_line(group, rounds, found["repeats"], last) for group, rounds in groups.items()])
     opened = {event.reason for event in events if event.kind == "holdout-opened"} - {"audit"}
     if opened == {"compare"}:
-        st.caption("Holdout rows were read once, after the last round, for the comparison below.")
+        st.caption("Holdout rows were read once, after the last round, for the comparison.")
     elif opened:
         st.caption(
             "Holdout rows were also read each round, for a curve that the study asked for; nothing was selected by it."
@@ -244,36 +248,6 @@ def table(lines: Sequence[Mapping[str, Any]]) -> None:
         st.dataframe(list(lines), hide_index=True)
 
 
-def comparison(found: Report, metric: str) -> None:
-    """Show the references, each site's arms, its gain, and the table behind them."""
-    st.markdown(f"### Did joining pay? {metric_name(metric)} on rows nobody trained on")
-    order = charts.order_of_sites(found, metric)
-    shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
-    if len(shown) < len(order):
-        half = SITES_SHOWN // 2
-        st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
-    left, right = st.columns(2)
-    chart(left, "Gain of each site, with 95 % interval", charts.gains(found, metric, shown))
-    chart(right, "Each model at each site, with 95 % interval", charts.sites_by_arm(found, metric, shown))
-    left, right = st.columns(2)
-    chart(left, "All holdouts together, and references", charts.references(found, metric))
-    with right:
-        st.markdown("**How to read this**")
-        st.markdown(
-            "- *Own model alone*: a model each site tuned on its own rows.\n"
-            "- *Shared model*: trained by all sites; no row left any of them.\n"
-            "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
-            "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
-            "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
-            "where telling the sites apart helps.\n"
-            "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
-            f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
-            f"**{DO_NOT_USE}**: neither of the two gains, and one is certainly worse than the site's own.\n"
-            "- *Certain*: the 95 % interval excludes 0; by chance alone one in twenty does."
-        )
-    table([_site_line(name, found["sites"][name], metric) for name in order])
-
-
 def chart(column: Any, title: str, drawn: Any, *, says: str = "") -> None:
     """Show a chart under its title; `says` is what a reader who cannot see it is told, else the title."""
     column.markdown(f"**{title}**")
@@ -291,31 +265,16 @@ def side_by_side(drawn: Sequence[tuple[str, Any, str]]) -> int:
     return len(there)
 
 
-def _site_line(name: str, site: Report, metric: str) -> dict[str, str]:
-    """Return one line of the table of sites."""
-    cells = {}
-    for arm, title in zip(SITE_ARMS, ("Shared model", "Own model alone", "Adjusted to site"), strict=True):
-        entry = site[arm].get(metric, {})
-        value = entry.get("value")
-        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
-        cells[title] = number(value) + _unbroken(span)
-    code, sentence = site_verdict(site, metric)
-    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
-    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
-    start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
-    end = {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
-    return start | cells | end
-
-
-def _unbroken(text: str) -> str:
-    """Return text whose part in brackets stays on one line of a table."""
-    before, bracket, after = text.partition(" (")
-    return before + bracket + after.replace(" ", "\u00a0")
+def who_takes_part(sites: Sequence[SiteEntry]) -> None:
+    """Show which sites take part, and who refused."""
+    if sites:
+        st.markdown("## Who takes part")
+        table([_site_facts(site) for site in sites])
 
 
 def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> None:
     """Show which columns may give the target away."""
-    st.markdown("### Columns that may give the answer away")
+    st.markdown("## Columns that may give the answer away")
     reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
     reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
     if reasons:
@@ -324,22 +283,6 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> No
         st.caption("This run was not checked for leaks.")
     else:
         st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
-
-
-def table_1(payload: Mapping[str, Any] | None) -> None:
-    """Show the federated Table 1, merged from sums of the sites."""
-    if payload is None:
-        return
-    st.markdown("### Who is in the data (Table 1)")
-    rows = payload.get("rows")
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-        columns = dict.fromkeys(key for row in rows for key in row)
-        lines = [{key: "" if row.get(key) is None else row[key] for key in columns} for row in rows]
-        st.dataframe(lines, hide_index=True, height="content" if len(lines) <= SITES_SHOWN else "auto")
-    else:
-        st.json(dict(payload), expanded=1)
-    if payload.get("note"):
-        st.caption(escape(str(payload["note"])))
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry]) -> None:

@@ -40,12 +40,12 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
     code, sentence = private.standing(privacy, audit, attackable=attackable)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("#### What is promised", width="content")
+            st.markdown("### What is promised", width="content")
             st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
         st.markdown("\n".join(f"- {_with_code(line)}" for line in lines))
-        st.markdown("#### What is not promised")
+        st.markdown("### What is not promised")
         colour = "red" if not_promised(audit) else "orange"
         said = unpromised_in_words(len(privacy["uncharged"]), audit)
         st.markdown("\n".join(f"- :{colour}[**{panels.escape(line)}**]" for line in said))
@@ -61,7 +61,7 @@ def _with_code(text: str) -> str:
 
 def mechanisms(privacy: Private, sites: Sequence[SiteEntry]) -> None:
     """Show which mechanisms are in force, and which are not."""
-    st.markdown("### Mechanisms in force")
+    st.markdown("## Mechanisms in force")
     there = [site for site in sites if site.status != "refused"]
     panels.table([_noise(privacy), *_of_sites(there)])
 
@@ -108,7 +108,7 @@ def _of_sites(sites: Sequence[SiteEntry]) -> list[dict[str, str]]:
 
 def spending(privacy: Private) -> None:
     """Show the ε spent at each site against its budget: as bars with the budget as a line, and as a table."""
-    st.markdown("### What was spent, against each site's budget")
+    st.markdown("## What was spent, against each site's budget")
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     if not spent:
         st.info(panels.escape(why_nothing_spent(privacy)))
@@ -213,7 +213,7 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
 
 def uncharged(privacy: Private) -> None:
     """List what leaves the sites, or steers the run, without being part of the promise."""
-    st.markdown("### Not covered by the promise")
+    st.markdown("## Not covered by the promise")
     if not privacy["uncharged"]:
         st.caption(
             "The record lists nothing." if privacy["mechanism"] is not None else f"Not known: {privacy['reason']}."

@@ -126,7 +126,7 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
     first = None if series is None else options.index(series)
 
     def label(of: str) -> str:
-        return f"{newest[of].study}, {panels.moment(newest[of].started)}" if of in newest else of
+        return f"{newest[of].study} ({panels.moment(newest[of].started)})" if of in newest else of
 
     key = f"run-{series}"
     with st.sidebar:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import by_round, learning, page_files, panels, run_page
+from flfed.records.dashboard import page_files, panels, round_panels, run_page, site_panels
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports import primary_of, purpose_of
-from flfed.records.verdicts import metric_name
+from flfed.records.reports import purpose_of
+
+FURTHER = {"sites": "Each site", "rounds": "Each round", "privacy": "Its privacy"}
 
 
 def show() -> None:
@@ -23,10 +24,9 @@ def parts(opened: Opened) -> None:
         purpose = purpose_of(shown.study_text)
         if purpose:
             st.markdown(f"{panels.escape(purpose)}.")
-        privacy = page_files()["privacy"]
-        st.page_link(privacy, label="Its privacy", icon=":material/arrow_forward:", query_params={"run": opened.name})
+        _further(opened.name)
     with st.container():
-        metric = _choose_metric(list(found["global"]), primary_of(found))
+        metric = site_panels.choose_metric(found)
         if metric is None:
             panels.not_compared(found)
         else:
@@ -34,25 +34,27 @@ def parts(opened: Opened) -> None:
             panels.cards(found, metric, planned)
     with st.container():
         panels.in_words(found, metric, planned)
+    with st.container():
+        left, right = st.columns(2)
+        with left:
+            if metric is not None:
+                site_panels.references(found, metric)
+        with right:
+            if metric is not None:
+                site_panels.who_gains(found, metric, opened.name)
+    with st.container():
+        round_panels.together(opened, shown)
+    with st.container():
         panels.set_aside(found, shown.events)
-    with st.container():
-        if metric is not None:
-            panels.comparison(found, metric)
-    with st.container():
-        learning.curve(shown)
-    with st.container():
-        by_round.curves(shown, runs)
-    with st.container():
-        panels.leaks(shown.events, shown.summaries["leaks"])
-        panels.table_1(shown.summaries["table-1"])
     panels.facts(shown, runs)
 
 
-def _choose_metric(metrics: list[str], primary: str | None) -> str | None:
-    """Return the compared metric that the reader picked, the primary one first; None where none was compared."""
-    if len(metrics) < 2:
-        return primary
-    return st.radio("Figure shown below", metrics, format_func=metric_name, horizontal=True, key="metric")
+def _further(name: str) -> None:
+    """Show links to the other pages of the run."""
+    files = page_files()
+    with st.container(horizontal=True):
+        for page, label in FURTHER.items():
+            st.page_link(files[page], label=label, icon=":material/arrow_forward:", query_params={"run": name})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""Sites: whether joining was worth it at one site, and how every model did at each."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from flfed.records.dashboard import learning, panels, run_page, site_panels
+from flfed.records.dashboard.run_page import Opened
+
+
+def show() -> None:
+    """Show the sites of the run of the address, else of the newest; keep up with it while it runs."""
+    run_page.show("Sites", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show each part in a place of its own, so that one that comes later moves no other."""
+    shown = opened.shown()
+    found = shown.found
+    metric = None
+    with st.container():
+        if not found["global"] or not found["sites"]:
+            panels.not_compared(found)
+        else:
+            metric = site_panels.choose_metric(found)
+    with st.container():
+        if metric is not None:
+            st.markdown("### Was it worth joining?")
+            site = run_page.choose_site(sorted(found["sites"]))
+            site_panels.answer(found, site, metric)
+            learning.curve(shown, site)
+    with st.container():
+        if metric is not None:
+            site_panels.everywhere(found, metric, shown.sites)
+            site_panels.how_to_read()
+        else:
+            panels.who_takes_part(shown.sites)
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,30 @@
+"""Rounds: the metric by round, who took part, what a round cost, and what was set aside."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from flfed.records.dashboard import round_panels, run_page
+from flfed.records.dashboard.run_page import Opened
+
+
+def show() -> None:
+    """Show the rounds of the run of the address, else of the newest; keep up with it while it runs."""
+    run_page.show("Rounds", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show each part in a place of its own, so that one that comes later moves no other."""
+    shown = opened.shown()
+    with st.container():
+        round_panels.curves(opened, shown)
+    with st.container():
+        round_panels.took_part(opened)
+    with st.container():
+        round_panels.cost(opened)
+    with st.container():
+        round_panels.guard(shown)
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,123 @@
+"""Who took part in which rounds, as a map of sites and rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from flfed.records.dashboard.by_round import Curves
+from flfed.records.dashboard.showing import Line
+from flfed.records.rounds import Block
+
+COLUMNS_DRAWN = 60
+"""Most blocks of rounds side by side; narrower ones cannot be told apart."""
+STATES = {
+    "took part": "#0072B2",
+    "in some of the rounds": "#56B4E9",
+    "answer set aside": "#D55E00",
+    "no answer": "#E69F00",
+}
+"""What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
+ROW_PIXELS, AXIS_PIXELS = 20, 160
+"""Height of a site, and of all that stands above and below the map."""
+
+
+def state_of(block: Block) -> str:
+    """Return in a word what a site did in a block of rounds.
+
+    Examples
+    --------
+    >>> [state_of(Block("a", 1, 9, asked=9, answered=9, aside=aside)) for aside in (0, 1, 9)]
+    ['took part', 'in some of the rounds', 'answer set aside']
+    """
+    if block.answered - block.aside >= block.asked:
+        return "took part"
+    if block.answered > block.aside:
+        return "in some of the rounds"
+    return "answer set aside" if block.aside else "no answer"
+
+
+def lines(blocks: Sequence[Block]) -> list[Line]:
+    """Return the table of the map: a line a site, its rounds added up."""
+    found: dict[str, list[int]] = {}
+    for block in blocks:
+        total = found.setdefault(block.site, [0, 0, 0])
+        for place, count in enumerate((block.asked, block.answered, block.aside)):
+            total[place] += count
+    return [
+        {
+            "Site": site,
+            "Rounds asked": asked,
+            "No answer": asked - answered,
+            "Answer set aside": aside,
+            "Good updates": answered - aside,
+            "Good updates, % of asked": f"{100 * (answered - aside) / asked:.0f}" if asked else "",
+        }
+        for site, (asked, answered, aside) in found.items()
+    ]
+
+
+def chart(blocks: Sequence[Block]) -> Curves | None:
+    """Return the map: a row a site, a cell a block of rounds; None where nobody was asked yet.
+
+    What went wrong stands out by colour, and by an outline for those who do not see it.
+    """
+    there = [block for block in blocks if block.asked]
+    if not there:
+        return None
+    rows = pd.DataFrame(
+        {
+            "site": [block.site for block in there],
+            "first": [block.first - 0.5 for block in there],
+            "last": [block.last + 0.5 for block in there],
+            "state": [state_of(block) for block in there],
+            "good": [f"{block.answered - block.aside} of {block.asked}" for block in there],
+        }
+    )
+    sites = sorted(set(rows["site"]))
+    colour = {
+        "field": "state",
+        "type": "nominal",
+        "scale": {"domain": list(STATES), "range": list(STATES.values())},
+        "legend": {"title": None, "orient": "top", "columns": 2, "symbolType": "square", "symbolStrokeWidth": 0},
+    }
+    odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
+    spec: dict[str, Any] = {
+        "height": max(ROW_PIXELS * len(sites), 60) + AXIS_PIXELS,
+        "mark": {"type": "rect", "stroke": "#808080"},
+        "encoding": {
+            "x": {
+                "field": "first",
+                "type": "quantitative",
+                "axis": {"title": "round", "tickMinStep": 1, "grid": False},
+                "scale": {"zero": False, "nice": False},
+            },
+            "x2": {"field": "last"},
+            "y": {"field": "site", "type": "nominal", "sort": sites, "axis": {"title": None, "labelLimit": 180}},
+            "color": colour,
+            "strokeWidth": odd,
+            "tooltip": [
+                {"field": "site", "type": "nominal"},
+                {"field": "good", "type": "nominal", "title": "good updates"},
+                {"field": "state", "type": "nominal"},
+            ],
+        },
+    }
+    return Curves(rows, spec)
+
+
+def in_words(blocks: Sequence[Block]) -> str:
+    """Return who took part, in a sentence: how many sites in all rounds, and who missed most."""
+    table = [line for line in lines(blocks) if line["Rounds asked"]]
+    if not table:
+        return "No site was asked to train yet."
+    missed = {str(line["Site"]): line["Rounds asked"] - line["Good updates"] for line in table}
+    whole = sum(count == 0 for count in missed.values())
+    said = f"{whole} of {len(missed)} sites gave a good update in every round they were asked in."
+    worst = max(missed, key=lambda site: missed[site])
+    if not missed[worst]:
+        return said
+    asked = next(line["Rounds asked"] for line in table if line["Site"] == worst)
+    return f"{said} {worst} missed most: {missed[worst]} of {asked}."

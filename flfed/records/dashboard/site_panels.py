@@ -1,0 +1,214 @@
+"""The parts of the page Sites: whether joining was worth it at one site, and how all sites did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from flfed.records.dashboard import charts, page_files
+from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, table
+from flfed.records.dashboard.showing import Line, figure
+from flfed.records.entries import SiteEntry
+from flfed.records.reports import REFERENCES, SITE_ARMS, Report, gain_in_words, site_verdict
+from flfed.records.verdicts import (
+    ABSENT,
+    ARM_NAMES,
+    DO_NOT_USE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    better_of,
+    interval,
+    metric_name,
+    number,
+)
+
+FEW_HOLDOUT_ROWS = 100
+"""Below so many holdout rows an interval is wide: of 100 rows a share of one half is known to within .10."""
+FEW_SITES = 8
+"""Sites on the page Overview."""
+SHOULD = {
+    PAYS: "Yes: joining pays at {site}.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: the figures do not tell.",
+    DO_NOT_USE: "No: do not use the shared model at {site}.",
+}
+"""The answer to "should this site join?" by its verdict."""
+
+
+def answer(found: Report, site: str, metric: str) -> None:
+    """Show whether joining was worth it at one site: the answer, its figures, and what they rest on."""
+    of_site = found["sites"][site]
+    code, sentence = site_verdict(of_site, metric)
+    said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site)
+    with st.container(border=True):
+        st.markdown(f"### {escape(said)}")
+        st.markdown(escape(sentence))
+        with st.container(horizontal=True):
+            for arm in SITE_ARMS:
+                entry = of_site[arm].get(metric, {})
+                span = interval(entry.get("low"), entry.get("high"))
+                below = f"95 % interval {span}" if entry.get("low") is not None else entry.get("reason", "no interval")
+                card(f"{metric_name(metric)}, {ARM_NAMES[arm]}", number(entry.get("value")), str(below))
+            card("Gain by joining, + is better", *_gain(of_site, metric))
+        for line in rests_on(found, site, metric):
+            st.caption(escape(line))
+
+
+def _gain(of_site: Report, metric: str) -> tuple[str, str]:
+    size, _, span = gain_in_words(of_site, metric).partition(" (")
+    return size, f"95 % interval {span.rstrip(')')}" if span else "not measured"
+
+
+def rests_on(found: Report, site: str, metric: str) -> list[str]:
+    """Return what a site's figures rest on, and what they do not show.
+
+    Parameters
+    ----------
+    found : dict
+        From `reports.report`.
+    site, metric : str
+    """
+    of_site = found["sites"][site]
+    lines = []
+    rows, holdout = of_site["rows"], of_site["holdout-rows"]
+    over = f", in each of {found['repeats']} repeats" if found["repeats"] > 1 else ""
+    if holdout is not None:
+        lines.append(
+            f"Measured on the site's own holdout: {holdout} of its {rows} rows, which no model was trained on{over}. "
+            f"A {better_of(metric)} {metric_name(metric)} is better."
+        )
+        if holdout < FEW_HOLDOUT_ROWS:
+            lines.append(
+                f"{holdout} holdout rows are few: the intervals are wide, and a gain that matters may stay unseen."
+            )
+    pooled = (found["pooled"] or {}).get(metric, {})
+    if pooled.get("value") is not None:
+        lines.append(
+            f"All rows in one place (pooled, for reference only) would reach {number(pooled['value'])} "
+            f"({interval(pooled.get('low'), pooled.get('high'))}) on all holdouts together; "
+            "at one site it is not measured."
+        )
+    lines.append(
+        "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
+        "each model ranks or predicts the outcomes of this holdout."
+    )
+    return lines
+
+
+def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry]) -> None:
+    """Show the gain and the models of every site, as charts and as a table, with who is not in it."""
+    st.markdown(f"## All sites: {metric_name(metric)} on rows nobody trained on")
+    order = charts.order_of_sites(found, metric)
+    shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
+    if len(shown) < len(order):
+        half = SITES_SHOWN // 2
+        st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
+    lines = [_line(name, found["sites"][name], metric) for name in order]
+    left, right = st.columns(2)
+    gains, models = charts.gains(found, metric, shown), charts.sites_by_arm(found, metric, shown)
+    says = "; ".join(
+        f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
+    )
+    figure(
+        left, "Gain of each site, with 95 % interval", gains, lines, key="site-gains", says=f"Gain by joining. {says}"
+    )
+    figure(right, "Each model at each site, with 95 % interval", models, lines, key="site-models")
+    table([_words(name, found["sites"][name], metric) for name in order])
+    for line in left_out(sites, found):
+        st.caption(escape(line))
+
+
+def left_out(sites: Sequence[SiteEntry], found: Report) -> list[str]:
+    """Return which sites have no line of their own, and why."""
+    refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
+    hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
+    lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
+    if hidden:
+        lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")
+    return lines
+
+
+def _line(name: str, site: Report, metric: str) -> Line:
+    """Return one line of the table behind the charts: every figure and its interval in a cell of its own."""
+    cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Holdout rows": site["holdout-rows"]}
+    for arm in SITE_ARMS:
+        entry = site[arm].get(metric, {})
+        title = ARM_NAMES[arm].capitalize()
+        cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
+    return cells | {"Verdict": site_verdict(site, metric)[0]}
+
+
+def _words(name: str, site: Report, metric: str) -> dict[str, str]:
+    """Return one line of the table that people read."""
+    cells = {}
+    for arm, title in zip(SITE_ARMS, ("Shared model", "Own model alone", "Adjusted to site"), strict=True):
+        entry = site[arm].get(metric, {})
+        value = entry.get("value")
+        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
+        cells[title] = number(value) + _unbroken(span)
+    code, sentence = site_verdict(site, metric)
+    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
+    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
+    start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
+    end = {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
+    return start | cells | end
+
+
+def _unbroken(text: str) -> str:
+    """Return text whose part in brackets stays on one line of a table."""
+    before, bracket, after = text.partition(" (")
+    return before + bracket + after.replace(" ", "\u00a0")
+
+
+def references(found: Report, metric: str) -> None:
+    """Show the shared model beside pooled, the sites' mean and one site's own model everywhere."""
+    lines = []
+    for arm in REFERENCES:
+        entry = (found[arm] or {}).get(metric)
+        if entry:
+            figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
+            lines.append({"Model": ARM_NAMES[arm]} | figures)
+    says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
+    drawn = charts.references(found, metric)
+    figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)
+
+
+def who_gains(found: Report, metric: str, name: str) -> None:
+    """Show the gain of each site, and a link to those that gain most and least."""
+    order = charts.order_of_sites(found, metric)
+    shown = order if len(order) <= FEW_SITES else [*order[: FEW_SITES // 2], *order[-FEW_SITES // 2 :]]
+    lines = [_line(site, found["sites"][site], metric) for site in order]
+    says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
+    drawn = charts.gains(found, metric, shown)
+    figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)
+    if len(shown) < len(order):
+        st.caption(f"The {FEW_SITES // 2} sites that gain most and the {FEW_SITES // 2} that gain least.")
+    with st.container(horizontal=True):
+        for site in shown:
+            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
+
+
+def how_to_read() -> None:
+    """Show what the words of the charts mean, folded away."""
+    with st.expander("How to read this"):
+        st.markdown(
+            "- *Own model alone*: a model each site tuned on its own rows.\n"
+            "- *Shared model*: trained by all sites; no row left any of them.\n"
+            "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
+            "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+            "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
+            "where telling the sites apart helps.\n"
+            "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
+            f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
+            f"**{DO_NOT_USE}**: neither of the two gains, and one is certainly worse than the site's own.\n"
+            "- *Certain*: the 95 % interval excludes 0; by chance alone one in twenty does."
+        )
+
+
+def choose_metric(found: Report) -> str | None:
+    """Return the compared metric that the reader picked, the primary one first; None where none was compared."""
+    metrics = list(found["global"])
+    if len(metrics) < 2:
+        return metrics[0] if metrics else None
+    return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))
