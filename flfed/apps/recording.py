@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.apps.score_histograms import score_histograms
 from flfed.apps.sharing import WITHHELD, SharedAs
 from flfed.drift import columns_of
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
@@ -290,6 +291,8 @@ class Recorder:
             figures += [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
         else:
             figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
+        if (histograms := score_histograms(replies, self.shared_as)) is not None:
+            self.writer.summary("score-histograms", histograms, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 

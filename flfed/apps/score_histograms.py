@@ -1,0 +1,51 @@
+"""What is written down of the score histograms that sites sent with their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from flfed.apps.sharing import SharedAs
+from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT
+from flfed.updates.messages import CompareReply
+
+Counts = dict[str, list[list[int]]]
+"""By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
+
+
+def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+    """Return the histograms of the shared model on holdout rows, by site and added up; None where no site gave one.
+
+    Parameters
+    ----------
+    replies : dict of site to CompareReply
+    shared_as : SharedAs
+        A site that shares no figures of its own goes into the sum only, and only with another such.
+
+    Returns
+    -------
+    dict
+        `bins` and `limit` (bins are even in the inverse hyperbolic sine of the log-odds, from -limit
+        to limit), `sites` (by site `Counts`), `all` (`Counts` or None), `in-all` and `asked`: over how
+        many of how many sites that is.
+    """
+    given = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
+    if not given:
+        return None
+    summed = [given[site] for site in shared_as.summable(given)]
+    return {
+        "bins": HISTOGRAM_BINS,
+        "limit": HISTOGRAM_LIMIT,
+        "sites": {site: _sparse(counts) for site, counts in shared_as.own(given).items()},
+        "all": _sparse(reduce(np.add, summed)) if summed else None,
+        "in-all": len(summed),
+        "asked": len(replies),
+    }
+
+
+def _sparse(counts: np.ndarray) -> Counts:
+    """Return the bins that have rows, by class."""
+    return {str(label): [[int(i), int(row[i])] for i in np.flatnonzero(row)] for label, row in enumerate(counts)}

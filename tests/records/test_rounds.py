@@ -1,0 +1,124 @@
+"""What happened round by round, as the database adds it up, against the rows it was given."""
+
+import math
+
+import pytest
+
+from flfed.records import rounds as by_database
+from flfed.records.dashboard import participation
+from flfed.records.entries import CurvePoint, EventRow, MetricRow, SentRow
+from flfed.records.reading import RunReader
+from flfed.records.rounds import Block, band_of, costs, width_of
+
+SITES = ("a", "b", "c")
+
+
+def sent(round: int, site: str) -> list[SentRow]:
+    """`b` is not asked in even rounds, `c` does not answer in round 5."""
+    if site == "b" and round % 2 == 0:
+        return []
+    size = 100 * round + SITES.index(site)
+    back = [] if (site, round) == ("c", 5) else [SentRow(site, "to-server", "train", 2 * size)]
+    return [SentRow(site, "to-site", "train", size), *back]
+
+
+def faults(round: int) -> list[EventRow]:
+    found = {3: ("a", "not finite"), 5: ("c", "no answer before the deadline")}.get(round)
+    return [] if found is None else [EventRow(round, found[0], "fault", found[1])]
+
+
+@pytest.fixture
+def run(store, url, monkeypatch):
+    """A run of ten rounds; what crossed before and after them counts for none."""
+    monkeypatch.setenv("FLFED_STORE", url)
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    writer = store.begin_run(
+        series, engine="inprocess", path="", seed=1, rounds_planned=10, primary="roc_auc_score", task="binary"
+    )
+    writer.sent(0, [SentRow(site, "to-site", "query.enrol", 9) for site in SITES])
+    for number in range(1, 11):
+        rows = [row for site in SITES for row in sent(number, site)]
+        writer.round(number, seconds=number / 10, sent=rows, events=faults(number))
+    writer.sent(11, [SentRow(site, "to-site", "evaluate", 9) for site in SITES])
+    writer.events([EventRow(11, "a", "fault", "no comparison: no answer")])
+    return writer
+
+
+@pytest.mark.parametrize("width", [1, 3, 10])
+def test_who_took_part_is_counted_in_blocks_of_rounds(run, width):
+    with RunReader.open() as reader:
+        found = by_database.participation(reader, [run.run], rounds=10, width=width)
+    for block in found:
+        mine = range(block.first, block.last + 1)
+        rows = [row for number in mine for row in sent(number, block.site)]
+        assert block.asked == sum(row.direction == "to-site" for row in rows)
+        assert block.answered == sum(row.direction == "to-server" for row in rows)
+        assert block.aside == (block.site == "a" and 3 in mine)
+    assert sum(block.asked for block in found) == 25
+    assert {(block.first - 1) % width for block in found} == {0}
+    assert max(block.last for block in found) == 10
+
+
+def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
+    with RunReader.open() as reader:
+        found = by_database.participation(reader, [run.run], rounds=10, width=1)
+    states = {(block.site, block.first): participation.state_of(block) for block in found if block.asked}
+    assert states["a", 3] == "answer set aside"
+    assert states["c", 5] == "no answer"
+    assert sum(state == "took part" for state in states.values()) == 23
+    assert ("b", 2) not in states
+    assert "b gave" not in participation.in_words(found)
+    assert participation.in_words(found).startswith("1 of 3 sites gave a good update in every round")
+    table = {line["Site"]: line for line in participation.lines(found)}
+    assert (table["c"]["Rounds asked"], table["c"]["No answer"], table["c"]["Good updates"]) == (10, 1, 9)
+
+
+def test_repeats_are_added_up(run, store):
+    with RunReader.open() as reader:
+        once = by_database.participation(reader, [run.run], rounds=10, width=10)
+        twice = by_database.participation(reader, [run.run, run.run], rounds=10, width=10)
+    assert [block.asked for block in once] == [block.asked for block in twice]  # one run, named twice, is one
+
+
+def test_seconds_and_bytes_of_a_round_are_means_of_its_block(run):
+    with RunReader.open() as reader:
+        found = costs(reader, [run.run], rounds=10, width=5)
+    assert [(cost.first, cost.last) for cost in found] == [(1, 5), (6, 10)]
+    assert [cost.seconds for cost in found] == [pytest.approx(0.3), pytest.approx(0.8)]
+    for cost in found:
+        rows = [r for number in range(cost.first, cost.last + 1) for site in SITES for r in sent(number, site)]
+        assert cost.to_site == pytest.approx(sum(row.bytes for row in rows if row.direction == "to-site") / 5)
+        assert cost.to_server == pytest.approx(sum(row.bytes for row in rows if row.direction == "to-server") / 5)
+
+
+def test_who_may_see_one_site_only_gets_its_own_rounds(run):
+    with RunReader.open(only="a") as reader:
+        found = by_database.participation(reader, [run.run], rounds=10, width=1)
+        cost = costs(reader, [run.run], rounds=10, width=10)[0]
+    assert {block.site for block in found} == {"a"}
+    assert cost.to_site == pytest.approx(sum(100 * number for number in range(1, 11)) / 10)
+
+
+def test_the_band_of_a_figure_follows_from_its_variance():
+    # .8 ± 1.96 * .05, and cut at 1 where the metric ends there
+    point = CurvePoint(1, "a", "training", 0.8, None, None, 0.0025)
+    assert band_of(point, "roc_auc_score") == (pytest.approx(0.702, abs=1e-4), pytest.approx(0.898, abs=1e-4))
+    high = CurvePoint(1, "a", "training", 0.95, None, None, 0.0025)
+    assert band_of(high, "roc_auc_score")[1] == 1.0
+    assert band_of(high, "r2_score")[1] == pytest.approx(1.048, abs=1e-4)
+    assert band_of(CurvePoint(1, "a", "training", 0.8, 0.7, 0.9, 0.0025), "roc_auc_score") == (0.7, 0.9)
+    assert band_of(CurvePoint(1, "a", "training", 0.8, None, None), "roc_auc_score") == (None, None)
+    assert band_of(CurvePoint(1, "a", "training", None, None, None, math.nan), "roc_auc_score") == (None, None)
+
+
+def test_the_variance_of_a_site_is_read_with_its_curve(run):
+    run.metrics(10, [MetricRow("a", "training", "roc_auc_score", 0.8, variance=0.0025)])
+    with RunReader.open() as reader:
+        (point,) = reader.curves([run.run], arm="training", metric="roc_auc_score")
+    assert point.variance == pytest.approx(0.0025)
+
+
+def test_blocks_are_as_wide_as_a_screen_asks():
+    assert [width_of(rounds, 60) for rounds in (0, 1, 60, 61, 500)] == [1, 1, 1, 2, 9]
+    assert Block("a", 1, 9, asked=0, answered=0, aside=0).share is None
+    assert Block("a", 1, 9, asked=8, answered=6, aside=2).share == 0.5
