@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from sqlalchemy import Engine, RowMapping, Select, distinct, func, or_, select
@@ -27,7 +28,8 @@ from flfed.records.entries import (
     SiteEntry,
     Status,
 )
-from flfed.records.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.seen import LEAST_SITES, of_one_site, of_summary, without_names
+from flfed.records.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 CURVE_ARMS = ("validation", "training", "holdout")
 """Arms of the curves by round, the most telling first."""
@@ -80,13 +82,13 @@ class RunReader:
 
     def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
         """Return the runs, newest first; `search` looks in run id, study and status."""
-        query = _runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
+        query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
         if not search:
-            return [_run_entry(row) for row in self._rows(query.limit(limit))]
+            return self._entries(query.limit(limit))
         word = search.lower()
         found = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
         # That a running run is interrupted is not stored: it follows from its process.
-        entries = [_run_entry(row) for row in self._rows(query.where(or_(*found, Run.status == "running")))]
+        entries = self._entries(query.where(or_(*found, Run.status == "running")))
         return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
 
     def runs_of(self, name: str) -> list[RunEntry]:
@@ -99,8 +101,7 @@ class RunReader:
         """
         if name == "latest":
             name = next((run.series for run in self.runs(limit=1)), name)
-        query = _runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat)
-        found = [_run_entry(row) for row in self._rows(query)]
+        found = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
         if not found and not self.runs(limit=1):
             raise UsageError(f"run {name!r} is not in the store: there are no runs yet; start one with: flfed demo")
         if not found:
@@ -119,24 +120,25 @@ class RunReader:
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
+        query = query if self._only is None else query.where(RunSite.site == self._only)
         # Sorted here: databases differ in what comes first, hyphens and capitals above all.
         return sorted((SiteEntry(**_without(row, "run_id")) for row in self._rows(query)), key=lambda s: s.site)
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return what each arm reached on the holdouts, as written."""
         query = _comparison(run, FIGURES).where(Comparison.against.is_(None))
-        return [ComparisonRow(*row.values()) for row in self._rows(query)]
+        return [ComparisonRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
 
     def differences(self, run: str) -> list[DifferenceRow]:
         """Return the paired differences between arms, as written."""
         query = _comparison(run, DIFFERENCES).where(Comparison.against.is_not(None))
-        return [DifferenceRow(*row.values()) for row in self._rows(query)]
+        return [DifferenceRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
 
     def metrics(self, run: str, number: int) -> list[MetricRow]:
         """Return the figures of one round, as written."""
         columns = [column for column in Metric.__table__.c if column.name not in ("id", "run_id", "round")]
         query = select(*columns).where(Metric.run_id == run, Metric.round == number).order_by(Metric.id)
-        return [MetricRow(**row) for row in self._rows(query)]
+        return [MetricRow(**row) for row in self.rows(query, site=Metric.site)]
 
     def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
         """Return, by arm, which metrics have a curve by round; the most telling arm first."""
@@ -145,7 +147,7 @@ class RunReader:
             .where(Metric.run_id.in_(runs), Metric.arm.in_(CURVE_ARMS))
             .group_by(Metric.arm, Metric.metric)
         )
-        pairs = sorted((row["arm"], row["metric"]) for row in self._rows(query))
+        pairs = sorted((row["arm"], row["metric"]) for row in self.rows(query, site=Metric.site))
         found = {arm: [metric for of, metric in pairs if of == arm] for arm in CURVE_ARMS}
         return {arm: metrics for arm, metrics in found.items() if metrics}
 
@@ -157,7 +159,7 @@ class RunReader:
             .where(Run.id.in_(runs), Comparison.site.is_(None), Comparison.against.is_(None))
             .where(Comparison.arm == "global")
         )
-        return {row["id"]: row["value"] for row in self._rows(query)}
+        return {row["id"]: row["value"] for row in self.rows(query, site=Comparison.site)}
 
     def curves(
         self,
@@ -189,29 +191,39 @@ class RunReader:
         )
         if sites is not None:
             query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
-        return sorted((CurvePoint(**row) for row in self._rows(query)), key=lambda p: (p.round, p.site or "", p.arm))
+        found = (CurvePoint(**row) for row in self.rows(query, site=Metric.site))
+        return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
 
     def learning_curve(self, series: str) -> list[LearningPoint]:
         """Return the points of a series' learning curve, by site, rows and arm; empty where it has none."""
         columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
         query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
+        query = query if self._only is None else query.where(Curve.site == self._only)
         return sorted((LearningPoint(**row) for row in self._rows(query)), key=lambda p: (p.site, p.rows))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in the order they were written."""
         columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
-        return [EventEntry(**row) for row in self._rows(query)]
+        if self._only is None:
+            return [EventEntry(**row) for row in self._rows(query)]
+        found = self._rows(query.where(or_(Event.site.is_(None), Event.site == self._only)))
+        plain = {run: self._plain(run) for run in runs}
+        return [EventEntry(**{**row, "reason": plain[row["run"]](row["reason"])}) for row in found]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
         query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
-        rows = self._rows(query)
-        return dict(rows[0]["payload"]) if rows else None
+        payload = next((dict(row["payload"]) for row in self._rows(query)), None)
+        if payload is None or self._only is None:
+            return payload
+        there = select(func.count()).where(RunSite.run_id == run, RunSite.status != "refused")
+        enough = self._rows(there)[0]["count"] >= LEAST_SITES
+        return of_summary(name, payload, self._only, enough=enough, plain=self._plain(run))
 
     def audits(self, run: str) -> list[AuditEntry]:
         """Return what audits of a run found: the last figure of each attack, site and metric."""
-        return latest(self._rows(audits_of(run)))
+        return latest(self.rows(audits_of(run), site=Audit.site))
 
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
         """Return the bytes that crossed in all, by direction."""
@@ -220,14 +232,14 @@ class RunReader:
             .where(Sent.run_id.in_(runs))
             .group_by(Sent.direction)
         )
-        return {row["direction"]: int(row["bytes"]) for row in self._rows(query)}
+        return {row["direction"]: int(row["bytes"]) for row in self.rows(query, site=Sent.site)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
         """Return the bytes that crossed by site, direction and kind of message, added up by the database."""
         place = (Sent.site, Sent.direction, Sent.kind)
         total = func.sum(Sent.bytes).label("bytes")
         query = select(*place, total).where(Sent.run_id.in_(runs)).group_by(*place)
-        found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self._rows(query))
+        found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site))
         return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 
     def newest(self, runs: Sequence[str]) -> tuple[int, int]:
@@ -239,16 +251,30 @@ class RunReader:
         return int(row["rounds"] or 0), int(row["finished"] or 0)
 
     def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
-        """Return the rows of a query by site, in column `site`: all, or those of the one site and of all together."""
-        return self._rows(query if self._only is None else query.where(or_(site.is_(None), site == self._only)))
+        """Return the rows of a query by site, in column `site`: all, or those that the one site's people may see."""
+        return self._rows(query if self._only is None else query.where(of_one_site(site, self._only)))
+
+    def _runs(self) -> Select[*tuple[Any, ...]]:
+        """Return the query for runs: all, or those that the one site was asked to take part in."""
+        query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
+        if self._only is None:
+            return query
+        return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
+
+    def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
+        found = [_run_entry(row) for row in self._rows(query)]
+        if self._only is None:
+            return found
+        return [replace(run, reason=self._plain(run.run)(run.reason)) if run.reason else run for run in found]
+
+    def _plain(self, run: str) -> Callable[[str], str]:
+        """Return what takes the names and titles of the other sites of a run out of a sentence."""
+        query = select(RunSite.site, RunSite.title).where(RunSite.run_id == run, RunSite.site != self._only)
+        return without_names(name for row in self._rows(query) for name in (row["site"], row["title"]))
 
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).mappings().all()
-
-
-def _runs() -> Select[*tuple[Any, ...]]:
-    return select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
 
 
 def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:

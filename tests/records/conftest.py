@@ -3,13 +3,10 @@
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import pytest
 from flfed.records.audits import AuditRow
 from flfed.records.reading import RunReader
 from flfed.records.store import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
+from tests.browser import Window, opened, served
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 HOSPITALS = {  # rows, holdout rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
@@ -197,81 +195,23 @@ TABLE_1 = {
 
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture
 def address(url: str) -> Iterator[str]:
     """Where the app is served, showing the store of the test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {"--server.port": str(port), "--server.fileWatcherType": "none"}
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py")]
-    command += [word for pair in options.items() for word in pair]
-    environment = os.environ | {"FLFED_STORE": url, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{found}/_stcore/health", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield found
-    process.terminate()
-    process.wait(20)
-
-
-@dataclass
-class Window:
-    """A browser's page, and what went wrong on it so far."""
-
-    page: Any
-    errors: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
-    answers: list[float] = field(default_factory=list)
-
-    def drawn(self) -> None:
-        """Wait until the page stands: the script ended and, where there are charts, they are drawn."""
-        self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-        self.page.wait_for_timeout(1500)
-
-    def picture(self, name: str, *, whole: bool = False) -> Path:
-        """Keep a picture of the page in `artefacts/`, where people look at it."""
-        folder = ROOT / "artefacts"
-        folder.mkdir(exist_ok=True)
-        if whole:
-            height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-            self.page.set_viewport_size({"width": 1280, "height": height + 50})
-            self.page.wait_for_timeout(1000)
-        self.page.screenshot(path=folder / f"{name}.png")
-        return folder / f"{name}.png"
+    with served({"FLFED_STORE": url}) as found:
+        yield found
 
 
 @pytest.fixture
 def window(address: str) -> Iterator[Window]:
     """A browser's window on the list of runs; at its end nothing may have gone wrong, nor left this machine."""
-    if not CHROMIUM.exists():
-        pytest.skip("Debian's chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = Window(browser.new_page(viewport={"width": 1280, "height": 1000}))
-        page = opened.page
-        page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        page.on("request", lambda request: opened.hosts.add(request.url.split("/")[2] if "//" in request.url else ""))
-        page.on("websocket", lambda socket: socket.on("framereceived", lambda _: opened.answers.append(time.time())))
-        page.goto(address)
-        page.get_by_role("heading", name="Runs").wait_for()
-        yield opened
-        assert page.locator("[data-testid=stException]").count() == 0
-        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        browser.close()
-    assert opened.errors == []
-    assert opened.hosts - {""} == {address.removeprefix("http://")}
+    with opened(address) as found:
+        found.page.goto(address)
+        found.page.get_by_role("heading", name="Runs").wait_for()
+        yield found
+        found.is_sound()
 
 
 LONG_STUDY = """

@@ -13,6 +13,8 @@ from flfed.records.rounds import Block
 
 COLUMNS_DRAWN = 60
 """Most blocks of rounds side by side; narrower ones cannot be told apart."""
+SITES_DRAWN = 40
+"""Most sites in the map; the table has all."""
 STATES = {
     "took part": "#0072B2",
     "in some of the rounds": "#56B4E9",
@@ -59,12 +61,44 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
     ]
 
 
+def drawn(blocks: Sequence[Block]) -> list[str]:
+    """Return the sites of the map: all, or of many those that missed most rounds."""
+    missed = {line["Site"]: line["Rounds asked"] - line["Good updates"] for line in lines(blocks)}
+    return sorted(sorted(missed, key=lambda site: (-missed[site], site))[:SITES_DRAWN])
+
+
+def in_a_row(blocks: Sequence[Block]) -> list[Block]:
+    """Return blocks with those of one site that follow each other in the same state put together.
+
+    Examples
+    --------
+    >>> good = [Block("a", 1, 3, asked=3, answered=3, aside=0), Block("a", 4, 6, asked=3, answered=3, aside=0)]
+    >>> [(block.first, block.last, block.asked) for block in in_a_row(good)]
+    [(1, 6, 6)]
+    """
+    found: list[Block] = []
+    for block in blocks:
+        last = found[-1] if found else None
+        if last and (last.site, last.last + 1, state_of(last)) == (block.site, block.first, state_of(block)):
+            found[-1] = Block(
+                block.site,
+                last.first,
+                block.last,
+                asked=last.asked + block.asked,
+                answered=last.answered + block.answered,
+                aside=last.aside + block.aside,
+            )
+        else:
+            found.append(block)
+    return found
+
+
 def chart(blocks: Sequence[Block]) -> Curves | None:
-    """Return the map: a row a site, a cell a block of rounds; None where nobody was asked yet.
+    """Return the map: a row a site, a cell rounds of the same state; None where nobody was asked yet.
 
     What went wrong stands out by colour, and by an outline for those who do not see it.
     """
-    there = [block for block in blocks if block.asked]
+    there = in_a_row([block for block in blocks if block.asked and block.site in drawn(blocks)])
     if not there:
         return None
     rows = pd.DataFrame(

@@ -159,6 +159,8 @@ def took_part(opened: Opened) -> None:
         key="participation",
         says=said,
     )
+    if len({block.site for block in blocks}) > participation.SITES_DRAWN:
+        st.caption(f"The {participation.SITES_DRAWN} sites that missed most are drawn; the table has all.")
     if blocks:
         st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, page_files
+from flfed.records.dashboard import live, page_files, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
@@ -22,6 +22,8 @@ def show() -> None:
     """Show the list of runs, one line a series of repeats: those that run first, then the newest."""
     close_up()
     st.title("Runs")
+    if "run" in st.query_params:  # the pages of a run then open this one
+        run_page.keep("run", st.query_params["run"])
     try:
         with RunReader.open() as reader:
             search = st.text_input("Search", placeholder="study, run or status", key="search")

@@ -1,0 +1,162 @@
+"""The app served on loopback, and a real browser that looks at it and writes down what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = Path("/usr/bin/chromium")
+STANDS = "[data-testid=stApp][data-test-script-state=notRunning]"
+CHARTS = "[data-testid=stVegaLiteChart]"
+KINDS = ("line path", "symbol path", "rect path", "rule line", "area path")
+MARKS = f"""[...document.querySelectorAll('{CHARTS}')].map(
+  chart => chart.querySelectorAll('{", ".join(f"svg .mark-{kind}" for kind in KINDS)}').length)"""
+"""How many marks each chart of the page has."""
+
+
+@contextmanager
+def served(
+    environment: Mapping[str, str],
+    *,
+    script: Path = ROOT / "app.py",
+    options: Mapping[str, str] = {},
+    user: int | None = None,
+) -> Iterator[str]:
+    """Serve an app on a free port while the block runs, and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"--server.port": str(port), "--server.fileWatcherType": "none", **(options or {})}
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    command += [word for pair in given.items() for word in pair]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        user=user,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@dataclass
+class Window:
+    """A browser's page, and what went wrong on it so far.
+
+    Attributes
+    ----------
+    page : playwright's page
+    address : str
+    errors : list of str
+        What the console and the page's scripts complained of.
+    hosts : set of str
+        Whom the page asked for anything.
+    answers : list of float
+        When the server sent something.
+    received : list of bytes or str
+        What it sent.
+    """
+
+    page: Any
+    address: str
+    errors: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    answers: list[float] = field(default_factory=list)
+    received: list[Any] = field(default_factory=list)
+
+    def drawn(self) -> None:
+        """Wait until the page stands: the script ended and, where there are charts, they are drawn."""
+        self.page.locator(STANDS).wait_for()
+        for _ in range(50):
+            self.page.wait_for_timeout(100)
+            if 0 not in self.marks():
+                break
+        self.page.locator(STANDS).wait_for()
+        self.page.wait_for_timeout(300)
+
+    def turn_to(self, name: str) -> None:
+        """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
+        link = self.page.get_by_test_id("stSidebarNavLink").filter(has_text=name)
+        if not link.is_visible():  # on a narrow screen the margin is folded away
+            self.page.get_by_test_id("stExpandSidebarButton").click()
+        link.click()
+        if (self.page.viewport_size or {}).get("width", 0) <= 768:
+            self.page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
+        self.page.locator("h1").first.wait_for()
+        self.drawn()
+
+    def picture(self, name: str, *, whole: bool = False) -> Path:
+        """Keep a picture of the page in `artefacts/`, where people look at it."""
+        path = ROOT / "artefacts" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = self.page.viewport_size
+        if whole:
+            height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+            self.page.set_viewport_size({"width": size["width"], "height": height + 50})
+            self.page.wait_for_timeout(400)
+        self.page.screenshot(path=path)
+        if whole:
+            self.page.set_viewport_size(size)
+        return path
+
+    def is_sound(self) -> None:
+        """Assert that nothing went wrong so far, nothing was asked of another host, and nothing sticks out."""
+        assert self.page.locator("[data-testid=stException]").count() == 0
+        assert self.page.evaluate("document.documentElement.scrollWidth") <= self.page.viewport_size["width"]
+        main = "(m => m.scrollWidth - m.clientWidth)(document.querySelector('[data-testid=stMain]'))"
+        assert self.page.evaluate(main) <= 0
+        assert self.errors == []
+        assert self.hosts - {""} == {self.address.removeprefix("http://")}
+
+    def marks(self) -> list[int]:
+        """Return how many marks each chart of the page has."""
+        found: list[int] = self.page.evaluate(MARKS)
+        return found
+
+
+@contextmanager
+def opened(address: str, *, width: int = 1280, height: int = 1000, scheme: str = "light") -> Iterator[Window]:
+    """Open the app in a browser of its own while the block runs."""
+    if not CHROMIUM.exists():
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        window = Window(page, address)
+        page.on("console", lambda said: window.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: window.errors.append(str(error)))
+        page.on("request", lambda request: window.hosts.add(request.url.split("/")[2] if "//" in request.url else ""))
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: _note(window, frame)))
+        yield window
+        browser.close()
+
+
+def _note(window: Window, frame: Any) -> None:
+    window.answers.append(time.time())
+    window.received.append(frame)

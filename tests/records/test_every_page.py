@@ -1,0 +1,93 @@
+"""Every page, with a real run of every kind, in a real browser: nothing breaks, leaves this machine or stays empty.
+
+The pictures are kept in `artefacts/pages/`, where people look at them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flfed.records.dashboard import page_files
+from tests.browser import Window, opened, served
+from tests.records.real_runs import Runs, make
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PAGES = [name.capitalize() for name in page_files()]
+KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
+MOST_BYTES = 300_000
+"""That a page of a hundred sites and five hundred rounds may send to the browser."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A store with a real run of every kind."""
+    data = Path(os.environ.get("FLFED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    return make(tmp_path_factory.mktemp("runs"), data if data.is_dir() else None)
+
+
+@pytest.fixture(scope="module")
+def everywhere(runs: Runs) -> Iterator[str]:
+    """Where the app is served, showing all of them."""
+    with served({"FLFED_STORE": runs.url, "FLFED_HOME": str(runs.home)}) as address:
+        yield address
+
+
+def visit(window: Window, name: str, kind: str) -> None:
+    """Look at one page: it must be sound, and each of its charts have something in it."""
+    window.turn_to(name)
+    window.picture(f"pages/{kind}-{name.lower()}", whole=True)
+    window.is_sound()
+    assert 0 not in window.marks(), (name, kind, window.marks())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_page_shows_every_kind_of_run(everywhere: str, runs: Runs, kind: str):
+    if kind not in runs.series:
+        pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+    with opened(everywhere) as window:
+        window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
+        window.page.locator("h1").first.wait_for()
+        for name in PAGES:
+            before = len(window.received)
+            visit(window, name, kind)
+            if name != PAGES[0]:
+                assert f"run={runs.series[kind]}" in window.page.url
+            assert sum(map(len, window.received[before:])) < MOST_BYTES
+
+
+@pytest.mark.parametrize(("width", "height", "scheme"), [(768, 1024, "light"), (1280, 900, "dark")])
+def test_every_page_can_be_read_on_a_tablet_and_in_the_dark(everywhere, runs, width, height, scheme):
+    kind = "hospitals" if "hospitals" in runs.series else "demo"
+    with opened(everywhere, width=width, height=height, scheme=scheme) as window:
+        window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
+        window.page.locator("h1").first.wait_for()
+        for name in PAGES:
+            visit(window, name, f"{kind}-{width}-{scheme}")
+
+
+def test_an_empty_store_says_what_to_do_on_every_page(tmp_path: Path):
+    with served({"FLFED_STORE": f"sqlite:///{tmp_path}/none.db"}) as address, opened(address) as window:
+        window.page.goto(address)
+        window.page.locator("h1").first.wait_for()
+        for name in PAGES:
+            visit(window, name, "empty")
+            assert "flfed demo" in window.page.locator("[data-testid=stAlert]").inner_text()
+
+
+def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, runs: Runs):
+    with opened(everywhere) as window:
+        window.page.goto(f"{everywhere}/sites?run={runs.series['demo']}&site=kentucky-clinic")
+        window.page.get_by_role("heading", name="kentucky-clinic").wait_for()
+        window.drawn()
+        # Streamlit looks for its server under the page's own address first.
+        assert all("404" in error for error in window.errors)
+        assert len(window.errors) == 2
+        window.errors.clear()
+        window.turn_to("Rounds")
+        window.turn_to("Sites")
+        window.page.get_by_role("heading", name="kentucky-clinic").wait_for()
+        window.is_sound()
