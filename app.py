@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files, page_groups
+from flfed.records.dashboard import page_files, page_groups, people
 
 
 def main() -> None:
     """Show the page of the address, or the first one."""
     st.set_page_config(page_title="flfed", layout="wide")
+    viewer = people.admit()
+    if viewer is None:
+        return
+    st.session_state["viewer"] = viewer
     first = next(iter(page_files()))
     pages = {
         heading: [

@@ -26,6 +26,14 @@ MARKS = f"""[...document.querySelectorAll('{CHARTS}')].map(
 """How many marks each chart of the page has."""
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        found: int = free.getsockname()[1]
+    return found
+
+
 @contextmanager
 def served(
     environment: Mapping[str, str],
@@ -33,11 +41,10 @@ def served(
     script: Path = ROOT / "app.py",
     options: Mapping[str, str] = {},
     user: int | None = None,
+    port: int | None = None,
 ) -> Iterator[str]:
-    """Serve an app on a free port while the block runs, and give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Serve an app on a free port, unless `port` is given, while the block runs, and give its address."""
+    port = port or free_port()
     given = {"--server.port": str(port), "--server.fileWatcherType": "none", **(options or {})}
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     command += [word for pair in given.items() for word in pair]

@@ -285,16 +285,17 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> No
         st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
 
 
-def facts(shown: Shown, runs: Sequence[RunEntry]) -> None:
-    """Show sites, bytes, versions, hashes and the study itself, folded away."""
-    with st.expander("Sites, versions, hashes and the study"):
+def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True) -> None:
+    """Show sites, bytes and the study itself, folded away; `made_by` what program and machine made the run, too."""
+    with st.expander("Sites, versions, hashes and the study" if made_by else "Sites and the study"):
         table([_site_facts(site) for site in shown.sites])
         if shown.bytes_sent:
             ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(shown.bytes_sent.items()))
             st.markdown("Crossed in all: " + ", ".join(ways))
-        run = runs[0]
-        facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
-        st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
+        if made_by:
+            run = runs[0]
+            facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
+            st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
         st.code(shown.study_text, language="toml")
 
 

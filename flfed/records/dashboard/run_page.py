@@ -14,6 +14,7 @@ from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.seen import Viewer
 
+OWN = "You see the figures of {site}, and of all sites together where there are three or more."
 LISTED = 50
 """Series to choose from in the list; others are opened from the page Runs."""
 KEPT = "kept-"
@@ -155,6 +156,8 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, viewer: Viewer
             st.rerun()
         with st.container():
             panels.head(title, runs, name)
+            if viewer.site:
+                st.caption(panels.escape(OWN.format(site=viewer.site)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
         st.error(panels.escape(str(error)))

@@ -7,7 +7,7 @@ from contextlib import suppress
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, page_files, run_page
+from flfed.records.dashboard import live, page_files, people, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
@@ -25,7 +25,7 @@ def show() -> None:
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
     try:
-        with RunReader.open() as reader:
+        with RunReader.open(only=people.viewer().site) as reader:
             search = st.text_input("Search", placeholder="study, run or status", key="search")
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
@@ -53,7 +53,10 @@ def show() -> None:
 
 def _going(listed: list[str], course: live.Course) -> None:
     """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
-    with suppress(FlfedError), RunReader.open() as reader:  # a store that is busy is looked at again
+    with (
+        suppress(FlfedError),
+        RunReader.open(only=people.viewer().site) as reader,
+    ):  # a store that is busy is looked at again
         if live.course_of_list(reader) != course:
             st.rerun()
         for series in listed:

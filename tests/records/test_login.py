@@ -1,0 +1,154 @@
+"""Logging in at a real provider on loopback: who sees what, and who sees nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flfed.errors import UsageError
+from flfed.records.dashboard.people import role_of
+from flfed.records.seen import Viewer
+from tests.browser import Window, free_port, opened, served
+from tests.records.oidc_provider import CLIENT, SECRET, Provider, provider
+
+ROLES = """
+[people]
+"ana@clinic.example" = "analyst"
+"chief@clinic.example" = "coordinator"
+"it@hungary.example" = { site = "hungary" }
+"it@long-beach.example" = { site = "long-beach" }
+"""
+
+
+def claims(address: str, *, verified: object = True) -> dict[str, object]:
+    return {"sub": address, "email": address, "email_verified": verified}
+
+
+@pytest.mark.parametrize(
+    ("address", "viewer"),
+    [
+        ("ana@clinic.example", Viewer("analyst", None, "ana@clinic.example")),
+        ("Chief@Clinic.Example", Viewer("coordinator", None, "Chief@Clinic.Example")),
+        ("it@hungary.example", Viewer("site", "hungary", "it@hungary.example")),
+    ],
+)
+def test_a_person_has_the_role_that_is_written_down(address, viewer):
+    assert role_of(claims(address), ROLES) == viewer
+
+
+@pytest.mark.parametrize(
+    ("person", "roles", "says"),
+    [
+        (claims("eve@clinic.example"), ROLES, "ask the coordinator to add you"),
+        (claims("ana@clinic.example", verified=False), ROLES, "verified"),
+        (claims("ana@clinic.example", verified="true"), ROLES, "verified"),
+        ({"sub": "x", "email_verified": True}, ROLES, "ask the coordinator"),
+        (claims("ana@clinic.example"), "people = 3", "not TOML with a table"),
+        (claims("ana@clinic.example"), "[people", "not TOML with a table"),
+        (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = "owner"', "must be"),
+        (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = { site = "" }', "must be"),
+        (claims("ana@clinic.example"), "", "ask the coordinator"),
+    ],
+)
+def test_who_is_not_known_for_certain_sees_nothing(person, roles, says):
+    with pytest.raises(UsageError, match=says):
+        role_of(person, roles)
+
+
+def test_a_provider_that_says_nothing_of_addresses_has_to_be_trusted_in_so_many_words():
+    person = {"sub": "x", "email": "ana@clinic.example"}
+    assert role_of(person, f"verified-only = false\n{ROLES}").role == "analyst"
+
+
+@pytest.fixture
+def people():
+    with provider() as made:
+        yield made
+
+
+@pytest.fixture
+def address(url: str, tmp_path: Path, people: Provider):
+    """The app with a login; its own address must be known before it starts, so a port is set aside."""
+    port = free_port()
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text(
+        f'[auth]\nredirect_uri = "http://127.0.0.1:{port}/oauth2callback"\n'
+        f'cookie_secret = "{"s" * 40}"\nclient_id = "{CLIENT}"\nclient_secret = "{SECRET}"\n'
+        f'server_metadata_url = "{people.address}/.well-known/openid-configuration"\n'
+    )
+    roles = tmp_path / "roles.toml"
+    roles.write_text(ROLES)
+    options = {"--secrets.files": str(secrets)}
+    with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}, options=options, port=port) as found:
+        yield found
+
+
+def log_in(window: Window, people: Provider, who: str, path: str) -> None:
+    people.person = claims(who)
+    window.page.goto(f"{window.address}/{path}")
+    window.page.get_by_role("button", name="Log in").click()
+
+
+def frames(window: Window) -> str:
+    return "".join(frame if isinstance(frame, str) else frame.decode("utf-8", "replace") for frame in window.received)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("own", "other"), [("hungary", "long-beach"), ("long-beach", "hungary")])
+def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(address, people, heart, own, other):
+    with opened(address) as window:
+        log_in(window, people, f"it@{own}.example", f"?run={heart}")
+        window.page.get_by_role("heading", name="Runs").wait_for()
+        for page in ("Overview", "Sites", "Rounds", "Data", "Privacy"):
+            window.turn_to(page)
+        window.turn_to("Sites")
+        window.page.get_by_role("heading", name=own).first.wait_for()
+        assert f"reader of {own}" in window.page.locator("[data-testid=stSidebar]").inner_text()
+        window.picture(f"login-{own}", whole=True)
+        said = frames(window)
+        assert said.count(own) > 10
+        assert said.count(other) == 0
+        assert said.count(f"Hospital {other.title()}") == 0
+        window.page.goto(f"{address}/sites?run={heart}&site={other}")
+        window.page.get_by_role("heading", name=own).first.wait_for()
+        window.drawn()
+        assert f"'{other}' has no figures here" in window.page.locator("[data-testid=stMain]").inner_text()
+
+
+@pytest.mark.slow
+def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
+    with opened(address) as window:
+        log_in(window, people, "ana@clinic.example", f"?run={heart}")
+        window.page.get_by_role("heading", name="Runs").wait_for()
+        window.turn_to("Sites")
+        assert frames(window).count("long-beach") > 5
+        assert frames(window).count("hungary") > 5
+        window.page.get_by_role("button", name="Log out").click()
+        window.page.get_by_role("button", name="Log in").wait_for()
+        assert window.page.get_by_text("heart-disease").count() == 0
+
+
+@pytest.mark.slow
+def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
+    with opened(address) as window:
+        log_in(window, people, "eve@clinic.example", f"?run={heart}")
+        window.page.get_by_text("ask the coordinator to add you").wait_for()
+        assert frames(window).count("heart-disease") == 0
+        assert frames(window).count("hungary") == 0
+    people.spoil_nonce = True
+    with opened(address) as window:
+        log_in(window, people, "chief@clinic.example", f"?run={heart}")
+        window.page.wait_for_timeout(3000)
+        assert window.page.get_by_role("heading", name="Runs").count() == 0
+        assert frames(window).count("heart-disease") == 0
+
+
+@pytest.mark.slow
+def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
+    roles = tmp_path / "roles.toml"
+    roles.write_text(ROLES)
+    with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}) as found, opened(found) as window:
+        window.page.goto(f"{found}/overview?run={heart}")
+        window.page.get_by_text("nobody is let in").wait_for()
+        assert frames(window).count("heart-disease") == 0
