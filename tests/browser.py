@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +40,13 @@ def served(
     *,
     script: Path = ROOT / "app.py",
     options: Mapping[str, str] = {},
-    user: int | None = None,
+    prefix: Sequence[str] = (),
     port: int | None = None,
 ) -> Iterator[str]:
     """Serve an app on a free port, unless `port` is given, while the block runs, and give its address."""
     port = port or free_port()
     given = {"--server.port": str(port), "--server.fileWatcherType": "none", **(options or {})}
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    command = [*prefix, sys.executable, "-m", "streamlit", "run", str(script)]
     command += [word for pair in given.items() for word in pair]
     process = subprocess.Popen(
         command,
@@ -54,7 +54,6 @@ def served(
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        user=user,
     )
     address = f"http://127.0.0.1:{port}"
     try:

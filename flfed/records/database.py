@@ -35,6 +35,8 @@ ADVICE = (
     ("No space left", "free some disk space on the server; what was committed is safe"),
     ("readonly", "check that you may write to this file and its folder"),
     ("unable to open", "check that the folder exists and that you may write to it"),
+    ("malformed", "the file is damaged: put a back-up in its place, or move it away; flfed then starts an empty store"),
+    ("disk I/O error", "check that it is a file, and the disk's health; a back-up may be needed"),
     ("not a database", "move the file away; flfed then starts an empty store"),
     ("authentication failed", "check user and password in FLFED_STORE"),
     ("no password", "give the password in FLFED_STORE, PGPASSWORD or a .pgpass file"),

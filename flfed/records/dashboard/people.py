@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ ROLES = ("coordinator", "analyst")
 ROLE_WORDS = {"coordinator": "coordinator: all", "analyst": "analyst: all results", "site": "reader of {site}"}
 
 
-def roles_file() -> Path:
-    """Return where roles are written down: the file `FLFED_ROLES` names, else `roles.toml` under `home()`."""
+def roles_file() -> Path | None:
+    """Return where roles are written down: the file `FLFED_ROLES` names, else `roles.toml` under `home()`; or None."""
     given = os.environ.get("FLFED_ROLES")
-    return Path(given) if given else home() / "roles.toml"
+    if given:
+        return Path(given)
+    with suppress(UsageError):  # who only looks may have no home of their own
+        return found if (found := home() / "roles.toml").exists() else None
+    return None
 
 
 def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
@@ -70,7 +75,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
 
 def needs_login() -> bool:
     """Tell whether people have to log in: a login is configured, or there is a file of roles."""
-    return "is_logged_in" in st.user or bool(os.environ.get("FLFED_ROLES")) or roles_file().exists()
+    return "is_logged_in" in st.user or roles_file() is not None
 
 
 def admit() -> Viewer | None:
@@ -93,8 +98,9 @@ def admit() -> Viewer | None:
         st.button("Log in", on_click=st.login, type="primary")
         return None
     try:
-        found = role_of(st.user.to_dict(), roles_file().read_text(encoding="utf-8"))
-    except OSError:
+        file = roles_file()
+        found = role_of(st.user.to_dict(), "" if file is None else file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         _refused("there is no file of roles that can be read: nobody is let in")
         return None
     except UsageError as error:
