@@ -106,12 +106,18 @@ class Window:
 
     def turn_to(self, name: str) -> None:
         """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
-        link = self.page.get_by_test_id("stSidebarNavLink").filter(has_text=name)
-        if not link.is_visible():  # on a narrow screen the margin is folded away
+        margin = self.page.get_by_test_id("stSidebar")
+        margin.wait_for(state="attached")
+        folded = margin.bounding_box()["x"] < 0
+        if folded:  # on a narrow screen
             self.page.get_by_test_id("stExpandSidebarButton").click()
-        link.click()
-        if (self.page.viewport_size or {}).get("width", 0) <= 768:
-            self.page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
+            self.page.wait_for_timeout(500)
+        margin.get_by_role("link", name=name, exact=True).click()
+        self.page.wait_for_timeout(200)
+        if folded and margin.bounding_box()["x"] >= 0:
+            margin.hover()
+            margin.get_by_test_id("stSidebarCollapseButton").locator("button").click()
+            self.page.wait_for_timeout(500)
         self.page.locator("h1").first.wait_for()
         self.drawn()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flfed.records.dashboard import page_files
+from flfed.records.reading import RunReader
 from tests.browser import Window, opened, served
 from tests.records.real_runs import Runs, make
 
@@ -79,9 +80,11 @@ def test_an_empty_store_says_what_to_do_on_every_page(tmp_path: Path):
 
 
 def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, runs: Runs):
+    with RunReader.open(runs.url) as reader:
+        site = reader.sites(reader.runs_of(runs.series["demo"])[0].run)[-1].site
     with opened(everywhere) as window:
-        window.page.goto(f"{everywhere}/sites?run={runs.series['demo']}&site=kentucky-clinic")
-        window.page.get_by_role("heading", name="kentucky-clinic").wait_for()
+        window.page.goto(f"{everywhere}/sites?run={runs.series['demo']}&site={site}")
+        window.page.get_by_role("heading", name=site).first.wait_for()
         window.drawn()
         # Streamlit looks for its server under the page's own address first.
         assert all("404" in error for error in window.errors)
@@ -89,5 +92,6 @@ def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, ru
         window.errors.clear()
         window.turn_to("Rounds")
         window.turn_to("Sites")
-        window.page.get_by_role("heading", name="kentucky-clinic").wait_for()
+        window.page.get_by_role("heading", name=site).first.wait_for()
+        assert f"site={site}" in window.page.url
         window.is_sound()

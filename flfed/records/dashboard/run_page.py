@@ -110,6 +110,8 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
     first = sites.index(asked) if asked in sites else 0
     if asked is not None and asked not in sites:
         st.caption(panels.escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+    if asked in sites:
+        keep("site", sites[first])
     key = f"site-{sites[first]}"
     return str(st.selectbox(label, sites, index=first, key=key, on_change=partial(_turn_to, "site", key), width=320))
 
