@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast bench bench-peers bench-deployment bench-private app lint format
+.PHONY: env demo test fast bench bench-peers bench-deployment bench-private bench-app pictures app lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -58,3 +58,11 @@ bench-deployment: env
 # one and a half plain steps, or Opacus's hooks less than five of ours.
 bench-private: env
 	$(BIN)/python -m benchmarks.private_steps
+
+# The app on a hundred sites and five hundred rounds, in a browser: two minutes; needs Debian's chromium and the folder of data files.
+bench-app: env
+	$(BIN)/python -m benchmarks.dashboard
+
+# The pictures of the app in docs/pictures, from studies run anew: two minutes; needs Debian's chromium.
+pictures: env
+	$(BIN)/python docs/pictures/make.py

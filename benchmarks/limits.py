@@ -25,12 +25,23 @@ PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
 """CPU time of a protected step over a plain one's, at most, wherever draws come from; Opacus's hooks' over ours, at
 least."""
 
+FIRST_CHART_SECONDS, PAGE_SECONDS, LOOK_SECONDS, PAGE_BYTES = 3.0, 1.0, 0.2, 300_000
+"""The app on a hundred sites and five hundred rounds: until the first chart of a server that has just started; a turn to
+another page; CPU seconds of a look at a running study; what a page sends to the browser."""
+
 Results = Mapping[str, Any]
 
 
 def missed(results: Results) -> list[str]:
     """Return a sentence for each limit that the results miss, or that has no figure."""
-    return [*_ratios(results), *_ray(results), *_scale(results), *_deployment(results), *_private(results)]
+    return [
+        *_ratios(results),
+        *_ray(results),
+        *_scale(results),
+        *_deployment(results),
+        *_private(results),
+        *_dashboard(results),
+    ]
 
 
 def _ratios(results: Results) -> Iterator[str]:
@@ -91,3 +102,20 @@ def _private(results: Results) -> Iterator[str]:
         if found["opacus-over-ours"] < OPACUS_OVER_PRIVATE:
             times, least = found["opacus-over-ours"], OPACUS_OVER_PRIVATE
             yield f"private steps, {name}: Opacus takes {times} times as long, limit {least:.0f}"
+
+
+def _dashboard(results: Results) -> Iterator[str]:
+    found = results.get("dashboard", {})
+    if "pages" not in found:
+        yield "app: no figure"
+        return
+    if found["first-chart-seconds"] > FIRST_CHART_SECONDS:
+        yield f"app: the first chart stands after {found['first-chart-seconds']} s, limit {FIRST_CHART_SECONDS}"
+    for name, page in found["pages"].items():
+        if page["seconds"] > PAGE_SECONDS:
+            yield f"app, {name}: a turn to it takes {page['seconds']} s, limit {PAGE_SECONDS}"
+        if page["bytes"] > PAGE_BYTES:
+            yield f"app, {name}: it sends {page['bytes']} bytes, limit {PAGE_BYTES}"
+    for name, look in found["looks"].items():
+        if look["cpu-seconds"] > LOOK_SECONDS:
+            yield f"app, {name}: a look takes {look['cpu-seconds']} CPU s, limit {LOOK_SECONDS}"

@@ -135,6 +135,23 @@ def private_steps(results: Results) -> str:
     return f"{_table(rows)}\n\nMeasured {_stamp(found)}, commit {found['commit']}."
 
 
+def dashboard(results: Results) -> str:
+    """Return the table of the app's pages, on a hundred sites and five hundred rounds."""
+    found = results.get("dashboard", {})
+    if "pages" not in found:
+        return "Not run yet."
+    rows = [["page", "seconds of a turn to it", "kB sent", "CPU s of a look while the study runs"]]
+    for name, page in found["pages"].items():
+        look = found["looks"].get(name)
+        cost = f"{look['cpu-seconds']:.3f}" if look else ""
+        rows.append([name, f"{page['seconds']:.2f}", f"{page['bytes'] / 1000:.0f}", cost])
+    first = f"{found['first-chart-seconds']:.2f} s (at worst {found['first-chart-worst']:.2f})"
+    return (
+        f"{_table(rows)}\n\nThe first chart of a server that has just started stands after {first}, "
+        f"of {found['turns']} starts. Measured {_stamp(found)}, commit {found['commit']}."
+    )
+
+
 def limits(results: Results) -> str:
     """Return which limits of the figures are missed."""
     found = missed(results)
@@ -149,6 +166,7 @@ PARTS = {
     "start-up": start_up,
     "deployment": deployment,
     "private-steps": private_steps,
+    "dashboard": dashboard,
     "limits": limits,
 }
 

@@ -34,6 +34,12 @@ def free_port() -> int:
     return found
 
 
+class Served(str):
+    """The address of an app that is served, with the number of its process."""
+
+    pid: int
+
+
 @contextmanager
 def served(
     environment: Mapping[str, str],
@@ -42,7 +48,7 @@ def served(
     options: Mapping[str, str] = {},
     prefix: Sequence[str] = (),
     port: int | None = None,
-) -> Iterator[str]:
+) -> Iterator[Served]:
     """Serve an app on a free port, unless `port` is given, while the block runs, and give its address."""
     port = port or free_port()
     given = {"--server.port": str(port), "--server.fileWatcherType": "none", **(options or {})}
@@ -55,7 +61,8 @@ def served(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    address = f"http://127.0.0.1:{port}"
+    address = Served(f"http://127.0.0.1:{port}")
+    address.pid = process.pid
     try:
         for _ in range(600):
             try:

@@ -28,9 +28,10 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
     Returns
     -------
     dict
-        `bins` and `limit` (bins are even in the inverse hyperbolic sine of the log-odds, from -limit
-        to limit), `sites` (by site `Counts`), `all` (`Counts` or None), `in-all` and `asked`: over how
-        many of how many sites that is.
+        `bins`, `limit` and `scale` (bins are even in the inverse hyperbolic sine of the log-odds,
+        from -limit to limit), `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None),
+        `in-all` and `asked`: over how many of how many sites that is. Which sites gave none is not
+        told by name: it follows from who took part, and one site's people see no other's name.
     """
     given = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
     if not given:
@@ -39,6 +40,8 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
     return {
         "bins": HISTOGRAM_BINS,
         "limit": HISTOGRAM_LIMIT,
+        "scale": "asinh of log-odds",
+        "rows": "holdout",
         "sites": {site: _sparse(counts) for site, counts in shared_as.own(given).items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,
         "in-all": len(summed),

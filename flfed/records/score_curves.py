@@ -14,6 +14,10 @@ GROUPS = 10
 """Groups of calibration, of about as many rows each."""
 LEAST_ROWS = 10
 """Fewest rows of such a group."""
+MOST_POINTS = 200
+"""Points that a drawn curve has at most: of 256 bins the others lie within a thousandth of it."""
+Line = tuple[np.ndarray, np.ndarray]
+"""The points of a curve, x and y."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +66,15 @@ class ScoreCounts:
         return bool(self.negative.sum() and self.positive.sum())
 
 
-def roc(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
+def roc(counts: ScoreCounts) -> Line:
     """Return false and true positive rates from the highest threshold to the lowest, from (0, 0) to (1, 1).
 
     Points on a straight line between their neighbours are left out, which changes neither curve nor area.
     """
-    false = np.concatenate([[0.0], np.cumsum(counts.negative[::-1])]) / counts.negative.sum()
-    true = np.concatenate([[0.0], np.cumsum(counts.positive[::-1])]) / counts.positive.sum()
-    turn = np.diff(false[:-1]) * np.diff(true[1:]) - np.diff(true[:-1]) * np.diff(false[1:])
-    kept = np.concatenate([[True], np.abs(turn) > 1e-12, [True]])
-    return false[kept], true[kept]
+    false = np.concatenate([[0.0], np.cumsum(counts.negative[::-1])])
+    true = np.concatenate([[0.0], np.cumsum(counts.positive[::-1])])
+    kept = _turns(false, true) != 0  # of whole numbers, so that straight is straight
+    return false[kept] / false[-1], true[kept] / true[-1]
 
 
 def roc_auc(counts: ScoreCounts) -> float:
@@ -80,7 +83,16 @@ def roc_auc(counts: ScoreCounts) -> float:
     return float(np.trapezoid(true, false))
 
 
-def precision_recall(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
+def roc_auc_hidden(counts: ScoreCounts) -> float:
+    """Return how far the area from the rows themselves may lie from `roc_auc`, at most.
+
+    Of two rows in one bin nobody knows which has the higher score: such a pair counts half, and is 0 or 1.
+    """
+    tied = counts.negative @ counts.positive
+    return float(tied / 2 / (counts.negative.sum() * counts.positive.sum()))
+
+
+def precision_recall(counts: ScoreCounts) -> Line:
     """Return recall and precision from the highest threshold to the lowest; the first point has recall 0.
 
     Its precision is that of the highest bin, as there is no row above it.
@@ -94,6 +106,54 @@ def average_precision(counts: ScoreCounts) -> float:
     """Return the sum over thresholds of `(recall - recall before) * precision`, as scikit-learn does."""
     recall, precision = precision_recall(counts)
     return float(np.diff(recall) @ precision[1:])
+
+
+def average_precision_hidden(counts: ScoreCounts) -> float:
+    """Return how far the average precision of the rows themselves may lie from `average_precision`, at most.
+
+    Lowest where within each bin all rows without the outcome stand above those with it, and these one
+    above the other; highest where those with the outcome stand above, all with the same score.
+    """
+    negative, positive = counts.negative[::-1], counts.positive[::-1].astype(int)
+    below, above = np.cumsum(negative), np.cumsum(negative) - negative
+    found, place = np.cumsum(positive), np.arange(1, positive.sum() + 1)
+    low = (place / (place + np.repeat(below, positive))).mean()
+    there = positive > 0
+    high = positive[there] @ (found[there] / (found[there] + above[there])) / positive.sum()
+    value = average_precision(counts)
+    return float(max(value - low, high - value))
+
+
+def steps(x: np.ndarray, y: np.ndarray) -> Line:
+    """Return a curve whose height between two points is that of the later one, drawn as straight lines.
+
+    So the area under a drawn curve of precision and recall is the average precision.
+    """
+    return np.repeat(x, 2)[:-1], np.concatenate([y[:1], np.repeat(y[1:], 2)])
+
+
+def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
+    """Return at most `most` points that draw the same picture as straight lines.
+
+    Left out are first those on a line between their neighbours, then those of the smallest triangle with
+    them.
+
+    Source: Visvalingam & Whyatt 1993, "Line generalisation by repeated elimination of points".
+    """
+    # Of equal points one stays, else the two corners that they make would both seem straight.
+    x, y = (axis[np.r_[True, (np.diff(x) != 0) | (np.diff(y) != 0)]] for axis in (x, y))
+    kept = np.abs(_turns(x, y)) > 1e-12
+    x, y = x[kept], y[kept]
+    while len(x) > most:
+        least = int(np.argmin(np.abs(_turns(x, y))))
+        x, y = np.delete(x, least), np.delete(y, least)
+    return x, y
+
+
+def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return twice the signed area of each point's triangle with its neighbours; infinite at both ends."""
+    inner = np.diff(x[:-1]) * np.diff(y[1:]) - np.diff(y[:-1]) * np.diff(x[1:])
+    return np.concatenate([[np.inf], inner, [np.inf]])
 
 
 @dataclass(frozen=True)
@@ -119,15 +179,18 @@ class Group:
 def calibration(counts: ScoreCounts) -> list[Group]:
     """Return groups of about equally many rows, from low to high predictions; none of fewer than `LEAST_ROWS`.
 
-    A bin is never divided, so that groups may be larger, and fewer than `GROUPS`.
+    A bin is never divided, so that groups may be larger, and fewer than `GROUPS`; of fewer rows in all there
+    is none. The mean prediction of a group is that of the middles of its bins.
     """
+    if counts.rows < LEAST_ROWS:
+        return []
     least = max(LEAST_ROWS, counts.rows / GROUPS)
     groups: list[list[int]] = [[]]
     rows = counts.negative + counts.positive
     for place in range(len(rows)):
         groups[-1].append(place)
         left = rows[place + 1 :].sum()
-        if rows[groups[-1]].sum() >= least and left >= min(least, LEAST_ROWS):
+        if rows[groups[-1]].sum() >= least and left >= LEAST_ROWS:
             groups.append([])
     return [_group(counts, np.array(places)) for places in groups if places]
 

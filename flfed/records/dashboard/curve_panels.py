@@ -2,121 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from flfed.records.dashboard import run_page
 from flfed.records.dashboard.by_round import Curves, Spec
 from flfed.records.dashboard.charts import AXIS_NUMBERS, NEUTRAL, site_looks
 from flfed.records.dashboard.panels import escape, table
 from flfed.records.dashboard.showing import Line, figure
+from flfed.records.entries import SiteEntry
 from flfed.records.reports import Report
 from flfed.records.score_curves import (
+    LEAST_ROWS,
+    Group,
     ScoreCounts,
     average_precision,
+    average_precision_hidden,
     calibration,
     precision_recall,
     roc,
     roc_auc,
+    roc_auc_hidden,
+    steps,
+    thinned,
 )
-from flfed.records.verdicts import interval, number
+from flfed.records.verdicts import ABSENT, interval, number
 
 ALL = "all sites together"
-SITES_DRAWN = 5
+SITES_DRAWN = 6
 """Sites drawn unless the reader picks others, beside all together."""
-HEIGHT = 360
-RESOLUTION = 0.004
-"""How far an area from counts may lie from the exact one: the most that was seen in the shipped studies."""
+MOST_DRAWN = 12
+"""Sites that a reader can pick: more colours and dashes are not told apart."""
+PLOT_PIXELS, LEGEND_PIXELS, LEGEND_COLUMNS = 400, 22, 2
+ONE_CLASS = "not defined: one class only"
+KEY = 'outputs = ["score-histogram"]'
 Found = dict[str, ScoreCounts]
+Points = list[tuple[str, float, float]]
+"""Of a drawn curve: whose it is, x and y."""
+
+HOW_TO_READ = f"""
+**ROC and AUC.** Take one row with the outcome and one without. AUC is how often the model gives the one with the
+outcome the higher probability: .5 is the toss of a coin (the dashed line), 1 is always. Each point of the curve is one
+place to draw the line between yes and no: how many of those with the outcome are found (up), at the price of how many
+false alarms among those without it (to the right).
+
+**Precision and recall.** Of all alarms, how many are right (up), when so many of the outcomes are found (to the right).
+The thin dashed line in a site's colour is what chance alone would reach: the share of its rows with the outcome. Sites
+can be compared by these curves only where these shares are alike. Average precision is the area below.
+
+**Calibration.** Rows are put into groups of like predictions, of {LEAST_ROWS} or more. On the dashed line a prediction
+holds: of rows with a predicted probability of .3, three in ten have the outcome. A point above it means that the model
+says too little, below it too much. Where an interval misses the line, chance is no likely reason; but of twenty groups
+of a model that holds, about one misses it by chance.
+
+**Why two figures of each kind.** Sites do not send the predictions of their rows, only how many rows of each class
+fall into each of 256 bins of predictions. The curves are drawn from these counts, in which two rows of one bin cannot
+be told apart: what that can change at most stands behind the figure as ±. The figure "from rows" was computed by the
+site itself, before anything left it; that over all sites is computed from rows where one machine holds all tables, and
+from these same counts where the sites are apart.
+
+**What is not shown.** Whether acting on a prediction helps anybody, where to draw the line between yes and no, and how
+the model will do next year or elsewhere. With few rows of a class a curve has few, large steps, and would look
+different with other rows: see the 95 % intervals.
+"""
 
 
 def found_in(payload: Mapping[str, Any]) -> Found:
-    """Return the counts of a record: all sites together where there are, then each site by name."""
-    given = {ALL: payload["all"]} if payload["all"] else {}
+    """Return the counts of a record: all sites together where these are several, then each site by name."""
+    given = {ALL: payload["all"]} if payload["all"] and payload["in-all"] > 1 else {}
     given |= {site: payload["sites"][site] for site in sorted(payload["sites"])}
     return {name: ScoreCounts.read(of, bins=payload["bins"], limit=payload["limit"]) for name, of in given.items()}
 
 
 def choose(found: Found) -> Found:
-    """Return those to draw: all sites together, and the sites that the reader picked."""
+    """Return those to draw: all sites together, and the sites that the reader picks, at first those of most rows."""
     sites = [name for name in found if name != ALL]
-    chosen = sites
-    if len(sites) > SITES_DRAWN:
-        first = sorted(sites, key=lambda site: -found[site].rows)[:SITES_DRAWN]
-        st.caption("At first the sites with most holdout rows are drawn.")
-        chosen = st.multiselect("Sites", sites, default=sorted(first), max_selections=12, key="curves-sites")
+    if len(sites) < 2:
+        return found
+    first = sorted(sorted(sites, key=lambda site: -found[site].rows)[:SITES_DRAWN])
+    more = f" (of {len(sites)}; at first those with most holdout rows)" if len(sites) > SITES_DRAWN else ""
+    chosen = st.multiselect(
+        f"Sites{more}", sites, default=first, max_selections=MOST_DRAWN, key=f"curves-sites-{'-'.join(first)}"
+    )
     return {name: counts for name, counts in found.items() if name == ALL or name in chosen}
 
 
-def says_whose(payload: Mapping[str, Any], sites: Sequence[str]) -> str:
-    """Return on which rows, and of how many sites, the curves are."""
-    said = "The shared model on holdout rows, which nobody trained on."
-    without = sorted(set(sites) - set(payload["sites"]))
-    if payload["in-all"] < payload["asked"]:
-        said += f" All together are {payload['in-all']} of {payload['asked']} sites."
-    if without:
-        named = ", ".join(without) if len(without) <= 6 else f"{len(without)} sites"
-        said += f" Of {named} there are no counts: the policy of a site has to name them (`score-histogram`)."
-    return said
+def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry]) -> list[str]:
+    """Return on which rows, and of which sites, the curves are, and why a site has none.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "score-histograms" of a run.
+    sites : sequence of SiteEntry
+        Of the run; those that refused are passed over.
+    """
+    lines = ["The shared model on holdout rows, which nobody trained on."]
+    if not payload["all"]:
+        lines[0] += " Over all sites together no curve may be shown."
+    elif payload["in-all"] < payload["asked"]:
+        lines[0] += f" All sites together are {payload['in-all']} of {payload['asked']} here."
+    without = [site for site in sites if site.status != "refused" and site.site not in payload["sites"]]
+    hidden = [site.site for site in without if site.shared_as == "aggregate-only"]
+    silent = [site.site for site in without if site.shared_as != "aggregate-only"]
+    if silent:
+        lines.append(f"No curve of {_names(silent)}: no counts of predictions came. Its policy.toml has to name {KEY}.")
+    if hidden:
+        lines.append(f"No curve of {_names(hidden)}, as figures of its own are not shared.")
+    return lines
+
+
+def _names(sites: Sequence[str]) -> str:
+    return ", ".join(sites) if len(sites) <= SITES_DRAWN else f"{len(sites)} sites"
 
 
 def areas(found: Found, report: Report) -> None:
-    """Show each curve's area, beside the exact figure that the site computed from its rows."""
+    """Show each curve's area, beside the figure that the site computed from its rows."""
     st.markdown("## How well it ranks")
     table([_area(name, counts, report) for name, counts in found.items()])
-    st.caption(
-        "AUC: how often a row with the outcome has the higher prediction of two rows, one with and one without; "
-        ".5 is chance, higher is better. The curves are drawn from counts in 256 classes of predictions, so their area "
-        f"may differ from the exact one by about {number(RESOLUTION)}; the exact one has the 95 % interval."
-    )
+    st.caption("Higher is better for both. In brackets: the 95 % interval. Behind ±: what the counting can hide.")
+    rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
+    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
+    if few:
+        said = f"Curves that say little, as fewer than {LEAST_ROWS} rows of the rarer class are behind them: {few}."
+        st.caption(escape(said))
 
 
 def _area(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
     arm = report["global"] if name == ALL else report["sites"].get(name, {}).get("global", {})
-    exact = arm.get("roc_auc_score", {})
-    span = f" ({interval(exact.get('low'), exact.get('high'))})" if exact.get("low") is not None else ""
-    one_class = "not defined: one class only"
     return {
         "Rows of": name,
         "Holdout rows": f"{counts.rows}",
-        "With the outcome": f"{counts.events}",
-        "AUC of the curve": number(roc_auc(counts)) if counts.has_both else one_class,
-        "AUC, exact": number(exact.get("value")) + span,
-        "Average precision of the curve": number(average_precision(counts)) if counts.has_both else one_class,
+        "With the outcome": f"{counts.events} ({100 * counts.events / max(counts.rows, 1):.0f} %)",
+        "AUC, from rows": _of_rows(arm.get("roc_auc_score", {})),
+        "AUC, of the curve": _of_curve(counts, roc_auc, roc_auc_hidden),
+        "Average precision, from rows": _of_rows(arm.get("average_precision_score", {})),
+        "Average precision, of the curve": _of_curve(counts, average_precision, average_precision_hidden),
     }
+
+
+def _of_rows(figure: Mapping[str, Any]) -> str:
+    span = f" ({interval(figure['low'], figure['high'])})" if figure.get("low") is not None else ""
+    return number(figure.get("value")) + span
+
+
+def _of_curve(
+    counts: ScoreCounts, value: Callable[[ScoreCounts], float], hidden: Callable[[ScoreCounts], float]
+) -> str:
+    """Return a figure with how far that of the rows may lie from it, rounded up."""
+    if not counts.has_both:
+        return ONE_CLASS
+    reach = math.ceil(hidden(counts) * 1000 - 1e-9) / 1000
+    return f"{number(value(counts))} ± {number(reach)}"
 
 
 def ranking(found: Found, looks_of: Sequence[str]) -> None:
     """Show ROC and precision-recall of those that have rows of both classes."""
     there = {name: counts for name, counts in found.items() if counts.has_both}
     left, right = st.columns(2)
-    points = [(name, *pair) for name, counts in there.items() for pair in zip(*roc(counts), strict=True)]
+    points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
     lines = [{"Rows of": name, "False positive rate": x, "True positive rate": y} for name, x, y in points]
     titles = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
     says = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in there.items())
-    drawn = _chart(points, titles, there, looks_of, diagonal=True)
-    figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC. {says}")
-    points = [(name, *pair) for name, counts in there.items() for pair in zip(*precision_recall(counts), strict=True)]
-    lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in points]
+    drawn = _chart(points, titles, list(there), looks_of, [DIAGONAL])
+    figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
+    curves = {name: precision_recall(counts) for name, counts in there.items()}
+    lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in _points(curves)]
+    points = _points({name: thinned(*steps(*curve)) for name, curve in curves.items()})
     titles = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
     says = "; ".join(f"{name}: average precision {number(average_precision(c))}" for name, c in there.items())
-    drawn = _chart(points, titles, there, looks_of, diagonal=False)
-    figure(right, "Precision and recall (up and right is better)", drawn, lines, key="pr", says=says)
-    shares = "; ".join(f"{name} {100 * c.events / c.rows:.0f} %" for name, c in there.items())
-    if shares:
-        st.caption(
-            f"By chance alone precision would be the share of rows with the outcome: {escape(shares)}. "
-            "So curves of precision compare sites only where these shares are alike."
-        )
+    drawn = _chart(points, titles, list(there), looks_of, [_by_chance(there, looks_of)])
+    title = "Precision and recall"
+    figure(right, f"{title} (up and right is better)", drawn, lines, key="precision-recall", says=f"{title}. {says}")
+    if len(there) < len(found):
+        st.caption(escape(f"Not drawn, as all rows are of one class: {', '.join(sorted(set(found) - set(there)))}."))
 
 
-def calibrated(found: Found, looks_of: Sequence[str]) -> None:
-    """Show what was predicted against what happened, in groups of like predictions, with intervals."""
+def _points(curves: Mapping[str, tuple[Any, Any]]) -> Points:
+    return [(name, float(x), float(y)) for name, axes in curves.items() for x, y in zip(*axes, strict=True)]
+
+
+def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[str]) -> None:
+    """Show what was predicted against what happened: of the chosen ones in words, of one site drawn with intervals."""
     st.markdown("## Whether its probabilities hold")
-    groups = {name: calibration(counts) for name, counts in found.items() if counts.rows}
-    lines: list[Line] = [
+    table([_holds(name, counts, report) for name, counts in chosen.items()])
+    sites = [name for name, counts in found.items() if name != ALL and counts.rows >= LEAST_ROWS]
+    together = "all sites together, and " if ALL in found else ""
+    picked = run_page.choose_site(sites, label=f"Draw {together}this site") if sites else None
+    groups = {name: of for name in (ALL, picked) if name in found and (of := calibration(found[name]))}
+    lines = [
         {
             "Rows of": name,
             "Predicted, mean": group.predicted,
@@ -128,36 +206,51 @@ def calibrated(found: Found, looks_of: Sequence[str]) -> None:
         for name, of in groups.items()
         for group in of
     ]
-    said = "; ".join(f"{name}: {_held(of)}" for name, of in groups.items())
-    drawn = _calibration_chart(lines, list(groups), looks_of)
-    figure(
-        st,
+    title, said = (
         "Observed share against predicted probability, with 95 % interval",
-        drawn,
-        lines,
-        key="calibration",
-        says=said,
+        "; ".join(f"{name}: predictions hold in {_held(of)}" for name, of in groups.items()),
     )
+    drawn = _calibration_chart(lines, list(groups), looks_of)
+    figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
     st.caption(
-        "On the dashed line the predictions hold: of rows with a predicted probability of .3, three in ten have the "
-        "outcome. Above it the model says too little, below it too much. Each point is a group of at least 10 rows; "
-        "an interval that misses the line is a difference that chance brings about once in twenty groups."
+        "On the dashed line the predictions hold; above it the model says too little, below it too much. "
+        f"Each point is a group of at least {LEAST_ROWS} rows, a larger one of more of them."
     )
-    for name, of in groups.items():
-        st.markdown(f"- {escape(name)}: {_held(of)}")
 
 
-def _held(groups: Sequence[Any]) -> str:
-    """Return in how many groups the predictions hold, within the interval."""
-    off = [group for group in groups if not group.low <= group.predicted <= group.high]
-    much = sum(group.predicted > group.high for group in off)
-    held = f"predictions hold in {len(groups) - len(off)} of {len(groups)} groups"
-    return held if not off else f"{held}; too high in {much}, too low in {len(off) - much}"
+def _holds(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
+    groups = calibration(counts)
+    arm = report["global"] if name == ALL else report["sites"].get(name, {}).get("global", {})
+    rows = max(counts.rows, 1)
+    predicted = float(counts.probability @ (counts.negative + counts.positive)) / rows
+    few = f"fewer than {LEAST_ROWS} rows"
+    return {
+        "Rows of": name,
+        "Predicted, mean": number(predicted) if counts.rows else ABSENT,
+        "Observed share": number(counts.events / rows) if counts.rows else ABSENT,
+        "Predictions hold in": _held(groups) if groups else few,
+        "Brier score (lower is better)": _of_rows(arm.get("brier_score_loss", {})),
+    }
 
 
-def _colours(names: Sequence[str], looks_of: Sequence[str]) -> Spec:
+def _held(groups: Sequence[Group]) -> str:
+    """Return in how many groups the prediction is within the interval of what happened."""
+    high = sum(group.predicted > group.high for group in groups)
+    low = sum(group.predicted < group.low for group in groups)
+    held = f"{len(groups) - high - low} of {len(groups)} groups"
+    off = [f"too {how} in {many}" for how, many in (("high", high), ("low", low)) if many]
+    return "; ".join([held, *off])
+
+
+def how_to_read() -> None:
+    """Say in plain words what the curves show and what they do not, folded away."""
+    with st.expander("How to read these curves"):
+        st.markdown(HOW_TO_READ)
+
+
+def _colours(names: Sequence[str], looks_of: Sequence[str], *, legend: bool = True) -> Spec:
     looks = site_looks(looks_of)
-    named = {"field": "of", "type": "nominal", "legend": LEGEND}
+    named = {"field": "of", "type": "nominal", "legend": LEGEND if legend else None}
     ranges = [NEUTRAL if name == ALL else looks[name][0] for name in names]
     dashes = [[1, 0] if name == ALL else looks[name][1] for name in names]
     return {
@@ -166,28 +259,44 @@ def _colours(names: Sequence[str], looks_of: Sequence[str]) -> Spec:
     }
 
 
-LEGEND: Spec = {"title": None, "orient": "top", "columns": 2, "labelLimit": 180, "symbolType": "stroke"}
-LEGEND |= {"symbolOpacity": 1, "symbolStrokeWidth": 3}
+LEGEND: Spec = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 170, "symbolType": "stroke"}
+LEGEND |= {"symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
 WIDER = {"condition": {"test": f"datum.of == '{ALL}'", "value": 4}, "value": 2}
-TOOLTIP = (("of", "nominal"), ("x", "quantitative"), ("y", "quantitative"))
-Points = Sequence[tuple[str, float, float]]
-UNIT = {"domain": [0, 1], "nice": False}
+DIAGONAL: Spec = {
+    "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
+    "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
+    "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
+}
+
+
+def _height(names: Sequence[str]) -> int:
+    return PLOT_PIXELS + LEGEND_PIXELS * -(-len(names) // LEGEND_COLUMNS)
 
 
 def _axis(field: str, title: str) -> Spec:
     axis = {"title": title, "labelExpr": AXIS_NUMBERS, "tickCount": 5}
-    return {"field": field, "type": "quantitative", "axis": axis, "scale": UNIT}
+    return {"field": field, "type": "quantitative", "axis": axis, "scale": {"domain": [0, 1], "nice": False}}
+
+
+def _tooltip(*fields: str) -> list[Spec]:
+    return [{"field": "of", "type": "nominal"}, *({"field": name, "type": "quantitative"} for name in fields)]
+
+
+def _by_chance(found: Found, looks_of: Sequence[str]) -> Spec:
+    """Return the lines that precision would have by chance: each one's share of rows with the outcome."""
+    shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
+    colour = _colours(list(found), looks_of)["color"]
+    return {
+        "data": {"values": shares},
+        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1, "opacity": 0.7},
+        "encoding": {"y": {"field": "y", "type": "quantitative"}, "color": colour},
+    }
 
 
 def _chart(
-    points: Sequence[tuple[str, float, float]],
-    titles: tuple[str, str],
-    found: Found,
-    looks_of: Sequence[str],
-    *,
-    diagonal: bool,
+    points: Points, titles: tuple[str, str], names: Sequence[str], looks_of: Sequence[str], below: list[Spec]
 ) -> Curves | None:
-    """Return curves in the unit square, in the order of their points."""
+    """Return curves in the unit square, in the order of their points, above some other layers."""
     if not points:
         return None
     rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
@@ -197,34 +306,25 @@ def _chart(
         "y": _axis("y", titles[1]),
         "order": {"field": "place", "type": "quantitative"},
         "strokeWidth": WIDER,
-        "tooltip": [
-            {"field": name, "type": kind}
-            for name, kind in (("of", "nominal"), ("x", "quantitative"), ("y", "quantitative"))
-        ],
-        **_colours(list(found), looks_of),
+        "tooltip": _tooltip("x", "y"),
+        **_colours(names, looks_of),
     }
-    layers: list[Spec] = [{"mark": {"type": "line", "interpolate": "linear"}, "encoding": encoding}]
-    return Curves(rows, {"height": HEIGHT, "layer": [*([DIAGONAL] if diagonal else []), *layers]})
-
-
-DIAGONAL: Spec = {
-    "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
-    "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
-    "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
-}
+    return Curves(rows, {"height": _height(names), "layer": [*below, {"mark": {"type": "line"}, "encoding": encoding}]})
 
 
 def _calibration_chart(lines: Sequence[Line], names: Sequence[str], looks_of: Sequence[str]) -> Curves | None:
+    """Return groups as points, larger with more rows, with their intervals, and a line from each to the next."""
     if not lines:
         return None
     keys = {"Rows of": "of", "Predicted, mean": "x", "Observed share": "y", "95 % low": "low", "95 % high": "high"}
     rows = pd.DataFrame(lines).rename(columns=keys | {"Rows": "rows"}).round(5)
-    colour = _colours(names, looks_of)
+    looks = _colours(names, looks_of)
     x, y = _axis("x", "predicted probability (mean of the group)"), _axis("y", "observed share")
-    tooltip = [{"field": "of", "type": "nominal"}]
-    tooltip += [{"field": name, "type": "quantitative"} for name in ("x", "y", "low", "high", "rows")]
     spans = {"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6}}
-    spans["encoding"] = {"x": x, "y": _axis("low", "observed share"), "y2": {"field": "high"}, "color": colour["color"]}
-    lined = {"mark": {"type": "line", "point": {"size": 60, "filled": True}, "opacity": 0.9}}
-    lined["encoding"] = {"x": x, "y": y, "strokeWidth": WIDER, "tooltip": tooltip, **colour}
-    return Curves(rows, {"height": HEIGHT + 40, "layer": [DIAGONAL, spans, lined]})
+    spans["encoding"] = {"x": x, "y": _axis("low", "observed share"), "y2": {"field": "high"}, "color": looks["color"]}
+    lined = {"mark": {"type": "line", "opacity": 0.8}, "encoding": {"x": x, "y": y, **looks}}
+    dots = {"mark": {"type": "point", "filled": True, "opacity": 1}}
+    dots["encoding"] = {"x": x, "y": y, "color": looks["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
+    size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
+    dots["encoding"]["size"] = {"field": "rows", "type": "quantitative", "scale": size, "legend": None}
+    return Curves(rows, {"height": _height(names), "layer": [DIAGONAL, spans, lined, dots]})

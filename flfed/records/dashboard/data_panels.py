@@ -87,7 +87,7 @@ def missing(payload: Payload | None, sites: Sequence[str], *, why_none: str) -> 
         for line in lines[:COLUMNS_DRAWN]
         for site in sites
     ]
-    colour = {"scale": {"domain": [0, 100], "range": LIGHT_TO_BLUE}, "legend": None}
+    colour = {"scale": {"domain": [0, 100], "range": LIGHT_TO_BLUE, "interpolate": "rgb"}, "legend": None}
     says = " ".join(gaps_in_words(payload))
     drawn = _map(cells, colour, "% of the site's rows without a value")
     figure(st, "Rows without a value, % of each site's rows", drawn, lines, key="missing", says=says)
@@ -113,7 +113,7 @@ def drift(payload: Payload | None, sites: Sequence[str], *, why_none: str) -> No
         for site in sites
         if (entry := column["sites"].get(site))
     ]
-    colour = {"scale": {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE}, "legend": None}
+    colour = {"scale": {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"}, "legend": None}
     drawn = _map(cells, colour, "standard deviations from the other sites together")
     if len(columns) > COLUMNS_DRAWN:
         st.caption(f"The {COLUMNS_DRAWN} columns that differ most are drawn; the table has all {len(columns)}.")

@@ -42,7 +42,7 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "stopped": "orange",
 }
 PAGE_STYLE = (
-    "[data-testid=stMainBlockContainer] {padding: 3rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
+    "[data-testid=stMainBlockContainer] {padding: 4rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
     "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
     "[data-testid=stSidebar][aria-expanded=false] {width: 0 !important}"
     # It fades what may change, which flickers.

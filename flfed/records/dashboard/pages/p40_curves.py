@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from flfed.records.dashboard import curve_panels, panels, run_page
-from flfed.records.dashboard.live import read, read_summaries, where
+from flfed.records.dashboard.live import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
 
@@ -16,41 +18,75 @@ def show() -> None:
 
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that one that comes later moves no other."""
-    shown = opened.shown()
-    payload = next(iter(read_summaries(where(), opened.mark[:1], "score-histograms", opened.only)), None)
-    sites = sorted(shown.found["sites"])
+    place, payload = _first_with_counts(opened)
     if payload is None:
-        _why_none(opened, compared=bool(shown.found["global"]))
+        _why_none(opened)
         return
-    with st.container():
-        st.caption(panels.escape(curve_panels.says_whose(payload, sites)).replace("\\`", "`"))
-        if len(opened.runs) > 1:
-            st.caption(
-                "Each repeat has a holdout of its own: these are the curves of the first. Others are in the margin."
-            )
-        found = curve_panels.choose(curve_panels.found_in(payload))
-    first = read(where(), opened.runs[0].run, opened.mark[:1], opened.only)
+    # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
+    shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
     looks_of = [site.site for site in shown.sites]
     with st.container():
-        curve_panels.areas(found, first.found)
+        said = curve_panels.says_whose(payload, shown.sites)
+        if len(opened.runs) > 1:
+            said.append(
+                "The holdouts of repeats have rows in common, so they are not added up: this is repeat "
+                f"{opened.runs[place].repeat + 1}. Others can be picked in the margin, under Repeats."
+            )
+        for line in said:
+            st.caption(panels.escape(line))
+        found = curve_panels.found_in(payload)
+        chosen = curve_panels.choose(found)
     with st.container():
-        curve_panels.ranking(found, looks_of)
+        curve_panels.areas(chosen, shown.found)
     with st.container():
-        curve_panels.calibrated(found, looks_of)
+        curve_panels.ranking(chosen, looks_of)
+    with st.container():
+        curve_panels.calibrated(found, chosen, shown.found, looks_of)
+    with st.container():
+        curve_panels.how_to_read()
 
 
-def _why_none(opened: Opened, *, compared: bool) -> None:
-    """Say why there are no curves."""
-    if opened.runs[0].task != "binary":
-        task = opened.runs[0].task.replace("-", " ")
-        st.info(f"Curves of this kind are for outcomes that are yes or no; this study's is {task}. See the page Sites.")
-    elif not compared:
-        st.info("The curves come with the comparison, after the last round.")
+def _first_with_counts(opened: Opened) -> tuple[int, dict[str, Any] | None]:
+    """Return the place of the first repeat that has score histograms, and these."""
+    for place in range(len(opened.runs)):
+        payload = read_summaries(where(), opened.mark[place : place + 1], "score-histograms", opened.only)[0]
+        if payload is not None:
+            return place, payload
+    return 0, None
+
+
+def _why_none(opened: Opened) -> None:
+    """Say why there are no curves, and what to do."""
+    task, shown = opened.runs[0].task, opened.shown()
+    if task != "binary":
+        kind = {"regression": "a number", "multi-class": "one of several classes"}.get(task, task.replace("-", " "))
+        st.info(
+            f"Curves of this kind are for outcomes that are yes or no; that of this study is {kind}. "
+            "How good the model is stands on the pages Overview and Sites."
+        )
+    elif not shown.found["global"]:
+        st.info(_not_compared(opened.runs[0].status))
+    elif _is_older(shown):
+        st.info(
+            "This run was recorded by an earlier version of flfed, which kept no counts of predictions. "
+            "Run the study again to have its curves."
+        )
     else:
         st.info(
-            "No site gave its counts of predictions, without which there are no curves. A site's policy has to name "
-            'them: `outputs = ["score-histogram"]` in its policy.toml. Runs of an earlier version of flfed have none.'
+            "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
+            f"give them says so in its policy.toml: `{curve_panels.KEY}`; then run the study again."
         )
+
+
+def _not_compared(status: str) -> str:
+    if status == "running":
+        return "The curves come with the comparison on holdout rows, after the last round."
+    return "This run ended before its model was compared on holdout rows, so there are no curves."
+
+
+def _is_older(shown: Shown) -> bool:
+    """Tell whether a site would have given counts: an open one always does."""
+    return any(site.disclosure == "open" and site.status != "refused" for site in shown.sites)
 
 
 if __name__ == "__main__":

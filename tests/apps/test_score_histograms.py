@@ -1,0 +1,93 @@
+"""What a run writes down of score histograms: the figures of the rows, and nothing of a site that shares none."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+
+from flfed import run
+from flfed.apps.recording import from_replies
+from flfed.apps.score_histograms import score_histograms
+from flfed.apps.sharing import SharedAs
+from flfed.records.reading import RunReader
+from flfed.records.score_curves import ScoreCounts, average_precision, average_precision_hidden, roc_auc, roc_auc_hidden
+from flfed.rows.scoring import histogram
+from flfed.updates.figures import Figure
+from flfed.updates.messages import CompareReply
+
+SITES = ("a", "b", "c", "d")
+SHARES = ("named", "pseudonym", "aggregate-only")
+
+
+def reply(seed: int, *, given: bool = True) -> CompareReply:
+    """The reply of a site whose holdout has `40 + seed` rows."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(40 + seed) < 0.4).astype(int)
+    counts = histogram(y, 1 / (1 + np.exp(-(rng.normal(size=len(y)) + y)))) if given else None
+    auc = Figure(metric="roc_auc_score", arm="global", value=0.7, low=0.6, high=0.8, extra=0.01, method="DeLong")
+    return CompareReply(num_examples=100, holdout_rows=len(y), arms=(auc,), differences=(), histogram=counts)
+
+
+def dense(counts) -> np.ndarray:
+    """The histogram that a record has, as the site sent it."""
+    found = np.zeros((2, 256))
+    for label, pairs in counts.items():
+        for place, rows in pairs:
+            found[int(label), place] = rows
+    return found
+
+
+def test_the_areas_at_real_sites_are_those_of_their_rows():
+    result = run("breast-cancer")
+    with RunReader.open() as reader:
+        payload = reader.summary(result.report["run"], "score-histograms")
+    read = {"all": payload["all"], **payload["sites"]}
+    assert (payload["in-all"], payload["asked"], len(payload["sites"])) == (4, 4, 4)
+    assert payload["rows"] == "holdout"
+    for name, counts in read.items():
+        found = ScoreCounts.read(counts, bins=payload["bins"], limit=payload["limit"])
+        exact = result.report["global"] if name == "all" else result.report["sites"][name]["global"]
+        assert roc_auc(found) == pytest.approx(exact["roc_auc_score"]["value"], abs=0.005)
+        assert abs(roc_auc(found) - exact["roc_auc_score"]["value"]) <= roc_auc_hidden(found) + 1e-12
+        off = abs(average_precision(found) - exact["average_precision_score"]["value"])
+        assert off <= average_precision_hidden(found) + 1e-12
+        rows = [site["holdout-rows"] for site in result.report["sites"].values()]
+        assert found.rows == (sum(rows) if name == "all" else result.report["sites"][name]["holdout-rows"])
+
+
+def test_the_sum_has_the_area_that_is_recorded_where_sites_are_apart():
+    replies = {site: reply(place) for place, site in enumerate(SITES)}
+    payload = score_histograms(replies, SharedAs())
+    np.testing.assert_array_equal(dense(payload["all"]), sum(r.histogram for r in replies.values()))
+    found = ScoreCounts.read(payload["all"], bins=payload["bins"], limit=payload["limit"])
+    merged = next(row for row in from_replies(replies) if row.metric == "roc_auc_score")
+    assert merged.method == "merged score histograms"
+    assert roc_auc(found) == pytest.approx(merged.value, abs=1e-12)
+
+
+@pytest.mark.parametrize("silent", [(), ("a",), ("a", "c"), SITES])
+def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
+    """Of each way in which four sites may share: the sum less those that are told is no hidden site's own."""
+    for shares in product(SHARES, repeat=len(SITES)):
+        shared_as = SharedAs(dict(zip(SITES, shares, strict=True)), "series")
+        replies = {site: reply(place, given=site not in silent) for place, site in enumerate(SITES)}
+        payload = score_histograms(replies, shared_as)
+        if len(silent) == len(SITES):
+            assert payload is None
+            continue
+        hidden = [site for site, how in shared_as.sharing.items() if how == "aggregate-only"]
+        told = {shared_as.name(site) for site in SITES if site not in (*hidden, *silent)}
+        assert set(payload["sites"]) == told
+        if payload["all"] is None:
+            assert told == set()
+            continue
+        rest = dense(payload["all"]) - sum(map(dense, payload["sites"].values()), np.zeros((2, 256)))
+        assert rest.min() >= 0
+        within = payload["in-all"] - len(told)  # hidden sites in the sum: none or all of them, which are several
+        assert within in (0, len(hidden)) and within != 1
+        assert rest.sum() == (sum(replies[site].holdout_rows for site in hidden) if within else 0)
+        pseudonyms = [site for site, how in shared_as.sharing.items() if how == "pseudonym"]
+        assert not any(f'"{site}"' in json.dumps(payload) for site in pseudonyms)

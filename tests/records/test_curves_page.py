@@ -1,0 +1,235 @@
+"""The page Curves: it shows what record, JSON and scikit-learn have, to the digit, and why there is nothing to show."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from streamlit.testing.v1 import AppTest
+
+from flfed import Study, run
+from flfed.records.dashboard.curve_panels import ALL, SITES_DRAWN
+from flfed.records.entries import ComparisonRow
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.score_curves import ScoreCounts, calibration
+from flfed.records.verdicts import interval, number
+from flfed.rows.site import Policy
+
+ROOT = Path(__file__).parents[2]
+APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p40_curves.py"
+AUC, PRECISION, BRIER = "roc_auc_score", "average_precision_score", "brier_score_loss"
+KEY = 'outputs = ["score-histogram"]'
+COUNTS = {"0": [[3, 7]], "1": [[9, 8]]}
+
+
+def curves(name: str, **query: str) -> AppTest:
+    page = AppTest.from_file(str(APP), default_timeout=60).run()  # the first run registers the pages
+    page.switch_page(str(PAGE))
+    for key, value in {"run": name, **query}.items():
+        page.query_params[key] = value
+    page.run()
+    assert not page.exception
+    return page
+
+
+def words(page: AppTest) -> str:
+    blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
+    return "\n".join(str(block.value) for block in blocks).replace("\\", "")
+
+
+def table(page: AppTest, column: str) -> dict[str, dict[str, str]]:
+    """The table with this column, Markdown escapes taken away, by whose rows a line is about."""
+    found = next(table.value for table in page.table if column in table.value.columns)
+    lines = [{key: cell.replace("\\", "") for key, cell in line.items()} for line in found.to_dict("records")]
+    return {line["Rows of"]: line for line in lines}
+
+
+def drawn(page: AppTest) -> list[tuple[dict, pd.DataFrame]]:
+    """Words and rows of each chart, as the browser gets them."""
+    protos = [chart.proto for chart in page.get("vega_lite_chart")]
+    return [(json.loads(p.spec), pa.ipc.open_stream(io.BytesIO(p.data.data)).read_pandas()) for p in protos]
+
+
+def summary_of(name: str) -> dict:
+    with RunReader.open() as reader:
+        return reader.summary(name, "score-histograms")
+
+
+def counts_of(payload: dict, name: str) -> ScoreCounts:
+    return ScoreCounts.read(
+        payload["all"] if name == ALL else payload["sites"][name], bins=payload["bins"], limit=payload["limit"]
+    )
+
+
+def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
+    """Every row again, with the middle of its bin as its score."""
+    y = [np.repeat([0, 1], [int(n), int(p)]) for n, p in zip(counts.negative, counts.positive, strict=True)]
+    return np.concatenate(y), np.repeat(counts.probability, (counts.negative + counts.positive).astype(int))
+
+
+def sites_to_draw(page: AppTest) -> list[str]:
+    """The sites whose calibration a reader may have drawn."""
+    return next(box for box in page.selectbox if box.label.startswith("Draw")).options
+
+
+def figure_of(entry: dict) -> str:
+    return f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})"
+
+
+@pytest.fixture
+def three(small_sites, small_study):
+    """A real run of three open sites."""
+    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
+
+
+def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
+    page, payload = curves(three["run"]), summary_of(three["run"])
+    ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
+    assert list(ranks) == list(holds) == [ALL, "site-01", "site-02", "site-03"]
+    for name in ranks:
+        of_record = three["global"] if name == ALL else three["sites"][name]["global"]
+        y, score = rows_of(counts_of(payload, name))
+        assert ranks[name]["AUC, from rows"] == figure_of(of_record[AUC])
+        assert ranks[name]["Average precision, from rows"] == figure_of(of_record[PRECISION])
+        assert holds[name]["Brier score (lower is better)"] == figure_of(of_record[BRIER])
+        assert ranks[name]["Holdout rows"] == str(len(y))
+        assert ranks[name]["With the outcome"] == f"{y.sum()} ({100 * y.mean():.0f} %)"
+        assert ranks[name]["AUC, of the curve"].split(" ± ")[0] == number(roc_auc_score(y, score))
+        of_curve = ranks[name]["Average precision, of the curve"].split(" ± ")
+        assert of_curve[0] == number(average_precision_score(y, score))
+        assert abs(float(of_curve[0]) - of_record[PRECISION]["value"]) <= float(of_curve[1]) + 0.0005
+        assert holds[name]["Predicted, mean"] == number(score.mean())
+        assert holds[name]["Observed share"] == number(y.mean())
+    assert [float(ranks[site]["Holdout rows"]) for site in three["sites"]] == [
+        site["holdout-rows"] for site in three["sites"].values()
+    ]
+
+
+def test_what_is_drawn_has_these_areas_and_groups(three):
+    page, payload = curves(three["run"], site="site-02"), summary_of(three["run"])
+    (roc, ranked), (both, precise), (_, grouped) = drawn(page)
+    for name in (ALL, "site-01", "site-02", "site-03"):
+        counts = counts_of(payload, name)
+        y, score = rows_of(counts)
+        mine = ranked[ranked["of"] == name]
+        assert np.trapezoid(mine["y"], mine["x"]) == pytest.approx(roc_auc_score(y, score), abs=1e-4)
+        mine = precise[precise["of"] == name]
+        assert np.trapezoid(mine["y"], mine["x"]) == pytest.approx(average_precision_score(y, score), abs=1e-3)
+        by_chance = {line["of"]: line["y"] for line in both["layer"][0]["data"]["values"]}
+        assert by_chance[name] == pytest.approx(y.mean(), abs=1e-5)
+    assert roc["layer"][0]["data"]["values"] == [{"x": 0, "y": 0}, {"x": 1, "y": 1}]
+    assert set(grouped["of"]) == {ALL, "site-02"}  # one site beside all, the one of the address
+    for name in set(grouped["of"]):
+        groups, mine = calibration(counts_of(payload, name)), grouped[grouped["of"] == name]
+        expected = [(g.predicted, g.observed, g.low, g.high, g.rows) for g in groups]
+        np.testing.assert_allclose(mine[["x", "y", "low", "high", "rows"]], expected, atol=1e-5)
+        held = sum(group.low <= group.predicted <= group.high for group in groups)
+        said = table(page, "Predicted, mean")[name]["Predictions hold in"]
+        assert said.startswith(f"{held} of {len(groups)} groups")
+
+
+def test_a_reader_picks_sites(three):
+    page = curves(three["run"])
+    assert page.multiselect[0].value == ["site-01", "site-02", "site-03"]
+    page.multiselect[0].set_value(["site-03"]).run()
+    assert list(table(page, "AUC, from rows")) == [ALL, "site-03"]
+    assert set(drawn(page)[0][1]["of"]) == {ALL, "site-03"}
+    assert "How to read these curves" in [box.label for box in page.expander]
+    assert sites_to_draw(page) == ["site-01", "site-02", "site-03"]  # whichever are drawn above
+
+
+def test_a_site_that_names_no_histogram_is_named_and_none_is_explained(small_sites, small_study):
+    sites = small_sites(3, rows=200)
+    sites[0] = replace(sites[0], policy=Policy())
+    sites[1] = replace(sites[1], policy=Policy(disclosure="open", share_metrics="aggregate-only"))
+    page = curves(run(Study.parse(small_study), sites=sites).report["run"])
+    assert list(table(page, "AUC, from rows")) == ["site-03"]  # all together would be this site alone
+    assert f"No curve of site-01: no counts of predictions came. Its policy.toml has to name {KEY}." in words(page)
+    assert "No curve of site-02, as figures of its own are not shared." in words(page)
+    assert "All sites together are 1 of 3 here." in words(page)
+    closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
+    page = curves(closed.report["run"])
+    assert KEY in page.info[0].value
+    assert len(page.get("vega_lite_chart")) == 0
+
+
+def test_repeats_are_not_added_up(small_sites, small_study):
+    result = run(Study.parse(small_study), sites=small_sites(3, rows=200), repeats=2)
+    with RunReader.open() as reader:
+        names = [entry.run for entry in reader.runs_of(result.report["run"])]
+        each = [report(reader, name) for name in names]
+    for name, place in ((result.report["run"], 0), (names[1], 1)):
+        shown = table(curves(name), "AUC, from rows")
+        assert shown[ALL]["AUC, from rows"] == figure_of(each[place]["global"][AUC])
+        assert int(shown[ALL]["Holdout rows"]) == sum(site["holdout-rows"] for site in each[place]["sites"].values())
+    assert "so they are not added up: this is repeat 1." in words(curves(result.report["run"]))
+
+
+@pytest.fixture
+def writer(store, url: str, monkeypatch: pytest.MonkeyPatch):
+    """A function that begins a run of the test's own store."""
+    monkeypatch.setenv("FLFED_STORE", url)
+
+    def begin(task: str = "binary"):
+        series = store.begin_series(study="small", study_sha256="", study_text="")
+        return store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task=task)
+
+    return begin
+
+
+def test_other_outcomes_and_older_runs_have_none(writer, heart: str):
+    other = writer("regression")
+    other.finish(status="completed")
+    assert "that of this study is a number" in curves(other.run).info[0].value
+    page = curves(heart)
+    assert "recorded by an earlier version" in page.info[0].value  # its sites are open
+    assert len(page.get("vega_lite_chart")) == 0
+
+
+def test_before_its_comparison_a_run_has_none(writer):
+    going = writer()
+    assert "come with the comparison" in curves(going.run).info[0].value
+    going.finish(status="stopped", reason="no quorum")
+    assert "ended before its model was compared" in curves(going.run).info[0].value
+    assert len(curves(going.run).get("vega_lite_chart")) == 0
+
+
+def compared(run, payload: dict) -> str:
+    run.comparison([ComparisonRow(None, "global", AUC, 0.75, 0.7, 0.8, 100)], [])
+    run.summary("score-histograms", {"bins": 256, "limit": 12.0} | payload)
+    run.finish(status="completed")
+    return str(run.run)
+
+
+def test_one_class_and_few_rows_are_said(writer):
+    run, sites = writer(), {"a": COUNTS, "b": {"0": [], "1": [[5, 12]]}, "c": {"0": [[5, 4]], "1": [[6, 2]]}}
+    for site in sites:
+        run.site(site)
+    page = curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3}))
+    ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
+    assert ranks["b"]["AUC, of the curve"] == "not defined: one class only"
+    assert (ranks["a"]["AUC, of the curve"], ranks["a"]["AUC, from rows"]) == ("1.000 ± .000", "n/a")
+    assert ranks[ALL]["AUC, from rows"] == ".750 (.700 to .800)"
+    assert "Not drawn, as all rows are of one class: b." in words(page)
+    assert "a (7), b (0), c (2)." in words(page)
+    assert holds["c"]["Predictions hold in"] == "fewer than 10 rows"
+    assert sites_to_draw(page) == ["a", "b"]
+
+
+def test_of_many_sites_those_of_most_rows_are_drawn_at_first(writer):
+    run = writer()
+    sites = {f"site-{n:03d}": {"0": [[3, 20 + n]], "1": [[9, 30]]} for n in range(40)}
+    for site in sites:
+        run.site(site)
+    page = curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 40, "asked": 40}))
+    assert page.multiselect[0].value == [f"site-{n:03d}" for n in range(40 - SITES_DRAWN, 40)]
+    assert len(table(page, "AUC, from rows")) == 1 + SITES_DRAWN
+    assert len(page.multiselect[0].options) == len(sites_to_draw(page)) == 40
