@@ -31,7 +31,7 @@ from tests.browser import CHARTS, Served, Window, opened, served
 from tests.records.real_runs import MANY, begun, run
 
 FIRST_CHART = f"{CHARTS} svg"
-LOOKS_SECONDS = 12
+LOOKS_SECONDS = 8
 """How long the running study is looked at."""
 PAUSE = 0.2
 """Seconds without a word from the server that divide two looks."""
@@ -88,7 +88,8 @@ def looks(server: Served, window: Window, series: str, page: str) -> dict[str, f
     """Return what a look at a running study costs the server in CPU seconds, on one page."""
     window.page.goto(f"{server}/{page}?run={series}")
     window.page.locator("h1").first.wait_for()
-    window.drawn()
+    window.page.locator(FIRST_CHART).first.wait_for()
+    window.page.wait_for_timeout(3000)
     start, used = len(window.answers), cpu_seconds(server.pid)
     window.page.wait_for_timeout(LOOKS_SECONDS * 1000)
     spent = cpu_seconds(server.pid) - used
@@ -118,7 +119,7 @@ def measure(data: Path, turns: int) -> dict[str, Any]:
         first = [cold(url, series) for _ in range(turns)]
         with served({"FLFED_STORE": url}) as address, opened(address) as window:
             pages = warm(window, series)
-        going = begun(["study", "run", str(study), "--set", "rounds=5000"], folder, url)
+        going = begun(["study", "run", str(study), "--set", "rounds=2000"], folder, url)
         try:
             while _rounds(url) < 500:
                 time.sleep(0.5)

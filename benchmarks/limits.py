@@ -26,8 +26,8 @@ PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
 least."""
 
 FIRST_CHART_SECONDS, PAGE_SECONDS, LOOK_SECONDS, PAGE_BYTES = 3.0, 1.0, 0.2, 300_000
-"""The app on a hundred sites and five hundred rounds: until the first chart of a server that has just started; a turn to
-another page; CPU seconds of a look at a running study; what a page sends to the browser."""
+"""The app on a hundred sites and five hundred rounds: until the first chart of a server that has just started; a turn
+to another page; CPU seconds of a look at a running study; what a page sends to the browser."""
 
 Results = Mapping[str, Any]
 

@@ -81,8 +81,8 @@ def width_of(rounds: int, most: int) -> int:
     return max(1, -(-rounds // most))
 
 
-def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int) -> list[Block]:
-    """Return what each site did in each block of `width` rounds, up to `rounds`; by site and round.
+def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
+    """Return what each site did in each block of `width` rounds, from `first` up to `rounds`; by site and round.
 
     A message that went to a site is one it was asked by, one that came back an answer, and an update
     that the guard refused is an answer set aside: no answer is not.
@@ -90,14 +90,14 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
     place = _block(Sent.round, width)
     asked = (
         select(Sent.site, place, Sent.direction, func.count(distinct(Sent.round)).label("rounds"))
-        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(1, rounds))
+        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
         .group_by(Sent.run_id, Sent.site, place, Sent.direction)
     )
     here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
     aside = (
         select(Event.site, place, literal("aside").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
         .join(Sent, here)
-        .where(Event.run_id.in_(runs), Event.kind == "fault", Event.round.between(1, rounds))
+        .where(Event.run_id.in_(runs), Event.kind == "fault", Event.round.between(first, rounds))
         .where(Sent.kind == TRAIN, Sent.direction == "to-server")
         .group_by(Event.run_id, Event.site, place)
     )
@@ -118,21 +118,24 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
     ]
 
 
-def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int) -> list[Cost]:
-    """Return seconds and bytes of a round, as the mean of each block of `width` rounds, in order."""
+def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Cost]:
+    """Return seconds and bytes of a round, as the mean of each block of `width` rounds from `first`, in order."""
     place = _block(Sent.round, width)
     crossed = (
         select(
             place, Sent.direction, func.sum(Sent.bytes).label("bytes"), func.count(distinct(Sent.round)).label("rounds")
         )
-        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(1, rounds))
+        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
         .group_by(Sent.run_id, place, Sent.direction)
     )
     when = _block(Metric.round, width)
     took = (
         select(when, func.avg(Metric.value).label("seconds"))
         .where(
-            Metric.run_id.in_(runs), Metric.metric == "seconds", Metric.arm == "clock", Metric.round.between(1, rounds)
+            Metric.run_id.in_(runs),
+            Metric.metric == "seconds",
+            Metric.arm == "clock",
+            Metric.round.between(first, rounds),
         )
         .group_by(when)
     )

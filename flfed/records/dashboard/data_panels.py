@@ -113,7 +113,10 @@ def drift(payload: Payload | None, sites: Sequence[str], *, why_none: str) -> No
         for site in sites
         if (entry := column["sites"].get(site))
     ]
-    colour = {"scale": {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"}, "legend": None}
+    colour = {
+        "scale": {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"},
+        "legend": None,
+    }
     drawn = _map(cells, colour, "standard deviations from the other sites together")
     if len(columns) > COLUMNS_DRAWN:
         st.caption(f"The {COLUMNS_DRAWN} columns that differ most are drawn; the table has all {len(columns)}.")

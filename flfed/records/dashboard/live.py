@@ -77,7 +77,6 @@ class Shown:
     curve_names: dict[str, list[str]]
     learning: list[LearningPoint]
     summaries: Mapping[str, dict[str, Any] | None]
-    bytes_sent: dict[str, int]
     study_text: str
 
 
@@ -99,7 +98,6 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             curve_names=reader.curve_names(names),
             learning=reader.learning_curve(series.series),
             summaries={key: reader.summary(names[0], key) for key in ("table-1", "leaks")},
-            bytes_sent=reader.bytes_sent(names),
             study_text=series.study_text,
         )
 

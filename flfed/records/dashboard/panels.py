@@ -14,6 +14,7 @@ from flfed.records.dashboard import charts
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
+from flfed.records.reading import RunReader
 from flfed.records.reports import Report, best_gain, gain_in_words, site_verdict, story, tally
 from flfed.records.verdicts import (
     ABSENT,
@@ -285,12 +286,18 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> No
         st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
 
 
-def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True) -> None:
+def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:
     """Show sites, bytes and the study itself, folded away; `made_by` what program and machine made the run, too."""
-    with st.expander("Sites, versions, hashes and the study" if made_by else "Sites and the study"):
+    title = "Sites, versions, hashes and the study" if made_by else "Sites and the study"
+    folded = st.expander(title, key="facts", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
         table([_site_facts(site) for site in shown.sites])
-        if shown.bytes_sent:
-            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(shown.bytes_sent.items()))
+        with RunReader.open(only=only) as reader:
+            sent = reader.bytes_sent([run.run for run in runs])
+        if sent:
+            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
             st.markdown("Crossed in all: " + ", ".join(ways))
         if made_by:
             run = runs[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +12,7 @@ from flfed.records import rounds as by_database
 from flfed.records.dashboard import by_round, participation
 from flfed.records.dashboard.by_round import Curves
 from flfed.records.dashboard.charts import axis_title, site_looks
-from flfed.records.dashboard.live import KEPT_SECONDS, Mark, Shown, read_curves, where
+from flfed.records.dashboard.live import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.panels import escape, set_aside
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.dashboard.showing import Line, figure
@@ -22,6 +23,8 @@ from flfed.records.verdicts import metric_name
 
 SITES_DRAWN = 8
 """Sites drawn unless the reader picks others: more lines cannot be told apart."""
+PART_BLOCKS = 10
+"""Blocks of rounds that are read together."""
 POINTS = 200
 """Most rounds drawn in a curve; more cannot be told apart on a screen."""
 ON_ROWS = {
@@ -123,18 +126,31 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
     return found
 
 
-@st.cache_data(max_entries=32, ttl=KEPT_SECONDS, show_spinner=False)
-def read_blocks(store: str, names: Sequence[str], rounds: int, state: str, width: int, only: str | None) -> list[Block]:
-    """Return who took part, in blocks of rounds; read once for each last round, status and viewer."""
+@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
+def _blocks(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Block]:
     with RunReader.open(only=only) as reader:
-        return by_database.participation(reader, names, rounds=rounds, width=width)
+        return by_database.participation(reader, names, rounds=last, width=width, first=first)
 
 
-@st.cache_data(max_entries=32, ttl=KEPT_SECONDS, show_spinner=False)
-def read_costs(store: str, mark: Mark, rounds: int, width: int, only: str | None) -> list[Cost]:
-    """Return seconds and bytes of a round, in blocks; read once for each `mark`."""
+@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
+def _costs(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Cost]:
     with RunReader.open(only=only) as reader:
-        return by_database.costs(reader, [run for run, *_ in mark], rounds=rounds, width=width)
+        return by_database.costs(reader, names, rounds=last, width=width, first=first)
+
+
+def parts_of(last: int, width: int) -> list[tuple[int, int]]:
+    """Return the first and last rounds of parts that are read one by one, up to round `last`.
+
+    A part that is whole is read once a minute, however many rounds follow. A run that is resumed
+    does rounds again that were lost: those are shown as they are after a minute at the latest.
+
+    Examples
+    --------
+    >>> parts_of(250, 9)
+    [(1, 90), (91, 180), (181, 250)]
+    """
+    step = PART_BLOCKS * width
+    return [(start + 1, min(start + step, last)) for start in range(0, last, step)]
 
 
 def took_part(opened: Opened) -> None:
@@ -144,8 +160,9 @@ def took_part(opened: Opened) -> None:
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation.COLUMNS_DRAWN)
     going = any(run.status == "running" for run in opened.runs)
     drawn = last // width * width if going else last
-    names, states = [run.run for run in opened.runs], ",".join(run.status for run in opened.runs)
-    blocks = read_blocks(where(), names, drawn, states, width, opened.only) if drawn else []
+    names = [run.run for run in opened.runs]
+    found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
+    blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
     st.markdown(escape(participation.in_words(blocks)))
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
@@ -170,7 +187,9 @@ def cost(opened: Opened) -> None:
     st.markdown("## What a round costs")
     last = last_round(opened.runs)
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
-    costs = read_costs(where(), opened.mark, last, width, opened.only) if last else []
+    names = [run.run for run in opened.runs]
+    found = (_costs(where(), names, *part, width, opened.only) for part in parts_of(last, width))
+    costs = list(chain.from_iterable(found))
     lines = [
         {
             "Rounds": str(one.first) if one.first == one.last else f"{one.first} to {one.last}",

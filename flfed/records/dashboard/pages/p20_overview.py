@@ -46,7 +46,7 @@ def parts(opened: Opened) -> None:
         round_panels.together(opened, shown)
     with st.container():
         panels.set_aside(found, shown.events)
-    panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator")
+    panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
 def _further(name: str) -> None:
