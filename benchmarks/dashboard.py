@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
 from benchmarks import table
 from benchmarks.deployment import DATA, commit
 from benchmarks.limits import missed
@@ -31,10 +33,8 @@ from tests.browser import CHARTS, Served, Window, opened, served
 from tests.records.real_runs import MANY, begun, run
 
 FIRST_CHART = f"{CHARTS} svg"
-LOOKS_SECONDS = 8
+LOOKS_SECONDS = 5
 """How long the running study is looked at."""
-PAUSE = 0.2
-"""Seconds without a word from the server that divide two looks."""
 
 
 def seconds_of(go: Callable[[], object]) -> float:
@@ -84,17 +84,21 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def is_end(frame: bytes | str) -> bool:
+    """Tell whether a message of the server says that a look at the study is over."""
+    return isinstance(frame, bytes) and ForwardMsg.FromString(frame).WhichOneof("type") == "script_finished"
+
+
 def looks(server: Served, window: Window, series: str, page: str) -> dict[str, float]:
     """Return what a look at a running study costs the server in CPU seconds, on one page."""
     window.page.goto(f"{server}/{page}?run={series}")
     window.page.locator("h1").first.wait_for()
     window.page.locator(FIRST_CHART).first.wait_for()
-    window.page.wait_for_timeout(3000)
-    start, used = len(window.answers), cpu_seconds(server.pid)
+    window.page.wait_for_timeout(2000)
+    start, used = len(window.received), cpu_seconds(server.pid)
     window.page.wait_for_timeout(LOOKS_SECONDS * 1000)
     spent = cpu_seconds(server.pid) - used
-    times = window.answers[start:]
-    count = sum(later - earlier > PAUSE for earlier, later in zip(times, times[1:], strict=False)) + bool(times)
+    count = sum(is_end(frame) for frame in window.received[start:])
     return {"looks": count, "cpu-seconds": round(spent / max(count, 1), 3)}
 
 
@@ -119,7 +123,7 @@ def measure(data: Path, turns: int) -> dict[str, Any]:
         first = [cold(url, series) for _ in range(turns)]
         with served({"FLFED_STORE": url}) as address, opened(address) as window:
             pages = warm(window, series)
-        going = begun(["study", "run", str(study), "--set", "rounds=2000"], folder, url)
+        going = begun(["study", "run", str(study), "--set", "rounds=1000"], folder, url)
         try:
             while _rounds(url) < 500:
                 time.sleep(0.5)

@@ -197,8 +197,9 @@ class Sent(Base):
     """Bytes of one kind that crossed in a round, by site and direction."""
 
     __tablename__ = "sent"
+    __table_args__ = (Index(None, "run_id", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     round: Mapped[int]
     site: Mapped[str] = mapped_column(Word(120))
     direction: Mapped[str] = mapped_column(Word(20))

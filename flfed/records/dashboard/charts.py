@@ -42,8 +42,8 @@ SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 NEUTRAL = "#808080"
 """Of lines and marks that stand for no site, model or verdict; as far from white as from black."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
-ROW_PIXELS = 20
-"""Height of one interval in a chart of sites."""
+ROW_PIXELS, FRAME_PIXELS = 14, 140
+"""Height of one interval in a chart of sites, and of legend and axis around them."""
 LABEL_PIXELS = 56
 """Room to the right of a chart for figures, where no grid line crosses them."""
 AXIS_NUMBERS = "datum.value == 0 ? '0' : replace(datum.label, regexp('^([\u2212-]?)0[.]'), '$1.')"
@@ -149,7 +149,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=300, labelFontSize=12)
     y, offset = _y_sites(sites), alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
-    base = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70)
+    base = _chart(rows, 3 * ROW_PIXELS * len(sites) + FRAME_PIXELS)
     spans = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2.5, opacity=0.65)
     dots = base.mark_point(filled=True, size=90, opacity=1)
     return alt.layer(
@@ -181,7 +181,7 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     legend = alt.Legend(title=None, orient="top", columns=2, values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
-    base, y = _chart(rows, max(3 * ROW_PIXELS * len(sites), 120) + 70), _y_sites(sites)
+    base, y = _chart(rows, 3 * ROW_PIXELS * len(sites) + FRAME_PIXELS), _y_sites(sites)
     zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     return alt.layer(

@@ -46,13 +46,16 @@ PAGE_STYLE = (
     "[data-testid=stMainBlockContainer] {padding: 4rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
     "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
     "[data-testid=stSidebar][aria-expanded=false] {width: 0 !important}"
+    # On a tablet two charts side by side leave each too little room.
+    "@media (max-width: 900px) {[data-testid=stColumn]:has([data-testid=stVegaLiteChart])"
+    " {min-width: calc(100% - 1.5rem)}}"
     # It fades what may change, which flickers.
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
 SITES_SHOWN = 24
-CARD_PIXELS = 182
-"""Five cards side by side beside the margin of a screen of 1,280 pixels; fewer, and they go on below."""
+CARD_PIXELS = 176
+"""Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
 
 
 def close_up() -> None:
@@ -138,27 +141,28 @@ def cards(found: Report, metric: str, planned: int) -> None:
     name, shared = metric_name(metric), found["global"][metric]
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
     span = interval(shared["low"], shared["high"])
-    under = shared.get("reason", f"95 % interval {span}").partition(",")[0]
+    under = shared.get("reason", f"{name}, 95 % interval {span}" if shared["low"] is not None else name)
     apart = "not measured in this run"
     if pooled is not None and shared["value"] is not None:
         gap = (pooled - shared["value"]) * (1 if better_of(metric) == "higher" else -1)
-        apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than shared"
+        apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than the shared model"
+        apart = apart if float(f"{gap:.3f}") else "the same as the shared model"
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"
     refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
-    with st.container(horizontal=True):
-        card(f"{name}, shared model", number(shared["value"]), under)
-        card("Pooled, for reference", number(pooled), apart)
-        card("Largest gain by joining", *_most(found, metric))
+    with st.container(horizontal=True, gap="xsmall"):
+        card("Shared model", number(shared["value"]), under)
+        card("All rows in one place", number(pooled), f"pooled, for reference; {apart}")
+        card("Largest gain", *_most(found, metric))
         card("Rounds run", f"{found['rounds']} of {planned}", short)
         card("Updates set aside", str(updates_set_aside(found)), below)
 
 
 def card(label: str, value: str, below: str) -> None:
-    """Show one figure with what it is above it and what it means below."""
-    with st.container(border=True, width=CARD_PIXELS, gap="xxsmall"):
+    """Show one figure with what it is above it, in a word or three, and what it means below."""
+    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
         st.metric(escape(label), value)
         st.caption(escape(below))
 

@@ -98,7 +98,8 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
 
     What went wrong stands out by colour, and by an outline for those who do not see it.
     """
-    there = in_a_row([block for block in blocks if block.asked and block.site in drawn(blocks)])
+    shown = set(drawn(blocks))
+    there = in_a_row([block for block in blocks if block.asked and block.site in shown])
     if not there:
         return None
     rows = pd.DataFrame(

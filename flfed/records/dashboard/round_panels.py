@@ -23,7 +23,7 @@ from flfed.records.verdicts import metric_name
 
 SITES_DRAWN = 8
 """Sites drawn unless the reader picks others: more lines cannot be told apart."""
-PART_BLOCKS = 10
+PART_BLOCKS = 3
 """Blocks of rounds that are read together."""
 POINTS = 200
 """Most rounds drawn in a curve; more cannot be told apart on a screen."""
@@ -146,8 +146,8 @@ def parts_of(last: int, width: int) -> list[tuple[int, int]]:
 
     Examples
     --------
-    >>> parts_of(250, 9)
-    [(1, 90), (91, 180), (181, 250)]
+    >>> parts_of(60, 9)
+    [(1, 27), (28, 54), (55, 60)]
     """
     step = PART_BLOCKS * width
     return [(start + 1, min(start + step, last)) for start in range(0, last, step)]

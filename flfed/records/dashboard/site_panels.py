@@ -11,10 +11,11 @@ from flfed.records.dashboard import charts, page_files
 from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import SiteEntry
-from flfed.records.reports import REFERENCES, SITE_ARMS, Report, gain_in_words, site_verdict
+from flfed.records.reports import REFERENCES, SITE_ARMS, Report, best_gain, gain_in_words, site_verdict
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
+    CANNOT_BE_TOLD,
     DO_NOT_USE,
     NO_CLEAR_GAIN,
     PAYS,
@@ -34,6 +35,11 @@ SHOULD = {
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
+CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+MEANING = (
+    "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, joining "
+    "may as well bring nothing."
+)
 
 
 def answer(found: Report, site: str, metric: str) -> None:
@@ -44,20 +50,34 @@ def answer(found: Report, site: str, metric: str) -> None:
     with st.container(border=True):
         st.markdown(f"### {escape(said)}")
         st.markdown(escape(sentence))
-        with st.container(horizontal=True):
-            for arm in SITE_ARMS:
-                entry = of_site[arm].get(metric, {})
-                span = interval(entry.get("low"), entry.get("high"))
-                below = f"95 % interval {span}" if entry.get("low") is not None else entry.get("reason", "no interval")
-                card(f"{metric_name(metric)}, {ARM_NAMES[arm]}", number(entry.get("value")), str(below))
-            card("Gain by joining, + is better", *_gain(of_site, metric))
+        with st.container(horizontal=True, gap="xsmall"):
+            card("Gain by joining", *_gain(of_site, metric))
+            for arm, label in CARDS.items():
+                card(label, *_figure(of_site[arm].get(metric, {}), metric))
+            if found["pooled"]:
+                value, below = _figure(found["pooled"].get(metric, {}), metric)
+                card("All rows in one place", value, f"{below}; at all sites together, for reference")
         for line in rests_on(found, site, metric):
             st.caption(escape(line))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     size, _, span = gain_in_words(of_site, metric).partition(" (")
-    return size, f"95 % interval {span.rstrip(')')}" if span else "not measured"
+    return size, f"+ is better; 95 % interval {span.rstrip(')')}" if span else "not measured"
+
+
+def _figure(entry: Report, metric: str) -> tuple[str, str]:
+    """Return one figure, and what it is: its metric and interval, or why there is none."""
+    if entry.get("value") is None:
+        return ABSENT, str(entry.get("reason", "not measured"))
+    span = interval(entry["low"], entry["high"])
+    return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"95 % {span}")
+
+
+def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
+    """Return the sites that can be looked at one by one: those that do not share sums only."""
+    hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
+    return sorted(set(found["sites"]) - hidden)
 
 
 def rests_on(found: Report, site: str, metric: str) -> list[str]:
@@ -70,9 +90,11 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     site, metric : str
     """
     of_site = found["sites"][site]
-    lines = []
+    lines = [MEANING] if best_gain(of_site, metric) is not None else []
     rows, holdout = of_site["rows"], of_site["holdout-rows"]
-    over = f", in each of {found['repeats']} repeats" if found["repeats"] > 1 else ""
+    over = ""
+    if found["repeats"] > 1:
+        over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
     if holdout is not None:
         lines.append(
             f"Measured on the site's own holdout: {holdout} of its {rows} rows, which no model was trained on{over}. "
@@ -82,12 +104,10 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             lines.append(
                 f"{holdout} holdout rows are few: the intervals are wide, and a gain that matters may stay unseen."
             )
-    pooled = (found["pooled"] or {}).get(metric, {})
-    if pooled.get("value") is not None:
+    if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
         lines.append(
-            f"All rows in one place (pooled, for reference only) would reach {number(pooled['value'])} "
-            f"({interval(pooled.get('low'), pooled.get('high'))}) on all holdouts together; "
-            "at one site it is not measured."
+            "A model of all rows in one place (pooled) is measured on all holdouts together only, never at one site: "
+            f"compare it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
         )
     lines.append(
         "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
@@ -98,8 +118,17 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
 
 def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry]) -> None:
     """Show the gain and the models of every site, as charts and as a table, with who is not in it."""
-    st.markdown(f"## All sites: {metric_name(metric)} on rows nobody trained on")
-    order = charts.order_of_sites(found, metric)
+    own = own_figures(found, sites)
+    order = [name for name in charts.order_of_sites(found, metric) if name in own]
+    if order:
+        st.markdown(f"## All sites: {metric_name(metric)} on rows nobody trained on")
+        _beside(found, metric, order)
+    for line in left_out(sites):
+        st.caption(escape(line))
+
+
+def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
+    """Show gain and models of the sites of `order`, as charts and as a table."""
     shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
@@ -115,11 +144,9 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry]) -> None:
     )
     figure(right, "Each model at each site, with 95 % interval", models, lines, key="site-models")
     table([_words(name, found["sites"][name], metric) for name in order])
-    for line in left_out(sites, found):
-        st.caption(escape(line))
 
 
-def left_out(sites: Sequence[SiteEntry], found: Report) -> list[str]:
+def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     """Return which sites have no line of their own, and why."""
     refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
     hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
@@ -136,6 +163,9 @@ def _line(name: str, site: Report, metric: str) -> Line:
         entry = site[arm].get(metric, {})
         title = ARM_NAMES[arm].capitalize()
         cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
+    gain = best_gain(site, metric)
+    if gain is not None:
+        cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
     return cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
@@ -151,8 +181,8 @@ def _words(name: str, site: Report, metric: str) -> dict[str, str]:
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
-    end = {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": code, "In words": sentence}
-    return start | cells | end
+    said = f"{code}: {sentence.rstrip('.')}" if code == CANNOT_BE_TOLD else code
+    return start | cells | {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
 
 
 def _unbroken(text: str) -> str:
@@ -184,7 +214,8 @@ def who_gains(found: Report, metric: str, name: str) -> None:
     figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)
     if len(shown) < len(order):
         st.caption(f"The {FEW_SITES // 2} sites that gain most and the {FEW_SITES // 2} that gain least.")
-    with st.container(horizontal=True):
+    st.caption("Was it worth joining? One site at a time:")
+    with st.container(horizontal=True, gap="xsmall"):
         for site in shown:
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
 

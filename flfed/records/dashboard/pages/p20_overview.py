@@ -8,7 +8,13 @@ from flfed.records.dashboard import page_files, panels, round_panels, run_page, 
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import purpose_of
 
-FURTHER = {"sites": "Each site", "rounds": "Each round", "privacy": "Its privacy"}
+FURTHER = {
+    "sites": "Should a site join?",
+    "curves": "How the scores lie",
+    "rounds": "Each round",
+    "data": "The data",
+    "privacy": "Its privacy",
+}
 
 
 def show() -> None:
@@ -24,16 +30,15 @@ def parts(opened: Opened) -> None:
         purpose = purpose_of(shown.study_text)
         if purpose:
             st.markdown(f"{panels.escape(purpose)}.")
-        _further(opened.name)
+    first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         metric = site_panels.choose_metric(found)
+    with first:
         if metric is None:
             panels.not_compared(found)
         else:
             panels.verdicts(found, metric)
             panels.cards(found, metric, planned)
-    with st.container():
-        panels.in_words(found, metric, planned)
     with st.container():
         left, right = st.columns(2)
         with left:
@@ -43,15 +48,20 @@ def parts(opened: Opened) -> None:
             if metric is not None:
                 site_panels.who_gains(found, metric, opened.name)
     with st.container():
+        panels.in_words(found, metric, planned)
+    with st.container():
         round_panels.together(opened, shown)
     with st.container():
         panels.set_aside(found, shown.events)
+    with st.container():
+        _further(opened.name)
     panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
 def _further(name: str) -> None:
     """Show links to the other pages of the run."""
     files = page_files()
+    st.markdown("### More of this run")
     with st.container(horizontal=True):
         for page, label in FURTHER.items():
             st.page_link(files[page], label=label, icon=":material/arrow_forward:", query_params={"run": name})

@@ -25,10 +25,13 @@ def parts(opened: Opened) -> None:
             metric = site_panels.choose_metric(found)
     with st.container():
         if metric is not None:
-            st.markdown("### Was it worth joining?")
-            site = run_page.choose_site(sorted(found["sites"]))
-            site_panels.answer(found, site, metric)
-            learning.curve(shown, site)
+            own = site_panels.own_figures(found, shown.sites)
+            if own:
+                site = run_page.choose_site(own, label="Was it worth joining for this site?")
+                site_panels.answer(found, site, metric)
+                learning.curve(shown, site)
+            else:
+                st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
     with st.container():
         if metric is not None:
             site_panels.everywhere(found, metric, shown.sites)
