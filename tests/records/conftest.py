@@ -276,7 +276,7 @@ def _lags(window: Window, url: str, end: float) -> list[float]:
             rounds = reader.runs(limit=1)[0].rounds
         if rounds > stored[-1][1]:
             stored.append((before, rounds))  # it was committed after the look before
-        shown = int(window.page.evaluate("document.body.innerText.match(/(\\d+) of 9000 rounds ran/)[1]"))
+        shown = int(window.page.evaluate("document.body.innerText.match(/Round (\\d+) of 9000/)[1]"))
         if shown > seen[-1][1]:
             seen.append((time.monotonic(), shown))
         window.page.wait_for_timeout(30)

@@ -51,7 +51,7 @@ def test_the_run_is_shown_with_its_charts(window, heart: str):
     assert heart in page.url
     page.locator(f"{CHARTS} svg").first.wait_for()
     window.drawn()
-    assert page.locator(CHARTS).count() == 5
+    assert page.locator(CHARTS).count() == 3
     assert window.picture("overview-first-screen").stat().st_size > 30_000
     assert window.picture("overview", whole=True).stat().st_size > 50_000
 
@@ -60,11 +60,14 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
     page = window.page
     page.get_by_role("link", name="long-study").click()  # comes up by itself in the list
     page.get_by_role("heading", name="long-study").wait_for()
+    page.get_by_role("link", name="Rounds", exact=True).click()
+    page.get_by_role("heading", name="Rounds: long-study").wait_for()
     page.get_by_text("R²", exact=True).click()
     page.get_by_label("Remove diabetes-08").click()
     page.locator(f"{CHARTS} svg").first.wait_for()
-    page.get_by_text("Sites, versions, hashes and the study").click()
-    window.drawn()
+    page.get_by_text("Table", exact=True).nth(1).click()
+    page.locator("details[open]").wait_for()
+    page.wait_for_timeout(1500)  # until the chart has what was chosen
     page.evaluate(f"window.first = document.querySelector('{CHARTS} svg')")
     curve = "[...document.querySelectorAll('.mark-line path')].map(p => p.getAttribute('d')).join()"
     before = page.evaluate(curve)
@@ -110,18 +113,16 @@ def test_the_learning_curve_is_drawn_with_bands_and_its_table_can_be_kept(window
     series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
     run = write(store, series)
     run.learning_curve([point for site, figures in CURVES.items() for point in points(site, figures)])
-    page.get_by_role("link", name="heart-disease").click()
-    page.get_by_role("heading", name="own rows?").wait_for()
-    panel = page.locator("[data-testid=stVerticalBlock]", has=page.get_by_role("heading", name="own rows?")).last
-    window.drawn()
-    panel.get_by_role("combobox").scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # the list closes where the page still scrolls
-    panel.get_by_role("combobox").click()
+    page.goto(f"{window.address}/?run={series}")
+    window.turn_to("Sites")
+    main = page.locator("[data-testid=stMain]")
+    main.get_by_role("combobox").first.click()
     page.get_by_role("option", name="long-beach").click()
     page.get_by_text("AUC at long-beach").wait_for()
     window.drawn()
+    panel = page.locator("[data-testid=stVerticalBlock]", has=page.get_by_role("heading", name="own rows?")).last
     drawn = panel.locator(CHARTS)
-    assert drawn.count() == 2
+    assert drawn.count() >= 2
     assert drawn.nth(0).locator(".mark-area path").count() == 2  # a band for each model
     assert drawn.nth(1).locator(".mark-area path").count() == 1
     assert drawn.nth(1).locator(".mark-symbol path").count() >= 5

@@ -63,12 +63,12 @@ def curves(opened: Opened, shown: Shown) -> None:
     named = axis_title(metric)
     with st.container():
         together = by_round.of_all_sites(points, metric)
-        says = f"{named}, all sites together: {_course(points, None)}"
+        says = _said(opened, f"{named}, all sites together: {_course(points, None)}")
         figure(st, "All sites together", together, _lines(points, metric, None), key="rounds-all-sites", says=says)
     with st.container():
         each = by_round.of_each_site(points, metric, looks)
-        says = "; ".join(f"{site}: {_course(points, site)}" for site in sites)
-        figure(st, "Each site", each, _lines(points, metric, sites), key="rounds-each-site", says=f"{named}. {says}")
+        says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
+        figure(st, "Each site", each, _lines(points, metric, sites), key="rounds-each-site", says=says)
 
 
 def together(opened: Opened, shown: Shown) -> None:
@@ -86,7 +86,7 @@ def together(opened: Opened, shown: Shown) -> None:
         st.caption("There is no figure over all sites together by round; the page Rounds has those of each site.")
         return
     st.caption(f"All sites together, {ON_ROWS.get(arm, arm)}. The page Rounds has each site.")
-    says = f"{axis_title(metric)}, all sites together: {_course(points, None)}"
+    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
 
@@ -104,6 +104,14 @@ def _choose(shown: Shown, primary: str) -> tuple[str, str]:
     key = f"curve-metric-{arm}"
     metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key=key)
     return arm, metric
+
+
+def _said(opened: Opened, text: str) -> str:
+    """Return what a reader who cannot see a chart is told; while the run goes on its title, which stays.
+
+    The browser makes a chart anew whose words change, which flickers; the table below it has the figures.
+    """
+    return "" if any(run.status == "running" for run in opened.runs) else text
 
 
 def _course(points: Sequence[CurvePoint], site: str | None) -> str:
@@ -167,7 +175,7 @@ def took_part(opened: Opened) -> None:
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
-    said = participation.in_words(blocks)
+    said = _said(opened, participation.in_words(blocks))
     figure(
         st,
         "Each site by round",
