@@ -129,7 +129,13 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
     first = None if series is None else options.index(series)
 
     def label(of: str) -> str:
-        return f"{newest[of].study} ({panels.moment(newest[of].started)})" if of in newest else of
+        if of not in newest:
+            return of
+        study, alike = (
+            newest[of].study,
+            sum(newest[other].study == newest[of].study for other in options if other in newest),
+        )
+        return study if alike == 1 else f"{study} {of[-4:]}, {panels.moment(newest[of].started)}"
 
     key = f"run-{series}"
     with st.sidebar:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, page_files, people, run_page
+from flfed.records.dashboard import compare_panels, live, page_files, people, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
@@ -15,6 +15,7 @@ from flfed.records.spread import mean_of
 from flfed.records.verdicts import metric_name, number
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
+LISTED = 200  # runs to choose from, to compare
 SHOWN = 50  # series listed at once; a docstring here would be shown on the page (Streamlit's "magic")
 
 
@@ -45,10 +46,40 @@ def show() -> None:
         _line(listed[series], figures)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
+    _compare(listed, people.viewer().site)
     if search and not listed:
         st.info(escape(f"No run matches {search!r}."))
     elif not listed:
         no_runs()
+
+
+def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
+    """Let the reader pick runs to see side by side: first those of the address (`?compare=A,B`)."""
+    if len(listed) < 2:
+        return
+
+    def label(series: str) -> str:
+        run = listed[series][-1]
+        return f"{run.study}, {moment(run.started)} ({series[-4:]})"
+
+    asked = [name for name in st.query_params.get("compare", "").split(",") if name in listed]
+    chosen = st.multiselect(
+        "Compare side by side",
+        list(listed)[:LISTED],
+        default=[name for name in asked if name in list(listed)[:LISTED]],
+        format_func=label,
+        max_selections=compare_panels.MOST,
+        key="compare",
+        placeholder="Choose two or more runs",
+    )
+    if len(chosen) < 2:
+        st.query_params.pop("compare", None)
+        return
+    st.query_params["compare"] = ",".join(chosen)
+    try:
+        compare_panels.side_by_side(chosen, only)
+    except FlfedError as error:
+        st.error(escape(str(error)))
 
 
 def _going(listed: list[str], course: live.Course) -> None:

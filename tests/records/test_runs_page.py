@@ -1,0 +1,90 @@
+"""The list of runs, and runs side by side: the figures of the record, what differs, and when not to compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.dashboard.compare_panels import differences, warnings
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.verdicts import interval, number
+from tests.records.test_dashboard import words
+
+ROOT = Path(__file__).parents[2]
+AUC = "roc_auc_score"
+TEXT = 'seed = {seed}\n[dataset]\nname = "{dataset}"\n[plan]\nlr = {lr}\n[expected]\nrepeats = {seed}\n'
+
+
+def study(seed: int = 1, dataset: str = "heart-disease", lr: float = 0.1) -> str:
+    return TEXT.format(seed=seed, dataset=dataset, lr=lr)
+
+
+@pytest.fixture
+def two(store, write, url, monkeypatch) -> tuple[str, str]:
+    """Two series: one run, and two repeats of another seed and rate."""
+    monkeypatch.setenv("FLFED_STORE", url)
+    first = store.begin_series(study="heart-disease", study_sha256="", study_text=study())
+    write(store, first)
+    second = store.begin_series(study="heart-disease", study_sha256="", study_text=study(2, lr=0.3), repeats=2)
+    for repeat in range(2):
+        write(store, second, repeat=repeat, shift=0.02)
+    return first, second
+
+
+def page_with(compare: str) -> AppTest:
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    page.query_params["compare"] = compare
+    return page.run()
+
+
+def test_two_runs_stand_side_by_side_with_the_figures_of_their_records(two):
+    page = page_with(",".join(two))
+    assert not page.exception
+    said = words(page)
+    with RunReader.open() as reader:
+        for series in two:
+            found = report(reader, series)
+            assert found["run"] in said
+            assert number(found["global"][AUC]["value"]) == {two[0]: ".896", two[1]: ".916"}[series]
+            for site in ("cleveland", "long-beach"):
+                entry = found["sites"][site]["global"][AUC]
+                assert f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})" in said
+    assert "{'Key': 'plan.lr', " in said
+    assert "'0.1'" in said and "'0.3'" in said
+    assert "expected.repeats" not in said
+
+
+def test_the_choice_is_in_the_address_and_one_run_alone_is_compared_with_nothing(two):
+    page = page_with("")
+    assert "Side by side" not in words(page)
+    page.multiselect(key="compare").set_value(list(two)).run()
+    assert page.query_params["compare"] in (",".join(two), [",".join(two)])
+    page.multiselect(key="compare").set_value([two[0]]).run()
+    assert "compare" not in page.query_params
+    assert len(page.multiselect(key="compare").value) == 1
+
+
+def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(two):
+    with RunReader.open() as reader:
+        one, other = (report(reader, series) for series in two)
+    assert warnings([("a", one, study()), ("b", other, study(2))]) == []
+    (said,) = warnings([("a", one, study()), ("b", other, study(dataset="diabetes"))])
+    assert "different datasets (diabetes, heart-disease)" in said
+    fewer = one | {"sites": {"cleveland": one["sites"]["cleveland"]}}
+    (said,) = warnings([("a", one, study()), ("b", fewer, study())])
+    assert "other holdout rows" in said
+
+
+def test_studies_that_are_the_same_differ_in_nothing():
+    assert differences([("a", study()), ("b", study())]) == []
+    found = differences([("a", study()), ("b", study(3)), ("c", "not toml [")])
+    assert {line["Key"] for line in found} == {"seed", "dataset.name", "plan.lr"}
+    assert next(line for line in found if line["Key"] == "seed") == {
+        "Key": "seed",
+        "a": "1",
+        "b": "3",
+        "c": "not given",
+    }
