@@ -98,7 +98,10 @@ def test_a_note_after_the_last_round_is_not_given_the_number_of_a_round_that_nev
 
 
 def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: str):
-    assert "AUC cannot be compared here: the holdout has one class only." in words(overview(heart, SITES))
+    page = overview(heart, SITES)
+    assert "cannot be told: AUC cannot be compared here: the holdout has one class only" in words(page)
+    page.selectbox(key="site-cleveland").set_value("switzerland").run()
+    assert "It cannot be told at switzerland." in words(page)
 
 
 def test_the_page_says_on_which_rows_the_curves_were_measured(shown: str, heart: str):
@@ -134,7 +137,9 @@ def test_sites_that_share_no_figures_are_named_without_numbers(shown: str, store
     page = overview(run.run)
     assert not page.exception
     assert "(lower is better)" in words(page)
-    assert "this site shares no figures of its own" in words(overview(run.run, SITES))
+    said = words(overview(run.run, SITES))
+    assert "all share their figures in sums over all sites only" in said
+    assert "no figures of their own: site-1." in said
 
 
 def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str):

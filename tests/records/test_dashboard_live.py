@@ -30,13 +30,19 @@ def app() -> AppTest:
     return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
 
 
-def overview(run: str) -> AppTest:
+def overview(run: str, name: str = "p20_overview", **asked: str) -> AppTest:
     page = app()
-    page.switch_page(str(ROOT / "flfed/records/dashboard/pages/p20_overview.py"))
-    page.query_params["run"] = run
+    page.switch_page(str(ROOT / f"flfed/records/dashboard/pages/{name}.py"))
+    for key, value in {"run": run, **asked}.items():
+        page.query_params[key] = value
     page.run()
     assert not page.exception
     return page
+
+
+def at_site(run: str, site: str = "long-beach") -> AppTest:
+    """The page Sites, at one site."""
+    return overview(run, "p30_sites", site=site)
 
 
 def words(page: AppTest) -> str:
@@ -181,23 +187,24 @@ def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study,
     run = begin(store, study=study)
     run.site("cleveland", rows=303)
     run.finish(status=status, reason=reason)
-    page = overview(run.run)
-    said = words(page)
-    assert says in said
-    assert never not in said
-    for empty in ("No figures to draw", "Round by round", "own rows?"):
-        assert empty not in said
-    assert len(page.get("vega_lite_chart")) == 0
+    for page in (overview(run.run), overview(run.run, "p30_sites")):
+        said = words(page)
+        assert says in said
+        assert never not in said
+        for empty in ("No figures to draw", "Round by round", "own rows?"):
+            assert empty not in said
+        assert len(page.get("vega_lite_chart")) == 0
 
 
 def test_a_figure_that_only_sites_have_is_drawn_alone(store):
     run = begin(store)
     run.round(1, metrics=[MetricRow("cleveland", "training", AUC, 0.8)])
     run.site("cleveland")
-    page = overview(run.run)
-    assert len(page.get("vega_lite_chart")) == 1
-    assert "Each site" in words(page)
-    assert "All sites together" not in words(page)
+    page = overview(run.run, "p50_rounds")
+    assert "**Each site**" in words(page)
+    assert len(page.get("vega_lite_chart")) >= 1
+    assert not any("all sites together" in chart.proto.alt for chart in page.get("vega_lite_chart"))
+    assert "no figure over all sites together by round" in words(overview(run.run))
 
 
 def points(site: str, metric: str, figures: dict[int, tuple[float, float, float]]) -> list[LearningPoint]:
@@ -221,10 +228,11 @@ def test_the_learning_curve_says_and_tabulates_what_joining_is_worth_by_own_rows
     few = {10: (0.56, 0.75, 0.10), 40: (0.64, 0.75, 0.08), 140: (0.70, 0.74, 0.08)}
     run = write(store, series)
     run.learning_curve([*points("long-beach", AUC, few), *points("cleveland", AUC, {10: (0.8, 0.81, 0.05)})])
-    page = overview(series)
-    assert page.selectbox(key="learning-site").value == "cleveland"
-    page.selectbox(key="learning-site").set_value("long-beach").run()
+    page = at_site(series, "cleveland")
+    assert "with 10 rows of its own" not in words(page)
+    page.selectbox(key="site-cleveland").set_value("long-beach").run()
     assert not page.exception
+    assert page.query_params["site"] == "long-beach"
     said = words(page)
     assert "with 10 rows of its own, joining gains +.19 AUC (95 % interval +.09 to +.29)" in said
     assert "The gain is certain with 10 and 40 rows, not with the other sizes." in said
@@ -240,8 +248,8 @@ def test_the_learning_curve_says_and_tabulates_what_joining_is_worth_by_own_rows
 def test_a_lower_loss_is_a_gain_and_a_certain_loss_is_said(store, write):
     series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
     run = write(store, series)
-    run.learning_curve(points("vienna", LOSS, {10: (0.9, 0.5, 0.1), 20: (0.6, 0.6, 0.1), 80: (0.4, 0.5, 0.05)}))
-    lines = table_of(overview(series))
+    run.learning_curve(points("long-beach", LOSS, {10: (0.9, 0.5, 0.1), 20: (0.6, 0.6, 0.1), 80: (0.4, 0.5, 0.05)}))
+    lines = table_of(at_site(series))
     assert lines["10"]["Gain, + is better (95 %)"] == "+.40 (+.30 to +.50)"
     assert [line["In words"] for line in lines.values()] == ["certain gain", "no clear gain", "certain loss"]
 
@@ -249,13 +257,15 @@ def test_a_lower_loss_is_a_gain_and_a_certain_loss_is_said(store, write):
 def test_a_site_without_a_figure_at_any_size_is_a_sentence_and_no_empty_chart(store, write):
     series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
     nothing = [
-        LearningPoint("ch", n, 0, arm, AUC, None, None, None) for n in (10, 86) for arm in ("local-only", CHANGE)
+        LearningPoint("long-beach", n, 0, arm, AUC, None, None, None)
+        for n in (10, 86)
+        for arm in ("local-only", CHANGE)
     ]
     write(store, series).learning_curve(nothing)
-    page = overview(series)
+    page = at_site(series)
     assert "AUC was not defined in any draw" in words(page)
     assert table_of(page)["10"]["In words"] == "not defined"
-    assert "AUC at ch" not in words(page)
+    assert "AUC at long-beach" not in words(page)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +284,7 @@ def test_where_there_is_no_learning_curve_one_sentence_says_why(store, write, te
         run.events([EventRow(None, None, "note", note)])
     if status == "failed":
         run.finish(status="failed", reason="it")
-    assert says in words(overview(series))
+    assert says in words(at_site(series))
 
 
 def test_the_download_holds_every_point_and_no_formula(store, write):

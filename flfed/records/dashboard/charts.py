@@ -149,7 +149,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=300, labelFontSize=12)
     y, offset = _y_sites(sites), alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
-    base = _chart(rows, 3 * ROW_PIXELS * len(sites) + FRAME_PIXELS)
+    base = _chart(rows, 3 * ROW_PIXELS * len(sites) + FRAME_PIXELS + 45)  # a longer legend
     spans = base.transform_filter("datum.low != null").mark_rule(strokeWidth=2.5, opacity=0.65)
     dots = base.mark_point(filled=True, size=90, opacity=1)
     return alt.layer(

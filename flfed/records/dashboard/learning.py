@@ -52,12 +52,14 @@ def curve(shown: Shown, site: str) -> None:
         return
     metric = points[0].metric
     st.info(f"**{panels.escape(in_words(points))}**")
-    left, right = st.columns(2)
     table = [{name: getattr(point, name) for name in COLUMNS} for point in points]
     title = f"{metric_name(metric)} at {panels.escape(site)}, with 95 % band"
-    showing.figure(left, title, _figures(points), table, key="learning-models", says=described(points))
-    title = "Gain by joining (above 0: it helps), with 95 % band"
-    showing.figure(right, title, _gains(points), table, key="learning-gains", says=in_words(points))
+    models, gains = _figures(points), _gains(points)
+    if models is not None or gains is not None:
+        left, right = st.columns(2)
+        showing.figure(left, title, models, table, key="learning-models", says=described(points))
+        title = "Gain by joining (above 0: it helps), with 95 % band"
+        showing.figure(right, title, gains, table, key="learning-gains", says=in_words(points))
     panels.table(lines(points))
     st.caption(_caption(points))
     kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]

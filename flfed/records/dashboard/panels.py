@@ -88,7 +88,10 @@ def head(title: str, runs: Sequence[RunEntry], name: str) -> None:
         st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
-    took = f", {found['seconds']:.0f} seconds" if found["seconds"] is not None else ""
+    seconds = found["seconds"]
+    took = "" if seconds is None else ", under a second"
+    if seconds is not None and seconds >= 1:
+        took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
     if found["reason"]:
         st.warning(escape(f"Why it is {status}: {found['reason'].rstrip('.')}. ") + how_to_go_on(runs))

@@ -36,6 +36,8 @@ SHOULD = {
 }
 """The answer to "should this site join?" by its verdict."""
 CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+MODELS = ("Shared model", "Own model alone", "Adjusted to site")
+"""The columns of the table, in the order of `SITE_ARMS`."""
 MEANING = (
     "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, joining "
     "may as well bring nothing."
@@ -63,7 +65,7 @@ def answer(found: Report, site: str, metric: str) -> None:
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     size, _, span = gain_in_words(of_site, metric).partition(" (")
-    return size, f"+ is better; 95 % interval {span.rstrip(')')}" if span else "not measured"
+    return size, f"95 % interval {span.rstrip(')')}; + is better" if span else "not measured"
 
 
 def _figure(entry: Report, metric: str) -> tuple[str, str]:
@@ -106,8 +108,8 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             )
     if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
         lines.append(
-            "A model of all rows in one place (pooled) is measured on all holdouts together only, never at one site: "
-            f"compare it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
+            "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
+            f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
         )
     lines.append(
         "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
@@ -142,8 +144,13 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     figure(
         left, "Gain of each site, with 95 % interval", gains, lines, key="site-gains", says=f"Gain by joining. {says}"
     )
-    figure(right, "Each model at each site, with 95 % interval", models, lines, key="site-models")
-    table([_words(name, found["sites"][name], metric) for name in order])
+    words = [_words(name, found["sites"][name], metric) for name in order]
+    by_site = (
+        f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in MODELS) for line in words[:SITES_SHOWN]
+    )
+    title = "Each model at each site, with 95 % interval"
+    figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
+    table(words)
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
@@ -172,7 +179,7 @@ def _line(name: str, site: Report, metric: str) -> Line:
 def _words(name: str, site: Report, metric: str) -> dict[str, str]:
     """Return one line of the table that people read."""
     cells = {}
-    for arm, title in zip(SITE_ARMS, ("Shared model", "Own model alone", "Adjusted to site"), strict=True):
+    for arm, title in zip(SITE_ARMS, MODELS, strict=True):
         entry = site[arm].get(metric, {})
         value = entry.get("value")
         span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""

@@ -50,7 +50,8 @@ def parts(opened: Opened) -> None:
     with st.container():
         panels.in_words(found, metric, planned)
     with st.container():
-        round_panels.together(opened, shown)
+        if shown.curve_names or found["status"] == "running":
+            round_panels.together(opened, shown)
     with st.container():
         panels.set_aside(found, shown.events)
     with st.container():

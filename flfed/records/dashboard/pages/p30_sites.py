@@ -38,6 +38,8 @@ def parts(opened: Opened) -> None:
             site_panels.how_to_read()
         else:
             panels.who_takes_part(shown.sites)
+            if learning.is_asked(shown):
+                learning.curve(shown, "")
 
 
 if __name__ == "__main__":

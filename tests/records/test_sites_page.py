@@ -1,0 +1,257 @@
+"""Overview and Sites show the figures of `flfed run show --json`, to the shown digit; an answer says why."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.cli import app
+from flfed.records.entries import ComparisonRow, DifferenceRow
+from flfed.records.store import RunStore
+from flfed.records.verdicts import ARM_NAMES
+
+pytestmark = pytest.mark.slow  # the app itself, run many times
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"
+R2, ERROR = "r2_score", "mean_absolute_error"
+LOWER = {"brier_score_loss", ERROR}
+NUMBER = re.compile(r"[+\u2212]?(?:\d*\.\d+|\d+)")
+ARMS = {
+    "Shared model": "global",
+    "Own model alone": "local-only",
+    "Adjusted to the site": "personalised",
+    "Adjusted to site": "personalised",
+}
+NAMES = {name: arm for arm, name in ARM_NAMES.items()}
+
+
+@pytest.fixture(autouse=True)
+def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+def regression(store: RunStore) -> str:
+    """A run that predicts an amount at three sites, one of which shares sums only, and one that refused."""
+    series = store.begin_series(study="amounts", study_sha256="", study_text='purpose = "Predict an amount"')
+    run = store.begin_run(
+        series, engine="inprocess", path="stacked", seed=1, rounds_planned=2, primary=R2, task="regression"
+    )
+    run.site("north", rows=1210, holdout_rows=363)
+    run.site("south", rows=90, holdout_rows=27)
+    run.site("quiet", shared_as="aggregate-only")
+    run.site("east", status="refused", reason="its policy does not allow amounts")
+    figures = [
+        ComparisonRow(None, "global", R2, 0.5081, 0.3874, 0.6139, 390, "bootstrap"),
+        ComparisonRow(None, "pooled", R2, 0.5062, 0.3902, 0.6088, 390, "bootstrap"),
+        ComparisonRow(None, "sites-mean", R2, 0.4731),
+        ComparisonRow(None, "global", ERROR, 43.27, 40.91, 46.04, 390, "bootstrap"),
+        ComparisonRow(None, "pooled", ERROR, 43.31, 40.88, 46.12, 390, "bootstrap"),
+    ]
+    gaps = []
+    for site, lift in (("north", 0.1254), ("south", -0.0513)):
+        values = {"global": 0.4446 + 0.9 * lift, "local-only": 0.4446, "personalised": 0.4446 + lift}
+        for arm, value in values.items():
+            figures.append(ComparisonRow(site, arm, R2, value, value - 0.2507, value + 0.2104, 27, "bootstrap"))
+            error = 60 - 20 * value
+            figures.append(ComparisonRow(site, arm, ERROR, error, error - 5.3, error + 6.1, 27, "bootstrap"))
+            if arm != "local-only":
+                gap = value - values["local-only"]
+                gaps.append(DifferenceRow(site, arm, "local-only", R2, gap, gap - 0.0912, gap + 0.0927, 0.04))
+                change = -20 * gap
+                gaps.append(DifferenceRow(site, arm, "local-only", ERROR, change, change - 1.37, change + 1.42, 0.04))
+    run.comparison(figures, gaps)
+    run.finish(status="completed", seconds=3.0)
+    return series
+
+
+@pytest.fixture(params=["binary", "regression", "repeats"])
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def series(kind: str, store: RunStore, write: Any) -> str:
+    """The id of a run, or of three repeats, with figures of every kind."""
+    if kind == "regression":
+        return regression(store)
+    repeats = 3 if kind == "repeats" else 1
+    name = store.begin_series(study="heart-disease", study_sha256="", study_text="", repeats=repeats)
+    for repeat in range(repeats):
+        write(store, name, repeat=repeat, shift=repeat / 130, resplit=True)
+    return name
+
+
+@pytest.fixture
+def found(series: str) -> Any:
+    """What the command line prints of it as JSON."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        app(["run", "show", series, "--json"], standalone_mode=False)
+    return json.loads(said.getvalue())
+
+
+def page(name: str, **asked: str) -> AppTest:
+    opened = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    opened.switch_page(str(PAGES / f"{name}.py"))
+    for key, value in asked.items():
+        opened.query_params[key] = value
+    opened.run()
+    assert not opened.exception
+    return opened
+
+
+def by_metric(opened: AppTest, found: Any) -> Iterator[str]:
+    """Turn a page to each metric, and say which."""
+    for metric in found["global"]:
+        if len(found["global"]) > 1:
+            opened.radio(key="metric").set_value(metric).run()
+        assert not opened.exception
+        yield metric
+
+
+def is_shown(text: str, *values: float | None) -> None:
+    """`text` shows these numbers and no other, each correct to its last digit."""
+    told = NUMBER.findall(text)
+    known = [value for value in values if value is not None]
+    assert len(told) == len(known), (text, values)
+    for said, value in zip(told, known, strict=True):
+        digits = len(said.partition(".")[2])
+        assert float(said.replace("\u2212", "-")) == pytest.approx(value, abs=0.5001 * 10**-digits), (text, values)
+
+
+def three(entry: Any) -> list[float | None]:
+    return [entry.get(key) for key in ("value", "low", "high")]
+
+
+def gain_of(site: Any, metric: str) -> list[float | None]:
+    """The larger of the two gains, turned so that + is better."""
+    both = [three(site[key].get(metric, {})) for key in ("difference", "difference-personalised")]
+    if metric in LOWER:
+        both = [[None if x is None else -x for x in (value, high, low)] for value, low, high in both]
+    return max(both, key=lambda gain: float("-inf") if gain[0] is None else gain[0])
+
+
+def cards(opened: AppTest) -> dict[str, tuple[str, str]]:
+    """Each card's figure and the line below it, by its label."""
+    blocks = [block for block in _walk(opened.main) if block.type in ("metric", "caption")]
+    pairs = zip(blocks, blocks[1:], strict=False)
+    return {one.label: (one.value, two.value.replace("\\", "")) for one, two in pairs if one.type == "metric"}
+
+
+def _walk(block: Any) -> Iterator[Any]:
+    for child in block.children.values():
+        if hasattr(child, "children"):
+            yield from _walk(child)
+        else:
+            yield child
+
+
+def drawn(opened: AppTest, told: str) -> list[dict[str, Any]]:
+    """The rows of figures in the chart whose words begin with `told`."""
+    sent = next(chart.proto for chart in opened.get("vega_lite_chart") if chart.proto.alt.startswith(told))
+    if sent.HasField("data"):  # the same rows for all layers
+        found: list[dict[str, Any]] = pa.ipc.open_stream(sent.data.data).read_all().to_pylist()
+        return found
+    layers = [layer.get("data", {}).get("values", []) for layer in json.loads(sent.spec)["layer"]]
+    return max(layers, key=len)
+
+
+def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: Any):
+    opened = page("p20_overview", run=series)
+    for metric in by_metric(opened, found):
+        told, shared = cards(opened), found["global"][metric]
+        is_shown(told["Shared model"][0], shared["value"])
+        is_shown(told["Shared model"][1].partition("95 % interval")[2], shared["low"], shared["high"])
+        is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
+        apart = abs(found["pooled"][metric]["value"] - shared["value"])
+        is_shown(told["All rows in one place"][1], apart)
+        gains = {site: gain_of(entry, metric) for site, entry in found["sites"].items()}
+        most = max(gains, key=lambda site: float("-inf") if gains[site][0] is None else gains[site][0])
+        is_shown(told["Largest gain"][0], gains[most][0])
+        is_shown(told["Largest gain"][1].partition("(")[2], *gains[most][1:])
+        assert told["Largest gain"][1].startswith(f"at {most} ")
+        assert told["Rounds run"][0].startswith(f"{found['rounds']} of ")
+        references = drawn(opened, "shared model ")
+        assert len(references) >= 2
+        for row in references:
+            assert three(row) == three(found[row["arm"]][metric])
+
+
+def test_every_site_shows_the_figures_of_the_command_line(series: str, found: Any):
+    sites = [site for site in found["sites"] if site != "quiet"]
+    for site in sites:
+        opened = page("p30_sites", run=series, site=site)
+        for metric in by_metric(opened, found):
+            told, of_site = cards(opened), found["sites"][site]
+            for label, arm in ARMS.items():
+                if label in told:
+                    value, low, high = three(of_site[arm].get(metric, {}))
+                    if value is None:
+                        assert told[label][0] == "n/a"
+                    else:
+                        is_shown(told[label][0], value)
+                        is_shown(told[label][1].partition("95 %")[2], low, high)
+            is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
+            gain = gain_of(of_site, metric)
+            is_shown(told["Gain by joining"][0].replace("n/a", ""), gain[0])
+            if gain[0] is not None:
+                is_shown(told["Gain by joining"][1].partition("95 % interval")[2].partition(";")[0], *gain[1:])
+
+
+def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_line(series: str, found: Any):
+    opened = page("p30_sites", run=series)
+    for metric in by_metric(opened, found):
+        lines = opened.table[0].value.to_dict("records")
+        for line in lines:
+            plain = {key: cell.replace("\\", "").replace("n/a", "") for key, cell in line.items()}
+            of_site = found["sites"][plain["Site"]]
+            is_shown(plain["Holdout / all rows"], of_site["holdout-rows"], of_site["rows"])
+            for title in ("Shared model", "Own model alone", "Adjusted to site"):
+                is_shown(plain[title], *three(of_site[ARMS[title]].get(metric, {})))
+            is_shown(plain["Gain, + is better (95 %)"], *gain_of(of_site, metric))
+        gains = [gain_of(found["sites"][line["Site"].replace("\\", "")], metric)[0] for line in lines]
+        known = [gain for gain in gains if gain is not None]
+        assert known == sorted(known, reverse=True)
+        gains_drawn = drawn(opened, "Gain by joining")
+        assert len(gains_drawn) == len(known)
+        for row in gains_drawn:
+            assert [row["value"], row["low"], row["high"]] == gain_of(found["sites"][row["site"]], metric)
+        models_drawn = drawn(opened, "Each model at each site")
+        assert len(models_drawn) >= 2 * len(lines)
+        for row in models_drawn:
+            assert three(row) == three(found["sites"][row["site"]][NAMES[row["arm"]]][metric])
+
+
+def test_what_repeats_show_is_called_a_mean(kind: str, series: str):
+    said = " ".join(block.value for block in page("p30_sites", run=series).caption)
+    assert ("in each of 3 repeats, of which every figure is the mean" in said) == (kind == "repeats")
+
+
+def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: RunStore):
+    opened = page("p30_sites", run=regression(store))
+    assert list(opened.selectbox(key="site-north").options) == ["north", "south"]
+    said = " ".join(block.value for block in opened.caption)
+    assert "Refused to take part: east: its policy does not allow amounts." in said
+    assert "share no figures of their own: quiet." in said
+    assert len(opened.table[0].value) == 2
+
+
+def test_few_holdout_rows_are_said_and_the_answer_follows_the_verdict(store: RunStore):
+    name = regression(store)
+    north, south = (page("p30_sites", run=name, site=site) for site in ("north", "south"))
+    assert "### Yes: joining pays at north." in [block.value for block in north.markdown]
+    assert "### No clear gain at south: the figures do not tell." in [block.value for block in south.markdown]
+    few = [sum("holdout rows are few" in block.value for block in opened.caption) for opened in (north, south)]
+    assert few == [0, 1]  # 363 holdout rows are enough to know a half to within .05, 27 are not
