@@ -201,6 +201,11 @@ GOOD = {
     },
 }  # fmt: skip
 GOOD["deployment"] = {"ratio": 0.25}
+GOOD["dashboard"] = {
+    "first-chart-seconds": 3.0,
+    "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
+    "looks": {"rounds": {"cpu-seconds": 0.2}},
+}
 GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
 GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}
 
@@ -214,11 +219,13 @@ def test_every_limit_that_is_missed_is_named():
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
     bad["deployment"]["ratio"] = 0.251
     bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}
+    bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
+    bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
         "W4 stacked", "W1 one-by-one", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale", "scale",
-        "deployment", *["private steps, a"] * 3,
+        "deployment", *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 10
+    assert len(missed({})) == 11
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
 
 
