@@ -149,8 +149,7 @@ class Spending:
 
         `most` where there is no budget. That `open` never refuses is not looked at.
         """
-        with self._held() as held:
-            seen = self._read(held)
+        seen = self._looked()
         budget, kinds = self.budget, seen.kinds
         if budget is None:
             return most
@@ -213,6 +212,15 @@ class Spending:
         else:
             self._seen = Seen()
         return self._seen
+
+    def _looked(self) -> Seen:
+        """Return what the ledger says now to who only looks: it is neither made nor opened to write."""
+        try:
+            with self._ledger.reading() as found:
+                return Seen() if found is None else self._read(found)
+        except (LedgerError, OSError) as error:
+            LOG.error("%s", error)
+            raise NotSpent(NO_LEDGER) from None
 
     @contextmanager
     def _held(self) -> Iterator[HeldLedger]:

@@ -7,6 +7,7 @@ import typer
 from flfed.cli import (
     coordinator,
     coordinator_serve,
+    site_app,
     site_approve,
     site_budget,
     site_join,
@@ -39,6 +40,7 @@ SITE = (
     ("refresh", site_rows.refresh_rows, "refresh cleveland"),
     ("ledger", site_ledger.show_ledger, "ledger cleveland --verify"),
     ("budget", site_budget.show_budget, "budget cleveland --dataset heart-disease"),
+    ("app", site_app.open_site_app, "app cleveland"),
     ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
     ("units", site_serve.write_units, "units cleveland --out units"),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -21,6 +23,11 @@ def open_app(
     files = [root / "app.py" for root in reversed(roots()) if (root / "app.py").is_file()]
     if not files:
         raise UsageError("app.py is not found; is flfed installed completely?")
+    run(files[0], port=port, headless=headless)
+
+
+def run(script: Path, *, port: int, headless: bool) -> NoReturn:
+    """Serve an app of ours to this machine alone, in place of this process, and send nothing anywhere."""
     options = {
         "--server.address": "127.0.0.1",
         "--server.port": str(port),
@@ -31,7 +38,7 @@ def open_app(
         "--browser.gatherUsageStats": "false",
         "--client.toolbarMode": "minimal",
     }
-    command = [sys.executable, "-m", "streamlit", "run", str(files[0])]
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
     command += [word for pair in options.items() for word in pair]
     if os.name == "posix":
         # In place of this process, so that whoever ends it ends the app.

@@ -206,13 +206,13 @@ class Ledger:
 
     def head(self) -> tuple[int, str]:
         """Return the number and the hash of the last line: 0 and zeros where there is none."""
-        with self._reading() as found:
+        with self.reading() as found:
             last = None if found is None else next(found.backwards(), None)
         return _number(last), _hash(last)
 
     def hash_at(self, n: int) -> str:
         """Return the hash of line `n`, from which all later lines follow; "" where the ledger is shorter."""
-        with self._reading() as found:
+        with self.reading() as found:
             for line in () if found is None or n == 0 else found.backwards():
                 if line.n <= n:
                     return line.hash if line.n == n else ""
@@ -249,7 +249,7 @@ class Ledger:
 
     def raws(self) -> Iterator[bytes]:
         """Yield the file's lines with their ends, as they stand there."""
-        with self._reading() as found:
+        with self.reading() as found:
             if found is None:
                 return
             with os.fdopen(os.dup(found.file), "rb") as stream:
@@ -279,7 +279,7 @@ class Ledger:
 
     def is_torn(self) -> bool:
         """Tell whether a crash cut the last line off, so that a repair is due."""
-        with self._reading() as found:
+        with self.reading() as found:
             return found is not None and found.torn_end() is not None
 
     def _open_to_write(self) -> int:
@@ -300,8 +300,8 @@ class Ledger:
         return file
 
     @contextmanager
-    def _reading(self) -> Iterator[HeldLedger | None]:
-        """Yield the ledger as it is now, for reading; None where there is no file."""
+    def reading(self) -> Iterator[HeldLedger | None]:
+        """Yield the ledger as it is now, for reading alone: nothing is made or changed; None where there is no file."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -22,6 +22,7 @@ from flfed.apps.gate.incoming import keep
 from flfed.apps.gate.leaving import Leaving
 from flfed.apps.gate.lost import Continuity
 from flfed.apps.gate.receipts import ledger_of, seal, sealed
+from flfed.apps.gate.results import keep_result
 from flfed.apps.gate.study_limits import cohort_refusal, study_policy_refusal
 from flfed.apps.gate.study_messages import KINDS, StudyMessages
 from flfed.apps.gate.study_text import LONGEST_STUDY, Refused, name_of, parsed, sha256_of
@@ -168,7 +169,9 @@ class Gate:
             return self._leaving.withhold(message, str(error), facts)
         if messages is None:
             return self._leaving.withhold(message, "it is the reply to a message that was not let in", facts)
-        return self._leaving.reply(message, reply, facts, messages)
+        left = self._leaving.reply(message, reply, facts, messages)
+        keep_result(self.folder, left, facts, messages)
+        return left
 
     def find_site(self, name: str, study: Study) -> Site:
         """Return the site with its frozen rows, as `ClientSide` asks for it.

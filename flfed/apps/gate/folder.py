@@ -106,6 +106,11 @@ class SiteFolder:
         return self.gate / "incoming"
 
     @property
+    def results(self) -> Path:
+        """One JSON file a run: the site's own figures of its comparison, as they left."""
+        return self.gate / "results"
+
+    @property
     def excluded(self) -> Path:
         """Identifiers of people who opted out, under the name of a column of the site's own table."""
         return self.gate / "excluded.csv"

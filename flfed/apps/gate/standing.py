@@ -97,12 +97,12 @@ def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[s
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
-    """Return the ledger's last lines, the latest first; the ledger is not made for it."""
-    if not folder.ledger.exists():
-        return []
+    """Return the ledger's last lines, the latest first; it is neither made nor opened to write."""
+    ledger = ledger_of(folder)
+    problems.extend(ledger.open_to_others())
     try:
-        with ledger_of(folder).held() as held:
-            return [_shown(line) for line in islice(held.backwards(), last)]
+        with ledger.reading() as found:
+            return [] if found is None else [_shown(line) for line in islice(found.backwards(), last)]
     except FlfedError as error:
         problems.append(str(error))
         return []

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from flfed.apps.bundle import bundle_sha256
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.gate import approval
@@ -207,3 +208,33 @@ def conducted_through(conduct: Callable[..., Any]) -> Callable[[Gated], tuple[An
             return Conductor(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct(), grid
 
     return go
+
+
+SITE_APP_PACKAGE = """
+from flfed import Csv, Holdout, Site
+
+holdout = Holdout(salt="salt-0")
+site = Site(name="site-01", title="Clinic One", dataset="small", source=Csv("small.csv"), holdout=holdout)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, small_sites: Callable[..., list[Site]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the package of site-01, which its own app is asked to show."""
+    folder = tmp_path / "root" / "sites" / "site_01"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(SITE_APP_PACKAGE)
+    (folder / "policy.toml").write_text('format = 1\ndisclosure = "institution"\nepsilon = 9.0\n')
+    monkeypatch.setenv("FLFED_SITE_APP", "site-01")
+    return folder
+
+
+@pytest.fixture
+def ran(package: Path, gated: Callable[..., Gated], conducted_through: Any, small_study: str) -> tuple[Any, Any]:
+    """A site with a budget that took part in a run under differential privacy, and the grid; its approval holds."""
+    private = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
+    site = gated(small_study.replace("epochs = 1", "steps = 4") + private, policy=Policy(epsilon=9.0))
+    outcome, grid = conducted_through(site)
+    assert outcome.status == "completed"
+    site.approve(bundle_sha256=bundle_sha256())
+    return site, grid

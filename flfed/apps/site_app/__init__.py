@@ -1,0 +1,19 @@
+"""The pages of one site's own people; each file of `pages/` is one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flfed.listing import kebab
+
+
+def page_files() -> dict[str, Path]:
+    """Return the pages as name to file, in the order of the number in the file name (`s10_status.py`).
+
+    Examples
+    --------
+    >>> list(page_files())[:2]
+    ['status', 'ledger']
+    """
+    found = sorted((Path(__file__).parent / "pages").glob("s[0-9]*_*.py"))
+    return {kebab(file.stem.split("_", 1)[1]): file for file in found}

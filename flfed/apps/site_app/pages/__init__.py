@@ -1,0 +1,1 @@
+"""The pages that a site shows its own people."""

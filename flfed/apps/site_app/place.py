@@ -1,0 +1,107 @@
+"""Which site the app shows, who may look, and the frame of its pages: errors as sentences, shown anew by themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import streamlit as st
+
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.site_app.may_look import SITE, closed
+from flfed.errors import FlfedError
+from flfed.records.dashboard import panels
+from flfed.rows import site as sites
+from flfed.rows.site import Site
+
+LOOK_SECONDS = 2.0
+"""Between two looks at the site's folder: a look at its files' times costs less than a hundredth of a second."""
+KEPT_SECONDS = 3600
+Mark = tuple[tuple[str, int, int], ...]
+"""Name, size and time of each file that the pages depend on, and the day: differs when there is more to see."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The site that the app shows, as it is now.
+
+    Attributes
+    ----------
+    name : str
+    mark : Mark
+        What is read for a page is kept by it.
+    """
+
+    name: str
+    mark: Mark
+
+    @property
+    def folder(self) -> SiteFolder:
+        """The site's folders."""
+        return SiteFolder(self.name)
+
+    @property
+    def site(self) -> Site:
+        """The site as its package and its policy describe it now."""
+        return sites.load(self.name)
+
+
+def named() -> str:
+    """Return the name of the site, "" where the app was not started by `flfed site app`."""
+    return os.environ.get(SITE, "")
+
+
+def mark_of(folder: SiteFolder, site: Site) -> Mark:
+    """Return what differs whenever the pages have more to show; opens no file."""
+    places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
+    for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
+        places += sorted(one.rglob("*"))
+    places += [] if site.folder is None else [site.folder / "policy.toml"]
+    today = datetime.now(UTC).toordinal()  # a study expires
+    return (("", today, 0), *(found for found in map(_state, places) if found))
+
+
+def _state(path: Path) -> tuple[str, int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return str(path), found.st_size, found.st_mtime_ns
+
+
+def show(title: str, parts: Callable[[Opened], None]) -> None:
+    """Show a page of the site, and its parts anew every two seconds.
+
+    Parameters
+    ----------
+    title : str
+    parts : callable
+        Shows the page's parts, as the site is now, each in a place of its own.
+    """
+    panels.close_up()
+    try:
+        site = sites.load(named())
+        why = closed(SiteFolder(site.name))
+    except FlfedError as error:
+        st.title(title)
+        st.error(panels.escape(str(error)))
+        return
+    st.title(panels.escape(title), anchor=False)
+    st.caption(
+        panels.escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here.")
+    )
+    if why:
+        st.error(panels.escape(why))
+        return
+    st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+
+
+def _body(name: str, parts: Callable[[Opened], None]) -> None:
+    """Show the parts as the site is now."""
+    try:
+        parts(Opened(name, mark_of(SiteFolder(name), sites.load(name))))
+    except FlfedError as error:
+        st.error(panels.escape(str(error)))

@@ -1,0 +1,38 @@
+"""`flfed site app`: what left a site, what was approved and what came of it, for the site's own people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from flfed.errors import UsageError
+
+
+def open_site_app(
+    name: str = typer.Argument(..., help="A site's name."),
+    port: int = typer.Option(8502, min=1, max=65535, help="Port on this machine."),
+    headless: bool = typer.Option(False, help="Do not open a browser window."),
+) -> None:
+    """Open the site's own app: its ledger, budget, approvals and results, and nothing of others.
+
+    Only this machine can reach it, and it only reads. The user that has the data looks; no other may.
+    """
+    from flfed.apps import site_app
+    from flfed.apps.gate.folder import SiteFolder
+    from flfed.apps.site_app.may_look import SITE, closed
+    from flfed.cli import page
+    from flfed.home import home
+    from flfed.rows import site as sites
+
+    try:
+        home()
+    except UsageError as error:
+        raise UsageError(f"{error}; only the user that has the site's data may look") from None
+    site = sites.load(name)
+    why = closed(SiteFolder(site.name))
+    if why:
+        raise UsageError(why)
+    os.environ[SITE] = site.name
+    page.run(Path(site_app.__file__).with_name("app.py"), port=port, headless=headless)
