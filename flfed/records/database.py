@@ -204,9 +204,12 @@ def engine_to_read(url: URL) -> Engine:
         engine = create_engine(f"sqlite:///{name}?{way}&uri=true", poolclass=NullPool)
         try:
             with engine.connect() as connection:
-                connection.execute(text("SELECT count(*) FROM sqlite_master"))
+                tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
         except DBAPIError:
             continue
+        if not tables:  # its first writer has only just made the file
+            engine.dispose()
+            return _empty()
         return engine
     return engine
 

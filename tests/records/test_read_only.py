@@ -14,6 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
+from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from tests.browser import opened, served
 
@@ -34,6 +35,7 @@ with RunReader.open() as reader:
 WRITE = """
 import sys
 from flfed.errors import FlfedError
+from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 try:
     with RunStore.open() as store:
@@ -138,3 +140,12 @@ def test_a_store_that_cannot_be_read_is_explained_on_every_page(tmp_path, store,
         assert not page.exception
         assert len(page.error) == 1, (how, file.name, [error.value for error in page.error])
         assert says in page.error[0].value
+
+
+def test_a_store_whose_first_writer_has_only_just_made_the_file_reads_as_empty(tmp_path):
+    path = tmp_path / "runs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    assert path.stat().st_size > 0
+    with RunReader.open(f"sqlite:///{path}") as reader:
+        assert len(reader.runs()) == 0
