@@ -9,7 +9,7 @@ import altair as alt
 import streamlit as st
 
 from flfed.records import headlines
-from flfed.records.dashboard import panels
+from flfed.records.dashboard import panels, showing
 from flfed.records.dashboard.charts import AXIS_NUMBERS, Layers
 from flfed.records.dashboard.crossing import FRAME_PIXELS, ROW_PIXELS, y_names
 from flfed.records.entries import RunEntry
@@ -21,7 +21,7 @@ GIVEN_AWAY = "no promise, and the attack got somewhere"
 LOOKS = {
     BEYOND: ("#D55E00", "cross"),
     GIVEN_AWAY: ("#D55E00", "triangle-right"),
-    NOT_KNOWN: ("#E69F00", "diamond"),
+    NOT_KNOWN: ("#C17D00", "diamond"),
     WITHIN: ("#009E73", "circle"),
     NO_PROMISE: ("#8a8a8a", "square"),
 }
@@ -31,6 +31,10 @@ That an attack got somewhere is emphasised, whether a promise is broken by it or
 PROMISE_COLOUR = "#7a7a7a"  # as far from white as from black
 LINES_SHOWN = 150
 """Lines of the table of all figures that are shown without a scroll bar of its own."""
+
+
+KEPT = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "verdict", "rows", "at")
+"""Columns of the file of all figures."""
 
 
 def has_model(run: RunEntry) -> bool:
@@ -65,6 +69,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry) -> None:
         _sentences([lines[0] for lines in headlines.by_figure(first)])
     with st.expander(f"All {len(audit)} figures, site by site"):
         _all_figures(audit, first)
+        showing.download([{key: line.get(key) for key in KEPT} for line in audit], key="attacks")
 
 
 def _why_none(privacy: Private, run: RunEntry) -> str:

@@ -23,22 +23,23 @@ from flfed.records.verdicts import (
 
 ARM_COLOURS = {
     "global": "#0072B2",
-    "personalised": "#56B4E9",
+    "personalised": "#3C97CF",
     "local-only": "#7a7a7a",
-    "sites-mean": "#56B4E9",
-    "personalised-sites-mean": "#56B4E9",
+    "sites-mean": "#3C97CF",
+    "personalised-sites-mean": "#3C97CF",
     "pooled": "#8a6bbe",
-    "own-model-everywhere": "#CC79A7",
+    "own-model-everywhere": "#C3699B",
 }
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 VERDICT_COLOURS = {
     PAYS: "#009E73",
     NO_CLEAR_GAIN: "#7a7a7a",
     DO_NOT_USE: "#D55E00",
-    CANNOT_BE_TOLD: "#9a9a9a",
+    CANNOT_BE_TOLD: "#8a8a8a",
 }
-SITE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6d00", "#8a6bbe")
-"""Okabe and Ito's colours, told apart by colour-blind readers; yellow darkened to be seen on white."""
+SITE_COLOURS = ("#0072B2", "#e37407", "#809677", "#940ef4", "#d21a2d", "#745f73", "#009E73", "#C3699B")
+"""Found by search: each seen on the light and the dark background (contrast 3 and more), and the first six as far apart
+as can be to readers with any kind of colour blindness."""
 NEUTRAL = "#808080"
 """Of lines and marks that stand for no site, model or verdict; as far from white as from black."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])

@@ -8,16 +8,16 @@ from typing import Any
 import altair as alt
 import streamlit as st
 
-from flfed.records.dashboard import panels
+from flfed.records.dashboard import panels, showing
 from flfed.records.entries import CrossedEntry
 
 ROW_PIXELS, FRAME_PIXELS = 34, 120
 """Height of one line of a chart, and of all around the lines: axis, its title, legend."""
 KIND_LOOKS = {
     "train": ("updates of training", "#0072B2"),
-    "query.compare": ("comparison on the holdout", "#CC79A7"),
-    "query.summarise": ("sums over rows", "#E69F00"),
-    "evaluate": ("figures of a round", "#56B4E9"),
+    "query.compare": ("comparison on the holdout", "#C3699B"),
+    "query.summarise": ("sums over rows", "#C17D00"),
+    "evaluate": ("figures of a round", "#3C97CF"),
     "query.enrol": ("enrolment", "#8a8a8a"),
     "query.audit": ("figures of an audit", "#009E73"),
 }
@@ -50,6 +50,8 @@ def left(crossed: Sequence[CrossedEntry]) -> None:
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
     panels.chart(st, "Bytes that left, by kind of message", _left_chart(out, most, kinds), says=says)
     panels.table(_left_lines(crossed, kinds))
+    raw = [{"Site": e.site, "Direction": e.direction, "Kind": kind_in_words(e.kind), "Bytes": e.bytes} for e in crossed]
+    showing.download(raw, key="bytes")
     st.caption(
         "Bytes of the messages' content, added up over all rounds (and repeats) of the record. What each kind tells "
         "about a row stands under Reveals in flfed/updates/messages.py; the site's own ledger has every message."

@@ -17,11 +17,12 @@ SITES_DRAWN = 40
 """Most sites in the map; the table has all."""
 STATES = {
     "took part": "#0072B2",
-    "in some of the rounds": "#56B4E9",
+    "in some of the rounds": "#3C97CF",
     "answer set aside": "#D55E00",
-    "no answer": "#E69F00",
+    "no answer": "#C17D00",
 }
 """What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
+SITE_AXIS = {"title": None, "labelLimit": 180, "labelOverlap": False}
 ROW_PIXELS, AXIS_PIXELS = 20, 160
 """Height of a site, and of all that stands above and below the map."""
 
@@ -130,7 +131,12 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
                 "scale": {"zero": False, "nice": False},
             },
             "x2": {"field": "last"},
-            "y": {"field": "site", "type": "nominal", "sort": sites, "axis": {"title": None, "labelLimit": 180}},
+            "y": {
+                "field": "site",
+                "type": "nominal",
+                "sort": sites,
+                "axis": {"title": None, "labelLimit": 180, "labelOverlap": False},
+            },
             "color": colour,
             "strokeWidth": odd,
             "tooltip": [

@@ -10,7 +10,7 @@ import altair as alt
 import streamlit as st
 
 from flfed.records import privacy as private
-from flfed.records.dashboard import panels
+from flfed.records.dashboard import panels, showing
 from flfed.records.dashboard.charts import AXIS_NUMBERS, Layers
 from flfed.records.dashboard.crossing import FRAME_PIXELS, ROW_PIXELS, y_names
 from flfed.records.entries import SiteEntry
@@ -19,7 +19,7 @@ from flfed.records.privacy import Private, epsilon_in_words, power_of_ten
 from flfed.records.verdicts import ABSENT, number
 
 THIS_RUN, ALL_STUDIES, BUDGET = "this run", "all studies in the site's ledger", "budget"
-SPENT_COLOURS = {THIS_RUN: "#0072B2", ALL_STUDIES: "#56B4E9", BUDGET: "#D55E00"}
+SPENT_COLOURS = {THIS_RUN: "#0072B2", ALL_STUDIES: "#3C97CF", BUDGET: "#D55E00"}
 GREY = alt.value("#7a7a7a")  # as far from white as from black
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
     "within the promise": "green",
@@ -123,6 +123,7 @@ def spending(privacy: Private) -> None:
     title = f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private"
     panels.chart(st, title, _spent_chart({site: spent[site] for site in most}), says=says)
     panels.table([_spent_line(site, line, privacy) for site, line in spent.items()])
+    showing.download([{"site": site} | line for site, line in spent.items()], key="epsilon-spent")
     st.caption(
         "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it "
         "is more than was planned. The sum over all studies is in the site's own ledger, and the site's to tell: "

@@ -1,0 +1,74 @@
+"""Colours of the charts: seen on both backgrounds, and told apart by colour-blind readers."""
+
+from __future__ import annotations
+
+import tomllib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flfed.records.dashboard import charts, participation, privacy_panels
+
+CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
+LINES = {
+    **{f"site {place}": colour for place, colour in enumerate(charts.SITE_COLOURS)},
+    **charts.ARM_COLOURS,
+    **charts.VERDICT_COLOURS,
+    **participation.STATES,
+    **privacy_panels.SPENT_COLOURS,
+    "neutral": charts.NEUTRAL,
+}
+BLIND = {  # Machado, Oliveira & Fernandes 2009, severity 1
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    """Return linear RGB of a colour, as IEC 61966-2-1 has it."""
+    srgb = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, WCAG 2.2."""
+    light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) + 0.05 for colour in (one, other))
+    return light[1] / light[0]
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """Return CIE 1976 L*a*b* of linear RGB, white D65."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(rgb, 0, 1)
+    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 216 / 24389))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_black_on_white_and_like_on_like_have_the_contrasts_of_the_standard():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # the standard's own example
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_mark_is_seen_on_its_background(theme):
+    background = CONFIG["theme"][theme]["backgroundColor"]
+    low = {name: round(contrast(colour, background), 2) for name, colour in LINES.items()}
+    assert {name: found for name, found in low.items() if found < 3} == {}
+    assert contrast(CONFIG["theme"][theme]["textColor"], background) > 7
+
+
+@pytest.mark.parametrize("eyes", ["all", *BLIND])
+def test_the_first_six_sites_are_told_apart_by_everybody(eyes):
+    seen = np.eye(3) if eyes == "all" else np.array(BLIND[eyes])
+    colours = [lab(seen @ linear(colour)) for colour in charts.SITE_COLOURS[:6]]
+    apart = [float(np.linalg.norm(one - other)) for one, other in combinations(colours, 2)]
+    assert min(apart) > 20  # of colours that differ just noticeably it is 2.3; dashes and tables stand beside them
+
+
+def test_a_site_looks_the_same_in_every_chart_of_a_run():
+    names = [f"site-{number:02d}" for number in range(20)]
+    looks = charts.site_looks(names)
+    assert looks == charts.site_looks(reversed(names))
+    assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == 20
