@@ -32,6 +32,7 @@ def walk(window: Window) -> None:
         window.page.wait_for_function(
             "document.querySelector('[data-testid=stSidebar]').getBoundingClientRect().x >= 0"
         )
+        assert 0 not in window.marks(), (name, window.marks())
         assert len(window.marks()) == {"Ledger": 1, "Results": 1}.get(name, 0)
 
 
