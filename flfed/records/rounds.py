@@ -171,7 +171,7 @@ def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]
     Examples
     --------
     >>> low, high = band_of(CurvePoint(1, "a", "training", 0.9, None, None, 0.0025), "roc_auc_score")
-    >>> round(low, 3), high
+    >>> round(low, 3), round(high, 3)
     (0.802, 0.998)
     """
     if point.value is None or point.low is not None or point.variance is None or not point.variance >= 0:
