@@ -292,11 +292,11 @@ def _reach(found: Report, metric: str) -> list[str]:
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")
         if other is not None:
-            lines.append(f"{start} {number(other)}: {_apart(other, entry['value'], metric)}.")
+            lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
     return lines
 
 
-def _apart(other: float, shared: float, metric: str) -> str:
+def apart(other: float, shared: float, metric: str) -> str:
     """Return how far a reference is from the shared model: ".004 better than the shared model"."""
     gain = gain_of(Difference(other - shared), better_of(metric)).value or 0.0
     if not float(f"{gain:.3f}"):

@@ -11,12 +11,11 @@ from sqlalchemy import Integer, distinct, func, literal, select
 
 from flfed.records.entries import CurvePoint
 from flfed.records.reading import RunReader
+from flfed.records.spread import NORMAL_95
 from flfed.records.tables import Event, Metric, Sent
 
 TRAIN = "train"
 """Kind of the messages of a round of training."""
-NORMAL_95 = 1.959963984540054
-"""Of a standard normal variable 95 % lie within so much of 0."""
 SHARES = (
     "roc_auc_score", "average_precision_score", "accuracy_score", "balanced_accuracy_score", "f1_score",
     "brier_score_loss", "concordance_index", "recall_at_alert_budget",

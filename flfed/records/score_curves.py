@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-NORMAL_95 = 1.959963984540054
+from flfed.records.spread import NORMAL_95
+
 GROUPS = 10
 """Groups of calibration, of about as many rows each."""
 LEAST_ROWS = 10

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 LEVEL = 0.95
+NORMAL_95 = 1.959963984540054
+"""Of a standard normal variable 95 % lie within so much of 0."""
 
 
 def student_t_within(t: float, freedom: int) -> float:

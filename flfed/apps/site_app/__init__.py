@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flfed.listing import kebab
+from flfed.records.dashboard import pages_in
 
 
 def page_files() -> dict[str, Path]:
@@ -15,5 +15,4 @@ def page_files() -> dict[str, Path]:
     >>> list(page_files())[:2]
     ['status', 'ledger']
     """
-    found = sorted((Path(__file__).parent / "pages").glob("s[0-9]*_*.py"))
-    return {kebab(file.stem.split("_", 1)[1]): file for file in found}
+    return pages_in(Path(__file__).parent / "pages")

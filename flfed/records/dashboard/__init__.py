@@ -18,8 +18,12 @@ def page_files() -> dict[str, Path]:
     >>> list(page_files())[:2]
     ['runs', 'overview']
     """
-    found = sorted((Path(__file__).parent / "pages").glob("p[0-9]*_*.py"))
-    return {kebab(file.stem.split("_", 1)[1]): file for file in found}
+    return pages_in(Path(__file__).parent / "pages")
+
+
+def pages_in(folder: Path) -> dict[str, Path]:
+    """Return the pages of a folder as name to file: those named by a letter, a number and a name, in this order."""
+    return {kebab(file.stem.split("_", 1)[1]): file for file in sorted(folder.glob("[a-z][0-9]*_*.py"))}
 
 
 def page_groups() -> dict[str, dict[str, Path]]:

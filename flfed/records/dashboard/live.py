@@ -7,7 +7,7 @@ on another page that arrives in the same moment (measured with Streamlit 1.67).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,8 @@ class Shown:
         Of the first run, refused ones too.
     curve_names : dict of arm to metrics
         The curves by round there are.
-    summaries : dict
-        The named objects of the first run: "table-1", "leaks".
+    leaks : dict or None
+        The object "leaks" of the first run.
     """
 
     found: Report
@@ -76,7 +76,7 @@ class Shown:
     sites: list[SiteEntry]
     curve_names: dict[str, list[str]]
     learning: list[LearningPoint]
-    summaries: Mapping[str, dict[str, Any] | None]
+    leaks: dict[str, Any] | None
     study_text: str
 
 
@@ -97,7 +97,7 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             sites=reader.sites(names[0]),
             curve_names=reader.curve_names(names),
             learning=reader.learning_curve(series.series),
-            summaries={key: reader.summary(names[0], key) for key in ("table-1", "leaks")},
+            leaks=reader.summary(names[0], "leaks"),
             study_text=series.study_text,
         )
 

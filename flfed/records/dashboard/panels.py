@@ -19,7 +19,6 @@ from flfed.records.reports import Report, best_gain, gain_in_words, site_verdict
 from flfed.records.verdicts import (
     ABSENT,
     PAYS,
-    better_of,
     interval,
     metric_name,
     number,
@@ -147,9 +146,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
     under = shared.get("reason", f"{name}, 95 % interval {span}" if shared["low"] is not None else name)
     apart = "not measured in this run"
     if pooled is not None and shared["value"] is not None:
-        gap = (pooled - shared["value"]) * (1 if better_of(metric) == "higher" else -1)
-        apart = f"{number(abs(gap))} {'better' if gap > 0 else 'worse'} than the shared model"
-        apart = apart if float(f"{gap:.3f}") else "the same as the shared model"
+        apart = reports.apart(pooled, shared["value"], metric)
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"

@@ -13,7 +13,7 @@ from flfed.records.dashboard import by_round, participation
 from flfed.records.dashboard.by_round import Curves
 from flfed.records.dashboard.charts import axis_title, site_looks
 from flfed.records.dashboard.live import KEPT_SECONDS, Shown, read_curves, where
-from flfed.records.dashboard.panels import escape, set_aside
+from flfed.records.dashboard.panels import escape
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import CurvePoint, RunEntry
@@ -171,18 +171,18 @@ def took_part(opened: Opened) -> None:
     names = [run.run for run in opened.runs]
     found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
     blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
-    st.markdown(escape(participation.in_words(blocks)))
+    said = participation.in_words(blocks)
+    st.markdown(escape(said))
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
-    said = _said(opened, participation.in_words(blocks))
     figure(
         st,
         "Each site by round",
         participation.chart(blocks),
         participation.lines(blocks),
         key="participation",
-        says=said,
+        says=_said(opened, said),
     )
     if len({block.site for block in blocks}) > participation.SITES_DRAWN:
         st.caption(f"The {participation.SITES_DRAWN} sites that missed most are drawn; the table has all.")
@@ -270,8 +270,3 @@ def _spec(y: by_round.Spec, colour: str | None, *, points: bool) -> by_round.Spe
     mark = {"type": "line", "strokeWidth": 2, "point": points} | ({"color": colour} if colour else {})
     tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
     return {"height": HEIGHT, "mark": mark, "encoding": {"x": by_round.X, "y": y, "tooltip": tooltip}}
-
-
-def guard(shown: Shown) -> None:
-    """Show what was set aside, refused or flagged, with its rounds."""
-    set_aside(shown.found, shown.events)

@@ -131,10 +131,8 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
     def label(of: str) -> str:
         if of not in newest:
             return of
-        study, alike = (
-            newest[of].study,
-            sum(newest[other].study == newest[of].study for other in options if other in newest),
-        )
+        study = newest[of].study
+        alike = sum(newest[other].study == study for other in options if other in newest)
         return study if alike == 1 else f"{study} {of[-4:]}, {panels.moment(newest[of].started)}"
 
     key = f"run-{series}"

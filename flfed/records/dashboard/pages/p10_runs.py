@@ -62,11 +62,11 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         run = listed[series][-1]
         return f"{run.study}, {moment(run.started)} ({series[-4:]})"
 
-    asked = [name for name in st.query_params.get("compare", "").split(",") if name in listed]
+    options = list(listed)[:LISTED]
     chosen = st.multiselect(
         "Compare side by side",
-        list(listed)[:LISTED],
-        default=[name for name in asked if name in list(listed)[:LISTED]],
+        options,
+        default=[name for name in st.query_params.get("compare", "").split(",") if name in options],
         format_func=label,
         max_selections=compare_panels.MOST,
         key="compare",
@@ -84,10 +84,8 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
 def _going(listed: list[str], course: live.Course) -> None:
     """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
-    with (
-        suppress(FlfedError),
-        RunReader.open(only=people.viewer().site) as reader,
-    ):  # a store that is busy is looked at again
+    only = people.viewer().site
+    with suppress(FlfedError), RunReader.open(only=only) as reader:  # a store that is busy is looked at again
         if live.course_of_list(reader) != course:
             st.rerun()
         for series in listed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import round_panels, run_page
+from flfed.records.dashboard import panels, round_panels, run_page
 from flfed.records.dashboard.run_page import Opened
 
 
@@ -23,7 +23,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         round_panels.cost(opened)
     with st.container():
-        round_panels.guard(shown)
+        panels.set_aside(shown.found, shown.events)
 
 
 if __name__ == "__main__":

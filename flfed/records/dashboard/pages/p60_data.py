@@ -34,7 +34,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         data_panels.drift(columns, sites, why_none=why_none)
     with st.container():
-        panels.leaks(shown.events, shown.summaries["leaks"])
+        panels.leaks(shown.events, shown.leaks)
 
 
 if __name__ == "__main__":
