@@ -65,4 +65,4 @@ bench-app: env
 
 # The pictures of the app in docs/pictures, from studies run anew: two minutes; needs Debian's chromium.
 pictures: env
-	$(BIN)/python docs/pictures/make.py
+	$(BIN)/python -m docs.pictures.make
