@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.starlette import App
 
 from flfed.records.dashboard import page_files, page_groups, people
+from flfed.records.dashboard.shell import page_routes
 
 
 def main() -> None:
@@ -27,3 +29,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    app = App(__file__, routes=page_routes(list(page_files())))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.starlette import App
 
 from flfed.apps.site_app import page_files
 from flfed.apps.site_app.place import named
+from flfed.records.dashboard.shell import page_routes
 
 
 def main() -> None:
@@ -22,3 +24,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    app = App(__file__, routes=page_routes(list(page_files())))
