@@ -6,16 +6,16 @@ import streamlit as st
 from streamlit.starlette import App
 
 from flfed.records.dashboard import page_files, page_groups, people
-from flfed.records.dashboard.shell import page_routes
+from flfed.records.dashboard.shell import opened, page_routes
 
 
 def main() -> None:
     """Show the page of the address, or the first one."""
     st.set_page_config(page_title="flfed", layout="wide")
     viewer = people.admit()
+    st.session_state[people.VIEWER] = viewer
     if viewer is None:
         return
-    st.session_state["viewer"] = viewer
     first = next(iter(page_files()))
     pages = {
         heading: [
@@ -30,4 +30,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 else:
-    app = App(__file__, routes=page_routes(list(page_files())))
+    app = App(__file__, routes=page_routes(list(page_files())), lifespan=opened)

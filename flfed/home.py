@@ -15,8 +15,7 @@ def home() -> Path:
 
     `FLFED_HOME` if set, else the user's data folder of the operating system.
     """
-    given = os.environ.get("FLFED_HOME")
-    path = Path(given).expanduser() if given else _user_data() / "flfed"
+    path = where()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -24,6 +23,21 @@ def home() -> Path:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user; set another")
     return path
+
+
+def where() -> Path:
+    """Return where `home()` is, whether or not it is there and may be used: who only reads may look into it.
+
+    Raises
+    ------
+    UsageError
+        If this user has no folder of their own.
+    """
+    given = os.environ.get("FLFED_HOME")
+    try:
+        return Path(given).expanduser() if given else _user_data() / "flfed"
+    except RuntimeError:
+        raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
 
 
 def _user_data() -> Path:

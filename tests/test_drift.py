@@ -1,11 +1,116 @@
 """How far sites lie apart: against numpy on the rows themselves, closed forms, and what chance does."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import chi2
 
 from flfed import drift
-from flfed.drift import by_chance, mean_difference, share_difference
+from flfed.drift import by_chance, columns_of, mean_difference, share_difference
+from flfed.rows.summarise import disclose, summarise
+from flfed.summary import ColumnLayout, Layout
+
+X = ColumnLayout(
+    name="x", kind="number", cells=(*(str(n) for n in range(64)), "missing"), edges=tuple(np.linspace(-8.0, 8.0, 65))
+)
+SEX = ColumnLayout(name="sex", kind="category", cells=("female", "male", "missing"))
+Y = ColumnLayout(name="y", kind="category", cells=("no", "yes", "missing"))
+LAYOUT = Layout(features=(X, SEX), target=Y, task="binary")
+
+
+def site(seed: int, of: int = 200, *, mean: float = 0.0, known: int | None = None, male: int = 80) -> pd.DataFrame:
+    """Rows of a site: x is known in the first `known`."""
+    x = np.random.default_rng(seed).normal(mean, 1, of)
+    x[of if known is None else known :] = np.nan
+    sex = ["male"] * male + ["female"] * (of - male)
+    return pd.DataFrame({"x": x, "sex": sex, "y": ["no", "yes"] * (of // 2)})
+
+
+def found(tables: dict[str, pd.DataFrame], kept: tuple[str, ...] = ()) -> dict[str, dict]:
+    """By column, what is recorded of each site; those in `kept` let small counts not leave."""
+    sums = {name: summarise(table, LAYOUT) for name, table in tables.items()}
+    sums |= {name: disclose(sums[name], LAYOUT, 10) for name in kept}
+    return {column["column"]: column["sites"] for column in columns_of(LAYOUT, sums)}
+
+
+def exact(tables: dict[str, pd.DataFrame], name: str, others: tuple[str, ...]) -> float:
+    own, rest = tables[name]["x"].dropna(), pd.concat([tables[other]["x"] for other in others]).dropna()
+    return float((own.mean() - rest.mean()) / np.sqrt((own.var(ddof=0) + rest.var(ddof=0)) / 2))
+
+
+def test_a_difference_from_groups_of_bins_is_about_and_no_chance_is_claimed():
+    tables = {"a": site(1), "b": site(2, mean=1.0), "c": site(3)}
+    there = found(tables, kept=("b",))["x"]
+    for name, others in {"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")}.items():
+        entry = there[name]
+        assert (entry["about"], entry["chance"], entry["compared-with"]) == (True, None, 2)
+        assert abs(entry["difference"] - exact(tables, name, others)) < drift.BINNING
+    open_ones = found(tables)["x"]
+    for name, others in {"a": ("b", "c"), "b": ("a", "c")}.items():
+        assert open_ones[name]["difference"] == pytest.approx(exact(tables, name, others), rel=1e-9)
+        assert (open_ones[name]["about"], open_ones[name]["chance"]) == (False, pytest.approx(by_chance(200, 400, 1)))
+
+
+def test_who_keeps_a_column_back_is_told_from_who_has_nobody_to_compare_with():
+    few = site(2, male=195)  # of 195 and 5 neither count leaves
+    tables = {"a": site(1), "b": few, "c": site(3, male=100)}
+    there = found(tables, kept=("b",))["sex"]
+    assert (there["b"]["difference"], there["b"]["reason"]) == (None, drift.KEPT_BACK)
+    # 80 and 100 males of 200, beside the one that tells
+    assert there["a"]["difference"] == pytest.approx(-0.1 / np.sqrt((0.24 + 0.25) / 2))
+    assert (there["a"]["compared-with"], there["a"]["reason"]) == (1, "")
+    alone = found({"a": site(1), "b": few}, kept=("b",))["sex"]
+    assert (alone["a"]["difference"], alone["a"]["reason"]) == (None, drift.OTHERS_KEEP_BACK)
+    assert found({"a": site(1)})["sex"]["a"]["reason"] == drift.NO_OTHERS
+
+
+@pytest.mark.parametrize(("known", "reason"), [(0, drift.EMPTY), (5, drift.FEW), (19, drift.FEW), (20, "")])
+def test_few_rows_with_a_value_give_no_figure(known, reason):
+    tables = {"a": site(1, known=known), "b": site(2)}
+    there = found(tables)["x"]
+    assert there["a"]["reason"] == reason and (there["a"]["difference"] is None) == bool(reason)
+    elsewhere = drift.FEW_ELSEWHERE if reason else ""
+    assert (there["b"]["reason"], there["b"]["difference"] is None) == (elsewhere, bool(reason))
+
+
+def test_the_order_of_sites_changes_no_bit():
+    tables = {name: site(seed, mean=seed / 7) for seed, name in enumerate("abcde")}
+    assert found(tables) == found(dict(reversed(tables.items())))
+
+
+@pytest.mark.parametrize(
+    ("draw", "of_five"),
+    [
+        (lambda rng, size: rng.normal(size=size), 0.06),
+        (lambda rng, size: rng.exponential(size=size), 0.045),
+        # vessels as the hospitals count them
+        (lambda rng, size: rng.choice(4, p=[0.59, 0.21, 0.13, 0.07], size=size), 0.08),
+    ],
+)
+def test_from_20_rows_on_chance_is_below_its_bound_in_about_95_of_100(draw, of_five):
+    rng = np.random.default_rng(5)
+
+    def above(n: int) -> float:
+        own, rest = draw(rng, (6000, n)), draw(rng, (6000, 304))
+        spread = np.sqrt((own.var(axis=1) + rest.var(axis=1)) / 2)
+        return float(np.mean(np.abs(own.mean(axis=1) - rest.mean(axis=1)) / spread > by_chance(n, 304, 1)))
+
+    assert above(drift.FEW_ROWS) == pytest.approx(0.055, abs=0.015)
+    assert above(5) > of_five
+
+
+def test_of_four_values_5_rows_are_too_few_for_the_bound():
+    rng = np.random.default_rng(5)
+
+    def above(n: int) -> float:
+        rest = rng.multinomial(304, [0.25] * 4, size=3000).astype(float)
+        sizes = [
+            share_difference(a, b)[0] for a, b in zip(rng.multinomial(n, [0.25] * 4, size=3000), rest, strict=True)
+        ]
+        return float(np.mean(np.array(sizes) > by_chance(n, 304, 3)))
+
+    assert above(drift.FEW_ROWS) < 0.1
+    assert above(5) > 0.14
 
 
 def test_a_number_differs_by_the_means_over_the_mean_spread():

@@ -11,7 +11,7 @@ from flfed.rows.summarise import disclose, summarise
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.summary import ColumnLayout, Layout
-from flfed.table_one import SUPPRESSED, table_one
+from flfed.table_one import SUPPRESSED, digits, table_one
 
 AGE = ColumnLayout(name="age", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0), unit="years")
 COST = ColumnLayout(
@@ -19,6 +19,7 @@ COST = ColumnLayout(
 )
 SEX = ColumnLayout(name="sex", kind="category", cells=("female", "male", "missing"))
 Y = ColumnLayout(name="y", kind="category", cells=("no", "yes", "missing"))
+AGES = "age, years (mean ± SD)"
 LAYOUT = Layout(features=(AGE, COST, SEX), target=Y, task="binary")
 
 
@@ -34,9 +35,10 @@ def lines(sites: dict) -> dict[str, dict[str, str]]:
 def test_numbers_amounts_and_counts_are_said_for_all_sites_and_each():
     found = lines({"a": [summarise(rows(10, 4), LAYOUT)], "b": [summarise(rows(30, 0), LAYOUT)]})
     assert found["Rows"] == {"All sites": "80", "a": "40", "b": "40"}
-    assert found["age, years"] == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
-    assert found["cost, EUR"]["a"] == "99 (geometric mean)"
-    assert found["sex: male"] == {"All sites": "40 (50 %)", "a": "10 (25 %)", "b": "30 (75 %)"}
+    assert found[AGES] == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
+    assert found["cost, EUR (geometric mean)"]["a"] == "99"
+    # Of the 36 rows of a that have a value, and of 76 in all; of missing rows, of all rows.
+    assert found["sex: male"] == {"All sites": "40 (53 %)", "a": "10 (28 %)", "b": "30 (75 %)"}
     assert found["sex: missing"] == {"All sites": "4 (5 %)", "a": "4 (10 %)", "b": "0 (0 %)"}
     assert found["y: yes"]["All sites"] == "40 (50 %)"
     # A column that is complete has no line of missing ones, and an outcome is never missing.
@@ -53,7 +55,7 @@ def test_what_a_site_keeps_back_is_suppressed_there_and_at_least_in_the_sum():
     kept = disclose(summarise(rows(3, 0), LAYOUT), LAYOUT, 10)
     given = disclose(summarise(rows(20, 10), LAYOUT), LAYOUT, 10)
     found = lines({"a": [kept], "b": [given]})
-    assert found["sex: male"] == {"All sites": "at least 20", "a": SUPPRESSED, "b": "20 (50 %)"}
+    assert found["sex: male"] == {"All sites": "at least 20", "a": SUPPRESSED, "b": "20 (67 %)"}
     assert found["sex: missing"] == {"All sites": "at least 10", "a": SUPPRESSED, "b": "10 (25 %)"}
     assert lines({"a": [kept]})["sex: male"]["All sites"] == SUPPRESSED
     # Suppressed is marked and never 0: the three are in no line.
@@ -62,21 +64,21 @@ def test_what_a_site_keeps_back_is_suppressed_there_and_at_least_in_the_sum():
 
 def test_a_mean_that_a_site_keeps_back_is_suppressed_and_an_empty_column_has_none():
     table = rows(20, 0).assign(age=np.nan)
-    assert lines({"a": [summarise(table, LAYOUT)]})["age, years"]["a"] == "none"
-    assert lines({"a": [disclose(summarise(table, LAYOUT), LAYOUT, 10)]})["age, years"]["a"] == SUPPRESSED
+    assert lines({"a": [summarise(table, LAYOUT)]})[AGES]["a"] == "none"
+    assert lines({"a": [disclose(summarise(table, LAYOUT), LAYOUT, 10)]})[AGES]["a"] == SUPPRESSED
 
 
 def test_a_mean_of_all_sites_says_which_it_lacks():
     kept = disclose(summarise(rows(20, 0).assign(age=np.nan), LAYOUT), LAYOUT, 10)
     given = summarise(rows(20, 0), LAYOUT)
     found = lines({"a": [kept], "b": [given, given]})
-    assert found["age, years"] == {"All sites": "50 ± 10 (1 of 2 sites)", "a": SUPPRESSED, "b": "50 ± 10"}
-    full = lines({"a": [given], "b": [given, given]})["age, years"]
+    assert found[AGES] == {"All sites": "50 ± 10 (1 of 2 sites)", "a": SUPPRESSED, "b": "50 ± 10"}
+    full = lines({"a": [given], "b": [given, given]})[AGES]
     assert full == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
     # One site's training rows are known, its holdout rows are not.
-    partly = lines({"a": [given, kept], "b": [given]})["age, years"]
+    partly = lines({"a": [given, kept], "b": [given]})[AGES]
     assert partly == {"All sites": "50 ± 10 (not all rows)", "a": "50 ± 10 (not all rows)", "b": "50 ± 10"}
-    assert lines({"a": [kept], "b": [kept]})["age, years"]["All sites"] == SUPPRESSED
+    assert lines({"a": [kept], "b": [kept]})[AGES]["All sites"] == SUPPRESSED
 
 
 def test_table_one_of_institutions_shows_no_count_below_ten(small_sites, small_study):
@@ -88,6 +90,62 @@ def test_table_one_of_institutions_shows_no_count_below_ten(small_sites, small_s
         text.split()[0] for line in found for key, text in line.items() if key != "Characteristic" and "%" in text
     ]
     assert counts and all(int(count) >= 10 for count in counts)
-    ages = {line["Characteristic"]: line for line in found}["x1, mm"]
+    widths = {line["Characteristic"]: line for line in found}["x1, mm (mean ± SD)"]
     exact = np.mean([place.table.training["x1"].mean() for place in places])
-    assert float(ages["All sites"].split()[0]) == pytest.approx(exact, abs=3)
+    about, mean, *_ = widths["All sites"].split()
+    assert about == "about" and float(mean) == pytest.approx(exact, abs=3)
+
+
+def test_a_mean_of_groups_of_bins_is_about_and_has_the_digits_of_two_of_its_deviation():
+    rng = np.random.default_rng(3)
+    kelvin = ColumnLayout(
+        name="t", kind="number", cells=(*(str(n) for n in range(64)), "missing"), edges=tuple(np.linspace(0, 1000, 65))
+    )
+    layout = Layout(features=(kelvin,), target=Y, task="binary")
+    table = pd.DataFrame({"t": rng.normal(293.4321, 31.234, 400), "y": ["no", "yes"] * 200})
+    exact = summarise(table, layout)
+    found = table_one(layout, {"a": [disclose(exact, layout, 10)], "b": [exact]})[1]
+    assert found["b"] == f"{table['t'].mean():.1f} ± {table['t'].std(ddof=0):.1f}"
+    for name in ("a", "All sites"):
+        about, mean, _, deviation = found[name].split()
+        assert (about, "." in mean + deviation) == ("about", False)  # 31: two digits, so the mean has no decimals
+        assert float(mean) == pytest.approx(table["t"].mean(), abs=0.25 * 31)
+
+
+def test_a_site_whose_bins_are_all_large_is_known_by_its_sums_to_give_bins():
+    # Ten rows and more in each of two bins and in "missing": each cell leaves, and only the middles tell.
+    table = pd.DataFrame({"age": [10.0] * 20 + [60.0] * 20 + [np.nan] * 12, "cost": 99.0, "sex": "male"})
+    table["y"] = ["no", "yes"] * 26
+    exact = summarise(table, LAYOUT)
+    given = disclose(exact, LAYOUT, 10)
+    assert given.cells_known[LAYOUT.slices()["age"]].all()
+    found = lines({"a": [given], "b": [exact]})[AGES]
+    assert found == {"All sites": "about 42 ± 26", "a": "about 50 ± 25", "b": "35 ± 25"}
+    # of 25 and 75; of 10 and 60; together 42.5 ± sqrt((25² + 75² + 10² + 60²) / 4 - 42.5²) = 26.1
+
+
+def test_a_share_is_about_where_it_is_kept_back_how_few_rows_have_no_value():
+    found = lines({"a": [disclose(summarise(rows(20, 0), LAYOUT), LAYOUT, 10)]})
+    # female: last of the order, a group of its own; of 40 rows, or a few less
+    assert found["sex: female"]["a"] == "20 (about 50 %)"
+    assert found["sex: missing"]["a"] == SUPPRESSED
+    assert found["y: yes"]["a"] == "20 (50 %)"  # an outcome is never missing
+
+
+def test_neither_few_rows_nor_nearly_all_are_none_or_all():
+    table = rows(1, 0, of=400)
+    found = lines({"a": [summarise(table, LAYOUT)]})
+    assert (found["sex: male"]["a"], found["sex: female"]["a"]) == ("1 (<1 %)", "399 (>99 %)")
+
+
+def test_nothing_is_said_to_be_at_least_0():
+    kept = disclose(summarise(rows(20, 3), LAYOUT), LAYOUT, 10)
+    found = lines({"a": [kept], "b": [summarise(rows(20, 0), LAYOUT)]})
+    assert found["sex: missing"] == {"All sites": SUPPRESSED, "a": SUPPRESSED, "b": "0 (0 %)"}
+
+
+@pytest.mark.parametrize("value", [1.2345e9, 51223.4, 0.0004567, -99.95, 7.0])
+def test_figures_are_written_out_with_the_digits_of_their_size(value):
+    said = digits(value, 4)
+    assert "e" not in said
+    assert float(said.replace(",", "")) == float(f"{value:.4g}")

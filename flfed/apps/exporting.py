@@ -14,7 +14,8 @@ from flfed.apps.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel,
 from flfed.errors import FlfedError, UsageError
 from flfed.records.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.reading import RunReader
-from flfed.records.reports import report, story
+from flfed.records.reports import report
+from flfed.records.story import story
 from flfed.rows import datasets
 from flfed.study import Study
 from flfed.summary import arrays_sha256

@@ -14,7 +14,7 @@ from flfed.apps.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.records.entries import CurveArm, LearningPoint
-from flfed.records.spread import mean_of, resplit_interval
+from flfed.records.spread import mean_of, possible, resplit_interval
 from flfed.records.store import finite
 from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
@@ -41,10 +41,6 @@ DEFINED = 0.9
 FIRST_DRAW = 10**6
 """Draws after the first have seeds and holdouts that no repeat of a series has."""
 
-SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
-"""Ends of the names of metrics that lie between 0 and 1."""
-ERRORS = ("loss", "error")
-"""Ends of the names of metrics that are never below 0."""
 ARMS: tuple[CurveArm, ...] = get_args(CurveArm)
 Figures = dict[str, Judged]
 """Of one site and draw, by arm; empty where nothing is defined."""
@@ -276,7 +272,7 @@ class _Record:
                 for arm in ARMS:
                     figures = [arms[arm] for arms in self._found[site, rows] if arm in arms]
                     draws, value, low, high = self._mean(site, figures)
-                    bounds = (possible(self._metric, arm, bound) for bound in (low, high))
+                    bounds = (possible(self._metric, bound, difference=" - " in arm) for bound in (low, high))
                     found.append(LearningPoint(site, rows or all_rows, draws, arm, self._metric, value, *bounds))
         return found
 
@@ -291,22 +287,3 @@ class _Record:
         else:
             _, low, high, _ = resplit_interval(values, fmean(self._ratios[site]))
         return len(known), mean_of(values), low, high
-
-
-def possible(metric: str, arm: str, bound: float | None) -> float | None:
-    """Return a bound of an interval, cut to the values that the metric or a difference of two can have.
-
-    Examples
-    --------
-    >>> possible("roc_auc_score", "global", 1.04), possible("log_loss", "global", 1.04)
-    (1.0, 1.04)
-    >>> possible("roc_auc_score", "personalised - local-only", -0.2), possible("log_loss", "personalised", -0.2)
-    (-0.2, 0.0)
-    """
-    if bound is None:
-        return None
-    difference, share = " - " in arm, metric.endswith(SHARES)
-    least = -1.0 if difference else 0.0
-    if share or (metric.endswith(ERRORS) and not difference):
-        bound = max(bound, least)
-    return min(bound, 1.0) if share else bound

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.apps.score_histograms import score_histograms
+from flfed.apps.score_histograms import auc_interval, score_histograms
 from flfed.apps.sharing import WITHHELD, SharedAs
 from flfed.drift import columns_of
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
@@ -374,18 +374,23 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
 def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     """Return the figures over the union of holdouts that follow from what the sites sent.
 
-    AUC from class-wise score histograms where every site gave one; means over rows exactly.
+    AUC from class-wise score histograms where every site gave one; without an interval where a site's rows
+    come in groups, which the histograms do not tell. Means over rows exactly, without an interval.
     """
     rows = {site: reply.holdout_rows for site, reply in replies.items()}
     found = []
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
         values = {s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")}
         counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
-        value, method = None, "not every site's policy lets it be computed over all sites"
+        value, low, high, method = None, None, None, "not every site's policy lets it be computed over all sites"
         if metric in MEANS and all(map(math.isfinite, values.values())):
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"
         elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
             value, method = auc_of_histogram(reduce(np.add, counts)), "merged score histograms"
-        found.append(ComparisonRow(None, "global", metric, value, n=sum(rows.values()), method=method))
+            if any("groups" in figure.method for reply in replies.values() for figure in reply.arms):
+                method += ", which do not tell which rows are of one person"
+            else:
+                low, high = auc_interval(reduce(np.add, counts))
+        found.append(ComparisonRow(None, "global", metric, value, low, high, sum(rows.values()), method))
     return found

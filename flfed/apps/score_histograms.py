@@ -1,14 +1,18 @@
-"""What is written down of the score histograms that sites sent with their comparison."""
+"""What is written down of the score histograms that sites sent with their comparison, and what follows from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from flfed.apps.sharing import SharedAs
+from flfed.records.spread import NORMAL_95
+from flfed.rows.intervals import hanley_mcneil
 from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT
 from flfed.updates.messages import CompareReply
 
@@ -47,6 +51,36 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
         "in-all": len(summed),
         "asked": len(replies),
     }
+
+
+def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of the AUC that class-wise counts give; None twice where a class has no rows.
+
+    As `rows.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
+    logit scale, and Hanley and McNeil where that has no variance. For rows that are independent.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Rows of each class by predicted probability, from low to high.
+    """
+    negative, positive = counts
+    rows = float(negative.sum()), float(positive.sum())
+    if not all(rows):
+        return None, None
+    above = (np.cumsum(negative) - negative / 2) / rows[0]  # of one positive, the share of negatives below it
+    below = 1 - (np.cumsum(positive) - positive / 2) / rows[1]
+    auc = float(positive @ above / rows[1])
+    variance = sum(
+        float(weights @ (place - auc) ** 2) / max(total - 1, 1) / total
+        for weights, place, total in ((negative, below, rows[0]), (positive, above, rows[1]))
+    )
+    centre = auc
+    if min(rows) < 2 or not variance > 0:
+        centre, variance = hanley_mcneil(auc, int(rows[1]), int(rows[0]))
+    reach = NORMAL_95 * math.sqrt(variance) / (centre * (1 - centre))
+    low, high = expit(logit(centre) + np.array([-reach, reach]))
+    return min(float(low), auc), max(float(high), auc)
 
 
 def _sparse(counts: np.ndarray) -> Counts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import typer
@@ -17,11 +18,12 @@ def open_site_app(
 ) -> None:
     """Open the site's own app: its ledger, budget, approvals and results, and nothing of others.
 
-    Only this machine can reach it, and it only reads. The user that has the data looks; no other may.
+    Only this machine can reach it, and it only reads. The user that has the data looks; no other may: the printed
+    address has a token, and without it nothing is shown.
     """
     from flfed.apps import site_app
     from flfed.apps.gate.folder import SiteFolder
-    from flfed.apps.site_app.may_look import SITE, closed
+    from flfed.apps.site_app.may_look import SITE, TOKEN, closed
     from flfed.cli import page
     from flfed.home import home
     from flfed.rows import site as sites
@@ -34,5 +36,5 @@ def open_site_app(
     why = closed(SiteFolder(site.name))
     if why:
         raise UsageError(why)
-    os.environ[SITE] = site.name
-    page.run(Path(site_app.__file__).with_name("app.py"), port=port, headless=headless)
+    os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
+    page.run(Path(site_app.__file__).with_name("app.py"), port=port, headless=headless, welcome=False)

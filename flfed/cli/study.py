@@ -150,7 +150,8 @@ def print_report(found: dict[str, Any], *, short: bool = False) -> None:
     from flfed.records.curves import curve_rows
     from flfed.records.faults import fault_kind
     from flfed.records.reading import RunReader
-    from flfed.records.reports import comparison_rows, purpose_of
+    from flfed.records.reports import purpose_of
+    from flfed.records.story import comparison_rows
 
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])

@@ -8,15 +8,17 @@ from typing import Any
 from flfed.records.entries import LearningPoint
 from flfed.records.verdicts import (
     ABSENT,
+    MINUS,
     NO_CLEAR_GAIN,
     Difference,
     better_of,
-    decimals_for,
     decimals_of,
     gain_of,
+    gain_with_interval,
     interval,
     metric_name,
     number,
+    unhidden,
 )
 
 Report = dict[str, Any]
@@ -109,16 +111,17 @@ def _gain_in_words(gain: Difference, metric: str) -> str:
     if gain.low is None or gain.high is None:
         often = "not defined in any draw" if gain.value is None else "defined in too few draws"
         return f"it cannot be told: {name} was {often}"
-    digits = decimals_for(gain)
-    span = f"(95 % interval {interval(gain.low, gain.high, digits, signed=True)})"
+    size, _, span = gain_with_interval(gain).partition(", ")
     if gain.low <= 0 <= gain.high:
-        return f"{NO_CLEAR_GAIN}: {number(gain.value, digits, signed=True)} {name} {span}"
-    return f"joining {'gains' if gain.low > 0 else 'costs'} {number(gain.value, digits, signed=True)} {name} {span}"
+        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})"
+    if gain.low > 0:
+        return f"joining gains {size} {name} ({span})"
+    return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"
 
 
 def _change(gain: Difference) -> str:
     """Return a gain with its interval, "+.11 (+.02 to +.19)"."""
     if gain.value is None:
         return ABSENT
-    digits = decimals_of(gain.value, gain.low, gain.high)
+    digits = unhidden(gain, decimals_of(gain.value, gain.low, gain.high))
     return f"{number(gain.value, digits, signed=True)} ({interval(gain.low, gain.high, digits, signed=True)})"

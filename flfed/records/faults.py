@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from flfed.records.reading import RunReader
@@ -11,6 +11,8 @@ from flfed.records.recorded import Recorded
 
 NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
 """So begin faults that concern no update."""
+NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
+"""A number that stands by itself: in no name, date or time."""
 
 Fault = dict[str, Any]
 
@@ -59,3 +61,36 @@ def updates_set_aside(found: Mapping[str, Any]) -> int:
 def refused_sites(found: Mapping[str, Any]) -> list[str]:
     """Return the sites that were refused, in any repeat, by name."""
     return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
+
+
+def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+    """Return groups of rounds with those put together whose reasons differ in their numbers only.
+
+    Parameters
+    ----------
+    groups : mapping of (what, site, reason) to rounds
+
+    Examples
+    --------
+    >>> folded({("odd", "a", "norm is 3.3 times it"): [19], ("odd", "a", "norm is 12.0 times it"): [40]})
+    {('odd', 'a', 'norm is 3.3 to 12.0 times it'): [19, 40]}
+    """
+    alike: dict[tuple[str, str, str], list[tuple[str, list[int | None]]]] = {}
+    for (what, site, reason), rounds in groups.items():
+        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append((reason, rounds))
+    return {
+        (what, site, _in_range([reason for reason, _ in found])): [number for _, rounds in found for number in rounds]
+        for (what, site, _), found in alike.items()
+    }
+
+
+def _in_range(reasons: Sequence[str]) -> str:
+    """Return reasons that differ in their numbers only as one, with the range of each number."""
+    columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = iter([sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns])
+
+    def said(_: re.Match[str]) -> str:
+        values = next(ranges)
+        return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+    return NUMBER.sub(said, reasons[0])

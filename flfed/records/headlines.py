@@ -25,6 +25,15 @@ FIRST = ("beyond the promise", "not known", "no promise", "within the promise")
 ALWAYS = FIRST[:2]
 """Verdicts that are told of every figure, headline or not."""
 CHANCE = 0.5
+AT_BATCH = "-at-plan-batch"
+FIGURE_NAMES = {
+    "auc-of-lira": "training rows told from others (AUC)",
+    "auc-of-loss": "training rows told by their loss (AUC)",
+    "least-epsilon": "ε that the attack shows",
+    "median-cosine": "median likeness (cosine)",
+    "share-close": "share nearly recovered",
+}
+"""What people call the figures of attacks, where the name of the record says little."""
 UNCOVERED = {
     "share-given-away": "the sums gave cells of {share} of the rows away exactly",
     "share-recovered": "the update of one step on a single row gave {share} of the rows tried away exactly",
@@ -87,10 +96,12 @@ def figure_name(metric: str) -> str:
 
     Examples
     --------
-    >>> figure_name("auc-of-loss"), figure_name("auc-of-lira"), figure_name("roc_auc_score")
-    ('AUC of loss', 'AUC of LiRA', 'AUC')
+    >>> figure_name("auc-of-lira"), figure_name("median-cosine-at-plan-batch"), figure_name("roc_auc_score")
+    ('training rows told from others (AUC)', "median likeness (cosine), in the plan's batches", 'AUC')
     """
-    return re.sub(r"\bauc\b", "AUC", metric_name(metric).replace("-", " ")).replace("lira", "LiRA")
+    name, batch, _ = metric.partition(AT_BATCH)
+    plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
+    return plain + (", in the plan's batches" if batch else "")
 
 
 def is_bound(line: Line) -> bool:
@@ -163,18 +174,22 @@ def share_in_words(value: float) -> str:
     return f"{percent:.3g} %"
 
 
-def not_promised(audit: Sequence[Line]) -> list[str]:
-    """Return a sentence for each headline that no promise bounds, where an attack got somewhere all the same."""
+def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]:
+    """Return a sentence for each headline that no promise bounds, where an attack got somewhere all the same.
+
+    `only` is the one site whose people read it, if so.
+    """
     groups = by_figure([line for line in headlines(audit) if gave_away(line)])
-    return [_uncovered(lines, audit) for lines in groups]
+    return [_uncovered(lines, audit, only) for lines in groups]
 
 
-def _uncovered(lines: Sequence[Line], audit: Sequence[Line]) -> str:
+def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -> str:
     worst, metric = lines[0], lines[0]["metric"]
     values = [line["value"] for line in lines if line["value"] is not None]
     tried = {line["site"] for line in audit if (line["attack"], line["metric"]) == (worst["attack"], metric)}
     sites = {line["site"] for line in lines}
     where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
+    where = where if only is None else "at your site"
     if not values:
         return f"{worst['attack']} got somewhere {where}; the figure is withheld: no promise covers it."
     shares = [share_in_words(value) for value in (min(values), max(values))]
@@ -184,7 +199,7 @@ def _uncovered(lines: Sequence[Line], audit: Sequence[Line]) -> str:
     return f"{worst['attack']}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
 
 
-def unpromised_in_words(uncharged: int, audit: Sequence[Line]) -> list[str]:
+def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | None = None) -> list[str]:
     """Return what is not promised, always, and how much attacks reached of it.
 
     Parameters
@@ -192,11 +207,14 @@ def unpromised_in_words(uncharged: int, audit: Sequence[Line]) -> list[str]:
     uncharged : int
         How many things leave the sites, or steer the run, outside the promise.
     audit : sequence of Line
+    only : str, optional
+        The one site whose people read it, and see the figures of no other.
     """
-    found = not_promised(audit)
+    found = not_promised(audit, only=only)
     if found:
         return found
     things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"
     tried = any(line["verdict"] == "no promise" and line["value"] is not None for line in audit)
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
-    return [f"No promise covers {things}; {known}."]
+    where = "" if only is None else " at your site"
+    return [f"No promise covers {things}; {known}{where}."]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from flfed.records.entries import RunEntry, SiteEntry
 from flfed.records.headlines import figure_name, headlines, range_of, reached, unpromised_in_words
+from flfed.records.odds import odds_in_words
 from flfed.records.reading import RunReader
 from flfed.records.verdicts import number
 
@@ -27,22 +28,13 @@ Standing = Literal[
     "nothing promised",
     "promised, not measured",
     "measured in part",
+    "within, at your site",
     "within the promise",
     "beyond the promise",
 ]
 """How a promise stands against what was measured; only "within the promise" is shown as green."""
 
-PROTECTED = {
-    "person": "any one person's rows, all of them, were among the training rows",
-    "row": "any one row was among the training rows",
-    "site": "any one site took part",
-}
-"""What cannot be told from the results, by the unit of the promise."""
-SEES = {
-    "person": "Whoever sees all updates of a site learns almost the same whether or not",
-    "row": "Whoever sees all updates of a site learns almost the same whether or not",
-    "site": "Whoever sees the models of the run, but not the server, learns almost the same whether or not",
-}
+HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
 WHOLE_SITES = (
     "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
     "promised."
@@ -162,37 +154,45 @@ def _judged(line: Private) -> Private:
     return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line
 
 
-def standing(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> tuple[Standing, str]:
+def standing(
+    privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None
+) -> tuple[Standing, str]:
     """Return how the promise stands against what was measured, and a sentence for it.
 
     A promise is not good because it was made: "within the promise" needs a figure of every site that
     spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
-    whether the run has come to a model.
+    whether the run has come to a model. What is read by the people of `only` one site is never
+    "within the promise": they do not see what was measured at others.
     """
     beyond = [line for line in audit if line["verdict"] == BEYOND]
     if beyond:
-        places = _listed(dict.fromkeys(_place(line) for line in beyond))
+        places = listed(dict.fromkeys(_place(line) for line in beyond))
         return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
     if privacy["mechanism"] is None:
         return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
     if privacy["epsilon"] is None:
         measured = ": what attacks reached is covered by nothing" if audit else ""
-        advice = " `flfed audit RUN` measures what attacks reach." if attackable and not audit else ""
+        advice = " `flfed audit RUN` measures what attacks reach." if attackable and not audit and only is None else ""
         return "nothing promised", f"No privacy was promised{measured}.{advice}"
     if privacy["unit"] == "site":
         return "promised, not measured", WHOLE_SITES
+    others = "" if only is None else f" {HIDDEN}"
     within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
     if not within:
         how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
-        return "promised, not measured", f"Promised, but not measured: {how}."
+        said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
+        return "promised, not measured", said + others
     runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
     missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
     if missing or len(runs) < privacy["repeats"]:
-        where = f"at {_listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
-        return "measured in part", f"No attack got beyond the promise, but none was tried {where}."
-    unknown = _listed(dict.fromkeys(_place(line) for line in audit if line["verdict"] == NOT_KNOWN))
+        where = f"at {listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
+        return "measured in part", f"No attack got beyond the promise, but none was tried {where}.{others}"
+    unknown = listed(dict.fromkeys(_place(line) for line in audit if line["verdict"] == NOT_KNOWN))
     if unknown:
-        return "measured in part", f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
+        said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
+        return "measured in part", said + others
+    if only is not None:
+        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
     return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
 
 
@@ -200,8 +200,14 @@ def _place(line: Private) -> str:
     return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
 
 
-def _listed(names: Any) -> str:
-    """Return a few names, and how many more there are."""
+def listed(names: Iterable[str]) -> str:
+    """Return a few names, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["a", "b"]), listed("abcdefghij")
+    ('a, b', 'a, b, c, d, e, f, g, h and 2 more')
+    """
     found = list(names)
     more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
     return ", ".join(found[:NAMED_AT_MOST]) + more
@@ -257,7 +263,7 @@ def promise_in_words(privacy: Private) -> list[str]:
     lines = [
         f"Promised to each {unit} by {privacy['mechanism']}: {bound}, over all {privacy['steps']} "
         f"{counted(privacy)} of the run.",
-        f"{SEES.get(unit, SEES['row'])} {PROTECTED.get(unit, unit)}.",
+        odds_in_words(unit, privacy["epsilon"]),
     ]
     if privacy["noise-from"] == "seed":
         lines.append(SIMULATED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy import Engine, RowMapping, Select, distinct, func, or_, select
@@ -28,7 +29,7 @@ from flfed.records.entries import (
     SiteEntry,
     Status,
 )
-from flfed.records.seen import LEAST_SITES, of_one_site, of_summary, without_names
+from flfed.records.seen import of_study, of_summary, sites_of_study, without_names
 from flfed.records.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 CURVE_ARMS = ("validation", "training", "holdout")
@@ -45,11 +46,12 @@ class RunReader:
     url : URL
         Where it is, for error sentences.
     only : str or None
-        The one site whose figures of its own are read, beside those of all sites together; None for all.
+        The one site whose figures are read, and nothing of others, alone or together; None for all.
     """
 
     def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
         self._engine, self._url, self._only = engine, url, only
+        self._masks: dict[str, Callable[[str], str]] = {}
 
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
@@ -115,14 +117,19 @@ class RunReader:
         """Return the series of the run or series called `name`, with the text of its study."""
         wanted = self.runs_of(name)[0].series
         row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
-        return SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
+        entry = SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
+        if self._only is None:
+            return entry
+        return replace(entry, study_text=of_study(entry.study_text, plain=partial(self._plain, wanted)))
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
-        query = query if self._only is None else query.where(RunSite.site == self._only)
         # Sorted here: databases differ in what comes first, hyphens and capitals above all.
-        return sorted((SiteEntry(**_without(row, "run_id")) for row in self._rows(query)), key=lambda s: s.site)
+        found = sorted(
+            (SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)), key=lambda s: s.site
+        )
+        return [replace(entry, reason=self._plain(run, entry.reason)) for entry in found]
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return what each arm reached on the holdouts, as written."""
@@ -168,12 +175,12 @@ class RunReader:
         return sorted(found)
 
     def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
-        """Return, by run, the shared model's primary metric on all holdouts, where it was compared."""
+        """Return, by run, the shared model's primary metric where it was compared: on all holdouts, or the one's."""
         query = (
             select(Run.id, Comparison.value)
             .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
-            .where(Run.id.in_(runs), Comparison.site.is_(None), Comparison.against.is_(None))
-            .where(Comparison.arm == "global")
+            .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
+            .where(Comparison.site.is_not_distinct_from(self._only))
         )
         return {row["id"]: row["value"] for row in self.rows(query, site=Comparison.site)}
 
@@ -214,18 +221,17 @@ class RunReader:
         """Return the points of a series' learning curve, by site, rows and arm; empty where it has none."""
         columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
         query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
-        query = query if self._only is None else query.where(Curve.site == self._only)
-        return sorted((LearningPoint(**row) for row in self._rows(query)), key=lambda p: (p.site, p.rows))
+        found = (LearningPoint(**row) for row in self.rows(query, site=Curve.site))
+        return sorted(found, key=lambda point: (point.site, point.rows))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in the order they were written."""
         columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
-        if self._only is None:
-            return [EventEntry(**row) for row in self._rows(query)]
-        found = self._rows(query.where(or_(Event.site.is_(None), Event.site == self._only)))
-        plain = {run: self._plain(run) for run in runs}
-        return [EventEntry(**{**row, "reason": plain[row["run"]](row["reason"])}) for row in found]
+        if self._only is not None:
+            query = query.where(or_(Event.site.is_(None), Event.site == self._only))
+        found = (EventEntry(**row) for row in self._rows(query))
+        return [replace(event, reason=self._plain(event.run, event.reason)) for event in found]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
@@ -233,9 +239,7 @@ class RunReader:
         payload = next((dict(row["payload"]) for row in self._rows(query)), None)
         if payload is None or self._only is None:
             return payload
-        there = select(func.count()).where(RunSite.run_id == run, RunSite.status != "refused")
-        enough = self._rows(there)[0]["count"] >= LEAST_SITES
-        return of_summary(name, payload, self._only, enough=enough, plain=self._plain(run))
+        return of_summary(name, payload, self._only, plain=partial(self._plain, run))
 
     def audits(self, run: str) -> list[AuditEntry]:
         """Return what audits of a run found: the last figure of each attack, site and metric."""
@@ -267,8 +271,8 @@ class RunReader:
         return int(row["rounds"] or 0), int(row["finished"] or 0)
 
     def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
-        """Return the rows of a query by site, in column `site`: all, or those that the one site's people may see."""
-        return self._rows(query if self._only is None else query.where(of_one_site(site, self._only)))
+        """Return the rows of a query by site, in column `site`: all, or those of the one site."""
+        return self._rows(query if self._only is None else query.where(site == self._only))
 
     def _runs(self) -> Select[*tuple[Any, ...]]:
         """Return the query for runs: all, or those that the one site was asked to take part in."""
@@ -278,15 +282,35 @@ class RunReader:
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
     def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
-        found = [_run_entry(row) for row in self._rows(query)]
-        if self._only is None:
-            return found
-        return [replace(run, reason=self._plain(run.run)(run.reason)) if run.reason else run for run in found]
+        found = (_run_entry(row) for row in self._rows(query))
+        return [replace(run, reason=self._plain(run.run, run.reason)) for run in found]
 
-    def _plain(self, run: str) -> Callable[[str], str]:
-        """Return what takes the names and titles of the other sites of a run out of a sentence."""
-        query = select(RunSite.site, RunSite.title).where(RunSite.run_id == run, RunSite.site != self._only)
-        return without_names(name for row in self._rows(query) for name in (row["site"], row["title"]))
+    def _plain(self, name: str, text: str) -> str:
+        """Return a sentence of a run or series, to the people of one site without names and titles of others."""
+        if self._only is None or not text:
+            return text
+        if name not in self._masks:
+            self._masks[name] = without_names(self._others(name))
+        return self._masks[name](text)
+
+    def _others(self, name: str) -> set[str]:
+        """Return what the other sites of a run's or series' whole series are called, those that never came too."""
+        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
+        runs = select(Run.id).where(Run.series_id.in_(series))
+        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        found: set[str | None] = set()
+        for query in (
+            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
+            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
+            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
+        ):
+            found |= {called for row in self._rows(query) for called in row.values()}
+        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._rows(asked):
+            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
+            found |= sites_of_study(row["study_text"])
+        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}
 
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
         with in_words(self._url, "read"), self._engine.connect() as connection:

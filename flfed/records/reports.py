@@ -1,4 +1,4 @@
-"""A run, or a series of repeats, as one JSON object, as sentences and as a table."""
+"""A run, or a series of repeats, as one JSON object."""
 
 from __future__ import annotations
 
@@ -9,30 +9,19 @@ from typing import Any
 from flfed.records import spread
 from flfed.records.curves import curve_object
 from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
-from flfed.records.faults import fault_kind, faults_of, refused_sites, updates_set_aside
+from flfed.records.faults import faults_of
+from flfed.records.mean_gain import mean_gain
 from flfed.records.privacy import audit_of, privacy_of
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
-from flfed.records.verdicts import (
-    ABSENT,
-    ARM_NAMES,
-    PAYS,
-    VERDICTS,
-    Difference,
-    better_of,
-    decimals_of,
-    gain_of,
-    interval,
-    metric_name,
-    number,
-    verdict,
-)
+from flfed.records.verdicts import Difference, best_of, better_of, verdict
 
 SITE_ARMS = ("global", "local-only", "personalised")
+DIFFERENCES = ("difference", "difference-personalised")
+"""Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
-_ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
-MANY_SITES = 8
-"""From here on a reader is told that one interval in twenty excludes 0 by chance."""
+LEAST_OF_A_CLASS = 10
+"""Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 
 Report = dict[str, Any]
 
@@ -58,7 +47,13 @@ def report(reader: RunReader, name: str) -> Report:
     - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
       the worst: failed, interrupted, running, stopped, completed.
 
-    A figure that is null has a `reason` beside it. `faults` lists updates set aside and, with
+    A figure that is null has a `reason` beside it, and so has a difference whose interval is null, for it
+    would be all of -1 to +1; one without an interval a `method` where it is
+    known how it came about. A difference's `freedom` are the degrees of freedom of Student's t behind its
+    interval, null for a normal one. `holdout-classes` are the holdout rows without and with the outcome,
+    of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
+    that it cannot be told. `mean-gain` is the mean over sites of what the shared model gains on their own
+    models (`mean_gain.mean_gain`; above 0 is better). `faults` lists updates set aside and, with
     round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
     other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached.
@@ -73,6 +68,8 @@ def report(reader: RunReader, name: str) -> Report:
     metrics = _metrics(recorded)
     references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
+    counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
+    sites = {site: _site(recorded, site, metrics, _classes(counted, site)) for site in accepted}
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -80,7 +77,8 @@ def report(reader: RunReader, name: str) -> Report:
         "personalised-sites-mean": references["personalised-sites-mean"],
         "pooled": references["pooled"] or None,
         "own-model-everywhere": references["own-model-everywhere"] or None,
-        "sites": {site: _site(recorded, site, metrics) for site in accepted},
+        "sites": sites,
+        "mean-gain": mean_gains(recorded, sites, metrics),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
         "faults": faults_of(reader, recorded),
         "privacy": privacy_of(reader, recorded.runs),
@@ -136,16 +134,31 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
 
 
 def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
-    """Return the reason of a figure that is not there; nothing for one that is."""
-    return {"reason": rows[0].method or "it is not defined"} if figure["value"] is None else {}
+    """Return the reason of a figure that is not there, and how one without an interval came about."""
+    if figure["value"] is None:
+        return {"reason": rows[0].method or "it is not defined"}
+    methods = list(dict.fromkeys(row.method for row in rows if row.method))
+    return {"method": "; in other repeats: ".join(methods)} if figure["low"] is None and methods else {}
 
 
-def _site(recorded: Recorded, site: str, metrics: Sequence[str]) -> Report:
+def _classes(counted: Sequence[Report], site: str) -> Report | None:
+    """Return the holdout rows without and with the outcome by the score counts that a site gave, their mean of repeats.
+
+    None where it gave none: its policy has to name them.
+    """
+    given = [found["sites"][site] for found in counted if site in found.get("sites", {})]
+    if not given:
+        return None
+    return {label: _whole_mean([sum(rows for _, rows in one[label]) for one in given]) for label in ("0", "1")}
+
+
+def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report | None) -> Report:
     entries = [sites[site] for _, sites in recorded.runs if site in sites]
     arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
         "holdout-rows": _whole_mean([entry.holdout_rows for entry in entries]),
+        "holdout-classes": classes,
         **arms,
         "difference": _differences(recorded, site, "global", metrics),
         "difference-personalised": _differences(recorded, site, "personalised", metrics),
@@ -175,177 +188,110 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         # The few holdouts that have, say, both classes share the same one or two rows of the rare one.
         absent = next(row.method for row in rows if row.value is None)
         why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
-        return {"value": None, "low": None, "high": None, "p": None, "reason": why}
+        return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
     ratio = spread.mean_of(ratios)
     if len(values) > 1 and ratio is not None and None not in ratios:
-        mean, low, high, p = spread.resplit_interval(values, ratio)
-        return {"value": mean, "low": low, "high": high, "p": p}
+        mean, *bounds, p = spread.resplit_interval(values, ratio)
+        low, high = (spread.possible(rows[0].metric, bound, difference=True) for bound in bounds)
+        told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
+        if low != bounds[0] and high != bounds[1]:
+            return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
+        return told
     figure: Report = {
         "value": spread.mean_of(values),
         "low": spread.mean_of([row.low for row in rows]),
         "high": spread.mean_of([row.high for row in rows]),
         "p": rows[0].p if len(rows) == 1 else None,
+        "freedom": None,
     }
     return figure | _why_none(figure, rows)
 
 
+def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str]) -> Report:
+    """Return the mean over sites of the shared model's gain by metric; no site's people see it: they see one site."""
+    found = {}
+    for metric in metrics:
+        told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
+        rows = {site: recorded.differences.get((site, "global", metric), []) for site in told}
+        found[metric] = mean_gain({site: [row for row, _ in pairs] for site, pairs in rows.items()}, metric, len(sites))
+    return found
+
+
+def too_few(site: Report) -> str | None:
+    """Return why models cannot be told apart at a site whose holdout has too few rows of a class; None where it has."""
+    classes = site["holdout-classes"]
+    if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
+        return None
+    return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
+
+
+def class_words(site: Report) -> str:
+    """Return how many of a site's holdout rows are of the rarer class.
+
+    Examples
+    --------
+    >>> class_words({"holdout-classes": {"0": 2, "1": 36}}), class_words({"holdout-classes": {"0": 30, "1": 1}})
+    ('2 of the 38 holdout rows do not have the outcome', '1 of the 31 holdout rows has the outcome')
+    """
+    without, with_ = site["holdout-classes"]["0"], site["holdout-classes"]["1"]
+    rare = min(without, with_)
+    some = "has" if rare == 1 else "have"
+    if without < with_:
+        some = "does not have" if rare == 1 else "do not have"
+    return f"{rare} of the {without + with_} holdout rows {some} the outcome"
+
+
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     """Return code and sentence for one entry of a report's `sites`."""
-    shared, adjusted = site["difference"].get(metric), site["difference-personalised"].get(metric)
-    figures = {arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS}
-    nothing = "this site shares no figures of its own"
-    reasons = [entry["reason"] for entry in (shared, adjusted) if entry and "reason" in entry]
+    shared, adjusted = _differences_of(site, metric)
+    entries = [site[key].get(metric) for key in DIFFERENCES]
+    reasons = [entry["reason"] for entry in entries if entry and "reason" in entry]
     reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
+    if (few := too_few(site)) is not None:
+        shared, adjusted, reasons = None, None, [*reasons, few]
     return verdict(
-        _as_difference(shared),
-        _as_difference(adjusted),
+        shared,
+        adjusted,
         better_of(metric),
         metric=metric,
-        figures=figures,
-        reason=(reasons or [nothing])[0],
+        figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
+        reason=(reasons or ["this site shares no figures of its own"])[0],
     )
+
+
+def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
+    """Return the shared model, and the one adjusted to the site, each minus the site's own model."""
+    shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
+    return _as_difference(shared), _as_difference(adjusted)
 
 
 def _as_difference(entry: Report | None) -> Difference | None:
     return Difference(entry["value"], entry["low"], entry["high"]) if entry else None
 
 
+def metrics_of(found: Report) -> list[str]:
+    """Return the compared metrics of a report, the primary one first; those of the sites where there is no sum."""
+    of_sites = [list(site[arm]) for site in found["sites"].values() for arm in SITE_ARMS]
+    return list(found["global"]) or list(dict.fromkeys(metric for metrics in of_sites for metric in metrics))
+
+
 def primary_of(found: Report) -> str | None:
     """Return the first, most important metric of a report, or None where nothing was compared."""
-    return next(iter(found["global"]), None)
+    return next(iter(metrics_of(found)), None)
+
+
+def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
+    """Return the better arm at a site and its gain (above 0 is an improvement), the one that the verdict is about.
+
+    None where none was measured, or the models cannot be told apart.
+    """
+    return None if too_few(site) else best_of(*_differences_of(site, metric), better_of(metric))
 
 
 def best_gain(site: Report, metric: str) -> Difference | None:
-    """Return the gain of the better arm at a site (above 0 is an improvement), or None."""
-    entries = [site[key].get(metric) for key in ("difference", "difference-personalised")]
-    gains = [
-        gain_of(Difference(entry["value"], entry["low"], entry["high"]), better_of(metric))
-        for entry in entries
-        if entry and entry["value"] is not None
-    ]
-    return max(gains, key=lambda gain: gain.value or 0.0, default=None)
-
-
-def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the comparison as headers, rows of text and footer lines; plain text, no markup.
-
-    Parameters
-    ----------
-    found : dict
-        From `report`.
-    metric : str
-        Which one; the study's primary unless given.
-    """
-    metric = metric or primary_of(found)
-    if metric is None:
-        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-        kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
-        return [], [], [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
-    headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
-    headers += ["gain (+ is better), 95 %", "verdict"]
-    rows = []
-    for name, site in found["sites"].items():
-        shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
-        holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
-        rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
-    for arm in ("global", "sites-mean", "pooled", "own-model-everywhere"):
-        entry = (found[arm] or {}).get(metric)
-        if entry:
-            label = "all holdouts, shared model" if arm == "global" else ARM_NAMES[arm]
-            adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
-            rows.append([label, "", number(entry["value"]), "", number(adjusted["value"]) if adjusted else "", "", ""])
-    return headers, rows, story(found, metric=metric)
-
-
-def gain_in_words(site: Report, metric: str) -> str:
-    """Return the better arm's gain with its interval, "+.11 (+.02 to +.19)"."""
-    gain = best_gain(site, metric)
-    if gain is None:
-        return ABSENT
-    digits = decimals_of(gain.value, gain.low, gain.high)
-    return f"{number(gain.value, digits, signed=True)} ({interval(gain.low, gain.high, digits, signed=True)})"
-
-
-def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
-    """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
-    metric = metric or primary_of(found)
-    lines = [] if metric is None else [*_reach(found, metric), *_who_gains(found, metric), tally(found, metric)]
-    if metric is not None and len(found["sites"]) >= MANY_SITES:
-        many = f"With {len(found['sites'])} sites compared"
-        lines.append(f"{many}, about one interval in twenty excludes 0 by chance alone.")
-    return [*lines, _course(found, planned)]
-
-
-def _reach(found: Report, metric: str) -> list[str]:
-    """Return how good the shared model is, and how far the references are."""
-    entry = found["global"][metric]
-    name, better = metric_name(metric), better_of(metric)
-    if entry["value"] is None:
-        return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
-    span = "" if entry["low"] is None else f", 95 % interval {interval(entry['low'], entry['high'])}"
-    over = f" (mean of {found['repeats']} repeats)" if found["repeats"] > 1 else ""
-    line = f"The shared model reaches {name} {number(entry['value'])}{over}{span}"
-    lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
-    for arm, start in (
-        ("pooled", "Training on all rows in one place (pooled, for reference only) would reach"),
-        ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
-    ):
-        other = (found[arm] or {}).get(metric, {}).get("value")
-        if other is not None:
-            lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
-    return lines
-
-
-def apart(other: float, shared: float, metric: str) -> str:
-    """Return how far a reference is from the shared model: ".004 better than the shared model"."""
-    gain = gain_of(Difference(other - shared), better_of(metric)).value or 0.0
-    if not float(f"{gain:.3f}"):
-        return "the same as the shared model"
-    return f"{number(abs(gain))} {'better' if gain > 0 else 'worse'} than the shared model"
-
-
-def _who_gains(found: Report, metric: str) -> list[str]:
-    """Return who gains most and whether that is certain."""
-    gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
-    known = {name: gain for name, gain in gains.items() if gain is not None}
-    if not known:
-        return []
-    name = max(known, key=lambda site: known[site].value or 0.0)
-    code, sentence = site_verdict(found["sites"][name], metric)
-    if (known[name].value or 0.0) <= 0:
-        return [f"No site gains; {name} comes nearest: {sentence}"]
-    sure = "and the gain is certain" if code == PAYS else "but the gain is not certain"
-    return [f"{name} gains most, {sure}: {sentence}"]
-
-
-def tally(found: Report, metric: str) -> str:
-    """Return how many sites got which verdict, with their names where they are few."""
-    by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
-    for name, site in found["sites"].items():
-        by_code[site_verdict(site, metric)[0]].append(name)
-    parts = []
-    for code, names in by_code.items():
-        if names or code == PAYS:
-            of = f" of {len(found['sites'])} sites" if code == PAYS else ""
-            listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
-            parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _course(found: Report, planned: int | None) -> str:
-    """Return how many rounds ran and what was set aside."""
-    rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
-    aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
-    refused = refused_sites(found)
-    line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
-    names = f" ({', '.join(refused)})" if refused else ""
-    more = f"; other faults: {others}" if others else ""
-    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
-
-
-def _rounds(count: int) -> str:
-    return "1 round" if count == 1 else f"{count} rounds"
+    """Return the gain of the better arm at a site, or None."""
+    best = best_arm(site, metric)
+    return best[1] if best else None
 
 
 def purpose_of(study_text: str) -> str:

@@ -31,25 +31,32 @@ class ScoreCounts:
         Middle of each bin.
     negative, positive : array [bins]
         Rows without and with the outcome.
+    low, high : array [bins]
+        Where each bin begins and ends: the predictions of its rows lie between.
     """
 
     probability: np.ndarray
     negative: np.ndarray
     positive: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     @classmethod
     def read(cls, counts: Mapping[str, Any], *, bins: int, limit: float) -> Self:
         """Return the counts that a record has, by class pairs of bin and rows.
 
-        The bins are even in the inverse hyperbolic sine of the log-odds, from `-limit` to `limit`.
+        The bins are even in the inverse hyperbolic sine of the log-odds, from `-limit` to `limit`; the
+        first and the last have all that is beyond, too.
         """
         both = np.zeros((2, bins))
         for label in ("0", "1"):
             for place, rows in counts[label]:
                 both[int(label), int(place)] = rows
         there = both.sum(axis=0) > 0
-        odds = np.sinh(((np.arange(bins) + 0.5) / bins * 2 - 1) * np.arcsinh(limit))
-        return cls((1 / (1 + np.exp(-odds)))[there], both[0][there], both[1][there])
+        odds = np.sinh((np.arange(2 * bins + 1) / bins - 1) * np.arcsinh(limit))
+        halves = 1 / (1 + np.exp(-odds))  # edge, middle, edge, middle, ..., edge
+        halves[[0, -1]] = 0.0, 1.0
+        return cls(halves[1::2][there], both[0][there], both[1][there], halves[:-2:2][there], halves[2::2][there])
 
     @property
     def rows(self) -> int:
@@ -60,6 +67,12 @@ class ScoreCounts:
     def events(self) -> int:
         """Rows with the outcome."""
         return int(self.positive.sum())
+
+    @property
+    def predicted(self) -> tuple[float, float, float]:
+        """Mean predicted probability of the rows, by the middles of their bins, and the least and most it may be."""
+        share = (self.negative + self.positive) / self.rows
+        return float(share @ self.probability), float(share @ self.low), float(share @ self.high)
 
     @property
     def has_both(self) -> bool:
@@ -164,10 +177,12 @@ class Group:
     Attributes
     ----------
     predicted, observed : float
-        Mean predicted probability, and share with the outcome.
+        Mean predicted probability, by the middles of the bins, and share with the outcome.
     low, high : float
         95 % interval of `observed`.
     rows : int
+    least, most : float
+        Between which the mean prediction of the rows themselves lies: the bins say no more.
     """
 
     predicted: float
@@ -175,6 +190,18 @@ class Group:
     low: float
     high: float
     rows: int
+    least: float
+    most: float
+
+    @property
+    def too_high(self) -> bool:
+        """Whether more was predicted than happened, by more than chance and the width of the bins leave open."""
+        return self.least > self.high
+
+    @property
+    def too_low(self) -> bool:
+        """Whether less was predicted than happened, by more than chance and the width of the bins leave open."""
+        return self.most < self.low
 
 
 def calibration(counts: ScoreCounts) -> list[Group]:
@@ -197,10 +224,11 @@ def calibration(counts: ScoreCounts) -> list[Group]:
 
 
 def _group(counts: ScoreCounts, places: np.ndarray) -> Group:
-    rows = (counts.negative + counts.positive)[places]
-    n, events = float(rows.sum()), float(counts.positive[places].sum())
-    low, high = wilson(events, n)
-    return Group(float(counts.probability[places] @ rows / n), events / n, low, high, int(n))
+    parts = (counts.probability, counts.negative, counts.positive, counts.low, counts.high)
+    there = ScoreCounts(*(part[places] for part in parts))
+    low, high = wilson(there.events, there.rows)
+    predicted, least, most = there.predicted
+    return Group(predicted, there.events / there.rows, low, high, there.rows, least, most)
 
 
 def wilson(events: float, n: float) -> tuple[float, float]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
-
-from flfed.records.tables import RunSite
+import tomli_w
 
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
-LEAST_SITES = 3
-"""Fewest sites over which one of them may see a sum: of two, each has the other's figure by taking off its own."""
 ANOTHER = "another site"
-TEXTS = ("Characteristic", "All sites")
-"""Columns of a Table 1 that are no site's."""
+NO_OTHERS = "it is taken from the other sites, of which the people of one site are shown nothing"
+KEPT = {
+    "table-1": ("note",),
+    "columns": ("note",),
+    "score-histograms": ("bins", "limit", "in-all", "asked"),
+    "privacy": (
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "warnings", "uncharged"
+    ),
+    "leaks": ("warnings",),
+}  # fmt: skip
+"""By named object what no row of a site goes into, or what is a sentence: names are taken out of it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Viewer:
     ----------
     role : {"coordinator", "analyst", "site"}
     site : str or None
-        The one site whose figures of its own role "site" sees, beside those of all sites together.
+        The one site whose figures role "site" sees, and nothing else: from a figure over all sites, or from
+        those of two runs, each can take off its own, and has another's.
     name : str
         As the login has it; "" where nobody has to log in.
     """
@@ -36,24 +43,6 @@ class Viewer:
     role: Role = "coordinator"
     site: str | None = None
     name: str = ""
-
-
-def of_one_site(column: Any, site: str) -> ColumnElement[bool]:
-    """Return the condition that a line of a table is of `site`, or of all sites together where these are enough.
-
-    Parameters
-    ----------
-    column : column `site` of a table with a column `run_id`
-    site : str
-    """
-    many = (
-        select(RunSite.run_id)
-        .where(RunSite.status != "refused")
-        .group_by(RunSite.run_id)
-        .having(func.count() >= LEAST_SITES)
-    )
-    run = column.table.c.run_id if hasattr(column, "table") else column.class_.run_id
-    return or_(column == site, and_(column.is_(None), run.in_(many)))
 
 
 def without_names(names: Iterable[str]) -> Callable[[str], str]:
@@ -71,9 +60,7 @@ def without_names(names: Iterable[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(ANOTHER, text)
 
 
-def of_summary(
-    name: str, payload: dict[str, Any], site: str, *, enough: bool, plain: Callable[[str], str]
-) -> dict[str, Any] | None:
+def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
     """Return what one site's people may see of a named object of a run; None of one that is not known here.
 
     Parameters
@@ -81,30 +68,75 @@ def of_summary(
     name : str
     payload : dict
     site : str
-    enough : bool
-        Whether the run has `LEAST_SITES` sites, so that sums over all give no other site away.
     plain : callable
         Takes the names of other sites out of a sentence.
     """
+    if name not in KEPT:
+        return None
+    found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
     if name == "table-1":
-        kept = (*TEXTS[: 1 + enough], site)
-        rows = [{key: cell for key, cell in row.items() if key in kept} for row in payload.get("rows", ())]
-        return {"rows": rows, "note": plain(str(payload.get("note", "")))}
+        rows = [row for row in payload.get("rows", ()) if site in row]
+        found |= {"rows": [{key: row[key] for key in ("Characteristic", site) if key in row} for row in rows]}
     if name == "columns":
-        if not enough:
-            return None  # the others together would be the one other
-        columns = [column | {"sites": _own(column["sites"], site)} for column in payload["columns"]]
-        return {"columns": columns, "note": plain(str(payload.get("note", "")))}
+        found |= {"columns": [_own_column(column, site) for column in payload["columns"] if site in column["sites"]]}
     if name == "score-histograms":
-        together = payload["all"] if enough and payload["in-all"] >= LEAST_SITES else None
-        return payload | {"sites": _own(payload["sites"], site), "all": together}
-    if name == "privacy":
-        texts = {key: [plain(str(line)) for line in payload.get(key, ())] for key in ("warnings", "uncharged")}
-        return payload | texts | {"sites": _own(payload.get("sites", {}), site)}
-    if name == "leaks":
-        return {"warnings": [plain(str(line)) for line in payload.get("warnings", ())]}
-    return payload if name == "encoder" else None
+        found |= {"all": None}
+    if name in ("score-histograms", "privacy"):
+        found |= {"sites": _own(payload.get("sites", {}), site)}
+    return found
 
 
 def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
     return {name: found for name, found in by_site.items() if name == site}
+
+
+def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:
+    """Return one column of the object "columns": what counts the site's own rows, and no difference from others."""
+    own = {key: column["sites"][site][key] for key in ("rows", "missing")}
+    kept = {key: column.get(key) for key in ("column", "unit", "towards")}
+    return kept | {"sites": {site: own | {"difference": None, "chance": None, "reason": NO_OTHERS}}}
+
+
+def of_study(text: str, *, plain: Callable[[str], str]) -> str:
+    r"""Return a study as one site's people may see it: without sites, expected figures and comments.
+
+    Parameters
+    ----------
+    text : str
+        TOML; of what is none, nothing is shown.
+    plain : callable
+        Takes the names of other sites out of a sentence.
+
+    Examples
+    --------
+    >>> print(of_study('seed = 1 # as in Geneva\n[dataset]\nsites = ["a"]\n[expected]\nglobal = 0.9', plain=str))
+    seed = 1
+    <BLANKLINE>
+    [dataset]
+    <BLANKLINE>
+    """
+    found = _parsed(text)
+    found.pop("expected", None)
+    found.get("dataset", {}).pop("sites", None)
+    return tomli_w.dumps(without_in(found, plain))
+
+
+def sites_of_study(text: str) -> set[str]:
+    """Return the sites that a study asks by name; those of a text that is no study are none."""
+    return set(_parsed(text).get("dataset", {}).get("sites", ()))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def without_in(found: Any, plain: Callable[[str], str]) -> Any:
+    """Return an object of JSON or TOML with the names of other sites taken out of all its texts."""
+    if isinstance(found, dict):
+        return {key: without_in(of, plain) for key, of in found.items()}
+    if isinstance(found, list):
+        return [without_in(of, plain) for of in found]
+    return plain(found) if isinstance(found, str) else found

@@ -1,14 +1,21 @@
-"""What several repeats say together: a mean and an interval that does not pretend they are independent."""
+"""What several repeats, or several sites, say together: a mean and an interval that does not pretend too much."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
 
 LEVEL = 0.95
 NORMAL_95 = 1.959963984540054
 """Of a standard normal variable 95 % lie within so much of 0."""
+SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
+"""Ends of the names of metrics that lie between 0 and 1."""
+ERRORS = ("loss", "error")
+"""Ends of the names of metrics that are never below 0."""
+STEPS = 100
+"""Of Newton's method, at most; fewer than ten are needed."""
 
 
 def student_t_within(t: float, freedom: int) -> float:
@@ -99,3 +106,124 @@ def sd_of(values: Sequence[float | None]) -> float | None:
     """
     there = [value for value in values if value is not None]
     return stdev(there) if len(there) > 1 else None
+
+
+def possible(metric: str, bound: float | None, *, difference: bool = False) -> float | None:
+    """Return a bound of an interval, cut to the values that the metric, or a difference of two of it, can have.
+
+    Examples
+    --------
+    >>> possible("roc_auc_score", 1.04), possible("log_loss", 1.04), possible("log_loss", -0.2)
+    (1.0, 1.04, 0.0)
+    >>> possible("roc_auc_score", -0.2, difference=True), possible("roc_auc_score", -1.58, difference=True)
+    (-0.2, -1.0)
+    """
+    if bound is None:
+        return None
+    share = metric.endswith(SHARES)
+    if share or (metric.endswith(ERRORS) and not difference):
+        bound = max(bound, -1.0 if difference else 0.0)
+    return min(bound, 1.0) if share else bound
+
+
+def standard_error(metric: str, value: float | None, low: float | None, high: float | None) -> float | None:
+    """Return the standard error behind a difference's normal 95 % interval; None where it tells none.
+
+    The longer of its two arms counts: the other may have been cut to what the metric can be.
+
+    Examples
+    --------
+    >>> standard_error("log_loss", 0.1, 0.1 - NORMAL_95, 0.1 + NORMAL_95)
+    1.0
+    >>> standard_error("roc_auc_score", 0.1, -1.0, 1.0), standard_error("roc_auc_score", 0.0, 0.0, 0.0)
+    (None, None)
+    """
+    if value is None or low is None or high is None or high <= low:
+        return None
+    if metric.endswith(SHARES) and (low, high) == (-1.0, 1.0):
+        return None
+    return max(value - low, high - value) / NORMAL_95
+
+
+@dataclass(frozen=True)
+class MeanOverSites:
+    """The mean of what several sites gain, and how far they are apart.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The mean over sites like these, with its 95 % interval.
+    between : float, >= 0
+        Standard deviation of the sites' own gains about it, beyond what each one's uncertainty explains.
+    """
+
+    value: float
+    low: float
+    high: float
+    between: float
+
+
+def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOverSites:
+    """Return the mean of sites' gains, with an interval that holds for few sites of unequal precision.
+
+    Random effects: each site's own gain is a draw from those of sites like these, and is measured
+    with its own error; sites are independent of each other. Weights `1 / (error**2 + between**2)`.
+    The interval is that of Hartung and Knapp: Student's t with one degree of freedom less than
+    there are sites. Their factor is 1 with this variance between sites, and is left at 1 where the
+    sites agree better than their errors let expect, for few sites agree by chance.
+
+    Of 95 % it holds in 94 to 100 % for 3 to 20 sites whose errors are within a factor of four, in
+    91 % where one of few sites has a tenth of another's error (simulated).
+
+    Parameters
+    ----------
+    values : sequence of float, two or more
+        The gain measured at each site.
+    errors : sequence of float, > 0
+        Standard error of each.
+
+    Source: Paule and Mandel 1982 (variance between sites), by the steps of DerSimonian and Kacker
+    2007; Knapp and Hartung 2003, "Improved tests for a random effects meta-regression with a single
+    covariate"; Roever, Knapp and Friede 2015, BMC Medical Research Methodology 15:99 (factor).
+
+    Examples
+    --------
+    >>> mean_over_sites([0.1, 0.1, 0.1], [0.02, 0.02, 0.02]).between
+    0.0
+    """
+    freedom, between = len(values) - 1, 0.0
+    for _ in range(STEPS):
+        weights = [1 / (error**2 + between) for error in errors]
+        total = math.fsum(weights)
+        mean = math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
+        apart = [weight * (value - mean) ** 2 for weight, value in zip(weights, values, strict=True)]
+        left = math.fsum(apart) - freedom
+        if left <= 0 and not between:
+            break  # the sites are no further apart than their errors make them
+        step = left / math.fsum(weight * square for weight, square in zip(weights, apart, strict=True))
+        between = max(between + step, 0.0)
+        if abs(step) <= 1e-12 * between:
+            break
+    reach = student_t_bound(freedom) / math.sqrt(total)
+    return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between))
+
+
+def widening(comparisons: int, freedom: int | None = None) -> float:
+    """Return by how much an interval is widened where the best of several is looked at (Bonferroni).
+
+    Parameters
+    ----------
+    comparisons : int, >= 1
+        How many intervals were looked at: all together then hold with 95 %.
+    freedom : int, optional
+        Degrees of freedom of Student's t; None for a normal interval.
+
+    Examples
+    --------
+    >>> widening(1), round(widening(8), 3), round(widening(8, 2), 3)
+    (1.0, 1.395, 2.926)
+    """
+    level = 1 - (1 - LEVEL) / comparisons
+    if freedom is not None:
+        return student_t_bound(freedom, level) / student_t_bound(freedom)
+    return NormalDist().inv_cdf((1 + level) / 2) / NormalDist().inv_cdf((1 + LEVEL) / 2)

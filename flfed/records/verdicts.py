@@ -16,6 +16,8 @@ VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, CANNOT_BE_TOLD)
 
 MINUS = "\u2212"
 ABSENT = "n/a"
+MOST_MORE = 3
+"""Decimals that a figure gets so that a bound near 0 does not read as 0, at most."""
 
 METRIC_NAMES = {
     "roc_auc_score": "AUC",
@@ -80,6 +82,17 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
+def sentence_case(text: str) -> str:
+    """Return text with a capital first letter, the others as they are.
+
+    Examples
+    --------
+    >>> sentence_case("log loss of AUC"), sentence_case("")
+    ('Log loss of AUC', '')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def decimals_of(*values: float | None) -> int:
     """Return how many decimals figures of this size deserve: three below 1.5, none from 100 on.
 
@@ -126,18 +139,34 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 def decimals_for(difference: Difference) -> int:
     """Return decimals by size, at most 2 unless the interval is narrow enough for a third to mean something.
 
-    A bound that 2 decimals would show as 0 gets the third: on which side of 0 it lies is the verdict.
-
     Examples
     --------
     >>> decimals_for(Difference(0.11, 0.02, 0.19)), decimals_for(Difference(0.186, 0.004, 0.368))
     (2, 3)
     """
     digits = decimals_of(difference.value, difference.low, difference.high)
-    if difference.low is None or difference.high is None:
-        return digits
-    hidden = any(bound and not float(f"{bound:.2f}") for bound in (difference.low, difference.high))
-    return min(digits, 2) if difference.high - difference.low >= 0.06 and not hidden else digits
+    if difference.low is not None and difference.high is not None and difference.high - difference.low >= 0.06:
+        digits = min(digits, 2)
+    return unhidden(difference, digits)
+
+
+def unhidden(difference: Difference, decimals: int) -> int:
+    """Return `decimals`, or as many more as it takes until no bound reads 0: on which side of 0 it lies is the verdict.
+
+    Of a bound that `MOST_MORE` further ones would still show as 0, nothing is gained by more.
+
+    Examples
+    --------
+    >>> unhidden(Difference(0.186, 0.004, 0.368), 2), unhidden(Difference(0.02, -0.0004, 0.04), 3)
+    (3, 4)
+    >>> unhidden(Difference(0.2, 0.0, 0.4), 2), unhidden(Difference(0.2, 1e-9, 0.4), 2)
+    (2, 2)
+    """
+    bounds = [bound for bound in (difference.low, difference.high) if bound]
+    for digits in range(decimals, decimals + MOST_MORE + 1):
+        if all(float(f"{bound:.{digits}f}") for bound in bounds):
+            return digits
+    return decimals
 
 
 def gain_of(difference: Difference, better: Better) -> Difference:
@@ -147,6 +176,26 @@ def gain_of(difference: Difference, better: Better) -> Difference:
     low = None if difference.high is None else -difference.high
     high = None if difference.low is None else -difference.low
     return Difference(None if difference.value is None else -difference.value, low, high)
+
+
+def best_of(
+    shared: Difference | None, personalised: Difference | None, better: Better
+) -> tuple[str, Difference] | None:
+    """Return the arm with the larger gain, and the gain (above 0 is an improvement); None where none was measured.
+
+    One without an interval comes after all that have one.
+    """
+    gains = [
+        (arm, gain_of(difference, better))
+        for arm, difference in (("global", shared), ("personalised", personalised))
+        if difference and difference.value is not None
+    ]
+    return max(gains, key=lambda item: (has_interval(item[1]), item[1].value), default=None)
+
+
+def has_interval(difference: Difference | None) -> bool:
+    """Return whether a difference and both ends of its interval are known."""
+    return difference is not None and None not in (difference.value, difference.low, difference.high)
 
 
 def verdict(
@@ -176,10 +225,10 @@ def verdict(
 
     Notes
     -----
-    The arm with the larger gain decides. "joining pays": its interval lies above 0. "do not use it
-    here": that arm's own interval lies below 0, or the shared model's does and adjusting it gains
-    nothing either. Choosing the better of two arms favours joining a little; the sentence names the
-    arm that was chosen.
+    The arm with the larger gain decides, and the sentence tells its gain. "joining pays": its
+    interval lies above 0. "do not use it here": its interval lies below 0, or the shared model's does
+    and adjusting it gains nothing either. A shared model whose interval lies below 0 is always told of.
+    Choosing the better of two arms favours joining a little; the sentence names the arm that was chosen.
 
     Examples
     --------
@@ -188,41 +237,60 @@ def verdict(
     >>> code
     'joining pays'
     >>> sentence
-    'AUC .71 with the shared model against .60 alone: +.11 (95 % interval +.02 to +.19).'
+    'AUC .71 with the shared model against .60 alone: gain +.11 (95 % interval +.02 to +.19).'
     """
-    known = [
-        (arm, difference, gain_of(difference, better))
-        for arm, difference in (("global", shared), ("personalised", personalised))
-        if difference and None not in (difference.value, difference.low, difference.high)
-    ]
-    if not known:
+    best = best_of(shared, personalised, better)
+    if best is None or not has_interval(best[1]):
         return CANNOT_BE_TOLD, _untold(metric, reason)
-    arm, difference, gain = max(known, key=lambda item: item[2].value or 0.0)
-    worse = next((item for item in known if item[0] == "global" and (item[2].high or 0.0) < 0), None)
-    if (gain.low or 0.0) > 0:
-        return PAYS, _sentence(arm, difference, better, metric, figures or {}) + "."
-    if worse and (gain.value or 0.0) <= 0:
-        words = _sentence("global", worse[1], better, metric, figures or {})
-        return DO_NOT_USE, f"{words}; the shared model is certainly worse here."
-    words = _sentence(arm, difference, better, metric, figures or {})
-    if gain.high is not None and gain.high < 0:
-        return DO_NOT_USE, f"{words}; the {ARM_NAMES[arm]} is certainly worse here."
-    return NO_CLEAR_GAIN, f"{words}; the interval contains 0, so this may be chance."
+    arm, gain = best
+    value, low, high = gain.value or 0.0, gain.low or 0.0, gain.high or 0.0
+    words, unadjusted = _sentence(arm, gain, better, metric, figures or {}), ""
+    if arm != "global" and has_interval(shared):
+        unadjusted = _if_worse(gain_of(shared or Difference(None), better))
+    if low > 0:
+        return PAYS, f"{words}{unadjusted}."
+    if high < 0:
+        return (
+            DO_NOT_USE,
+            f"{words}: the interval lies below 0, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}.",
+        )
+    if unadjusted and value <= 0:
+        return DO_NOT_USE, f"{words}, so that adjusting it gains nothing either{unadjusted}."
+    return NO_CLEAR_GAIN, f"{words}; the interval contains 0, so this may be chance{unadjusted}."
+
+
+def _if_worse(gain: Difference) -> str:
+    """Return that the shared model as it is does worse here, where its interval lies below 0, else ""."""
+    if (gain.high or 0.0) >= 0:
+        return ""
+    return f"; without adjustment the shared model is clearly worse here ({gain_with_interval(gain)})"
+
+
+def gain_with_interval(gain: Difference) -> str:
+    """Return a gain with its interval in words.
+
+    Examples
+    --------
+    >>> gain_with_interval(Difference(0.11, 0.02, 0.19))
+    '+.11, 95 % interval +.02 to +.19'
+    """
+    digits = decimals_for(gain)
+    return (
+        f"{number(gain.value, digits, signed=True)}, 95 % interval {interval(gain.low, gain.high, digits, signed=True)}"
+    )
 
 
 def _untold(metric: str, reason: str) -> str:
-    name = metric_name(metric) if metric else "the metric"
-    return f"{name[0].upper()}{name[1:]} cannot be compared here: {reason or 'it was not measured'}."
+    name = sentence_case(metric_name(metric) if metric else "the metric")
+    return f"{name} cannot be compared here: {reason or 'it was not measured'}."
 
 
-def _sentence(
-    arm: str, difference: Difference, better: Better, metric: str, figures: Mapping[str, float | None]
-) -> str:
-    """Return "AUC .71 with the shared model against .60 alone: +.11 (95 % interval +.02 to +.19)"."""
-    digits = min(decimals_for(difference), decimals_of(figures.get(arm), figures.get("local-only")))
+def _sentence(arm: str, gain: Difference, better: Better, metric: str, figures: Mapping[str, float | None]) -> str:
+    """Return "AUC .71 with the shared model against .60 alone: gain +.11 (95 % interval +.02 to +.19)"."""
+    digits = min(decimals_for(gain), decimals_of(figures.get(arm), figures.get("local-only")))
+    digits = unhidden(gain, digits)
     with_, alone = number(figures.get(arm), digits), number(figures.get("local-only"), digits)
-    change = number(difference.value, digits, signed=True)
-    span = interval(difference.low, difference.high, digits, signed=True)
-    direction = ", lower is better" if better == "lower" else ""
-    start = f"{metric_name(metric)} {with_} with the {ARM_NAMES[arm]} against {alone} alone"
-    return f"{start}: {change} (95 % interval {span}{direction})"
+    name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
+    change = number(gain.value, digits, signed=True)
+    span = interval(gain.low, gain.high, digits, signed=True)
+    return f"{name} {with_} with the {ARM_NAMES[arm]} against {alone} alone: gain {change} (95 % interval {span})"

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from flfed import Study, run
+from flfed.drift import BINNING, FEW
 from flfed.records.reading import RunReader
 from flfed.records.score_curves import ScoreCounts, roc_auc
 from flfed.rows.site import Policy
@@ -59,6 +60,33 @@ def test_what_a_site_keeps_back_is_not_0_and_has_a_reason(small_sites, small_stu
     found = summary(run(Study.parse(small_study), sites=sites), "columns")["columns"]
     gaps = [column for column in found if column["column"] == "x2"][0]["sites"].values()
     assert [entry["missing"] for entry in gaps] == [None] * 3  # four rows, of which fewer than ten may not be told
+
+
+def test_differences_of_a_site_that_gives_groups_of_bins_are_about_and_near_the_tables(small_sites, small_study):
+    sites = small_sites(3, rows=200, change=shifted)
+    sites[0] = replace(sites[0], policy=Policy())
+    tables = {site.name: site.source.table for site in sites}
+    found = {one["column"]: one for one in summary(run(Study.parse(small_study), sites=sites), "columns")["columns"]}
+    for site, table in tables.items():
+        own = table["x1"]
+        rest = pd.concat([other["x1"] for name, other in tables.items() if name != site])
+        entry = found["x1"]["sites"][site]
+        expected = (own.mean() - rest.mean()) / np.sqrt((own.var(ddof=0) + rest.var(ddof=0)) / 2)
+        assert (entry["about"], entry["chance"], entry["compared-with"]) == (True, None, 2)
+        assert 1e-6 < abs(entry["difference"] - expected) < BINNING  # not exact, so not said to be
+        # An outcome is exact all the same: both its counts leave.
+        assert (found["y"]["sites"][site]["about"], found["y"]["sites"][site]["chance"] is None) == (False, False)
+
+
+def test_a_column_that_few_rows_have_gives_no_figure_and_says_so(small_sites, small_study):
+    def hardly(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(x2=table["x2"].fillna(0.0).where((np.arange(len(table)) < 5) | (number > 0)))
+
+    found = summary(run(Study.parse(small_study), sites=small_sites(3, rows=200, change=hardly)), "columns")
+    sites = next(one["sites"] for one in found["columns"] if one["column"] == "x2")
+    assert (sites["site-01"]["difference"], sites["site-01"]["reason"]) == (None, FEW)
+    assert sites["site-01"]["rows"] - sites["site-01"]["missing"] == 5
+    assert all(sites[site]["difference"] is not None for site in ("site-02", "site-03"))
 
 
 def test_a_curve_has_the_area_that_the_site_computed_from_its_rows(apart):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 from flfed import run
 from flfed.apps.recording import from_replies
-from flfed.apps.score_histograms import score_histograms
+from flfed.apps.score_histograms import auc_interval, score_histograms
 from flfed.apps.sharing import SharedAs
 from flfed.records.reading import RunReader
 from flfed.records.score_curves import ScoreCounts, average_precision, average_precision_hidden, roc_auc, roc_auc_hidden
+from flfed.rows.intervals import compare
+from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.scoring import histogram
 from flfed.updates.figures import Figure
 from flfed.updates.messages import CompareReply
@@ -91,3 +94,35 @@ def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
         assert rest.sum() == (sum(replies[site].holdout_rows for site in hidden) if within else 0)
         pseudonyms = [site for site, how in shared_as.sharing.items() if how == "pseudonym"]
         assert not any(f'"{site}"' in json.dumps(payload) for site in pseudonyms)
+
+
+@pytest.mark.parametrize("lift", [0.0, 1.0, 30.0])
+def test_the_interval_over_all_sites_is_that_of_the_rows_of_all_sites(lift):
+    # The same rows, each in the place of its bin; far apart, where DeLong has no variance, it is Hanley and McNeil's.
+    replies, y, score = {}, [], []
+    for place, site in enumerate(SITES):
+        rng = np.random.default_rng(place)
+        label = (rng.random(40 + place) < 0.4).astype(int)
+        guess = 1 / (1 + np.exp(-(rng.normal(size=len(label)) + lift * (label - 0.5))))
+        counts = histogram(label, guess)
+        replies[site] = replace(reply(place), histogram=counts)
+        for cls in (0, 1):
+            score += [float(b) for b in np.flatnonzero(counts[cls]) for _ in range(int(counts[cls][b]))]
+            y += [cls] * int(counts[cls].sum())
+    (union,) = from_replies(replies)
+    metrics = {"roc_auc_score": RocAucScore()}
+    exact, _ = compare(metrics, np.array(y), {"a": np.array(score)}, (), np.random.default_rng(0))
+    expected = exact["roc_auc_score"]["a"]
+    assert expected.method == ("Hanley-McNeil" if lift == 30.0 else "DeLong")
+    assert (union.value, union.low, union.high) == pytest.approx(
+        (expected.value, expected.low, expected.high), abs=1e-9
+    )
+
+
+def test_there_is_no_interval_where_rows_go_together_or_a_class_has_none():
+    grouped = replace(reply(1).arms[0], method="bootstrap over groups")
+    replies = {"a": reply(0), "b": replace(reply(1), arms=(grouped,))}
+    (union,) = from_replies(replies)
+    assert (union.low, union.high) == (None, None) and 0 < union.value < 1
+    assert union.method == "merged score histograms, which do not tell which rows are of one person"
+    assert auc_interval(np.array([[3.0, 2.0], [0.0, 0.0]])) == (None, None)

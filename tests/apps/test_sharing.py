@@ -21,7 +21,8 @@ from flfed.apps.server_app import Conductor
 from flfed.apps.sharing import SharedAs, pseudonyms
 from flfed.errors import FlfedError
 from flfed.records.entries import EventRow, SiteEntry
-from flfed.records.reports import comparison_rows, report, site_verdict
+from flfed.records.reports import report, site_verdict
+from flfed.records.story import comparison_rows
 from flfed.rows.site import Policy, Site
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints

@@ -12,10 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.dashboard.curve_panels import ALL, SITES_DRAWN
+from flfed.records.dashboard.curve_charts import ALL
+from flfed.records.dashboard.curve_panels import NOT_COMPARABLE, SITES_DRAWN
 from flfed.records.entries import ComparisonRow
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
@@ -106,8 +108,9 @@ def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
         of_curve = ranks[name]["Average precision, of the curve"].split(" ± ")
         assert of_curve[0] == number(average_precision_score(y, score))
         assert abs(float(of_curve[0]) - of_record[PRECISION]["value"]) <= float(of_curve[1]) + 0.0005
-        assert holds[name]["Predicted, mean"] == number(score.mean())
-        assert holds[name]["Observed share"] == number(y.mean())
+        assert holds[name]["Predicted, mean"].split(" ± ")[0] == number(score.mean())
+        span = proportion_confint(y.sum(), len(y), method="wilson")
+        assert holds[name]["Observed share"] == f"{number(y.mean())} ({interval(*span)})"
     assert [float(ranks[site]["Holdout rows"]) for site in three["sites"]] == [
         site["holdout-rows"] for site in three["sites"].values()
     ]
@@ -154,7 +157,7 @@ def test_a_site_that_names_no_histogram_is_named_and_none_is_explained(small_sit
     assert list(table(page, "AUC, from rows")) == ["site-03"]  # all together would be this site alone
     assert f"No curve of site-01: no counts of predictions came. Its policy.toml has to name {KEY}." in words(page)
     assert "No curve of site-02, as figures of its own are not shared." in words(page)
-    assert "All sites together are 1 of 3 here." in words(page)
+    assert "The counts of 1 of 3 sites may be added up." in words(page)
     closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
     page = curves(closed.report["run"])
     assert KEY in page.info[0].value
@@ -202,8 +205,11 @@ def test_before_its_comparison_a_run_has_none(writer):
     assert len(curves(going.run).get("vega_lite_chart")) == 0
 
 
-def compared(run, payload: dict) -> str:
-    run.comparison([ComparisonRow(None, "global", AUC, 0.75, 0.7, 0.8, 100)], [])
+OF_A = ComparisonRow("a", "global", AUC, 0.9, 0.8, 0.97, 15)
+
+
+def compared(run, payload: dict, *figures: ComparisonRow) -> str:
+    run.comparison([ComparisonRow(None, "global", AUC, 0.75, 0.7, 0.8, 100), *figures], [])
     run.summary("score-histograms", {"bins": 256, "limit": 12.0} | payload)
     run.finish(status="completed")
     return str(run.run)
@@ -222,6 +228,82 @@ def test_one_class_and_few_rows_are_said(writer):
     assert "a (7), b (0), c (2)." in words(page)
     assert holds["c"]["Predictions hold in"] == "fewer than 10 rows"
     assert sites_to_draw(page) == ["a", "b"]
+
+
+def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
+    run, sites = writer(), {"a": COUNTS, "b": {"0": [[3, 5]], "1": [[9, 9]]}}
+    for site in (*sites, "c", "d"):
+        run.site(site)
+    together = {"0": [[3, 12]], "1": [[9, 17]]}
+    page = curves(compared(run, {"sites": sites, "all": together, "in-all": 2, "asked": 4}, OF_A))
+    part = "2 of 4 sites together"
+    ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
+    assert list(ranks) == list(holds) == [part, "a", "b"]
+    assert ranks[part]["Holdout rows"] == "29"
+    for cell in (
+        ranks[part]["AUC, from rows"], ranks[part]["Average precision, from rows"],
+        holds[part]["Brier score (lower is better)"],
+    ):  # fmt: skip
+        assert cell == NOT_COMPARABLE
+    assert ranks["a"]["AUC, from rows"] == ".900 (.800 to .970)"
+    assert ".750" not in str(page.table)  # that of all four sites
+    for spec, rows in drawn(page):
+        assert ALL not in str(spec)
+        assert part in set(rows["of"])
+    assert sites_to_draw(page) == ["a", "b"]
+    assert f"of all sites together, not of {part}" in words(page)
+
+
+def rare(rows: int) -> dict:
+    """Counts of a site at which the outcome is rare: most predictions below 1 in 100, a few of about .5."""
+    return {"0": [[20, rows], [28, rows], [35, rows], [128, 6]], "1": [[28, 2], [35, 6], [128, 6]]}
+
+
+def test_the_calibration_of_a_rare_outcome_is_no_blot(writer):
+    for site, counts in (("a", rare(2000)), ("b", {"0": [[110, 30]], "1": [[146, 20]]})):
+        run = writer()
+        run.site(site)
+        page = curves(compared(run, {"sites": {site: counts}, "all": None, "in-all": 0, "asked": 1}))
+        spec, rows = drawn(page)[2]
+        top = {axis["scale"]["domain"][1] for layer in spec["layer"][1:] for axis in ends(layer)}
+        assert len(top) == 1  # the same on both axes, and the diagonal ends there
+        assert spec["layer"][0]["data"]["values"][-1] == {"x": min(top), "y": min(top)}
+        assert rows[["x", "y", "high"]].max().max() <= min(top) <= 1.0
+        kinds = {axis["scale"].get("type", "linear") for layer in spec["layer"][1:] for axis in ends(layer)}
+        assert kinds == ({"pow"} if site == "a" else {"linear"})
+        assert ("stretched towards 0" in words(page)) == (site == "a")
+        if site == "a":
+            assert rows["x"].iloc[-2] < 0.01 * min(top)  # all but the last group, on an even axis
+            assert (rows["x"].iloc[:-1] / min(top)).pow(1 / 3).min() > 0.05
+
+
+def ends(layer: dict) -> list[dict]:
+    """The axes of a layer."""
+    return [layer["encoding"][name] for name in ("x", "y")]
+
+
+def test_one_site_that_looks_sees_its_own_curves(writer):
+    def as_seen(run: str) -> None:
+        from flfed.records.dashboard.pages import p40_curves
+        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.reading import RunReader
+        from flfed.records.seen import Viewer
+
+        with RunReader.open(only="a") as reader:
+            p40_curves.parts(Opened(run, reader.runs_of(run), Viewer("site", "a")))
+
+    run = writer()
+    for site in ("a", "b", "c"):
+        run.site(site)
+    sites = {"a": COUNTS, "b": COUNTS, "c": COUNTS}
+    name = compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3}, OF_A)
+    page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
+    assert not page.exception
+    assert list(table(page, "AUC, from rows")) == ["a"]
+    assert table(page, "AUC, from rows")["a"]["AUC, from rows"] == ".900 (.800 to .970)"
+    assert [set(rows["of"]) for _, rows in drawn(page)] == [{"a"}] * 3
+    assert "Those of your site." in words(page)
+    assert "together" not in words(page).split("## ")[1]
 
 
 def test_of_many_sites_those_of_most_rows_are_drawn_at_first(writer):

@@ -62,8 +62,9 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
     page = overview(heart)
     assert not page.exception
     said = words(page)
-    assert "long-beach gains most, and the gain is certain" in said
-    assert "+.11 (95 % interval +.02 to +.20)" in said
+    assert "Joining pays at 1 of 4 sites (long-beach); no clear gain at 2 (cleveland, hungary)" in said
+    assert "On average over 3 of 4 sites, the shared model against each one's own: gain +.02 in AUC" in said
+    assert "Which site gains most cannot be told: of 6 gains looked at" in said
     assert "would reach .901: .005 better than the shared model" in said
     assert "40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel)" in said
     assert "3 values that are not finite" in said
@@ -147,7 +148,10 @@ def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str
     page.radio[0].set_value("brier_score_loss").run()
     assert not page.exception
     assert "lower is better" in words(page)
-    assert "Brier score .130 with the shared model against .140 alone" in words(page)
+    # Four sites alike: each -.010 (-.030 to +.010); the mean's interval is t(3) = 3.182 of .010204 / 2, to each side.
+    assert "the shared model against each one's own: gain +.010 in Brier score (95 % interval −.006 to +.026" in words(
+        page
+    )
 
 
 def test_a_running_run_shows_each_new_round(shown: str, store):
@@ -170,10 +174,10 @@ def test_repeats_are_shown_together_and_one_by_one(shown: str, store, write):
         write(store, series, repeat=repeat, shift=repeat / 100, resplit=True)
     page = overview(series)
     assert not page.exception
-    assert "AUC .906 (mean of 3 repeats)" in words(page)
+    assert "AUC .906 (mean of 3 repeats; of one of them, 95 % interval .881 to .929)" in words(page)
     page.sidebar.selectbox[1].set_value(f"{series}-r03").run()
     assert not page.exception
-    assert "AUC .916, 95 % interval" in words(page)
+    assert "AUC .916 (95 % interval" in words(page)
     assert page.query_params["run"] == f"{series}-r03"
 
 

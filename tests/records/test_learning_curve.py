@@ -88,7 +88,7 @@ def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_ze
     sizes = {10: change(-0.2, -0.3, -0.1), 50: change(0.05, 0.02, 0.08)}
     sentence = in_words("vienna", sizes, "log_loss", draws=10)
     assert "with 10 rows of its own, joining gains +.20 log loss (95 % interval +.10 to +.30)" in sentence
-    assert "with all its 50 rows, joining costs −.05 log loss (95 % interval −.08 to −.02)" in sentence
+    assert "with all its 50 rows, joining costs .05 log loss (gain −.05, 95 % interval −.08 to −.02)" in sentence
 
 
 @pytest.mark.parametrize(

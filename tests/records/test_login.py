@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.records.dashboard.people import role_of
+from flfed.records.dashboard.people import role_of, roles_file
 from flfed.records.seen import Viewer
+from flfed.records.store import EventRow, MetricRow, RunStore
 from tests.browser import Window, free_port, opened, served
 from tests.records.oidc_provider import CLIENT, SECRET, Provider, provider
 
@@ -49,11 +50,38 @@ def test_a_person_has_the_role_that_is_written_down(address, viewer):
         (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = "owner"', "must be"),
         (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = { site = "" }', "must be"),
         (claims("ana@clinic.example"), "", "ask the coordinator"),
+        # To Unicode's folding of case these pairs are alike: they may be two people's.
+        (claims("stra\u00dfe@clinic.example"), '[people]\n"strasse@clinic.example" = "analyst"', "ask the coordinator"),
+        (claims("\u017fue@clinic.example"), '[people]\n"sue@clinic.example" = "analyst"', "ask the coordinator"),
+        (claims("j\u00f6rg@clinic.example"), '[people]\n"J\u00d6RG@clinic.example" = "analyst"', "ask the coordinator"),
+        (claims("ana@clinic.example"), f'{ROLES}\n"ANA@clinic.example" = "coordinator"', "two lines for one person"),
     ],
 )
 def test_who_is_not_known_for_certain_sees_nothing(person, roles, says):
     with pytest.raises(UsageError, match=says):
         role_of(person, roles)
+
+
+def test_an_address_beyond_ascii_is_found_as_it_is_written():
+    roles = '[people]\n"j\u00f6rg@clinic.example" = "analyst"'
+    assert role_of(claims("j\u00f6rg@clinic.example"), roles).role == "analyst"
+
+
+def test_a_file_of_roles_counts_unless_it_is_certain_that_there_is_none(tmp_path: Path, monkeypatch):
+    monkeypatch.delenv("FLFED_ROLES", raising=False)
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path / "not-made"))
+    assert roles_file() is None
+    assert list(tmp_path.iterdir()) == []  # looking makes no folder
+    there = tmp_path / "roles.toml"
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path))
+    assert roles_file() is None
+    there.symlink_to(tmp_path / "moved-away")
+    assert roles_file() == there
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path / "loop"))  # cannot be looked into, not even by root
+    assert roles_file() == tmp_path / "loop" / "roles.toml"
+    monkeypatch.setenv("FLFED_ROLES", str(tmp_path / "nowhere"))
+    assert roles_file() == tmp_path / "nowhere"
 
 
 def test_a_provider_that_says_nothing_of_addresses_has_to_be_trusted_in_so_many_words():
@@ -152,3 +180,47 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
         window.page.goto(f"{found}/overview?run={heart}")
         window.page.get_by_text("nobody is let in").wait_for()
         assert frames(window).count("heart-disease") == 0
+
+
+@pytest.mark.slow
+def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
+    path = tmp_path / "secrets.toml"
+    path.write_text("[auth\nclient_id = 1")
+    found = served({"FLFED_STORE": url, "FLFED_HOME": str(tmp_path)}, options={"--secrets.files": str(path)})
+    with found as address, opened(address) as window:
+        window.page.goto(f"{address}/overview?run={heart}")
+        window.page.get_by_text("cannot be read as TOML: nobody is let in").wait_for()
+        assert frames(window).count("heart-disease") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["Runs", "Rounds"])
+def test_another_role_reaches_a_page_that_is_open(address, people, store: RunStore, tmp_path: Path, page):
+    series = store.begin_series(study="ward", study_sha256="", study_text="")
+    run = store.begin_run(
+        series, engine="inprocess", path="", seed=1, rounds_planned=9, primary="roc_auc_score", task="binary"
+    )
+    for site in ("hungary", "long-beach"):
+        run.site(site, rows=100)
+    run.round(1, metrics=[MetricRow(site, "training", "roc_auc_score", 0.7) for site in ("hungary", "long-beach")])
+    roles = tmp_path / "roles.toml"
+    with opened(address) as window:
+        log_in(window, people, "ana@clinic.example", f"?run={run.run}")
+        window.page.get_by_role("heading", name="Runs").wait_for()
+        window.turn_to(page)
+        assert frames(window).count("another site") == 0
+        roles.write_text(ROLES.replace('= "analyst"', '= { site = "hungary" }'))
+        window.page.get_by_text("You see the figures of hungary only").wait_for(timeout=10_000)
+        window.drawn()
+        window.received.clear()
+        run.events([EventRow(1, "long-beach", "fault", "late")])
+        run.round(2, metrics=[MetricRow("long-beach", "training", "roc_auc_score", 0.7)])
+        window.page.get_by_text("2 of 9").first.wait_for(timeout=10_000)
+        assert frames(window).count("long-beach") == 0
+        roles.write_text("[people]\n")
+        window.page.get_by_text("ask the coordinator to add you").wait_for(timeout=10_000)
+        assert window.page.get_by_text("ward").count() == 0
+        window.received.clear()
+        run.round(3, metrics=[])
+        window.page.wait_for_timeout(1500)
+        assert frames(window).count("ward") == 0

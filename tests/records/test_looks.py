@@ -59,16 +59,36 @@ def test_every_mark_is_seen_on_its_background(theme):
     assert contrast(CONFIG["theme"][theme]["textColor"], background) > 7
 
 
+def apart(eyes: str, one: str, other: str) -> float:
+    """Return how far two colours lie apart to some eyes; of colours that differ just noticeably it is 2.3."""
+    seen = np.eye(3) if eyes == "all" else np.array(BLIND[eyes])
+    return float(np.linalg.norm(lab(seen @ linear(one)) - lab(seen @ linear(other))))
+
+
 @pytest.mark.parametrize("eyes", ["all", *BLIND])
 def test_the_first_six_sites_are_told_apart_by_everybody(eyes):
-    seen = np.eye(3) if eyes == "all" else np.array(BLIND[eyes])
-    colours = [lab(seen @ linear(colour)) for colour in charts.SITE_COLOURS[:6]]
-    apart = [float(np.linalg.norm(one - other)) for one, other in combinations(colours, 2)]
-    assert min(apart) > 20  # of colours that differ just noticeably it is 2.3; dashes and tables stand beside them
+    assert min(apart(eyes, one, other) for one, other in combinations(charts.SITE_COLOURS[:6], 2)) > 20
+
+
+@pytest.mark.parametrize("eyes", ["all", *BLIND])
+def test_of_the_first_eight_sites_those_of_like_colours_have_different_dashes(eyes):
+    looks = [*charts.site_looks("abcdefgh").values(), (charts.NEUTRAL, [1, 0])]  # of all sites together
+    alike = [
+        (one, other) for (one, dash), (other, dash_of_other) in combinations(looks, 2)
+        if dash == dash_of_other and apart(eyes, one, other) <= 20
+    ]  # fmt: skip
+    assert alike == []
+    assert len({tuple(dash) for _, dash in looks[:4]}) == 4
+
+
+def test_some_colours_alone_are_not_told_apart_by_all_eyes():
+    # the reviewer's finding: the third and the seventh, so that the test above has something to find
+    third, seventh = charts.SITE_COLOURS[2], charts.SITE_COLOURS[6]
+    assert [round(apart(eyes, third, seventh)) for eyes in ("protan", "deutan")] == [3, 5]
 
 
 def test_a_site_looks_the_same_in_every_chart_of_a_run():
-    names = [f"site-{number:02d}" for number in range(20)]
+    names = [f"site-{number:02d}" for number in range(32)]
     looks = charts.site_looks(names)
     assert looks == charts.site_looks(reversed(names))
-    assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == 20
+    assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == 32

@@ -6,6 +6,7 @@ import pytest
 
 from flfed.records.audits import AuditRow
 from flfed.records.entries import CrossedEntry
+from flfed.records.odds import odds_in_words
 from flfed.records.privacy import epsilon_in_words, in_words, not_covered, promise_in_words, spending_in_words, standing
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
@@ -80,14 +81,28 @@ def test_clipping_alone_promises_nothing(told, payload):
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
-        ("row", "Whoever sees all updates of a site learns almost the same whether or not any one row was"),
-        ("site", "Whoever sees the models of the run, but not the server, learns almost the same whether or not any"),
+        ("row", "Whoever sees all updates of a site may learn something of whether any one row was among"),
+        ("site", "Whoever sees the models of the run, but not the server, may learn something of whether any one site"),
     ],
 )
 def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said):
     lines = promise_in_words(told(payload | {"unit": unit})["privacy"])
     assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1.00")
     assert lines[1].startswith(said)
+    assert "at most e^ε, 2.72 times" in lines[1]  # e^.9972 is 2.711, and is rounded up
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.03, 0.1, 0.11, 0.9972, 2.302585, 3.0, 8.0, 13.8])
+def test_by_how_much_odds_may_change_is_told_and_only_a_small_change_is_called_almost_none(epsilon):
+    said = odds_in_words("row", epsilon)
+    told = float(said.partition("e^ε, ")[2].partition(" times")[0].replace(",", ""))
+    assert math.exp(epsilon) * (1 - 1e-9) <= told <= 1.01 * math.exp(epsilon)
+    assert ("almost the same" in said) == (told <= 1.11)
+
+
+def test_a_promise_that_hardly_protects_is_called_that():
+    assert all("it hardly protects" in odds_in_words("row", epsilon) for epsilon in (14.0, 1e4, math.inf))
+    assert "hardly" not in odds_in_words("row", math.log(999_000))
 
 
 def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves_out(told, payload, attacks):
@@ -200,6 +215,28 @@ def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, at
     of_repeats = told(payload, payload, audit=attacks)
     code, said = standing(of_repeats["privacy"], of_repeats["audit"])
     assert (code, "none was tried in 1 of the repeats" in said) == ("measured in part", True)
+
+
+def test_the_people_of_one_site_are_not_told_that_a_promise_held_where_another_site_broke_it(
+    url, told, payload, attacks
+):
+    worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
+    broken = AuditRow("canaries", "cleveland", "epsilon", 1.4, 1.1, 1.8, worse)
+    whole = told(payload, audit=[*attacks, broken])
+    assert standing(whole["privacy"], whole["audit"])[0] == "beyond the promise"
+    codes = {}
+    for site in ("cleveland", "hungary"):
+        with RunReader.open(url, only=site) as reader:
+            seen = report(reader, whole["run"])
+        codes[site], said = standing(seen["privacy"], seen["audit"], only=site)
+        assert ("The figures of other sites are not shown to you" in said) == (site == "hungary")
+    assert codes == {"cleveland": "beyond the promise", "hungary": "within, at your site"}
+    for audit, code in ((attacks[:1], "promised, not measured"), ([], "promised, not measured")):
+        seen = told(payload, audit=audit)
+        with RunReader.open(url, only="hungary") as reader:
+            own = report(reader, seen["run"])
+        found, said = standing(own["privacy"], own["audit"], only="hungary")
+        assert (found, said[:44]) == (code, "Promised, but not measured at your site. The")
 
 
 @pytest.mark.parametrize("verdict", ["not known", "within the promise"])

@@ -10,7 +10,7 @@ from flfed.records.audits import AuditRow
 from flfed.records.entries import SentRow
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
-from flfed.records.verdicts import interval, number
+from flfed.records.verdicts import MINUS, interval, number
 
 HEART = ("cleveland", "hungary", "long-beach", "switzerland")
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,15 @@ def lines_of(page: AppTest, column: str) -> list[dict[str, str]]:
     """The table with this column, Markdown escapes taken away."""
     found = next(table.value for table in page.table if column in table.value.columns)
     return [{key: cell.replace("\\", "") for key, cell in line.items()} for line in found.to_dict("records")]
+
+
+def unfolded(page: AppTest, *keys: str) -> AppTest:
+    """The page with the tables behind these charts open."""
+    for key in keys:
+        page.session_state[f"{key}-table"] = True
+    page.run()
+    assert not page.exception
+    return page
 
 
 def charts(page: AppTest) -> int:
@@ -66,7 +75,7 @@ def test_an_unknown_run_is_answered_with_a_sentence(shown: str, heart: str):
 
 
 def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
-    page = privacy(protected)
+    page = unfolded(privacy(protected), "epsilon-spent")
     with RunReader.open(shown) as reader:
         sites = report(reader, protected)["privacy"]["sites"]
     lines = {line["Site"]: line for line in lines_of(page, "ε of this run")}
@@ -74,14 +83,16 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
     for site, line in sites.items():
         assert 0 <= float(lines[site]["ε of this run"]) - line["epsilon"] < 0.01
         assert lines[site]["δ"] == "1e-4" and line["delta"] == 1e-4
-        assert lines[site]["Steps asked"] == "150 of 150"
+        assert (lines[site]["Steps asked"], lines[site]["Steps planned"]) == ("150", "150")
         if line["budget"] is not None:
-            assert float(lines[site]["Budget"]) == line["budget"]
-            together = float(lines[site]["ε of all its studies"].removeprefix("about "))
+            assert float(lines[site]["Budget (ε)"]) == line["budget"]
+            together = float(lines[site]["ε of all its studies, about"])
             assert 0 <= together - line["spent-before"] - line["epsilon"] < 0.01
     # 3 - 1.9 - .9972 = .1028, and 1.5 - 1.2 - .5 = -.2
-    assert (lines["hungary"]["Left"], lines["switzerland"]["Left"]) == ("about .10", "overdrawn by about .20")
-    assert (lines["long-beach"]["Budget"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
+    left = {site: line["Left of it, about"] for site, line in lines.items()}
+    assert (left["hungary"], left["switzerland"], left["long-beach"]) == (".100", f"{MINUS}.200", "")
+    assert (lines["long-beach"]["Budget (ε)"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
+    assert "Overdrawn: switzerland by about .20." in words(page)
 
 
 def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str, store, attacks):
@@ -127,7 +138,8 @@ def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, stor
     summary = {line["Attack"]: line for line in lines_of(page, "Most at")}  # one line an attack, of its worst site
     assert (len(summary), summary["membership"]["Most at"]) == (2, "switzerland")
     assert summary["membership"]["Reached there (95 %)"] == ".580 (.530 to .640)"
-    assert (summary["membership"]["At all"], summary["inversion"]["Verdict"]) == (".490 to .580 at 4", "no promise")
+    assert summary["membership"]["Lowest to highest"] == ".490 to .580, of 4 figures"
+    assert summary["inversion"]["Verdict"] == "no promise"
     assert "A verdict goes by the interval's lower end" in words(page)
 
 
@@ -175,14 +187,14 @@ def test_sites_without_ledger_and_budget_get_a_sentence_and_no_chart(shown: str,
 
 
 def test_what_left_is_shown_by_kind_and_adds_up(shown: str, protected: str):
-    page = privacy(protected)
+    page = unfolded(privacy(protected), "bytes")
     with RunReader.open(shown) as reader:
         total = reader.bytes_sent([protected])
-    lines = lines_of(page, "Left in all")
+    lines = lines_of(page, "Left in all, bytes")
     assert [line["Site"] for line in lines] == ["cleveland", "hungary", "long-beach", "switzerland"]
     assert lines[0] == {
-        "Site": "cleveland", "Delta": "2.40 kB", "Metrics": "600 B", "Left in all": "3.00 kB",
-        "Came to the site": "2.40 kB",
+        "Site": "cleveland", "Delta, bytes": "2400", "Metrics, bytes": "600", "Left in all, bytes": "3000",
+        "Came to the site, bytes": "2400",
     }  # fmt: skip
     assert total == {"to-server": 4 * 3000, "to-site": 4 * 2400}
 
@@ -214,6 +226,42 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
     assert charts(page) == 1  # what left is known all the same
 
 
+def seen_by(run: str, only: str) -> None:
+    """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
+    from flfed.records.dashboard import attack_panels, privacy_panels
+    from flfed.records.privacy import audit_of, privacy_of
+    from flfed.records.reading import RunReader
+
+    with RunReader.open(only=only) as reader:
+        entry = reader.runs_of(run)[0]
+        found = [(entry, {site.site: site for site in reader.sites(run)})]
+        told, audit = privacy_of(reader, found), audit_of(reader, found)
+    privacy_panels.promise(told, audit, only=only)
+    privacy_panels.mechanisms(told, list(found[0][1].values()), only=only)
+    attack_panels.attacks(told, audit, entry, only=only)
+
+
+def test_the_people_of_one_site_get_no_green_badge_while_another_site_is_beyond_the_promise(
+    shown: str, protected: str, store, attacks
+):
+    worse = {"promise": 0.731, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
+    given = {"promise": None, "method": "Wilson", "rows": 96, "verdict": "no promise", "says": "Of this share."}
+    more = [AuditRow("summary-reconstruction", site, "share-given-away", 1.0, 0.96, 1.0, given) for site in HEART]
+    broken = AuditRow("membership", "cleveland", "roc_auc_score", 0.9, 0.85, 0.94, worse)
+    store.audit(protected, [*attacks[1:], *more, broken])
+    assert ":red-badge[beyond the promise]" in words(privacy(protected))
+    page = AppTest.from_function(seen_by, args=(protected, "hungary"), default_timeout=60).run()
+    assert not page.exception
+    said = words(page) + str([table.value.to_dict("records") for table in page.table])
+    assert ":orange-badge[within, at your site]" in said and "green-badge" not in said
+    assert "100 % of the rows away exactly, at your site: no promise covers them" in said
+    assert "'named at your site'" in said and "'off, at your site'" in said
+    assert [len(table.value) for table in page.table][0] == 4  # the mechanisms
+    assert " of 1 site" not in said and " of 4 site" not in said and "cleveland" not in said
+    nothing = AppTest.from_function(seen_by, args=(protected, "long-beach"), default_timeout=60).run()
+    assert "within, at your site" in words(nothing)
+
+
 def test_repeats_are_told_that_each_spends_again(shown: str, store, write, payload):
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
     for repeat in range(2):
@@ -236,8 +284,9 @@ def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, sto
     run.summary("privacy", payload | {"sites": dict.fromkeys(names, line)})
     page = privacy(run.run)
     assert "The chart shows the 24 sites that have least left, or no budget, of 100." in words(page)
-    tables = [len(frame.value) for frame in page.dataframe]
-    assert tables == [100, 100]
+    assert [len(frame.value) for frame in page.dataframe] == []  # nothing of a table that is folded is sent
+    unfolded(page, "epsilon-spent", "bytes")
+    assert [len(frame.value) for frame in page.dataframe] == [100, 100]
 
 
 @pytest.mark.slow

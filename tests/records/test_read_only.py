@@ -59,8 +59,9 @@ def readable(tmp_path_factory: pytest.TempPathFactory, heart: str, url: str) -> 
     yield folder
 
 
-def as_nobody(code: str, run: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | given_to_nobody(folder) | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+def as_nobody(code: str, run: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | given_to_nobody(folder) | more
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*NOBODY, sys.executable, "-c", code, run]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=60)
 
@@ -81,6 +82,16 @@ def test_another_account_reads_and_cannot_write(readable, store, heart, writer_a
     assert "could not be" in written.stdout
     with RunStore.open(f"sqlite:///{readable}/runs.db"), sqlite3.connect(readable / "runs.db") as own:
         assert own.execute("SELECT count(*) FROM summary WHERE name = 'x'").fetchone() == (0,)
+
+
+@needs_root
+def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable, tmp_path):
+    (tmp_path / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')
+    code = "from flfed.records.dashboard.people import roles_file; print(roles_file())"
+    found = as_nobody(code, "", readable, FLFED_HOME=str(tmp_path))
+    assert (found.stdout.strip(), found.returncode) == (str(tmp_path / "roles.toml"), 0), found.stderr
+    found = as_nobody(code, "", readable)
+    assert (found.stdout.strip(), found.returncode) == ("None", 0), found.stderr
 
 
 @needs_root

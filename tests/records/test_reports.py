@@ -14,15 +14,16 @@ from flfed.records import reports
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow
 from flfed.records.faults import fault_kind, refused_sites
 from flfed.records.reading import RunReader
-from flfed.records.reports import comparison_rows, purpose_of, report, run_list, story
+from flfed.records.reports import purpose_of, report, run_list
 from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
+from flfed.records.story import comparison_rows, story
 from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
-    "learning-curve", "faults", "privacy", "audit",
+    "mean-gain", "learning-curve", "faults", "privacy", "audit",
 ]  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def test_the_object_has_the_keys_of_the_design(found, heart):
     assert (site["rows"], site["holdout-rows"], site["verdict"]) == (200, 60, PAYS)
     assert site["difference"][AUC]["value"] == pytest.approx(0.062, abs=1e-12)
     assert site["difference-personalised"][AUC] == {
-        "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01,
+        "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01, "freedom": None,
     }  # fmt: skip
     assert set(found["sites"]) == {"cleveland", "hungary", "long-beach", "switzerland"}
 
@@ -93,6 +94,7 @@ def test_repeats_give_means_and_a_spread(store, url, write, resplit):
     low = 0.116 - reach if resplit else 0.022 + 0.005
     assert gain["low"] == pytest.approx(low, abs=1e-6)
     assert (gain["p"] is None) != resplit
+    assert gain["freedom"] == (3 if resplit else None)
     assert {fault["reason"][:8] for fault in found["faults"] if fault["round"]} == {f"repeat {k}" for k in (1, 2, 3, 4)}
     assert [fault["site"] for fault in found["faults"] if fault["round"] is None] == ["basel"]
 
@@ -158,7 +160,14 @@ def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
     assert found == code
     # What is said of chance is true: only an interval with 0 in it is said to contain 0.
     assert ("contains 0" in sentence) == (code == NO_CLEAR_GAIN)
-    assert ("certainly worse" in sentence) == (code == DO_NOT_USE)
+    assert "certain" not in sentence
+    # A model whose interval lies on the wrong side of 0 is told of, whatever the other one does: the shared one
+    # always, the adjusted one where the verdict is about it.
+    worse = [d is not None and d[0] is not None and d[1] is not None and (d[2] < 0 if better == "higher" else d[1] > 0)
+             for d in (shared, adjusted)]  # fmt: skip
+    assert ("clearly worse here" in sentence) == (worse[0] or (worse[1] and code == DO_NOT_USE))
+    if code == DO_NOT_USE:
+        assert "clearly worse here" in sentence
 
 
 def test_a_metric_that_should_be_low_is_worded_that_way():
@@ -167,27 +176,28 @@ def test_a_metric_that_should_be_low_is_worded_that_way():
     )
     assert code == PAYS
     assert sentence == (
-        f"Brier score .131 with the shared model against .151 alone: {MINUS}.020 "
-        f"(95 % interval {MINUS}.035 to {MINUS}.005, lower is better)."
+        "Brier score (lower is better) .131 with the shared model against .151 alone: gain +.020 "
+        "(95 % interval +.005 to +.035)."
     )
 
 
-def test_a_certainly_worse_model_is_not_recommended_in_words():
+def test_a_clearly_worse_model_is_not_recommended_in_words():
     code, sentence = verdict(
         Difference(-0.09, -0.15, -0.02), None, "higher", metric=AUC, figures={"global": 0.62, "local-only": 0.71}
     )
     assert code == DO_NOT_USE
-    assert sentence.endswith("; the shared model is certainly worse here.")
+    assert sentence.endswith(": the interval lies below 0, the shared model is clearly worse here.")
 
 
-def test_an_adjusted_model_that_is_certainly_worse_is_named():
+def test_an_adjusted_model_that_is_clearly_worse_is_named():
     figures = {"global": 0.70, "local-only": 0.75, "personalised": 0.72}
     shared, adjusted = Difference(-0.05, -0.12, 0.02), Difference(-0.03, -0.05, -0.01)
     code, sentence = verdict(shared, adjusted, "higher", metric=AUC, figures=figures)
     assert code == DO_NOT_USE
     assert sentence == (
-        f"AUC .720 with the shared model adjusted to the site against .750 alone: {MINUS}.030 (95 % interval "
-        f"{MINUS}.050 to {MINUS}.010); the shared model adjusted to the site is certainly worse here."
+        f"AUC .720 with the shared model adjusted to the site against .750 alone: gain {MINUS}.030 (95 % interval "
+        f"{MINUS}.050 to {MINUS}.010): the interval lies below 0, the shared model adjusted to the site is clearly "
+        "worse here."
     )
 
 
@@ -270,7 +280,8 @@ def lines_run(work: Callable[[], object]) -> int:
 def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found):
     said = "\n".join(story(found, planned=40))
     assert "would reach .901: .005 better than the shared model" in said
-    assert "long-beach gains most, and the gain is certain" in said
+    # +.111 (+.022 to +.199) is above 0, but not as the best of six: z(1 - .025 / 6) = 2.638, .111 - .088 / 1.96 * 2.638
+    assert "Which site gains most cannot be told: of 6 gains looked at, none has an interval above 0" in said
     assert "Joining pays at 1 of 4 sites (long-beach); no clear gain at 2 (cleveland, hungary)" in said
     assert said.endswith("40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel).")
 
@@ -279,7 +290,7 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     headers, rows, footers = comparison_rows(found)
     assert {len(row) for row in rows} == {len(headers)}
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
-    assert rows[2][2:] == [".662", ".600", ".711", "+.111 (+.022 to +.199)", PAYS]
+    assert rows[2][2:] == [".662", ".600", ".711", "+.111 (+.022 to +.199), adjusted", PAYS]
     assert rows[3][-1] == CANNOT_BE_TOLD
     assert ["all rows in one place (pooled)", "", ".901"] in [row[:3] for row in rows]
     assert comparison_rows(found, BRIER)[1][0][2] == ".130"

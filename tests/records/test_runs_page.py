@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.dashboard.compare_panels import differences, warnings
+from flfed.records.dashboard.compare_panels import MOST, differences, warnings
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.verdicts import interval, number
@@ -67,15 +68,50 @@ def test_the_choice_is_in_the_address_and_one_run_alone_is_compared_with_nothing
     assert len(page.multiselect(key="compare").value) == 1
 
 
+def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be_compared(two, store, write):
+    more = [store.begin_series(study=f"study-{k}", study_sha256="", study_text=study(k)) for k in range(MOST + 1)]
+    for series in more:
+        write(store, series, rounds=1)
+    page = page_with(",".join([more[0], *more]))
+    assert not page.exception
+    assert page.multiselect(key="compare").value == more[:MOST]
+    assert "Side by side" in words(page)
+    alone = page_with(f"{two[0]},{two[0]}")
+    assert not alone.exception
+    assert alone.multiselect(key="compare").value == [two[0]]
+    assert "Side by side" not in words(alone)
+
+
 def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(two):
     with RunReader.open() as reader:
         one, other = (report(reader, series) for series in two)
     assert warnings([("a", one, study()), ("b", other, study(2))]) == []
     (said,) = warnings([("a", one, study()), ("b", other, study(dataset="diabetes"))])
-    assert "different datasets (diabetes, heart-disease)" in said
+    assert said.endswith("say nothing of each other (heart-disease: a; diabetes: b).")
     fewer = one | {"sites": {"cleveland": one["sites"]["cleveland"]}}
-    (said,) = warnings([("a", one, study()), ("b", fewer, study())])
-    assert "other holdout rows" in said
+    (said,) = warnings([("a", one, study()), ("b", fewer, study()), ("c", one, study())])
+    assert said.startswith("Not all were judged on the same sites and holdout rows (a and c; b): part of a")
+
+
+def test_each_run_is_warned_of_with_those_of_its_own_data_whatever_else_is_beside_them(two):
+    with RunReader.open() as reader:
+        one, other = (report(reader, series) for series in two)
+    fewer = one | {"sites": {"cleveland": one["sites"]["cleveland"]}}
+    stopped = one | {"global": {}, "primary": None, "sites": {}}
+    three = [("a", stopped, study()), ("b", one, study()), ("c", fewer, study()), ("d", one, study(dataset="preterm"))]
+    data, rows = warnings(three)
+    assert "(heart-disease: a, b and c; preterm: d)" in data
+    assert rows.startswith("Of the runs on heart-disease, not all were judged on") and "(b; c)" in rows
+    # Two repeats that drew a holdout each are judged on other rows than one run, though there are as many of them.
+    again = [("a", one, study()), ("b", other, study())]
+    assert len(warnings(again, {"a": {"cleveland"}, "b": {"cleveland"}})) == 1
+
+
+def test_the_axis_of_runs_side_by_side_has_few_figures(two):
+    page = page_with(",".join(two))
+    (chart,) = [json.loads(one.proto.spec) for one in page.get("vega_lite_chart") or page.get("arrow_vega_lite_chart")]
+    assert {layer["encoding"]["x"]["axis"]["tickCount"] for layer in chart["layer"]} == {5}
+    assert "Intervals that overlap do not mean that two runs are alike." in words(page)
 
 
 def test_studies_that_are_the_same_differ_in_nothing():

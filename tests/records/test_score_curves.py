@@ -33,6 +33,11 @@ def counted(y: np.ndarray, score: np.ndarray) -> ScoreCounts:
     return ScoreCounts.read(sparse(histogram(y, score)), bins=HISTOGRAM_BINS, limit=HISTOGRAM_LIMIT)
 
 
+def of_bins(probability: np.ndarray, negative: np.ndarray, positive: np.ndarray, reach: float = 0.0) -> ScoreCounts:
+    """Counts of bins that reach so far to either side of their middles."""
+    return ScoreCounts(probability, negative, positive, probability - reach, probability + reach)
+
+
 def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
     """Every row again, with the middle of its bin as its score."""
     y = [np.repeat([0, 1], [int(n), int(p)]) for n, p in zip(counts.negative, counts.positive, strict=True)]
@@ -83,11 +88,11 @@ def test_the_figures_of_the_rows_are_within_what_the_counting_can_hide():
 def test_what_can_be_hidden_is_reached_where_all_rows_share_a_bin():
     # two rows without and one with the outcome in one bin: AUC .5, but 0 or 1 by the rows;
     # average precision 1/3 where the one is last or ties with both, 1 where it is first
-    one = ScoreCounts(np.array([0.5]), np.array([2.0]), np.array([1.0]))
+    one = of_bins(np.array([0.5]), np.array([2.0]), np.array([1.0]))
     assert (roc_auc(one), roc_auc_hidden(one)) == (0.5, 0.5)
     assert average_precision(one) == pytest.approx(1 / 3)
     assert average_precision_hidden(one) == pytest.approx(2 / 3)
-    apart = ScoreCounts(np.array([0.2, 0.8]), np.array([3.0, 0.0]), np.array([0.0, 1.0]))
+    apart = of_bins(np.array([0.2, 0.8]), np.array([3.0, 0.0]), np.array([0.0, 1.0]))
     assert (roc_auc_hidden(apart), average_precision_hidden(apart)) == (0.0, 0.0)
 
 
@@ -115,12 +120,12 @@ def test_the_area_below_the_drawn_steps_is_the_average_precision(scored):
 
 def test_points_that_are_left_out_of_the_curve_lie_on_it():
     # two negatives and two positives, each pair in one bin: one straight line from (0, 0) to (1, 1)
-    straight = ScoreCounts(np.array([0.2, 0.8]), np.array([1.0, 1.0]), np.array([1.0, 1.0]))
+    straight = of_bins(np.array([0.2, 0.8]), np.array([1.0, 1.0]), np.array([1.0, 1.0]))
     assert [list(axis) for axis in roc(straight)] == [[0.0, 1.0], [0.0, 1.0]]
-    perfect = ScoreCounts(np.array([0.2, 0.8]), np.array([3.0, 0.0]), np.array([0.0, 2.0]))
+    perfect = of_bins(np.array([0.2, 0.8]), np.array([3.0, 0.0]), np.array([0.0, 2.0]))
     assert [list(axis) for axis in roc(perfect)] == [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     assert (roc_auc(perfect), average_precision(perfect)) == (1.0, 1.0)
-    reverse = ScoreCounts(np.array([0.2, 0.8]), np.array([0.0, 3.0]), np.array([2.0, 0.0]))
+    reverse = of_bins(np.array([0.2, 0.8]), np.array([0.0, 3.0]), np.array([2.0, 0.0]))
     assert roc_auc(reverse) == 0.0
     assert average_precision(reverse) == pytest.approx(2 / 5)
 
@@ -145,7 +150,7 @@ def test_a_group_has_its_rows_their_mean_prediction_and_the_share_that_happened(
 def test_the_groups_are_those_of_scikit_learn_where_bins_are_groups():
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 20, GROUPS).astype(float)
-    counts = ScoreCounts(np.linspace(0.05, 0.95, GROUPS), 20 - rows, rows)
+    counts = of_bins(np.linspace(0.05, 0.95, GROUPS), 20 - rows, rows)
     observed, predicted = calibration_curve(*rows_of(counts), n_bins=GROUPS, strategy="uniform")
     found = calibration(counts)
     np.testing.assert_allclose([group.observed for group in found], observed)
@@ -159,7 +164,7 @@ def test_few_rows_are_one_group_and_fewer_none():
     assert calibration(counted(y[:9], score[:9])) == []
     assert calibration(counted(y[:0], score[:0])) == []
     # the last group takes rows that are too few for one more: 12 and 9 rows are one group of 21
-    counts = ScoreCounts(np.array([0.2, 0.7]), np.array([12.0, 0.0]), np.array([0.0, 9.0]))
+    counts = of_bins(np.array([0.2, 0.7]), np.array([12.0, 0.0]), np.array([0.0, 9.0]))
     assert [group.rows for group in calibration(counts)] == [21]
 
 
@@ -171,6 +176,35 @@ def test_predictions_that_hold_are_found_to_hold_and_others_not():
     assert sum(held) >= 8  # of 10, each with 95 %
     too_high = [group.predicted > group.high for group in calibration(counted(y, score**0.5))]
     assert sum(too_high) >= 8
+
+
+def test_what_the_bins_cannot_tell_is_no_miss():
+    # 260 of 1,000 rows: with 95 % the share is .234 to .288, and a prediction of .3 seems too high; in a
+    # bin from .285 to .315 it may be .285
+    low, high = proportion_confint(260, 1000, method="wilson")
+    assert low < 0.285 < high < 0.29
+    for middle, reach, found in ((0.3, 0.015, (False, False)), (0.3, 0.005, (True, False))):
+        (group,) = calibration(of_bins(np.array([middle]), np.array([740.0]), np.array([260.0]), reach))
+        assert group.predicted > group.high  # the middle of the bin misses in both
+        assert (group.too_high, group.too_low) == found
+    for middle, reach, found in ((0.22, 0.02, (False, False)), (0.22, 0.01, (False, True))):
+        (group,) = calibration(of_bins(np.array([middle]), np.array([740.0]), np.array([260.0]), reach))
+        assert (group.too_high, group.too_low) == found
+
+
+def test_the_mean_prediction_of_the_rows_lies_where_the_bins_say():
+    rng = np.random.default_rng(4)
+    for centre in (-14.0, -7.0, -1.0, 3.0):  # rare outcomes, too, and predictions beyond the last bin
+        score = 1 / (1 + np.exp(-(centre + rng.normal(size=500))))
+        y = (rng.random(500) < 0.5).astype(int)
+        mean, least, most = counted(y, score).predicted
+        assert least <= score.mean() <= most
+        assert least <= mean <= most
+        groups = calibration(counted(y, score))
+        start, ordered = 0, np.sort(score)
+        for group in groups:  # bins are even by rows of like predictions, so groups are those of the sorted rows
+            assert group.least <= ordered[start : start + group.rows].mean() <= group.most
+            start += group.rows
 
 
 def test_the_interval_of_a_share_stays_within_0_and_1():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from flfed.cli import app
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.slow  # the app itself, run many times
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"
-R2, ERROR = "r2_score", "mean_absolute_error"
+AUC, R2, ERROR = "roc_auc_score", "r2_score", "mean_absolute_error"
 LOWER = {"brier_score_loss", ERROR}
 NUMBER = re.compile(r"[+\u2212]?(?:\d*\.\d+|\d+)")
 ARMS = {
@@ -32,6 +34,8 @@ ARMS = {
     "Adjusted to the site": "personalised",
     "Adjusted to site": "personalised",
 }
+OTHER = {"global": "difference-personalised", "personalised": "difference"}
+"""By model, what a site has of the gain of the other one."""
 NAMES = {name: arm for arm, name in ARM_NAMES.items()}
 
 
@@ -143,6 +147,23 @@ def gain_of(site: Any, metric: str) -> list[float | None]:
     return max(both, key=lambda gain: float("-inf") if gain[0] is None else gain[0])
 
 
+def clear_gain(found: Any, metric: str) -> tuple[int, tuple[str, list[float]] | None]:
+    """How many gains have an interval, and the largest whose interval, at .05 over all of them, lies above 0."""
+    keys = ("difference", "difference-personalised")
+    looked = sum(site[key].get(metric, {}).get("low") is not None for site in found["sites"].values() for key in keys)
+    clear: list[tuple[str, list[float]]] = []
+    for name, site in found["sites"].items():
+        value, low, high = gain_of(site, metric)
+        if value is None or low is None or high is None:
+            continue
+        freedom = site["difference"][metric]["freedom"]
+        law = stats.norm if freedom is None else stats.t(freedom)
+        by = law.ppf(1 - 0.025 / looked) / law.ppf(0.975)
+        if value - by * (value - low) > 0:
+            clear.append((name, [value, value - by * (value - low), value + by * (high - value)]))
+    return looked, max(clear, key=lambda one: one[1][0], default=None)
+
+
 def cards(opened: AppTest) -> dict[str, tuple[str, str]]:
     """Each card's figure and the line below it, by its label."""
     blocks = [block for block in _walk(opened.main) if block.type in ("metric", "caption")]
@@ -177,11 +198,16 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
         is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
         apart = abs(found["pooled"][metric]["value"] - shared["value"])
         is_shown(told["All rows in one place"][1], apart)
-        gains = {site: gain_of(entry, metric) for site, entry in found["sites"].items()}
-        most = max(gains, key=lambda site: float("-inf") if gains[site][0] is None else gains[site][0])
-        is_shown(told["Largest gain"][0], gains[most][0])
-        is_shown(told["Largest gain"][1].partition("(")[2], *gains[most][1:])
-        assert told["Largest gain"][1].startswith(f"at {most} ")
+        looked, best = clear_gain(found, metric)
+        value, below = told["Largest clear gain"]
+        assert f"widened for {looked} gains looked at" in below
+        is_shown(value.replace("none", ""), *([best[1][0]] if best else []))
+        if best:
+            assert below.startswith(f"at {best[0]} ")
+            is_shown(below.partition("interval ")[2].partition(",")[0], *best[1][1:])
+        mean = three(found["mean-gain"][metric])
+        said = opened.info[0].value.replace("\\", "").partition("gain ")[2].partition(" for sites like")[0]
+        is_shown(said.replace("95 %", "").replace("R²", "") if mean[0] is not None else "", *mean)
         assert told["Rounds run"][0].startswith(f"{found['rounds']} of ")
         references = drawn(opened, "shared model ")
         assert len(references) >= 2
@@ -208,6 +234,9 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
             is_shown(told["Gain by joining"][0].replace("n/a", ""), gain[0])
             if gain[0] is not None:
                 is_shown(told["Gain by joining"][1].partition("95 % interval")[2].partition(";")[0], *gain[1:])
+                both = {arm: gain_of(of_site | {key: {}}, metric)[0] for arm, key in OTHER.items()}
+                arm = max(both, key=lambda arm: -math.inf if both[arm] is None else both[arm])
+                assert told["Gain by joining"][1].startswith(f"by the {ARM_NAMES[arm]}, 95 %")
 
 
 def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_line(series: str, found: Any):
@@ -237,6 +266,8 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
 def test_what_repeats_show_is_called_a_mean(kind: str, series: str):
     said = " ".join(block.value for block in page("p30_sites", run=series).caption)
     assert ("in each of 3 repeats, of which every figure is the mean" in said) == (kind == "repeats")
+    assert ("is that of one typical repeat, not of the mean" in said) == (kind == "repeats")
+    assert ("of one repeat 95 % " in said) == (kind == "repeats")
 
 
 def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: RunStore):
@@ -252,6 +283,51 @@ def test_few_holdout_rows_are_said_and_the_answer_follows_the_verdict(store: Run
     name = regression(store)
     north, south = (page("p30_sites", run=name, site=site) for site in ("north", "south"))
     assert "### Yes: joining pays at north." in [block.value for block in north.markdown]
-    assert "### No clear gain at south: the figures do not tell." in [block.value for block in south.markdown]
+    assert "### No clear gain at south: the figures are no reason to join, and none against it." in [
+        block.value for block in south.markdown
+    ]
     few = [sum("holdout rows are few" in block.value for block in opened.caption) for opened in (north, south)]
     assert few == [0, 1]  # 363 holdout rows are enough to know a half to within .05, 27 are not
+
+
+def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: RunStore):
+    # card-fraud, valley-bank: 10 frauds among 1,549 holdout rows, AUC .316 to .983
+    series = store.begin_series(study="fraud", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    counted = {"valley": (1539, 10), "lake": (1400, 149), "hill": (1542, 7)}
+    figures, gaps = [ComparisonRow(None, "global", AUC, 0.9, method="merged score histograms")], []
+    figures.append(
+        ComparisonRow(None, "sites-mean", AUC, 0.857, method="mean of 2 sites; 1 without this figure left out")
+    )
+    for site in counted:
+        run.site(site, rows=5163, holdout_rows=1549)
+        figures += [ComparisonRow(site, arm, AUC, 0.8, 0.3, 0.98, 1549) for arm in ("global", "local-only")]
+        gaps.append(DifferenceRow(site, "global", "local-only", AUC, 0.1, -0.1, 0.3))
+    counts = {site: {"0": [[3, without]], "1": [[200, with_]]} for site, (without, with_) in counted.items()}
+    run.summary("score-histograms", {"sites": counts, "all": None, "bins": 256, "limit": 12.0, "in-all": 0, "asked": 3})
+    run.comparison(figures, gaps)
+    run.finish(status="completed", seconds=1.0)
+    pages = {site: page("p30_sites", run=series, site=site) for site in counted}
+    said = {site: " ".join(block.value for block in opened.caption) for site, opened in pages.items()}
+    few = "few, so the intervals are wide, and a gain that matters may stay unseen."
+    assert f"10 of the 1549 holdout rows have the outcome: {few}" in said["valley"]
+    assert "149 of the 1549 holdout rows have the outcome." in said["lake"] and few not in said["lake"]
+    assert "### It cannot be told at hill." in [block.value for block in pages["hill"].markdown]
+    assert "7 of the 1549 holdout rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
+        block.value for block in pages["hill"].markdown
+    )
+    assert cards(pages["hill"])["Gain by joining"] == ("n/a", "it cannot be told")
+    overview = page("p20_overview", run=series)
+    assert cards(overview)["Shared model"] == (".900", "AUC, no interval: merged score histograms")
+    assert "Shared model, mean of the sites (mean of 2 sites; 1 without this figure left out)." in [
+        block.value for block in overview.caption
+    ]
+
+
+def test_the_site_is_told_the_mean_over_sites_beside_its_own_gain(kind: str, series: str, found: Any):
+    said = [block.value.replace("\\", "") for block in page("p30_sites", run=series).caption]
+    mean = [line for line in said if line.startswith("On average over ")]
+    entry = found["mean-gain"][next(iter(found["global"]))]
+    assert len(mean) == (entry["value"] is not None) == (kind != "regression")
+    for line in mean:
+        is_shown(line.partition("gain ")[2].partition(" for sites like")[0].replace("95 %", ""), *three(entry))

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from flwr.app import Message
@@ -112,7 +113,7 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
             found.append(_read(json.loads(read_private(path))))
         except FlfedError as error:
             problems.append(str(error))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             problems.append(f"{path}: is not as it was written; remove it")
     return sorted(found, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)
 
@@ -120,6 +121,7 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
 def _read(found: dict[str, Any]) -> Result:
     arms, differences = (tuple(_figure(one) for one in found[name]) for name in ("arms", "differences"))
     study, sha256, dataset, run, at, primary = (str(found[key]) for key in FACTS)
+    datetime.fromisoformat(at)  # ValueError where it is none
     repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
     return Result(
         study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.site_app.may_look import SITE, closed
+from flfed.apps.site_app.may_look import closed, named
 from flfed.errors import FlfedError
 from flfed.records.dashboard import panels
 from flfed.rows import site as sites
@@ -47,11 +46,6 @@ class Opened:
     def site(self) -> Site:
         """The site as its package and its policy describe it now."""
         return sites.load(self.name)
-
-
-def named() -> str:
-    """Return the name of the site, "" where the app was not started by `flfed site app`."""
-    return os.environ.get(SITE, "")
 
 
 def mark_of(folder: SiteFolder, site: Site) -> Mark:

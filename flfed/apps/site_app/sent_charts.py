@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from flfed.records.dashboard.by_round import Curves
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, NEUTRAL, axis_title
+from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, NAMES_AXIS, NEUTRAL, axis_title
 from flfed.records.dashboard.crossing import KIND_LOOKS, OTHER_COLOUR, size_in_words
 from flfed.records.dashboard.showing import Line
 from flfed.records.ledger_totals import Total
@@ -99,7 +99,8 @@ def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
     colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
     axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS, "tickCount": 6}
     x = {"type": "quantitative", "scale": {"zero": False, "padding": 24}, "axis": axis}
-    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": {"title": None, "labelLimit": 260}}
+    names = {"title": None, **NAMES_AXIS, "labelLimit": 260}
+    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names}
     span = {
         "transform": [{"filter": "datum.low != null"}],
         "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6},

@@ -42,24 +42,29 @@ def has_model(run: RunEntry) -> bool:
     return run.status in ("completed", "stopped") and run.rounds > 0
 
 
-def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry) -> None:
-    """Show what each attack reached against what was promised; how to have one where there is none."""
+def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: str | None = None) -> None:
+    """Show what each attack reached against what was promised; how to have one where there is none.
+
+    `only` is the one site whose people read it, and see the figures of no other.
+    """
     st.markdown("## Attacks on the model, against the promise")
     if not audit:
-        st.info(_why_none(privacy, run))
+        st.info(_why_none(privacy, run, only))
         return
     first = headlines.headlines(audit)
-    drawn = []
-    for attack in dict.fromkeys(line["attack"] for line in first):
-        chart, says = _attack_chart([line for line in first if line["attack"] == attack and line["value"] is not None])
-        drawn.append((attack, chart, says))
+    several = len({line["run"] for line in audit}) > 1
     st.caption(
         "Each attack's main figure, with 95 % intervals. An upright line is what was promised at most; without it "
         "nothing is promised."
     )
-    for place in range(0, len(drawn), 2):
-        panels.side_by_side(drawn[place : place + 2])
-    panels.table([_summary_line(lines) for lines in headlines.by_figure(first)])
+    names = list(dict.fromkeys(line["attack"] for line in first))
+    for place in range(0, len(names), 2):
+        for column, attack in zip(st.columns(2 if len(names) > 1 else 1), names[place : place + 2], strict=False):
+            told = [line for line in first if line["attack"] == attack]
+            drawn, says = _attack_chart([line for line in told if line["value"] is not None])
+            lines = [_line(line, several) for line in told]
+            showing.figure(column, panels.escape(attack), drawn, lines, key=f"attack-{attack}", says=says)
+    panels.table([_summary_line(lines, only) for lines in headlines.by_figure(first)])
     st.caption(
         "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
         "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
@@ -67,32 +72,36 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry) -> None:
     )
     with st.expander("What each of these figures means"):
         _sentences([lines[0] for lines in headlines.by_figure(first)])
-    with st.expander(f"All {len(audit)} figures, site by site"):
-        _all_figures(audit, first)
+    with st.expander(f"All {len(audit)} figures{', site by site' if only is None else ' of your site'}"):
+        _all_figures(audit, first, several)
         showing.download([{key: line.get(key) for key in KEPT} for line in audit], key="attacks")
 
 
-def _why_none(privacy: Private, run: RunEntry) -> str:
+def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
     """Return why there is no figure of an attack, and what to do; nothing that would be refused."""
     why = "A promise without a measurement is not shown as green. " if privacy["epsilon"] is not None else ""
     if run.status == "running":
         return f"{why}The run's model can be attacked once it has ended."
     if not has_model(run):
         return f"{why}The run has no final model that could be attacked."
+    if only is not None:
+        return f"{why}No attack at your site is in the record. The coordinator can have one tried."
     return f"{why}This run's model was not attacked yet: `flfed audit {run.run}` does it and writes it down."
 
 
-def _summary_line(lines: Sequence[Private]) -> dict[str, str]:
+def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
     """Return one line for one figure of an attack over its sites, of which the worst stands first."""
     worst, several = lines[0], len({line["run"] for line in lines}) > 1
     values = [line["value"] for line in lines if line["value"] is not None]
     site = str(worst["site"] or "all")
+    counted = "1 figure" if len(lines) == 1 else f"{len(lines)} figures"
+    over = f"{headlines.range_of(values) if values else number(None)}, of {counted}"
     return {
         "Attack": str(worst["attack"]),
         "Main figure": figure_name(worst["metric"]),
         "Most at": f"{site}, run {worst['run']}" if several else site,
         "Reached there (95 %)": reached(worst),
-        "At all": f"{headlines.range_of(values) if values else number(None)} at {len(lines)}",
+        **({"Lowest to highest": over} if only is None else {}),
         "Promised, at most": number(worst["promise"]) if worst["promise"] is not None else "nothing",
         "Verdict": _verdict(lines),
     }
@@ -104,14 +113,9 @@ def _verdict(lines: Sequence[Private]) -> str:
     return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
 
 
-def _all_figures(audit: Sequence[Private], first: Sequence[Private]) -> None:
+def _all_figures(audit: Sequence[Private], first: Sequence[Private], several: bool) -> None:
     """Show every figure, what needs a look first, and what those mean that were not told of above."""
-    several = len({line["run"] for line in audit}) > 1
-    lines = [_line(line, several) for line in headlines.ordered(audit)]
-    if len(lines) <= LINES_SHOWN:
-        st.table([{key: panels.escape(cell) for key, cell in line.items()} for line in lines])
-    else:
-        st.dataframe(lines, hide_index=True)
+    panels.table([_line(line, several) for line in headlines.ordered(audit)], most=LINES_SHOWN)
     told = [lines[0] for lines in headlines.by_figure(first)]
     _sentences([line for line in audit if line not in told])
 

@@ -8,14 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, axis_title
+from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, PLOT_HEIGHT, axis_title
 from flfed.records.entries import CurvePoint
 from flfed.records.rounds import band_of
 
 HEIGHT = 260
-LEGEND_COLUMNS, LEGEND_PIXELS = 3, 20
+"""Of the plot itself, in pixels, whatever legend stands above it."""
+LEGEND_COLUMNS = 3
+TICKS = 5
+"""About so many ticks has the axis of a figure; it ends at one, so that no line lies beyond the last."""
+ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
+"""Of an axis of rounds, which are whole numbers."""
 FEW_ROUNDS = 3
 """Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
+STROKES = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
+"""Of a legend of lines: so long and wide that colour and dash are seen."""
 COLUMNS = ("round", "site", "value", "low", "high")
 WIDE = {"value": "float64", "low": "float64", "high": "float64"}
 """Kinds of the columns that may have nothing but gaps, which the browser must take for numbers."""
@@ -36,7 +43,10 @@ class Curves:
 
 
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
-    """Return the figure of all sites together by round, with its interval as a band; None without figures."""
+    """Return the figure of all sites together by round, with its interval as a band; None without figures.
+
+    Not the figure before training, in either chart: on its scale the rounds would lie on one line.
+    """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
@@ -44,35 +54,51 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
     band = _band(0.15) | {"mark": {"type": "area", "opacity": 0.15, "color": colour}}
     line = {
         "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
-        "encoding": {"y": _y(metric), "tooltip": _tooltip("round", "value", "low", "high")},
+        "encoding": {"y": y_axis(axis_title(metric)), "tooltip": _tooltip("round", "value", "low", "high")},
     }
-    return Curves(rows, {"height": HEIGHT, "encoding": {"x": X}, "layer": [band, line]})
+    spec = {"height": HEIGHT, "autosize": PLOT_HEIGHT, "encoding": {"x": X}, "layer": [band, line]}
+    return Curves(rows, spec)
 
 
 def of_each_site(
-    points: Iterable[CurvePoint], metric: str, looks: Mapping[str, tuple[str, list[int]]]
+    points: Iterable[CurvePoint],
+    metric: str,
+    looks: Mapping[str, tuple[str, list[int]]],
+    *,
+    banded: str | None = None,
 ) -> Curves | None:
-    """Return the figure of each site by round with its band, in the site's colour and dash; None without figures."""
+    """Return the figure of each site by round, in its colour and dash; None without figures.
+
+    Parameters
+    ----------
+    points : iterable of CurvePoint
+    metric : str
+    looks : mapping of site to colour and dash
+    banded : str, optional
+        The site whose intervals are drawn as a band: those of several lie on each other and are not told apart.
+    """
     rows = _rows((point for point in points if point.site is not None), metric)
     if rows is None:
         return None
     names = sorted(set(rows["site"]))
-    legend = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 160, "symbolSize": 200}
-    legend |= {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
+    legend = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 220, **STROKES}
     site = {"field": "site", "type": "nominal", "legend": legend}
     colours, dashes = [looks[name][0] for name in names], [looks[name][1] for name in names]
     line = {
         "mark": {"type": "line", "strokeWidth": 2, "point": _are_few(rows)},
         "encoding": {
-            "y": _y(metric),
+            "y": y_axis(axis_title(metric)),
             "strokeDash": site | {"scale": {"domain": names, "range": dashes}},
             "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
         },
     }
+    band = _band(0.25)
+    band["transform"].append({"filter": {"field": "site", "equal": banded}})
     spec = {
-        "height": HEIGHT + LEGEND_PIXELS * -(-len(names) // LEGEND_COLUMNS),
+        "height": HEIGHT,
+        "autosize": PLOT_HEIGHT,
         "encoding": {"x": X, "color": site | {"scale": {"domain": names, "range": colours}}},
-        "layer": [_band(0.08), line],
+        "layer": [line] if banded is None else [band, line],
     }
     return Curves(rows, spec)
 
@@ -89,14 +115,15 @@ def _band(opacity: float) -> Spec:
 X: Spec = {
     "field": "round",
     "type": "quantitative",
-    "axis": {"title": "round", "tickMinStep": 1, "tickCount": 8},
+    "axis": {"title": "round", "tickCount": 8, **ROUND_NUMBERS},
     "scale": {"nice": False},
 }
 
 
-def _y(metric: str) -> Spec:
-    axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS}
-    return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": False, "nice": True}}
+def y_axis(title: str, *, zero: bool = False) -> Spec:
+    """Return the axis of a figure by round, from 0 where `zero`; a tick stands at either end."""
+    axis = {"title": title, "labelExpr": AXIS_NUMBERS, "tickCount": TICKS}
+    return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
 
 
 def _tooltip(*fields: str) -> list[Spec]:
@@ -108,6 +135,6 @@ def _are_few(rows: pd.DataFrame) -> bool:
 
 
 def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
-    """Return the points that have a value, with their bands, or None where there is none."""
-    known = [(p.round, p.site, p.value, *band_of(p, metric)) for p in points if p.value is not None]
+    """Return the points after a round that have a value, with their bands, or None where there is none."""
+    known = [(p.round, p.site, p.value, *band_of(p, metric)) for p in points if p.value is not None and p.round]
     return pd.DataFrame(known, columns=list(COLUMNS)).astype(WIDE) if known else None

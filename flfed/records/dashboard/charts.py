@@ -43,6 +43,13 @@ as can be to readers with any kind of colour blindness."""
 NEUTRAL = "#808080"
 """Of lines and marks that stand for no site, model or verdict; as far from white as from black."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+SITE_DASHES = (0, 1, 2, 3, 0, 2, 3, 1)
+"""Which of `DASHES` goes with each of `SITE_COLOURS`: two colours that some eyes take for one have different dashes,
+and none is solid that they take for the grey of all sites together."""
+NAMES_AXIS: dict[str, Any] = {"labelLimit": 180, "labelOverlap": False, "labelFlush": False}
+"""Of an axis of names: each is written, beside its own row. Streamlit's theme leaves some out and moves the first."""
+PLOT_HEIGHT = {"type": "fit-x", "contains": "padding"}
+"""Vega-Lite's `autosize` where `height` is that of the plot itself, whatever legend and axis stand around it."""
 ROW_PIXELS, FRAME_PIXELS = 14, 140
 """Height of one interval in a chart of sites, and of legend and axis around them."""
 LABEL_PIXELS = 56
@@ -66,10 +73,8 @@ def site_looks(sites: Iterable[str]) -> dict[str, tuple[str, list[int]]]:
     """
     looks = {}
     for place, site in enumerate(sorted(sites)):
-        looks[site] = (
-            SITE_COLOURS[place % len(SITE_COLOURS)],
-            DASHES[place // len(SITE_COLOURS) % len(DASHES)],
-        )
+        turn, colour = divmod(place, len(SITE_COLOURS))
+        looks[site] = (SITE_COLOURS[colour], DASHES[(SITE_DASHES[colour] + turn) % len(DASHES)])
     return looks
 
 
@@ -98,7 +103,7 @@ def _metric_axis(metric: str, title: str | None = None, *, padding: int = 44, gr
 
 
 def _y_sites(order: Sequence[str]) -> alt.Y:
-    return alt.Y("site:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=180, labelFontSize=13))
+    return alt.Y("site:N", sort=list(order), title=None, axis=alt.Axis(labelFontSize=13, **NAMES_AXIS))
 
 
 def _labels(base: alt.Chart) -> alt.Chart:
@@ -120,7 +125,7 @@ def references(found: Report, metric: str) -> Layers | None:
         return None
     names = [row["name"] for row in rows]
     base = _chart(rows, 40 * len(rows) + 60)
-    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, labelFontSize=12))
+    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelFontSize=12, **NAMES_AXIS | {"labelLimit": 240}))
     arms = list(ARM_COLOURS)
     colour = alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[ARM_COLOURS[a] for a in arms]), legend=None)
     spans = base.transform_filter("datum.low != null").mark_rule(strokeWidth=3, opacity=0.6)
@@ -180,7 +185,8 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     digits = decimals_of(*(row["value"] for row in rows))
     rows = [row | {"shown": number(row["value"], digits, signed=True)} for row in rows]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
-    legend = alt.Legend(title=None, orient="top", columns=2, values=list(VERDICT_COLOURS)[:3], labelFontSize=12)
+    there = [verdict for verdict in VERDICT_COLOURS if any(row["verdict"] == verdict for row in rows)]
+    legend = alt.Legend(title=None, orient="top", columns=2, values=there, labelFontSize=12)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
     base, y = _chart(rows, 3 * ROW_PIXELS * len(sites) + FRAME_PIXELS), _y_sites(sites)
     zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)

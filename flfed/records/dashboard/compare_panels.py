@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import streamlit as st
 
 from flfed.records.dashboard import live
 from flfed.records.dashboard.by_round import Curves, Spec
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, axis_title
+from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, NAMES_AXIS, axis_title
 from flfed.records.dashboard.panels import STATUS_WORDS, escape, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import RunEntry
@@ -21,6 +22,10 @@ from flfed.records.verdicts import ABSENT, interval, metric_name, number
 
 MOST = 6
 """Most runs side by side; more columns cannot be read."""
+OVERLAP = (
+    "Intervals that overlap do not mean that two runs are alike. On the same holdout rows both go up and down "
+    "together, so that a difference between them is known better than either figure; it is not measured here."
+)
 ROW_PIXELS, AXIS_PIXELS = 34, 70
 Compared = list[tuple[str, live.Shown]]
 
@@ -33,12 +38,13 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
     for name, runs in entries.items():
         found.append((_name(runs), live.read(live.where(), name, live.mark_of(runs), only)))
     st.markdown("## Side by side")
-    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found]):
+    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found}
+    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found], redrawn):
         st.warning(escape(line))
-    table(_facts(found))
+    table([line for line in _facts(found) if only is None or line[""] != "Sites"])
     metric = next((primary_of(shown.found) for _, shown in found if primary_of(shown.found)), None)
     if metric is not None:
-        _figures(found, metric)
+        _figures(found, metric, only)
     differing = differences([(name, shown.study_text) for name, shown in found])
     st.markdown("### In what the studies differ")
     if differing:
@@ -52,20 +58,66 @@ def _name(runs: Sequence[RunEntry]) -> str:
     return f"{runs[0].study} {runs[0].series[-4:]}"
 
 
-def warnings(found: Sequence[tuple[str, Report, str]]) -> list[str]:
-    """Return why figures of these runs may not be compared, in sentences."""
+def warnings(
+    found: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> list[str]:
+    """Return which of these runs may not be compared with which, and why, in sentences.
+
+    Parameters
+    ----------
+    found : sequence of (name, report, text of the study)
+    redrawn : mapping of name to sites
+        Those that draw another holdout in each repeat.
+    """
+    datasets = {name: str(_keys(text).get("dataset.name", "")) for name, _, text in found}
     lines = []
-    datasets = {_keys(text).get("dataset.name", "") for _, _, text in found}
-    metrics = {primary_of(report) for _, report, _ in found if primary_of(report)}
-    rows = [{name: site["holdout-rows"] for name, site in report["sites"].items()} for _, report, _ in found]
-    if len(datasets) > 1:
-        named = ", ".join(sorted(map(str, datasets)))
-        lines.append(f"The runs are on different datasets ({named}): their figures say nothing of each other.")
-    elif len(metrics) > 1:
-        lines.append("The runs were chosen by different figures: compare those that both have.")
-    elif any(one != rows[0] for one in rows if one and rows[0]):
-        lines.append("The runs were judged on other sites or on other holdout rows: part of a difference is chance.")
+    if len(by_dataset := _groups(datasets)) > 1:
+        told = "; ".join(f"{dataset or 'not known'}: {_and(names)}" for dataset, names in by_dataset.items())
+        lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
+    metrics = {name: primary_of(report) for name, report, _ in found}
+    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
+    for dataset, names in by_dataset.items():
+        where = f"Of the runs on {dataset}, " if len(by_dataset) > 1 else ""
+        by_metric = _groups({name: metrics[name] for name in names if metrics[name]})
+        if len(by_metric) > 1:
+            told = "; ".join(f"{metric_name(str(metric))}: {_and(of)}" for metric, of in by_metric.items())
+            lines.append(
+                _sentence(f"{where}not all were chosen by the same figure: compare one that all have ({told}).")
+            )
+        by_rows = _groups({name: judged[name] for name in names if judged[name]})
+        if len(by_rows) > 1:
+            told = "; ".join(_and(of) for of in by_rows.values())
+            said = f"not all were judged on the same sites and holdout rows ({told}): part of a difference is chance."
+            lines.append(_sentence(where + said))
     return lines
+
+
+def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells apart on which rows a run was judged; () of one that was not.
+
+    A site's holdout is the same in all runs, but for one that draws another in each repeat: the mean is
+    then over as many of them as there are repeats.
+    """
+    rows = {name: site["holdout-rows"] for name, site in report["sites"].items()}
+    if not any(rows.values()) or primary_of(report) is None:
+        return ()
+    return tuple((name, rows[name] or 0, report["repeats"] if name in redrawn else 1) for name in sorted(rows))
+
+
+def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
+    """Return the names that have the same value, by it."""
+    groups: dict[Any, list[str]] = {}
+    for name, value in known.items():
+        groups.setdefault(value, []).append(name)
+    return groups
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _facts(found: Compared) -> list[dict[str, str]]:
@@ -90,16 +142,19 @@ def _facts(found: Compared) -> list[dict[str, str]]:
     return list(lines.values())
 
 
-def _figures(found: Compared, metric: str) -> None:
-    """Show one figure of every run: over all sites as a chart, and at each site as a table."""
+def _figures(found: Compared, metric: str, only: str | None) -> None:
+    """Show one figure of every run: over all sites as a chart, or at one, and at each site as a table."""
     lines: list[Line] = []
     for name, shown in found:
-        entry = shown.found["global"].get(metric, {})
+        of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
+        entry = of["global"].get(metric, {})
         span = {"95 % low": entry.get("low"), "95 % high": entry.get("high")}
         lines.append({"Run": name, metric_name(metric): entry.get("value")} | span)
-    title = f"{metric_name(metric)} of the shared model over all sites, with 95 % interval"
+    where = "over all sites" if only is None else f"at {escape(only)}"
+    title = f"{metric_name(metric)} of the shared model {where}, with 95 % interval"
     says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)
     figure(st, title, _chart(lines, metric), lines, key="compared", says=says)
+    st.caption(OVERLAP)
     sites = sorted({site for _, shown in found for site in shown.found["sites"]})
     if sites:
         st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
@@ -122,8 +177,8 @@ def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
     keys = {"Run": "run", metric_name(metric): "value", "95 % low": "low", "95 % high": "high"}
     rows = pd.DataFrame(known).rename(columns=keys).astype({"value": "float64", "low": "float64", "high": "float64"})
     names = list(rows["run"])
-    y = {"field": "run", "type": "nominal", "sort": names, "axis": {"title": None, "labelLimit": 220}}
-    axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS}
+    y = {"field": "run", "type": "nominal", "sort": names, "axis": {"title": None, **NAMES_AXIS, "labelLimit": 220}}
+    axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
     x = {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": False, "nice": True, "padding": 20}}
     colour = ARM_COLOURS["global"]
     spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6, "color": colour}}

@@ -48,10 +48,8 @@ def left(crossed: Sequence[CrossedEntry]) -> None:
     if len(most) < len(totals):
         st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
-    panels.chart(st, "Bytes that left, by kind of message", _left_chart(out, most, kinds), says=says)
-    panels.table(_left_lines(crossed, kinds))
-    raw = [{"Site": e.site, "Direction": e.direction, "Kind": kind_in_words(e.kind), "Bytes": e.bytes} for e in crossed]
-    showing.download(raw, key="bytes")
+    title = "Bytes that left, by kind of message"
+    showing.figure(st, title, _left_chart(out, most, kinds), _left_lines(crossed, kinds), key="bytes", says=says)
     st.caption(
         "Bytes of the messages' content, added up over all rounds (and repeats) of the record. What each kind tells "
         "about a row stands under Reveals in flfed/updates/messages.py; the site's own ledger has every message."
@@ -89,7 +87,8 @@ def size_in_words(count: int) -> str:
     return f"{size:.{2 if size < 10 else 1 if size < 100 else 0}f} {unit}" if unit else f"{count} B"
 
 
-def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[dict[str, str]]:
+def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one line a site: the bytes of each kind that left it, and of all that came to it."""
     by_place: dict[tuple[str, str], int] = {}
     back: dict[str, int] = {}
     for entry in crossed:
@@ -99,9 +98,9 @@ def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[d
             back[entry.site] = back.get(entry.site, 0) + entry.bytes
     lines = []
     for site in dict.fromkeys(entry.site for entry in crossed):
-        sizes = [by_place.get((site, kind), 0) for kind in kinds]
-        cells = {kind_in_words(kind).capitalize(): size_in_words(size) for kind, size in zip(kinds, sizes, strict=True)}
-        ends = {"Left in all": size_in_words(sum(sizes)), "Came to the site": size_in_words(back.get(site, 0))}
+        sizes = {kind: by_place.get((site, kind), 0) for kind in kinds}
+        cells: dict[str, Any] = {f"{kind_in_words(kind).capitalize()}, bytes": size for kind, size in sizes.items()}
+        ends: dict[str, Any] = {"Left in all, bytes": sum(sizes.values()), "Came to the site, bytes": back.get(site, 0)}
         lines.append({"Site": site} | cells | ends)
     return lines
 

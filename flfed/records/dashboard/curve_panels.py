@@ -6,14 +6,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.by_round import Curves, Spec
-from flfed.records.dashboard.charts import AXIS_NUMBERS, NEUTRAL, site_looks
+from flfed.records.dashboard.curve_charts import (
+    ALL,
+    TOGETHER,
+    Points,
+    by_chance,
+    calibration_chart,
+    diagonal,
+    is_stretched,
+    is_together,
+    unit_square,
+)
 from flfed.records.dashboard.panels import escape, table
-from flfed.records.dashboard.showing import Line, figure
+from flfed.records.dashboard.showing import figure
 from flfed.records.entries import SiteEntry
 from flfed.records.reports import Report
 from flfed.records.score_curves import (
@@ -29,20 +37,19 @@ from flfed.records.score_curves import (
     roc_auc_hidden,
     steps,
     thinned,
+    wilson,
 )
 from flfed.records.verdicts import ABSENT, interval, number
 
-ALL = "all sites together"
 SITES_DRAWN = 6
 """Sites drawn unless the reader picks others, beside all together."""
 MOST_DRAWN = 12
 """Sites that a reader can pick: more colours and dashes are not told apart."""
-PLOT_PIXELS, LEGEND_PIXELS, LEGEND_COLUMNS = 400, 22, 2
 ONE_CLASS = "not defined: one class only"
+NOT_COMPARABLE = "– (not comparable)"
+STRETCHED = " Both axes are stretched towards 0 (by the cube root), where most predictions lie."
 KEY = 'outputs = ["score-histogram"]'
 Found = dict[str, ScoreCounts]
-Points = list[tuple[str, float, float]]
-"""Of a drawn curve: whose it is, x and y."""
 
 HOW_TO_READ = f"""
 **ROC and AUC.** Take one row with the outcome and one without. AUC is how often the model gives the one with the
@@ -57,7 +64,8 @@ can be compared by these curves only where these shares are alike. Average preci
 **Calibration.** Rows are put into groups of like predictions, of {LEAST_ROWS} or more. On the dashed line a prediction
 holds: of rows with a predicted probability of .3, three in ten have the outcome. A point above it means that the model
 says too little, below it too much. Where an interval misses the line, chance is no likely reason; but of twenty groups
-of a model that holds, about one misses it by chance.
+of a model that holds, about one misses it by chance. A miss that the width of the bins (below) may explain is not
+counted.
 
 **Why two figures of each kind.** Sites do not send the predictions of their rows, only how many rows of each class
 fall into each of 256 bins of predictions. The curves are drawn from these counts, in which two rows of one bin cannot
@@ -73,14 +81,16 @@ different with other rows: see the 95 % intervals.
 
 def found_in(payload: Mapping[str, Any]) -> Found:
     """Return the counts of a record: all sites together where these are several, then each site by name."""
-    given = {ALL: payload["all"]} if payload["all"] and payload["in-all"] > 1 else {}
+    inside, asked = payload["in-all"], payload["asked"]
+    name = ALL if inside >= asked else f"{inside} of {asked} {TOGETHER}"
+    given = {name: payload["all"]} if payload["all"] and inside > 1 else {}
     given |= {site: payload["sites"][site] for site in sorted(payload["sites"])}
     return {name: ScoreCounts.read(of, bins=payload["bins"], limit=payload["limit"]) for name, of in given.items()}
 
 
 def choose(found: Found) -> Found:
     """Return those to draw: all sites together, and the sites that the reader picks, at first those of most rows."""
-    sites = [name for name in found if name != ALL]
+    sites = [name for name in found if not is_together(name)]
     if len(sites) < 2:
         return found
     first = sorted(sorted(sites, key=lambda site: -found[site].rows)[:SITES_DRAWN])
@@ -88,10 +98,10 @@ def choose(found: Found) -> Found:
     chosen = st.multiselect(
         f"Sites{more}", sites, default=first, max_selections=MOST_DRAWN, key=f"curves-sites-{'-'.join(first)}"
     )
-    return {name: counts for name, counts in found.items() if name == ALL or name in chosen}
+    return {name: counts for name, counts in found.items() if is_together(name) or name in chosen}
 
 
-def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry]) -> list[str]:
+def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None = None) -> list[str]:
     """Return on which rows, and of which sites, the curves are, and why a site has none.
 
     Parameters
@@ -100,12 +110,16 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry]) -> list[s
         The object "score-histograms" of a run.
     sites : sequence of SiteEntry
         Of the run; those that refused are passed over.
+    only : str, optional
+        The one site that the reader sees.
     """
     lines = ["The shared model on holdout rows, which nobody trained on."]
-    if not payload["all"]:
+    if only:
+        lines[0] += " Those of your site."
+    elif not payload["all"]:
         lines[0] += " Over all sites together no curve may be shown."
     elif payload["in-all"] < payload["asked"]:
-        lines[0] += f" All sites together are {payload['in-all']} of {payload['asked']} here."
+        lines[0] += f" The counts of {payload['in-all']} of {payload['asked']} sites may be added up."
     without = [site for site in sites if site.status != "refused" and site.site not in payload["sites"]]
     hidden = [site.site for site in without if site.shared_as == "aggregate-only"]
     silent = [site.site for site in without if site.shared_as != "aggregate-only"]
@@ -125,6 +139,12 @@ def areas(found: Found, report: Report) -> None:
     st.markdown("## How well it ranks")
     table([_area(name, counts, report) for name, counts in found.items()])
     st.caption("Higher is better for both. In brackets: the 95 % interval. Behind ±: what the counting can hide.")
+    part = [name for name in found if is_together(name) and name != ALL]
+    if part:
+        st.caption(
+            f"The figures from rows are of all sites together, not of {part[0]}, so they are not shown beside these: "
+            "they stand on the page Overview."
+        )
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
     few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
     if few:
@@ -133,19 +153,40 @@ def areas(found: Found, report: Report) -> None:
 
 
 def _area(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
-    arm = report["global"] if name == ALL else report["sites"].get(name, {}).get("global", {})
     return {
         "Rows of": name,
         "Holdout rows": f"{counts.rows}",
-        "With the outcome": f"{counts.events} ({100 * counts.events / max(counts.rows, 1):.0f} %)",
-        "AUC, from rows": _of_rows(arm.get("roc_auc_score", {})),
+        "With the outcome": f"{counts.events} ({_percent(counts.events, counts.rows)} %)",
+        "AUC, from rows": _of_rows(name, report, "roc_auc_score"),
         "AUC, of the curve": _of_curve(counts, roc_auc, roc_auc_hidden),
-        "Average precision, from rows": _of_rows(arm.get("average_precision_score", {})),
+        "Average precision, from rows": _of_rows(name, report, "average_precision_score"),
         "Average precision, of the curve": _of_curve(counts, average_precision, average_precision_hidden),
     }
 
 
-def _of_rows(figure: Mapping[str, Any]) -> str:
+def _percent(events: int, rows: int) -> str:
+    """Return a share in percent, with a decimal where it is small; "under .1" where even that says nothing.
+
+    Examples
+    --------
+    >>> _percent(14, 3675), _percent(85, 156), _percent(1, 3675), _percent(0, 40)
+    ('0.4', '54', 'under 0.1', '0')
+    """
+    share = 100 * events / max(rows, 1)
+    if 0 < share < 0.05:
+        return "under 0.1"
+    return f"{share:.1f}" if 0 < share < 10 else f"{share:.0f}"
+
+
+def _of_rows(name: str, report: Report, metric: str) -> str:
+    """Return the figure that was computed from the rows of whom a line is about, with its interval.
+
+    There is none of some of the sites together: that of the record is of all.
+    """
+    if is_together(name) and name != ALL:
+        return NOT_COMPARABLE
+    arm = report["global"] if name == ALL else report["sites"].get(name, {}).get("global", {})
+    figure = arm.get(metric, {})
     span = f" ({interval(figure['low'], figure['high'])})" if figure.get("low") is not None else ""
     return number(figure.get("value")) + span
 
@@ -156,8 +197,11 @@ def _of_curve(
     """Return a figure with how far that of the rows may lie from it, rounded up."""
     if not counts.has_both:
         return ONE_CLASS
-    reach = math.ceil(hidden(counts) * 1000 - 1e-9) / 1000
-    return f"{number(value(counts))} ± {number(reach)}"
+    return f"{number(value(counts))} ± {_rounded_up(hidden(counts))}"
+
+
+def _rounded_up(reach: float) -> str:
+    return number(math.ceil(reach * 1000 - 1e-9) / 1000)
 
 
 def ranking(found: Found, looks_of: Sequence[str]) -> None:
@@ -168,14 +212,14 @@ def ranking(found: Found, looks_of: Sequence[str]) -> None:
     lines = [{"Rows of": name, "False positive rate": x, "True positive rate": y} for name, x, y in points]
     titles = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
     says = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in there.items())
-    drawn = _chart(points, titles, list(there), looks_of, [DIAGONAL])
+    drawn = unit_square(points, titles, list(there), looks_of, [diagonal()])
     figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
     curves = {name: precision_recall(counts) for name, counts in there.items()}
     lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in _points(curves)]
     points = _points({name: thinned(*steps(*curve)) for name, curve in curves.items()})
     titles = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
     says = "; ".join(f"{name}: average precision {number(average_precision(c))}" for name, c in there.items())
-    drawn = _chart(points, titles, list(there), looks_of, [_by_chance(there, looks_of)])
+    drawn = unit_square(points, titles, list(there), looks_of, [by_chance(there, looks_of)])
     title = "Precision and recall"
     figure(right, f"{title} (up and right is better)", drawn, lines, key="precision-recall", says=f"{title}. {says}")
     if len(there) < len(found):
@@ -190,14 +234,17 @@ def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[s
     """Show what was predicted against what happened: of the chosen ones in words, of one site drawn with intervals."""
     st.markdown("## Whether its probabilities hold")
     table([_holds(name, counts, report) for name, counts in chosen.items()])
-    sites = [name for name, counts in found.items() if name != ALL and counts.rows >= LEAST_ROWS]
-    together = "all sites together, and " if ALL in found else ""
-    picked = run_page.choose_site(sites, label=f"Draw {together}this site") if sites else None
-    groups = {name: of for name in (ALL, picked) if name in found and (of := calibration(found[name]))}
+    sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
+    together = [name for name in found if is_together(name)]
+    label = f"Draw {together[0]}, and this site" if together else "Draw this site"
+    picked = [run_page.choose_site(sites, label=label)] if sites else []
+    groups = {name: of for name in [*together, *picked] if (of := calibration(found[name]))}
     lines = [
         {
             "Rows of": name,
             "Predicted, mean": group.predicted,
+            "Predicted, at least": group.least,
+            "Predicted, at most": group.most,
             "Observed share": group.observed,
             "95 % low": group.low,
             "95 % high": group.high,
@@ -210,33 +257,35 @@ def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[s
         "Observed share against predicted probability, with 95 % interval",
         "; ".join(f"{name}: predictions hold in {_held(of)}" for name, of in groups.items()),
     )
-    drawn = _calibration_chart(lines, list(groups), looks_of)
+    drawn = calibration_chart(lines, list(groups), looks_of)
     figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
     st.caption(
         "On the dashed line the predictions hold; above it the model says too little, below it too much. "
         f"Each point is a group of at least {LEAST_ROWS} rows, a larger one of more of them."
+        + (STRETCHED if lines and is_stretched(lines) else "")
     )
 
 
 def _holds(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
     groups = calibration(counts)
-    arm = report["global"] if name == ALL else report["sites"].get(name, {}).get("global", {})
-    rows = max(counts.rows, 1)
-    predicted = float(counts.probability @ (counts.negative + counts.positive)) / rows
+    predicted = observed = ABSENT
+    if counts.rows:
+        mean, least, most = counts.predicted
+        predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}"
+        observed = f"{number(counts.events / counts.rows)} ({interval(*wilson(counts.events, counts.rows))})"
     few = f"fewer than {LEAST_ROWS} rows"
     return {
         "Rows of": name,
-        "Predicted, mean": number(predicted) if counts.rows else ABSENT,
-        "Observed share": number(counts.events / rows) if counts.rows else ABSENT,
+        "Predicted, mean": predicted,
+        "Observed share": observed,
         "Predictions hold in": _held(groups) if groups else few,
-        "Brier score (lower is better)": _of_rows(arm.get("brier_score_loss", {})),
+        "Brier score (lower is better)": _of_rows(name, report, "brier_score_loss"),
     }
 
 
 def _held(groups: Sequence[Group]) -> str:
-    """Return in how many groups the prediction is within the interval of what happened."""
-    high = sum(group.predicted > group.high for group in groups)
-    low = sum(group.predicted < group.low for group in groups)
+    """Return in how many groups the prediction may be within the interval of what happened."""
+    high, low = sum(group.too_high for group in groups), sum(group.too_low for group in groups)
     held = f"{len(groups) - high - low} of {len(groups)} groups"
     off = [f"too {how} in {many}" for how, many in (("high", high), ("low", low)) if many]
     return "; ".join([held, *off])
@@ -246,85 +295,3 @@ def how_to_read() -> None:
     """Say in plain words what the curves show and what they do not, folded away."""
     with st.expander("How to read these curves"):
         st.markdown(HOW_TO_READ)
-
-
-def _colours(names: Sequence[str], looks_of: Sequence[str], *, legend: bool = True) -> Spec:
-    looks = site_looks(looks_of)
-    named = {"field": "of", "type": "nominal", "legend": LEGEND if legend else None}
-    ranges = [NEUTRAL if name == ALL else looks[name][0] for name in names]
-    dashes = [[1, 0] if name == ALL else looks[name][1] for name in names]
-    return {
-        "color": named | {"scale": {"domain": list(names), "range": ranges}},
-        "strokeDash": named | {"scale": {"domain": list(names), "range": dashes}},
-    }
-
-
-LEGEND: Spec = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 170, "symbolType": "stroke"}
-LEGEND |= {"symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
-WIDER = {"condition": {"test": f"datum.of == '{ALL}'", "value": 4}, "value": 2}
-DIAGONAL: Spec = {
-    "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
-    "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
-    "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
-}
-
-
-def _height(names: Sequence[str]) -> int:
-    return PLOT_PIXELS + LEGEND_PIXELS * -(-len(names) // LEGEND_COLUMNS)
-
-
-def _axis(field: str, title: str) -> Spec:
-    axis = {"title": title, "labelExpr": AXIS_NUMBERS, "tickCount": 5}
-    return {"field": field, "type": "quantitative", "axis": axis, "scale": {"domain": [0, 1], "nice": False}}
-
-
-def _tooltip(*fields: str) -> list[Spec]:
-    return [{"field": "of", "type": "nominal"}, *({"field": name, "type": "quantitative"} for name in fields)]
-
-
-def _by_chance(found: Found, looks_of: Sequence[str]) -> Spec:
-    """Return the lines that precision would have by chance: each one's share of rows with the outcome."""
-    shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
-    colour = _colours(list(found), looks_of)["color"]
-    return {
-        "data": {"values": shares},
-        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1, "opacity": 0.7},
-        "encoding": {"y": {"field": "y", "type": "quantitative"}, "color": colour},
-    }
-
-
-def _chart(
-    points: Points, titles: tuple[str, str], names: Sequence[str], looks_of: Sequence[str], below: list[Spec]
-) -> Curves | None:
-    """Return curves in the unit square, in the order of their points, above some other layers."""
-    if not points:
-        return None
-    rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
-    rows["place"] = range(len(rows))
-    encoding = {
-        "x": _axis("x", titles[0]),
-        "y": _axis("y", titles[1]),
-        "order": {"field": "place", "type": "quantitative"},
-        "strokeWidth": WIDER,
-        "tooltip": _tooltip("x", "y"),
-        **_colours(names, looks_of),
-    }
-    return Curves(rows, {"height": _height(names), "layer": [*below, {"mark": {"type": "line"}, "encoding": encoding}]})
-
-
-def _calibration_chart(lines: Sequence[Line], names: Sequence[str], looks_of: Sequence[str]) -> Curves | None:
-    """Return groups as points, larger with more rows, with their intervals, and a line from each to the next."""
-    if not lines:
-        return None
-    keys = {"Rows of": "of", "Predicted, mean": "x", "Observed share": "y", "95 % low": "low", "95 % high": "high"}
-    rows = pd.DataFrame(lines).rename(columns=keys | {"Rows": "rows"}).round(5)
-    looks = _colours(names, looks_of)
-    x, y = _axis("x", "predicted probability (mean of the group)"), _axis("y", "observed share")
-    spans = {"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6}}
-    spans["encoding"] = {"x": x, "y": _axis("low", "observed share"), "y2": {"field": "high"}, "color": looks["color"]}
-    lined = {"mark": {"type": "line", "opacity": 0.8}, "encoding": {"x": x, "y": y, **looks}}
-    dots = {"mark": {"type": "point", "filled": True, "opacity": 1}}
-    dots["encoding"] = {"x": x, "y": y, "color": looks["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
-    size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
-    dots["encoding"]["size"] = {"field": "rows", "type": "quantitative", "scale": size, "legend": None}
-    return Curves(rows, {"height": _height(names), "layer": [DIAGONAL, spans, lined, dots]})

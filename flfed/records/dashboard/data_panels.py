@@ -8,25 +8,50 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from flfed.drift import LARGE, SMALL
+from flfed.drift import FEW_ROWS, LARGE, SMALL
+from flfed.records.dashboard import data_words
 from flfed.records.dashboard.by_round import Curves, Spec
-from flfed.records.dashboard.panels import escape, table
+from flfed.records.dashboard.data_words import drift_in_words, gaps_in_words, named
+from flfed.records.dashboard.panels import escape
 from flfed.records.dashboard.showing import Line, download, figure
 from flfed.records.verdicts import number
+from flfed.table_one import percent
 
 Payload = Mapping[str, Any]
 SITES_DRAWN = 12
 """Sites shown unless the reader picks others."""
 COLUMNS_DRAWN = 25
-"""Columns drawn in a map, those that differ most."""
+"""Columns drawn in a map, those with the largest gaps or differences."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
-SUPPRESSED = "suppressed"
+KEPT_BACK = "kept back"
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
 LIGHT_TO_BLUE = ["#ffffff", "#56B4E9"]
 ORANGE_TO_BLUE = ["#E69F00", "#ffffff", "#56B4E9"]
 """So light that dark text stands on each of them, in either theme; told apart by colour-blind readers."""
+NO_FIGURE = "#d9d9d9"
+"""Behind a dash: neither a large figure nor a small one."""
 ROW_PIXELS, AXIS_PIXELS = 22, 150
+UPWARDS: Spec = {"orient": "top", "labelAngle": 35, "labelAlign": "right"}
+"""Sites' names lean to the left, where the columns' names leave them room: none is cut at the right edge."""
+LABEL_PIXELS = 300
+"""Room for a column's name, with the value whose share is compared."""
 OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
+ENDED = "The sites give their sums for the comparison, and this run ended without one: there is nothing to show here."
+WORDS = {
+    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
+    "small; it may itself be large, and it does not stand for 0.",
+    "at least": "*at least*: some of it is kept back.",
+    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
+    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
+    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
+    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
+    "share: a few of the rows may have no value.",
+}
+"""What is explained below Table 1 where these words stand in it."""
+SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
+EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, and a share is that of all rows."
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:
@@ -54,141 +79,111 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
         return
     hidden = set(of) - set(sites)
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in hidden]
-    lines = [{name: "" if row.get(name) is None else row[name] for name in names} for row in rows]
-    table(lines)
-    if any(SUPPRESSED in str(cell) for line in lines for cell in line.values()):
-        st.caption(
-            "*suppressed*: so few rows that the site's policy does not let the count leave. It is not 0. "
-            "*at least*: some sites kept their part back."
-        )
+    lines = [{name: "" if row.get(name) is None else str(row[name]) for name in names} for row in rows]
+    # All of it: who reads a Table 1 compares lines that a scroll bar would keep apart.
+    shown = [
+        {escape(name): escape(cell).replace(" %", f"{UNBROKEN}%") for name, cell in line.items()} for line in lines
+    ]
+    st.table(shown)
+    text = "\n".join(cell for line in lines for cell in line.values())
+    said = [meaning for word, meaning in WORDS.items() if word in text]
+    if "± " in text and "± SD" not in text:
+        said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
+    if said:
+        st.caption(" ".join(said))
     if payload.get("note"):
         st.caption(escape(str(payload["note"])))
     download(rows, key="table-1")
 
 
-def missing(payload: Payload | None, sites: Sequence[str], *, why_none: str) -> None:
-    """Show which share of each site's rows has no value, in the columns where any is missing."""
+def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
+    """Show which share of each site's rows has no value, where any is missing; the run has `of` sites."""
     st.markdown("## What is missing where")
-    if payload is None:
+    if payload is None or not payload["columns"]:
         st.caption(why_none)
         return
-    lines: list[Line] = [
-        {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites}
-        for column in payload["columns"]
-        if any(entry["missing"] != 0 for entry in column["sites"].values())
-    ]
-    if not lines:
+    gappy = [c for c in payload["columns"] if any(entry["missing"] != 0 for entry in c["sites"].values())]
+    if not gappy:
         st.markdown("Every column has a value in every row, at every site that tells.")
         return
-    for sentence in gaps_in_words(payload):
+    gappy.sort(key=lambda column: (-(data_words.widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
+    sentences = gaps_in_words(payload, sites=of)
+    for sentence in sentences:
         st.markdown(f"- {escape(sentence)}")
-    cells = [
-        {"column": line["Column"], "site": site, "value": line[site], "text": _percent(line[site])}
-        for line in lines[:COLUMNS_DRAWN]
-        for site in sites
-    ]
+    cells = [_missing_cell(column, site) for column in gappy[:COLUMNS_DRAWN] for site in sites]
     colour = {"scale": {"domain": [0, 100], "range": LIGHT_TO_BLUE, "interpolate": "rgb"}, "legend": None}
-    says = " ".join(gaps_in_words(payload))
-    drawn = _map(cells, colour, "% of the site's rows without a value")
-    figure(st, "Rows without a value, % of each site's rows", drawn, lines, key="missing", says=says)
-    st.caption("A dash stands for a count that the site's policy does not let leave. It is not 0.")
+    lines: list[Line] = [
+        {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites} for column in gappy
+    ]
+    title = "Rows without a value, % of each site's rows"
+    _say_how_many(gappy, "with the largest gaps between sites")
+    figure(st, title, _map(cells, colour), lines, key="missing", says=" ".join(sentences))
+    if any(cell["value"] is None for cell in cells):
+        st.caption(
+            "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, "
+            "is small. It does not stand for 0."
+        )
 
 
-def drift(payload: Payload | None, sites: Sequence[str], *, why_none: str) -> None:
-    """Show how far each site's rows lie from those of the other sites, column by column."""
+def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
+    """Show how far each site's rows lie from those of the other sites, by column; the run has `of` sites."""
     st.markdown("## How far the sites lie apart")
-    if payload is None:
+    if payload is None or not payload["columns"]:
         st.caption(why_none)
         return
-    columns = sorted(payload["columns"], key=lambda column: -_largest(column))
-    if not any(_largest(column) for column in columns):
-        reasons = sorted({str(e["reason"]) for column in columns for e in column["sites"].values() if e["reason"]})
-        st.caption(escape(f"No difference can be given: {'; '.join(reasons) or 'there is none'}."))
+    columns = sorted(payload["columns"], key=_furthest)
+    if not any(data_words.size(entry) for column in columns for entry in column["sites"].values()):
+        reasons = "; ".join(data_words.reasons_of(columns)) or "there is none"
+        st.caption(escape(f"No difference can be given: {reasons}."))
         return
-    for sentence in drift_in_words(payload):
+    sentences = drift_in_words(payload, sites=of)
+    for sentence in sentences:
         st.markdown(f"- {escape(sentence)}")
     cells = [
-        {"column": _named(column), "site": site, "value": entry["difference"], "text": _signed(column, entry)}
+        _drift_cell(column, site, entry)
         for column in columns[:COLUMNS_DRAWN]
         for site in sites
         if (entry := column["sites"].get(site))
     ]
-    colour = {
-        "scale": {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"},
-        "legend": None,
+    scale = {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"}
+    _say_how_many(columns, "that differ most")
+    title = "Difference from the other sites, in standard deviations"
+    drawn = _map(cells, {"scale": scale, "legend": None})
+    figure(st, title, drawn, _drift_lines(columns, sites), key="drift", says=" ".join(sentences))
+    st.caption(_how_to_read("".join(cell["text"] for cell in cells)))
+
+
+def _how_to_read(text: str) -> str:
+    """Return what is said below the map of differences, of the signs that stand in its cells, in Markdown."""
+    signs = {
+        "±": "±: a category of three or more values, whose difference has no direction.",
+        "(": "White, in brackets: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
+        "many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more where rows depend "
+        "on each other, as several visits of one patient do.",
+        "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
+        "site's policy keeps; how much of it is chance cannot be told.",
+        "–": f"A dash: no figure, such as for want of {FEW_ROWS} rows with a value; the table says why.",
     }
-    drawn = _map(cells, colour, "standard deviations from the other sites together")
-    if len(columns) > COLUMNS_DRAWN:
-        st.caption(f"The {COLUMNS_DRAWN} columns that differ most are drawn; the table has all {len(columns)}.")
-    says = " ".join(drift_in_words(payload))
-    figure(
-        st,
-        "Difference from the other sites, in standard deviations",
-        drawn,
-        _drift_lines(columns, sites),
-        key="drift",
-        says=says,
-    )
-    st.caption(
-        "Standardised difference: the site's mean (or share) less that of the other sites together, in standard "
-        "deviations of one row; a category of three or more values has no direction (±). Up to "
-        f"{number(SMALL, 1)} is usually called small, from {number(LARGE, 2)} on it is worth a look: a rule of thumb. "
-        "Cells in brackets are no larger than what chance alone brings about in 95 of 100 comparisons of so many rows. "
-        "It compares one column at a time: sites may still differ in how columns go together, or in how they measure."
-    )
-
-
-def drift_in_words(payload: Payload) -> list[str]:
-    """Return which sites differ most from the others, and in what; the largest first, three at most."""
-    found = [
-        (abs(entry["difference"]), column, site, entry)
-        for column in payload["columns"]
-        for site, entry in column["sites"].items()
-        if entry["difference"] is not None and abs(entry["difference"]) > max(entry["chance"], LARGE)
+    lines = [
+        "Standardised difference: the site's mean (or share) less that of the other sites that give theirs, in "
+        f"standard deviations of one row. Up to {number(SMALL, 1)} is usually called small, from {number(LARGE, 2)} "
+        "on it is worth a look: a rule of thumb.",
+        *(meaning for sign, meaning in signs.items() if sign in text),
+        "It compares one column at a time: sites may still differ in how columns go together, or in how they measure.",
     ]
-    if not found:
-        return ["No site differs from the others by more than a quarter of a standard deviation beyond chance."]
-    worst: dict[str, tuple[Any, ...]] = {}
-    for one in sorted(found, key=lambda item: -item[0]):
-        worst.setdefault(one[2], one)
-    sentences = []
-    for size, column, site, entry in list(worst.values())[:3]:
-        where = "from" if column["towards"] is None else "above" if entry["difference"] > 0 else "below"
-        name = _named(column)
-        sentences.append(
-            f"{site} differs most in {name}: {number(size, 2)} standard deviations {where} the other sites."
-        )
-    return sentences
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def gaps_in_words(payload: Payload) -> list[str]:
-    """Return where most is missing, beside the other sites; the largest gap between a site and the others first."""
-    found = []
-    for column in payload["columns"]:
-        known = {
-            site: entry for site, entry in column["sites"].items() if entry["missing"] is not None and entry["rows"]
-        }
-        for site, entry in known.items():
-            others = [other for name, other in known.items() if name != site]
-            rows = sum(other["rows"] for other in others)
-            share = 100 * entry["missing"] / entry["rows"]
-            elsewhere = 100 * sum(other["missing"] for other in others) / rows if rows else None
-            if share >= 1:
-                found.append((share - (elsewhere or 0.0), site, column["column"], share, elsewhere))
-    sentences = []
-    for _, site, column, share, elsewhere in sorted(found, key=lambda item: -item[0])[:3]:
-        rest = "" if elsewhere is None else f" and at {elsewhere:.0f} % of the rows elsewhere"
-        sentences.append(f"{column} is missing at {share:.0f} % of {site}'s rows{rest}.")
-    return sentences
+def _say_how_many(columns: Sequence[Payload], which: str) -> None:
+    if len(columns) > COLUMNS_DRAWN:
+        st.caption(f"The {COLUMNS_DRAWN} columns {which} are drawn; the table has all {len(columns)}.")
 
 
-def _named(column: Payload) -> str:
-    """Return a column's name, with the value whose share is compared."""
-    return f"{column['column']} (share of {column['towards']})" if column["towards"] else str(column["column"])
-
-
-def _largest(column: Payload) -> float:
-    return max((abs(e["difference"]) for e in column["sites"].values() if e["difference"] is not None), default=0.0)
+def _furthest(column: Payload) -> tuple[float, float]:
+    """Return what puts columns in order: the largest difference that is more than chance, then of all."""
+    entries = list(column["sites"].values())
+    beyond = [data_words.size(entry) for entry in entries if not data_words.by_chance(entry)]
+    return -max(beyond, default=0.0), -max(map(data_words.size, entries), default=0.0)
 
 
 def _share(entry: Payload | None) -> float | None:
@@ -198,28 +193,56 @@ def _share(entry: Payload | None) -> float | None:
     return float(100 * entry["missing"] / entry["rows"])
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
+def _most_missing(column: Payload) -> float:
+    return max((_share(entry) or 0.0 for entry in column["sites"].values()), default=0.0)
+
+
+def _missing_cell(column: Payload, site: str) -> Payload:
+    entry = column["sites"].get(site)
+    share = _share(entry)
+    text, says = "–", KEPT_BACK
+    if entry is not None and share is not None:
+        text = percent(entry["missing"], entry["rows"])
+        says = f"{entry['missing']} of {entry['rows']} rows ({text} %)"
+    return {"column": column["column"], "site": site, "value": share, "text": text, "says": says}
+
+
+def _drift_cell(column: Payload, site: str, entry: Payload) -> Payload:
+    """Return a cell of the map: no colour for what may be chance, grey where there is no figure."""
+    value = 0.0 if data_words.by_chance(entry) else entry["difference"]
+    text, rows = _signed(column, entry), _with_value(entry)
+    says = f"no figure: {entry['reason']}" if entry["difference"] is None else text
+    says += f"; {entry['rows']} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
+
+
+def _with_value(entry: Payload) -> int | None:
+    return None if entry["missing"] is None else int(entry["rows"] - entry["missing"])
 
 
 def _signed(column: Payload, entry: Payload) -> str:
     """Return a difference as it stands in its cell: with its sign, in brackets where it may be chance."""
     if entry["difference"] is None:
         return "–"
-    size = number(abs(entry["difference"]), 2)
-    said = f"±{size}" if column["towards"] is None else number(entry["difference"], 2, signed=True)
-    return said if abs(entry["difference"]) > entry["chance"] else f"({said})"
+    decimals = 1 if entry.get("about") else 2
+    said = number(entry["difference"], decimals, signed=True)
+    if column["towards"] is None:
+        said = f"±{number(data_words.size(entry), decimals)}"
+    if entry.get("about"):
+        return f"≈{said}"
+    return f"({said})" if data_words.by_chance(entry) else said
 
 
 def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]:
     return [
         {
-            "Column": _named(column),
+            "Column": named(column),
             "Site": site,
             "Rows": entry["rows"],
-            "Rows without a value": SUPPRESSED if entry["missing"] is None else entry["missing"],
-            "Difference (standard deviations)": entry["difference"],
+            "Rows with a value": KEPT_BACK if (rows := _with_value(entry)) is None else rows,
+            "Difference (standard deviations)": _signed(column, entry) if entry.get("about") else entry["difference"],
             "By chance up to": entry["chance"],
+            "Other sites compared with": entry.get("compared-with") or None,
             "Why none": entry["reason"],
         }
         for column in columns
@@ -228,30 +251,28 @@ def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]
     ]
 
 
-def _map(cells: Sequence[Payload], colour: Spec, title: str) -> Curves | None:
-    """Return a map of columns and sites, with the figure written in each cell."""
+def _map(cells: Sequence[Payload], colour: Spec) -> Curves | None:
+    """Return a map of columns and sites, with the figure written in each cell; grey where there is none."""
     if not cells:
         return None
     rows = pd.DataFrame(cells).astype({"value": "float64"})
     columns = list(dict.fromkeys(rows["column"]))
-    axis = {"title": None, "labelLimit": 200}
+    # Each label is there and at its row's middle, however many there are.
+    axis = {"title": None, "labelOverlap": False, "labelFlush": False, "labelLimit": LABEL_PIXELS}
     base = {
-        "x": {"field": "site", "type": "nominal", "axis": axis | {"orient": "top", "labelAngle": -35}},
+        "x": {"field": "site", "type": "nominal", "axis": axis | UPWARDS},
         "y": {"field": "column", "type": "nominal", "sort": columns, "axis": axis},
-        "tooltip": [
-            {"field": "site", "type": "nominal"},
-            {"field": "column", "type": "nominal"},
-            {"field": "text", "type": "nominal", "title": title},
-        ],
+        "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
     }
-    fill = {"color": {"field": "value", "type": "quantitative"} | colour}
+    none = {"test": "!isValid(datum.value)", "value": NO_FIGURE}
+    fill = {"color": {"field": "value", "type": "quantitative", "condition": none} | colour}
     # The text stands on the cell's own colour, whatever the theme.
     text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": "#1b2733"}}
     spec = {
         "height": ROW_PIXELS * len(columns) + AXIS_PIXELS,
         "encoding": base,
         "layer": [
-            {"mark": {"type": "rect", "stroke": "#808080", "strokeWidth": 0.5}, "encoding": fill},
+            {"mark": {"type": "rect", "stroke": "#808080", "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
             {"mark": {"type": "text", "fontSize": 11}, "encoding": text},
         ],
     }

@@ -94,7 +94,7 @@ def _caption(points: Sequence[LearningPoint]) -> str:
 
 
 def verdict_of(gain: Difference) -> str:
-    """Return whether a gain is certain, by its interval.
+    """Return whether a gain is clear, by its interval.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def verdict_of(gain: Difference) -> str:
 
 
 def in_words(points: Sequence[LearningPoint]) -> str:
-    """Return one site's learning curve in words, and at which sizes the gain is certain.
+    """Return one site's learning curve in words, and at which sizes the gain's interval lies above 0.
 
     Parameters
     ----------
@@ -121,8 +121,8 @@ def in_words(points: Sequence[LearningPoint]) -> str:
     if len(sizes) < 3 or not sure:
         return said
     if len(sure) == len(sizes):
-        return f"{said} The gain is certain at every size."
-    return f"{said} The gain is certain with {_listed(sure)} rows, not with the other sizes."
+        return f"{said} The interval of the gain lies above 0 at every size."
+    return f"{said} The interval of the gain lies above 0 with {_listed(sure)} rows, not with the other sizes."
 
 
 def gains_of(points: Sequence[LearningPoint]) -> dict[int, Difference]:
@@ -164,7 +164,7 @@ def lines(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
         gain = gains.get(rows, Difference(None))
         known = gain.value is not None
         cells |= {"Gain, + is better (95 %)": _gain(gain) if known else ABSENT}
-        cells |= {"In words": {PAYS: "certain gain", DO_NOT_USE: "certain loss"}.get(verdict_of(gain), "no clear gain")}
+        cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(verdict_of(gain), "no clear gain")}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
 
@@ -207,7 +207,7 @@ def _figures(points: Sequence[LearningPoint]) -> Layers | None:
 
 
 def _gains(points: Sequence[LearningPoint]) -> Layers | None:
-    """Return the gain by own rows with its band, a line at no gain, and what is certain by colour."""
+    """Return the gain by own rows with its band, a line at no gain, and what is clear by colour."""
     rows = [
         {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
         | {"verdict": verdict_of(gain), "shown": _gain(gain)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -10,19 +11,14 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.records import reports
-from flfed.records.dashboard import charts
+from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
+from flfed.records.faults import fault_kind, folded, refused_sites, updates_set_aside
 from flfed.records.reading import RunReader
-from flfed.records.reports import Report, best_gain, gain_in_words, site_verdict, story, tally
-from flfed.records.verdicts import (
-    ABSENT,
-    PAYS,
-    interval,
-    metric_name,
-    number,
-)
+from flfed.records.reports import Report
+from flfed.records.story import apart, gains_looked_at, headline, stands_out, story, under
+from flfed.records.verdicts import ABSENT, gain_with_interval, metric_name, number
 
 STATUS_WORDS = {
     "running": "running",
@@ -31,6 +27,13 @@ STATUS_WORDS = {
     "stopped": "stopped early",
     "failed": "failed",
 }
+HOLDOUT_READ = {
+    "compare": "{often} for the comparison, after the last round",
+    "holdout-curve": "in each round, for a curve that the study asks for; nothing was selected by it",
+    "learning-curve": "for each point of the learning curve; nothing was selected by it",
+    "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
+}
+"""For what holdout rows were read, by the reason in the record."""
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
     "stopped": "Once the cause is put right, go on with",
@@ -52,6 +55,14 @@ PAGE_STYLE = (
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
+JOINER = "\u2060"
+BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+"""Spaces, ends of lines, and signs that turn the direction of writing around."""
+LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_])", re.IGNORECASE)
+"""After these an address goes on, or the name of a picture or a colour."""
+CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
+"""How a line begins that would be one of a list, or a rule across the page."""
 SITES_SHOWN = 24
 CARD_PIXELS = 176
 """Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
@@ -93,7 +104,10 @@ def head(title: str, runs: Sequence[RunEntry], name: str) -> None:
         took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
     if found["reason"]:
-        st.warning(escape(f"Why it is {status}: {found['reason'].rstrip('.')}. ") + how_to_go_on(runs))
+        go_on = how_to_go_on(runs)
+        said = f"Why it is {status}: {found['reason'].rstrip('.')}. "
+        # The reason may tell how to go on by itself.
+        st.warning(with_code(said) + (go_on if go_on.rpartition(": ")[2].strip("`") not in found["reason"] else ""))
     elif status == "running":
         progress(runs)
 
@@ -142,20 +156,19 @@ def cards(found: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
     name, shared = metric_name(metric), found["global"][metric]
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
-    span = interval(shared["low"], shared["high"])
-    under = shared.get("reason", f"{name}, 95 % interval {span}" if shared["low"] is not None else name)
-    apart = "not measured in this run"
+    what = shared.get("reason", ", ".join([name, *under(shared, found["repeats"])]))
+    away = "not measured in this run"
     if pooled is not None and shared["value"] is not None:
-        apart = reports.apart(pooled, shared["value"], metric)
+        away = apart(pooled, shared["value"], metric)
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
     if found["status"] == "running":
         short = "still running"
     refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
     with st.container(horizontal=True, gap="xsmall"):
-        card("Shared model", number(shared["value"]), under)
-        card("All rows in one place", number(pooled), f"pooled, for reference; {apart}")
-        card("Largest gain", *_most(found, metric))
+        card("Shared model", number(shared["value"]), what)
+        card("All rows in one place", number(pooled), f"pooled, for reference; {away}")
+        card("Largest clear gain", *_most(found, metric))
         card("Rounds run", f"{found['rounds']} of {planned}", short)
         card("Updates set aside", str(updates_set_aside(found)), below)
 
@@ -168,43 +181,62 @@ def card(label: str, value: str, below: str) -> None:
 
 
 def _most(found: Report, metric: str) -> tuple[str, str]:
-    """Return the largest gain, and at which site and whether it is certain."""
-    order = charts.order_of_sites(found, metric)
-    gain = best_gain(found["sites"][order[0]], metric) if order else None
-    if gain is None or (gain.value or 0.0) <= 0:
-        return "none", "no gain was measured"
-    sure = "certain" if site_verdict(found["sites"][order[0]], metric)[0] == PAYS else "not certain"
-    size, _, span = gain_in_words(found["sites"][order[0]], metric).partition(" (")
-    return size, f"at {order[0]} ({span.rstrip(')')}), {sure}"
+    """Return the largest gain of those that stand out, and at which site; or that none does."""
+    looked, best = gains_looked_at(found, metric), stands_out(found, metric)
+    wide = f"widened for {looked} gains looked at" if looked > 1 else "95 %"
+    if best is None:
+        return "none", f"no interval, {wide}, lies above 0" if looked else "no gain was measured"
+    size, _, span = gain_with_interval(best[1]).partition(", ")
+    return size, f"at {best[0]} ({span}, {wide})" if looked > 1 else f"at {best[0]} ({span})"
 
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences; the verdict stands above already."""
-    above = tally(found, metric) if metric else ""
-    lines = [line for line in story(found, metric=metric, planned=planned) if line != above]
+    above = headline(found, metric) if metric else []
+    lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
         st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 
 
 def verdicts(found: Report, metric: str) -> None:
-    """Show at how many sites joining pays, and at which."""
-    st.info(f"**{escape(tally(found, metric))}**")
+    """Show what joining gains on average over sites, and at how many, and which, it pays by themselves."""
+    first, *others = headline(found, metric)
+    st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
 
 
 def escape(text: str) -> str:
-    r"""Return text so that Markdown shows it as it is.
+    r"""Return text so that Markdown shows it as it is, in one line, and makes no link or picture of any of it.
+
+    Streamlit looks for addresses and `:names:` once backslashes are gone: a joiner of no width, which
+    nobody sees, parts those.
 
     Examples
     --------
-    >>> escape("a_b [x] $1")
-    'a\\_b \\[x\\] \\$1'
+    >>> escape("a_b [x] $1"), escape("12 % at 09:30, in 2.5 s"), escape("two\n\n# lines")
+    ('a\\_b \\[x\\] \\$1', '12 % at 09:30, in 2.5 s', 'two \\# lines')
+    >>> escape("see https://x.example").replace(JOINER, "|"), escape("ask a@b.example, :red").replace(JOINER, "|")
+    ('see https:|//x.example', 'ask a|@b.example, :|red')
     """
-    return "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|" else sign for sign in text)
+    parted = LINKED.sub(lambda found: found[0] + JOINER, BREAKS.sub(" ", text))
+    plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
+    return LISTED.sub(r"\1\\\2", plain)
 
 
-def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
-    """Show what was set aside, refused or flagged; says so where nothing was."""
+def with_code(text: str) -> str:
+    r"""Return text as `escape` does, but for what stands between backticks: that is shown as code.
+
+    Examples
+    --------
+    >>> with_code("run_1: `flfed run list`")
+    'run\\_1: `flfed run list`'
+    """
+    parts = CODE.split(BREAKS.sub(" ", text))
+    return "".join(f"`{part}`" if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
+    """Show what was set aside, refused or flagged, of one site or of all; says so where nothing was."""
     groups: dict[tuple[str, str, str], list[int | None]] = {}
     for fault in found["faults"]:
         reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", fault["reason"])
@@ -215,17 +247,35 @@ def set_aside(found: Report, events: Sequence[EventEntry]) -> None:
             groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
     st.markdown("## Set aside, refused, odd")
     if not found["faults"]:
-        st.markdown("No update was set aside and no site was refused.")
+        none = "No update was set aside and no site was refused."
+        st.markdown(none if only is None else f"Nothing of {escape(only)} was set aside or refused.")
     if groups:
         last = found["rounds"] if found["status"] == "completed" else None
-        table([_group_line(group, rounds, found["repeats"], last) for group, rounds in groups.items()])
-    opened = {event.reason for event in events if event.kind == "holdout-opened"} - {"audit"}
-    if opened == {"compare"}:
-        st.caption("Holdout rows were read once, after the last round, for the comparison.")
-    elif opened:
-        st.caption(
-            "Holdout rows were also read each round, for a curve that the study asked for; nothing was selected by it."
-        )
+        table([_group_line(group, rounds, found["repeats"], last) for group, rounds in folded(groups).items()])
+    lines = holdout_in_words(events)
+    if lines:
+        st.caption(with_code(" ".join(lines)))
+
+
+def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
+    """Return what holdout rows were read for, and how often: a sentence for each reason in the record."""
+    opened = [event for event in events if event.kind == "holdout-opened"]
+    reasons = {event.reason for event in opened}
+    lines = []
+    for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
+        found = [event for event in opened if event.reason == reason]
+        often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
+        said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
+        lines.append(f"Holdout rows were read {said}.")
+    return lines
+
+
+def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
+    """Return how often something was done, by how often in each run and at each site."""
+    most = max(by_place.values())
+    if most > 1:
+        return f"{most} times" + (f" in one of {runs} repeats" if runs > 1 else "")
+    return "once" if runs == 1 else f"once in each of {runs} repeats"
 
 
 def _group_line(
@@ -245,29 +295,12 @@ def _group_line(
     return {"What": what, "Site": site, "When": said if known else start, "Why": why}
 
 
-def table(lines: Sequence[Mapping[str, Any]]) -> None:
-    """Show a short table as it is, a long one with a scroll bar; text is shown as text."""
-    if len(lines) <= SITES_SHOWN:
-        st.table([{key: escape(str(value)) for key, value in line.items()} for line in lines])
+def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
+    """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
+    if len(lines) <= most:
+        st.table([{escape(key): escape(str(value)) for key, value in line.items()} for line in lines])
     else:
-        st.dataframe(list(lines), hide_index=True)
-
-
-def chart(column: Any, title: str, drawn: Any, *, says: str = "") -> None:
-    """Show a chart under its title; `says` is what a reader who cannot see it is told, else the title."""
-    column.markdown(f"**{title}**")
-    if drawn is None:
-        column.caption("No figures to draw.")
-    else:
-        column.altair_chart(drawn, width="stretch", alt=says or title)
-
-
-def side_by_side(drawn: Sequence[tuple[str, Any, str]]) -> int:
-    """Show those of some (title, chart, what it says) that have figures in equal columns; return how many."""
-    there = [(title, one, says) for title, one, says in drawn if one is not None]
-    for column, (title, one, says) in zip(st.columns(len(there) or 1), there, strict=False):
-        chart(column, title, one, says=says)
-    return len(there)
+        scrolled(lines)
 
 
 def who_takes_part(sites: Sequence[SiteEntry]) -> None:
@@ -307,6 +340,8 @@ def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only:
             run = runs[0]
             facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
             st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
+        if only:
+            st.caption("The study, without its comments, names of other sites and the figures that it expects:")
         st.code(shown.study_text, language="toml")
 
 

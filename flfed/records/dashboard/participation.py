@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.by_round import Curves
+from flfed.records.dashboard.by_round import ROUND_NUMBERS, Curves
+from flfed.records.dashboard.charts import NAMES_AXIS, NEUTRAL, PLOT_HEIGHT
 from flfed.records.dashboard.showing import Line
 from flfed.records.rounds import Block
 
@@ -22,9 +23,8 @@ STATES = {
     "no answer": "#C17D00",
 }
 """What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
-SITE_AXIS = {"title": None, "labelLimit": 180, "labelOverlap": False}
-ROW_PIXELS, AXIS_PIXELS = 20, 160
-"""Height of a site, and of all that stands above and below the map."""
+ROW_PIXELS = 22
+"""Height of a site in the map."""
 
 
 def state_of(block: Block) -> str:
@@ -66,6 +66,32 @@ def drawn(blocks: Sequence[Block]) -> list[str]:
     """Return the sites of the map: all, or of many those that missed most rounds."""
     missed = {line["Site"]: line["Rounds asked"] - line["Good updates"] for line in lines(blocks)}
     return sorted(sorted(missed, key=lambda site: (-missed[site], site))[:SITES_DRAWN])
+
+
+def whose(blocks: Sequence[Block]) -> str:
+    """Return in words which sites of many `drawn` gives."""
+    whole = all(state_of(block) == "took part" for block in blocks if block.asked)
+    return f"The {SITES_DRAWN} sites {'that come first by name' if whole else 'that missed most'}"
+
+
+def left_out(blocks: Sequence[Block]) -> bool:
+    """Return whether some site was asked less than another in some rounds."""
+    there = [block for block in blocks if block.asked]
+    sites = {block.site for block in there}
+    alike = {(block.first, block.asked) for block in there}
+    return len(there) != len(alike) * len(sites)
+
+
+def is_plain(blocks: Sequence[Block]) -> bool:
+    """Return whether the map would be one plain block: all sites were asked alike and gave a good update each time.
+
+    Examples
+    --------
+    >>> both = [Block(site, 1, 3, asked=3, answered=3, aside=0) for site in "ab"]
+    >>> is_plain(both), is_plain([*both, Block("a", 4, 6, asked=1, answered=1, aside=0)])
+    (True, False)
+    """
+    return not left_out(blocks) and all(state_of(block) == "took part" for block in blocks if block.asked)
 
 
 def in_a_row(blocks: Sequence[Block]) -> list[Block]:
@@ -121,13 +147,14 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
     }
     odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
     spec: dict[str, Any] = {
-        "height": max(ROW_PIXELS * len(sites), 60) + AXIS_PIXELS,
-        "mark": {"type": "rect", "stroke": "#808080"},
+        "height": ROW_PIXELS * len(sites),
+        "autosize": PLOT_HEIGHT,
+        "mark": {"type": "rect", "stroke": NEUTRAL},
         "encoding": {
             "x": {
                 "field": "first",
                 "type": "quantitative",
-                "axis": {"title": "round", "tickMinStep": 1, "grid": False},
+                "axis": {"title": "round", "grid": False, **ROUND_NUMBERS},
                 "scale": {"zero": False, "nice": False},
             },
             "x2": {"field": "last"},
@@ -135,7 +162,7 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
                 "field": "site",
                 "type": "nominal",
                 "sort": sites,
-                "axis": {"title": None, "labelLimit": 180, "labelOverlap": False},
+                "axis": {"title": None, **NAMES_AXIS},
             },
             "color": colour,
             "strokeWidth": odd,
@@ -155,10 +182,15 @@ def in_words(blocks: Sequence[Block]) -> str:
     if not table:
         return "No site was asked to train yet."
     missed = {str(line["Site"]): line["Rounds asked"] - line["Good updates"] for line in table}
+    if len(table) == 1:
+        (line,) = table
+        return f"{line['Site']} gave a good update in {line['Good updates']} of {line['Rounds asked']} rounds."
     whole = sum(count == 0 for count in missed.values())
     said = f"{whole} of {len(missed)} sites gave a good update in every round they were asked in."
-    worst = max(missed, key=lambda site: missed[site])
-    if not missed[worst]:
+    most = max(missed.values())
+    if not most:
         return said
-    asked = next(line["Rounds asked"] for line in table if line["Site"] == worst)
-    return f"{said} {worst} missed most: {missed[worst]} of {asked}."
+    worst = [site for site, count in missed.items() if count == most]
+    asked = next(line["Rounds asked"] for line in table if line["Site"] == worst[0])
+    whose = worst[0] if len(worst) == 1 else f"{len(worst)} sites, {worst[0]} among them,"
+    return f"{said} {whose} missed most: {most} of {asked}."

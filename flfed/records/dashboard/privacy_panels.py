@@ -35,35 +35,32 @@ NO_LEDGER = (
 _inline: Any = alt.Data  # Altair leaves its schema classes without types
 
 
-def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> None:
-    """Show how the promise stands, in words, and what is not promised; only a measured promise is green."""
-    code, sentence = private.standing(privacy, audit, attackable=attackable)
+def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None) -> None:
+    """Show how the promise stands, in words, and what is not promised; only one measured at all sites is green.
+
+    `only` is the one site whose people read it, and see the figures of no other.
+    """
+    code, sentence = private.standing(privacy, audit, attackable=attackable, only=only)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("### What is promised", width="content")
             st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
-        st.markdown("\n".join(f"- {_with_code(line)}" for line in lines))
+        st.markdown("\n".join(f"- {panels.with_code(line)}" for line in lines))
         st.markdown("### What is not promised")
         colour = "red" if not_promised(audit) else "orange"
-        said = unpromised_in_words(len(privacy["uncharged"]), audit)
+        said = unpromised_in_words(len(privacy["uncharged"]), audit, only=only)
         st.markdown("\n".join(f"- :{colour}[**{panels.escape(line)}**]" for line in said))
     for warning in privacy["warnings"]:
         st.warning(panels.escape(warning))
 
 
-def _with_code(text: str) -> str:
-    """Return text for Markdown in which only what stands between backticks is taken as such."""
-    parts = text.split("`")
-    return "".join(f"`{part}`" if place % 2 else panels.escape(part) for place, part in enumerate(parts))
-
-
-def mechanisms(privacy: Private, sites: Sequence[SiteEntry]) -> None:
-    """Show which mechanisms are in force, and which are not."""
+def mechanisms(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> None:
+    """Show which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
     st.markdown("## Mechanisms in force")
     there = [site for site in sites if site.status != "refused"]
-    panels.table([_noise(privacy), *_of_sites(there)])
+    panels.table([_noise(privacy), *_of_sites(there, only)])
 
 
 def _noise(privacy: Private) -> dict[str, str]:
@@ -86,13 +83,15 @@ def _noise(privacy: Private) -> dict[str, str]:
     return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
 
 
-def _of_sites(sites: Sequence[SiteEntry]) -> list[dict[str, str]]:
+def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, str]]:
     """Return the lines on what does not follow from the study, but from the sites' policies and from this version."""
     closed = sum(site.disclosure == "institution" for site in sites)
     shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
-    ways = ", ".join(f"{how} at {count}" for how, count in shared.items() if count)
+    ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
     small = "no small count leaves there, but for what updates tell" if closed else "nothing: exact sums leave"
     at = f"at {closed} of {len(sites)} sites"
+    if only is not None:
+        at = f"{'on' if closed else 'off'}, at your site"
     lines = (
         ("suppression of small cells", at, "where the site's policy says disclosure institution", small),
         (
@@ -107,23 +106,31 @@ def _of_sites(sites: Sequence[SiteEntry]) -> list[dict[str, str]]:
 
 
 def spending(privacy: Private) -> None:
-    """Show the ε spent at each site against its budget: as bars with the budget as a line, and as a table."""
+    """Show the ε spent at each site against its budget: as bars with the budget as a line, with a table behind."""
     st.markdown("## What was spent, against each site's budget")
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     if not spent:
         st.info(panels.escape(why_nothing_spent(privacy)))
         return
     if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
-        st.markdown("\n".join(f"- {_with_code(line)}" for line in [*private.spending_in_words(privacy), NO_LEDGER]))
+        said = [*private.spending_in_words(privacy), NO_LEDGER]
+        st.markdown("\n".join(f"- {panels.with_code(line)}" for line in said))
         return
+    over = {site: -left for site, line in spent.items() if (left := _left(line)) is not None and left < 0}
+    if over:
+        named = private.listed(f"{site} by about {epsilon_in_words(most)}" for site, most in over.items())
+        st.warning(panels.escape(f"Overdrawn: {named}."))
     most = sorted(spent, key=lambda site: (-_share(spent[site]), site))[: panels.SITES_SHOWN]
     if len(most) < len(spent):
         st.caption(f"The chart shows the {len(most)} sites that have least left, or no budget, of {len(spent)}.")
-    says = "; ".join(private.spending_in_words(privacy))
-    title = f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private"
-    panels.chart(st, title, _spent_chart({site: spent[site] for site in most}), says=says)
-    panels.table([_spent_line(site, line, privacy) for site, line in spent.items()])
-    showing.download([{"site": site} | line for site, line in spent.items()], key="epsilon-spent")
+    showing.figure(
+        st,
+        f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private",
+        _spent_chart({site: spent[site] for site in most}),
+        [_spent_line(site, line, privacy) for site, line in spent.items()],
+        key="epsilon-spent",
+        says="; ".join(private.spending_in_words(privacy)),
+    )
     st.caption(
         "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it "
         "is more than was planned. The sum over all studies is in the site's own ledger, and the site's to tell: "
@@ -151,33 +158,28 @@ def _share(line: Private) -> float:
     return float("inf") if line["budget"] is None else total / max(line["budget"], 1e-12)
 
 
-def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, str]:
-    planned, before, budget = privacy["steps"], line["spent-before"], line["budget"]
-    after, in_all = private.of_all_studies(line)
-    left = ABSENT if after is None or budget is None else epsilon_left(budget - after)
+def _left(line: Private) -> float | None:
+    """Return about how much ε is left of a site's budget, below 0 where it is overdrawn; None: not known."""
+    total = private.of_all_studies(line)[0]
+    return None if total is None or line["budget"] is None else line["budget"] - total
+
+
+def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
+    """Return one site's line of the table: what was spent rounded up, what is left rounded down."""
+    before, budget, left = line["spent-before"], line["budget"], _left(line)
+    total = private.of_all_studies(line)[0]
+    counted = private.counted(privacy)
     return {
         "Site": site,
-        f"{private.counted(privacy).capitalize()} asked": f"{line['steps']}"
-        + (f" of {planned}" if planned is not None else ""),
+        f"{counted.capitalize()} asked": line["steps"],
+        f"{counted.capitalize()} planned": privacy["steps"],
         "ε of this run": epsilon_in_words(line["epsilon"]),
         "δ": power_of_ten(line["delta"]),
         "ε in its ledger before": epsilon_in_words(before) if before is not None else "not known",
-        "ε of all its studies": in_all,
-        "Budget": number(budget, 2) if budget is not None else "none",
-        "Left": left,
+        "ε of all its studies, about": epsilon_in_words(total) if total is not None else "not known",
+        "Budget (ε)": number(budget, 2) if budget is not None else "none",
+        "Left of it, about": None if left is None else math.floor(round(left * 100, 6)) / 100,
     }
-
-
-def epsilon_left(value: float) -> str:
-    """Return about what is left of a budget, rounded down; in words where it is overdrawn.
-
-    Examples
-    --------
-    >>> epsilon_left(1.509), epsilon_left(-0.25)
-    ('about 1.50', 'overdrawn by about .25')
-    """
-    least = math.floor(round(value * 100, 6)) / 100
-    return f"about {number(least, 2)}" if least >= 0 else f"overdrawn by about {number(-least, 2)}"
 
 
 def _spent_chart(spent: dict[str, Private]) -> Layers:

@@ -14,12 +14,12 @@ from flfed.records.dashboard.by_round import Curves
 from flfed.records.dashboard.charts import axis_title, site_looks
 from flfed.records.dashboard.live import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.panels import escape
-from flfed.records.dashboard.run_page import Opened
-from flfed.records.dashboard.showing import Line, figure
+from flfed.records.dashboard.run_page import Opened, of_address
+from flfed.records.dashboard.showing import Line, behind, figure
 from flfed.records.entries import CurvePoint, RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.rounds import Block, Cost
-from flfed.records.verdicts import metric_name
+from flfed.records.verdicts import metric_name, number
 
 SITES_DRAWN = 8
 """Sites drawn unless the reader picks others: more lines cannot be told apart."""
@@ -33,7 +33,8 @@ ON_ROWS = {
     "holdout": "measured on the holdout, for reporting only",
 }
 WAYS = {"to_site": ("to the sites", "#0072B2"), "to_server": ("from the sites", "#D55E00")}
-HEIGHT = 220
+HEIGHT = 300
+"""Of a chart of a cost with its legend, so that two side by side end alike."""
 
 
 def last_round(runs: Sequence[RunEntry]) -> int:
@@ -45,7 +46,7 @@ def curves(opened: Opened, shown: Shown) -> None:
     """Show a metric by round, of all sites together and of each, and say on which rows."""
     st.markdown("## How good the model was, round by round")
     if not shown.curve_names:
-        st.caption("No round has a figure yet: the first comes with the second round.")
+        st.caption(escape(_no_curve(opened)))
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
@@ -53,29 +54,106 @@ def curves(opened: Opened, shown: Shown) -> None:
         sites = st.multiselect("Sites", sites, default=sites[:SITES_DRAWN], max_selections=20, key="curve-sites")
     every = by_database.width_of(max(run.rounds for run in opened.runs), POINTS)
     points = read_curves(where(), opened.mark, arm=arm, metric=metric, sites=sites, every=every, only=opened.only)
-    several = " Means over the repeats." if len(opened.runs) > 1 else ""
-    thinned = f" Every {every}th round is drawn." if every > 1 else ""
-    st.caption(
-        f"These curves are {ON_ROWS.get(arm, arm)}. The bands are 95 % intervals of each figure, where its spread "
-        f"is known.{several}{thinned}"
-    )
+    thinned = f" One round in {every} is drawn." if every > 1 else ""
+    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{thinned}")
+    with st.container():
+        _of_all_sites(opened, points, metric)
+    with st.container():
+        _of_each_site(opened, shown, points, metric, sites)
+
+
+def _no_curve(opened: Opened) -> str:
+    """Return why there is no figure by round."""
+    states = {run.status for run in opened.runs}
+    if "running" in states:
+        return "No round has a figure yet: the first comes with the second round."
+    if states == {"completed"}:
+        return f"No figure by round was kept{f' of {opened.only}' if opened.only else ''}."
+    return "The run ended before a round had a figure."
+
+
+def _before(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return what was there before training, which is not drawn; "" where nothing was measured then."""
+    first = [point for point in points if point.round == 0 and point.value is not None]
+    together = next((point.value for point in first if point.site is None), None)
+    if together is None:
+        return " Round 0, before training, is in the tables and not drawn." if first else ""
+    name = metric_name(metric)
+    return f" Before training, {name} over all sites together was {number(together)}: in the tables, not drawn."
+
+
+def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> None:
+    """Show the curve of all sites together, with its band or why it has none; or say why there is no curve."""
+    title, mine = "All sites together", [p for p in points if p.site is None and p.value is not None]
+    if not mine:
+        if not opened.only:  # the head of the page says why one site's people see its own figures only
+            st.markdown(f"**{title}**")
+            st.caption(_not_together(metric))
+        return
+    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
+    drawn = by_round.of_all_sites(points, metric)
+    figure(st, title, drawn, _lines(points, metric, None), key="rounds-all-sites", says=says)
+    if _banded(mine, metric):
+        st.caption(f"The band is the 95 % interval of each figure.{_over_repeats(opened)}")
+    else:
+        means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
+        st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
+
+
+def _not_together(metric: str) -> str:
+    """Return why there is no figure over all sites together by round."""
+    if metric == "roc_auc_score":
+        return (
+            "Over all sites together there is no AUC by round: it needs the counts of predictions of every site, and "
+            'not every one gave them (`outputs = ["score-histogram"]` in its policy.toml).'
+        )
+    return f"Over all sites together there is no {metric_name(metric)} by round: what the sites sent does not give it."
+
+
+def _of_each_site(
+    opened: Opened, shown: Shown, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]
+) -> None:
+    """Show the curve of each site, with the band of the one that the reader picks."""
+    there = sorted(_banded([point for point in points if point.site in sites], metric))
+    banded = there[0] if there else None
+    if len(there) > 1:
+        asked = of_address("site")
+        first = there.index(asked) if asked in there else 0
+        label = "Draw the 95 % interval of"
+        banded = st.selectbox(label, there, index=first, key=f"curve-band-{there[first]}", width=320)
     looks = site_looks(site.site for site in shown.sites)
+    each = by_round.of_each_site(points, metric, looks, banded=banded)
     named = axis_title(metric)
-    with st.container():
-        together = by_round.of_all_sites(points, metric)
-        says = _said(opened, f"{named}, all sites together: {_course(points, None)}")
-        figure(st, "All sites together", together, _lines(points, metric, None), key="rounds-all-sites", says=says)
-    with st.container():
-        each = by_round.of_each_site(points, metric, looks)
-        says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
-        figure(st, "Each site", each, _lines(points, metric, sites), key="rounds-each-site", says=says)
+    says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
+    title = "Your site" if opened.only else "Each site"
+    figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
+    if banded is None:
+        means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""
+        st.caption(f"Without bands: the spread of this figure is not known.{means}")
+    else:
+        st.caption(escape(f"The band is the 95 % interval of each figure of {banded}.{_over_repeats(opened)}"))
+
+
+def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
+    """Return whose points have an interval in some round; all sites together are ""."""
+    return {point.site or "" for point in points if point.round and None not in by_database.band_of(point, metric)}
+
+
+def _over_repeats(opened: Opened) -> str:
+    """Return what lines and bands are over several repeats; "" of one run."""
+    if len(opened.runs) < 2:
+        return ""
+    return (
+        " Lines are means over the repeats, and the band is the mean of the bounds that each of them has: how well one "
+        "split of the rows knows its figure, not how far the repeats lie apart."
+    )
 
 
 def together(opened: Opened, shown: Shown) -> None:
     """Show the primary metric of all sites together by round, or that no round has it yet."""
     st.markdown("## Round by round")
     if not shown.curve_names:
-        st.caption("No round has a figure yet: the first comes with the second round.")
+        st.caption(escape(_no_curve(opened)))
         return
     arm, choices = next(iter(shown.curve_names.items()))
     primary = opened.runs[0].primary
@@ -83,9 +161,12 @@ def together(opened: Opened, shown: Shown) -> None:
     every = by_database.width_of(max(run.rounds for run in opened.runs), POINTS)
     points = read_curves(where(), opened.mark, arm=arm, metric=metric, sites=[], every=every, only=opened.only)
     if not any(point.site is None and point.value is not None for point in points):
-        st.caption("There is no figure over all sites together by round; the page Rounds has those of each site.")
+        whose = f"that of {opened.only}" if opened.only else "those of each site"
+        said = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
+        st.caption(escape(said))
         return
-    st.caption(f"All sites together, {ON_ROWS.get(arm, arm)}. The page Rounds has each site.")
+    told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}"
+    st.caption(f"{told} The page Rounds has {'your' if opened.only else 'each'} site.")
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
@@ -173,6 +254,10 @@ def took_part(opened: Opened) -> None:
     blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
     said = participation.in_words(blocks)
     st.markdown(escape(said))
+    if participation.is_plain(blocks):  # a map would be one block of one colour
+        if blocks:
+            behind(participation.lines(blocks), key="participation")
+        return
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
@@ -185,8 +270,8 @@ def took_part(opened: Opened) -> None:
         says=_said(opened, said),
     )
     if len({block.site for block in blocks}) > participation.SITES_DRAWN:
-        st.caption(f"The {participation.SITES_DRAWN} sites that missed most are drawn; the table has all.")
-    if blocks:
+        st.caption(f"{participation.whose(blocks)} are drawn; the table has all.")
+    if participation.left_out(blocks):
         st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
 
 
@@ -208,9 +293,15 @@ def cost(opened: Opened) -> None:
         for one in costs
     ]
     st.caption(_cost_in_words(costs, opened))
-    left, right = st.columns(2)
-    says = "Seconds that a round took, by round."
-    figure(left, "Seconds a round", _seconds(costs), lines, key="round-seconds", says=says)
+    going = any(run.status == "running" for run in opened.runs)
+    if not costs and not going:
+        return
+    drawn = _seconds(costs)
+    timed = drawn is not None or going
+    left, right = st.columns(2) if timed else (st, st)
+    if timed:
+        says = "Seconds that a round took, by round."
+        figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
     whose = "your site" if opened.only else "all sites together"
     says = f"Kilobytes that crossed in a round, {whose}, by round."
     figure(right, f"Kilobytes a round, {whose}", _bytes(costs), lines, key="round-bytes", says=says)
@@ -219,16 +310,19 @@ def cost(opened: Opened) -> None:
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     """Return what the rounds took in all."""
     if not costs:
-        return "No round is over yet."
+        going = any(run.status == "running" for run in opened.runs)
+        return "No round is over yet." if going else "No message of training crossed."
     rounds = sum(one.last - one.first + 1 for one in costs)
     seconds = [(one.last - one.first + 1) * one.seconds for one in costs if one.seconds is not None]
     out = sum((one.last - one.first + 1) * one.to_server for one in costs) / 1e6
     back = sum((one.last - one.first + 1) * one.to_site for one in costs) / 1e6
     each = ", one repeat with another" if len(opened.runs) > 1 else ""
-    took = f"{sum(seconds):.1f} seconds" if seconds else "no time written down"
+    took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
+    counted = f"{rounds} round{'' if rounds == 1 else 's'}{each}"
+    whose = ("your site", "it") if opened.only else ("the sites", "them")
     return (
-        f"{rounds} rounds{each}: {took} in all; {out:.2f} MB left the sites and {back:.2f} MB came to them "
-        "for training. What crossed before and after the rounds is on the page Privacy."
+        f"{counted}:{took} {out:.2f} MB left {whose[0]} and {back:.2f} MB came to {whose[1]} for training. "
+        "What crossed before and after the rounds is on the page Privacy."
     )
 
 
@@ -237,7 +331,7 @@ def _seconds(costs: Sequence[Cost]) -> Curves | None:
     if not known:
         return None
     rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
-    y = {"field": "value", "type": "quantitative", "axis": {"title": "seconds (lower is better)"}}
+    y = by_round.y_axis("seconds (lower is better)", zero=True)
     return Curves(rows, _spec(y, "#0072B2", points=len(known) < by_round.FEW_ROUNDS))
 
 
@@ -252,8 +346,8 @@ def _bytes(costs: Sequence[Cost]) -> Curves | None:
         ]
     )
     names, colours = zip(*WAYS.values(), strict=True)
-    legend = {"title": None, "orient": "top"}
-    y = {"field": "value", "type": "quantitative", "axis": {"title": "kB a round"}}
+    legend = {"title": None, "orient": "top", **by_round.STROKES}
+    y = by_round.y_axis("kB a round", zero=True)
     scale = {"domain": list(names), "range": list(colours)}
     spec = _spec(y, None, points=len(costs) < by_round.FEW_ROUNDS)
     spec["encoding"]["color"] = {"field": "way", "type": "nominal", "scale": scale, "legend": legend}
@@ -269,4 +363,5 @@ def _bytes(costs: Sequence[Cost]) -> Curves | None:
 def _spec(y: by_round.Spec, colour: str | None, *, points: bool) -> by_round.Spec:
     mark = {"type": "line", "strokeWidth": 2, "point": points} | ({"color": colour} if colour else {})
     tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
-    return {"height": HEIGHT, "mark": mark, "encoding": {"x": by_round.X, "y": y, "tooltip": tooltip}}
+    encoding = {"x": by_round.X, "y": y, "tooltip": tooltip}
+    return {"height": HEIGHT, "mark": mark, "encoding": encoding}

@@ -14,7 +14,10 @@ from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.seen import Viewer
 
-OWN = "You see the figures of {site}, and of all sites together where there are three or more."
+OWN = (
+    "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "
+    "taken away, they would tell of others. The coordinator can hand them out in the study's report."
+)
 LISTED = 50
 """Series to choose from in the list; others are opened from the page Runs."""
 KEPT = "kept-"
@@ -45,7 +48,7 @@ class Opened:
 
     @property
     def only(self) -> str | None:
-        """Return the one site whose own figures the viewer may see; None for all."""
+        """Return the one site whose figures the viewer may see, and no sums over others; None for all."""
         return self.viewer.site
 
     def shown(self) -> live.Shown:
@@ -81,14 +84,14 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
                 raise
     except FlfedError as error:
         st.title(title or "Overview")
-        st.error(panels.escape(str(error)))
+        st.error(panels.with_code(str(error)))
         return
     if name == "latest":
         name = runs[0].series
     keep("run", name)
     _choose(listed, runs[0].series, name)
     course = live.course_of(runs)
-    st.fragment(_body, run_every=course[0])(title, parts, name, viewer, course)
+    st.fragment(_body, run_every=course[0])(title, parts, name, course)
 
 
 def of_address(key: str) -> str | None:
@@ -133,7 +136,7 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
             return of
         study = newest[of].study
         alike = sum(newest[other].study == study for other in options if other in newest)
-        return study if alike == 1 else f"{study} {of[-4:]}, {panels.moment(newest[of].started)}"
+        return study if alike == 1 else f"{study} {of[-4:]}"
 
     key = f"run-{series}"
     with st.sidebar:
@@ -153,8 +156,9 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
     st.selectbox("Repeats", options, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
 
 
-def _body(title: str, parts: Callable[[Opened], None], name: str, viewer: Viewer, course: live.Course) -> None:
-    """Show the page's parts as the run is now; the page is shown anew when all of it changes."""
+def _body(title: str, parts: Callable[[Opened], None], name: str, course: live.Course) -> None:
+    """Show the page's parts as the run is now; the page is shown anew when all of it changes, or who may see it."""
+    viewer = people.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             runs = reader.runs_of(name)
@@ -166,4 +170,4 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, viewer: Viewer
                 st.caption(panels.escape(OWN.format(site=viewer.site)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
-        st.error(panels.escape(str(error)))
+        st.error(panels.with_code(str(error)))

@@ -1,14 +1,17 @@
-"""What the server of an app answers before Streamlit does: its pages' addresses, with where their server is."""
+"""What the server of an app does besides Streamlit: its pages' addresses, and a browser's window at its start."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
-from streamlit import file_util
+from streamlit import cli_util, config, file_util
+from streamlit.starlette import App
+from streamlit.web.server.server_util import get_display_address, get_url
 
 TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
 """Without it a browser first looks for the server below the page's own address, and is told 404 twice."""
@@ -29,3 +32,21 @@ def page_routes(names: Sequence[str]) -> list[Route]:
         return RedirectResponse(f"./?{request.url.query}".removesuffix("?"))
 
     return [Route(f"/{name}", page if place else first) for place, name in enumerate(names)]
+
+
+def served_at() -> str:
+    """Return the address of the app that this process serves, as this machine has it."""
+    return get_url(get_display_address(config.get_option("server.address") or "localhost"))
+
+
+def opens_browser(address: str) -> None:
+    """Open an address in a browser's window, unless the app runs headless."""
+    if not config.get_option("server.headless"):
+        cli_util.open_browser(address)
+
+
+@asynccontextmanager
+async def opened(_: App) -> AsyncIterator[None]:
+    """Open the app in a browser when it begins to be served: Streamlit does so only for a script that is no `App`."""
+    opens_browser(served_at())
+    yield

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard.by_round import Curves
+from flfed.records.dashboard.cells import plain_cell
 from flfed.records.dashboard.panels import table
 from flfed.records.verdicts import number
 
@@ -55,9 +56,12 @@ def behind(lines: Sequence[Line], *, key: str) -> None:
 
 
 def download(lines: Sequence[Line], *, key: str) -> None:
-    """Show a button that keeps a table as a CSV file."""
+    """Show a button that keeps a table as a CSV file.
+
+    The file is made at once: one made at the click is lost where the page looks again in between.
+    """
     name = f"{key}.csv"
-    st.download_button("Download as CSV", lambda: csv_text(lines), name, "text/csv", on_click="ignore", key=name)
+    st.download_button("Download as CSV", csv_text(lines), name, "text/csv", on_click="ignore", key=name)
 
 
 def _cell(value: Any) -> str:
@@ -75,16 +79,3 @@ def csv_text(lines: Iterable[Line]) -> str:
     writer.writerow([plain_cell(name) for name in names])
     writer.writerows([plain_cell(line.get(name)) for name in names] for line in there)
     return text.getvalue()
-
-
-def plain_cell(value: Any) -> Any:
-    """Return a cell for a CSV file; text that a spreadsheet would take for a formula starts with a quote.
-
-    Examples
-    --------
-    >>> plain_cell("=1+1"), plain_cell("long-beach"), plain_cell(-0.03), plain_cell(None)
-    ("'=1+1", 'long-beach', -0.03, '')
-    """
-    if isinstance(value, str) and value.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return f"'{value}"
-    return "" if value is None else value

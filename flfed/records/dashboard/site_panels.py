@@ -8,10 +8,21 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard import charts, page_files
-from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, table
+from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, not_compared, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import SiteEntry
-from flfed.records.reports import REFERENCES, SITE_ARMS, Report, best_gain, gain_in_words, site_verdict
+from flfed.records.mean_gain import mean_gain_in_words
+from flfed.records.reports import (
+    REFERENCES,
+    SITE_ARMS,
+    Report,
+    best_arm,
+    best_gain,
+    class_words,
+    metrics_of,
+    site_verdict,
+)
+from flfed.records.story import gain_in_words, over_sites
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -20,18 +31,22 @@ from flfed.records.verdicts import (
     NO_CLEAR_GAIN,
     PAYS,
     better_of,
+    decimals_of,
     interval,
     metric_name,
     number,
+    sentence_case,
+    unhidden,
 )
 
 FEW_HOLDOUT_ROWS = 100
-"""Below so many holdout rows an interval is wide: of 100 rows a share of one half is known to within .10."""
+"""Below so many holdout rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
+one half is known to within .10."""
 FEW_SITES = 8
 """Sites on the page Overview."""
 SHOULD = {
     PAYS: "Yes: joining pays at {site}.",
-    NO_CLEAR_GAIN: "No clear gain at {site}: the figures do not tell.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: the figures are no reason to join, and none against it.",
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
@@ -55,25 +70,43 @@ def answer(found: Report, site: str, metric: str) -> None:
         with st.container(horizontal=True, gap="xsmall"):
             card("Gain by joining", *_gain(of_site, metric))
             for arm, label in CARDS.items():
-                card(label, *_figure(of_site[arm].get(metric, {}), metric))
+                card(label, *_figure(of_site[arm].get(metric, {}), metric, found["repeats"]))
             if found["pooled"]:
-                value, below = _figure(found["pooled"].get(metric, {}), metric)
+                value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
                 card("All rows in one place", value, f"{below}; at all sites together, for reference")
         for line in rests_on(found, site, metric):
             st.caption(escape(line))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
-    size, _, span = gain_in_words(of_site, metric).partition(" (")
-    return size, f"95 % interval {span.rstrip(')')}; + is better" if span else "not measured"
+    """Return the gain that the verdict is about, and of which model it is, with its interval."""
+    best = best_arm(of_site, metric)
+    if best is None:
+        return ABSENT, "it cannot be told"
+    digits = unhidden(best[1], decimals_of(best[1].value, best[1].low, best[1].high))
+    span = interval(best[1].low, best[1].high, digits, signed=True)
+    size = number(best[1].value, digits, signed=True)
+    return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}; + is better"
 
 
-def _figure(entry: Report, metric: str) -> tuple[str, str]:
+def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
     """Return one figure, and what it is: its metric and interval, or why there is none."""
     if entry.get("value") is None:
         return ABSENT, str(entry.get("reason", "not measured"))
     span = interval(entry["low"], entry["high"])
-    return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"95 % {span}")
+    of = "of one repeat 95 %" if repeats > 1 else "95 %"
+    return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"{of} {span}")
+
+
+def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
+    """Say to the people of one site why a run has no figures of theirs."""
+    entry = next((entry for entry in sites if entry.site == site), None)
+    if entry is not None and entry.status == "refused":
+        st.info(escape(f"{site} did not take part in this run: {entry.reason.rstrip('.')}."))
+    elif entry is not None and entry.shared_as == "aggregate-only" and found["status"] == "completed":
+        st.info(escape(f"{site} shares its figures in sums over all sites only: the record has none of its own."))
+    else:
+        not_compared(found)
 
 
 def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
@@ -102,10 +135,14 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             f"Measured on the site's own holdout: {holdout} of its {rows} rows, which no model was trained on{over}. "
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
-        if holdout < FEW_HOLDOUT_ROWS:
-            lines.append(
-                f"{holdout} holdout rows are few: the intervals are wide, and a gain that matters may stay unseen."
-            )
+        lines += _few(of_site)
+    if over:
+        lines.append(
+            "The interval of a model's figure is that of one typical repeat, not of the mean; that of the gain is of "
+            "the mean where the repeats drew other holdouts."
+        )
+    if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
+        lines.append(mean)
     if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
         lines.append(
             "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
@@ -118,12 +155,23 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     return lines
 
 
-def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry]) -> None:
-    """Show the gain and the models of every site, as charts and as a table, with who is not in it."""
+def _few(of_site: Report) -> list[str]:
+    """Return how many holdout rows have the outcome, where that is counted, and whether these are few."""
+    wide = "the intervals are wide, and a gain that matters may stay unseen"
+    holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
+    if classes is None:
+        return [f"{holdout} holdout rows are few: {wide}."] if holdout < FEW_HOLDOUT_ROWS else []
+    said = class_words(of_site)
+    return [f"{said}: few, so {wide}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
+
+
+def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:
+    """Show the gain and the models of every site, or of one, as charts and as a table, with who is not in it."""
     own = own_figures(found, sites)
     order = [name for name in charts.order_of_sites(found, metric) if name in own]
     if order:
-        st.markdown(f"## All sites: {metric_name(metric)} on rows nobody trained on")
+        whose = "All sites" if only is None else escape(only)
+        st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
         _beside(found, metric, order)
     for line in left_out(sites):
         st.caption(escape(line))
@@ -144,6 +192,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     figure(
         left, "Gain of each site, with 95 % interval", gains, lines, key="site-gains", says=f"Gain by joining. {says}"
     )
+    with left:
+        _say_not_drawn(found, metric, shown)
     words = [_words(name, found["sites"][name], metric) for name in order]
     by_site = (
         f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in MODELS) for line in words[:SITES_SHOWN]
@@ -205,10 +255,12 @@ def references(found: Report, metric: str) -> None:
         entry = (found[arm] or {}).get(metric)
         if entry:
             figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
-            lines.append({"Model": ARM_NAMES[arm]} | figures)
+            lines.append({"Model": ARM_NAMES[arm] + over_sites(entry)} | figures)
     says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
     drawn = charts.references(found, metric)
     figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)
+    if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
+        st.caption(escape(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}."))
 
 
 def who_gains(found: Report, metric: str, name: str) -> None:
@@ -221,10 +273,18 @@ def who_gains(found: Report, metric: str, name: str) -> None:
     figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)
     if len(shown) < len(order):
         st.caption(f"The {FEW_SITES // 2} sites that gain most and the {FEW_SITES // 2} that gain least.")
+    _say_not_drawn(found, metric, shown)
     st.caption("Was it worth joining? One site at a time:")
     with st.container(horizontal=True, gap="xsmall"):
         for site in shown:
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
+
+
+def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
+    """Say which sites a chart of gains leaves out."""
+    names = [site for site in sites if best_gain(found["sites"][site], metric) is None]
+    if names:
+        st.caption(escape(f"Not drawn, as their gain cannot be told: {', '.join(names)}."))
 
 
 def how_to_read() -> None:
@@ -237,16 +297,20 @@ def how_to_read() -> None:
             "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
             "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
             "where telling the sites apart helps.\n"
-            "- *Gain*: the better of the two shared models against the own one; + is always better.\n"
+            "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
             f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
-            f"**{DO_NOT_USE}**: neither of the two gains, and one is certainly worse than the site's own.\n"
-            "- *Certain*: the 95 % interval excludes 0; by chance alone one in twenty does."
+            f"**{DO_NOT_USE}**: neither of the two gains, and the interval of one lies below 0.\n"
+            "- *Clear*: the 95 % interval excludes 0. By chance alone one in twenty does, and more where the better of "
+            "two models is looked at: of many sites some will seem to gain. So a largest gain is named only where its "
+            "interval excludes 0 once widened for all gains looked at (Bonferroni).\n"
+            "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
+            "(random effects, Hartung-Knapp). It holds for sites like these, independent of each other."
         )
 
 
 def choose_metric(found: Report) -> str | None:
     """Return the compared metric that the reader picked, the primary one first; None where none was compared."""
-    metrics = list(found["global"])
+    metrics = metrics_of(found)
     if len(metrics) < 2:
         return metrics[0] if metrics else None
     return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))

@@ -287,6 +287,56 @@ def test_only_the_user_with_the_data_may_look(home: Path):
         os.seteuid(0)
     assert said.endswith("only user root, who has the data of site 'site-01', may look at it; "
                          "as that user: flfed site app site-01")  # fmt: skip
+    folder.root.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        said = closed(folder)
+    finally:
+        os.seteuid(0)
+    assert "a folder above it is closed to this user (Permission denied)" in said
+    assert said.endswith("the data of site 'site-01' may look at it; as that user: flfed site app site-01")
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "time": lambda found: found | {"at": "yesterday"},
+    "no-time": lambda found: {key: value for key, value in found.items() if key != "at"},
+    "beyond-counting": lambda found: found | {"rows": float("inf")},
+    "no-number": lambda found: found | {"holdout-rows": "many"},
+    "no-figures": lambda found: found | {"arms": [1]},
+    "a-list": lambda found: [found],
+}
+
+
+@pytest.mark.parametrize("change", [*WRONG.values(), None], ids=[*WRONG, "deep"])
+def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Callable[[dict[str, Any]], object] | None):
+    folder = ran[0].folder
+    right = (folder.results / "20261120-abcd.json").read_text()
+    wrong = folder.results / "20261121-abcd.json"
+    wrong.write_text("[" * 100_000 if change is None else json.dumps(change(json.loads(right))))
+    wrong.chmod(0o600)
+    found, problems = results_of(folder)
+    assert [one.run for one in found] == ["20261120-abcd"]
+    assert problems == [f"{wrong}: is not as it was written; remove it"]
+    said = words(page("results"))
+    assert problems[0] in said and "The shared model against our own" in said
+
+
+def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
+    shown_error = AppTest.from_string("raise ValueError('/srv/flfed/site-01: Jane Roe')", default_timeout=60).run()
+    (box,) = shown_error.exception
+    assert "This app has encountered an error" in box.message
+    said = str(box.proto)
+    assert [word for word in ("Jane", "/srv", "ValueError", "line 1", __file__) if word in said] == []
+
+
+def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
+    ledger_of(ran[0].folder).append(kind="refused", study="=1+1", run="@run", reason="=cmd|' /C calc'!A0", bytes=0)
+    shown_lines = page("ledger").dataframe[0].value
+    assert [shown_lines[name][0] for name in ("Study", "Run", "Said instead")] == [
+        "'=1+1",
+        "'@run",
+        "'=cmd|' /C calc'!A0",
+    ]
 
 
 def test_what_the_pages_promise_stands_word_for_word_in_the_documents():

@@ -7,9 +7,10 @@ from typing import Any
 import streamlit as st
 
 from flfed.apps.site_app import looking, place
-from flfed.apps.site_app.looking import Left
 from flfed.apps.site_app.place import Opened
 from flfed.apps.site_app.sent_charts import by_day, kind_of_line
+from flfed.apps.site_app.what_left import KEPT_LINES, Left
+from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.crossing import size_in_words
 from flfed.records.dashboard.panels import escape, table
 from flfed.records.dashboard.showing import Line, download, figure
@@ -134,9 +135,9 @@ def lines(found: Left, study: str, day: str) -> None:
         for line in there
     ]
     st.markdown(f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line")
-    st.dataframe(told, hide_index=True, height=min(36 * (len(told) + 1), 400), key="ledger-lines")
+    scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
     download(told, key="ledger-lines-file")
-    if len(told) == looking.KEPT_LINES:
+    if len(told) == KEPT_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
 
 

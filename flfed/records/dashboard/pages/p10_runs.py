@@ -8,7 +8,7 @@ import streamlit as st
 
 from flfed.errors import FlfedError
 from flfed.records.dashboard import compare_panels, live, page_files, people, run_page
-from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs
+from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs, with_code
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
@@ -25,28 +25,31 @@ def show() -> None:
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
+    only = people.viewer().site
+    if only:
+        st.caption(escape(run_page.OWN.format(site=only)))
     try:
-        with RunReader.open(only=people.viewer().site) as reader:
+        with RunReader.open(only=only) as reader:
             search = st.text_input("Search", placeholder="study, run or status", key="search")
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
             course = live.course_of_list(reader)
     except FlfedError as error:
-        st.error(escape(str(error)))
+        st.error(with_code(str(error)))
         return
     listed: dict[str, list[RunEntry]] = {}
     for run in runs:
         listed.setdefault(run.series, []).append(run)
     going = [series for series, of in listed.items() if any(run.status == "running" for run in of)]
     if listed:
-        _header()
+        _header("Shared model" if only is None else f"Shared model at {only}")
     st.fragment(_going, run_every=course[0])(going, course)
     others = [series for series in listed if series not in going]
     for series in others[:SHOWN]:
         _line(listed[series], figures)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
-    _compare(listed, people.viewer().site)
+    _compare(listed, only)
     if search and not listed:
         st.info(escape(f"No run matches {search!r}."))
     elif not listed:
@@ -63,10 +66,11 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         return f"{run.study}, {moment(run.started)} ({series[-4:]})"
 
     options = list(listed)[:LISTED]
+    asked = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=[name for name in st.query_params.get("compare", "").split(",") if name in options],
+        default=[name for name in asked if name in options][: compare_panels.MOST],
         format_func=label,
         max_selections=compare_panels.MOST,
         key="compare",
@@ -79,7 +83,7 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
     try:
         compare_panels.side_by_side(chosen, only)
     except FlfedError as error:
-        st.error(escape(str(error)))
+        st.error(with_code(str(error)))
 
 
 def _going(listed: list[str], course: live.Course) -> None:
@@ -93,10 +97,10 @@ def _going(listed: list[str], course: live.Course) -> None:
             _line(runs[::-1], reader.headlines([run.run for run in runs]))
 
 
-def _header() -> None:
-    titles = ("Study (click to open)", "Started (UTC)", "Status", "Rounds", "Repeats", "Shared model")
+def _header(figure: str) -> None:
+    titles = ("Study (click to open)", "Started (UTC)", "Status", "Rounds", "Repeats", figure)
     for column, title in zip(st.columns(WIDTHS), titles, strict=True):
-        column.markdown(f"**{title}**")
+        column.markdown(f"**{escape(title)}**")
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:

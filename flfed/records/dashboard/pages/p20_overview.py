@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import page_files, panels, round_panels, run_page, site_panels
+from flfed.records.dashboard.live import Shown
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import purpose_of
 
@@ -30,6 +31,32 @@ def parts(opened: Opened) -> None:
         purpose = purpose_of(shown.study_text)
         if purpose:
             st.markdown(f"{panels.escape(purpose)}.")
+    if opened.only:
+        _own(shown, opened.only)
+    else:
+        _all_sites(opened, shown, planned)
+    with st.container():
+        panels.set_aside(found, shown.events, only=opened.only)
+    with st.container():
+        _further(opened.name)
+    panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
+
+
+def _own(shown: Shown, site: str) -> None:
+    """Show one site's people whether joining was worth it for them."""
+    first = st.container()
+    with st.container():
+        metric = site_panels.choose_metric(shown.found)
+    with first:
+        if metric is None:
+            site_panels.why_not_told(shown.found, shown.sites, site)
+        else:
+            site_panels.answer(shown.found, site, metric)
+
+
+def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
+    """Show at how many sites joining pays, the figures over all sites, and who gains."""
+    found = shown.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         metric = site_panels.choose_metric(found)
@@ -52,11 +79,6 @@ def parts(opened: Opened) -> None:
     with st.container():
         if shown.curve_names or found["status"] == "running":
             round_panels.together(opened, shown)
-    with st.container():
-        panels.set_aside(found, shown.events)
-    with st.container():
-        _further(opened.name)
-    panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
 def _further(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from flfed.records import reports
 from flfed.records.dashboard import learning, panels, run_page, site_panels
 from flfed.records.dashboard.run_page import Opened
 
@@ -19,7 +20,9 @@ def parts(opened: Opened) -> None:
     found = shown.found
     metric = None
     with st.container():
-        if not found["global"] or not found["sites"]:
+        if reports.primary_of(found) is None and opened.only:
+            site_panels.why_not_told(found, shown.sites, opened.only)
+        elif reports.primary_of(found) is None or not found["sites"]:
             panels.not_compared(found)
         else:
             metric = site_panels.choose_metric(found)
@@ -34,7 +37,7 @@ def parts(opened: Opened) -> None:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
     with st.container():
         if metric is not None:
-            site_panels.everywhere(found, metric, shown.sites)
+            site_panels.everywhere(found, metric, shown.sites, opened.only)
             site_panels.how_to_read()
         else:
             panels.who_takes_part(shown.sites)

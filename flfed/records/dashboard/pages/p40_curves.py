@@ -26,7 +26,7 @@ def parts(opened: Opened) -> None:
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
     looks_of = [site.site for site in shown.sites]
     with st.container():
-        said = curve_panels.says_whose(payload, shown.sites)
+        said = curve_panels.says_whose(payload, shown.sites, only=opened.only)
         if len(opened.runs) > 1:
             said.append(
                 "The holdouts of repeats have rows in common, so they are not added up: this is repeat "
@@ -35,6 +35,9 @@ def parts(opened: Opened) -> None:
         for line in said:
             st.caption(panels.escape(line))
         found = curve_panels.found_in(payload)
+        if not found:
+            st.info("There are no counts of predictions that may be shown here, so there are no curves.")
+            return
         chosen = curve_panels.choose(found)
     with st.container():
         curve_panels.areas(chosen, shown.found)
@@ -64,7 +67,7 @@ def _why_none(opened: Opened) -> None:
             f"Curves of this kind are for outcomes that are yes or no; that of this study is {kind}. "
             "How good the model is stands on the pages Overview and Sites."
         )
-    elif not shown.found["global"]:
+    elif not _is_compared(shown):
         st.info(_not_compared(opened.runs[0].status))
     elif _is_older(shown):
         st.info(
@@ -82,6 +85,11 @@ def _not_compared(status: str) -> str:
     if status == "running":
         return "The curves come with the comparison on holdout rows, after the last round."
     return "This run ended before its model was compared on holdout rows, so there are no curves."
+
+
+def _is_compared(shown: Shown) -> bool:
+    """Tell whether the shared model was compared, by what the reader may see: all sites together, or one site."""
+    return bool(shown.found["global"] or any(site["global"] for site in shown.found["sites"].values()))
 
 
 def _is_older(shown: Shown) -> bool:

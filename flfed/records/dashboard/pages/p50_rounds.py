@@ -23,7 +23,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         round_panels.cost(opened)
     with st.container():
-        panels.set_aside(shown.found, shown.events)
+        panels.set_aside(shown.found, shown.events, only=opened.only)
 
 
 if __name__ == "__main__":

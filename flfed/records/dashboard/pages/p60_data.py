@@ -8,6 +8,8 @@ from flfed.records.dashboard import data_panels, panels, run_page
 from flfed.records.dashboard.live import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
+NO_TABLE_1 = "no Table 1: "  # So begins the note of a run that lost the sites' first sums.
+
 
 def show() -> None:
     """Show the data of the run of the address, else of the newest; keep up with it while it runs."""
@@ -20,21 +22,34 @@ def parts(opened: Opened) -> None:
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )
-    going = shown.found["status"] == "running"
-    why_none = data_panels.NOT_YET if going or not shown.found["global"] else data_panels.OLDER
+    why = data_panels.SUMS_ONLY if opened.only and table_1 and not table_1["rows"] else _why_none(opened)
     of = data_panels.sites_of(table_1, columns)
+    taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if len(opened.runs) > 1:
             st.caption("The rows are the same in every repeat; what follows was summed in the first.")
         sites = data_panels.choose_sites(of)
     with st.container():
-        data_panels.table_1(table_1, sites, of, why_none=why_none)
+        data_panels.table_1(table_1, sites, of, why_none=why)
     with st.container():
-        data_panels.missing(columns, sites, why_none=why_none)
+        data_panels.missing(columns, sites, of=taking_part, why_none=why)
     with st.container():
-        data_panels.drift(columns, sites, why_none=why_none)
+        data_panels.drift(columns, sites, of=taking_part, why_none=why)
     with st.container():
         panels.leaks(shown.events, shown.leaks)
+
+
+def _why_none(opened: Opened) -> str:
+    """Return why a run has no sums to show."""
+    shown = opened.shown()
+    status, compared = shown.found["status"], bool(shown.found["global"])
+    if status == "running":
+        return data_panels.NOT_YET
+    said = next((event.reason for event in shown.events if event.reason.startswith(NO_TABLE_1)), "")
+    if said:
+        return panels.escape(f"{said[0].upper()}{said[1:]}.")
+    # One site's people are not told what was compared over all sites.
+    return data_panels.OLDER if compared or (opened.only and status == "completed") else data_panels.ENDED
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ def parts(opened: Opened) -> None:
         found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy, audit = privacy_of(reader, found), audit_of(reader, found)
         crossed = reader.crossed([run.run for run in opened.runs])
-    _parts(found, privacy, audit, crossed)
+    _parts(found, privacy, audit, crossed, opened.only)
 
 
-def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[CrossedEntry]) -> None:
+def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[CrossedEntry], only: str | None) -> None:
     """Show each part in a place of its own, so that one that comes later moves no other."""
     run, sites = found[0]
     many = f", {len(found)} repeats" if len(found) > 1 else ""
@@ -39,13 +39,13 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
             query_params={"run": run.series},
         )
     with st.container():
-        privacy_panels.promise(privacy, audit, attackable=attack_panels.has_model(run))
+        privacy_panels.promise(privacy, audit, attackable=attack_panels.has_model(run), only=only)
     with st.container():
         privacy_panels.spending(privacy)
     with st.container():
-        attack_panels.attacks(privacy, audit, run)
+        attack_panels.attacks(privacy, audit, run, only=only)
     with st.container():
-        privacy_panels.mechanisms(privacy, list(sites.values()))
+        privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
     with st.container():
         crossing.left(crossed)
     with st.container():

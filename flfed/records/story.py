@@ -1,0 +1,224 @@
+"""A report as sentences and as a table: the mean gain, who gains, the verdicts, what went wrong."""
+
+from __future__ import annotations
+
+from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
+from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
+from flfed.records.reports import DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
+from flfed.records.spread import widening
+from flfed.records.verdicts import (
+    ABSENT,
+    ARM_NAMES,
+    PAYS,
+    VERDICTS,
+    Difference,
+    better_of,
+    decimals_of,
+    gain_of,
+    gain_with_interval,
+    has_interval,
+    interval,
+    metric_name,
+    number,
+    unhidden,
+)
+
+MANY_SITES = 8
+"""From here on a reader is told that one interval in twenty excludes 0 by chance."""
+SHORT = {"global": "shared", "personalised": "adjusted"}
+"""The arm of a gain, in a cell of a table."""
+_ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
+
+
+def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return the comparison as headers, rows of text and footer lines; plain text, no markup.
+
+    Parameters
+    ----------
+    found : dict
+        From `report`.
+    metric : str
+        Which one; the study's primary unless given.
+    """
+    metric = metric or primary_of(found)
+    if metric is None:
+        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
+        kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
+        return [], [], [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
+    headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
+    headers += ["gain (+ is better), 95 %", "verdict"]
+    rows = []
+    for name, site in found["sites"].items():
+        shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
+        holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
+        rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
+    for arm in ("global", "sites-mean", "pooled", "own-model-everywhere"):
+        entry = (found[arm] or {}).get(metric)
+        if entry:
+            label = "all holdouts, shared model" if arm == "global" else ARM_NAMES[arm] + over_sites(entry)
+            adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
+            rows.append([label, "", number(entry["value"]), "", number(adjusted["value"]) if adjusted else "", "", ""])
+    return headers, rows, story(found, metric=metric)
+
+
+def over_sites(entry: Report) -> str:
+    """Return over how many sites a mean of the sites is, where some had no figure, for behind its name.
+
+    Examples
+    --------
+    >>> over_sites({"value": 0.8, "method": "mean of 3 sites; 1 without this figure left out"})
+    ' (mean of 3 sites; 1 without this figure left out)'
+    """
+    method = str(entry.get("method", ""))
+    return f" ({method})" if "left out" in method else ""
+
+
+def gain_in_words(site: Report, metric: str) -> str:
+    """Return the better arm's gain with its interval, and which arm: "+.11 (+.02 to +.19), adjusted"."""
+    best = best_arm(site, metric)
+    if best is None:
+        return ABSENT
+    arm, gain = best
+    digits = unhidden(gain, decimals_of(gain.value, gain.low, gain.high))
+    span = interval(gain.low, gain.high, digits, signed=True)
+    return f"{number(gain.value, digits, signed=True)} ({span}), {SHORT[arm]}"
+
+
+def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
+    """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
+    metric = metric or primary_of(found)
+    if metric is None:
+        return [_course(found, planned)]
+    lines = [*_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
+    lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
+    if len(found["sites"]) >= MANY_SITES:
+        many = f"With {len(found['sites'])} sites compared"
+        lines.append(f"{many}, about one interval in twenty excludes 0 by chance alone.")
+    return [*lines, _course(found, planned)]
+
+
+def headline(found: Report, metric: str) -> list[str]:
+    """Return the verdict of a run: the mean gain over sites, and how many sites got which verdict by themselves."""
+    mean = mean_gain_in_words(found["mean-gain"].get(metric), metric)
+    return [*([mean] if mean else []), tally(found, metric)]
+
+
+def _reach(found: Report, metric: str) -> list[str]:
+    """Return how good the shared model is, and how far the references are."""
+    entry = found["global"][metric]
+    name, better = metric_name(metric), better_of(metric)
+    if entry["value"] is None:
+        return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
+    said = "; ".join(under(entry, found["repeats"]))
+    line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
+    lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
+    for arm, start in (
+        ("pooled", "Training on all rows in one place (pooled, for reference only) would reach"),
+        ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
+    ):
+        other = (found[arm] or {}).get(metric, {}).get("value")
+        if other is not None:
+            lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
+    return lines
+
+
+def under(entry: Report, repeats: int) -> list[str]:
+    """Return what goes with a model's figure: its interval, and of what; or how it came about without one.
+
+    Under repeats the interval is the mean of the repeats' bounds: of one split, not of the mean.
+
+    Examples
+    --------
+    >>> under({"low": 0.874, "high": 0.944}, 1), under({"low": 0.874, "high": 0.944}, 3)
+    (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
+    >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
+    ['no interval: mean over sites weighted by rows']
+    """
+    mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
+    if entry["low"] is None or entry["high"] is None:
+        return mean + ([f"no interval: {entry['method']}"] if entry.get("method") else [])
+    span = f"95 % interval {interval(entry['low'], entry['high'])}"
+    return [*mean, f"of one of them, {span}"] if mean else [span]
+
+
+def apart(other: float, shared: float, metric: str) -> str:
+    """Return how far a reference is from the shared model: ".004 better than the shared model"."""
+    digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
+    gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
+    if not float(f"{gain:.{digits}f}"):
+        return "the same as the shared model"
+    return f"{number(abs(gain), digits)} {'better' if gain > 0 else 'worse'} than the shared model"
+
+
+def gains_looked_at(found: Report, metric: str) -> int:
+    """Return how many gains with an interval there are: of every site up to two models."""
+    sites = [site for site in found["sites"].values() if too_few(site) is None]
+    entries = [site[key].get(metric) for site in sites for key in DIFFERENCES]
+    return sum(entry is not None and entry["low"] is not None for entry in entries)
+
+
+def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
+    """Return the site with the largest gain of those that stand out, and that gain; None where none does.
+
+    Its interval is widened for having looked at all gains (`spread.widening`), and lies above 0 still.
+    """
+    looked, clear = gains_looked_at(found, metric), {}
+    for name, site in found["sites"].items():
+        best = best_arm(site, metric)
+        if best is None or not has_interval(best[1]):
+            continue
+        key = DIFFERENCES[best[0] == "personalised"]
+        gain = _widened(best[1], widening(looked, site[key][metric]["freedom"]))
+        if gain.low is not None and gain.low > 0:
+            clear[name] = gain
+    name = max(clear, key=lambda site: clear[site].value or 0.0, default=None)
+    return None if name is None else (name, clear[name])
+
+
+def _widened(gain: Difference, by: float) -> Difference:
+    value, low, high = gain.value or 0.0, gain.low or 0.0, gain.high or 0.0
+    return Difference(value, value - by * (value - low), value + by * (high - value))
+
+
+def _who_gains(found: Report, metric: str) -> list[str]:
+    """Return whose gain stands out, the largest of these, or how many were looked at."""
+    looked, best = gains_looked_at(found, metric), stands_out(found, metric)
+    if not looked:
+        return []
+    if best is not None:
+        name, gain = best
+        sentence = site_verdict(found["sites"][name], metric)[1].rstrip(".")
+        wide = f"widened for having looked at {looked} gains, {gain_with_interval(gain).partition(', ')[2]}"
+        return [f"{name} has the largest gain that stands out: {sentence}" + (f"; {wide}." if looked > 1 else ".")]
+    told = f"of {looked} gains looked at, none has an interval above 0 once it is widened for so many"
+    return [f"Which site gains most cannot be told: {told}."]
+
+
+def tally(found: Report, metric: str) -> str:
+    """Return how many sites got which verdict, with their names where they are few."""
+    by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
+    for name, site in found["sites"].items():
+        by_code[site_verdict(site, metric)[0]].append(name)
+    parts = []
+    for code, names in by_code.items():
+        if names or code == PAYS:
+            of = f" of {len(found['sites'])} sites" if code == PAYS else ""
+            listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
+            parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _course(found: Report, planned: int | None) -> str:
+    """Return how many rounds ran and what was set aside."""
+    rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
+    aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
+    refused = refused_sites(found)
+    line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
+    names = f" ({', '.join(refused)})" if refused else ""
+    more = f"; other faults: {others}" if others else ""
+    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"

@@ -1,0 +1,165 @@
+"""What joining gains on average over sites: against statsmodels, by simulation, and as a report has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from statsmodels.stats.meta_analysis import combine_effects
+
+from flfed.records.entries import ComparisonRow, DifferenceRow
+from flfed.records.mean_gain import LEAST_SITES, METHOD, apart_in_words, mean_gain_in_words
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.spread import NORMAL_95, mean_over_sites, standard_error, student_t_bound
+from flfed.records.store import RunStore
+from flfed.records.story import headline, stands_out, story
+
+AUC, LOSS = "roc_auc_score", "log_loss"
+
+
+@pytest.mark.parametrize("sites", [2, 3, 4, 10, 100])
+@pytest.mark.parametrize("between", [0.0, 0.05, 1.0])
+def test_the_mean_over_sites_is_that_of_statsmodels(sites, between):
+    rng = np.random.default_rng([sites, int(between * 100)])
+    errors = rng.uniform(0.01, 0.2, sites)
+    values = rng.normal(0.03, np.sqrt(errors**2 + between**2))
+    found = mean_over_sites(list(values), list(errors))
+    theirs = combine_effects(values, errors**2, method_re="iterated", use_t=True)
+    # Theirs stops where the steps are below 1e-5; what the variance solves is Q = sites - 1, and ours does.
+    assert found.value == pytest.approx(theirs.mean_effect_re, abs=1e-4)
+    assert found.between**2 == pytest.approx(theirs.tau2, rel=1e-3, abs=1e-6)
+    apart = ((values - found.value) ** 2 / (errors**2 + found.between**2)).sum()
+    assert apart == pytest.approx(sites - 1, rel=1e-9) if found.between else apart <= sites - 1
+    # Their Hartung-Knapp error has the factor `scale_hksj_re`, below 1 where sites agree by chance: ours is left at 1.
+    assert theirs.scale_hksj_re < 1 + 1e-3
+    error = theirs.sd_eff_w_re_hksj / math.sqrt(theirs.scale_hksj_re)
+    assert found.high - found.value == pytest.approx(student_t_bound(sites - 1) * error, rel=1e-3)
+    assert found.value - found.low == pytest.approx(found.high - found.value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("errors", "least"), [((0.013, 0.027, 0.018, 0.027), 0.95), ((0.01, 0.02, 0.03, 0.05, 0.10), 0.90)]
+)
+def test_the_interval_holds_for_few_sites_of_unequal_precision_and_a_plain_weighted_one_does_not(errors, least):
+    rng, errors = np.random.default_rng(7), np.array(errors)
+    held = plain = 0
+    for values in rng.normal(0.02, np.sqrt(errors**2 + 0.03**2), (2000, len(errors))):
+        found = mean_over_sites(list(values), list(errors))
+        held += found.low <= 0.02 <= found.high
+        weights = 1 / errors**2
+        mean, reach = weights @ values / weights.sum(), NORMAL_95 / math.sqrt(weights.sum())
+        plain += abs(mean - 0.02) <= reach
+    assert held / 2000 >= least  # one of the second's errors is ten times another: as the docstring says
+    assert plain / 2000 < 0.75
+
+
+def compared(store: RunStore, gains: dict[str, Sequence[tuple[float, float, float] | None]], metric: str = AUC) -> str:
+    """A series with one repeat for each of a site's gains (value, low, high)."""
+    repeats = max(map(len, gains.values()))
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=repeats)
+    for repeat in range(repeats):
+        run = store.begin_run(
+            series, repeat=repeat, engine="e", path="p", seed=1, rounds_planned=2, primary=metric, task="binary"
+        )
+        rows, figures = [], [ComparisonRow(None, "global", metric, 0.8)]
+        for site, of_site in gains.items():
+            run.site(site, rows=300, holdout_rows=100)
+            told = of_site[repeat]
+            figures.append(ComparisonRow(site, "global", metric, 0.8))
+            rows.append(DifferenceRow(site, "global", "local-only", metric, *(told or (None, None, None))))
+        run.comparison(figures, rows)
+        run.finish(status="completed")
+    return series
+
+
+def found_of(url: str, series: str):
+    with RunReader.open(url) as reader:
+        return report(reader, series)
+
+
+def span(value: float, error: float) -> tuple[float, float, float]:
+    return value, value - NORMAL_95 * error, value + NORMAL_95 * error
+
+
+def test_a_report_has_the_mean_of_those_sites_whose_interval_tells_an_error(store, url):
+    gains = {"a": (0.02, 0.01), "b": (0.05, 0.02), "c": (-0.01, 0.04), "d": (0.9, 0.3)}
+    given = {site: [span(*gain)] for site, gain in gains.items()}
+    given["d"] = [(0.9, 0.9 - NORMAL_95 * 0.3, 1.0)]  # cut on one side: the other tells the error
+    given |= {"cut": [(-0.1, -1.0, 1.0)], "none": [None], "alike": [(0.0, 0.0, 0.0)], "bare": [(0.1, None, None)]}
+    entry = found_of(url, compared(store, given))["mean-gain"][AUC]
+    values, errors = zip(*gains.values(), strict=True)
+    theirs = combine_effects(np.array(values), np.array(errors) ** 2, method_re="iterated", use_t=True)
+    assert (entry["sites"], entry["of"], entry["arm"], entry["method"]) == (4, 8, "global", METHOD)
+    assert entry["value"] == pytest.approx(theirs.mean_effect_re, abs=1e-6)
+    assert entry["between-sites-sd"] == pytest.approx(math.sqrt(theirs.tau2), abs=1e-6)
+    assert entry["low"] < entry["value"] < entry["high"]
+    assert "over 4 of 8 sites" in mean_gain_in_words(entry, AUC)
+
+
+def test_where_lower_is_better_a_gain_is_above_zero_and_repeats_are_averaged(store, url):
+    # Two repeats: gains .1, .2, .3 on average, and errors .02 on average, of unequal widths.
+    given = {
+        site: [span(-value - 0.01, 0.01), span(-value + 0.01, 0.03)]
+        for site, value in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+    }
+    entry = found_of(url, compared(store, given, LOSS))["mean-gain"][LOSS]
+    expected = mean_over_sites([0.1, 0.2, 0.3], [0.02, 0.02, 0.02])
+    assert entry["value"] == pytest.approx(0.2, abs=1e-9)
+    # Three equal errors: the interval is that of three numbers, 4.3027 * sd / sqrt(3) with sd .1.
+    assert entry["high"] - 0.2 == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
+    assert entry["between-sites-sd"] == pytest.approx(math.sqrt(0.1**2 - 0.02**2), abs=1e-9) == expected.between
+
+
+def test_a_mean_of_too_few_sites_is_null_with_a_reason_and_no_sentence(store, url):
+    found = found_of(url, compared(store, {"a": [span(0.2, 0.01)], "b": [span(0.3, 0.01)], "c": [None]}))
+    entry = found["mean-gain"][AUC]
+    assert [entry[key] for key in ("value", "low", "high", "between-sites-sd")] == [None] * 4
+    assert entry["reason"] == f"only 2 of 3 sites have an interval of their own, and {LEAST_SITES} are needed"
+    assert (mean_gain_in_words(entry, AUC), apart_in_words(entry)) == ("", "")
+    assert headline(found, AUC) == ["Joining pays at 2 of 3 sites (a, b); cannot be told at 1 (c)."]
+
+
+def test_the_people_of_one_site_get_no_mean_over_sites(store, url):
+    series = compared(store, {site: [span(0.1, 0.01)] for site in "abcd"})
+    with RunReader.open(url, only="a") as reader:
+        own = report(reader, series)
+    assert list(own["sites"]) == ["a"] and own["mean-gain"][AUC]["value"] is None
+
+
+def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_not_named(store, url):
+    rng = np.random.default_rng(0)
+    gains = {f"s{place:03d}": [span(value, 0.034)] for place, value in enumerate(rng.normal(0.024, 0.034, 100))}
+    found = found_of(url, compared(store, gains))
+    entry = found["mean-gain"][AUC]
+    assert (entry["low"], entry["high"]) == pytest.approx(
+        (entry["value"] - 0.00675, entry["value"] + 0.00675), abs=1e-4
+    )
+    lucky = [site for site, of in found["sites"].items() if of["verdict"] == "joining pays"]
+    assert len(lucky) >= 5 and stands_out(found, AUC) is None
+    said = story(found)
+    assert headline(found, AUC) == [line for line in said if line in headline(found, AUC)]
+    assert headline(found, AUC)[0].startswith(
+        "On average over 100 sites, the shared model against each one's own: gain +.0"
+    )
+    assert headline(found, AUC)[0].endswith("for sites like these, independent of each other), which is clear.")
+    assert not any(site in line for site in lucky for line in said)
+    assert any("differ no more than chance lets expect" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [(0.01, 0.03, "which is clear."), (-0.03, -0.01, "a clear loss."), (-0.01, 0.03, "chance.")],
+)
+def test_what_the_mean_says_follows_from_its_interval(low, high, ends):
+    entry = {"value": (low + high) / 2, "low": low, "high": high, "between-sites-sd": 0.02, "sites": 5, "of": 5}
+    assert mean_gain_in_words(entry, AUC).endswith(ends)
+    assert apart_in_words(entry) == "Beyond chance, the sites' own gains differ by about .020 (standard deviation)."
+
+
+def test_an_error_is_that_of_the_arm_that_was_not_cut():
+    assert standard_error(AUC, 0.9, 0.9 - 0.6 * NORMAL_95 / 2, 1.0) == pytest.approx(0.3)
+    assert standard_error("r2_score", 0.0, -1.0, 1.0) == pytest.approx(1 / NORMAL_95)  # nothing cuts it
+    assert standard_error(AUC, None, 0.1, 0.2) is None

@@ -1,0 +1,118 @@
+"""The pages as the people of one site see them: their own verdict first, and why nothing is said of all sites."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.entries import ComparisonRow
+
+AUC = "roc_auc_score"
+
+
+def page(name: str, run: str, site: str) -> AppTest:
+    """Return the parts of a page as the people of `site` see them."""
+
+    def script(name: str, run: str, site: str) -> None:
+        from importlib import import_module
+
+        import streamlit as st
+
+        from flfed.records.dashboard import page_files
+        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.reading import RunReader
+        from flfed.records.seen import Viewer
+
+        with RunReader.open(only=site) as reader:
+            runs = reader.runs_of(run)
+        st.navigation([st.Page(file, url_path=name) for name, file in page_files().items()])  # for links
+        import_module(f"flfed.records.dashboard.pages.{name}").parts(Opened(run, runs, Viewer("site", site)))
+
+    shown = AppTest.from_function(script, args=(name, run, site), default_timeout=60).run()
+    assert not shown.exception
+    return shown
+
+
+def said(shown: AppTest) -> str:
+    parts = (shown.markdown, shown.caption, shown.info, shown.error, shown.warning)
+    return "\n".join(part.value for kind in parts for part in kind)
+
+
+@pytest.fixture(autouse=True)
+def at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLFED_STORE", url)
+
+
+@pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])
+@pytest.mark.parametrize(("site", "answer"), [("hungary", "No clear gain at hungary"), ("long-beach", "Yes: joining")])
+def test_a_sites_people_read_their_own_verdict_first(heart, name, site, answer):
+    shown = page(name, heart, site)
+    figures = {"hungary": [".871", ".874", ".873"], "long-beach": [".662", ".600", ".711"]}[site]
+    assert [card.value for card in shown.metric][1:] == figures  # the first is the gain
+    text = said(shown)
+    assert answer in text
+    for wrong in ("not compared", "Nothing was compared", "All sites", "no site was refused", "sites (", "of 1 sites"):
+        assert wrong not in text, wrong
+
+
+@pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])
+def test_a_site_that_was_refused_is_told_so(heart, name):
+    shown = page(name, heart, "basel")
+    assert [info.value for info in shown.info] == [
+        "basel did not take part in this run: its policy does not allow the data set heart-disease."
+    ]
+    assert len(shown.metric) == 0
+
+
+@pytest.fixture
+def sums_only(store) -> str:
+    """A run in which site c shares sums only."""
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    for site in ("a", "b", "c"):
+        run.site(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")
+    run.summary("table-1", {"rows": [{"Characteristic": "Rows", "All sites": "300", "a": "100"}], "note": ""})
+    run.round(1)
+    run.comparison([ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)], [])
+    run.finish(status="completed")
+    return run.run
+
+
+@pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])
+def test_a_site_in_sums_only_is_told_that_the_record_has_none_of_its_own(sums_only, name):
+    shown = page(name, sums_only, "c")
+    assert [info.value for info in shown.info] == [
+        "c shares its figures in sums over all sites only: the record has none of its own."
+    ]
+    assert ".8" not in said(shown)
+
+
+def test_the_data_of_a_site_in_sums_only_say_so(sums_only):
+    text = said(page("p60_data", sums_only, "c"))
+    assert text.count("shares sums over all sites only") == 3
+    assert "300" not in text
+
+
+def test_what_was_set_aside_is_that_of_the_site(heart):
+    assert "the delta has 3 values" in str([table.value for table in page("p20_overview", heart, "hungary").table])
+    shown = page("p20_overview", heart, "switzerland")
+    assert "Nothing of switzerland was set aside or refused." in said(shown)
+    assert len(shown.table) == 0
+
+
+def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, write):
+    other = write(store, store.begin_series(study="again", study_sha256="", study_text=""), shift=0.01)
+
+    def script(a: str, b: str) -> None:
+        from flfed.records.dashboard.compare_panels import side_by_side
+
+        side_by_side([a, b], "hungary")
+
+    shown = AppTest.from_function(script, args=(heart, other.run), default_timeout=60).run()
+    assert not shown.exception
+    tables = str([table.value.to_dict() for table in shown.table])
+    assert ".871" in tables and ".881" in tables  # of hungary: 0.871, and 0.01 more
+    assert "AUC of the shared model at hungary, with 95 % interval" in said(shown)
+    assert "long-beach" not in tables + said(shown)
+    assert "'Sites'" not in tables
+    assert ".896" not in tables + said(shown)

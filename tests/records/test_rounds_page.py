@@ -1,0 +1,321 @@
+"""The page Rounds: its tables are those of the record, cell by cell, and its charts can be read."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.dashboard import page_files
+from flfed.records.entries import EventRow, MetricRow, SentRow
+from flfed.records.faults import folded
+from flfed.records.verdicts import number
+from tests.records.test_dashboard import APP, words
+
+AUC = "roc_auc_score"
+SITES = ("a", "b", "c")
+ROUNDS = 6
+TABLES = ("rounds-all-sites", "rounds-each-site", "participation", "round-seconds", "round-bytes")
+
+
+def auc(number: int, site: str | None) -> float:
+    return 0.5 if number == 0 else 0.7 + 0.01 * number + 0.02 * [None, *SITES].index(site)
+
+
+def variance(number: int, site: str) -> float:
+    return 0.0001 * (number + 1) * (1 + SITES.index(site))
+
+
+def crossed(number: int) -> list[SentRow]:
+    """`c` does not answer in round 5."""
+    out = [SentRow(site, "to-site", "train", 1000 * number + place) for place, site in enumerate(SITES)]
+    back = [SentRow(site, "to-server", "train", 500 * number + place) for place, site in enumerate(SITES)]
+    return [*out, *(row for row in back if (row.site, number) != ("c", 5))]
+
+
+def begin(store, *, series: str = "", repeat: int = 0, rounds: int = ROUNDS):
+    series = series or store.begin_series(study="s", study_sha256="", study_text="")
+    return store.begin_run(
+        series, repeat=repeat, engine="inprocess", path="", seed=1, rounds_planned=rounds, primary=AUC, task="binary"
+    )
+
+
+def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, sent=crossed, band: bool = False) -> str:
+    """Write rounds of three sites; `a` has an update set aside in round 3."""
+    for site in SITES:
+        run.site(site)
+    for last in range(1, rounds + 1):
+        before = last - 1  # what a round measures is the model it began with
+        rows = [MetricRow(None, "training", AUC, auc(before, None) + shift, *((0.6, 0.9) if band else ()))]
+        for site in SITES:
+            value = auc(before, site) + shift
+            rows.append(MetricRow(site, "training", AUC, value, variance=variance(before, site)))
+        events = [EventRow(3, "a", "fault", "not finite")] if last == 3 and sent is crossed else []
+        run.round(last, scores=rows, seconds=last / 10, sent=sent(last), events=events)
+    return str(run.run)
+
+
+def rounds_page(run: str, **query: str) -> AppTest:
+    """The page with all its tables unfolded."""
+    page = AppTest.from_file(str(APP), default_timeout=60).run()
+    page.switch_page(str(page_files()["rounds"]))
+    for key, value in {"run": run, **query}.items():
+        page.query_params[key] = value
+    for key in TABLES:
+        page.session_state[f"{key}-table"] = True
+    page.run()
+    assert not page.exception
+    return page
+
+
+def tables(page: AppTest) -> list[list[dict[str, str]]]:
+    """The cells of each table as they are read, in order."""
+    return [
+        [{key: str(cell).replace("\\", "") for key, cell in line.items()} for line in found.value.to_dict("records")]
+        for found in page.table
+    ]
+
+
+def drawn(page: AppTest) -> dict[str, tuple[dict, pd.DataFrame, str]]:
+    """Words, rows and alternative text of each chart, as the browser gets them, by the title of its figure axis."""
+    found = {}
+    for chart in page.get("vega_lite_chart"):
+        rows = pa.ipc.open_stream(io.BytesIO(chart.proto.data.data)).read_pandas()
+        kind = "map" if "state" in rows else "kB" if "way" in rows else "seconds" if "site" not in rows else ""
+        kind = kind or ("each" if rows["site"].notna().any() else "all")
+        found[kind] = (json.loads(chart.proto.spec), rows, chart.proto.alt)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLFED_STORE", url)
+
+
+def test_each_cell_of_the_tables_is_that_of_the_record(store):
+    run = begin(store)
+    name = write(run)
+    run.finish(status="completed", seconds=3.0)
+    together, each, part, seconds, kilobytes, *_ = tables(rounds_page(name))
+    measured = range(ROUNDS)  # the model that the last round gave is measured by no other
+    nothing = {"95 % low": "", "95 % high": ""}
+    assert together == [{"After round": str(n), "AUC": number(auc(n, None)), **nothing} for n in measured]
+    expected = []
+    for n in measured:
+        for site in SITES:
+            reach = 1.959964 * math.sqrt(variance(n, site))
+            low, high = number(auc(n, site) - reach), number(min(auc(n, site) + reach, 1.0))
+            line = {"After round": str(n), "Site": site, "AUC": number(auc(n, site)), "95 % low": low}
+            expected.append(line | {"95 % high": high})
+    assert each == expected
+    names = ("Rounds asked", "No answer", "Answer set aside", "Good updates", "Good updates, % of asked")
+    counts = {"a": (6, 0, 1, 5, 83), "b": (6, 0, 0, 6, 100), "c": (6, 1, 0, 5, 83)}
+    assert part == [{"Site": site, **dict(zip(names, map(str, of), strict=True))} for site, of in counts.items()]
+    expected = []
+    for n in range(1, ROUNDS + 1):
+        ways = {way: sum(row.bytes for row in crossed(n) if row.direction == way) for way in ("to-site", "to-server")}
+        line = {"Rounds": str(n), "Seconds a round": number(n / 10)}
+        line |= {"kB to the sites a round": number(ways["to-site"] / 1000)}
+        expected.append(line | {"kB from the sites a round": number(ways["to-server"] / 1000)})
+    assert seconds == kilobytes == expected
+
+
+def test_the_figure_before_training_is_told_and_not_drawn(store):
+    name = write(begin(store))
+    page = rounds_page(name)
+    assert "Before training, AUC over all sites together was .500: in the tables, not drawn." in words(page)
+    for kind in ("all", "each"):
+        _, rows, _ = drawn(page)[kind]
+        assert rows["round"].min() == 1
+        assert rows["value"].min() > 0.7
+
+
+def test_only_the_picked_site_has_a_band(store):
+    name = write(begin(store))
+    page = rounds_page(name, site="b")
+    for site in ("b", "c"):
+        spec, rows, _ = drawn(page)["each"]
+        band = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "area")
+        assert {"filter": {"field": "site", "equal": site}} in band["transform"]
+        mine = rows[rows["site"] == site]
+        reach = [1.959964 * math.sqrt(variance(n, site)) for n in mine["round"]]
+        np.testing.assert_allclose(mine["value"] - mine["low"], reach, rtol=1e-6)
+        assert f"The band is the 95 % interval of each figure of {site}." in words(page)
+        page.selectbox(key="curve-band-b").set_value("c").run()
+    assert "Without a band: what the sites send in a round gives this figure, but not its interval." in words(page)
+
+
+def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=3)
+    names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=True) for n in range(3)]
+    page = rounds_page(series)
+    assert words(page).count("the band is the mean of the bounds that each of them has") == 2
+    assert tables(page)[0][1]["AUC"] == number(auc(1, None) + 0.01)  # of shifts by 0, .01 and .02
+    assert "means over the repeats" not in words(rounds_page(names[0]))
+
+
+def test_a_map_of_one_block_is_a_sentence(store):
+    def all_good(_: int) -> list[SentRow]:
+        return [SentRow(site, way, "train", 10) for site in SITES for way in ("to-site", "to-server")]
+
+    def sampled(number: int) -> list[SentRow]:
+        return [row for row in all_good(number) if row.site != SITES[number % 3]]
+
+    page = rounds_page(write(begin(store), sent=all_good))
+    assert "3 of 3 sites gave a good update in every round they were asked in." in words(page)
+    assert "map" not in drawn(page)
+    assert tables(page)[2][0]["Good updates, % of asked"] == "100"
+    page = rounds_page(write(begin(store), sent=sampled))
+    assert "map" in drawn(page)
+    assert "A site that was not asked in a round has no cell there" in words(page)
+    page = rounds_page(write(begin(store)))
+    assert set(drawn(page)["map"][1]["state"]) == {"took part", "answer set aside", "no answer"}
+    assert "A site that was not asked" not in words(page)
+    assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
+
+
+def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(store):
+    run, names = begin(store), [f"site-{n:02d}" for n in range(44)]
+    for site in names:
+        run.site(site)
+    for number_ in (1, 2):
+        asked = names[number_:] if number_ == 1 else names
+        run.round(number_, sent=[SentRow(s, way, "train", 1) for s in asked for way in ("to-site", "to-server")])
+    page = rounds_page(run.run)
+    assert "The 40 sites that come first by name are drawn; the table has all." in words(page)
+    run.round(3, sent=[SentRow(site, "to-site", "train", 1) for site in names[-2:]])
+    page = rounds_page(run.run)
+    assert "The 40 sites that missed most are drawn" in words(page)
+    assert set(names[-2:]) <= set(drawn(page)["map"][1]["site"])
+
+
+def test_a_run_that_ended_is_not_told_to_wait(store):
+    run = begin(store)
+    run.site("a")
+    assert "the first comes with the second round" in words(rounds_page(run.run))
+    run.sent(1, [SentRow("a", "to-site", "train", 2000), SentRow("a", "to-server", "train", 1000)])
+    run.finish(status="stopped", reason="no quorum")
+    page = rounds_page(run.run)
+    said = words(page)
+    assert "The run ended before a round had a figure." in said
+    assert "1 round: 0.00 MB left the sites and 0.00 MB came to them" in said
+    assert "yet" not in said
+    spec, rows, _ = drawn(page)["kB"]
+    assert list(rows["value"]) == [2.0, 1.0]
+    assert spec["encoding"]["x"]["axis"]["format"] == "d"  # 1, and not 1.000000
+
+
+def test_why_there_is_no_figure_over_all_sites_is_said(store):
+    run = begin(store)
+    for site in SITES:
+        run.site(site)
+    for last in (1, 2, 3):
+        rows = [MetricRow(site, "training", AUC, auc(last, site)) for site in SITES]
+        rows += [MetricRow(site, "training", "loss", 1.0 - last / 10) for site in (None, *SITES)]
+        run.round(last, scores=rows)
+    run.finish(status="completed")
+    page = rounds_page(run.run)
+    assert "Over all sites together there is no AUC by round" in words(page)
+    assert "No figures to draw" not in words(page)
+    assert "Without bands: the spread of this figure is not known." in words(page)
+    page.radio(key="curve-metric-training").set_value("loss").run()
+    assert "there is no" not in words(page)
+    assert {"all", "each"} <= set(drawn(page))
+
+
+def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
+    run = begin(store, rounds=40)
+    write(run, rounds=6)
+    before = drawn(rounds_page(run.run))
+    rows = [MetricRow(site, "training", AUC, 0.8, variance=None if site is None else 0.001) for site in (None, *SITES)]
+    run.round(7, scores=rows, seconds=1.0, sent=crossed(7))
+    after = drawn(rounds_page(run.run))
+    assert list(before) == list(after) == ["all", "each", "map", "seconds", "kB"]
+    for kind, (spec, rows, alt) in before.items():
+        assert after[kind][0] == spec
+        assert after[kind][2] == alt
+        assert not after[kind][1].equals(rows)
+
+
+def test_one_site_that_looks_sees_its_own_rounds(store):
+    def as_seen(run: str) -> None:
+        from flfed.records.dashboard.pages import p50_rounds
+        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.reading import RunReader
+        from flfed.records.seen import Viewer
+
+        with RunReader.open(only="b") as reader:
+            p50_rounds.parts(Opened(run, reader.runs_of(run), Viewer("site", "b")))
+
+    run = begin(store)
+    name = write(run)
+    run.finish(status="completed")
+    page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
+    assert not page.exception
+    charts = drawn(page)
+    assert set(charts) == {"each", "kB"}
+    assert set(charts["each"][1]["site"]) == {"b"}
+    said = words(page)
+    assert "**Your site**" in said
+    assert "No figures" not in said
+    assert "together" not in said
+    kept = sum(
+        row.bytes for n in range(1, ROUNDS + 1) for row in crossed(n) if row.site == "b" if "server" in row.direction
+    )
+    assert f"6 rounds: {kept / 1e6:.2f} MB left your site" in said
+
+
+def test_what_differs_in_its_numbers_only_is_one_line(store):
+    run = begin(store)
+    run.site("a")
+    for last, times in enumerate((3.3, 12.0, 4.1), start=1):
+        events = [EventRow(last, "a", "flag", f"norm of the update is {times} times the cohort's median")]
+        run.round(last, events=[*events, EventRow(last, "a", "note", f"site-{last}: late")])
+    lines = next(found for found in tables(rounds_page(run.run)) if found and "What" in found[0])
+    odd = [line for line in lines if line["What"] == "accepted, but odd"]
+    assert odd == [
+        {
+            "What": "accepted, but odd", "Site": "a", "When": "rounds 1, 2, 3",
+            "Why": "norm of the update is 3.3 to 12.0 times the cohort's median",
+        }
+    ]  # fmt: skip
+    assert len(lines) == 1 + 3  # the numbers of a name are no figures
+
+
+def test_thousands_and_dates_are_taken_for_what_they_are():
+    reasons = ["4,217 rows on 2026-11-20 at 09:30", "900 rows on 2026-11-20 at 09:30"]
+    assert list(folded({("note", "a", reason): [1] for reason in reasons})) == [
+        ("note", "a", "900 to 4,217 rows on 2026-11-20 at 09:30")
+    ]
+
+
+@pytest.mark.slow
+def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, store):
+    name = write(begin(store))
+    window.page.goto(f"{window.address}/rounds?run={name}")
+    window.page.get_by_role("heading", name="Rounds: s").wait_for()
+    window.drawn()
+    boxes = window.page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].map(chart => ({"
+        " plot: chart.querySelector('.root path.background').getBoundingClientRect().height,"
+        " lines: [...chart.querySelectorAll('.mark-line path')].map(p => p.getBoundingClientRect().top),"
+        " labels: [...chart.querySelectorAll('.role-axis-label text')].map(t => {"
+        "  const b = t.getBoundingClientRect(); return [t.textContent, (b.top + b.bottom) / 2, b.left]}),"
+        "}))"
+    )
+    assert len(boxes) == 5
+    for box in boxes[:2]:
+        assert box["plot"] >= 250
+    for box in (boxes[0], boxes[1], boxes[3], boxes[4]):
+        left = min(x for *_, x in box["labels"])
+        upper = min(y for _, y, x in box["labels"] if x < left + 40)
+        assert min(box["lines"]) >= upper - 5  # half the height of a label
+    middles = [y for text, y, _ in boxes[2]["labels"] if text in SITES]
+    steps = np.diff(middles)
+    assert steps.max() - steps.min() < 1  # the first label stands beside its row as the others do

@@ -1,0 +1,220 @@
+"""What is said of gains: whose stands out, on which side of 0, by which model, from how many rows of each class."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from flfed.records.entries import ComparisonRow, DifferenceRow
+from flfed.records.reading import RunReader
+from flfed.records.reports import LEAST_OF_A_CLASS, best_arm, best_gain, metrics_of, report, site_verdict
+from flfed.records.spread import resplit_interval, widening
+from flfed.records.store import RunStore
+from flfed.records.story import gain_in_words, over_sites, stands_out, story
+from flfed.records.verdicts import (
+    ARM_NAMES,
+    CANNOT_BE_TOLD,
+    DO_NOT_USE,
+    MINUS,
+    NO_CLEAR_GAIN,
+    PAYS,
+    Difference,
+    better_of,
+    number,
+    unhidden,
+    verdict,
+)
+
+AUC, LOSS, CALIBRATION = "roc_auc_score", "log_loss", "calibration_in_the_large_error"
+ARMS = ("global", "personalised")
+Gain = tuple[float, float, float] | None
+
+
+def recorded(
+    store: RunStore,
+    sites: dict[str, tuple[Gain, Gain]],
+    *,
+    metric: str = AUC,
+    classes: dict[str, tuple[int, int]] | None = None,
+    repeats: int = 1,
+    values: dict[str, list[float]] | None = None,
+) -> str:
+    """A series of repeats: the gaps of both models at each site, or by repeat in `values`; rows without, with."""
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=repeats)
+    for repeat in range(repeats):
+        run = store.begin_run(
+            series, repeat=repeat, engine="e", path="p", seed=repeat, rounds_planned=1, primary=metric, task="binary"
+        )
+        figures, rows = [ComparisonRow(None, "global", metric, 0.8)], []
+        for site, gaps in sites.items():
+            run.site(site, rows=127, holdout_rows=38, resplit=values is not None)
+            figures.append(ComparisonRow(site, "local-only", metric, 0.5, 0.4, 0.6))
+            for arm, gap in zip(ARMS, gaps, strict=True):
+                told = gap if values is None else (values[site][repeat], -0.9, 0.9)
+                figures.append(ComparisonRow(site, arm, metric, 0.5 + told[0] if told else None, 0.4, 0.6))
+                rows.append(DifferenceRow(site, arm, "local-only", metric, *(told or (None, None, None))))
+        if classes:
+            counts = {site: {"0": [[1, 2], [7, n - 2]], "1": [[9, m]]} for site, (n, m) in classes.items()}
+            payload = {"bins": 256, "limit": 12.0, "sites": counts, "all": None, "in-all": 0, "asked": len(sites)}
+            run.summary("score-histograms", payload)
+        run.comparison(figures, rows)
+        run.finish(status="completed")
+    return series
+
+
+def found_of(url: str, series: str) -> Any:
+    with RunReader.open(url) as reader:
+        return report(reader, series)
+
+
+def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(store, url):
+    sites: dict[str, tuple[Gain, Gain]] = {
+        "noisy": ((0.433, -0.325, 1.0), None),
+        "sure": ((0.060, 0.030, 0.090), (0.050, 0.020, 0.080)),
+        "surer": ((0.040, 0.030, 0.050), None),
+        "lucky": ((0.125, 0.004, 0.247), None),
+    }
+    found = found_of(url, recorded(store, sites))
+    name, gain = stands_out(found, AUC)
+    by = stats.norm.ppf(1 - 0.025 / 5) / stats.norm.ppf(0.975)  # five gains were looked at
+    assert name == "sure"
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.06, 0.06 - 0.03 * by, 0.06 + 0.03 * by), abs=1e-12)
+    (said,) = [line for line in story(found) if "stands out" in line]
+    assert said.startswith("sure has the largest gain that stands out: AUC .56 with the shared model against .50 alone")
+    assert said.endswith("; widened for having looked at 5 gains, 95 % interval +.02 to +.10.")
+    assert found["sites"]["lucky"]["verdict"] == PAYS  # of itself, as it asked about itself
+
+
+@pytest.mark.parametrize(("comparisons", "freedom"), [(1, None), (8, None), (200, None), (1, 2), (8, 2), (8, 9)])
+def test_widening_is_the_quantile_of_bonferronis_level_over_that_of_one_interval(comparisons, freedom):
+    law = stats.norm if freedom is None else stats.t(freedom)
+    expected = law.ppf(1 - 0.025 / comparisons) / law.ppf(0.975)
+    assert widening(comparisons, freedom) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_shared_model_that_is_clearly_worse_is_told_of_whatever_adjusting_it_does():
+    # demo, northeast-lender: .586 shared, .489 own, adjusted .003 better
+    shared, figures = Difference(0.096, 0.066, 0.126), {"global": 0.585, "local-only": 0.489, "personalised": 0.486}
+    for adjusted, code in (((-0.003, -0.02, 0.014), NO_CLEAR_GAIN), ((-0.05, -0.07, -0.03), PAYS)):
+        found, sentence = verdict(shared, Difference(*adjusted), "lower", metric=CALIBRATION, figures=figures)
+        assert found == code
+        assert sentence.endswith(
+            f"; without adjustment the shared model is clearly worse here ({MINUS}.10, 95 % interval "
+            f"{MINUS}.13 to {MINUS}.07)."
+        )
+    unclear = Difference(0.096, -0.01, 0.2)
+    assert "worse" not in verdict(unclear, Difference(-0.05, -0.07, -0.03), "lower", metric=CALIBRATION)[1]
+
+
+BOUNDS = st.tuples(st.floats(-0.5, 0.5), st.floats(0.001, 0.4), st.floats(0.001, 0.4))
+
+
+@given(st.sampled_from([AUC, LOSS]), st.one_of(st.none(), BOUNDS), st.one_of(st.none(), BOUNDS))
+def test_the_sentence_and_the_gain_are_of_one_model_and_of_one_sign(metric, shared, adjusted):
+    entries = [
+        {metric: {"value": v, "low": v - below, "high": v + above}} if gap else {}
+        for gap in (shared, adjusted)
+        for v, below, above in [gap or (0.0, 0.0, 0.0)]
+    ]
+    site = dict.fromkeys(("global", "local-only", "personalised"), {}) | {"holdout-classes": None}
+    site |= dict(zip(("difference", "difference-personalised"), entries, strict=True))
+    code, sentence = site_verdict(site, metric)
+    best = best_arm(site, metric)
+    if best is None:
+        assert code == CANNOT_BE_TOLD
+        return
+    arm, gain = best
+    assert best_gain(site, metric) == gain
+    told = re.search(r" with the (.*?) against .* alone: gain (\S+) \(95 % interval (\S+) to ([^)]+)\)", sentence)
+    assert told is not None and told[1] == ARM_NAMES[arm]
+    for text, value in zip(told.groups()[1:], (gain.value, gain.low, gain.high), strict=True):
+        digits = len(text.partition(".")[2])
+        assert float(text.replace(MINUS, "-")) == pytest.approx(value, abs=0.5001 * 10**-digits)
+    size = [abs(gain.value - entry[metric]["value"] * (1 if better_of(metric) == "higher" else -1)) for entry in
+            entries if entry]  # fmt: skip
+    assert min(size) < 1e-12
+    assert (code == PAYS) == (gain.low > 0)
+    if gain.high < 0:
+        assert code == DO_NOT_USE
+
+
+@pytest.mark.parametrize(("low", "digits"), [(0.02, 2), (0.004, 3), (-0.0004, 4), (0.0, 2), (1e-9, 2)])
+def test_a_bound_that_is_not_zero_does_not_read_as_zero(low, digits):
+    assert unhidden(Difference(0.1, low, 0.2), 2) == digits
+    shown = number(low, digits, signed=True)
+    assert (float(shown.replace(MINUS, "-")) == 0) == (abs(low) < 1e-6)
+
+
+def test_the_interval_of_repeats_stays_within_what_the_metric_can_be(store, url):
+    # heart-disease, switzerland: -.09 (-1.58 to +1.41); 38 holdout rows of 127
+    wild, some, tame = [0.25, -0.9, 0.4], [0.1, 0.5, 0.3], [0.02, 0.01, 0.03]
+    sites: dict[str, tuple[Gain, Gain]] = {"some": (None, None), "tame": (None, None), "wild": (None, None)}
+    values = {"wild": wild, "some": some, "tame": tame}
+    found = found_of(url, recorded(store, sites, repeats=3, values=values))
+    for site, told in values.items():
+        mean, low, high, _ = resplit_interval(told, 38 / 89)
+        entry = found["sites"][site]["difference"][AUC]
+        assert entry["value"] == pytest.approx(mean, abs=1e-12)
+        assert (low < -1, high > 1) == {"wild": (True, True), "some": (False, True), "tame": (False, False)}[site]
+        if site == "wild":
+            assert (entry["low"], entry["high"]) == (None, None)
+            continue
+        assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=1e-12), pytest.approx(min(high, 1), abs=1e-12))
+    code, sentence = site_verdict(found["sites"]["wild"], AUC)
+    assert code == CANNOT_BE_TOLD
+    assert sentence == "AUC cannot be compared here: the repeats leave all that is possible open."
+    assert stands_out(found, AUC) is None
+
+
+def test_a_loss_has_no_greatest_difference(store, url):
+    series = recorded(store, {"a": (None, None)}, metric=LOSS, repeats=3, values={"a": [0.25, -0.9, 0.4]})
+    entry = found_of(url, series)["sites"]["a"]["difference"][LOSS]
+    assert entry["low"] < -1 and entry["high"] > 1
+
+
+def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
+    gap = (0.4, 0.1, 0.7)
+    classes = {"rare": (2, 36), "least": (10, 28), "sick": (30, 1)}
+    found = found_of(url, recorded(store, dict.fromkeys((*classes, "unknown"), (gap, gap)), classes=classes))
+    sites = found["sites"]
+    assert {site: of["holdout-classes"] for site, of in sites.items()} == {
+        "rare": {"0": 2, "1": 36}, "least": {"0": 10, "1": 28}, "sick": {"0": 30, "1": 1}, "unknown": None,
+    }  # fmt: skip
+    codes = {site: of["verdict"] for site, of in sites.items()}
+    assert codes == {"rare": CANNOT_BE_TOLD, "sick": CANNOT_BE_TOLD, "least": PAYS, "unknown": PAYS}
+    needed = f"at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
+    said = {site: site_verdict(of, AUC)[1] for site, of in sites.items()}
+    start = "AUC cannot be compared here: "
+    assert said["rare"] == f"{start}2 of the 38 holdout rows do not have the outcome; {needed}."
+    assert said["sick"] == f"{start}1 of the 31 holdout rows has the outcome; {needed}."
+    assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
+    assert gain_in_words(sites["least"], AUC) == "+.400 (+.100 to +.700), shared"
+    assert found["mean-gain"][AUC]["sites"] == 2
+
+
+def test_the_counts_of_repeats_are_averaged(store, url):
+    series = recorded(store, {"a": (None, None)}, classes={"a": (20, 18)}, repeats=2, values={"a": [0.1, 0.2]})
+    assert found_of(url, series)["sites"]["a"]["holdout-classes"] == {"0": 20, "1": 18}
+
+
+def test_the_metrics_of_a_report_without_sums_are_those_of_its_sites(store, url):
+    found = found_of(url, recorded(store, {"a": ((0.1, 0.0, 0.2), None)}))
+    assert metrics_of(found) == metrics_of(found | {"global": {}}) == [AUC]
+    assert metrics_of(found | {"global": {}, "sites": {}}) == []
+
+
+def test_a_mean_of_the_sites_says_over_how_many_it_is(store, url):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    mean = "mean of 3 sites; 1 without this figure left out"
+    run.comparison([ComparisonRow(None, "sites-mean", AUC, 0.857, method=mean),
+                    ComparisonRow(None, "global", AUC, 0.9, method="merged score histograms")], [])  # fmt: skip
+    found = found_of(url, series)
+    assert found["sites-mean"][AUC]["method"] == mean
+    assert over_sites(found["sites-mean"][AUC]) == f" ({mean})"
+    assert "The shared model reaches AUC .900 (no interval: merged score histograms), on" in story(found)[0]
