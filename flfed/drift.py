@@ -33,6 +33,8 @@ BINNING = 0.25
 loan-default, preterm-birth and card-fraud, groups of ten rows moved none by more than .26."""
 NORMAL_95 = 1.6448536269514722
 """The 95th percentile of the standard normal distribution."""
+NORMAL_975 = 1.959963984540054
+"""The 97.5th percentile: a size, without its sign, stays below it in 95 of 100 cases."""
 
 
 def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, Any]]:
@@ -154,7 +156,16 @@ def mean_difference(
     other_mean, other_variance, m : float
         Of the others.
 
-    Source: Austin 2009, equation 1; its standard error without a difference, `sqrt(1/n + 1/m)`: Hedges & Olkin 1985.
+    Notes
+    -----
+    What chance reaches is 1.96 times the larger of two standard errors without a difference: with one spread,
+    `sqrt(1/n + 1/m)`, and with two, `sqrt((variance/n + other_variance/m) / ((variance + other_variance)/2))`.
+    The latter is larger where the smaller group spreads more: of 25 normal rows that spread twice as much as 1,000
+    others, 6 to 7 of 100 differences are above it, and 13 above the former. Alone it would be too small where few
+    skewed rows happen to spread little: of a share of 5 %, 20 rows have no case, and no spread, in 36 of 100.
+    Where the smaller group does spread less, fewer than 5 of 100 are above.
+
+    Source: Austin 2009, equation 1; the standard error with one spread: Hedges & Olkin 1985; with two: Welch 1938.
 
     Examples
     --------
@@ -164,7 +175,8 @@ def mean_difference(
     spread = math.sqrt((variance + other_variance) / 2)
     if not spread:
         return None, None, CONSTANT
-    return float((mean - other_mean) / spread), by_chance(n, m, 1), ""
+    two_spreads = NORMAL_975 * math.sqrt(variance / n + other_variance / m) / spread
+    return float((mean - other_mean) / spread), max(by_chance(n, m, 1), two_spreads), ""
 
 
 def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None, str]:
@@ -204,11 +216,11 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
 
 
 def by_chance(n: float, m: float, freedom: int) -> float:
-    """Return the size that a standardised difference stays below in 95 of 100 cases where there is none.
+    """Return the size that a standardised difference of groups that spread alike stays below in 95 of 100 cases.
 
-    `sqrt(q (1/n + 1/m))`, with q the 95th percentile of chi-squared with `freedom` degrees of freedom:
-    exact for one, by Wilson and Hilferty's cube root for more (off by less than 1 %). The rows are
-    taken to be independent: of several visits of a patient, chance brings about more.
+    With no difference to find: `sqrt(q (1/n + 1/m))`, with q the 95th percentile of chi-squared with `freedom`
+    degrees of freedom: exact for one, by Wilson and Hilferty's cube root for more (off by less than 1 %).
+    The rows are taken to be independent: of several visits of a patient, chance brings about more.
 
     Examples
     --------
@@ -216,5 +228,5 @@ def by_chance(n: float, m: float, freedom: int) -> float:
     (0.392, 5.94)
     """
     ninth = 2 / (9 * freedom)
-    q = 1.959963984540054**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_95 * math.sqrt(ninth)) ** 3
+    q = NORMAL_975**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_95 * math.sqrt(ninth)) ** 3
     return math.sqrt(q * (1 / n + 1 / m))

@@ -12,6 +12,9 @@ from flfed.summary import ColumnLayout, Layout, Summary, merge
 SUPPRESSED = "suppressed"
 ALL = "All sites"
 ABOUT = "about"
+NO_DEVIATION = "–"
+CONSTANT = 1e-12
+"""Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -25,8 +28,9 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
 
     Notes
     -----
-    A number is given as mean ± standard deviation of the rows that have one: three digits of the
-    deviation, and the mean to its last digit. An amount with transform "log1p" is given as
+    A number is given as mean ± standard deviation (its divisor is one less than the rows) of the rows
+    that have one: three digits of the deviation, and the mean to its last digit. One row has no
+    deviation, "–". An amount with transform "log1p" is given as
     geometric mean (of the amount plus one, minus one), to four digits. "about" stands before a mean
     that comes from groups of bins, as where a site's disclosure is "institution"; it has two digits
     of the deviation, or two of a geometric mean. A mean that lacks sites says over how
@@ -37,7 +41,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     """
     merged = {site: merge(parts) for site, parts in sites.items()}
     columns = {ALL: merge([part for parts in sites.values() for part in parts]), **merged}
-    lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:.0f}" for name, summary in columns.items()}]
+    lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         label = f"{column.name}, {column.unit}" if column.unit else column.name
         if column.kind == "number":
@@ -99,13 +103,17 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
     if count <= 0:
         return "none"
     mean = total / count
-    deviation = math.sqrt(max(squares / count - mean**2, 0.0)) * column.half
     center = column.middle + column.half * mean
     if column.transform == "log1p":
         amount = math.expm1(center)
         return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
-    place = _place(deviation, 2 if grouped else 3) if deviation else _place(center, 4)
-    said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
+    variance = squares / count - mean**2
+    if count == 1 or variance <= CONSTANT * squares / count:
+        said = f"{digits(center, 4)} ± {NO_DEVIATION if count == 1 else 0}"
+    else:
+        deviation = math.sqrt(variance * count / (count - 1)) * column.half
+        place = _place(deviation, 2 if grouped else 3)
+        said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
     return f"{ABOUT} {said}" if grouped else said
 
 
@@ -116,10 +124,10 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     """
     count, known = summary.cells[cell] + summary.lower[cell], summary.cells_known[cell]
     if known < summary.sites[0]:
-        return f"at least {count:.0f}" if count else SUPPRESSED
+        return f"at least {count:,.0f}" if count else SUPPRESSED
     rows = summary.rows[0] - (0.0 if missing is None else summary.cells[missing])
     about = f"{ABOUT} " if missing is not None and summary.cells_known[missing] < summary.sites[0] else ""
-    return f"{count:.0f} ({about}{percent(count, rows)} %)"
+    return f"{count:,.0f} ({about}{percent(count, rows)} %)"
 
 
 def percent(count: float, rows: float) -> str:
@@ -137,21 +145,21 @@ def percent(count: float, rows: float) -> str:
 
 
 def digits(value: float, significant: int) -> str:
-    """Return a figure to so many digits, as people write it: no power of ten, no zeros at its end.
+    """Return a figure to so many digits, as people write it: no power of ten, each digit shown, be it 0.
 
     Examples
     --------
     >>> digits(12921.3, 4), digits(0.00264, 2), digits(50.0, 4), digits(0.0, 3), digits(-1.26, 2)
-    ('12,920', '0.0026', '50', '0', '-1.3')
+    ('12,920', '0.0026', '50.00', '0', '-1.3')
     """
     return _to_place(value, _place(value, significant))
 
 
 def _place(value: float, significant: int) -> int:
     """Return how many decimals so many digits of `value` have; below 0 for tens, hundreds and so on."""
-    return significant - 1 - math.floor(math.log10(abs(value))) if value else 0
+    # The power of ten once it is rounded: 9.996 to three digits is 10.0.
+    return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2]) if value else 0
 
 
 def _to_place(value: float, place: int) -> str:
-    text = f"{round(float(value), place) + 0.0:,.{max(place, 0)}f}"  # not -0
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{round(float(value), place) + 0.0:,.{max(place, 0)}f}"  # not -0

@@ -38,6 +38,14 @@ def exact(tables: dict[str, pd.DataFrame], name: str, others: tuple[str, ...]) -
     return float((own.mean() - rest.mean()) / np.sqrt((own.var(ddof=0) + rest.var(ddof=0)) / 2))
 
 
+def beyond(own: np.ndarray, rest: np.ndarray) -> float:
+    """The share of comparisons, a row each, whose difference is more than what chance is said to reach."""
+    compared = [
+        mean_difference(a.mean(), a.var(), a.size, b.mean(), b.var(), b.size) for a, b in zip(own, rest, strict=True)
+    ]
+    return float(np.mean([abs(size) > chance for size, chance, _ in compared]))
+
+
 def test_a_difference_from_groups_of_bins_is_about_and_no_chance_is_claimed():
     tables = {"a": site(1), "b": site(2, mean=1.0), "c": site(3)}
     there = found(tables, kept=("b",))["x"]
@@ -48,7 +56,11 @@ def test_a_difference_from_groups_of_bins_is_about_and_no_chance_is_claimed():
     open_ones = found(tables)["x"]
     for name, others in {"a": ("b", "c"), "b": ("a", "c")}.items():
         assert open_ones[name]["difference"] == pytest.approx(exact(tables, name, others), rel=1e-9)
-        assert (open_ones[name]["about"], open_ones[name]["chance"]) == (False, pytest.approx(by_chance(200, 400, 1)))
+        n, m = tables[name]["x"], pd.concat([tables[other]["x"] for other in others])
+        v, w = n.var(ddof=0), m.var(ddof=0)
+        of_two = 1.96 * np.sqrt((v / 200 + w / 400) / ((v + w) / 2))
+        chance = pytest.approx(max(by_chance(200, 400, 1), of_two), rel=1e-4)
+        assert (open_ones[name]["about"], open_ones[name]["chance"]) == (False, chance)
 
 
 def test_who_keeps_a_column_back_is_told_from_who_has_nobody_to_compare_with():
@@ -91,12 +103,27 @@ def test_from_20_rows_on_chance_is_below_its_bound_in_about_95_of_100(draw, of_f
     rng = np.random.default_rng(5)
 
     def above(n: int) -> float:
-        own, rest = draw(rng, (6000, n)), draw(rng, (6000, 304))
-        spread = np.sqrt((own.var(axis=1) + rest.var(axis=1)) / 2)
-        return float(np.mean(np.abs(own.mean(axis=1) - rest.mean(axis=1)) / spread > by_chance(n, 304, 1)))
+        return beyond(draw(rng, (6000, n)), draw(rng, (6000, 304)))
 
     assert above(drift.FEW_ROWS) == pytest.approx(0.055, abs=0.015)
     assert above(5) > of_five
+
+
+@pytest.mark.parametrize(("n", "m"), [(25, 1000), (60, 300)])
+def test_a_site_that_spreads_twice_as_much_is_within_chance_in_about_95_of_100(n, m):
+    rng = np.random.default_rng(7)
+    own, rest = rng.normal(0, 2, (6000, n)), rng.normal(0, 1, (6000, m))
+    assert beyond(own, rest) == pytest.approx(0.06, abs=0.015)
+    # By the rule for one spread it would be twice as often.
+    sizes = np.abs(own.mean(axis=1) - rest.mean(axis=1)) / np.sqrt((own.var(axis=1) + rest.var(axis=1)) / 2)
+    assert np.mean(sizes > by_chance(n, m, 1)) > 0.09
+
+
+def test_few_rows_of_what_is_rare_that_happen_to_spread_little_are_no_more_than_chance():
+    rng = np.random.default_rng(7)
+    own, rest = rng.binomial(1, 0.05, (4000, 20)), rng.binomial(1, 0.05, (4000, 1000))
+    assert np.mean(own.var(axis=1) == 0) > 0.3  # no case among 20 rows: with its own spread only, 36 of 100 lay apart
+    assert beyond(own.astype(float), rest.astype(float)) < 0.05
 
 
 def test_of_four_values_5_rows_are_too_few_for_the_bound():
@@ -119,6 +146,9 @@ def test_a_number_differs_by_the_means_over_the_mean_spread():
         0.5,
         pytest.approx(1.96 * np.sqrt(0.0125), abs=1e-4),
     )
+    # 25 rows that spread twice as much as 1000: 1.96 sqrt((4 / 25 + 1 / 1000) / 2.5); as much less, as with one spread
+    assert mean_difference(0.0, 4.0, 25, 0.0, 1.0, 1000)[1] == pytest.approx(1.96 * np.sqrt(0.0644), abs=1e-4)
+    assert mean_difference(0.0, 1.0, 25, 0.0, 4.0, 1000)[1] == by_chance(25, 1000, 1)
     assert mean_difference(1.0, 0.0, 5, 1.0, 0.0, 5) == (None, None, drift.CONSTANT)
 
 

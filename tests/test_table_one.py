@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.site import Policy
+from flfed.rows.site import Policy, load
 from flfed.rows.summarise import disclose, summarise
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
@@ -35,8 +35,8 @@ def lines(sites: dict) -> dict[str, dict[str, str]]:
 def test_numbers_amounts_and_counts_are_said_for_all_sites_and_each():
     found = lines({"a": [summarise(rows(10, 4), LAYOUT)], "b": [summarise(rows(30, 0), LAYOUT)]})
     assert found["Rows"] == {"All sites": "80", "a": "40", "b": "40"}
-    assert found[AGES] == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
-    assert found["cost, EUR (geometric mean)"]["a"] == "99"
+    assert found[AGES] == {"All sites": "50.0 ± 10.1", "a": "50.0 ± 10.1", "b": "50.0 ± 10.1"}
+    assert found["cost, EUR (geometric mean)"]["a"] == "99.00"
     # Of the 36 rows of a that have a value, and of 76 in all; of missing rows, of all rows.
     assert found["sex: male"] == {"All sites": "40 (53 %)", "a": "10 (28 %)", "b": "30 (75 %)"}
     assert found["sex: missing"] == {"All sites": "4 (5 %)", "a": "4 (10 %)", "b": "0 (0 %)"}
@@ -68,16 +68,59 @@ def test_a_mean_that_a_site_keeps_back_is_suppressed_and_an_empty_column_has_non
     assert lines({"a": [disclose(summarise(table, LAYOUT), LAYOUT, 10)]})[AGES]["a"] == SUPPRESSED
 
 
+def test_of_one_row_there_is_no_deviation_and_of_equal_ones_it_is_0():
+    one, equal = rows(0, 0, of=2).iloc[:1], rows(20, 0).assign(age=63.1)
+    found = lines({"a": [summarise(one, LAYOUT)], "b": [summarise(equal, LAYOUT)]})[AGES]
+    # Of 40 equal values the sums leave a variance of about 1e-17: it is rounding, and has no digits to show.
+    assert (found["a"], found["b"]) == ("40.00 ± –", "63.10 ± 0")
+
+
+def test_means_and_deviations_of_real_rows_are_those_of_pandas_with_each_digit_shown(heart, test_data):
+    study = Study.load("heart-disease")
+    places = {name: Workplace(load(name), study) for name in ("cleveland", "hungary")}
+    parts = {name: [place.summary(), place.holdout_summary()] for name, place in places.items()}
+    lines_of = table_one(places["hungary"].layout, parts)
+    found = {line["Characteristic"].split(",")[0]: line for line in lines_of if "missing" not in line["Characteristic"]}
+    files = {"cleveland": "cleveland", "hungary": "hungarian"}
+    tables = {
+        name: pd.read_csv(test_data / f"uci_heart/processed.{file}.data", header=None, na_values="?")
+        for name, file in files.items()
+    }
+    tables["All sites"] = pd.concat(tables.values())
+    for name, table in tables.items():
+        assert found["Rows"][name] == str(len(table))
+        for column, position in (("age", 0), ("thalach", 7), ("oldpeak", 9)):
+            about = table[position].describe()
+            mean, deviation = found[column][name].split(" ± ")
+            for text, key in ((mean, "mean"), (deviation, "std")):
+                decimals = 2 - int(np.floor(np.log10(about["std"])))
+                assert text == f"{about[key]:.{decimals}f}"
+    assert (found["age"]["cleveland"], found["age"]["hungary"]) == ("54.44 ± 9.04", "47.83 ± 7.81")
+
+
+def test_counts_have_separators_as_figures_do():
+    many, kept = summarise(rows(1500, 0, of=12000), LAYOUT), disclose(summarise(rows(3, 0), LAYOUT), LAYOUT, 10)
+    found = lines({"a": [many], "b": [kept]})
+    assert found["Rows"] == {"All sites": "12,040", "a": "12,000", "b": "40"}
+    assert found["sex: male"] == {"All sites": "at least 1,500", "a": "1,500 (12 %)", "b": SUPPRESSED}
+
+
+def test_a_deviation_that_is_rounded_up_to_ten_has_no_digit_more():
+    # Two rows 14.14 apart: 9.9985 to three digits is 10.0.
+    table = rows(0, 0, of=2).assign(age=[40.0, 54.14])
+    assert lines({"a": [summarise(table, LAYOUT)]})[AGES]["a"] == "47.1 ± 10.0"
+
+
 def test_a_mean_of_all_sites_says_which_it_lacks():
     kept = disclose(summarise(rows(20, 0).assign(age=np.nan), LAYOUT), LAYOUT, 10)
     given = summarise(rows(20, 0), LAYOUT)
     found = lines({"a": [kept], "b": [given, given]})
-    assert found[AGES] == {"All sites": "50 ± 10 (1 of 2 sites)", "a": SUPPRESSED, "b": "50 ± 10"}
+    assert found[AGES] == {"All sites": "50.0 ± 10.1 (1 of 2 sites)", "a": SUPPRESSED, "b": "50.0 ± 10.1"}
     full = lines({"a": [given], "b": [given, given]})[AGES]
-    assert full == {"All sites": "50 ± 10", "a": "50 ± 10", "b": "50 ± 10"}
+    assert full == {"All sites": "50.0 ± 10.0", "a": "50.0 ± 10.1", "b": "50.0 ± 10.1"}
     # One site's training rows are known, its holdout rows are not.
     partly = lines({"a": [given, kept], "b": [given]})[AGES]
-    assert partly == {"All sites": "50 ± 10 (not all rows)", "a": "50 ± 10 (not all rows)", "b": "50 ± 10"}
+    assert partly == {"All sites": "50.0 ± 10.1 (not all rows)", "a": "50.0 ± 10.1 (not all rows)", "b": "50.0 ± 10.1"}
     assert lines({"a": [kept], "b": [kept]})[AGES]["All sites"] == SUPPRESSED
 
 
@@ -105,7 +148,7 @@ def test_a_mean_of_groups_of_bins_is_about_and_has_the_digits_of_two_of_its_devi
     table = pd.DataFrame({"t": rng.normal(293.4321, 31.234, 400), "y": ["no", "yes"] * 200})
     exact = summarise(table, layout)
     found = table_one(layout, {"a": [disclose(exact, layout, 10)], "b": [exact]})[1]
-    assert found["b"] == f"{table['t'].mean():.1f} ± {table['t'].std(ddof=0):.1f}"
+    assert found["b"] == f"{table['t'].mean():.1f} ± {table['t'].std():.1f}"
     for name in ("a", "All sites"):
         about, mean, _, deviation = found[name].split()
         assert (about, "." in mean + deviation) == ("about", False)  # 31: two digits, so the mean has no decimals
@@ -120,8 +163,8 @@ def test_a_site_whose_bins_are_all_large_is_known_by_its_sums_to_give_bins():
     given = disclose(exact, LAYOUT, 10)
     assert given.cells_known[LAYOUT.slices()["age"]].all()
     found = lines({"a": [given], "b": [exact]})[AGES]
-    assert found == {"All sites": "about 42 ± 26", "a": "about 50 ± 25", "b": "35 ± 25"}
-    # of 25 and 75; of 10 and 60; together 42.5 ± sqrt((25² + 75² + 10² + 60²) / 4 - 42.5²) = 26.1
+    assert found == {"All sites": "about 42 ± 26", "a": "about 50 ± 25", "b": "35.0 ± 25.3"}
+    # of 25 and 75; of 10 and 60; together 42.5 ± sqrt(((25² + 75² + 10² + 60²) / 4 - 42.5²) · 80 / 79) = 26.3
 
 
 def test_a_share_is_about_where_it_is_kept_back_how_few_rows_have_no_value():

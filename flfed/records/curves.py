@@ -7,18 +7,15 @@ from typing import Any
 
 from flfed.records.entries import LearningPoint
 from flfed.records.verdicts import (
-    ABSENT,
     MINUS,
     NO_CLEAR_GAIN,
     Difference,
     better_of,
-    decimals_of,
+    gain_in_brackets,
     gain_of,
     gain_with_interval,
-    interval,
     metric_name,
     number,
-    unhidden,
 )
 
 Report = dict[str, Any]
@@ -60,7 +57,7 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
         for size, arms in sizes.items():
             all_rows = f"{size} (all)" if size == max(sizes) else str(size)
             figures = [number(arms[arm]["value"]) for arm in ("local-only", "personalised")]
-            rows.append([site, all_rows, *figures, _change(gain_at(arms, metric))])
+            rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, metric))])
         sentences.append(in_words(site, sizes, metric, draws=max(point["draws"] for point in curve["points"])))
     return headers, rows, sentences
 
@@ -95,7 +92,7 @@ def in_words(site: str, sizes: dict[int, dict[str, Report]], metric: str, *, dra
     >>> few = {"value": 0.19, "low": 0.05, "high": 0.33, "draws": 10}
     >>> many = {"value": 0.004, "low": -0.02, "high": 0.03, "draws": 8}
     >>> in_words("vienna", {10: {GAIN: few}, 85: {GAIN: many}}, "roc_auc_score", draws=10).split("; ")[0]
-    'vienna: with 10 rows of its own, joining gains +.19 AUC (95 % interval +.05 to +.33)'
+    'vienna: with 10 rows of its own, joining gains +.190 AUC (95 % interval +.050 to +.330)'
     """
     parts = []
     for size in dict.fromkeys((min(sizes), max(sizes))):
@@ -117,11 +114,3 @@ def _gain_in_words(gain: Difference, metric: str) -> str:
     if gain.low > 0:
         return f"joining gains {size} {name} ({span})"
     return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"
-
-
-def _change(gain: Difference) -> str:
-    """Return a gain with its interval, "+.11 (+.02 to +.19)"."""
-    if gain.value is None:
-        return ABSENT
-    digits = unhidden(gain, decimals_of(gain.value, gain.low, gain.high))
-    return f"{number(gain.value, digits, signed=True)} ({interval(gain.low, gain.high, digits, signed=True)})"

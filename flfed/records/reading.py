@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import Engine, RowMapping, Select, distinct, func, or_, select
+from sqlalchemy import Engine, RowMapping, Select, func, or_, select
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
@@ -29,7 +29,7 @@ from flfed.records.entries import (
     SiteEntry,
     Status,
 )
-from flfed.records.seen import of_study, of_summary, sites_of_study, without_names
+from flfed.records.seen import of_event, of_run, of_study, of_summary, sites_of_study, without_names
 from flfed.records.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 CURVE_ARMS = ("validation", "training", "holdout")
@@ -230,8 +230,11 @@ class RunReader:
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
         if self._only is not None:
             query = query.where(or_(Event.site.is_(None), Event.site == self._only))
-        found = (EventEntry(**row) for row in self._rows(query))
-        return [replace(event, reason=self._plain(event.run, event.reason)) for event in found]
+        found = [EventEntry(**row) for row in self._rows(query)]
+        if self._only is None:
+            return found
+        seen = (of_event(event, plain=partial(self._plain, event.run)) for event in found)
+        return [event for event in seen if event is not None]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
@@ -262,14 +265,6 @@ class RunReader:
         found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site))
         return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 
-    def newest(self, runs: Sequence[str]) -> tuple[int, int]:
-        """Return (sum of rounds committed, runs finished): changes whenever there is more to see."""
-        query = select(
-            func.sum(Run.rounds).label("rounds"), func.count(distinct(Run.finished)).label("finished")
-        ).where(Run.id.in_(runs))
-        row = self._rows(query)[0]
-        return int(row["rounds"] or 0), int(row["finished"] or 0)
-
     def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
         """Return the rows of a query by site, in column `site`: all, or those of the one site."""
         return self._rows(query if self._only is None else query.where(site == self._only))
@@ -282,8 +277,8 @@ class RunReader:
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
     def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
-        found = (_run_entry(row) for row in self._rows(query))
-        return [replace(run, reason=self._plain(run.run, run.reason)) for run in found]
+        found = [_run_entry(row) for row in self._rows(query)]
+        return found if self._only is None else [of_run(run) for run in found]
 
     def _plain(self, name: str, text: str) -> str:
         """Return a sentence of a run or series, to the people of one site without names and titles of others."""

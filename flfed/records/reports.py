@@ -190,7 +190,8 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
         return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
     ratio = spread.mean_of(ratios)
-    if len(values) > 1 and ratio is not None and None not in ratios:
+    # Repeats that all say the same have no spread, which is no certainty: the interval is then that of one.
+    if len(set(values)) > 1 and ratio is not None and None not in ratios:
         mean, *bounds, p = spread.resplit_interval(values, ratio)
         low, high = (spread.possible(rows[0].metric, bound, difference=True) for bound in bounds)
         told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
@@ -212,8 +213,8 @@ def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str]) -> Rep
     found = {}
     for metric in metrics:
         told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
-        rows = {site: recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain({site: [row for row, _ in pairs] for site, pairs in rows.items()}, metric, len(sites))
+        pairs = {site: recorded.differences.get((site, "global", metric), []) for site in told}
+        found[metric] = mean_gain(pairs, metric, len(sites))
     return found
 
 
@@ -247,6 +248,7 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     entries = [site[key].get(metric) for key in DIFFERENCES]
     reasons = [entry["reason"] for entry in entries if entry and "reason" in entry]
     reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
+    reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
     if (few := too_few(site)) is not None:
         shared, adjusted, reasons = None, None, [*reasons, few]
     return verdict(

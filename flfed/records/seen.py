@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import tomli_w
+
+from flfed.records.entries import EventEntry, RunEntry, Status
 
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
 NO_OTHERS = "it is taken from the other sites, of which the people of one site are shown nothing"
 KEPT = {
-    "table-1": ("note",),
-    "columns": ("note",),
+    "table-1": (),
+    "columns": (),
     "score-histograms": ("bins", "limit", "in-all", "asked"),
-    "privacy": (
-        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "warnings", "uncharged"
-    ),
-    "leaks": ("warnings",),
-}  # fmt: skip
-"""By named object what no row of a site goes into, or what is a sentence: names are taken out of it."""
+    "privacy": ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "uncharged"),
+}
+"""By named object what no row of a site goes into: settings, and sentences that follow from the study."""
+TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
+"""So begins the note of sums over rows; the names of the sites of which that is so follow."""
+WHY: Mapping[Status, str] = {
+    "stopped": "too few good answers came, or somebody stopped it: ask the coordinator",
+    "failed": "something went wrong in its course: ask the coordinator",
+    "interrupted": "the program that ran it ended: ask the coordinator",
+}
+"""Why a run has not ended well: the record's own words tell what became of other sites, of two sites even of which."""
+MISSING = ("no learning curve", "no Table 1")
+"""So begin the notes on a whole run that say what a page has not; why is in words of the coordinator's."""
+THAN_OTHERS = re.compile(r"norm of the update is \S+ times the cohort's median.*|update is not zero, most of the.*")
+"""What the guard says of an update beside the others of its round: a median of three is one site's norm."""
+LARGER = "the update is much larger than most"
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,51 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"all": None}
     if name in ("score-histograms", "privacy"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
+    else:
+        found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
+
+
+def of_run(run: RunEntry) -> RunEntry:
+    """Return a run as one site's people may see it: with a fixed sentence on why it has not ended well."""
+    return replace(run, reason=WHY.get(run.status, ""))
+
+
+def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | None:
+    """Return an event of a site, or of the whole run, as that site's people may see it.
+
+    Parameters
+    ----------
+    event : EventEntry
+        Of the site itself, or of no site.
+    plain : callable
+        Takes the names of other sites out of a sentence.
+
+    Returns
+    -------
+    EventEntry or None
+        Without what a site's own fault says of the others' updates. None of what concerns the whole run, which may
+        hold figures over all sites or another's fault, unless it says that something is missing: that alone is kept.
+
+    Examples
+    --------
+    >>> of_event(EventEntry("r", "", None, None, "note", "no Table 1: its file is lost"), plain=str).reason
+    'no Table 1: ask the coordinator why'
+    """
+    if event.site is not None:
+        return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
+    what = next((what for what in MISSING if event.kind == "note" and event.reason.startswith(f"{what}: ")), None)
+    return replace(event, reason=f"{what}: ask the coordinator why") if what else None
 
 
 def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
     return {name: found for name, found in by_site.items() if name == site}
+
+
+def _own_note(note: str, site: str) -> str:
+    """Return what the note of sums over rows says of the site itself: whether its training rows alone are in them."""
+    begin, _, names = note.partition(".")[0].partition(": ")
+    return f"{TRAINING_ONLY}." if begin == TRAINING_ONLY and site in names.split(", ") else ""
 
 
 def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from flfed.records.verdicts import (
     Difference,
     better_of,
     decimals_of,
+    gain_in_brackets,
     gain_of,
     gain_with_interval,
     has_interval,
     interval,
     metric_name,
     number,
-    unhidden,
 )
 
 MANY_SITES = 8
@@ -74,14 +74,12 @@ def over_sites(entry: Report) -> str:
 
 
 def gain_in_words(site: Report, metric: str) -> str:
-    """Return the better arm's gain with its interval, and which arm: "+.11 (+.02 to +.19), adjusted"."""
+    """Return the better arm's gain with its interval, and which arm: "+.110 (+.020 to +.190), adjusted"."""
     best = best_arm(site, metric)
     if best is None:
         return ABSENT
     arm, gain = best
-    digits = unhidden(gain, decimals_of(gain.value, gain.low, gain.high))
-    span = interval(gain.low, gain.high, digits, signed=True)
-    return f"{number(gain.value, digits, signed=True)} ({span}), {SHORT[arm]}"
+    return f"{gain_in_brackets(gain)}, {SHORT[arm]}"
 
 
 def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
@@ -190,8 +188,9 @@ def _who_gains(found: Report, metric: str) -> list[str]:
         sentence = site_verdict(found["sites"][name], metric)[1].rstrip(".")
         wide = f"widened for having looked at {looked} gains, {gain_with_interval(gain).partition(', ')[2]}"
         return [f"{name} has the largest gain that stands out: {sentence}" + (f"; {wide}." if looked > 1 else ".")]
-    told = f"of {looked} gains looked at, none has an interval above 0 once it is widened for so many"
-    return [f"Which site gains most cannot be told: {told}."]
+    if len(found["sites"]) < 2 or looked < 2:
+        return []  # the verdict says it already
+    return [f"No site's gain stands out: of {looked} looked at, none has an interval above 0 once widened for so many."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -137,31 +137,18 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 
 
 def decimals_for(difference: Difference) -> int:
-    """Return decimals by size, at most 2 unless the interval is narrow enough for a third to mean something.
-
-    Examples
-    --------
-    >>> decimals_for(Difference(0.11, 0.02, 0.19)), decimals_for(Difference(0.186, 0.004, 0.368))
-    (2, 3)
-    """
-    digits = decimals_of(difference.value, difference.low, difference.high)
-    if difference.low is not None and difference.high is not None and difference.high - difference.low >= 0.06:
-        digits = min(digits, 2)
-    return unhidden(difference, digits)
-
-
-def unhidden(difference: Difference, decimals: int) -> int:
-    """Return `decimals`, or as many more as it takes until no bound reads 0: on which side of 0 it lies is the verdict.
+    """Return decimals by size, or as many more as it takes until no bound reads 0: its side of 0 is the verdict.
 
     Of a bound that `MOST_MORE` further ones would still show as 0, nothing is gained by more.
 
     Examples
     --------
-    >>> unhidden(Difference(0.186, 0.004, 0.368), 2), unhidden(Difference(0.02, -0.0004, 0.04), 3)
+    >>> decimals_for(Difference(0.186, 0.004, 0.368)), decimals_for(Difference(0.02, -0.0004, 0.04))
     (3, 4)
-    >>> unhidden(Difference(0.2, 0.0, 0.4), 2), unhidden(Difference(0.2, 1e-9, 0.4), 2)
-    (2, 2)
+    >>> decimals_for(Difference(0.2, 0.0, 0.4)), decimals_for(Difference(0.2, 1e-9, 0.4))
+    (3, 3)
     """
+    decimals = decimals_of(difference.value, difference.low, difference.high)
     bounds = [bound for bound in (difference.low, difference.high) if bound]
     for digits in range(decimals, decimals + MOST_MORE + 1):
         if all(float(f"{bound:.{digits}f}") for bound in bounds):
@@ -237,7 +224,7 @@ def verdict(
     >>> code
     'joining pays'
     >>> sentence
-    'AUC .71 with the shared model against .60 alone: gain +.11 (95 % interval +.02 to +.19).'
+    'AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190).'
     """
     best = best_of(shared, personalised, better)
     if best is None or not has_interval(best[1]):
@@ -263,7 +250,19 @@ def _if_worse(gain: Difference) -> str:
     """Return that the shared model as it is does worse here, where its interval lies below 0, else ""."""
     if (gain.high or 0.0) >= 0:
         return ""
-    return f"; without adjustment the shared model is clearly worse here ({gain_with_interval(gain)})"
+    return f"; without adjustment the shared model is clearly worse here ({gain_with_interval(gain)}): do not use it so"
+
+
+def size_and_span(gain: Difference) -> tuple[str, str]:
+    """Return a gain and its interval, with the decimals they have wherever they are shown.
+
+    Examples
+    --------
+    >>> size_and_span(Difference(0.11, 0.02, 0.19)), size_and_span(Difference(38.2))
+    (('+.110', '+.020 to +.190'), ('+38.2', 'n/a'))
+    """
+    digits = decimals_for(gain)
+    return number(gain.value, digits, signed=True), interval(gain.low, gain.high, digits, signed=True)
 
 
 def gain_with_interval(gain: Difference) -> str:
@@ -272,12 +271,21 @@ def gain_with_interval(gain: Difference) -> str:
     Examples
     --------
     >>> gain_with_interval(Difference(0.11, 0.02, 0.19))
-    '+.11, 95 % interval +.02 to +.19'
+    '+.110, 95 % interval +.020 to +.190'
     """
-    digits = decimals_for(gain)
-    return (
-        f"{number(gain.value, digits, signed=True)}, 95 % interval {interval(gain.low, gain.high, digits, signed=True)}"
-    )
+    return ", 95 % interval ".join(size_and_span(gain))
+
+
+def gain_in_brackets(gain: Difference) -> str:
+    """Return a gain with its interval, for a table.
+
+    Examples
+    --------
+    >>> gain_in_brackets(Difference(0.11, 0.02, 0.19)), gain_in_brackets(Difference(None))
+    ('+.110 (+.020 to +.190)', 'n/a')
+    """
+    size, span = size_and_span(gain)
+    return size if gain.value is None else f"{size} ({span})"
 
 
 def _untold(metric: str, reason: str) -> str:
@@ -286,11 +294,10 @@ def _untold(metric: str, reason: str) -> str:
 
 
 def _sentence(arm: str, gain: Difference, better: Better, metric: str, figures: Mapping[str, float | None]) -> str:
-    """Return "AUC .71 with the shared model against .60 alone: gain +.11 (95 % interval +.02 to +.19)"."""
-    digits = min(decimals_for(gain), decimals_of(figures.get(arm), figures.get("local-only")))
-    digits = unhidden(gain, digits)
-    with_, alone = number(figures.get(arm), digits), number(figures.get("local-only"), digits)
+    """Return "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)"."""
+    with_, alone = figures.get(arm), figures.get("local-only")
+    digits = decimals_of(with_, alone)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
-    change = number(gain.value, digits, signed=True)
-    span = interval(gain.low, gain.high, digits, signed=True)
-    return f"{name} {with_} with the {ARM_NAMES[arm]} against {alone} alone: gain {change} (95 % interval {span})"
+    size, span = size_and_span(gain)
+    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(alone, digits)} alone"
+    return f"{start}: gain {size} (95 % interval {span})"

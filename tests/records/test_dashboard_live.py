@@ -1,5 +1,7 @@
 """A page keeps up with a run, and says in words how a run stands that has nothing to compare; by AppTest."""
 
+import csv
+import io
 import subprocess
 from pathlib import Path
 
@@ -292,9 +294,10 @@ def test_the_download_holds_every_point_and_no_formula(store, write):
     from flfed.records.dashboard.showing import csv_text
 
     given = points("=cmd|' /C calc'!A0", AUC, {10: (0.8, 0.7, 0.05)})
-    lines = csv_text([{name: getattr(point, name) for name in COLUMNS} for point in given]).splitlines()
-    assert lines[0] == "site,rows,draws,arm,metric,value,low,high"
+    text = csv_text([{name: getattr(point, name) for name in COLUMNS} for point in given])
+    lines = list(csv.reader(io.StringIO(text)))
+    assert lines[0] == ["site", "rows", "draws", "arm", "metric", "value", "low", "high"]
     assert len(lines) == 4
-    assert all(line.startswith("'=cmd") for line in lines[1:])
-    value = float(lines[3].split(",")[5])
+    assert all(line[0].startswith("'=cmd") for line in lines[1:])
+    value = float(lines[3][5])
     assert value == pytest.approx(-0.1)  # a negative number stays a number

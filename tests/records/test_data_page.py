@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.records.dashboard import data_panels, live
+from flfed.records.dashboard.data_words import gaps_in_words
 from flfed.records.reading import RunReader
 from flfed.records.seen import NO_OTHERS, of_summary
 from flfed.records.verdicts import MINUS
@@ -263,7 +264,7 @@ def one_site(columns, rows):
 
 def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences():
     seen = of_summary("columns", COLUMNS, "hungary", plain=str)
-    rows = [{"Characteristic": "age, years (mean ± SD)", "hungary": "47.83 ± 7.8"}]
+    rows = [{"Characteristic": "age, years (mean ± SD)", "hungary": "47.83 ± 7.81"}]
     found = AppTest.from_function(one_site, kwargs={"columns": seen, "rows": rows}).run()
     assert not found.exception
     assert [{key: cell["text"] for key, cell in drawn.items()} for drawn in maps(found)] == [
@@ -272,7 +273,22 @@ def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences()
     said = words(found)
     assert f"No difference can be given: {NO_OTHERS}." in said
     assert "stands out" not in said and "differs" not in said and " is missing at " not in said
-    assert "47.83 ± 7.8" in said
+    assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
+
+
+def test_a_dash_for_the_deviation_of_one_row_is_explained(store, heart: str):
+    rows = [{"Characteristic": "age, years (mean ± SD)", "a": "47.00 ± –", "b": "50.8 ± 10.1"}]
+    store.added_to(heart).summary("table-1", {"rows": rows, "note": ""})
+    assert "± –: a single row has no deviation." in words(page(heart))
+
+
+def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
+    def gap(missing: int) -> dict[str, Any]:
+        return column("x", a=TOLD | {"rows": 100, "missing": missing}, b=TOLD | {"rows": 100, "missing": 0})
+
+    assert gaps_in_words({"columns": [gap(20), gap(70)]}, sites=2) == [
+        f"x is missing at {share} % of a's rows and at 0 % of the rows at the other site." for share in (70, 20)
+    ]
 
 
 def test_a_run_of_an_earlier_version_says_why_there_is_no_map(heart: str):

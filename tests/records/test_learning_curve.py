@@ -79,16 +79,16 @@ def test_the_table_has_a_line_for_each_size_with_the_gain_and_its_interval():
         ["long-beach", "85 (all)", ".667", ".744", "+.077 (−.030 to +.183)"],
     ]
     assert sentences == [
-        "long-beach: with 10 rows of its own, joining gains +.19 AUC (95 % interval +.02 to +.36); "
-        "with all its 85 rows, no clear gain: +.08 AUC (95 % interval −.03 to +.18)."
+        "long-beach: with 10 rows of its own, joining gains +.194 AUC (95 % interval +.022 to +.365); "
+        "with all its 85 rows, no clear gain: +.077 AUC (95 % interval −.030 to +.183)."
     ]
 
 
 def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_zero():
     sizes = {10: change(-0.2, -0.3, -0.1), 50: change(0.05, 0.02, 0.08)}
     sentence = in_words("vienna", sizes, "log_loss", draws=10)
-    assert "with 10 rows of its own, joining gains +.20 log loss (95 % interval +.10 to +.30)" in sentence
-    assert "with all its 50 rows, joining costs .05 log loss (gain −.05, 95 % interval −.08 to −.02)" in sentence
+    assert "with 10 rows of its own, joining gains +.200 log loss (95 % interval +.100 to +.300)" in sentence
+    assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % interval −.080 to −.020)" in sentence
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_ze
     [
         (change(None, None, None, 0), "it cannot be told: AUC was not defined in any draw."),
         (change(0.2, None, None, 6), "it cannot be told: AUC was defined in too few draws (in 6 of 10 draws)."),
-        (change(0.2, 0.1, 0.3, 9), "joining gains +.20 AUC (95 % interval +.10 to +.30) (in 9 of 10 draws)."),
+        (change(0.2, 0.1, 0.3, 9), "joining gains +.200 AUC (95 % interval +.100 to +.300) (in 9 of 10 draws)."),
     ],
 )
 def test_undefined_draws_are_said(arms, said):

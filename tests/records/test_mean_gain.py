@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.mean_gain import LEAST_SITES, METHOD, apart_in_words, mean_gain_in_words
+from flfed.records.mean_gain import LEAST_SITES, METHOD, UNLIKE, apart_in_words, mean_gain, mean_gain_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
-from flfed.records.spread import NORMAL_95, mean_over_sites, standard_error, student_t_bound
+from flfed.records.spread import NORMAL_95, chi_squared_beyond, mean_over_sites, standard_error, student_t_bound
 from flfed.records.store import RunStore
 from flfed.records.story import headline, stands_out, story
 
@@ -54,6 +55,39 @@ def test_the_interval_holds_for_few_sites_of_unequal_precision_and_a_plain_weigh
         plain += abs(mean - 0.02) <= reach
     assert held / 2000 >= least  # one of the second's errors is ten times another: as the docstring says
     assert plain / 2000 < 0.75
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 99, 998])
+def test_chi_squared_is_that_of_scipy(freedom):
+    for x in (0.0, 0.01, freedom / 2, float(freedom), 2.0 * freedom, 2000.0):
+        assert chi_squared_beyond(x, freedom) == pytest.approx(stats.chi2.sf(x, freedom), rel=1e-9, abs=1e-300)
+
+
+def test_sites_that_do_not_differ_are_said_to_in_one_study_of_twenty():
+    rng = np.random.default_rng(3)
+    found = [
+        mean_over_sites(list(rng.normal(0, errors)), list(errors)) for errors in rng.uniform(0.02, 0.06, (2000, 4))
+    ]
+    assert 0.04 <= np.mean([mean.alike < UNLIKE for mean in found]) <= 0.06
+    assert np.mean([mean.between > 0.0005 for mean in found]) > 0.3  # a variance above 0 is no proof
+
+
+def test_repeats_that_drew_their_holdouts_have_the_error_of_their_mean():
+    # Two splits of one table correlate by ratio / (1 + ratio): of 4 with .5, 1/3 + 2/3 / 4 = .5 of one's variance.
+    row = DifferenceRow("a", "global", "local-only", AUC, *span(0.05, 0.04))
+    sites = {site: [(row, 0.5)] * 4 for site in "abcd"}
+    found, one = mean_gain(sites, AUC, 4), mean_gain({site: pairs[:1] for site, pairs in sites.items()}, AUC, 4)
+    assert (found["value"], one["value"]) == pytest.approx((0.05, 0.05))
+    assert found["high"] - 0.05 == pytest.approx(math.sqrt(0.5) * (one["high"] - 0.05), rel=1e-9)
+    held = mean_gain({site: [(row, None)] * 4 for site in "abcd"}, AUC, 4)  # the same holdout four times
+    assert held["high"] == pytest.approx(one["high"], rel=1e-9)
+
+
+def test_a_repeat_whose_models_rank_alike_does_not_take_its_site_out():
+    alike = DifferenceRow("a", "global", "local-only", AUC, 0.0, 0.0, 0.0)
+    row = DifferenceRow("a", "global", "local-only", AUC, *span(0.06, 0.04))
+    found = mean_gain({site: [(row, None), (row, None), (alike, None)] for site in "abc"}, AUC, 3)
+    assert (found["sites"], found["value"]) == (3, pytest.approx(0.04))
 
 
 def compared(store: RunStore, gains: dict[str, Sequence[tuple[float, float, float] | None]], metric: str = AUC) -> str:
@@ -117,7 +151,9 @@ def test_a_mean_of_too_few_sites_is_null_with_a_reason_and_no_sentence(store, ur
     found = found_of(url, compared(store, {"a": [span(0.2, 0.01)], "b": [span(0.3, 0.01)], "c": [None]}))
     entry = found["mean-gain"][AUC]
     assert [entry[key] for key in ("value", "low", "high", "between-sites-sd")] == [None] * 4
-    assert entry["reason"] == f"only 2 of 3 sites have an interval of their own, and {LEAST_SITES} are needed"
+    assert (
+        entry["reason"] == f"only 2 of 3 sites have figures from which an error follows, and {LEAST_SITES} are needed"
+    )
     assert (mean_gain_in_words(entry, AUC), apart_in_words(entry)) == ("", "")
     assert headline(found, AUC) == ["Joining pays at 2 of 3 sites (a, b); cannot be told at 1 (c)."]
 
@@ -142,11 +178,11 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
     said = story(found)
     assert headline(found, AUC) == [line for line in said if line in headline(found, AUC)]
     assert headline(found, AUC)[0].startswith(
-        "On average over 100 sites, the shared model against each one's own: gain +.0"
+        "On average over 100 sites, the shared model, before adjustment, against each one's own: gain +.0"
     )
-    assert headline(found, AUC)[0].endswith("for sites like these, independent of each other), which is clear.")
+    assert headline(found, AUC)[0].endswith("for sites like these that train it together), which is clear.")
     assert not any(site in line for site in lucky for line in said)
-    assert any("differ no more than chance lets expect" in line for line in said)
+    assert any("differ more than by chance is not seen, with 100 sites" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +190,15 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
     [(0.01, 0.03, "which is clear."), (-0.03, -0.01, "a clear loss."), (-0.01, 0.03, "chance.")],
 )
 def test_what_the_mean_says_follows_from_its_interval(low, high, ends):
-    entry = {"value": (low + high) / 2, "low": low, "high": high, "between-sites-sd": 0.02, "sites": 5, "of": 5}
+    entry = {"value": (low + high) / 2, "low": low, "high": high, "sites": 5, "of": 5}
+    entry |= {"between-sites-sd": 0.02, "between-sites-p": 0.01}
     assert mean_gain_in_words(entry, AUC).endswith(ends)
-    assert apart_in_words(entry) == "Beyond chance, the sites' own gains differ by about .020 (standard deviation)."
+    differ = "The sites' gains, before adjustment, differ more than chance lets expect: by about .020 (SD)."
+    assert apart_in_words(entry) == differ
+    not_seen = "That the sites' gains differ more than by chance is not seen, with 5 sites."
+    assert apart_in_words(entry | {"between-sites-p": 0.06}) == not_seen
+    small = apart_in_words(entry | {"between-sites-sd": 0.0004})
+    assert small == differ.replace(".020", ".0004")
 
 
 def test_an_error_is_that_of_the_arm_that_was_not_cut():

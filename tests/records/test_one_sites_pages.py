@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.entries import ComparisonRow
+from flfed.records.entries import ComparisonRow, EventRow
 
 AUC = "roc_auc_score"
 
@@ -98,6 +98,28 @@ def test_what_was_set_aside_is_that_of_the_site(heart):
     shown = page("p20_overview", heart, "switzerland")
     assert "Nothing of switzerland was set aside or refused." in said(shown)
     assert len(shown.table) == 0
+
+
+@pytest.mark.parametrize("found", [["slope"], []])
+def test_what_was_looked_for_in_all_rows_is_not_told_and_nothing_untrue_is(store, heart, found):
+    run = store.added_to(heart)
+    run.events([EventRow(None, None, "leak", f"column {name}: AUC .98") for name in found])
+    run.summary("leaks", {"warnings": [f"column {name}: AUC .98" for name in found]})
+    text = said(page("p60_data", heart, "hungary"))
+    assert "Looked for in the rows of all sites together, of which one site's people are shown nothing." in text
+    for wrong in ("slope", ".98", "not checked", "None was found"):
+        assert wrong not in text, wrong
+
+
+def test_why_there_is_no_table_1_is_asked_of_the_coordinator(store):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    run.site("a")
+    run.events([EventRow(None, None, "note", "no Table 1: the sums of b over 77777 rows are lost")])
+    run.finish(status="completed")
+    text = said(page("p60_data", run.run, "a"))
+    assert "No Table 1: ask the coordinator why." in text
+    assert "77777" not in text and "earlier version" not in text
 
 
 def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, write):

@@ -7,8 +7,9 @@ import io
 
 import pytest
 
-from flfed.records.dashboard.cells import plain_cell
+from flfed.records.dashboard.cells import FORMULAS, plain_cell
 from flfed.records.dashboard.panels import JOINER, escape, holdout_in_words, with_code
+from flfed.records.dashboard.showing import csv_text
 from flfed.records.entries import EventEntry, EventRow
 from tests.browser import Window
 
@@ -56,9 +57,36 @@ def test_a_formula_is_text_to_a_spreadsheet(value):
     assert plain_cell(value) == f"'{value}"
 
 
-@pytest.mark.parametrize("value", ["+.11", "+.11 (+.02 to +.20)", "-0.3", -0.3, None, 7, "a=b", "\u2212.02"])
+@pytest.mark.parametrize(
+    "value", ["+.11", "+.11 (+.02 to +.20)", "-0.3", -0.3, None, 7, "a=b", "\u2212.02", "a; b; -0.3"]
+)
 def test_figures_and_names_are_given_away_as_they_are(value):
     assert plain_cell(value) == value
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("between", ["; ", ";", "\t", "\n", "\r\n", '";', '"\t'])
+def test_a_formula_within_a_text_becomes_no_cell_wherever_a_spreadsheet_splits(sign, between):
+    text = csv_text([{f"a{between}@1": 1, "reason": f"late{between}=1+1{between}+A1", "gain": -0.3}])
+    split = [cell for line in csv.reader(io.StringIO(text), delimiter=sign) for cell in line]
+    assert sum("=1+1" in cell for cell in split) == 1
+    starts = [cell.strip() for cell in split if cell.strip().startswith(FORMULAS)]
+    assert starts == (["-0.3"] if sign == "," else [])
+    assert all(line.startswith('"') for line in text.split("\r\n") if line.startswith(("a", "late")))
+
+
+def test_a_short_table_that_is_copied_holds_no_formula():
+    from streamlit.testing.v1 import AppTest
+
+    def script(formula: str) -> None:
+        from flfed.records.dashboard.panels import table
+
+        table([{"@why": formula, "Gain": "+.11 (+.02 to +.20), shared", "Rows": 12}])
+
+    (shown,) = AppTest.from_function(script, args=(FORMULA,)).run().table
+    (line,) = shown.value.to_dict("records")
+    cells = [text.replace("\\", "").replace(JOINER, "") for text in [*line, *line.values()]]
+    assert cells == ["'@why", "Gain", "Rows", f"'{FORMULA}", "+.11 (+.02 to +.20), shared", "12"]
 
 
 def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]:

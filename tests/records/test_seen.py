@@ -4,13 +4,16 @@ import json
 import tomllib
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from flfed.records import rounds as by_database
-from flfed.records.entries import EventRow, LearningPoint, SentRow
+from flfed.records.entries import EventEntry, EventRow, LearningPoint, SentRow
 from flfed.records.reading import RunReader
 from flfed.records.reports import REFERENCES, primary_of, purpose_of, report, run_list
-from flfed.records.seen import NO_OTHERS, of_summary
+from flfed.records.seen import LARGER, MISSING, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
+from flfed.updates.guard import guard
+from flfed.updates.messages import TrainReply
 
 AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")
@@ -26,7 +29,7 @@ SUMMARIES = {
             site: {"rows": 10, "missing": place, "difference": 0.1, "chance": 0.2, "reason": ""}
             for place, site in enumerate(("hungary", "cleveland", "long-beach"))
         }}],
-        "note": "of Hospital Cleveland training rows only",
+        "note": f"{TRAINING_ONLY}: cleveland, hungary. cleveland shares none of its 77776 rows.",
     },
     "something-new": {"cleveland": 77772},
 }  # fmt: skip
@@ -39,11 +42,11 @@ def full(store, heart: str, url, monkeypatch, payload, attacks) -> str:
     run = store.added_to(heart)
     for name, summary in SUMMARIES.items():
         run.summary(name, summary)
-    run.summary("privacy", payload | {"warnings": ["long-beach has spent most"]})
+    run.summary("privacy", payload | {"warnings": ["at 1 of 3 sites epsilon is 1.77773 at most"]})
     run.summary("table-1", {"rows": [{"Characteristic": "Rows", "All sites": "920", "hungary": "294"} | CLEVELAND]})
-    run.events(
-        [EventRow(None, None, "note", "cleveland: late; hungary: in time"), EventRow(2, "hungary", "flag", "odd")]
-    )
+    run.summary("leaks", {"warnings": ["slope: AUC 0.77774 over all rows"]})
+    run.events([EventRow(None, None, kind, "moved by 0.77775 over all holdouts") for kind in ("note", "fault", "leak")])
+    run.events([EventRow(2, "hungary", "flag", "cleveland: late; hungary: in time")])
     points = [LearningPoint(site, 10, 20, "global", AUC, 0.7, 0.6, 0.8) for site in ("cleveland", "hungary")]
     run.learning_curve(points)
     store.audit(heart, attacks)
@@ -71,7 +74,9 @@ def test_a_site_sees_its_own_and_nothing_of_another(full: str):
         assert all_of_it.count(name) > 2
         assert name not in seen.lower()
     assert "another site: late; hungary: in time" in seen
-    assert "7777" in all_of_it and "7777" not in seen
+    for number in range(1, 7):
+        assert f"7777{number}" in all_of_it
+    assert "7777" not in seen
     assert seen.count("hungary") > 50
 
 
@@ -98,6 +103,7 @@ def test_no_figure_is_read_that_others_went_into(full: str):
     assert [row.site for rows in read for row in rows if row.site != "hungary"] == []
     assert sum(map(len, read)) > 10
     assert kept["table-1"]["rows"] == [{"Characteristic": "Rows", "hungary": "294"}]
+    assert kept["columns"]["note"] == f"{TRAINING_ONLY}."
     own = {"rows": 10, "missing": 0, "difference": None, "chance": None, "reason": NO_OTHERS}
     assert [column["sites"] for column in kept["columns"]["columns"]] == [{"hungary": own}]
     assert kept["score-histograms"]["all"] is None
@@ -118,25 +124,72 @@ def test_a_run_that_the_site_was_not_asked_in_is_not_there(full: str):
 
 def test_what_is_not_known_here_is_kept_back():
     assert of_summary("something-new", {"x": 1}, "a", plain=str) is None
+    assert of_summary("leaks", {"warnings": ["slope"], "found": []}, "a", plain=str) is None
     assert of_summary("encoder", {"sha256": "of sums over all sites"}, "a", plain=str) is None
     new = {"at-cleveland": 77773, "column-sums": [77774]}
-    for name, payload in {**SUMMARIES, "privacy": {"sites": {}}, "leaks": {}, "table-1": {"rows": []}}.items():
+    for name, payload in {**SUMMARIES, "privacy": {"sites": {}}, "table-1": {"rows": []}}.items():
         seen = of_summary(name, payload | new, "hungary", plain=str)
         assert "7777" not in json.dumps(seen), name
     assert of_summary("privacy", {"epsilon": 2.5} | new, "hungary", plain=str) == {"epsilon": 2.5, "sites": {}}
 
 
-def test_why_a_run_stopped_names_no_other_site(store, url, monkeypatch):
+@pytest.mark.parametrize(
+    "note", ["", f"{TRAINING_ONLY}: b, c.", "a is late.", "b shares no figures of its own: a does."]
+)
+def test_a_note_on_the_rows_of_others_is_not_told(note):
+    assert of_summary("table-1", {"rows": [], "note": note}, "a", plain=str) == {"rows": [], "note": ""}
+
+
+@pytest.mark.parametrize("status", ["stopped", "failed", "running", "completed"])
+def test_why_a_run_stopped_tells_no_fault_of_another_site(store, url, monkeypatch, status):
+    # Of two sites "another site" is that one: the words of the record are not told, whatever they name.
     monkeypatch.setenv("FLFED_STORE", url)
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary")
-    for site in ("a-1", "a-2", "a-3"):
+    for site in ("a-1", "a-2"):
         run.site(site)
-    run.finish(status="stopped", reason="round 1 had 0 good updates of 3 (a-1: not finite; a-2: not finite)")
+    reason = "privacy budget: none left at a-1; round 3 had 1 good updates of 3"
+    run.events([EventRow(3, None, "note", f"resumed after round 3; before: {reason}")])
+    if status != "running":
+        run.finish(status=status, reason=reason)
     with RunReader.open(only="a-2") as reader:
         (seen,) = reader.runs()
-    assert seen.reason == "round 1 had 0 good updates of 3 (another site: not finite; a-2: not finite)"
-    assert (seen.rounds, seen.rounds_planned) == (0, 9)
+        assert reader.events([run.run]) == []
+    assert seen.reason == {"stopped": WHY["stopped"], "failed": WHY["failed"]}.get(status, "")
+    assert (seen.status, seen.rounds, seen.rounds_planned) == (status, 0, 9)
+    with RunReader.open() as reader:
+        assert [run.reason for run in reader.runs()] == [reason if status != "running" else ""]
+
+
+def test_what_the_guard_says_beside_the_other_sites_is_cut():
+    incoming = {"w": np.zeros(4, dtype=np.float32)}
+
+    def said(*sizes: float) -> list[str]:
+        replies = {
+            f"s{place}": TrainReply(
+                kind="delta", delta={"w": np.full(4, size, dtype=np.float32)}, num_examples=10, steps=1, loss=0.1
+            )
+            for place, size in enumerate(sizes)
+        }
+        found = guard(replies, incoming, dict.fromkeys(replies, 100), flag=3.0, refuse=10.0)
+        return [*found.flagged.values(), *found.refused.values()]
+
+    reasons = [*said(1, 1, 4.7), *said(1, 1, 47), *said(0, 0, 1)]
+    assert [["4.7" in text, "47.0" in text, "zero" in text] for text in reasons] == np.eye(3, dtype=bool).tolist()
+    for reason in [*reasons, f"{reasons[0]} of b"]:
+        event = EventEntry("r", "", 3, "s2", "flag", reason)
+        assert of_event(event, plain=str).reason == LARGER
+    for reason in ("norm of the update is not finite", "the delta has 3 values", "its ledger begins anew"):
+        assert of_event(EventEntry("r", "", 3, "s2", "fault", reason), plain=str).reason == reason
+
+
+@pytest.mark.parametrize("kind", ["note", "fault", "leak", "refused", "flag", "holdout-opened"])
+def test_of_the_whole_run_only_that_something_is_missing_is_told(kind):
+    for what in MISSING:
+        seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows"), plain=str)
+        assert (seen and seen.reason) == (f"{what}: ask the coordinator why" if kind == "note" else None)
+    for other in ("no pooled reference: b", "moved AUC by +0.0123", "no Table 1", "b: no Table 1: c"):
+        assert of_event(EventEntry("r", "", 3, None, kind, other), plain=str) is None
 
 
 STUDY = """
@@ -166,19 +219,20 @@ def test_no_text_names_a_site_that_never_came(store, url, monkeypatch):
         run.site("a-2", reason="its rows are those of Vienna")
     runs[0].summary("asked", {"names": ["a-2", "geneva"], "sites": None, "given": False})
     runs[0].sent(0, [SentRow("jena", "to-site", "enrol", 10)])
-    runs[1].events([EventRow(2, "lyon", "fault", "late"), EventRow(None, None, "note", "without Geneva, a-2, oslo")])
+    others = "basel, jena, LYON, geneva: not online; University Hospital: left; a-2: there"
+    runs[1].events([EventRow(2, "lyon", "fault", "late"), EventRow(2, "a-2", "fault", others)])
     runs[1].site("oslo", title="University Hospital")
-    reason = "only one site takes part (basel, jena, LYON, geneva: not online; University Hospital: left; a-2: there)"
     for run in runs:
-        run.finish(status="failed", reason=reason)
+        run.finish(status="failed", reason=others)
     with RunReader.open(only="a-2") as reader:
         whole = report(reader, series)
         text = reader.series(series).study_text
         said = json.dumps([whole, text, [asdict(event) for event in reader.events([run.run for run in runs])]])
     for name in ("a-1", "basel", "vienna", "geneva", "jena", "lyon", "oslo", "university", "7777"):
         assert name not in said.lower(), name
-    assert whole["reason"].count("another site") == 5
-    assert "a-2: there" in whole["reason"]
+    assert whole["reason"] == f"repeat 1: {WHY['failed']}"
+    assert said.count("another site, another site, another site, another site: not online; another site: left") == 2
+    assert "a-2: there" in said
     assert purpose_of(text) == "To see what another site and a-2 gain"
     assert tomllib.loads(text)["compare"] == {"curve": {"rows": [10, 20], "draws": 20}}
     assert tomllib.loads(text)["dataset"] == {"name": "cohort"}

@@ -25,8 +25,8 @@ from flfed.records.verdicts import (
     PAYS,
     Difference,
     better_of,
+    decimals_for,
     number,
-    unhidden,
     verdict,
 )
 
@@ -85,8 +85,10 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert name == "sure"
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.06, 0.06 - 0.03 * by, 0.06 + 0.03 * by), abs=1e-12)
     (said,) = [line for line in story(found) if "stands out" in line]
-    assert said.startswith("sure has the largest gain that stands out: AUC .56 with the shared model against .50 alone")
-    assert said.endswith("; widened for having looked at 5 gains, 95 % interval +.02 to +.10.")
+    assert said.startswith(
+        "sure has the largest gain that stands out: AUC .560 with the shared model against .500 alone"
+    )
+    assert said.endswith("; widened for having looked at 5 gains, 95 % interval +.021 to +.099.")
     assert found["sites"]["lucky"]["verdict"] == PAYS  # of itself, as it asked about itself
 
 
@@ -104,8 +106,8 @@ def test_a_shared_model_that_is_clearly_worse_is_told_of_whatever_adjusting_it_d
         found, sentence = verdict(shared, Difference(*adjusted), "lower", metric=CALIBRATION, figures=figures)
         assert found == code
         assert sentence.endswith(
-            f"; without adjustment the shared model is clearly worse here ({MINUS}.10, 95 % interval "
-            f"{MINUS}.13 to {MINUS}.07)."
+            f"; without adjustment the shared model is clearly worse here ({MINUS}.096, 95 % interval "
+            f"{MINUS}.126 to {MINUS}.066): do not use it so."
         )
     unclear = Difference(0.096, -0.01, 0.2)
     assert "worse" not in verdict(unclear, Difference(-0.05, -0.07, -0.03), "lower", metric=CALIBRATION)[1]
@@ -143,9 +145,9 @@ def test_the_sentence_and_the_gain_are_of_one_model_and_of_one_sign(metric, shar
         assert code == DO_NOT_USE
 
 
-@pytest.mark.parametrize(("low", "digits"), [(0.02, 2), (0.004, 3), (-0.0004, 4), (0.0, 2), (1e-9, 2)])
+@pytest.mark.parametrize(("low", "digits"), [(0.02, 3), (0.004, 3), (-0.0004, 4), (0.0, 3), (1e-9, 3)])
 def test_a_bound_that_is_not_zero_does_not_read_as_zero(low, digits):
-    assert unhidden(Difference(0.1, low, 0.2), 2) == digits
+    assert decimals_for(Difference(0.1, low, 0.2)) == digits
     shown = number(low, digits, signed=True)
     assert (float(shown.replace(MINUS, "-")) == 0) == (abs(low) < 1e-6)
 

@@ -16,7 +16,7 @@ from flfed.apps.gate.standing import status_of
 from flfed.apps.gate.study_text import parsed
 from flfed.apps.gate.terms import coordinator_of
 from flfed.apps.gate.words import plain_words, shown
-from flfed.apps.site_app.place import KEPT_SECONDS, Mark
+from flfed.apps.site_app.place import KEPT_SECONDS, Mark, State, state_of
 from flfed.apps.site_app.what_left import LedgerReader, Left
 from flfed.errors import FlfedError
 from flfed.rows import site as sites
@@ -67,12 +67,12 @@ def left(name: str, mark: Mark) -> Left:
 
 
 def budget(name: str, mark: Mark) -> dict[str, Any]:
-    """Return the object of `flfed site budget --json`; added up once for each last line and each policy."""
-    return _budget(name, ledger_of(SiteFolder(name)).head(), sites.load(name).policy.model_dump_json())
+    """Return the object of `flfed site budget --json`; added up once for each state of the ledger and each policy."""
+    return _budget(name, state_of(SiteFolder(name).ledger), sites.load(name).policy.model_dump_json())
 
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner="Adding up what was spent ...")
-def _budget(name: str, head: tuple[int, str], policy: str) -> dict[str, Any]:
+def _budget(name: str, ledger: State | None, policy: str) -> dict[str, Any]:
     return budget_as_json(sites.load(name), ledger_of(SiteFolder(name)))
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config
 from streamlit.starlette import App
 
 from flfed.apps.site_app.may_look import TOKEN
+from flfed.home import where
 from flfed.records.dashboard.shell import opens_browser, served_at
 
 NAME = "token"
@@ -28,6 +30,7 @@ const here = new URL(location.href); here.searchParams.delete("{NAME}"); locatio
 </script>"""
 """To the same address without the token. No redirect: a browser that came from a file sends a strict cookie only to
 an address that a page of the app itself leads to."""
+BY_HAND = " by hand if the browser finds no file"
 HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
@@ -76,7 +79,11 @@ async def announced(_: App) -> AsyncIterator[None]:
     token = os.environ.get(TOKEN, "")
     address = f"{served_at()}/?{NAME}={token}"
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it ends with an address that has no token
-    print(f"Open {address}" if token else NOT_OURS.strip(), flush=True)
+    headless = not token or config.get_option("server.headless")
+    print(f"Open {address}{'' if headless else BY_HAND}" if token else NOT_OURS.strip(), flush=True)
+    if headless:
+        yield
+        return
     with _leads_to(address) as page:
         opens_browser(page.as_uri())
         yield
@@ -85,7 +92,21 @@ async def announced(_: App) -> AsyncIterator[None]:
 @contextmanager
 def _leads_to(address: str) -> Iterator[Path]:
     """Yield a file of this user alone that leads a browser to an address: `ps` shows a browser's arguments to all."""
-    with tempfile.TemporaryDirectory(prefix="flfed-") as folder:  # mode 700
+    with _own_folder() as folder:
         page = Path(folder) / "open.html"
         page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
         yield page
+
+
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder of mode 700 in the user's home, not hidden: a browser from a snap sees no other, nor `/tmp`.
+
+    In the temporary folder where the home cannot be written, or is part of flfed's own, where nothing is written.
+    """
+    try:
+        home = Path.home().resolve()
+        if not home.is_relative_to(where().resolve()):
+            return tempfile.TemporaryDirectory(prefix="flfed-", dir=home)
+    except (OSError, RuntimeError):
+        pass  # this user has no home that can be written
+    return tempfile.TemporaryDirectory(prefix="flfed-")

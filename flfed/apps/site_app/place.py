@@ -19,8 +19,11 @@ from flfed.rows.site import Site
 LOOK_SECONDS = 2.0
 """Between two looks at the site's folder: a look at its files' times costs less than a hundredth of a second."""
 KEPT_SECONDS = 3600
-Mark = tuple[tuple[str, int, int], ...]
-"""Name, size and time of each file that the pages depend on, and the day: differs when there is more to see."""
+State = tuple[str, int, int, int]
+"""Name, number and size of a file, and when it last changed in any way: a time that nobody sets by hand, unlike that
+of its content."""
+Mark = tuple[State | int, ...]
+"""The state of each file that the pages depend on, and the day: differs when there is more to see."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,16 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
         places += sorted(one.rglob("*"))
     places += [] if site.folder is None else [site.folder / "policy.toml"]
     today = datetime.now(UTC).toordinal()  # a study expires
-    return (("", today, 0), *(found for found in map(_state, places) if found))
+    return (today, *(found for found in map(state_of, places) if found))
 
 
-def _state(path: Path) -> tuple[str, int, int] | None:
+def state_of(path: Path) -> State | None:
+    """Return what differs whenever a file does, its content, mode and owner; None where there is none."""
     try:
         found = path.lstat()
     except OSError:
         return None
-    return str(path), found.st_size, found.st_mtime_ns
+    return str(path), found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:

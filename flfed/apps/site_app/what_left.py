@@ -17,7 +17,7 @@ from flfed.apps.gate.receipts import ledger_of, read_receipts
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger_check import Inspection, Receipt
-from flfed.records.ledger_lines import REPAIRED, RESTARTED, Line
+from flfed.records.ledger_lines import REPAIRED, RESTARTED, START, Line
 from flfed.records.ledger_totals import Total, bytes_of, round_of, study_of
 
 KEPT_LINES = 200
@@ -217,29 +217,32 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
             if held is None or held.size < checked.size:
                 return None
             digest = hashlib.sha256()
-            _hash(held, 0, checked.size, digest)
+            _hash(held, checked.size, digest)
             if digest.hexdigest() != checked.sha256:
                 return None
-            came = list(takewhile(lambda line: line.n > checked.left.lines, held.backwards()))
-            _hash(held, checked.size, held.size, digest)
+            came = list(takewhile(lambda line: line.n > checked.left.lines, held.backwards()))[::-1]
             size = held.size
         new_bytes = sum(len(line.raw) + 1 for line in came)
         if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
             return None  # something else stands among them, or was set aside
+        if came and came[0].before != (checked.left.head or START):
+            return None  # what was checked changed meanwhile
         if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):
             return None
     except LedgerError:
         return None
     left = checked.left.copy() if came else checked.left
-    for line in reversed(came):
+    for line in came:
         left.add(line)
+        digest.update(line.raw + b"\n")  # as it was checked: read again it may be another
     return Checked(left, size, digest.hexdigest(), checked.agreed.union(receipts))
 
 
-def _hash(held: HeldLedger, start: int, end: int, digest: Any) -> None:
-    """Add bytes of a ledger's file to a hash."""
-    while start < end:
-        block = os.pread(held.file, min(BLOCK, end - start), start)
+def _hash(held: HeldLedger, size: int, digest: Any) -> None:
+    """Add the first bytes of a ledger's file to a hash."""
+    start = 0
+    while start < size:
+        block = os.pread(held.file, min(BLOCK, size - start), start)
         if not block:
             return  # the file got shorter, so that the hash is another
         digest.update(block)

@@ -38,12 +38,13 @@ LABEL_PIXELS = 300
 """Room for a column's name, with the value whose share is compared."""
 OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
-ENDED = "The sites give their sums for the comparison, and this run ended without one: there is nothing to show here."
+ENDED = "It is written down with the comparison, and this run ended without one. What left the sites: page Privacy."
 WORDS = {
     "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
     "small; it may itself be large, and it does not stand for 0.",
     "at least": "*at least*: some of it is kept back.",
     "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
+    "± –": "± –: a single row has no deviation.",
     "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
     "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
     "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "

@@ -31,19 +31,19 @@ def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
     list of str
         One sentence where no gap is large; none where no site can be set beside another.
     """
-    found = [(widest_gap(column), column) for column in payload["columns"]]
-    known = [(gap, column["column"]) for gap, column in found if gap is not None]
+    known = [(gap, column) for column in payload["columns"] if (gap := widest_gap(column)) is not None]
     large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
     sentences = []
-    for (_, site, others), name in large[:NAMED]:
-        column = next(column for _, column in found if column["column"] == name)["sites"]
-        own, rest = column[site], [column[other] for other in others]
+    for (_, site, others), column in large[:NAMED]:
+        own, rest = column["sites"][site], [column["sites"][other] for other in others]
         elsewhere = _share_in_words(sum(one["missing"] for one in rest), sum(one["rows"] for one in rest))
         where = f"at the {'other site' if sites == 2 else 'other sites'}"
         if len(others) < sites - 1:
             where = f"at {_those_that_tell(len(others))}"
         share = _share_in_words(own["missing"], own["rows"])
-        sentences.append(f"{name} is missing at {share} of {site}'s rows and at {elsewhere} of the rows {where}.")
+        sentences.append(
+            f"{column['column']} is missing at {share} of {site}'s rows and at {elsewhere} of the rows {where}."
+        )
     if known and not sentences:
         return [
             "No site stands out: in no column is the share of missing rows "

@@ -23,7 +23,7 @@ from flfed.records.verdicts import (
     PAYS,
     Difference,
     better_of,
-    decimals_for,
+    gain_in_brackets,
     gain_of,
     interval,
     metric_name,
@@ -136,12 +136,6 @@ def _listed(sizes: Sequence[int]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _gain(gain: Difference) -> str:
-    digits = decimals_for(gain)
-    span = interval(gain.low, gain.high, digits, signed=True)
-    return f"{number(gain.value, digits, signed=True)} ({span})"
-
-
 def described(points: Sequence[LearningPoint]) -> str:
     """Return the chart in words, for a reader who cannot see it: both models' figures by own rows."""
     start = f"{axis_title(points[0].metric)} at {points[0].site} by own training rows"
@@ -163,7 +157,7 @@ def lines(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
         }
         gain = gains.get(rows, Difference(None))
         known = gain.value is not None
-        cells |= {"Gain, + is better (95 %)": _gain(gain) if known else ABSENT}
+        cells |= {"Gain, + is better (95 %)": gain_in_brackets(gain) if known else ABSENT}
         cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(verdict_of(gain), "no clear gain")}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
@@ -210,7 +204,7 @@ def _gains(points: Sequence[LearningPoint]) -> Layers | None:
     """Return the gain by own rows with its band, a line at no gain, and what is clear by colour."""
     rows = [
         {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
-        | {"verdict": verdict_of(gain), "shown": _gain(gain)}
+        | {"verdict": verdict_of(gain), "shown": gain_in_brackets(gain)}
         for size, gain in gains_of(points).items()
         if gain.value is not None
     ]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.records import reports
-from flfed.records.dashboard.cells import scrolled
+from flfed.records.dashboard.cells import plain_cell, scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.faults import fault_kind, folded, refused_sites, updates_set_aside
@@ -298,7 +298,8 @@ def _group_line(
 def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
     """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
     if len(lines) <= most:
-        st.table([{escape(key): escape(str(value)) for key, value in line.items()} for line in lines])
+        shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
+        st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
     else:
         scrolled(lines)
 
@@ -310,9 +311,12 @@ def who_takes_part(sites: Sequence[SiteEntry]) -> None:
         table([_site_facts(site) for site in sites])
 
 
-def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> None:
-    """Show which columns may give the target away."""
+def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
+    """Show which columns may give the target away; `only` is the one site whose people read it, and are told none."""
     st.markdown("## Columns that may give the answer away")
+    if only is not None:
+        st.caption("Looked for in the rows of all sites together, of which one site's people are shown nothing.")
+        return
     reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
     reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
     if reasons:

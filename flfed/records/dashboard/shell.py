@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from streamlit import cli_util, config, file_util
 from streamlit.starlette import App
+from streamlit.url_util import make_url_path
 from streamlit.web.server.server_util import get_display_address, get_url
 
 TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
@@ -20,7 +21,8 @@ TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.hr
 def page_routes(names: Sequence[str]) -> list[Route]:
     """Return the routes of `/NAME` for each page: Streamlit's own page, told where its server is.
 
-    The first page's address is that of the app, where its name leads to as well.
+    They begin with `server.baseUrlPath`, as Streamlit's own do. The first page's address is that of the app, where its
+    name leads to as well.
     """
     shell = Path(file_util.get_static_dir(), "index.html").read_text(encoding="utf-8")
     told = shell.replace("<head>", f"<head>{TOLD}", 1)
@@ -31,7 +33,8 @@ def page_routes(names: Sequence[str]) -> list[Route]:
     def first(request: Request) -> Response:
         return RedirectResponse(f"./?{request.url.query}".removesuffix("?"))
 
-    return [Route(f"/{name}", page if place else first) for place, name in enumerate(names)]
+    base = config.get_option("server.baseUrlPath")
+    return [Route(make_url_path(base, name), page if place else first) for place, name in enumerate(names)]
 
 
 def served_at() -> str:

@@ -75,7 +75,7 @@ def csv_text(lines: Iterable[Line]) -> str:
     there = list(lines)
     names = list(dict.fromkeys(name for line in there for name in line))
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow([plain_cell(name) for name in names])
     writer.writerows([plain_cell(line.get(name)) for name in names] for line in there)
     return text.getvalue()

@@ -31,12 +31,12 @@ from flfed.records.verdicts import (
     NO_CLEAR_GAIN,
     PAYS,
     better_of,
-    decimals_of,
+    has_interval,
     interval,
     metric_name,
     number,
     sentence_case,
-    unhidden,
+    size_and_span,
 )
 
 FEW_HOLDOUT_ROWS = 100
@@ -46,7 +46,7 @@ FEW_SITES = 8
 """Sites on the page Overview."""
 SHOULD = {
     PAYS: "Yes: joining pays at {site}.",
-    NO_CLEAR_GAIN: "No clear gain at {site}: the figures are no reason to join, and none against it.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: joining may help or harm, and these rows do not show which.",
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
@@ -81,11 +81,9 @@ def answer(found: Report, site: str, metric: str) -> None:
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     """Return the gain that the verdict is about, and of which model it is, with its interval."""
     best = best_arm(of_site, metric)
-    if best is None:
+    if best is None or not has_interval(best[1]):
         return ABSENT, "it cannot be told"
-    digits = unhidden(best[1], decimals_of(best[1].value, best[1].low, best[1].high))
-    span = interval(best[1].low, best[1].high, digits, signed=True)
-    size = number(best[1].value, digits, signed=True)
+    size, span = size_and_span(best[1])
     return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}; + is better"
 
 
@@ -157,12 +155,12 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
 
 def _few(of_site: Report) -> list[str]:
     """Return how many holdout rows have the outcome, where that is counted, and whether these are few."""
-    wide = "the intervals are wide, and a gain that matters may stay unseen"
+    unseen = "a gain that matters may stay unseen"
     holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
     if classes is None:
-        return [f"{holdout} holdout rows are few: {wide}."] if holdout < FEW_HOLDOUT_ROWS else []
+        return [f"{holdout} holdout rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
     said = class_words(of_site)
-    return [f"{said}: few, so {wide}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
+    return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
 
 
 def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:

@@ -250,6 +250,20 @@ def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
     assert "The ledger is lost or was cut" in words(page("ledger"))
 
 
+def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: Any):
+    path = ran[0].folder.ledger
+    ledger, budget = page("ledger"), page("budget")
+    assert "is as it was written" in words(ledger) and not budget.error
+    before, whole = path.stat(), path.read_bytes()
+    with path.open("r+b") as stream:
+        stream.write(whole.replace(b'"round":1', b'"round":9', 1))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = path.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert "its hash is not that of its content" in words(ledger.run())
+    assert len(budget.run().error) == 1
+
+
 def test_a_site_that_has_nothing_yet_is_told_what_to_do(package: Path):
     for name, command in (
         ("status", "flfed site join site-01.kit.zip"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit import config
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flfed.apps import site_app
 from flfed.apps.gate.receipts import ledger_of
+from flfed.apps.site_app import only_with_token
+from flfed.apps.site_app.may_look import TOKEN
 from tests.browser import ROOT, Window, free_port, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -64,8 +69,15 @@ def browser(tmp_path: Path) -> Path:
 
 
 def screen(browser: Path) -> dict[str, str]:
-    """Return an environment in which a browser would open."""
-    return {"DISPLAY": ":0", "PATH": f"{browser}:{os.environ['PATH']}"}
+    """Return an environment in which a browser would open, of a user whose home is empty."""
+    (browser / "user").mkdir()
+    return {"DISPLAY": ":0", "PATH": f"{browser}:{os.environ['PATH']}", "HOME": str(browser / "user")}
+
+
+def address_in(said: str) -> str:
+    """Return the address in what the app prints where a browser would open."""
+    assert said.startswith("Open ") and said.endswith(" by hand if the browser finds no file")
+    return said.split()[1]
 
 
 def given_to(browser: Path) -> str:
@@ -112,7 +124,7 @@ def as_another_account() -> Iterator[None]:
 def test_nothing_is_shown_without_the_token_to_any_account(ran: Any, browser: Path):
     port = free_port()
     with started(command_of(port), **screen(browser)) as (said, before):
-        address = said.removeprefix("Open ")
+        address = address_in(said)
         base, _, token = address.partition("/?token=")
         assert before == [] and base == f"http://127.0.0.1:{port}" and len(token) >= 43  # 256 bits
         cookie, wrong = f"flfed-site-{port}", token[:-1] + ("A" if token[-1] != "A" else "B")
@@ -135,7 +147,36 @@ def test_nothing_is_shown_without_the_token_to_any_account(ran: Any, browser: Pa
         page = Path(given_to(browser).removeprefix("file://"))
         assert address in (browser / "copy.html").read_text()
         assert page.parent.stat().st_mode & 0o777 == 0o700
-    assert not page.parent.exists()
+        # A browser from a snap sees neither /tmp nor what is hidden.
+        assert page.parent.parent == browser / "user" and not page.parent.name.startswith(".")
+    assert list((browser / "user").iterdir()) == []
+
+
+@pytest.mark.parametrize("home_of_user", [".", "user", None])
+def test_the_file_for_the_browser_is_a_temporary_one_where_the_home_is_flfeds_own_or_not_there(
+    home: Path, home_of_user: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, given = tmp_path / "absent" if home_of_user is None else home / home_of_user, []
+    (home / "user").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(only_with_token, "opens_browser", given.append)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv(TOKEN, "secret")
+    before = config.get_option("server.headless")
+
+    async def serve() -> list[Path]:
+        async with only_with_token.announced(None):  # type: ignore[arg-type]  # - it is not looked at
+            assert [path.name for path in home.iterdir()] == ["user"] and not list((home / "user").iterdir())
+            return [path.parent.parent for path in (tmp_path / "temporary").rglob("open.html")]
+
+    try:
+        config.set_option("server.headless", False)
+        assert asyncio.run(serve()) == [tmp_path / "temporary"] and len(given) == 1
+        config.set_option("server.headless", True)
+        assert asyncio.run(serve()) == [] and len(given) == 1  # no browser, no file
+    finally:
+        config.set_option("server.headless", before)
 
 
 def test_without_its_command_the_app_shows_nothing(ran: Any):
@@ -200,6 +241,6 @@ def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: 
         another = page.context.browser.new_page()  # with no cookie of the first
         another.goto(window.address)
         assert "nothing is shown without its token" in another.content()
-        another.goto(said.removeprefix("Open ").replace("/?", "/ledger?study=x&"))
+        another.goto(address_in(said).replace("/?", "/ledger?study=x&"))
         another.get_by_text(f"each of {len(site.lines())} lines").wait_for()
         assert another.url == f"{window.address}/ledger?study=x"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,9 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import keep_receipt, ledger_of, read_receipts
 from flfed.apps.signatures import sign_as_coordinator, signing_public
 from flfed.apps.site_app.what_left import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
+from flfed.records.ledger import HeldLedger
 from flfed.records.ledger_check import Receipt
+from flfed.records.ledger_lines import Line
 from flfed.records.ledger_totals import totals
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -160,6 +162,49 @@ def test_only_what_came_is_read_again_while_the_rest_is_as_it_was(folder: SiteFo
     # What was checked holds the new lines only if the earlier ones are as they were.
     tamper(folder)
     assert gone_on(ledger, checked, []) is None and gone_on(ledger, after, []) is None
+
+
+def a_new_line(folder: SiteFolder, size: int) -> tuple[bytes, bytes]:
+    """Return a ledger with lines that came, and the same where one of them was changed."""
+    add(folder, 3)
+    seen = folder.ledger.read_bytes()
+    return seen, seen[:size] + seen[size:].replace(b'"round":1,', b'"round":8,', 1)
+
+
+def the_line_before(folder: SiteFolder, size: int) -> tuple[bytes, bytes]:
+    """Return a ledger with lines that follow another last line, and the same with the last line that was checked."""
+    before, last = folder.ledger.read_bytes(), json.loads(raws(folder)[-1])
+    cut(1)(folder)
+    facts = {key: last[key] for key in ("kind", "study", "run", "round")}
+    ledger_of(folder).append(**facts, bytes=last["bytes"] + 1)
+    add(folder, 3)
+    seen = folder.ledger.read_bytes()
+    return seen, before + seen[size:]
+
+
+@pytest.mark.parametrize("changed", [a_new_line, the_line_before])
+def test_what_is_another_only_while_its_lines_are_read_is_found(
+    folder: SiteFolder, changed: Callable[[SiteFolder, int], tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
+):
+    ledger = ledger_of(folder)
+    checked = checked_whole(ledger, [])[1]
+    assert checked is not None
+    seen, stays = changed(folder, checked.size)
+    assert seen != stays and len(seen) == len(stays)
+    folder.ledger.write_bytes(stays)
+    backwards = HeldLedger.backwards
+
+    def meanwhile(held: HeldLedger) -> Iterator[Line]:
+        folder.ledger.write_bytes(seen)
+        found = list(backwards(held))
+        folder.ledger.write_bytes(stays)
+        return iter(found)
+
+    with monkeypatch.context() as hooked:
+        hooked.setattr(HeldLedger, "backwards", meanwhile)
+        after = gone_on(ledger, checked, [])
+    assert after is None or gone_on(ledger, after, []) is None
+    assert len(checked_whole(ledger, [])[0].problems) > 0
 
 
 def test_a_look_where_nothing_changed_reads_nothing(folder: SiteFolder):

@@ -36,7 +36,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         data_panels.drift(columns, sites, of=taking_part, why_none=why)
     with st.container():
-        panels.leaks(shown.events, shown.leaks)
+        panels.leaks(shown.events, shown.leaks, only=opened.only)
 
 
 def _why_none(opened: Opened) -> str:
