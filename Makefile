@@ -36,7 +36,7 @@ format: env
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# Without real studies, servers and browsers: under 90 seconds.
+# Without real studies, servers and browsers: about four minutes.
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 

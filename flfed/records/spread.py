@@ -15,7 +15,7 @@ SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", 
 ERRORS = ("loss", "error")
 """Ends of the names of metrics that are never below 0."""
 STEPS = 100
-"""Of Newton's method, at most; fewer than ten are needed."""
+"""Of Newton's method, at most; it squares its error at each once it is near."""
 
 
 def student_t_within(t: float, freedom: int) -> float:
@@ -115,6 +115,8 @@ def possible(metric: str, bound: float | None, *, difference: bool = False) -> f
     --------
     >>> possible("roc_auc_score", 1.04), possible("log_loss", 1.04), possible("log_loss", -0.2)
     (1.0, 1.04, 0.0)
+    >>> possible("r2_score", 1.04), possible("r2_score", -1.4)
+    (1.0, -1.4)
     >>> possible("roc_auc_score", -0.2, difference=True), possible("roc_auc_score", -1.58, difference=True)
     (-0.2, -1.0)
     """
@@ -123,7 +125,7 @@ def possible(metric: str, bound: float | None, *, difference: bool = False) -> f
     share = metric.endswith(SHARES)
     if share or (metric.endswith(ERRORS) and not difference):
         bound = max(bound, -1.0 if difference else 0.0)
-    return min(bound, 1.0) if share else bound
+    return min(bound, 1.0) if share or (metric == "r2_score" and not difference) else bound
 
 
 def standard_error(metric: str, value: float | None, low: float | None, high: float | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.reports import DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
-from flfed.records.spread import widening
+from flfed.records.spread import possible, widening
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -166,16 +166,17 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
         if best is None or not has_interval(best[1]):
             continue
         key = DIFFERENCES[best[0] == "personalised"]
-        gain = _widened(best[1], widening(looked, site[key][metric]["freedom"]))
+        gain = _widened(best[1], widening(looked, site[key][metric]["freedom"]), metric)
         if gain.low is not None and gain.low > 0:
             clear[name] = gain
     name = max(clear, key=lambda site: clear[site].value or 0.0, default=None)
     return None if name is None else (name, clear[name])
 
 
-def _widened(gain: Difference, by: float) -> Difference:
+def _widened(gain: Difference, by: float, metric: str) -> Difference:
     value, low, high = gain.value or 0.0, gain.low or 0.0, gain.high or 0.0
-    return Difference(value, value - by * (value - low), value + by * (high - value))
+    bounds = (value - by * (value - low), value + by * (high - value))
+    return Difference(value, *(possible(metric, bound, difference=True) for bound in bounds))
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:

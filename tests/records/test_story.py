@@ -92,6 +92,14 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert found["sites"]["lucky"]["verdict"] == PAYS  # of itself, as it asked about itself
 
 
+def test_a_widened_interval_ends_where_the_metric_does(store, url):
+    sites: dict[str, tuple[Gain, Gain]] = dict.fromkeys(("a", "b", "c", "d", "e", "f"), ((0.6, 0.25, 0.95), None))
+    _, gain = stands_out(found_of(url, recorded(store, sites)), AUC)
+    by = stats.norm.ppf(1 - 0.025 / 6) / stats.norm.ppf(0.975)
+    assert 0.6 + 0.35 * by > 1
+    assert (gain.low, gain.high) == pytest.approx((0.6 - 0.35 * by, 1.0), abs=1e-12)
+
+
 @pytest.mark.parametrize(("comparisons", "freedom"), [(1, None), (8, None), (200, None), (1, 2), (8, 2), (8, 9)])
 def test_widening_is_the_quantile_of_bonferronis_level_over_that_of_one_interval(comparisons, freedom):
     law = stats.norm if freedom is None else stats.t(freedom)
