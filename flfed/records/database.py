@@ -162,6 +162,12 @@ def _postgres_reader(url: URL) -> Engine:
     return _postgres(url, postgresql_readonly=True)
 
 
+@lru_cache(maxsize=16)
+def _sqlite_reader(address: str) -> Engine:
+    """Return the engine with which a file is read, one a process as well; it opens the file anew for each question."""
+    return create_engine(address, poolclass=NullPool)
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     """Leave transactions to SQLAlchemy's begin event (the driver would not cover DDL)."""
     connection.isolation_level = None
@@ -201,7 +207,7 @@ def engine_to_read(url: URL) -> Engine:
         return _empty()
     name = path.resolve().as_uri()
     for way in ("mode=ro", "mode=ro&immutable=1"):
-        engine = create_engine(f"sqlite:///{name}?{way}&uri=true", poolclass=NullPool)
+        engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
             with engine.connect() as connection:
                 tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
