@@ -5,12 +5,15 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.records.dashboard import page_files, page_groups, people
+from flfed.records.dashboard import page_files, page_groups
 from flfed.records.dashboard.shell import opened, page_routes
 
 
 def main() -> None:
     """Show the page of the address, or the first one."""
+    # Not above: declared before Streamlit runs, each function whose result is kept (st.cache_data) brings a warning.
+    from flfed.records.dashboard import people
+
     st.set_page_config(page_title="flfed", layout="wide")
     viewer = people.admit()
     st.session_state[people.VIEWER] = viewer

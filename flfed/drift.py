@@ -31,7 +31,7 @@ Source: Austin 2009, "Balance diagnostics for comparing the distribution of base
 BINNING = 0.25
 """How much further apart a difference from groups of bins has to be: of 204 on the sites of heart-disease,
 loan-default, preterm-birth and card-fraud, groups of ten rows moved none by more than .26."""
-NORMAL_95 = 1.6448536269514722
+NORMAL_UPPER_95 = 1.6448536269514722
 """The 95th percentile of the standard normal distribution."""
 NORMAL_975 = 1.959963984540054
 """The 97.5th percentile: a size, without its sign, stays below it in 95 of 100 cases."""
@@ -228,5 +228,5 @@ def by_chance(n: float, m: float, freedom: int) -> float:
     (0.392, 5.94)
     """
     ninth = 2 / (9 * freedom)
-    q = NORMAL_975**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_95 * math.sqrt(ninth)) ** 3
+    q = NORMAL_975**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_UPPER_95 * math.sqrt(ninth)) ** 3
     return math.sqrt(q * (1 / n + 1 / m))

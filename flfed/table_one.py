@@ -109,6 +109,7 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
     variance = squares / count - mean**2
     if count == 1 or variance <= CONSTANT * squares / count:
+        center = center if abs(center) > CONSTANT * column.half else 0.0
         said = f"{digits(center, 4)} ± {NO_DEVIATION if count == 1 else 0}"
     else:
         deviation = math.sqrt(variance * count / (count - 1)) * column.half

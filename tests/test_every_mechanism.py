@@ -223,7 +223,15 @@ def test_what_is_uncharged_follows_from_the_study():
     # Without a mechanism the updates themselves are the first to be named; record-dp has noise on them.
     assert len(Mechanism().uncharged(plain)) == len(before) + 1 == len(RowClip().uncharged(plain))
     found = RecordDp().uncharged(plain)
-    assert len(found) == len(before) + 1 and "three digits" in found[-1]
+    assert len(found) == len(before) + 2 and "three digits" in found[-1]
+
+
+def test_a_budget_is_named_among_what_leaves_only_where_the_run_counts_epsilon():
+    said = "What a site's budget of epsilon is, and how much of it all studies have spent."
+    row_clip = STUDY.replace("record-dp", "row-clip")
+    for text, leaves in ((STUDY, True), (SITE_DP, False), (row_clip, False), (STUDY.partition("[privacy]")[0], False)):
+        study = Study.parse(text)
+        assert (said in (mechanism_of(study) or Mechanism()).uncharged(study)) == leaves, study.privacy.name
 
 
 def installed(folder: Path, module: str, source: str, entry: str) -> None:

@@ -45,6 +45,13 @@ def test_numbers_amounts_and_counts_are_said_for_all_sites_and_each():
     assert "age, years: missing" not in found and "y: missing" not in found
 
 
+def test_a_column_of_one_value_is_that_value_and_no_rounding():
+    depth = ColumnLayout(name="depth", kind="number", cells=("low", "high", "missing"), edges=(-3.3, 0.1, 7.7))
+    layout = Layout(features=(depth,), target=Y, task="binary")
+    found = table_one(layout, {"a": [summarise(pd.DataFrame({"depth": 0.0, "y": ["no"] * 41}), layout)]})
+    assert [line["a"] for line in found if "±" in line["Characteristic"]] == ["0 ± 0"]
+
+
 def test_training_and_holdout_rows_are_counted_together():
     parts = [summarise(rows(10, 0), LAYOUT), summarise(rows(5, 0, of=20), LAYOUT)]
     found = lines({"a": parts})

@@ -13,7 +13,7 @@ from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
-from flfed.records.entries import CurveArm, LearningPoint
+from flfed.records.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.spread import mean_of, possible, resplit_interval
 from flfed.records.store import finite
 from flfed.rows.baselines import first_arrays
@@ -91,7 +91,7 @@ def learning_curve(
         return [], ""
     closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
     if closed:
-        return [], f"no learning curve: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+        return [], f"{NO_CURVE}: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
     told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
     fixed = {site.name for site in sites if not redraws(study, site)}
     record, waiting = _Record(fixed, curve.draws), list[_Rerun]()

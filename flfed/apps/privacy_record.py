@@ -14,6 +14,7 @@ from flfed.apps.promised import facts_of
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError
 from flfed.home import replace_whole
+from flfed.records.entries import MORE_SPENT
 from flfed.rows.training.private import SystemChance
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints
@@ -234,7 +235,7 @@ def more_than_planned(
         return ""
     sites = sum(count > rounds for count in asked.values())
     return (
-        f"More than planned may have been spent, since rounds were done again: at {sites} of {len(asked)} sites up to "
+        f"{MORE_SPENT}, since rounds were done again: at {sites} of {len(asked)} sites up to "
         f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
         f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
     )

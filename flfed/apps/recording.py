@@ -14,6 +14,7 @@ from flfed.apps.score_histograms import auc_interval, score_histograms
 from flfed.apps.sharing import WITHHELD, SharedAs
 from flfed.drift import columns_of
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
+from flfed.records.seen import TRAINING_ONLY
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
@@ -266,7 +267,7 @@ class Recorder:
         )
         hidden = self.shared_as.in_sums_only
         alone = [site for site in training if site not in hidden and holdouts.get(site) is None]
-        note = f"Training rows only, for want of holdout rows that may be counted: {', '.join(alone)}." if alone else ""
+        note = f"{TRAINING_ONLY}: {', '.join(alone)}." if alone else ""
         notes = [note, f"{self.shared_as.reserve()}." if hidden else ""]
         rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
         said = self.shared_as.text(" ".join(filter(None, notes)))

@@ -22,7 +22,7 @@ from flfed.apps.run_record import Outcome, bad_end_written, begin
 from flfed.apps.server_app import Conductor, RunObserver, no_observer
 from flfed.apps.sharing import SharedAs
 from flfed.errors import RunStopped, UsageError
-from flfed.records.entries import EventRow, LearningPoint, RunEntry
+from flfed.records.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
 from flfed.records.store import RunStore, RunWriter
 from flfed.rows.read_once import ReadOnce
 from flfed.rows.site import Site
@@ -253,7 +253,7 @@ class Series:
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
         """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
         points: list[LearningPoint] = []
-        reason = f"no learning curve: engine {self.engine!r} does not hold every table"
+        reason = f"{NO_CURVE}: engine {self.engine!r} does not hold every table"
         if held is not None:
             points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
         recorder.learning_curve(points)

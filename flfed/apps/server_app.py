@@ -19,6 +19,7 @@ from flfed.apps.recording import Recorder
 from flfed.apps.run_record import Outcome
 from flfed.apps.sharing import WITHHELD
 from flfed.errors import FlfedError, UsageError
+from flfed.records.entries import NO_TABLE_1
 from flfed.rows import datasets
 from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
@@ -322,7 +323,7 @@ class Conductor:
         try:
             summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
         except FlfedError as error:
-            self.recorder.note(f"no Table 1: {error}")  # all else of the run is there, and is not given up for it
+            self.recorder.note(f"{NO_TABLE_1}: {error}")  # all else of the run is there, and is not given up for it
         else:
             self.recorder.table_one(self.layout, summaries, replies)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import NoReturn
 import typer
 
 from flfed.errors import UsageError
+
+ADDRESS = "127.0.0.1"
+"""Of the app: only this machine reaches it."""
 
 
 def open_app(
@@ -23,23 +28,35 @@ def open_app(
     files = [root / "app.py" for root in reversed(roots()) if (root / "app.py").is_file()]
     if not files:
         raise UsageError("app.py is not found; is flfed installed completely?")
-    run(files[0], port=port, headless=headless)
+    run(files[0], "flfed app", port=port, headless=headless)
 
 
-def run(script: Path, *, port: int, headless: bool, welcome: bool = True) -> NoReturn:
+def run(script: Path, command: str, *, port: int, headless: bool, welcome: bool = True) -> NoReturn:
     """Serve an app of ours to this machine alone, in place of this process, and send nothing anywhere.
 
     Parameters
     ----------
     script : Path
+    command : str
+        The command of ours that serves it, as a person types it.
     port : int
     headless : bool
         Open no browser; so too where there is no screen.
     welcome : bool
         Whether Streamlit tells the address; else the app does.
+
+    Raises
+    ------
+    UsageError
+        If the port is in use, or is not for this user.
     """
+    why = _in_the_way(port)
+    if why:
+        others = (*range(port + 1, 65536), *range(1024, port))
+        free = next((str(other) for other in others if not _in_the_way(other)), "PORT")
+        raise UsageError(f"port {port} {why}: {command} --port {free}")
     options = {
-        "--server.address": "127.0.0.1",
+        "--server.address": ADDRESS,
         "--server.port": str(port),
         "--server.headless": str(headless or not _has_screen()).lower(),
         "--server.showEmailPrompt": "false",
@@ -50,12 +67,26 @@ def run(script: Path, *, port: int, headless: bool, welcome: bool = True) -> NoR
         "--client.showErrorDetails": "none",
         "--logger.hideWelcomeMessage": str(not welcome).lower(),
     }
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
-    command += [word for pair in options.items() for word in pair]
+    words = [sys.executable, "-m", "streamlit", "run", str(script)]
+    words += [word for pair in options.items() for word in pair]
     if os.name == "posix":
         # In place of this process, so that whoever ends it ends the app.
-        os.execv(sys.executable, command)
-    raise typer.Exit(subprocess.call(command))
+        os.execv(sys.executable, words)
+    raise typer.Exit(subprocess.call(words))
+
+
+def _in_the_way(port: int) -> str:
+    """Return why the app cannot be served on a port, in a few words; "" where nothing is in the way."""
+    with socket.socket() as tried:
+        if os.name == "posix":
+            # As Streamlit does: a port is free as soon as the app on it has ended.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((ADDRESS, port))
+        except OSError as error:
+            in_use = error.errno == errno.EADDRINUSE
+            return "is in use on this machine" if in_use else f"cannot be used ({error.strerror})"
+    return ""
 
 
 def _has_screen() -> bool:

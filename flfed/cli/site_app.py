@@ -37,4 +37,5 @@ def open_site_app(
     if why:
         raise UsageError(why)
     os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
-    page.run(Path(site_app.__file__).with_name("app.py"), port=port, headless=headless, welcome=False)
+    script = Path(site_app.__file__).with_name("app.py")
+    page.run(script, f"flfed site app {site.name}", port=port, headless=headless, welcome=False)

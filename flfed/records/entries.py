@@ -11,6 +11,11 @@ EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
 enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
 
+NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
+"""So begin notes on a whole run, before a colon and why."""
+MORE_SPENT = "More than planned may have been spent"
+"""So begins the warning that rounds were done again, which counts sites."""
+
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
 
@@ -208,12 +213,22 @@ class SiteEntry:
 
 @dataclass(frozen=True)
 class CrossedEntry:
-    """Bytes of one kind of message between the server and one site, over all rounds of some runs."""
+    """Bytes of one kind of message between the server and one site, over all rounds of some runs.
+
+    Attributes
+    ----------
+    site, direction, kind : str
+    bytes : int
+        Of all messages together.
+    messages : int
+        How many there were: at most one a round.
+    """
 
     site: str
     direction: str
     kind: str
     bytes: int
+    messages: int
 
 
 @dataclass(frozen=True)

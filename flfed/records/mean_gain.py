@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Any
 
 from flfed.records.entries import DifferenceRow
-from flfed.records.spread import mean_of, mean_over_sites, standard_error
+from flfed.records.spread import mean_of, mean_over_sites, possible, standard_error
 from flfed.records.verdicts import Difference, better_of, decimals_for, gain_of, metric_name, number, size_and_span
 
 Report = dict[str, Any]
@@ -52,7 +52,8 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
         why = f"only {len(known)} of {of} sites have figures from which an error follows, and {LEAST_SITES} are needed"
         return dict.fromkeys(names) | {"reason": why} | facts
     mean = mean_over_sites(*zip(*known.values(), strict=True))
-    return dict(zip(names, astuple(mean), strict=True)) | facts
+    told = dict(zip(names, astuple(mean), strict=True))
+    return told | {key: possible(metric, told[key], difference=True) for key in ("low", "high")} | facts
 
 
 def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
@@ -104,4 +105,5 @@ def apart_in_words(entry: Report | None) -> str:
     if entry["between-sites-p"] < UNLIKE:
         size = number(between, decimals_for(Difference(between, between)))
         return f"The sites' gains, before adjustment, differ more than chance lets expect: by about {size} (SD)."
-    return f"That the sites' gains differ more than by chance is not seen, with {entry['sites']} sites."
+    sites = f"these {entry['sites']} sites"
+    return f"The gains of {sites}, before adjustment, differ no more than chance alone may make them."

@@ -258,10 +258,10 @@ class RunReader:
         return {row["direction"]: int(row["bytes"]) for row in self.rows(query, site=Sent.site)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
-        """Return the bytes that crossed by site, direction and kind of message, added up by the database."""
+        """Return the bytes that crossed by site, direction and kind of message, and in how many messages."""
         place = (Sent.site, Sent.direction, Sent.kind)
-        total = func.sum(Sent.bytes).label("bytes")
-        query = select(*place, total).where(Sent.run_id.in_(runs)).group_by(*place)
+        totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
+        query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
         found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site))
         return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 

@@ -22,6 +22,10 @@ DIFFERENCES = ("difference", "difference-personalised")
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
 LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
+AGAIN = "; in other repeats: "
+"""Between the ways in which a figure of several repeats came about."""
+SAME = 1e-9
+"""Up to here repeats say the same: it is rounding."""
 
 Report = dict[str, Any]
 
@@ -50,7 +54,8 @@ def report(reader: RunReader, name: str) -> Report:
     A figure that is null has a `reason` beside it, and so has a difference whose interval is null, for it
     would be all of -1 to +1; one without an interval a `method` where it is
     known how it came about. A difference's `freedom` are the degrees of freedom of Student's t behind its
-    interval, null for a normal one. `holdout-classes` are the holdout rows without and with the outcome,
+    interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the fewest
+    and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `mean-gain` is the mean over sites of what the shared model gains on their own
     models (`mean_gain.mean_gain`; above 0 is better). `faults` lists updates set aside and, with
@@ -138,7 +143,7 @@ def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> 
     if figure["value"] is None:
         return {"reason": rows[0].method or "it is not defined"}
     methods = list(dict.fromkeys(row.method for row in rows if row.method))
-    return {"method": "; in other repeats: ".join(methods)} if figure["low"] is None and methods else {}
+    return {"method": AGAIN.join(methods)} if figure["low"] is None and methods else {}
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
@@ -158,6 +163,7 @@ def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
         "holdout-rows": _whole_mean([entry.holdout_rows for entry in entries]),
+        "holdout-rows-range": _range([entry.holdout_rows for entry in entries]),
         "holdout-classes": classes,
         **arms,
         "difference": _differences(recorded, site, "global", metrics),
@@ -170,6 +176,17 @@ def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report
 def _whole_mean(values: Sequence[int | None]) -> int | None:
     mean = spread.mean_of(values)
     return None if mean is None else round(mean)
+
+
+def _range(values: Sequence[int | None]) -> list[int] | None:
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None
+
+
+def varies(site: Report) -> bool:
+    """Return whether a site's holdout has more rows in some repeats than in others: a mean is then told as "about"."""
+    least, most = site.get("holdout-rows-range") or (0, 0)
+    return bool(least < most)
 
 
 def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str]) -> Report:
@@ -191,7 +208,7 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
     ratio = spread.mean_of(ratios)
     # Repeats that all say the same have no spread, which is no certainty: the interval is then that of one.
-    if len(set(values)) > 1 and ratio is not None and None not in ratios:
+    if values and max(values) - min(values) > SAME and ratio is not None and None not in ratios:
         mean, *bounds, p = spread.resplit_interval(values, ratio)
         low, high = (spread.possible(rows[0].metric, bound, difference=True) for bound in bounds)
         told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
@@ -227,7 +244,7 @@ def too_few(site: Report) -> str | None:
 
 
 def class_words(site: Report) -> str:
-    """Return how many of a site's holdout rows are of the rarer class.
+    """Return how many of a site's holdout rows are of the rarer class; of repeats that differ, their mean.
 
     Examples
     --------
@@ -239,7 +256,8 @@ def class_words(site: Report) -> str:
     some = "has" if rare == 1 else "have"
     if without < with_:
         some = "does not have" if rare == 1 else "do not have"
-    return f"{rare} of the {without + with_} holdout rows {some} the outcome"
+    about = "about " if varies(site) else ""
+    return f"{about}{rare} of {about or 'the '}{without + with_} holdout rows {some} the outcome"
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tomli_w
 
-from flfed.records.entries import EventEntry, RunEntry, Status
+from flfed.records.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
 
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
@@ -25,14 +25,13 @@ KEPT = {
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
 TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
 """So begins the note of sums over rows; the names of the sites of which that is so follow."""
+NONE_MISSING = "0 (0 %)"
 WHY: Mapping[Status, str] = {
     "stopped": "too few good answers came, or somebody stopped it: ask the coordinator",
     "failed": "something went wrong in its course: ask the coordinator",
     "interrupted": "the program that ran it ended: ask the coordinator",
 }
 """Why a run has not ended well: the record's own words tell what became of other sites, of two sites even of which."""
-MISSING = ("no learning curve", "no Table 1")
-"""So begin the notes on a whole run that say what a page has not; why is in words of the coordinator's."""
 THAN_OTHERS = re.compile(r"norm of the update is \S+ times the cohort's median.*|update is not zero, most of the.*")
 """What the guard says of an update beside the others of its round: a median of three is one site's norm."""
 LARGER = "the update is much larger than most"
@@ -87,12 +86,15 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         return None
     found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
     if name == "table-1":
-        rows = [row for row in payload.get("rows", ()) if site in row]
+        # A line of missing values is there as soon as any site has some.
+        rows = [row for row in payload.get("rows", ()) if row.get(site, NONE_MISSING) != NONE_MISSING]
         found |= {"rows": [{key: row[key] for key in ("Characteristic", site) if key in row} for row in rows]}
     if name == "columns":
         found |= {"columns": [_own_column(column, site) for column in payload["columns"] if site in column["sites"]]}
     if name == "score-histograms":
         found |= {"all": None}
+    if name == "privacy":
+        found |= {"warnings": [said for said in payload.get("warnings", ()) if not said.startswith(MORE_SPENT)]}
     if name in ("score-histograms", "privacy"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
@@ -128,8 +130,10 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
     """
     if event.site is not None:
         return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
-    what = next((what for what in MISSING if event.kind == "note" and event.reason.startswith(f"{what}: ")), None)
-    return replace(event, reason=f"{what}: ask the coordinator why") if what else None
+    what, colon, _ = event.reason.partition(": ")
+    if event.kind != "note" or not colon or what not in (NO_CURVE, NO_TABLE_1):
+        return None
+    return replace(event, reason=f"{what}: ask the coordinator why")
 
 
 def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
-from flfed.records.reports import DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
+from flfed.records.reports import AGAIN, DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
 from flfed.records.spread import possible, widening
 from flfed.records.verdicts import (
     ABSENT,
@@ -70,7 +70,9 @@ def over_sites(entry: Report) -> str:
     ' (mean of 3 sites; 1 without this figure left out)'
     """
     method = str(entry.get("method", ""))
-    return f" ({method})" if "left out" in method else ""
+    if "left out" not in method:
+        return ""
+    return " (in some repeats without a site that has no such figure)" if AGAIN in method else f" ({method})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:
@@ -191,7 +193,8 @@ def _who_gains(found: Report, metric: str) -> list[str]:
         return [f"{name} has the largest gain that stands out: {sentence}" + (f"; {wide}." if looked > 1 else ".")]
     if len(found["sites"]) < 2 or looked < 2:
         return []  # the verdict says it already
-    return [f"No site's gain stands out: of {looked} looked at, none has an interval above 0 once widened for so many."]
+    gains = f"of {looked} gains, up to two models a site,"
+    return [f"No site's gain stands out: {gains} none has an interval above 0 once widened for having looked at all."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -20,6 +20,9 @@ from flfed.rows.mapping import plain_text
 from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.sources import Csv, Parquet
 
+NAMED = 4
+"""At most so many files are named in an error."""
+
 
 class SourceFile(Strict):
     """One file of a dataset, with what proves that it is the right one."""
@@ -180,24 +183,30 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
     local = _by_hash(from_folder, dataset) if from_folder else {}
     done = []
     for file in dataset.source.files:
-        path = next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
-        if path is None:
-            path = target / file.name
-            _place(file, path, local, from_folder)
-        progress(f"{file.name}: {file.bytes:,} bytes, checked")
+        here = _here(dataset, file)
+        path = here or target / file.name
+        if here is None:
+            _place(dataset, file, local, from_folder)
+        progress(f"{file.name}: {'already here, ' if here else ''}{file.bytes:,} bytes, checked")
         done.append(path)
     return done
 
 
-def _place(file: SourceFile, path: Path, local: dict[str, Path], from_folder: Path | None) -> None:
-    """Bring one file to `path`: whole and checked, or not at all."""
+def _here(dataset: Dataset, file: SourceFile) -> Path | None:
+    """Return where a file of the dataset is, whole and right."""
+    return next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
+
+
+def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_folder: Path | None) -> None:
+    """Bring one file to the dataset's downloads: whole and checked, or not at all."""
+    path = dataset.downloads() / file.name
     part = path.with_name(path.name + ".part")
     if from_folder is not None:
         if file.sha256 not in local:
             raise UsageError(f"{file.name}: no file with its SHA-256 in {from_folder} or its sub-folders")
         shutil.copyfile(local[file.sha256], part)
     else:
-        _download(file, part)
+        _download(dataset, file, part)
     if not _is_right(part, file):
         part.unlink()
         raise UsageError(
@@ -207,7 +216,7 @@ def _place(file: SourceFile, path: Path, local: dict[str, Path], from_folder: Pa
     part.replace(path)
 
 
-def _download(file: SourceFile, part: Path) -> None:
+def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
     if not file.url.startswith("https://"):
         raise UsageError(f"{file.name}: has no public address; use --from with a folder that holds it")
     try:
@@ -217,8 +226,16 @@ def _download(file: SourceFile, part: Path) -> None:
         part.unlink(missing_ok=True)
         raise FlfedError(
             f"{file.name}: cannot be fetched from {file.url} ({type(error).__name__}); "
-            "where there is no internet: flfed data get NAME --from FOLDER"
+            f"where there is no internet: flfed data get {dataset.name} --from FOLDER, "
+            f"a folder that holds {_still_to_come(dataset)}"
         ) from None
+
+
+def _still_to_come(dataset: Dataset) -> str:
+    """Return the names of the files that a folder must hold: of up to four all, of more the first three."""
+    names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
+    named = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
 
 
 def _is_right(path: Path, file: SourceFile) -> bool:

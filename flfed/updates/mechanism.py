@@ -146,6 +146,9 @@ NO_NOISE = (
     "After one step on one row it gives that row away."
 )
 
+BUDGETS = "What a site's budget of epsilon is, and how much of it all studies have spent."
+"""What a site tells the server besides where its ledger counts what rounds spend (`Mechanism.round_release`)."""
+
 
 def uncharged_outputs(study: Study) -> tuple[str, ...]:
     """Return a sentence for each thing that leaves sites beside their updates, which no mechanism puts noise on.
@@ -167,7 +170,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     found = [
         "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
         "holdout rows.",
-        "What a site's budget of epsilon is, and how much of it all studies have spent.",
         "Where a site refuses or fails, the reason: a column, a rule and a count.",
         "Sums over each site's training rows and over its holdout rows, column by column. The encoder, Table 1 and the "
         "warnings of leaks are made of them; a site with disclosure 'institution' suppresses small cells, "

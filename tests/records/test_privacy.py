@@ -273,7 +273,7 @@ def test_bytes_are_added_up_by_site_and_kind_over_rounds_and_repeats(url, store,
         assert reader.bytes_sent(runs) == {"to-site": 6 * 4 * 1200, "to-server": 6 * 4 * 1500}
     assert len(found) == 4 * 3
     assert found[:3] == [
-        CrossedEntry("cleveland", "to-server", "delta", 7200),
-        CrossedEntry("cleveland", "to-server", "metrics", 1800),
-        CrossedEntry("cleveland", "to-site", "arrays", 7200),
+        CrossedEntry("cleveland", "to-server", "delta", 7200, 6),
+        CrossedEntry("cleveland", "to-server", "metrics", 1800, 6),
+        CrossedEntry("cleveland", "to-site", "arrays", 7200, 6),
     ]

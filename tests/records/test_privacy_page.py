@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed import Study, run
 from flfed.records.audits import AuditRow
 from flfed.records.entries import SentRow
 from flfed.records.reading import RunReader
@@ -197,6 +198,42 @@ def test_what_left_is_shown_by_kind_and_adds_up(shown: str, protected: str):
         "Came to the site, bytes": "2400",
     }  # fmt: skip
     assert total == {"to-server": 4 * 3000, "to-site": 4 * 2400}
+
+
+def test_what_so_many_bytes_are_is_said_with_the_figures_of_the_record(shown: str, store):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=2)
+    facts = {"engine": "inprocess", "path": "", "rounds_planned": 3, "primary": "roc_auc_score", "task": "binary"}
+    for repeat in range(2):
+        run = store.begin_run(series, repeat=repeat, seed=repeat, **facts)
+        for site in "ab":
+            run.site(site, rows=100, holdout_rows=30)
+        for at in (1, 2, 3):
+            asked = "ab" if at < 3 else "a"  # b is not asked in each round: bytes by rounds would be wrong
+            run.round(at, sent=[SentRow(site, "to-server", "train", 4000) for site in asked])
+        run.round(4, sent=[SentRow(site, "to-server", "query.compare", 10_000) for site in "ab"])
+        run.finish(status="completed")
+    said = words(privacy(series))
+    # Updates: 2 repeats of 3 and 2 rounds, 40 kB of 80 kB.
+    assert "About 50 % of the bytes are updates of training, one a round: 4 to 6 from a site, of about 4.00 kB" in said
+    assert "added up over all rounds of all 2 repeats together." in said
+    assert "docs/security.md" in said and "messages.py" not in said
+    alone = words(privacy(run.run))
+    assert "added up over all rounds. " in alone and ": 2 to 3 from a site, of about 4.00 kB each" in alone
+
+
+def test_how_many_bytes_leave_follows_from_the_model_and_not_from_how_many_rows_a_site_has(
+    shown: str, small_sites, small_study
+):
+    sizes = {}
+    for rows in (100, 400):
+        name = run(Study.parse(small_study), sites=small_sites(3, rows=rows)).report["run"]
+        with RunReader.open(shown) as reader:
+            left = [entry for entry in reader.crossed([name]) if entry.direction == "to-server"]
+        trained = [entry for entry in left if entry.kind == "train"]
+        sizes[rows] = {entry.bytes / entry.messages for entry in trained}
+        share = 100 * sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in left)
+        assert f"About {share:.0f} % of the bytes are updates of training" in words(privacy(name))
+    assert sizes[100] == sizes[400] and len(sizes[100]) == 1
 
 
 def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protected: str, payload):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from flfed.records import rounds as by_database
-from flfed.records.entries import EventEntry, EventRow, LearningPoint, SentRow
+from flfed.records.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, EventRow, LearningPoint, SentRow
 from flfed.records.reading import RunReader
 from flfed.records.reports import REFERENCES, primary_of, purpose_of, report, run_list
-from flfed.records.seen import LARGER, MISSING, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
+from flfed.records.seen import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
 from flfed.updates.guard import guard
 from flfed.updates.messages import TrainReply
 
@@ -19,6 +19,7 @@ AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")
 COUNTS = {"0": [[3, 7]], "1": [[9, 8]]}
 CLEVELAND = {"cleveland": "303"}
+FOLLOWS = ["Who has several rows has less: the promise is for one row."]  # from the study alone
 SUMMARIES = {
     "score-histograms": {
         "bins": 256, "limit": 12.0, "sites": {"hungary": COUNTS, "cleveland": {"0": [[1, 77771]], "1": []}},
@@ -42,7 +43,7 @@ def full(store, heart: str, url, monkeypatch, payload, attacks) -> str:
     run = store.added_to(heart)
     for name, summary in SUMMARIES.items():
         run.summary(name, summary)
-    run.summary("privacy", payload | {"warnings": ["at 1 of 3 sites epsilon is 1.77773 at most"]})
+    run.summary("privacy", payload | {"warnings": [*FOLLOWS, f"{MORE_SPENT}: at 1 of 3 sites, 1.77773"]})
     run.summary("table-1", {"rows": [{"Characteristic": "Rows", "All sites": "920", "hungary": "294"} | CLEVELAND]})
     run.summary("leaks", {"warnings": ["slope: AUC 0.77774 over all rows"]})
     run.events([EventRow(None, None, kind, "moved by 0.77775 over all holdouts") for kind in ("note", "fault", "leak")])
@@ -99,7 +100,7 @@ def test_no_figure_is_read_that_others_went_into(full: str):
         assert {arm: found[arm] for arm in REFERENCES if found[arm]} == {}
         read = [reader.figures(full), reader.differences(full), reader.audits(full), reader.metrics(full, 5)]
         read += [reader.curves([full], arm="training", metric=AUC, sites=[])]
-        kept = {name: reader.summary(full, name) for name in ("table-1", "columns", "score-histograms")}
+        kept = {name: reader.summary(full, name) for name in ("table-1", "columns", "score-histograms", "privacy")}
     assert [row.site for rows in read for row in rows if row.site != "hungary"] == []
     assert sum(map(len, read)) > 10
     assert kept["table-1"]["rows"] == [{"Characteristic": "Rows", "hungary": "294"}]
@@ -107,6 +108,7 @@ def test_no_figure_is_read_that_others_went_into(full: str):
     own = {"rows": 10, "missing": 0, "difference": None, "chance": None, "reason": NO_OTHERS}
     assert [column["sites"] for column in kept["columns"]["columns"]] == [{"hungary": own}]
     assert kept["score-histograms"]["all"] is None
+    assert kept["privacy"]["warnings"] == FOLLOWS
     with RunReader.open() as reader:
         everyone = [*reader.figures(full), *reader.curves([full], arm="training", metric=AUC)]
     assert sum(row.site is None for row in everyone) > 40
@@ -122,6 +124,12 @@ def test_a_run_that_the_site_was_not_asked_in_is_not_there(full: str):
         assert [run.run for run in reader.runs(search="heart")] == [full]
 
 
+def test_a_line_that_is_there_for_others_missing_values_is_not():
+    lines = ({"Characteristic": f"{name}: missing", "a": cell} for name, cell in (("x", "0 (0 %)"), ("y", "2 (5 %)")))
+    seen = of_summary("table-1", {"rows": [{"Characteristic": "Rows", "a": "40"}, *lines]}, "a", plain=str)
+    assert [row["a"] for row in seen["rows"]] == ["40", "2 (5 %)"]
+
+
 def test_what_is_not_known_here_is_kept_back():
     assert of_summary("something-new", {"x": 1}, "a", plain=str) is None
     assert of_summary("leaks", {"warnings": ["slope"], "found": []}, "a", plain=str) is None
@@ -130,7 +138,11 @@ def test_what_is_not_known_here_is_kept_back():
     for name, payload in {**SUMMARIES, "privacy": {"sites": {}}, "table-1": {"rows": []}}.items():
         seen = of_summary(name, payload | new, "hungary", plain=str)
         assert "7777" not in json.dumps(seen), name
-    assert of_summary("privacy", {"epsilon": 2.5} | new, "hungary", plain=str) == {"epsilon": 2.5, "sites": {}}
+    assert of_summary("privacy", {"epsilon": 2.5} | new, "hungary", plain=str) == {
+        "epsilon": 2.5,
+        "sites": {},
+        "warnings": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -185,7 +197,7 @@ def test_what_the_guard_says_beside_the_other_sites_is_cut():
 
 @pytest.mark.parametrize("kind", ["note", "fault", "leak", "refused", "flag", "holdout-opened"])
 def test_of_the_whole_run_only_that_something_is_missing_is_told(kind):
-    for what in MISSING:
+    for what in (NO_CURVE, NO_TABLE_1):
         seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows"), plain=str)
         assert (seen and seen.reason) == (f"{what}: ask the coordinator why" if kind == "note" else None)
     for other in ("no pooled reference: b", "moved AUC by +0.0123", "no Table 1", "b: no Table 1: c"):

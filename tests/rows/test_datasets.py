@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import urllib.error
 from pathlib import Path
 
 import pytest
 
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 from flfed.rows import datasets
 
 CONTENT = b"age,y\n50,no\n"
@@ -49,7 +51,9 @@ def test_a_file_that_is_here_and_right_is_not_fetched_again(remote, tmp_path, ho
     place.mkdir(parents=True)
     (place / "t.csv").write_bytes(CONTENT)
     (tmp_path / "empty").mkdir()
-    assert datasets.get(remote, from_folder=tmp_path / "empty", progress=lambda line: None) == [place / "t.csv"]
+    lines: list[str] = []
+    assert datasets.get(remote, from_folder=tmp_path / "empty", progress=lines.append) == [place / "t.csv"]
+    assert lines == ["t.csv: already here, 12 bytes, checked"]  # nobody thinks that the folder given was read
 
 
 def test_a_wrong_file_is_not_taken_and_what_is_here_stays(remote, tmp_path, home):
@@ -65,6 +69,32 @@ def test_a_wrong_file_is_not_taken_and_what_is_here_stays(remote, tmp_path, home
 def test_without_an_address_a_file_is_asked_for_by_folder(remote):
     with pytest.raises(UsageError, match="has no public address; use --from"):
         datasets.get(remote, progress=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("here", "files", "named"),
+    [((), 1, "t0"), ((), 4, "t0, t1, t2 and t3"), ((), 5, "t0, t1, t2 and 2 more"), (("t0",), 3, "t1 and t2")],
+)
+def test_without_internet_the_files_that_a_folder_must_hold_are_named(
+    remote, home, monkeypatch, here: tuple[str, ...], files: int, named: str
+):
+    def no_internet(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("name resolution failed")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_internet)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    (remote.folder / "source.toml").write_text(
+        'licence = "none"\ncitation = "none"\n'
+        + "".join(
+            f'[[files]]\nname = "t{n}"\nsha256 = "{digest}"\nbytes = {len(CONTENT)}\nurl = "https://a.example/t{n}"\n'
+            for n in range(files)
+        )
+    )
+    for name in here:
+        (remote.folder / name).write_bytes(CONTENT)
+    says = f"flfed data get remote --from FOLDER, a folder that holds {re.escape(named)}$"
+    with pytest.raises(FlfedError, match=says):
+        datasets.get(datasets.load("remote"), progress=lambda line: None)
 
 
 def test_the_heart_files_are_taken_from_a_folder(heart):

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from flfed.listing import kebab
 
-GROUPS = {"1": "Runs", "2": "Results of a run", "6": "Data and privacy", "8": "Proof"}
-"""Headings of the navigation by the first digit of a page's number; other digits belong to the heading before."""
+GROUPS = {"1": "", "2": "Results of a run", "6": "Data and privacy", "8": "Proof"}
+"""Headings of the navigation by the first digit of a page's number; other digits belong to the heading before.
+
+Pages under "" stand at the top by themselves: a heading above a single link would say the same twice, and fold it away.
+"""
 
 
 def page_files() -> dict[str, Path]:

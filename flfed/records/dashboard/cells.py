@@ -10,7 +10,7 @@ import streamlit as st
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """How a cell begins that some spreadsheet takes for a formula; source: OWASP, "CSV Injection"."""
-FIGURE = re.compile(r"[+-][\d.]+( \([+\u2212\d. to]+\))?(, [a-z]+)?")
+FIGURE = re.compile(r"[+-][\d.]+(\s\(([+\u2212\d.\sto]+|n/a)\))?(,\s[a-z]+)?")
 """A figure with its sign, perhaps with its interval and a word: nothing in it can be called or looked up."""
 ENDS = re.compile(r"(?<=.[;\t\r\n])(?!\n)", re.DOTALL)
 """Where a cell may end that a spreadsheet splits at other signs than commas; source: OWASP, "CSV Injection"."""

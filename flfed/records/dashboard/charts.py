@@ -54,6 +54,8 @@ ROW_PIXELS, FRAME_PIXELS = 14, 140
 """Height of one interval in a chart of sites, and of legend and axis around them."""
 LABEL_PIXELS = 56
 """Room to the right of a chart for figures, where no grid line crosses them."""
+LONG_TITLE = 40
+"""Characters of an axis' title that stand in one line."""
 AXIS_NUMBERS = "datum.value == 0 ? '0' : replace(datum.label, regexp('^([\u2212-]?)0[.]'), '$1.')"
 """Numbers of an axis without a leading zero, as `verdicts.number` writes them; Vega's language."""
 
@@ -83,6 +85,12 @@ def axis_title(metric: str) -> str:
     return f"{metric_name(metric)} ({better_of(metric)} is better)"
 
 
+def _in_lines(title: str) -> str | list[str]:
+    """Return a title, a long one in two lines: an axis cuts off what is longer than it."""
+    name, bracket, better = title.rpartition(" (")
+    return [name, f"({better}"] if bracket and len(title) > LONG_TITLE else title
+
+
 def order_of_sites(found: Report, metric: str) -> list[str]:
     """Return the sites by gain, the largest first; those without figures last."""
     gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
@@ -96,7 +104,7 @@ def _chart(rows: Rows, height: int) -> alt.Chart:
 def _metric_axis(metric: str, title: str | None = None, *, padding: int = 44, grid: bool = True) -> alt.X:
     return alt.X(
         "value:Q",
-        title=title or axis_title(metric),
+        title=title or _in_lines(axis_title(metric)),
         scale=alt.Scale(zero=False, nice=False, padding=padding),
         axis=alt.Axis(tickCount=6, labelExpr=AXIS_NUMBERS, grid=grid),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -33,8 +33,8 @@ def y_names(field: str, names: Sequence[str]) -> alt.Y:
     return alt.Y(f"{field}:N", sort=list(names), title=None, axis=axis)
 
 
-def left(crossed: Sequence[CrossedEntry]) -> None:
-    """Show how many bytes of which kind left each site, and what came to it."""
+def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
+    """Show how many bytes of which kind left each site, over so many repeats, what they are, and what came to it."""
     st.markdown("## What left each site")
     out = [entry for entry in crossed if entry.direction == "to-server"]
     if not out:
@@ -50,16 +50,54 @@ def left(crossed: Sequence[CrossedEntry]) -> None:
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
     title = "Bytes that left, by kind of message"
     showing.figure(st, title, _left_chart(out, most, kinds), _left_lines(crossed, kinds), key="bytes", says=says)
+    together = f" of all {repeats} repeats together" if repeats > 1 else ""
     st.caption(
-        "Bytes of the messages' content, added up over all rounds (and repeats) of the record. What each kind tells "
-        "about a row stands under Reveals in flfed/updates/messages.py; the site's own ledger has every message."
+        f"Bytes of the messages' content, added up over all rounds{together}. Who may see what of it stands "
+        'in docs/security.md ("Who may see what"); the site\'s own ledger has every message.'
     )
+    if said := why_so_many(out):
+        st.caption(said)
 
 
 def _kinds(out: Iterable[CrossedEntry]) -> list[str]:
     """Return the kinds of message there are, the telling ones first."""
     found = dict.fromkeys(entry.kind for entry in out)
     return [kind for kind in KIND_LOOKS if kind in found] + sorted(kind for kind in found if kind not in KIND_LOOKS)
+
+
+def why_so_many(out: Sequence[CrossedEntry]) -> str:
+    """Return how many of the bytes are updates, in how many messages of what size; "" where nothing was trained.
+
+    Parameters
+    ----------
+    out : sequence of CrossedEntry
+        What left sites.
+
+    Examples
+    --------
+    >>> sent = [("train", 75_000, 15), ("evaluate", 25_000, 1)]
+    >>> why_so_many([CrossedEntry("a", "to-server", *of) for of in sent]).partition(".")[0]
+    'About 75 % of the bytes are updates of training, one a round: 15 from a site, of about 5'
+    """
+    trained = [entry for entry in out if entry.kind == "train"]
+    if not trained:
+        return ""
+    share = sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
+    number = _span([entry.messages for entry in trained], str)
+    size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
+    return (
+        f"About {100 * share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
+        f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "
+        "on the site's rows; where the site allows it, counts of predictions, too. Its size follows from the model and "
+        "these figures, not from how many rows a site has: more bytes than the site's file do not mean that the file "
+        "left, nor few bytes that little can be learnt from them."
+    )
+
+
+def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
+    """Return the least and the most of some figures, or the one that all are."""
+    ends = dict.fromkeys((said(min(values)), said(max(values))))
+    return " to ".join(ends)
 
 
 def kind_in_words(kind: str) -> str:

@@ -134,9 +134,23 @@ def _names(sites: Sequence[str]) -> str:
     return ", ".join(sites) if len(sites) <= SITES_DRAWN else f"{len(sites)} sites"
 
 
-def areas(found: Found, report: Report) -> None:
-    """Show each curve's area, beside the figure that the site computed from its rows."""
-    st.markdown("## How well it ranks")
+def says_which_repeat(repeat: int, repeats: int) -> str:
+    """Return of which repeat all figures of the page are, where the record has several, and why of one alone."""
+    return (
+        f"**Repeat {repeat} of {repeats} alone**: the holdouts of repeats have rows in common, so their curves are not "
+        "added up. Its figures differ from those on Overview and Sites, which are means over the repeats. "
+        "Another repeat: in the margin, under Repeats."
+    )
+
+
+def _heading(said: str, repeat: int | None) -> str:
+    """Return a heading, with the repeat that the figures below it are of, where there are several."""
+    return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
+
+
+def areas(found: Found, report: Report, repeat: int | None = None) -> None:
+    """Show each curve's area, beside the figure that the site computed from its rows; of one `repeat` of several."""
+    st.markdown(_heading("How well it ranks", repeat))
     table([_area(name, counts, report) for name, counts in found.items()])
     st.caption("Higher is better for both. In brackets: the 95 % interval. Behind ±: what the counting can hide.")
     part = [name for name in found if is_together(name) and name != ALL]
@@ -230,9 +244,9 @@ def _points(curves: Mapping[str, tuple[Any, Any]]) -> Points:
     return [(name, float(x), float(y)) for name, axes in curves.items() for x, y in zip(*axes, strict=True)]
 
 
-def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[str]) -> None:
+def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[str], repeat: int | None = None) -> None:
     """Show what was predicted against what happened: of the chosen ones in words, of one site drawn with intervals."""
-    st.markdown("## Whether its probabilities hold")
+    st.markdown(_heading("Whether its probabilities hold", repeat))
     table([_holds(name, counts, report) for name, counts in chosen.items()])
     sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
     together = [name for name in found if is_together(name)]

@@ -14,7 +14,7 @@ from flfed.records.curves import GAIN, by_size, curve_object
 from flfed.records.dashboard import panels, showing
 from flfed.records.dashboard.charts import ARM_COLOURS, ARM_SHAPES, AXIS_NUMBERS, VERDICT_COLOURS, Layers, axis_title
 from flfed.records.dashboard.live import Shown
-from flfed.records.entries import CurveArm, LearningPoint
+from flfed.records.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -68,7 +68,7 @@ def curve(shown: Shown, site: str) -> None:
 
 def why_none(shown: Shown) -> str:
     """Return one sentence on why there is no learning curve, and how to get one."""
-    reasons = [event.reason for event in shown.events if event.reason.startswith("no learning curve")]
+    reasons = [event.reason for event in shown.events if event.reason.startswith(NO_CURVE)]
     if reasons:
         return panels.escape(f"There is {reasons[0].rstrip('.')}.")
     if not is_asked(shown):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.records import reports
+from flfed.records.dashboard import page_files
 from flfed.records.dashboard.cells import plain_cell, scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
@@ -55,6 +56,8 @@ PAGE_STYLE = (
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
+COLUMNS_NAMED = 3
+"""Columns named in a notice."""
 JOINER = "\u2060"
 BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 """Spaces, ends of lines, and signs that turn the direction of writing around."""
@@ -90,21 +93,24 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
-def head(title: str, runs: Sequence[RunEntry], name: str) -> None:
-    """Show a page's title with the study's name, how the run stands, why, and when it started."""
+def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None) -> None:
+    """Show a page's title with the study's name, how the run stands, why, and when it started.
+
+    How to go on with it is not told to `only`, one site's people, who cannot.
+    """
     found = reports.head(runs, name)
     status = found["status"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
-    repeats = f", mean of {len(runs)} repeats" if len(runs) > 1 else ""
+    repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
     seconds = found["seconds"]
     took = "" if seconds is None else ", under a second"
     if seconds is not None and seconds >= 1:
         took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
     st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
     if found["reason"]:
-        go_on = how_to_go_on(runs)
+        go_on = "" if only else how_to_go_on(runs)
         said = f"Why it is {status}: {found['reason'].rstrip('.')}. "
         # The reason may tell how to go on by itself.
         st.warning(with_code(said) + (go_on if go_on.rpartition(": ")[2].strip("`") not in found["reason"] else ""))
@@ -325,6 +331,23 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
         st.caption("This run was not checked for leaks.")
     else:
         st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
+
+
+def leak_notice(shown: Shown, name: str) -> None:
+    """Say, where figures are read, that a column may give the answer away, with a link to the page Data."""
+    columns = list(dict.fromkeys(str(one["column"]) for one in (shown.leaks or {}).get("found", ())))
+    if not columns:
+        return
+    what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    listed = ", ".join(columns[:COLUMNS_NAMED]) + (" and others" if len(columns) > COLUMNS_NAMED else "")
+    st.warning(
+        f"Before you believe these figures: {what} may give the answer away ({escape(listed)}), which would make every "
+        "model look too good. Run the study with `features` that leave it out, to see what rests on it."
+    )
+    st.page_link(
+        page_files()["data"], label="What was found, on page Data", icon=":material/arrow_forward:",
+        query_params={"run": name},
+    )  # fmt: skip
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:

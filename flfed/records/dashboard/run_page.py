@@ -9,7 +9,7 @@ from functools import partial
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, panels, people
+from flfed.records.dashboard import live, page_files, panels, people
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.seen import Viewer
@@ -79,12 +79,13 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
             name = of_address("run") or listed[0].series
             try:
                 runs = reader.runs_of(name)
-            except FlfedError:
+            except FlfedError as error:
                 _choose(listed, None)
-                raise
+                _says_why_not(title, error)
+                st.page_link(page_files()["runs"], label="All runs", icon=":material/arrow_forward:")
+                return
     except FlfedError as error:
-        st.title(title or "Overview")
-        st.error(panels.with_code(str(error)))
+        _says_why_not(title, error)
         return
     if name == "latest":
         name = runs[0].series
@@ -92,6 +93,11 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     _choose(listed, runs[0].series, name)
     course = live.course_of(runs)
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
+
+
+def _says_why_not(title: str, error: FlfedError) -> None:
+    st.title(title or "Overview")
+    st.error(panels.with_code(str(error)))
 
 
 def of_address(key: str) -> str | None:
@@ -165,7 +171,7 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: live.C
         if live.course_of(runs) != course:
             st.rerun()
         with st.container():
-            panels.head(title, runs, name)
+            panels.head(title, runs, name, only=viewer.site)
             if viewer.site:
                 st.caption(panels.escape(OWN.format(site=viewer.site)))
         parts(Opened(name, runs, viewer))

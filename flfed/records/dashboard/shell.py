@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,8 @@ from streamlit import cli_util, config, file_util
 from streamlit.starlette import App
 from streamlit.url_util import make_url_path
 from streamlit.web.server.server_util import get_display_address, get_url
+
+from flfed.records.dashboard import page_files, pages
 
 TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
 """Without it a browser first looks for the server below the page's own address, and is told 404 twice."""
@@ -50,6 +53,11 @@ def opens_browser(address: str) -> None:
 
 @asynccontextmanager
 async def opened(_: App) -> AsyncIterator[None]:
-    """Open the app in a browser when it begins to be served: Streamlit does so only for a script that is no `App`."""
+    """Open the app in a browser when it begins to be served: Streamlit does so only for a script that is no `App`.
+
+    All that the pages need is loaded by then, so that the first page that somebody opens does not wait for it.
+    """
+    for file in page_files().values():
+        import_module(f"{pages.__name__}.{file.stem}")
     opens_browser(served_at())
     yield

@@ -11,8 +11,9 @@ from flfed.records.dashboard import charts, page_files
 from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, not_compared, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import SiteEntry
-from flfed.records.mean_gain import mean_gain_in_words
+from flfed.records.mean_gain import ASSUMES, mean_gain_in_words
 from flfed.records.reports import (
+    DIFFERENCES,
     REFERENCES,
     SITE_ARMS,
     Report,
@@ -21,6 +22,7 @@ from flfed.records.reports import (
     class_words,
     metrics_of,
     site_verdict,
+    varies,
 )
 from flfed.records.story import gain_in_words, over_sites
 from flfed.records.verdicts import (
@@ -31,6 +33,7 @@ from flfed.records.verdicts import (
     NO_CLEAR_GAIN,
     PAYS,
     better_of,
+    decimals_for,
     has_interval,
     interval,
     metric_name,
@@ -46,7 +49,7 @@ FEW_SITES = 8
 """Sites on the page Overview."""
 SHOULD = {
     PAYS: "Yes: joining pays at {site}.",
-    NO_CLEAR_GAIN: "No clear gain at {site}: joining may help or harm, and these rows do not show which.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
@@ -58,12 +61,21 @@ MEANING = (
     "may as well bring nothing."
 )
 
+COSTS = (
+    "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
+    "person's rows, and what left."
+)
+TOGETHER = (
+    "Over all holdouts together a model is credited for telling the sites apart, too; what a site gains by joining is "
+    "measured within each site."
+)
+
 
 def answer(found: Report, site: str, metric: str) -> None:
     """Show whether joining was worth it at one site: the answer, its figures, and what they rest on."""
     of_site = found["sites"][site]
     code, sentence = site_verdict(of_site, metric)
-    said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site)
+    said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
     with st.container(border=True):
         st.markdown(f"### {escape(said)}")
         st.markdown(escape(sentence))
@@ -76,6 +88,15 @@ def answer(found: Report, site: str, metric: str) -> None:
                 card("All rows in one place", value, f"{below}; at all sites together, for reference")
         for line in rests_on(found, site, metric):
             st.caption(escape(line))
+
+
+def _worse_to_better(of_site: Report, metric: str) -> str:
+    """Return the interval of the gain that the verdict is about in words; "" without one."""
+    best = best_arm(of_site, metric)
+    if best is None or best[1].low is None or best[1].high is None:
+        return ""
+    digits, bounds = decimals_for(best[1]), (best[1].low, best[1].high)
+    return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
@@ -129,16 +150,17 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     if found["repeats"] > 1:
         over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
     if holdout is not None:
+        count = f"{holdout} of its {rows} rows"
+        if varies(of_site):
+            least, most = of_site["holdout-rows-range"]
+            count = f"about {count} ({least} to {most}, drawn anew)"
         lines.append(
-            f"Measured on the site's own holdout: {holdout} of its {rows} rows, which no model was trained on{over}. "
+            f"Measured on the site's own holdout: {count}, which no model was trained on{over}. "
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
     if over:
-        lines.append(
-            "The interval of a model's figure is that of one typical repeat, not of the mean; that of the gain is of "
-            "the mean where the repeats drew other holdouts."
-        )
+        lines.append(_two_intervals(of_site, metric))
     if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
         lines.append(mean)
     if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
@@ -146,11 +168,24 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
             f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
         )
+    lines.append(COSTS)
     lines.append(
         "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
         "each model ranks or predicts the outcomes of this holdout."
     )
     return lines
+
+
+def _two_intervals(of_site: Report, metric: str) -> str:
+    """Return of what the intervals of a site's figures and of its gain are, under repeats."""
+    best = best_arm(of_site, metric)
+    key = DIFFERENCES[best is not None and best[0] == "personalised"]
+    if (of_site[key].get(metric) or {}).get("freedom") is None:
+        return "Every interval is that of one typical repeat: on the same holdout, repeats tell nothing more about it."
+    return (
+        "Behind a model's figure is the interval of one typical repeat. Behind the gain is that of the mean of all "
+        "repeats, with room for the rows that their holdouts have in common (Nadeau and Bengio)."
+    )
 
 
 def _few(of_site: Report) -> list[str]:
@@ -159,7 +194,7 @@ def _few(of_site: Report) -> list[str]:
     holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
     if classes is None:
         return [f"{holdout} holdout rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
-    said = class_words(of_site)
+    said = sentence_case(class_words(of_site))
     return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
 
 
@@ -257,6 +292,7 @@ def references(found: Report, metric: str) -> None:
     says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
     drawn = charts.references(found, metric)
     figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)
+    st.caption(TOGETHER)
     if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
         st.caption(escape(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}."))
 
@@ -302,7 +338,7 @@ def how_to_read() -> None:
             "two models is looked at: of many sites some will seem to gain. So a largest gain is named only where its "
             "interval excludes 0 once widened for all gains looked at (Bonferroni).\n"
             "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
-            "(random effects, Hartung-Knapp). It holds for sites like these, independent of each other."
+            f"(random effects, Hartung-Knapp). It holds for {ASSUMES}."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from flfed.plan import Plan, PrivateSteps
 from flfed.study import Study
 from flfed.updates.accounting import Release, epsilon, noise_for, rdp_epsilon
-from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
+from flfed.updates.mechanism import BUDGETS, WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
 
 ROUNDED = (
     "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
@@ -91,7 +91,7 @@ class RecordDp(Mechanism):
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
         """Return a sentence for each thing that leaves beside the updates: no noise is on any of them."""
-        return (*uncharged_outputs(study), ROUNDED)
+        return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         return noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.gate.results import results_of
 from flfed.apps.site_app.may_look import SITE, closed
+from flfed.apps.site_app.pages.s50_results import judged
 from flfed.apps.site_app.serving import node_listens
 from flfed.apps.spending import shown
 from flfed.records.dashboard.crossing import size_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import SITE_ARMS, report, site_verdict
 from flfed.records.verdicts import interval, number
+from flfed.updates.figures import Figure
 from flfed.updates.messages import COMPARE, CompareReply
 
 APP = Path(site_app.__file__).with_name("app.py")
@@ -131,6 +134,15 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
         assert interval(entry["low"], entry["high"]) in said
     assert f"Measured on {left.holdout_rows} rows of this site" in said
     assert "The shared model against our own" in said
+
+
+def test_a_difference_without_an_interval_is_told_with_its_reason(ran: Any):
+    why, none = "every draw of rows gives the same value", float("nan")
+    gap = Figure(
+        metric="roc_auc_score", arm="global - local-only", value=0.0, low=none, high=none, extra=none, method=why
+    )
+    told = judged(replace(results_of(ran[0].folder)[0][0], arms=(), differences=(gap,)), "roc_auc_score")
+    assert told == ("cannot be told", f"AUC cannot be compared here: {why}.")
 
 
 def test_no_page_shows_anything_of_another_site(ran: Any, beside: None):

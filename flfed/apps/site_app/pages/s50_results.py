@@ -13,7 +13,16 @@ from flfed.apps.site_app.place import Opened
 from flfed.apps.site_app.sent_charts import arms
 from flfed.records.dashboard.panels import card, escape, moment, table
 from flfed.records.dashboard.showing import Line, figure
-from flfed.records.verdicts import ARM_NAMES, Difference, better_of, interval, metric_name, number, verdict
+from flfed.records.verdicts import (
+    ARM_NAMES,
+    Difference,
+    better_of,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    verdict,
+)
 from flfed.updates.figures import Figure
 
 SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
@@ -95,7 +104,7 @@ def against_our_own(result: Result, metric: str) -> None:
     table([
         {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
          f"{metric_name(metric)} (95 % interval)":
-         f"{number(plain(one.value), signed=True)} ({interval(plain(one.low), plain(one.high), signed=True)})"}
+         gain_in_brackets(Difference(plain(one.value), plain(one.low), plain(one.high)))}
         for one in result.differences if one.metric == metric
         for a, _, b in [one.arm.partition(" - ")] if a in ARM_NAMES and b in ARM_NAMES
     ])  # fmt: skip
@@ -122,7 +131,7 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
     by_arm = {one.arm: one for one in result.differences if one.metric == metric}
     shared, adjusted = (by_arm.get(f"{arm} - local-only") for arm in ("global", "personalised"))
     figures = {one.arm: plain(one.value) for one in result.arms if one.metric == metric}
-    untold = [one.method for one in (shared, adjusted) if one is not None and plain(one.value) is None]
+    untold = [one.method for one in (shared, adjusted) if one is not None and plain(one.low) is None]
     reason = untold[0] if untold else "no difference left this site"
     better = better_of(metric)
     return verdict(difference(shared), difference(adjusted), better, metric=metric, figures=figures, reason=reason)

@@ -115,7 +115,7 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
     died = [run for run in runs if run.status == "interrupted"]
-    if died:
+    if died and people.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
     columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")

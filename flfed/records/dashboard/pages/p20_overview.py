@@ -66,6 +66,7 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
         else:
             panels.verdicts(found, metric)
             panels.cards(found, metric, planned)
+            panels.leak_notice(shown, opened.name)
     with st.container():
         left, right = st.columns(2)
         with left:

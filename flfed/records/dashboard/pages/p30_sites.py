@@ -32,6 +32,7 @@ def parts(opened: Opened) -> None:
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")
                 site_panels.answer(found, site, metric)
+                panels.leak_notice(shown, opened.name)
                 learning.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")

@@ -26,12 +26,11 @@ def parts(opened: Opened) -> None:
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
     looks_of = [site.site for site in shown.sites]
     with st.container():
-        said = curve_panels.says_whose(payload, shown.sites, only=opened.only)
+        repeat = None
         if len(opened.runs) > 1:
-            said.append(
-                "The holdouts of repeats have rows in common, so they are not added up: this is repeat "
-                f"{opened.runs[place].repeat + 1}. Others can be picked in the margin, under Repeats."
-            )
+            repeat = opened.runs[place].repeat + 1
+            st.info(curve_panels.says_which_repeat(repeat, opened.runs[place].repeats))
+        said = curve_panels.says_whose(payload, shown.sites, only=opened.only)
         for line in said:
             st.caption(panels.escape(line))
         found = curve_panels.found_in(payload)
@@ -40,11 +39,11 @@ def parts(opened: Opened) -> None:
             return
         chosen = curve_panels.choose(found)
     with st.container():
-        curve_panels.areas(chosen, shown.found)
+        curve_panels.areas(chosen, shown.found, repeat)
     with st.container():
         curve_panels.ranking(chosen, looks_of)
     with st.container():
-        curve_panels.calibrated(found, chosen, shown.found, looks_of)
+        curve_panels.calibrated(found, chosen, shown.found, looks_of, repeat)
     with st.container():
         curve_panels.how_to_read()
 

@@ -7,8 +7,7 @@ import streamlit as st
 from flfed.records.dashboard import data_panels, panels, run_page
 from flfed.records.dashboard.live import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
-
-NO_TABLE_1 = "no Table 1: "  # So begins the note of a run that lost the sites' first sums.
+from flfed.records.entries import NO_TABLE_1
 
 
 def show() -> None:

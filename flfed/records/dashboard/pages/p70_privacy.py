@@ -47,7 +47,7 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     with st.container():
         privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
     with st.container():
-        crossing.left(crossed)
+        crossing.left(crossed, len(found))
     with st.container():
         privacy_panels.uncharged(privacy)
 
