@@ -34,7 +34,7 @@ format: env
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without real studies, servers and browsers: about four minutes.
 fast: env
