@@ -34,7 +34,7 @@ format: env
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Without real studies, servers and browsers: about four minutes.
 fast: env

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
@@ -164,8 +164,8 @@ def _postgres_reader(url: URL) -> Engine:
 
 @lru_cache(maxsize=16)
 def _sqlite_reader(address: str) -> Engine:
-    """Return the engine with which a file is read, one a process as well; who has read disposes of its connections."""
-    return create_engine(address)
+    """Return the engine with which a file is read, one a process as well; it opens the file anew for each question."""
+    return create_engine(address, poolclass=NullPool)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
@@ -205,7 +205,7 @@ def engine_to_read(url: URL) -> Engine:
     path = Path(url.database or ":memory:")
     if not path.exists() or not path.stat().st_size:
         return _empty()
-    name = path.absolute().as_uri()
+    name = path.resolve().as_uri()
     for way in ("mode=ro", "mode=ro&immutable=1"):
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
