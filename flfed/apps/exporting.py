@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -17,6 +15,7 @@ from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.story import story
 from flfed.rows import datasets
+from flfed.spreadsheet import csv_text
 from flfed.study import Study
 from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
@@ -24,8 +23,6 @@ from flfed.updates import checkpoint as checkpoints
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the start of a formula."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,9 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         planned = runs[0].rounds_planned
         files = {
             "report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
-            "comparison.csv": table(COMPARISON, _comparison(reader, runs)),
-            "rounds.csv": table(ROUNDS, _rounds(reader, runs)),
-            "events.csv": table(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
+            "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
+            "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
+            "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
             "README.txt": _readme(found, planned, model, reason),
         }
     write_files(target, {file: content.encode() for file, content in files.items()})
@@ -141,29 +138,6 @@ def _refuse_taken(folder: Path) -> None:
         raise UsageError(f"{folder}: is a file: choose another folder with --to")
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV; a text that a spreadsheet would take for a formula gets an apostrophe before it.
-
-    Examples
-    --------
-    >>> print(table(["a", "b"], [["=1+1", -0.5], [None, "x"]]), end="")
-    a,b
-    '=1+1,-0.5
-    ,x
-    """
-    out = io.StringIO()
-    written = csv.writer(out, lineterminator="\n")
-    written.writerow(headers)
-    written.writerows([[_cell(value) for value in row] for row in rows])
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
-    return "" if value is None else repr(value)
-
-
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
     for run in runs:
         for f in reader.figures(run.run):
@@ -208,6 +182,7 @@ FILES = (
     "                filled in, the difference of the two arms. Metrics are named as in scikit-learn.",
     "rounds.csv      the figures of each round; round 0 is before training; `seconds` are seconds of wall clock",
     "events.csv      faults, refusals, warnings and notes, with the time in UTC",
+    "                In all three, a text that a spreadsheet would run has an apostrophe before its first sign",
 )
 MODEL_FILES = (
     f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from flfed.rows.training.fit import score
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
+from flfed.spreadsheet import csv_text
 
 ON_TABLE = (
     "These figures are of this table only, with 95 % intervals: they flatter the model if it was trained on some of "
@@ -74,12 +73,8 @@ class Predictions:
 
     def as_csv(self) -> str:
         """Return the rows as CSV: "row", then the values with all their digits."""
-        out = io.StringIO()
-        written = csv.writer(out, lineterminator="\n")
-        written.writerow(["row", *self.headers])
-        for number, row in enumerate(self.values.tolist(), start=1):
-            written.writerow([number, *("" if math.isnan(value) else repr(value) for value in row)])
-        return out.getvalue()
+        values = ([None if math.isnan(value) else value for value in row] for row in self.values.tolist())
+        return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(values, start=1)))
 
 
 def predict_table(model: SharedModel, path: Path) -> Predictions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site, SiteTable
 from flfed.rows.transactions import Transactions
+from flfed.spreadsheet import csv_text
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,5 @@ def write_local_rows(checked: Checked, path: Path) -> int:
         If the file is there already.
     """
     lines = [(int(row) + 1, f.column, f.rule) for f in checked.findings for row in f.rows]
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([("row", "column", "rule"), *sorted(lines)])
-    write_private(path, text.getvalue(), advice="name a file where you may write")
+    write_private(path, csv_text(("row", "column", "rule"), sorted(lines)), advice="name a file where you may write")
     return len(lines)

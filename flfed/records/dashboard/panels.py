@@ -12,7 +12,7 @@ import streamlit as st
 
 from flfed.records import reports
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.cells import plain_cell, scrolled
+from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.faults import fault_kind, folded, refused_sites, updates_set_aside
@@ -20,6 +20,7 @@ from flfed.records.reading import RunReader
 from flfed.records.reports import Report
 from flfed.records.story import apart, gains_looked_at, headline, stands_out, story, under
 from flfed.records.verdicts import ABSENT, gain_with_interval, metric_name, number
+from flfed.spreadsheet import plain_cell
 
 STATUS_WORDS = {
     "running": "running",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from flfed.records.dashboard.by_round import Curves
-from flfed.records.dashboard.cells import plain_cell
 from flfed.records.dashboard.panels import table
 from flfed.records.verdicts import number
+from flfed.spreadsheet import csv_text
 
 Line = Mapping[str, Any]
 """One line of a table: figures as numbers, None where there is none."""
@@ -61,7 +59,7 @@ def download(lines: Sequence[Line], *, key: str) -> None:
     The file is made at once: one made at the click is lost where the page looks again in between.
     """
     name = f"{key}.csv"
-    st.download_button("Download as CSV", csv_text(lines), name, "text/csv", on_click="ignore", key=name)
+    st.download_button("Download as CSV", csv_of(lines), name, "text/csv", on_click="ignore", key=name)
 
 
 def _cell(value: Any) -> str:
@@ -70,12 +68,8 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def csv_text(lines: Iterable[Line]) -> str:
-    """Return lines as CSV, with a heading, that no spreadsheet takes for formulas."""
+def csv_of(lines: Iterable[Line]) -> str:
+    """Return lines as CSV, with a heading of all their names."""
     there = list(lines)
     names = list(dict.fromkeys(name for line in there for name in line))
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerow([plain_cell(name) for name in names])
-    writer.writerows([plain_cell(line.get(name)) for name in names] for line in there)
-    return text.getvalue()
+    return csv_text(names, ([line.get(name) for name in names] for line in there))
