@@ -24,7 +24,9 @@ def open_app(
 ) -> None:
     """Open the app: runs, and per site what joining brought. Only this machine can reach it."""
     from flfed.home import roots
+    from flfed.records.database import store_url
 
+    store_url()  # refused here, where a person reads it, and not on a page
     files = [root / "app.py" for root in reversed(roots()) if (root / "app.py").is_file()]
     if not files:
         raise UsageError("app.py is not found; is flfed installed completely?")

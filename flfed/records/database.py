@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,21 @@ from flfed.records.tables import Base, Series
 POSTGRES = "postgresql+psycopg"
 """Dialect and driver of the one server that a run store may be on."""
 MIGRATIONS = Path(__file__).parent / "migrations"
+MALFORMED = (
+    "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
+    f"{POSTGRES}://user:password@host/flfed; percent-encode @ : / in the password (%40 %3A %2F)"
+)
+"""Said of an address that cannot be read, without any of it: a password may stand anywhere in it."""
+OTHERS = ("mysql", "mysql+pymysql", "mariadb", "oracle", "mssql", "mssql+pyodbc", "postgresql+psycopg2")
+"""Databases that may be named in an error; anything else before "://" may be part of a secret."""
+PARTS = (re.compile(r"[\w.%-]*|[0-9A-Fa-f:.%]*"), re.compile(r"[^@:?#]*"))
+"""Host and database: what follows an "@" of a password that was not encoded has another form."""
+SQLITE_PARAMETERS = {"uri", "mode", "cache", "immutable", "nolock", "psow", "vfs", "timeout"}
+PARAMETER = re.compile(
+    r"(host|hostaddr|port|user|password|passfile|dbname|options|service\w*|replication|ssl[a-z_]+|gss[a-z]+|requirepeer|krb\w+|"
+    r"keepalives\w*|(application|fallback|client|connect|tcp|target|load|channel|require|min|max|scram|oauth)_[a-z_]+)"
+)
+"""A setting of libpq, after the "?"."""
 BUSY_SECONDS = 30
 """How long a writer waits for another one; a round's transaction takes milliseconds."""
 
@@ -75,19 +91,28 @@ def store_url(url: str | None = None) -> URL:
         return URL.create("sqlite", database=str(home() / "runs.db"))
     try:
         found = make_url(given)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number, or a password with "/" in it
-        examples = "sqlite:////srv/flfed/runs.db or postgresql+psycopg://user:password@host/flfed"
-        raise UsageError(
-            f"the run store (FLFED_STORE) must be a database URL such as {examples}; "
-            "in a password write / as %2F, @ as %40 and : as %3A"
-        ) from None
+    except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
+        raise UsageError(MALFORMED) from None
     if found.drivername in ("postgres", "postgresql"):
-        return found.set(drivername=POSTGRES)
+        found = found.set(drivername=POSTGRES)
     if found.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
-        raise UsageError(
-            f"the run store (FLFED_STORE) cannot be {found.drivername!r}: use sqlite:///FILE or {POSTGRES}://…"
-        )
+        kind = repr(found.drivername) if found.drivername in OTHERS else "of that kind"
+        raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
+    if not _is_whole(found):
+        raise UsageError(MALFORMED)
     return found
+
+
+def _is_whole(url: URL) -> bool:
+    """Tell whether each part of an address is of its own form: else some of a password may stand in another part."""
+    if url.get_backend_name() == "sqlite":
+        return not (url.username or url.password or url.host or url.port or url.query.keys() - SQLITE_PARAMETERS)
+    parts = (url.host, url.database)
+    return (
+        all(part is None or form.fullmatch(part) for part, form in zip(parts, PARTS, strict=True))
+        and (url.port is None or 0 < url.port < 65536)
+        and all(PARAMETER.fullmatch(name) for name in url.query)
+    )
 
 
 @contextmanager
@@ -98,6 +123,10 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
     """
     try:
         yield
+    except (TypeError, ValueError, ArgumentError):
+        if verb != "opened":
+            raise
+        raise UsageError(MALFORMED) from None  # a driver refused a part of the address, and quotes it
     except ImportError:
         raise UsageError(
             "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"

@@ -6,12 +6,17 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flfed.errors import UsageError
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+EXAMPLE = "postgresql+psycopg://user:password@host/database"
+ENCODE = "percent-encode @ : / in the password (%40 %3A %2F)"
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
 _CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, LookupError)
@@ -111,17 +116,34 @@ class Sql:
         import sqlalchemy
 
         try:
-            engine = sqlalchemy.create_engine(self._url())
-            try:
-                with engine.connect() as connection:
-                    return pd.read_sql_query(sqlalchemy.text(self.query), connection)
-            finally:
-                engine.dispose()
-        except sqlalchemy.exc.ArgumentError:
-            raise UsageError(f"{self.url_variable} does not hold a database URL") from None
+            # The driver's own message may quote cells, and the URL holds a password: neither is said.
+            with self._connection() as connection:
+                return pd.read_sql_query(sqlalchemy.text(self.query), connection)
         except sqlalchemy.exc.SQLAlchemyError as error:
-            # The driver's own message may quote cells, and the URL holds a password.
             raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
+
+    def _connection(self) -> Connection:
+        """Return a connection that nothing is left of once it is closed."""
+        import sqlalchemy
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
+                engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
+                return engine.connect()
+        except ImportError:
+            raise UsageError(
+                f"the driver of the database that {self.url_variable} names is not installed here: pip install it "
+                "(for postgresql+psycopg://: pip install 'flfed[postgres]')"
+            ) from None
+        except (sqlalchemy.exc.ArgumentError, ValueError, TypeError, LookupError):
+            raise UsageError(f"{self.url_variable} does not hold a database URL such as {EXAMPLE}; {ENCODE}") from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            kind = type(error).__name__
+            raise UsageError(
+                f"the site's database query failed ({kind}): it cannot be reached by what {self.url_variable} says; "
+                f"{ENCODE}"
+            ) from None
 
     def _url(self) -> str:
         url = os.environ.get(self.url_variable, "")
@@ -129,8 +151,8 @@ class Sql:
         if not url and file:
             try:
                 url = Path(file).read_text(encoding="utf-8").strip()
-            except OSError:
-                raise UsageError(f"{self.url_variable}_FILE names a file that cannot be read: {file}") from None
+            except (OSError, ValueError):  # the name is not said: it may be the address itself
+                raise UsageError(f"{self.url_variable}_FILE names a file that cannot be read") from None
         if not url:
             raise UsageError(f"set {self.url_variable} (or {self.url_variable}_FILE) to the database's URL")
         return url
