@@ -13,14 +13,13 @@ from flwr.app import RecordDict
 from flfed.summary import Encoder
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays, MalformedMessage
+from flfed.updates.figures import MetricName
 from flfed.updates.held_arrays import record_of
 from flfed.updates.sent_model import model_sections, read_model
 
 AUDIT = "query.audit"
 Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
 AttackName = Annotated[str, r"[a-z0-9]+(-[a-z0-9]+)*"]
-METRIC = r"[A-Za-z0-9_ -]{1,80}"
-MetricName = Annotated[str, METRIC]
 MOST_FIGURES = 16
 """Figures of one attack at one site."""
 
@@ -124,7 +123,7 @@ class AuditReply:
         found = cls(
             num_examples=content.whole(config, "num-examples"),
             holdout_rows=content.whole(config, "holdout-rows"),
-            figures=content.read_rows(record, "figures", AuditFigure),
+            figures=content.read_figures(record, "figures", AuditFigure, kind_of="attack"),
         )
         if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
             raise MalformedMessage("the message is no AuditReply: it counts what no site has")

@@ -14,18 +14,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from flfed.errors import FlfedError
 from flfed.updates import held_arrays
+from flfed.updates.figures import METRIC
 from flfed.updates.held_arrays import STYPE, HeldArray
+from flfed.updates.sentences import CONTROL, LONGEST, recorded, recorded_words
 
 PROTOCOL = 1
 HISTOGRAM_BINS = 256
 LARGEST = 2**53
 """Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
-LONGEST = 2000
-"""Characters of a text, and rows of a list: no honest message comes near it, and none fills a record or a page."""
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Characters that a text for people has none of: a terminal or a page would obey some."""
 SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
 """A site's name, and the pattern it must match."""
+Version = Annotated[str, r"[0-9A-Za-z.+!-]{0,40}"]
+"""A version of flfed."""
 
 Arrays = dict[str, np.ndarray]
 Check = Callable[[Any], bool]
@@ -119,12 +119,15 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
     return values
 
 
+_NAME = re.compile(METRIC)
+
+
 def numbers(record: RecordDict, name: str) -> dict[str, float]:
     """Return the numbers of one section; none where there is no such section."""
     values = record.get(name)
     if not isinstance(values, MetricRecord):
         return {}
-    if len(values) > LONGEST or not all(map(_is_plain, values.keys())):
+    if len(values) > LONGEST or not all(map(_NAME.fullmatch, values)):
         raise MalformedMessage(f"the numbers in {name!r} are too many, or have no fit names")
     return {key: float(value) for key, value in values.items() if _is_number(value)}
 
@@ -226,10 +229,9 @@ def _is_plain(value: str) -> bool:
 
 
 def reason_of(message: Message) -> str:
-    """Return why a node gave no answer, as one line that is not too long: it came over the border."""
+    """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border."""
     error = message.error
-    said = CONTROL.sub(" ", (error.reason or "")[:LONGEST]).strip()
-    return said or f"error code {error.code}"
+    return recorded(error.reason) if (error.reason or "").strip() else f"error code {error.code}"
 
 
 def _fits(value: float) -> bool:
@@ -278,3 +280,11 @@ def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]
     if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
         raise MalformedMessage(f"the columns of {name!r} differ in length, or are too long")
     return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+
+
+def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str) -> tuple[Any, ...]:
+    """Return the figures of one section, as `read_rows` does; what they say in words is of ours, or counted."""
+    figures = read_rows(record, name, kind)
+    said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
+    words = [{field: recorded_words(getattr(figure, field), kind_of) for field in said} for figure in figures]
+    return tuple(dataclasses.replace(figure, **told) for figure, told in zip(figures, words, strict=True))

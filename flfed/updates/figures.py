@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+METRIC = r"[A-Za-z0-9_ -]{1,80}"
+"""A metric's name, or an arm's, or that of two of them."""
+MetricName = Annotated[str, METRIC]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +26,8 @@ class Figure:
         "DeLong", "bootstrap", or why the figure is undefined.
     """
 
-    metric: str
-    arm: str
+    metric: MetricName
+    arm: MetricName
     value: float
     low: float
     high: float

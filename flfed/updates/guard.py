@@ -118,7 +118,7 @@ def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
 def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> str:
     """Return why an update cannot be used, or an empty text; a finite `norm` says that its arrays can."""
     if reply.kind != "delta":
-        return f"kind {reply.kind!r} is not 'delta'"
+        return "kind is not 'delta'"
     rows = reply.num_examples
     if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
         return "num-examples is not a positive whole number"

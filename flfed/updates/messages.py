@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from flfed.updates.content import PROTOCOL, Arrays
 from flfed.updates.figures import Figure
 from flfed.updates.held_arrays import array_record, config_record, metric_record, record_of
 from flfed.updates.sent_model import model_sections, read_model
+from flfed.updates.sentences import TITLE, recorded, recorded_note, unmarked
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
@@ -65,7 +66,7 @@ class EnrolReply:
 
     site: content.SiteName
     title: str
-    version: str
+    version: content.Version
     accepted: bool
     reason: str = ""
     rows_low: int = 0
@@ -82,9 +83,13 @@ class EnrolReply:
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolReply:
-        """Read the message's content."""
-        config = content.config_of(record)
-        return cast(EnrolReply, content.made(cls, config))
+        """Read the message's content; its reason is one of our sentences, or how long it was."""
+        config = dict(content.config_of(record).items())
+        for key in ("title", "reason"):
+            if isinstance(said := config.get(key), str):
+                config[key] = unmarked(said)
+        found = cast(EnrolReply, content.made(cls, config))
+        return replace(found, title=found.title[:TITLE], reason=recorded(found.reason) if found.reason else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,9 +382,9 @@ class CompareReply:
         return cls(
             num_examples=content.whole(config, "num-examples"),
             holdout_rows=content.whole(config, "holdout-rows"),
-            arms=content.read_rows(record, "arms", Figure),
-            differences=content.read_rows(record, "differences", Figure),
+            arms=content.read_figures(record, "arms", Figure, kind_of="metric"),
+            differences=content.read_figures(record, "differences", Figure, kind_of="metric"),
             summary=content.made(Summary, content.ndarrays(record, "summary")) if "summary" in record else None,
             histogram=content.read_histogram(record, "histogram"),
-            note=content.text(config, "note"),
+            note=recorded_note(content.text(config, "note")),
         )

@@ -25,7 +25,7 @@ ARRAYS = {"weight": np.array([[0.5], [-1.0]]), "bias": np.array([0.25])}
 REQUEST = AuditRequest(arrays=ARRAYS, encoder=ENCODER, attack="membership-inference")
 FIGURE = AuditFigure(
     metric="auc-of-loss", value=0.55, low=0.5, high=0.6, promise=0.7311, verdict="within the promise", rows=120,
-    method="DeLong", says="Chance is .5.",
+    method="DeLong", says="No figure: the model has no inputs.",
 )  # fmt: skip
 UNKNOWN = replace(FIGURE, metric="auc-of-lira", value=0.0, promise=0.0, verdict="no promise", rows=0, method="")
 REPLY = AuditReply(num_examples=90, holdout_rows=30, figures=(FIGURE, UNKNOWN))

@@ -168,7 +168,7 @@ MORE: dict[str, tuple[Spoil, str, str]] = {
         "fault",
         "scores count rows outside the declared band",
     ),
-    "an empty text, which Flower cannot count": (lambda r, _: replace(r, kind=""), "fault", "kind '' is not 'delta'"),
+    "an empty text, which Flower cannot count": (lambda r, _: replace(r, kind=""), "fault", "kind is not 'delta'"),
 }
 
 

@@ -49,7 +49,7 @@ FIGURES = (
 EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
-    EnrolReply(site="a", title="", version="", accepted=False, reason="its policy, naïvely", resplit=True),
+    EnrolReply(site="a", title="", version="", accepted=False, reason="the study is not approved here", resplit=True),
     SummariseRequest(),
     SummariseReply(summary=SUMMARY),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40),
@@ -62,7 +62,7 @@ EXAMPLES = [
                scores=Scores(rows="training", num_examples=0, metrics={})),
     CompareRequest(arrays=ARRAYS, encoder=ENCODER),
     CompareReply(num_examples=100, holdout_rows=30, arms=FIGURES, differences=FIGURES[:1], summary=SUMMARY,
-                 histogram=SCORES.histogram, note="withheld"),
+                 histogram=SCORES.histogram, note="rows left out because a feature is missing: 3"),
     CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=()),
 ]  # fmt: skip
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
@@ -229,14 +229,14 @@ def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
 @pytest.mark.parametrize(
     ("reason", "told"),
     [
-        ("its policy", "its policy"),
+        ("the study is not approved here", "the study is not approved here"),
         ("", "error code 7"),
         (None, "error code 7"),
-        ("\x1b[2J\n", "[2J"),
-        ("x" * 9999, "x" * 2000),
+        ("\x1b[2J\n", "said something else (5 characters)"),
+        ("x" * 9999, "said something else (9999 characters)"),
     ],
 )
-def test_the_reason_of_a_node_without_an_answer_is_one_line_that_is_not_too_long(reason: str | None, told: str):
+def test_the_reason_of_a_node_without_an_answer_is_a_sentence_of_ours_or_counted(reason: str | None, told: str):
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
     assert content.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told
 

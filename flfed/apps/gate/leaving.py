@@ -24,8 +24,9 @@ from flfed.apps.spending import NO_LEDGER
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.rows.site import Site
-from flfed.updates.content import CONTROL, count_bytes
+from flfed.updates.content import count_bytes
 from flfed.updates.messages import ENROL, TRAIN
+from flfed.updates.sentences import CONTROL
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]

@@ -37,11 +37,13 @@ from flfed.rows.site import Site
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
 from flfed.summary import Layout
-from flfed.updates.auditing import AUDIT, METRIC, MOST_FIGURES, Verdict
-from flfed.updates.content import LONGEST, PROTOCOL
+from flfed.updates.auditing import AUDIT, MOST_FIGURES, Verdict
+from flfed.updates.content import PROTOCOL
+from flfed.updates.figures import METRIC
 from flfed.updates.kept import RUN
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
 from flfed.updates.sealing import SEAL, SEALED
+from flfed.updates.sentences import LONGEST
 
 KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""

@@ -7,7 +7,7 @@ import tomllib
 
 from flfed.errors import FlfedError, UsageError
 from flfed.study import Study
-from flfed.updates.content import CONTROL
+from flfed.updates.sentences import CONTROL
 
 LONGEST_STUDY = 100_000
 """Characters of a study's text: it is parsed before anybody approved it."""
