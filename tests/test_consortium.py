@@ -46,6 +46,7 @@ def test_a_consortium_by_the_book(machines, test_data):
     here = json.loads(coordinator.run([*short(["study", "run", "heart-disease"], coordinator), "--json"]))
     compared = json.loads(coordinator.run(["run", "compare", deployed["run"], here["run"], "--json"]))
     assert compared["arrays-max-difference"] <= 1e-6
+    signed_by_its_coordinator(coordinator, machines[SITES[0]], deployed["run"])
     for site, found in here["sites"].items():
         assert deployed["sites"][site]["rows"] == found["rows"]
         for metric, value in found["global"].items():
@@ -56,6 +57,16 @@ def test_a_consortium_by_the_book(machines, test_data):
         replayed = machines[site].run(["site", "replay", deployed["run"], "--round", "2", "--site", "SITE"])
         assert "bit for bit" in replayed
     refused_when_changed(machines, coordinator)
+
+
+def signed_by_its_coordinator(coordinator: Machine, site: Machine, run: str) -> None:
+    """Check that a site knows whose the exported model is; one of a run on the coordinator's machine is nobody's."""
+    exported = coordinator.json(["run", "export", run, "--to", "model"])
+    found = site.json(["predict", "model", "--site", "SITE"])
+    assert (found["signature"], found["signed-by"]) == ("known", exported["signed-by"])
+    assert found["signing-key"] == exported["signing-key"] and found["rows"] > 100
+    alone = coordinator.json(["run", "export", "latest", "--to", "alone"])
+    assert alone["model"] != run and alone["signed-by"] is None
 
 
 def refused_when_changed(machines: dict[str, Machine], coordinator: Machine) -> None:

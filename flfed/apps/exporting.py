@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flfed.apps.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
+from flfed.apps.model_signature import Signer, fingerprint_of, signer_here
+from flfed.apps.signatures import signing_public
 from flfed.errors import FlfedError, UsageError
 from flfed.records.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.reading import RunReader
@@ -38,6 +40,8 @@ class Exported:
     reason : str
         Why there is no model.
     files : tuple of str
+    signer : Signer or None
+        Who signed the model.
     """
 
     run: str
@@ -45,11 +49,18 @@ class Exported:
     model: str | None
     reason: str
     files: tuple[str, ...]
+    signer: Signer | None = None
 
     def as_object(self) -> dict[str, Any]:
         """Return the object of `flfed run export --json`."""
         shown = {"run": self.run, "folder": str(self.folder), "model": self.model, "reason": self.reason}
-        return shown | {"files": list(self.files)}
+        by = None if self.signer is None else self.signer.title
+        return shown | {"files": list(self.files), "signed-by": by, "signing-key": self.fingerprint}
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the key that signed the model, for people to compare; None where nobody did."""
+        return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
 def export(name: str, folder: Path | None = None, *, store: str | None = None) -> Exported:
@@ -74,6 +85,7 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         runs, series = reader.runs_of(name), reader.series(name)
         found = report(reader, name)
         model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
+        signer = signer_here(runs[0].engine) if model else None
         target = folder if folder is not None else Path(found["run"])
         _refuse_taken(target)
         reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
@@ -87,9 +99,9 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         }
     write_files(target, {file: content.encode() for file, content in files.items()})
     if model:
-        model.write(target)
+        model.write(target, signer)
     written = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(found["run"], target, model.run if model else None, reason, written)
+    return Exported(found["run"], target, model.run if model else None, reason, written, signer)
 
 
 def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any]) -> SharedModel:
@@ -185,7 +197,8 @@ FILES = (
     "                In all three, a text that a spreadsheet would run has an apostrophe before its first sign",
 )
 MODEL_FILES = (
-    f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file",
+    f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file;",
+    "                     signed by the coordinator where it says so (`flfed predict` tells whose signature it is)",
     "model.safetensors    its arrays",
     "encoder.safetensors  how rows become inputs: means, deviations, shares",
     "schema.toml          the columns: kinds, units, ranges, allowed values",

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 import flfed
+from flfed.apps.model_signature import Signature, Signer, read_signature
 from flfed.errors import FlfedError, UsageError
 from flfed.rows.encode import input_names
 from flfed.rows.schema import Schema, read_schema
@@ -58,6 +59,8 @@ class SharedModel:
     encoder : Encoder
     figures : dict
         The comparison's figures and intervals, as in the run's report: "global" and "sites".
+    signature : Signature, optional
+        The coordinator's, where it was read from a folder that has one that holds.
     """
 
     run: str
@@ -66,14 +69,21 @@ class SharedModel:
     arrays: Arrays
     encoder: Encoder
     figures: Mapping[str, Any]
+    signature: Signature | None = None
 
     @property
     def layout(self) -> Layout:
         """Where each column stands among the model's inputs."""
         return study_layout(self.study, self.schema)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, signer: Signer | None = None) -> None:
         """Write the folder's files; `model.json`, which holds the others' hashes, last.
+
+        Parameters
+        ----------
+        folder : Path
+        signer : Signer, optional
+            Who signs what `model.json` says.
 
         Raises
         ------
@@ -90,6 +100,8 @@ class SharedModel:
         index = self._index() | {
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         }
+        if signer is not None:
+            index["signed"] = signer.signature(_seal(index))
         index["sha256"] = _seal(index)
         files[INDEX] = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
         write_files(folder, files)
@@ -133,9 +145,10 @@ class SharedModel:
         ------
         UsageError
             If it is no model folder, is of another version, or a file is missing or is not the
-            one that was written.
+            one that was written, or its signature does not hold.
         """
         index = _read_index(folder)
+        signature = _signature(folder, index)
         for name, sha256 in index["files"].items():
             if name not in (MODEL, ENCODER, SCHEMA, STUDY):
                 raise UsageError(f"{folder / INDEX}: names a file that belongs to no model: export the model again")
@@ -155,6 +168,7 @@ class SharedModel:
             arrays=arrays,
             encoder=encoder,
             figures=index["figures"],
+            signature=signature,
         )
         if made._hashes() != index["hashes"] or not made._fits():
             raise UsageError(f"{folder}: its parts do not belong together: export the model again")
@@ -190,6 +204,14 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if index.pop("sha256", "") != _seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
     return index
+
+
+def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
+    """Return the signature of all else that `model.json` says, if it holds or there is none."""
+    try:
+        return read_signature(index.get("signed"), _seal({key: index[key] for key in index if key != "signed"}))
+    except UsageError as error:
+        raise UsageError(f"{folder / INDEX}: {error}") from None
 
 
 def _seal(index: Mapping[str, Any]) -> str:

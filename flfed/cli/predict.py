@@ -19,25 +19,30 @@ def predict(
     table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
     site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
     out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    signed_by: str = typer.Option(
+        "", metavar="FILE|FINGERPRINT", help="Only a model signed by this coordinator: its kit, or its key's SHA256:..."
+    ),
     as_json: bool = show.JSON,
 ) -> None:
     """Predict each row of a table with a run's model; a table that breaks the schema is refused.
 
     Prints CSV: the row's number from 1, and its probability, probabilities, or prediction. Where
-    the table has the outcome, metrics on it are shown as well.
+    the table has the outcome, metrics on it are shown as well. Says whose signature the model bears.
     """
     if (table is None) == (not site):
         raise UsageError("give a table or --site NAME: one of them, and not both")
     from flfed.apps.model_folder import SharedModel
+    from flfed.apps.model_signature import whose
     from flfed.apps.predicting import predict_site, predict_table
     from flfed.home import write_private
 
     shared = SharedModel.read(model)
+    signed = whose(shared.signature, signed_by)
     found = predict_table(shared, table) if table is not None else predict_site(shared, site)
     if out is not None:
         write_private(out, found.as_csv(), advice="choose another file with --out")
     if as_json:
-        head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)}
+        head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)} | signed.as_object()
         kept = {"predictions": found.rows()} if out is None else {"out": str(out)}
         metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
         show.as_json({**head, **metrics, **kept})
@@ -46,6 +51,7 @@ def predict(
         typer.echo(found.as_csv(), nl=False)
     else:
         typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+    typer.echo(signed.sentence, err=out is None)
     _print_figures(found, to_stderr=out is None)
 
 

@@ -83,6 +83,8 @@ def export_run(
     typer.echo(
         f"No model is among them: {done.reason}" if done.model is None else f"Use it: flfed predict {done.folder} TABLE"
     )
+    if done.signer is not None:
+        typer.echo(f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that.")
 
 
 def _print_comparison(found: dict[str, Any]) -> None:

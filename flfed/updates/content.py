@@ -231,7 +231,8 @@ def _is_plain(value: str) -> bool:
 def reason_of(message: Message) -> str:
     """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border."""
     error = message.error
-    return recorded(error.reason) if (error.reason or "").strip() else f"error code {error.code}"
+    said = (error.reason or "").strip()
+    return recorded(said) if said else f"error code {error.code}"
 
 
 def _fits(value: float) -> bool:

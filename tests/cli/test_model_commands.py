@@ -36,11 +36,12 @@ def rows(tmp_path: Path) -> Path:
 def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ended, rows, tmp_path):
     code, out, _ = flfed("run", "export", ended, "--to", tmp_path / "m", "--json")
     assert code == 0
-    assert set(json.loads(out)) == {"run", "folder", "model", "reason", "files"}
-    assert json.loads(out)["model"] == ended
+    assert set(json.loads(out)) == {"run", "folder", "model", "reason", "files", "signed-by", "signing-key"}
+    assert json.loads(out)["model"] == ended and json.loads(out)["signed-by"] is None
     code, text, err = flfed("predict", tmp_path / "m", rows)
     lines = list(csv.DictReader(io.StringIO(text)))
-    assert (code, err, [line["row"] for line in lines]) == (0, "", ["1", "2", "3"])
+    assert (code, [line["row"] for line in lines]) == (0, ["1", "2", "3"])
+    assert err == "Not signed: the hashes in the folder show damage, and not who made it.\n"
     code, out, err = flfed("predict", tmp_path / "m", rows, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
