@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from flfed.updates.content import MalformedMessage, count_bytes, reason_of
 from flfed.updates.held_arrays import own_copy
+from flfed.updates.messages import ENROL
 
 Reply = TypeVar("Reply")
 NOT_THERE = "not there: "
@@ -102,7 +103,7 @@ def _answers(
         if key is None:
             continue
         if message.has_error():
-            faults[key] = reason_of(message)
+            faults[key] = reason_of(message, "" if kind == ENROL else key)
             continue
         answers.to_server[key] = count_bytes(message.content)
         try:

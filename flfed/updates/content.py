@@ -228,11 +228,18 @@ def _is_plain(value: str) -> bool:
     return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
-def reason_of(message: Message) -> str:
-    """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border."""
-    error = message.error
-    said = (error.reason or "").strip()
-    return recorded(said) if said else f"error code {error.code}"
+def reason_of(message: Message, site: str = "") -> str:
+    """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border.
+
+    Parameters
+    ----------
+    message : Message
+        An error.
+    site : str
+        Whose node it is; "" where nobody knows yet.
+    """
+    said = message.error.reason or ""
+    return recorded(said, site) if said.strip() else f"error code {message.error.code}"
 
 
 def _fits(value: float) -> bool:

@@ -224,8 +224,7 @@ SAYS = (
 """What an attack's figure means."""
 OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 """What an attack or a metric of another package may say, which is not known here: no address fits in."""
-_PREFIX = re.compile(r"(?:(?=.{1,100}: )[a-z0-9]+(?:-[a-z0-9]+)*: )?")
-"""A site's name, before what it says while it enrols."""
+_NAME = r"(?:[a-z0-9]+(?:-[a-z0-9]+)*|node [0-9]{1,20})"
 
 
 def unmarked(text: str) -> str:
@@ -261,8 +260,14 @@ def column_rule(sentence: str) -> tuple[str, int | None] | None:
     return None if found is None else (found[1], None if found[2] is None else int(found[2]))
 
 
-def recorded(said: str) -> str:
+def recorded(said: str, site: str = "") -> str:
     """Return what is written down of a text by which a site says why: the text, or how long it was.
+
+    Parameters
+    ----------
+    said : str
+    site : str
+        Whose name may stand before the sentence, as while it enrols; "" where nobody knows yet who it is.
 
     Examples
     --------
@@ -270,13 +275,15 @@ def recorded(said: str) -> str:
     ('clinic: the study is not approved here', 'said something else (24 characters)')
     """
     text = plain(said[:LONGEST])
-    before = _PREFIX.match(text)
-    name = before[0] if before is not None and not is_known(text) else ""
-    sentence = text.removeprefix(name)
-    if is_known(sentence):
-        return text
-    head = next((head for head in HEADS if sentence.startswith(f"{head} (")), "")
-    return f"{name}{head}: see the site's log" if head else f"{name}{_else(said)}"
+    named = re.match(f"(?:{re.escape(site) or _NAME}: ){{0,2}}", text)
+    for name in ("", named[0] if named is not None else ""):
+        sentence = text[len(name) :]
+        if is_known(sentence):
+            return text
+        head = next((head for head in HEADS if sentence.startswith(f"{head} (")), "")
+        if head:
+            return f"{name}{head}: see the site's log"
+    return _else(said)
 
 
 def recorded_note(said: str) -> str:

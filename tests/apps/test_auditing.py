@@ -114,6 +114,19 @@ def test_an_audit_adds_to_the_record_and_changes_nothing_else(small):
     assert len(stored(ended.run)) == 6
 
 
+@pytest.mark.slow
+def test_every_word_of_our_attacks_and_figures_is_written_down_as_it_was_said(small, small_study):
+    text = Study.parse(small_study + DP).replace({"plan.steps": 5, "privacy.delta": 1e-3}).text
+    strict = {"site-02": {"disclosure": "institution", "resplit": False, "audits": True, "delta": 1e-3}}
+    sites, ended = small(strict, text=text)
+    found = audit(ended.run, sites=sites)
+    with RunReader.open() as reader:
+        words = [*reader.figures(ended.run), *reader.differences(ended.run), *reader.events([ended.run])]
+    assert {finding.attack for finding in found.findings} == set(listing.names("attack"))
+    assert len(found.findings) > 20 and len(words) > 40
+    assert "said something else" not in repr([*found.findings, *words])
+
+
 def test_a_repeat_is_attacked_on_its_own_split_and_a_series_has_no_one_model(small):
     sites, ended = small(repeats=2)
     with pytest.raises(UsageError, match="2 repeats, each with a model of its own"):

@@ -149,6 +149,20 @@ def test_what_is_none_of_our_sentences_is_counted(said: str):
     assert recorded_note(said) == (f"said something else ({len(said)} characters)" if said else "")
 
 
+def test_only_its_own_name_stands_before_what_a_site_says():
+    sentence = "the study is not approved here"
+    assert (
+        recorded(f"ward: ward: {sentence}", "ward") == recorded(f"ward: ward: {sentence}") == f"ward: ward: {sentence}"
+    )
+    lie = f"call-0800-123456: {sentence}"
+    assert recorded(lie, "ward") == f"said something else ({len(lie)} characters)"
+    assert recorded("urgent: call us") == "said something else (15 characters)"
+    assert (
+        recorded("ward: the study cannot be used (call us)", "ward")
+        == "ward: the study cannot be used: see the site's log"
+    )
+
+
 def test_signs_that_turn_a_line_around_are_taken_out():
     hidden = "the study\u202e is not \u2066approved\u2069 here\u200f"
     assert plain(hidden) == recorded(hidden) == "the study is not approved here"

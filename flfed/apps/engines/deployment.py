@@ -292,7 +292,8 @@ class DeployedGrid(HttpGrid):
             return reply
         if reply.has_error():
             # Who it is that does not enrol is known here only.
-            return self._fault(asked, reason_of(reply), reply.error.code)
+            site = self._names.get(asked.metadata.dst_node_id, "")
+            return self._fault(asked, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(asked, reply)
         return self._fault(asked, wrong) if wrong else reply
 

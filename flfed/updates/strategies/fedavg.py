@@ -340,7 +340,7 @@ class FedAvg(FlowerFedAvg):
             if site is None:
                 continue
             if message.has_error():
-                faults[site] = reason_of(message)
+                faults[site] = reason_of(message, site)
                 continue
             self._bytes_in[site] = self._bytes_in.get(site, 0) + sizes.of(message.content)
             try:
