@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +77,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file of a folder is written, made or removed."""
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        with suppress(FileNotFoundError):
+            facts = path.stat()
+            found.append((path.name, facts.st_mtime_ns, facts.st_ino))
+    return tuple(found)
 
 
 def note(path: Path, at: datetime, what: str, **facts: object) -> None:

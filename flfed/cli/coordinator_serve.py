@@ -66,7 +66,9 @@ def _days(left: int) -> str:
 
 
 def _node(site: SiteStatus) -> str:
-    return f"online since {site.online_since[:16]}" if site.online_since else site.node
+    said = f"online since {site.online_since[:16]}" if site.online_since else site.node
+    seconds = site.seconds_since_request
+    return said if seconds is None else f"{said}, last request {seconds:.0f} s ago"
 
 
 def _last(last: LastRun | None) -> list[str]:

@@ -41,6 +41,8 @@ from flfed.errors import FlfedError, UsageError
 
 NOT_SERVING = "the coordinator's server does not answer; start it and leave it running: flfed coordinator serve"
 HEADER = "x-flfed-coordinator"
+LAST_REQUESTS = "/flfed/last-requests"
+"""Route of our own at the server, see `superlink`."""
 TIMEOUT_SECONDS = 30.0
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
@@ -238,6 +240,13 @@ class Control:
             for node in found
         )
         return {node.public_key: node for node in nodes}
+
+    def seconds_since_request(self) -> dict[str, float]:
+        """Return how long ago each site's node last asked the server something, where it did since the server began."""
+        with in_words():
+            url, headers = f"https://{self._link.address}{LAST_REQUESTS}", {HEADER: word_of(self._link.secret)}
+            reply = self._flower._client.get(url, headers=headers).raise_for_status()
+        return {str(site): float(seconds) for site, seconds in reply.json().items()}
 
     def register(self, site: str, public_key: bytes) -> int:
         """Let the node with a key connect; return its number, also where it may already."""

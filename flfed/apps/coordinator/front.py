@@ -28,8 +28,9 @@ ROUTES = (
     "confirm-message-received",
 )
 """What a node of Flower 1.41 asks, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
-LARGEST_BODY = "16MB"
-"""Of one request; Flower sends arrays in pieces of 5 MB."""
+LARGEST_BODY = "20MB"
+"""Of a body that does not say how long it is. One that does is held to less by `superlink`, which can say so:
+Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and asks again for ever."""
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
@@ -45,11 +46,11 @@ CADDYFILE = """\
 		level INFO
 	}
 	servers {
-		protocols h1 h2
+		protocols h1
 		max_header_size 16KB
 		timeouts {
 			read_header 10s
-			read_body 120s
+			read_body 130s
 			idle 5m
 		}
 	}
@@ -83,23 +84,33 @@ BIND	tls SERVER_CRT SERVER_KEY {
 		}
 		vars skip_log true
 		reverse_proxy https://127.0.0.1:INSIDE {
+			header_up Expect 100-continue
 			transport http {
+				versions 1.1
+				expect_continue_timeout 30s
 				tls_trusted_ca_certs LOOPBACK_CRT
 				tls_server_name localhost
 			}
-			@refused status 401 403 412
+			@refused status 401 403 412 413 503
 			handle_response @refused {
 				vars skip_log false
+				header Connection close
 				copy_response
 			}
 		}
 	}
 	handle {
-		respond 403
+		respond 403 {
+			close
+		}
 	}
 }
 """
-"""In it nothing is of anybody else's making: host, address and ports were checked before."""
+"""In it nothing is of anybody else's making: host, address and ports were checked before.
+
+Caddy asks the SuperLink (`Expect`) before it passes on a body, or reads more of it than came with the headers. HTTP/1.1
+alone: over HTTP/2 one connection could begin and drop requests without end. Who is refused is not waited for.
+"""
 
 
 def listening(text: str) -> tuple[str, int]:

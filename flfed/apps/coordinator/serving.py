@@ -37,7 +37,7 @@ from flfed.apps.coordinator.control import (
     serving_file,
 )
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.private_files import note, now_utc, read_private, write_whole
+from flfed.apps.private_files import note, now_utc, read_private, state_of, write_whole
 from flfed.apps.supervising import Child, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
@@ -167,7 +167,7 @@ class Watch:
         self._next = self._anew = self._expiry = 0.0
         self._sites: object = None
         self._said: set[str] = set()
-        self._shown = _state_of(folder.keys, "server.*")
+        self._shown = state_of(folder.keys, "server.*")
         self._answers = False
         self._problem = ""
 
@@ -189,12 +189,12 @@ class Watch:
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
-        shown = _state_of(self._folder.keys, "server.*")
+        shown = state_of(self._folder.keys, "server.*")
         if shown != self._shown:
             self._shown = shown
             self._supervisor.renew("caddy")
             self._told("the server's certificate has changed: caddy was started again with it")
-        sites = _state_of(self._folder.sites, "*.json")
+        sites = state_of(self._folder.sites, "*.json")
         if sites == self._sites and now < self._anew:
             return
         with Control(Link.of(self._folder), timeout=ANSWER_SECONDS) as control:
@@ -356,19 +356,9 @@ def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
         "--superexec-auth-secret-file": str(secret_file(folder)),
     }
     flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
-    program = (sys.executable, "-m", "flfed.apps.coordinator.superlink", str(secret_file(folder)))
+    program = (sys.executable, "-m", "flfed.apps.coordinator.superlink", str(folder.root))
     return (*program, *(word for option in options.items() for word in option), *flags)
 
 
 def _quiet(folder: CoordinatorFolder) -> dict[str, str]:
     return {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}
-
-
-def _state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a file of a folder is written, made or removed."""
-    found = []
-    for path in sorted(folder.glob(pattern)):
-        with suppress(FileNotFoundError):
-            facts = path.stat()
-            found.append((path.name, facts.st_mtime_ns, facts.st_ino))
-    return tuple(found)

@@ -65,6 +65,8 @@ class SiteStatus:
         where it may not connect.
     online_since : str
         ISO 8601; empty where it is not online.
+    seconds_since_request : float or None
+        Since its node last asked the server something; `None` where it did not since the server began.
     last : LastRun or None
     """
 
@@ -73,6 +75,7 @@ class SiteStatus:
     since: str
     node: str
     online_since: str
+    seconds_since_request: float | None
     last: LastRun | None
 
     def as_json(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class SiteStatus:
             "since": self.since,
             "node": self.node,
             "online-since": self.online_since or None,
+            "seconds-since-request": self.seconds_since_request,
             "last-run": None if self.last is None else self.last.as_json(),
         }
 
@@ -124,23 +128,25 @@ class Status:
 
 def status(folder: CoordinatorFolder) -> Status:
     """Return how the consortium stands now."""
-    given, nodes = settings(folder), _nodes(folder)
+    given, (nodes, seconds) = settings(folder), _nodes(folder)
     members, problems = admission.readable(folder)
     last = last_runs(members=members)
-    sites = tuple(_site(member, nodes, last.get(name)) for name, member in sorted(members.items()))
+    sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
     return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites, problems)
 
 
-def _nodes(folder: CoordinatorFolder) -> dict[bytes, Node] | None:
-    """Return the registered nodes, or None where the server does not answer."""
+def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[str, float]]:
+    """Return the registered nodes, or None where the server does not answer, and when each site asked last."""
     try:
         with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
-            return control.nodes()
+            return control.nodes(), control.seconds_since_request()
     except FlfedError:
-        return None
+        return None, {}
 
 
-def _site(member: admission.Membership, nodes: dict[bytes, Node] | None, last: LastRun | None) -> SiteStatus:
+def _site(
+    member: admission.Membership, nodes: dict[bytes, Node] | None, seconds: float | None, last: LastRun | None
+) -> SiteStatus:
     since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
     node, online_since = "", ""
     if member.status == "admitted":
@@ -148,7 +154,7 @@ def _site(member: admission.Membership, nodes: dict[bytes, Node] | None, last: L
         node = "not known" if nodes is None else "never seen" if found is None else found.status
         node = "never seen" if node == "registered" else node
         online_since = "" if found is None else found.online_since
-    return SiteStatus(member.site, member.status, since, node, online_since, last)
+    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last)
 
 
 def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:
