@@ -1,0 +1,215 @@
+"""Strangers who hold connections and bodies at the port: nothing is held of them, and a run of three sites goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from flfed.apps.coordinator.control import pem_of
+from flfed.apps.private_files import now_utc
+from flfed.apps.signatures import new_node_key, public_text
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STRANGERS = Path(__file__).with_name("strangers.py")
+THREE = ("alpha", "beta", "gamma")
+GROWTH = 20_000_000
+"""Bytes that the SuperLink may grow by while they are there."""
+CLOSED = {"closed", "ConnectionResetError", "BrokenPipeError", "SSLError"}
+RATIO = 2.0
+"""Of the median round while they are there to the median round while they are not."""
+
+
+def headers(key: EllipticCurvePrivateKey, *, signer: EllipticCurvePrivateKey | None = None, age: float = 0) -> dict:
+    """Return what a node with a key says of itself, so many seconds ago."""
+    time_ = (now_utc() - timedelta(seconds=age)).isoformat()
+    signature = (signer or key).sign(time_.encode(), ECDSA(hashes.SHA256()))
+    public = base64.b64encode(pem_of(public_text(key.public_key()))).decode()
+    return {
+        "flwr-public-key": public,
+        "flwr-timestamp": time_,
+        "flwr-signature": base64.b64encode(signature).decode(),
+    }
+
+
+def key_of(consortium: Any, site: str) -> EllipticCurvePrivateKey:
+    content = (consortium.sites[site].home / "sites" / site / "network/node.key").read_bytes()
+    key = load_ssh_private_key(content, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return key
+
+
+def impostors(consortium: Any) -> list[dict[str, str]]:
+    """Return the headers of strangers: none, a key of their own, a site's key that they have not, a stale time."""
+    own, alpha = new_node_key(), key_of(consortium, "alpha")
+    return [{}, headers(own), headers(alpha, signer=own), headers(alpha, age=320), headers(alpha, age=-60)]
+
+
+@dataclass
+class Rounds:
+    """A run that goes on: when each of its rounds ended at a site, and how large the SuperLink was."""
+
+    consortium: Any
+    process: subprocess.Popen[str]
+    before: int
+    """Rounds that the site had in earlier runs."""
+    ends: list[float] = field(default_factory=list)
+    sizes: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def superlink(self) -> Path:
+        """The folder of the SuperLink in /proc."""
+        (found,) = [
+            path.parent
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if str(self.consortium.root).encode() in (line := content(path)) and b"coordinator.superlink\0" in line
+        ]
+        return found
+
+    def follow(self, rounds: int, seconds: float = 0) -> tuple[float, float]:
+        """Look on for so many rounds and so long, or until the run is over; return from when until when."""
+        begin, ledger = time.monotonic(), self.consortium.sites["alpha"].gate / "ledger.jsonl"
+        status, enough = self.superlink / "status", len(self.ends) + rounds
+        while (now := time.monotonic()) < begin + seconds or len(self.ends) < enough:
+            if self.process.poll() is not None:
+                break
+            count = content(ledger).count(b'"kind":"train"') - self.before
+            self.ends += [now] * (count - len(self.ends))
+            self.sizes.append((now, 1024 * int(status.read_text().partition("VmRSS:")[2].split()[0])))
+            time.sleep(0.02)
+        return begin, time.monotonic()
+
+    def seconds(self, phases: list[tuple[float, float]]) -> list[float]:
+        """Return how long each round took that began and ended in one of the phases."""
+        pairs = zip(self.ends, self.ends[1:])
+        return [end - begin for begin, end in pairs for first, last in phases if first <= begin and end <= last]
+
+    def largest(self, phases: list[tuple[float, float]]) -> int:
+        return max(size for at, size in self.sizes for first, last in phases if first <= at <= last)
+
+
+def content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@contextmanager
+def strangers(consortium: Any, kinds: list[str], most: int, reports: list[dict[str, Any]]) -> Iterator[None]:
+    """Have strangers at the port, opened at 30 a second at nice 19, until the block ends."""
+    ca = consortium.coordinator.home / "coordinator/keys/ca.crt"
+    orders = {"port": consortium.port, "ca": str(ca), "kinds": kinds, "most": most, "rate": 30}
+    orders["headers"] = impostors(consortium)
+    words = [sys.executable, str(STRANGERS), json.dumps(orders)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        reports.append(json.loads(process.communicate(timeout=60)[0]))
+
+
+@pytest.fixture(scope="module")
+def serving(consortium: Any) -> Any:
+    """Three sites that are online; the fourth never was."""
+    for name in THREE:
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    return consortium
+
+
+@contextmanager
+def running(consortium: Any, rounds: int) -> Iterator[Rounds]:
+    """Have a run of three sites going on; after the block it comes to its end, and nothing of it is lost."""
+    study, before = consortium.study(("rounds = 3", f"rounds = {rounds}")), len(trained(consortium, "alpha"))
+    for name in THREE:
+        consortium.approve(name, study, THREE)
+    machine, asked = consortium.coordinator, [word for name in THREE for word in ("--site", name)]
+    words = ["coordinator", "run", str(consortium.file(study)), *asked, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from flfed.cli import main; main()", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment, cwd=machine.exchange,
+    )  # fmt: skip
+    try:
+        yield Rounds(consortium, process, before)
+        out, err = process.communicate(timeout=1200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    found = json.loads(out)
+    assert (found["status"], found["rounds"], found["faults"]) == ("completed", rounds, [])
+    for name in THREE:
+        assert len(trained(consortium, name)) == before + rounds
+
+
+def trained(consortium: Any, site: str) -> list[dict[str, Any]]:
+    return [line for line in consortium.sites[site].lines() if line["kind"] == "train"]
+
+
+def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return the figures of a run that strangers were at now and then."""
+    alone, beside = rounds.seconds(quiet), rounds.seconds(held)
+    return {
+        "rounds-quiet": len(alone),
+        "rounds-held": len(beside),
+        "median-quiet": statistics.median(alone),
+        "median-held": statistics.median(beside),
+        "ratio": statistics.median(beside) / statistics.median(alone),
+        "growth": rounds.largest(held) - rounds.largest(quiet[:1]),
+    }
+
+
+def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):
+    quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
+    with running(serving, 24) as rounds:
+        rounds.follow(2)
+        while rounds.process.poll() is None:
+            quiet.append(rounds.follow(6))
+            with strangers(serving, ["bodies", "slow", "chunked", "header", "silent"], 200, reports):
+                held.append(rounds.follow(6, seconds=5))
+                if len(held) == 1:
+                    status = serving.coordinator.json("coordinator status")["sites"]
+    figures = compared(rounds, quiet, held)
+    print(figures, reports)
+    assert sum(report["opened"] for report in reports) >= 100
+    assert {key for report in reports for key in report} <= {"opened", "most", "held", "401", *CLOSED}
+    assert figures["growth"] < GROWTH
+    assert min(figures["rounds-quiet"], figures["rounds-held"]) >= 5 and figures["ratio"] <= RATIO
+    asked = {site["site"]: site["seconds-since-request"] for site in status}
+    assert max(asked.pop(name) for name in THREE) < 15 and asked == {"delta": None}
+
+
+@pytest.mark.proof
+def test_fifteen_hundred_slow_strangers_for_a_minute_and_two_hundred_with_bodies(serving: Any):
+    with running(serving, 12) as first:
+        median = statistics.median(first.seconds([first.follow(12)]))
+    quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
+    with running(serving, math.ceil(400 / median)) as rounds:
+        rounds.follow(2)
+        for kinds, most, seconds in ((["bodies"], 200, 40), (["slow"], 1500, 110), (["header", "silent"], 1500, 60)):
+            quiet.append(rounds.follow(10, seconds=30))
+            with strangers(serving, kinds, most, reports):
+                held.append(rounds.follow(10, seconds=seconds))
+                print(compared(rounds, quiet[-1:], held[-1:]))
+        quiet.append(rounds.follow(10, seconds=30))
+        rounds.follow(10_000)
+    figures = compared(rounds, quiet, held)
+    print(figures, reports)
+    assert min(report["opened"] for report in reports) >= 1000
+    assert figures["growth"] < GROWTH and figures["ratio"] <= RATIO
