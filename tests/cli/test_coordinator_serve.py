@@ -12,7 +12,7 @@ import typer
 
 from flfed.apps.coordinator.authority import Settings, initialise, renew_server
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.status import last_runs, status
+from flfed.apps.coordinator.status import SiteStatus, last_runs, status
 from flfed.apps.private_files import now_utc, write_whole
 from flfed.apps.sharing import pseudonyms
 from flfed.apps.signatures import new_node_key, public_text
@@ -101,6 +101,20 @@ def test_the_last_run_of_each_site_says_what_it_answered_and_why(recorded: str):
     assert (found["hungary"].round, found["hungary"].of) == (0, 40)
 
 
+@pytest.mark.parametrize(
+    ("online_since", "seconds", "said"),
+    [
+        ("2026-11-20T10:00:00", 3.4, "online since 2026-11-20T10:00, last request 3 s ago"),
+        ("", 75.0, "offline, last request 75 s ago"),
+        ("", None, "offline"),
+    ],
+)
+def test_the_status_says_how_long_ago_a_site_asked_last(online_since: str, seconds: float | None, said: str):
+    site = SiteStatus("cleveland", "admitted", "", "offline", online_since, seconds, None)
+    assert coordinator_serve._node(site) == said
+    assert site.as_json()["seconds-since-request"] == seconds
+
+
 def test_the_status_knows_its_own_pseudonyms():
     with RunStore.open() as store:
         run = begun(store, "deployment")
@@ -125,6 +139,7 @@ def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serve
     ]
     cleveland = found["sites"][1]
     assert cleveland["since"] == "2026-11-20T10:00:00+00:00" and cleveland["online-since"] is None
+    assert cleveland["seconds-since-request"] is None
     assert cleveland["last-run"]["reason"] == "the study expired on 2026-01-01"
     assert cleveland["last-run"]["of"] == 40
     said = call("status")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import os
@@ -14,9 +15,31 @@ import signal
 import ssl
 import sys
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+
+from flfed.apps.coordinator.control import pem_of
+from flfed.apps.private_files import now_utc
+from flfed.apps.signatures import public_text
+
 BODY = 15_900_000
+
+
+def headers(
+    key: EllipticCurvePrivateKey, *, signer: EllipticCurvePrivateKey | None = None, age: float = 0
+) -> dict[str, str]:
+    """Return what a node with a key says of itself, so many seconds ago."""
+    time_ = (now_utc() - timedelta(seconds=age)).isoformat()
+    signature = (signer or key).sign(time_.encode(), ECDSA(hashes.SHA256()))
+    public = base64.b64encode(pem_of(public_text(key.public_key()))).decode()
+    return {
+        "flwr-public-key": public,
+        "flwr-timestamp": time_,
+        "flwr-signature": base64.b64encode(signature).decode(),
+    }
 
 
 class Strangers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import statistics
@@ -12,18 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from flfed.apps.coordinator.control import pem_of
-from flfed.apps.private_files import now_utc
-from flfed.apps.signatures import new_node_key, public_text
+from flfed.apps.gate.node import REFUSED
+from flfed.apps.signatures import new_node_key
+from tests.consortium.strangers import headers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STRANGERS = Path(__file__).with_name("strangers.py")
@@ -33,18 +30,6 @@ GROWTH = 20_000_000
 CLOSED = {"closed", "ConnectionResetError", "BrokenPipeError", "SSLError"}
 RATIO = 2.0
 """Of the median round while they are there to the median round while they are not."""
-
-
-def headers(key: EllipticCurvePrivateKey, *, signer: EllipticCurvePrivateKey | None = None, age: float = 0) -> dict:
-    """Return what a node with a key says of itself, so many seconds ago."""
-    time_ = (now_utc() - timedelta(seconds=age)).isoformat()
-    signature = (signer or key).sign(time_.encode(), ECDSA(hashes.SHA256()))
-    public = base64.b64encode(pem_of(public_text(key.public_key()))).decode()
-    return {
-        "flwr-public-key": public,
-        "flwr-timestamp": time_,
-        "flwr-signature": base64.b64encode(signature).decode(),
-    }
 
 
 def key_of(consortium: Any, site: str) -> EllipticCurvePrivateKey:
@@ -129,15 +114,18 @@ def strangers(consortium: Any, kinds: list[str], most: int, reports: list[dict[s
 def serving(consortium: Any) -> Any:
     """Three sites that are online; the fourth never was."""
     for name in THREE:
+        policy = consortium.root / "packages/sites" / name / "policy.toml"
+        policy.write_text(f"{policy.read_text()}daily-bytes = 500_000_000\n")  # a wide model's too
         consortium.sites[name].serve(f"site serve {name}")
     consortium.online(3)
     return consortium
 
 
 @contextmanager
-def running(consortium: Any, rounds: int) -> Iterator[Rounds]:
+def running(consortium: Any, rounds: int, *changes: tuple[str, str]) -> Iterator[Rounds]:
     """Have a run of three sites going on; after the block it comes to its end, and nothing of it is lost."""
-    study, before = consortium.study(("rounds = 3", f"rounds = {rounds}")), len(trained(consortium, "alpha"))
+    study = consortium.study(("rounds = 3", f"rounds = {rounds}"), *changes)
+    before = len(trained(consortium, "alpha"))
     for name in THREE:
         consortium.approve(name, study, THREE)
     machine, asked = consortium.coordinator, [word for name in THREE for word in ("--site", name)]
@@ -195,12 +183,50 @@ def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(
     assert max(asked.pop(name) for name in THREE) < 15 and asked == {"delta": None}
 
 
+PUSHING = """
+import sys
+from pathlib import Path
+import httpx
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from flfed.apps.gate.node import stay_with_the_host
+stay_with_the_host()
+address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
+key = load_ssh_private_key(key, None)
+known = NodeAuthHttpInterceptor(key, key.public_key())
+for size in (17_000_000, 15_900_000, 17_000_000, 60_000_000):
+    with FleetHttpClient.from_server_address(address, False, ca, interceptors=[known]) as client:
+        try:
+            client.PushObject(PushObjectRequest(object_content=bytes(size)))
+        except httpx.HTTPStatusError as error:
+            print(error.response.status_code)
+"""
+
+
+def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_node(serving: Any):
+    ca, key = (serving.sites["alpha"].home / "sites/alpha/network" / name for name in ("ca.crt", "node.key"))
+    words = [sys.executable, "-c", PUSHING, f"localhost:{serving.port}", str(ca), str(key)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    # One that is not too large is read, and refused by Flower: it says no node.
+    assert done.stdout.split() == ["413", "401", "413", "413"], done.stderr
+    assert done.stderr.count(f"flfed: the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
+
+
+def test_a_wide_model_passes_in_the_pieces_that_flower_makes(serving: Any):
+    with running(serving, 1, ('name = "logistic"', 'name = "mlp"\nhidden = [1000, 700]')):
+        pass  # as many answers as rounds, and no fault
+    assert trained(serving, "alpha")[-1]["bytes"] > 5_600_000
+
+
 @pytest.mark.proof
+@pytest.mark.timeout(2400)
 def test_fifteen_hundred_slow_strangers_for_a_minute_and_two_hundred_with_bodies(serving: Any):
     with running(serving, 12) as first:
         median = statistics.median(first.seconds([first.follow(12)]))
     quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
-    with running(serving, math.ceil(400 / median)) as rounds:
+    with running(serving, min(1000, math.ceil(600 / median))) as rounds:
         rounds.follow(2)
         for kinds, most, seconds in ((["bodies"], 200, 40), (["slow"], 1500, 110), (["header", "silent"], 1500, 60)):
             quiet.append(rounds.follow(10, seconds=30))

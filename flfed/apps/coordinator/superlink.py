@@ -141,18 +141,28 @@ class Body:
         return {"type": "http.request", "body": content, "more_body": False}
 
 
-async def read_body(receive: Receive, most: int) -> bytes:
+async def read_body(
+    receive: Receive, most: int, *, seconds: float = BODY_SECONDS, silent: float = SILENT_SECONDS
+) -> bytes:
     """Return a request's body.
+
+    Parameters
+    ----------
+    receive : callable
+    most : int
+        Bytes.
+    seconds, silent : float
+        How long it may take, and how long nothing of it may come.
 
     Raises
     ------
     BodyRefused
-        If it has more than `most` bytes, takes too long, or its sender went away.
+        If it is larger, takes longer, or its sender went away.
     """
-    pieces, size, end = list[bytes](), 0, time.monotonic() + BODY_SECONDS
+    pieces, size, end = list[bytes](), 0, time.monotonic() + seconds
     while True:
         try:
-            async with asyncio.timeout(min(SILENT_SECONDS, end - time.monotonic())):
+            async with asyncio.timeout(min(silent, end - time.monotonic())):
                 message = await receive()
         except TimeoutError:
             raise BodyRefused(503) from None

@@ -114,8 +114,7 @@ def test_nodes_routes_ask_for_a_key_and_nothing_says_what_runs_there(world: Any,
     log = (world.folder.server / "caddy.log").read_text()
     assert '"uri":"/v1/fleet/push-object"' in log and '"status":401' in log
     assert '"status":200' not in log
-    with pytest.raises(httpx.HTTPError):
-        stranger.post("/v1/fleet/push-object", content=bytes(17_000_000)).raise_for_status()
+    assert stranger.post("/v1/fleet/push-object", content=bytes(17_000_000)).status_code == 401
 
 
 @pytest.mark.slow
@@ -174,6 +173,9 @@ def test_the_status_says_who_is_online_since_when(world: Any):
         (f"site-{number}", "admitted", "online") for number in (1, 2, 3)
     ]
     assert all(re.match(r"20\d\d-\d\d-\d\dT", site.online_since) for site in found.sites)
+    # Each asks for a message every few seconds.
+    seconds = [site.seconds_since_request for site in found.sites]
+    assert len(seconds) == 3 and all(since is not None and 0 <= since < 15 for since in seconds)
     assert found.as_json()["sites"][0]["last-run"] is None
     assert found.as_json()["server-days"] > 30
 
