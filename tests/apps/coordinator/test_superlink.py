@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -253,3 +255,13 @@ def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_la
     assert found.keys() == {"alpha", "beta"} and 0 <= found["alpha"] < 5
     revoke(folder, "alpha")
     assert json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"]).keys() == {"beta"}
+
+
+def test_the_server_may_open_as_many_files_as_the_system_lets_it():
+    code = (
+        "import resource as r; from flfed.apps.coordinator.superlink import _raise_open_files as go; "
+        "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (200, hard)); "
+        "go(); print(r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split()[-1] == "True"
