@@ -41,7 +41,7 @@ def key_of(consortium: Any, site: str) -> EllipticCurvePrivateKey:
 
 
 def impostors(consortium: Any) -> list[dict[str, str]]:
-    """Return the headers of strangers: none, a key of their own, a site's key that they have not, times that are off."""
+    """Return the headers of strangers: none, a key of their own, a site's key without its private half, wrong times."""
     own, alpha = new_node_key(), key_of(consortium, "alpha")
     return [{}, headers(own), headers(alpha, signer=own), headers(alpha, age=320), headers(alpha, age=-3600)]
 
