@@ -103,7 +103,7 @@ class ClientSide:
         self._protect = Protecting(rows=rows) if protect is None else protect
         self.workplaces: dict[tuple[str, str, int], Workplace] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
-        self._releases = Releases() if releasing else None
+        self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[KeptReplies] = set()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 

@@ -182,7 +182,7 @@ class Protecting:
     def __init__(
         self, *, ledger_of: Callable[[Site], Ledger] = own_ledger, chance: Draw = SeededChance, rows: str = ""
     ) -> None:
-        self._ledger_of, self._chance, self._rows = ledger_of, chance, rows
+        self.ledger_of, self._chance, self._rows = ledger_of, chance, rows
         self._accounts: dict[tuple[str, str], Spending] = {}
 
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
@@ -201,5 +201,5 @@ class Protecting:
         key = (site.name, dataset)
         if key not in self._accounts:
             prepare = SiteFolder(site.name).make
-            self._accounts[key] = Spending(self._ledger_of(site), dataset, site.policy, prepare=prepare)
+            self._accounts[key] = Spending(self.ledger_of(site), dataset, site.policy, prepare=prepare)
         return self._accounts[key]

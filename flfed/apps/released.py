@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from flfed.rows.policy import Policy
 from flfed.rows.private import locked, private_bytes, write_private_bytes
 from flfed.rows.resting import Chosen
 from flfed.rows.row_sets import RowSet, too_close
+from flfed.rows.site import Site
 from flfed.rows.workplace import Workplace
 
 RELEASED = "released"
@@ -188,9 +189,15 @@ class Releases:
     -----
     One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
     writes nothing, since no sum leaves with it.
+
+    Parameters
+    ----------
+    ledger_of : callable (site) → Ledger
+        Where a site writes down what it releases.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger_of: Callable[[Site], Ledger]) -> None:
+        self._ledger_of = ledger_of
         self._here = f"here-{secrets.token_hex(8)}"
         self._done: WeakKeyDictionary[Workplace, set[tuple[str, bool]]] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[Workplace, list[Part]] = WeakKeyDictionary()
@@ -225,7 +232,7 @@ class Releases:
     def _decided(self, workplace: Workplace, run: str, leaves: bool) -> str:
         folder, study = SiteFolder(workplace.site.name), workplace.study
         folder.make()
-        kept = RowSets(folder, study.dataset.name)
+        kept = RowSets(folder, study.dataset.name, self._ledger_of(workplace.site))
         with kept.ledger.held() as held:
             key = kept.key(make=not kept.lines(held))
         if workplace not in self._parts:

@@ -40,7 +40,10 @@ def show_ledger(
         "", "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
     ),
     restart: str = typer.Option(
-        "", "--restart", metavar="WHY", help="Begin anew where the ledger was lost; WHY goes on record, there too."
+        "",
+        "--restart",
+        metavar="WHY",
+        help="Begin anew where the ledger was lost, or its last line is later than the clock; WHY goes on record.",
     ),
     as_json: bool = show.JSON,
 ) -> None:
@@ -182,6 +185,8 @@ def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
     first = next(lines := inspection.look(ledger.raws()), None)
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
+    changed, ahead = len(problems), _ahead(folder.site, ledger, inspection.last)
+    problems += ahead
     if as_json:
         _verified_as_json(folder.site, count, inspection, receipts, problems)
     else:
@@ -190,13 +195,29 @@ def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
             typer.echo(f"- {problem}.")
         if len(problems) > PROBLEMS:
             typer.echo(f"- and {len(problems) - PROBLEMS:,} more; --json has them all.")
+        for note in inspection.notes[:PROBLEMS]:
+            typer.echo(f"Note: {note}; an earlier version wrote it, by a clock that was set back.")
+        if len(inspection.notes) > PROBLEMS:
+            typer.echo(f"And {len(inspection.notes) - PROBLEMS:,} such lines more; --json has them all.")
         if ledger.is_torn():
             typer.echo(f"If a crash cut the last line off: flfed site ledger {folder.site} --repair WHY")
-        if not problems:
+        if not changed:
             typer.echo("Every line is as it was written.")
+    if ahead and not changed:
+        raise FlfedError(f"the ledger of {ahead[0]}")
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
+
+
+def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
+    """Return what to do where no line can follow the last one, for it is later than the clock."""
+    from flfed.records.ledger import ahead_in_words
+
+    if last is None or not ledger.is_ahead(last):
+        return []
+    todo = f"set the clock right, or: flfed site ledger {site} --restart WHY"
+    return [f"{site} cannot go on: {ahead_in_words(last)}; {todo}"]
 
 
 def _verified_as_json(site: str, count: int, inspection: Inspection, receipts: Receipts, problems: list[str]) -> None:
@@ -210,6 +231,7 @@ def _verified_as_json(site: str, count: int, inspection: Inspection, receipts: R
         "signed-lines": max((receipt.n for receipt in receipts.signed), default=0),
         "repaired": inspection.repairs,
         "problems": problems,
+        "notes": inspection.notes,
     })  # fmt: skip
 
 
@@ -221,7 +243,8 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo(f"{site}: {_many(count, 'line')}, from {first.at[:10]} to {last.at[:10]}; the head is {last.hash}.")
     if first is not None and first.kind == RESTARTED:
         by, why = first.facts.get("by"), first.facts.get("why")
-        typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it was lost.")
+        before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
+        typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}.")
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     if newest is None:
         typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")

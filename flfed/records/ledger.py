@@ -4,6 +4,9 @@ Each line's hash covers the line and the hash before it, so that a line that is 
 or inserted shows; that the last ones were cut off shows by the coordinator's receipts of earlier heads.
 A hash needs no secret: who may write the file may write it anew from any line on, and only the
 receipts tell. Nothing is ever removed here, so the file may be made append-only (`chattr +a`).
+
+No line is of an earlier time than the line before it, so that a clock which is set back frees neither a day's
+bytes nor a date: up to five minutes back a line takes the time of the one before, further back none is written.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 from flfed.errors import FlfedError
 from flfed.records.entries import stamp
 from flfed.records.ledger_check import Inspection, Receipt
-from flfed.records.ledger_lines import REPAIRED, START, Line, is_object, new_line, read_line
+from flfed.records.ledger_lines import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
 
 BLOCK = 16_384
 """Bytes read at once from the end: a ledger's last line is in the first block."""
@@ -53,6 +56,8 @@ class HeldLedger:
     name, see : str
         For errors: the file's name, and what tells more.
     clock : callable
+    ordered : bool
+        As `Ledger` takes it.
     """
 
     file: int
@@ -60,6 +65,7 @@ class HeldLedger:
     name: str
     see: str
     clock: Clock
+    ordered: bool = True
 
     def backwards(self) -> Iterator[Line]:
         """Yield the lines from the last to the first, each of them held to the one after it.
@@ -121,7 +127,8 @@ class HeldLedger:
         return self._add(last, REPAIRED, facts, start=b"" if torn.endswith(b"\n") else b"\n")
 
     def _add(self, last: Line | None, kind: str, facts: dict[str, Any], start: bytes = b"") -> Line:
-        line = new_line(_number(last) + 1, _hash(last), stamp(self.clock()), kind, facts)
+        at = self._time_after(last, kind)
+        line = new_line(_number(last) + 1, _hash(last), at, kind, facts, format=FORMAT if self.ordered else 1)
         text = start + line.raw + b"\n"
         try:
             while text:
@@ -133,6 +140,15 @@ class HeldLedger:
                 os.ftruncate(self.file, self.size)
             raise LedgerError(f"{self.name}: cannot be written ({error.strerror}), so nothing may leave") from None
         return line
+
+    def _time_after(self, last: Line | None, kind: str) -> str:
+        """Return the time of the line that follows: a repair may follow whatever there is."""
+        now = self.clock()
+        if not self.ordered or last is None or last.at <= stamp(now):
+            return stamp(now)
+        if kind != REPAIRED and last.is_ahead_of(now):
+            raise LedgerError(f"{self.name}: {ahead_in_words(last)}, so nothing may leave; see: {self.see}")
+        return last.at
 
     def _changed(self, where: str) -> LedgerError:
         return LedgerError(f"{self.name}: {where} is not as it was written; see: {self.see}")
@@ -151,6 +167,9 @@ class Ledger:
         Returns the time; tests pass their own.
     see : str
         The command that tells what is wrong, for errors.
+    ordered : bool
+        Whether lines are held to the times of those before them. Receipts are not: their order is that of the
+        lines that they sign, and a coordinator whose clock was wrong once must be able to sign again.
 
     Notes
     -----
@@ -158,8 +177,8 @@ class Ledger:
     lines only. Keys that this version does not know are kept, and the hash covers them.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = now, see: str = VERIFY) -> None:
-        self.path, self._clock, self._see = path, clock, see
+    def __init__(self, path: Path, *, clock: Clock = now, see: str = VERIFY, ordered: bool = True) -> None:
+        self.path, self._clock, self._see, self._ordered = path, clock, see, ordered
 
     def append(self, *, kind: str, **facts: Any) -> Line:
         """Add a line and return it once it is on the disk.
@@ -184,7 +203,7 @@ class Ledger:
         """Keep every other process from writing while lines are read and one is added."""
         file = self._locked()
         try:
-            yield HeldLedger(file, os.fstat(file).st_size, self.path.name, self._see, self._clock)
+            yield self._opened(file, os.fstat(file).st_size)
         finally:
             os.close(file)
 
@@ -204,11 +223,22 @@ class Ledger:
                 raise
             os.close(file)
 
+    def _opened(self, file: int, size: int) -> HeldLedger:
+        return HeldLedger(file, size, self.path.name, self._see, self._clock, self._ordered)
+
+    def last(self) -> Line | None:
+        """Return the last line; None where there is none."""
+        with self.reading() as found:
+            return None if found is None else next(found.backwards(), None)
+
     def head(self) -> tuple[int, str]:
         """Return the number and the hash of the last line: 0 and zeros where there is none."""
-        with self.reading() as found:
-            last = None if found is None else next(found.backwards(), None)
+        last = self.last()
         return _number(last), _hash(last)
+
+    def is_ahead(self, last: Line | None) -> bool:
+        """Tell whether a ledger's last line is later than the clock, so that none can follow it."""
+        return last is not None and last.is_ahead_of(self._clock())
 
     def hash_at(self, n: int) -> str:
         """Return the hash of line `n`, from which all later lines follow; "" where the ledger is shorter."""
@@ -313,9 +343,14 @@ class Ledger:
             fcntl.flock(file, fcntl.LOCK_SH)  # no line is half written while the size is taken
             size = os.fstat(file).st_size
             fcntl.flock(file, fcntl.LOCK_UN)
-            yield HeldLedger(file, size, self.path.name, self._see, self._clock)
+            yield self._opened(file, size)
         finally:
             os.close(file)
+
+
+def ahead_in_words(last: Line) -> str:
+    """Return that a ledger's last line is later than the clock of who reads it, as part of a sentence."""
+    return f"line {last.n} is of {last.at[:24]}, later than this machine's clock"
 
 
 def _whole(raw: bytes) -> Line | None:

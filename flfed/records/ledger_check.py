@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flfed.records.ledger_lines import REPAIRED, START, Line, read_line
+from flfed.records.ledger_lines import FORMAT, REPAIRED, START, Line, read_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class Inspection:
     ----------
     problems : list of str
         One sentence each, with the line that it is about.
+    notes : list of str
+        Likewise, on what an earlier version let pass: lines of an earlier time than those before them.
     last : Line or None
         The line with the highest number so far.
     repairs : int
@@ -52,6 +54,7 @@ class Inspection:
 
     receipts: tuple[Receipt, ...] = ()
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     last: Line | None = None
     repairs: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -120,7 +123,11 @@ class Inspection:
         if self.last is None:
             if line.before != START:
                 self.problems.append("line 1 was changed: it is not the first of its ledger")
-        elif line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
+            return
+        if line.at < self.last.at:
+            said = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
+            (self.problems if line.format >= FORMAT else self.notes).append(said)
+        if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
             number = self.last.n
             self.problems.append(
                 f"line {line.n} does not follow line {number} as it stands: line {number} was changed or replaced, "

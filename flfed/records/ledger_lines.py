@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from flfed.errors import UsageError
@@ -21,7 +22,11 @@ RESTARTED = "restarted"
 """The kind of a first line that tells of a ledger before it, which was lost."""
 CARRIED = "carried-from"
 """The key of a line that was carried over from such a ledger: the number that it had there."""
-OWN = frozenset({"n", "at", "before", "hash"})
+FORMAT = 2
+"""Of lines whose time is held to that of the line before; those of earlier versions name no format, and are of 1."""
+SLACK = timedelta(minutes=5)
+"""How far a clock may be behind the last line: the next line then takes that one's time."""
+OWN = frozenset({"n", "at", "before", "hash", "format"})
 """What a line says of itself; all else comes from who appends it."""
 HASH = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -46,6 +51,8 @@ class Line:
         The line as it stands there, without its end.
     whole : bool
         Whether its hash is that of its content, and its bytes are those that were written.
+    format : int
+        From `FORMAT` on its time is held to that of the line before.
     """
 
     n: int
@@ -56,11 +63,19 @@ class Line:
     facts: Mapping[str, Any]
     raw: bytes
     whole: bool = True
+    format: int = 1
 
     def content_hash(self) -> str:
         """Return the hash that this content should have; that of what is there where it is not whole."""
-        plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before}
+        plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before, **_named(self.format)}
         return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
+
+    def is_ahead_of(self, now: datetime) -> bool:
+        """Tell whether this line is so much later than a clock that none can follow it; also where its time is none."""
+        try:
+            return datetime.fromisoformat(self.at) - now > SLACK
+        except (TypeError, ValueError):
+            return True
 
     def sets_aside(self, torn: bytes) -> bool:
         """Tell whether this line records that `torn`, which stands before it, is what a crash left."""
@@ -79,7 +94,7 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any]) -> Line:
+def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
     """Return the line that follows `n - 1` lines, the last of which has the hash `before`.
 
     Raises
@@ -94,13 +109,13 @@ def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any]) 
     if wrong:
         raise UsageError(f"ledger key {wrong[0]!r} must be of a-z, 0-9 and hyphens, and none of {', '.join(OWN)}, kind")
     # Twice through JSON: a key that is a number becomes text there, and sorts as text from then on.
-    plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before}))
+    plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}))
     digest = hashlib.sha256(canonical(plain)).hexdigest()
     raw = canonical({**plain, "hash": digest})
     if len(raw) >= LONGEST:
         raise UsageError(f"a ledger line of {len(raw)} bytes is too long: at most {LONGEST - 1} are kept")
     facts = {key: value for key, value in plain.items() if key not in OWN and key != "kind"}
-    return Line(n, at, kind, before, digest, facts, raw)
+    return Line(n, at, kind, before, digest, facts, raw, format=format)
 
 
 def is_object(raw: bytes) -> bool:
@@ -118,13 +133,19 @@ def read_line(raw: bytes) -> Line | None:
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
-    plain = {**found, "n": n, "at": at, "kind": kind, "before": before}
+    format = found.pop("format") if type(found.get("format")) is int and found["format"] >= FORMAT else 1
+    plain = {**found, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
     try:
         right = hashlib.sha256(canonical(plain)).hexdigest() == digest
         whole = right and canonical({**plain, "hash": digest}) == raw
     except ValueError:  # NaN, which Python's reader takes
         return None
-    return Line(n, at, kind, before, digest, found, raw, whole)
+    return Line(n, at, kind, before, digest, found, raw, whole, format)
+
+
+def _named(format: int) -> dict[str, int]:
+    """Return what a line says of its format: those of the first say nothing."""
+    return {"format": format} if format > 1 else {}
 
 
 def _json(raw: bytes) -> Any:

@@ -35,7 +35,9 @@ def test_a_lines_hash_covers_all_of_it_and_the_hash_before(tmp_path: Path):
     ledger = Ledger(tmp_path / "ledger.jsonl", clock=lambda: BEGAN)
     first = ledger.append(kind="train", **FACTS)
     text = (
-        '{"at":"2026-11-20T15:30:12.005Z","before":"' + "0" * 64 + '","bytes":1024,"kind":"train","n":1,"round":3,'
+        '{"at":"2026-11-20T15:30:12.005Z","before":"'
+        + "0" * 64
+        + '","bytes":1024,"format":2,"kind":"train","n":1,"round":3,'
         '"run":"r1","sha256":"' + "ab" * 32 + '","study":"heart-disease"}'
     )
     assert first.hash == hashlib.sha256(text.encode()).hexdigest()

@@ -115,7 +115,7 @@ def rewritten(found: list[bytes], start: int, change: dict[str, object]) -> list
             made.append(raw)
             continue
         facts = {**line.facts, **(change if line.n == start else {})}
-        fresh: Line = new_line(line.n, before, line.at, line.kind, facts)
+        fresh: Line = new_line(line.n, before, line.at, line.kind, facts, format=line.format)
         before = fresh.hash
         made.append(fresh.raw + b"\n")
     return made

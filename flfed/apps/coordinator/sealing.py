@@ -169,7 +169,7 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
 
 
 def _receipts(folder: CoordinatorFolder) -> Ledger:
-    return Ledger(folder.receipts, see=SEE)
+    return Ledger(folder.receipts, see=SEE, ordered=False)
 
 
 def _repair(folder: CoordinatorFolder) -> None:

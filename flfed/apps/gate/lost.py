@@ -7,12 +7,13 @@ import re
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.records.ledger import Ledger
-from flfed.records.ledger_lines import RESTARTED, START, read_line
+from flfed.records.ledger_lines import RESTARTED, START, Line, read_line
 
 LOG = logging.getLogger("flfed.site")
 RECEIPT, RELEASED = "receipt", "released"
 """Kinds of lines: of the coordinator's signature in the site's receipts, and of rows whose sums left in its ledger."""
 LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
+AHEAD = "later than its clock, so nothing leaves the site; at the site: set the clock right, or flfed site ledger "
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -71,19 +72,31 @@ class Continuity:
         self._seen: tuple[int, str] | None = None
 
     def refusal(self) -> str:
-        """Return what the site says while its ledger is lost, which no line can tell; else an empty text.
+        """Return what the site says while no line can be written, which none can tell either; else an empty text.
+
+        So it is of a ledger that was lost or cut, and of one whose last line is later than the clock.
 
         Raises
         ------
         LedgerError
             If the ledger, as far as it is read, is not as it was written.
         """
-        now = self._ledger.head()
+        last = self._ledger.last()
         if self._seen is None or self._ledger.hash_at(self._seen[0]) != self._seen[1]:
             lost = loss(self._folder, self._ledger)
             if lost:
                 LOG.error("the ledger is lost or was cut: %s", lost)
                 self._seen = None
                 return f"{LOST}{self._folder.site} --restart WHY"
-        self._seen = now
+        if last is not None and self._ledger.is_ahead(last):
+            LOG.error(
+                "nothing is answered: line %d of the ledger is of %s, and the clock is behind it", last.n, last.at
+            )
+            return ahead(last, self._folder.site)
+        self._seen = (last.n, last.hash) if last is not None else (0, START)
         return ""
+
+
+def ahead(last: Line, site: str) -> str:
+    """Return what a site says whose ledger's last line is later than its clock."""
+    return f"line {last.n} of its ledger is of {last.at[:24]}, {AHEAD}{site} --restart WHY"

@@ -13,7 +13,7 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.terms import read_terms
 from flfed.apps.signatures import coordinator_signed
 from flfed.errors import FlfedError, UsageError
-from flfed.records.ledger import Ledger
+from flfed.records.ledger import Clock, Ledger, now
 from flfed.records.ledger_check import Inspection, Receipt
 from flfed.updates.sealing import SealedReply, SealedRequest, SealReply, SealRequest
 
@@ -49,9 +49,13 @@ class Receipts:
         return [*self.earlier, *self.signed]
 
 
-def ledger_of(folder: SiteFolder) -> Ledger:
+def ledger_of(folder: SiteFolder, *, clock: Clock = now) -> Ledger:
     """Return the ledger of a site."""
-    return Ledger(folder.ledger, see=f"flfed site ledger {folder.site} --verify")
+    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")
+
+
+def _receipts_of(folder: SiteFolder) -> Ledger:
+    return Ledger(folder.receipts, ordered=False)
 
 
 def coordinator_key(folder: SiteFolder) -> str:
@@ -88,10 +92,10 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
     if ledger_of(folder).hash_at(receipt.n) != receipt.head:
         raise RefusedReceipt(f"a receipt for {folder.site} is of another ledger than its own; it is not kept")
-    with Ledger(folder.receipts).held() as held:
+    with _receipts_of(folder).held() as held:
         # What a crash left of a receipt harms nothing: the next one covers the same lines.
         repaired = held.repair(by="flfed", why=CUT)
-    with Ledger(folder.receipts).held() as held:
+    with _receipts_of(folder).held() as held:
         last = next(held.backwards(), None)
         facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
         if repaired is None and last is not None and facts.items() <= last.facts.items():
@@ -102,7 +106,7 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
 def read_receipts(folder: SiteFolder) -> Receipts:
     """Return the receipts of a site, with what is wrong with them; none where there is no file."""
     found, inspection = Receipts(), Inspection()
-    ledger = Ledger(folder.receipts)
+    ledger = _receipts_of(folder)
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
         if line.kind != RECEIPT or not line.whole:

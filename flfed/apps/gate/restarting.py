@@ -49,22 +49,24 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
     Raises
     ------
     UsageError
-        If every line is as it was written and none is known to be lost, or only its last line is torn.
+        If every line is as it was written, none is known to be lost and none later than the clock, or only its
+        last line is torn.
 
     Notes
     -----
     The coordinator goes on saying that the ledger was cut until somebody there, who was told why, takes
     note of it too (`flfed coordinator ledger SITE --restart WHY`): a site cannot forget by itself.
     """
-    ledger, when = ledger_of(folder), now or now_utc()
+    when = now or now_utc()
+    ledger = ledger_of(folder, clock=lambda: when)
     with locked(folder.gate):
         receipts = read_receipts(folder).all() if folder.receipts.exists() else []
         absent = not folder.ledger.exists()
-        _check_needed(folder, ledger, receipts)
+        ahead = _check_needed(folder, ledger, receipts)
         stem = f"{when:%Y%m%dT%H%M%SZ}"
         # Under the ledger's own lock: who waits for it finds the new one, and nothing is added to what is set aside.
         with ledger.held():
-            facts = {"by": by, "why": why, **_lost(folder.ledger, receipts)}
+            facts = {"by": by, "why": why, **_lost(folder.ledger, receipts), **ahead}
             aside = [
                 (path, path.with_name(f"{path.stem}-before-{stem}.jsonl"))
                 for path in (folder.receipts, folder.ledger)
@@ -74,7 +76,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
                 raise UsageError(f"site {folder.site!r}: its ledger was begun anew this very second; look, and wait")
             coming = folder.ledger.with_name("ledger-coming.jsonl")
             coming.unlink(missing_ok=True)
-            begun = Ledger(coming)
+            begun = Ledger(coming, clock=lambda: when)
             line = begun.append(kind=RESTARTED, **facts)
             carried = _carry(folder, begun)
             for path, to in aside:
@@ -107,13 +109,16 @@ def _id(line: Line) -> str:
     return found if HASH.fullmatch(found) else "none"
 
 
-def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> None:
+def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
+    """Return which line is later than the clock, if it is for that; raise where there is no reason."""
     if ledger.is_torn():
         raise UsageError(f"a crash cut its last line off, no more: flfed site ledger {folder.site} --repair WHY")
     inspection = Inspection(tuple(receipts))
     deque(inspection.look(ledger.raws()), maxlen=0)
     if inspection.last is None or inspection.problems or loss(folder, ledger):
-        return
+        return {}
+    if ledger.is_ahead(inspection.last):
+        return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at}
     signed = "as the coordinator signed it" if receipts else "as it was written"
     raise UsageError(f"the ledger of {folder.site} is {signed}: there is nothing to restart")
 

@@ -13,6 +13,7 @@ from flfed.apps.gate.decision import Gate
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.freezing import list_changed
 from flfed.apps.gate.joining import joined
+from flfed.apps.gate.lost import ahead
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.gate.terms import read_terms
 from flfed.errors import FlfedError, count_in_words
@@ -101,6 +102,8 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
     ledger = ledger_of(folder)
     problems.extend(ledger.open_to_others())
     try:
+        if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
+            problems.append(ahead(newest, folder.site))
         with ledger.reading() as found:
             return [] if found is None else [_shown(line) for line in islice(found.backwards(), last)]
     except FlfedError as error:

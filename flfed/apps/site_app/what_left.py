@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.lost import loss
+from flfed.apps.gate.lost import ahead, loss
 from flfed.apps.gate.receipts import ledger_of, read_receipts
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
@@ -60,6 +60,10 @@ class Left:
     torn : bool
     lost : str
         By what the ledger is known to be lost; "" where it is not.
+    notes : int
+        Lines of earlier versions whose time is before that of the line before them.
+    ahead : str
+        What the site says whose last line is later than its clock; "" where it is not.
     """
 
     lines: int = 0
@@ -76,6 +80,8 @@ class Left:
     problems: list[str] = field(default_factory=list)
     torn: bool = False
     lost: str = ""
+    notes: int = 0
+    ahead: str = ""
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -166,6 +172,7 @@ class LedgerReader:
         return replace(
             found,
             problems=[*found.problems, *ledger.open_to_others(), *receipts.problems],
+            ahead=_ahead(self._folder, ledger),
             receipts=len(receipts.signed),
             signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
             torn=ledger.is_torn(),
@@ -194,7 +201,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
 
     for line in inspection.look(noted()):
         found.add(line)
-    found.problems, found.repairs = inspection.problems, inspection.repairs
+    found.problems, found.repairs, found.notes = inspection.problems, inspection.repairs, len(inspection.notes)
     if not found.problems:
         return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
     found.sums, found.last = {}, {}
@@ -225,6 +232,9 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
         new_bytes = sum(len(line.raw) + 1 for line in came)
         if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
             return None  # something else stands among them, or was set aside
+        times = [checked.left.until, *(line.at for line in came)]
+        if times != sorted(times):
+            return None
         if came and came[0].before != (checked.left.head or START):
             return None  # what was checked changed meanwhile
         if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):
@@ -247,6 +257,15 @@ def _hash(held: HeldLedger, size: int, digest: Any) -> None:
             return  # the file got shorter, so that the hash is another
         digest.update(block)
         start += len(block)
+
+
+def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
+    """Return what a site says whose last line is later than its clock; what is changed in it is told elsewhere."""
+    try:
+        last = ledger.last()
+    except FlfedError:
+        return ""
+    return ahead(last, folder.site) if last is not None and ledger.is_ahead(last) else ""
 
 
 def _lost(folder: SiteFolder, ledger: Ledger) -> str:

@@ -133,7 +133,7 @@ def forge(folder: SiteFolder, n: int) -> None:
     lines, before, texts = list(ledger_of(folder).lines()), START, []
     for line in lines:
         facts = dict(line.facts) | ({"bytes": 1} if line.n == n else {})
-        fresh = new_line(line.n, before, line.at, line.kind, facts)
+        fresh = new_line(line.n, before, line.at, line.kind, facts, format=line.format)
         before = fresh.hash
         texts.append(fresh.raw + b"\n")
     folder.ledger.write_bytes(b"".join(texts))

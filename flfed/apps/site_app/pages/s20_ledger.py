@@ -51,6 +51,8 @@ def chain(name: str, found: Left) -> None:
                    "a backup, or begun anew with the reason on record: ")
             + f"`flfed site ledger {name} --restart WHY`"
         )  # fmt: skip
+    if found.ahead:
+        st.error(escape(f"Nothing leaves this site: {found.ahead}"))
     if found.problems:
         said = "\n".join(f"- {escape(problem)}." for problem in found.problems[:PROBLEMS])
         more = len(found.problems) - PROBLEMS
@@ -75,8 +77,13 @@ def chain(name: str, found: Left) -> None:
         st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
     if found.repairs:
         st.caption(f"{_many(found.repairs, 'torn line')} set aside by a recorded repair.")
+    if found.notes:
+        st.caption(
+            f"{_many(found.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, by "
+            "a clock that was set back."
+        )
     if found.restarted:
-        st.warning(escape(f"The ledger began anew {found.restarted}. The one before it was lost."))
+        st.warning(escape(f"The ledger began anew {found.restarted}. What is left of the one before it is set aside."))
 
 
 def chosen(found: Left) -> tuple[str, str]:
