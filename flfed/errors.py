@@ -25,9 +25,11 @@ class UsageError(FlfedError):
 
 
 class RunStopped(FlfedError):
-    """A run that ended early, by its own rules, with its last good model kept (quorum, budget)."""
+    """A run that ended early, or did not begin, by its own rules; its last good model is kept (quorum, budget)."""
 
     exit_code = 3
+    recorded = ""
+    """What the run's record says in place of the sentence, where that names a site which has a pseudonym there."""
 
 
 class TableError(FlfedError):

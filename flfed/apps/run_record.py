@@ -113,6 +113,10 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
 
     try:
         yield
+    except RunStopped as error:
+        close("stopped", error.recorded or str(error))
+        error.run = writer.run
+        raise
     except FlfedError as error:
         close("failed", str(error))
         error.run = writer.run

@@ -233,6 +233,7 @@ class Series:
                 observer=self._told_of(recorder.writer),
                 clock=way.clock,
                 each_round=self.engine == "deployment",
+                enrolled=beforehand(self.engine, grid, recorder),
             ).conduct()
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self._here() if site.name in outcome.sites]
@@ -259,6 +260,15 @@ class Series:
         recorder.learning_curve(points)
         if reason:
             recorder.note(reason)
+
+
+def beforehand(engine: str, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
+    """Return what is asked of the sites that enrolled on an engine, before their first sum."""
+    if engine != "deployment":
+        return lambda nodes: None
+    from flfed.apps.coordinator.signed_heads import SignedHeads
+
+    return SignedHeads(grid, recorder).check
 
 
 def afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:

@@ -93,6 +93,8 @@ class Conductor:
     each_round : bool
         Whether every round is a checkpoint: institutions train from one model in a round, and a round
         that is asked again after a crash must bring the same. Noise is the operating system's then, too.
+    enrolled : callable (nodes by site)
+        Told who takes part, each time the sites were enrolled; what it raises ends the run.
     """
 
     def __init__(
@@ -107,9 +109,10 @@ class Conductor:
         observer: RunObserver = no_observer,
         clock: Clock = time.monotonic,
         each_round: bool = False,
+        enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None,
     ) -> None:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
-        self.seed, self.checkpoint, self.observer = study.seed + repeat, checkpoint, observer
+        self.seed, self.checkpoint, self.observer, self._enrolled = study.seed + repeat, checkpoint, observer, enrolled
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
         self.privacy = PrivacyRecord(study, recorder, deployed=each_round)
@@ -213,6 +216,7 @@ class Conductor:
         self.recorder.events("fault", {s: f"{NOT_THERE}{why}" for s, why in absent.items() if s not in earlier})
         reasons = [f"{site}: {why}" for site, why in whys.items()]
         self._enough(roster, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
+        self._enrolled(_nodes(roster))
         return roster
 
     def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:

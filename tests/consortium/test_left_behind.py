@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from sqlalchemy import text
 
 from flfed.records.database import engine_to_read, store_url
+from flfed.records.ledger import Ledger
+from flfed.records.reading import RunReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -94,7 +97,8 @@ def test_every_round_comes_again_and_with_one_changed_row_none_does(
     for round in range(1, ran["rounds"] + 1):
         assert "bit for bit" in alpha.call(flfed, f"site replay {ran['run']} --round {round} --site alpha")
     file = consortium.root / "packages/sites/alpha/rows.csv"
-    lines = file.read_text().splitlines()
+    approved = file.read_text()
+    lines = approved.splitlines()
     first = lines[1].split(",")
     lines[1] = ",".join([f"{float(first[0]) + 0.25:.6f}", *first[1:]])
     file.write_text("\n".join(lines) + "\n")
@@ -102,6 +106,8 @@ def test_every_round_comes_again_and_with_one_changed_row_none_does(
     said = alpha.call(flfed, f"site replay {ran['run']} --round 1 --site alpha", code=1)
     assert "bit for bit" not in said and len(said.splitlines()) >= 1
     assert re.search("rows", said), said
+    file.write_text(approved)
+    alpha.call(flfed, "site refresh alpha --yes")
 
 
 def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(
@@ -129,3 +135,37 @@ def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(
     finally:
         path.write_bytes(whole)
     assert "1 receipt of the coordinator" in beta.call(flfed, "site ledger beta --verify")
+
+
+def test_no_round_begins_on_an_older_ledger_nor_by_a_clock_that_was_set_back(consortium: Any, ran: dict[str, Any]):
+    coordinator, alpha, beta = consortium.coordinator, consortium.sites["alpha"], consortium.sites["beta"]
+    (signed,) = [json.loads(line)["line"] for line in (alpha.gate / "receipts.jsonl").read_text().splitlines()]
+    older = alpha.gate / "ledger.jsonl"
+    kept = older.read_bytes().splitlines(keepends=True)[: signed - 4]
+    # Ledger and receipts as they were in the middle of the run, put back under a gate that goes on.
+    older.write_bytes(b"".join(kept))
+    (alpha.gate / "receipts.jsonl").unlink()
+    assert "Every line is as it was written." in alpha.run("site ledger alpha --verify")
+    # As a clock wrote it that was a day ahead: for the gate, whose clock is right, it was set back by a day.
+    ahead = Ledger(beta.gate / "ledger.jsonl", clock=lambda: datetime.now(UTC) + timedelta(days=1)).append(kind="train")
+    file = consortium.file(consortium.study())
+    asked = f"coordinator run {file} --site alpha --site beta --site gamma"
+    said = coordinator.run(asked, code=3)
+    assert f"alpha's ledger was cut: it has {len(kept) + 1} lines, and {signed} lines were signed at run " in said
+    assert ran["run"] in said and "flfed site ledger alpha --verify" in said
+    new = {name: consortium.sites[name].lines() for name in THREE}
+    assert [line["kind"] for line in new["alpha"][len(kept) :]][:2] == ["enrol", "seal"]
+    assert not {"summarise", "train"} & {line["kind"] for line in new["alpha"][len(kept) :]}
+    assert new["beta"][-1]["n"] == ahead.n  # nothing was written after the line that is later than the clock
+    found = coordinator.json("run show latest")
+    assert (found["status"], found["rounds"]) == ("stopped", 0)
+    late = f"line {ahead.n} of its ledger is of {ahead.at}, later than its clock, so nothing leaves the site"
+    with consortium.coordinator.here(), RunReader.open(store_url()) as reader:
+        assert any(late in event.reason for event in reader.events([found["run"]]))
+    assert f"line {ahead.n} is of {ahead.at}, later than" in beta.run("site ledger beta --verify", code=1)
+    # The way out, on record at both: the run that did not begin then goes on, with the gates that served all the time.
+    assert json.loads(beta.run("site ledger beta --restart 'a wrong clock' --json"))["carried"] >= 2
+    for name in ("alpha", "beta"):
+        coordinator.run(f"coordinator ledger {name} --restart 'told by telephone'")
+    resumed = coordinator.json(f"study resume {found['run']}")
+    assert (resumed["status"], resumed["rounds"], len(resumed["sites"])) == ("completed", 3, 3)

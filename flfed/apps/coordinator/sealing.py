@@ -1,4 +1,7 @@
-"""Countersigning the heads of the sites' ledgers, so that a ledger that is cut or written anew shows."""
+"""Countersigning the heads of the sites' ledgers, so that a ledger that is cut or written anew shows.
+
+Before a run's first round each head is held to the one that was signed last; after it, those that follow are signed.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +110,32 @@ def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
     return ""
 
 
+def unfollowed(
+    grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float
+) -> tuple[dict[str, str], Answers[SealReply]]:
+    """Return the sites whose ledger does not go on from what was signed last, with why, and what was answered.
+
+    Nothing is signed. Parameters and errors as of `seal_all`. A site that does not answer is among the faults of
+    the answers: of its ledger nothing is known.
+    """
+    known, heads = _heads(grid, folder, run, nodes, timeout)
+    whys = {}
+    for site, reply in heads.replies.items():
+        new = Receipt(site=site, run=run, n=reply.n, head=reply.head)
+        whys[site] = _why_not(known[site], new, known[site].n, reply.at_known)
+    return {site: why for site, why in whys.items() if why}, heads
+
+
+def _heads(
+    grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], timeout: float
+) -> tuple[dict[str, Receipt], Answers[SealReply]]:
+    """Return what was signed last for each site, and its head now, as it says."""
+    _repair(folder)
+    known = last_signed(folder, nodes)
+    questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
+    return known, ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+
+
 def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
     """Ask the sites of a run for their ledgers' heads, sign those that follow, and send the receipts.
 
@@ -124,10 +153,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     FlfedError
         If this coordinator's own receipts or its key cannot be read or written.
     """
-    _repair(folder)
-    known = last_signed(folder, nodes)
-    questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
-    heads = ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+    known, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}
     faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}

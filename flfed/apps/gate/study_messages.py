@@ -228,7 +228,8 @@ class StudyMessages:
 
     def run_bytes(self) -> int:
         """Return the most bytes that a whole run of the study takes out of the site, every round asked once."""
-        once = sum(most_bytes(self.leaving(kind)) for kind in (ENROL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED))
+        kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
+        once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
         return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
 
 

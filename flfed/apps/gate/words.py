@@ -165,7 +165,7 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
-    yield f"What leaves, once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+    yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
 
 
 def _outputs(site: Site) -> str:

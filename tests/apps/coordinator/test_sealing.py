@@ -6,16 +6,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from flfed.apps.client_app import redact
-from flfed.apps.coordinator.authority import signing_key, write_signing_key
+from flfed.apps.coordinator.authority import signing_key
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.sealing import Sealed, UnfollowedHead, last_signed, note_restart, seal_all, sign_head
+from flfed.apps.coordinator.sealing import (
+    Sealed,
+    UnfollowedHead,
+    last_signed,
+    note_restart,
+    seal_all,
+    sign_head,
+)
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.gate import receipts
 from flfed.apps.gate.folder import SiteFolder
@@ -30,27 +36,6 @@ from flfed.updates.content import count_bytes
 from flfed.updates.sealing import SEAL, SEALED, SealReply
 
 SITES = ("cleveland", "hungarian", "switzerland")
-
-
-@pytest.fixture
-def coordinator(home: Path) -> CoordinatorFolder:
-    """A coordinator with a signing key, and nothing else that it would have."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    folder = CoordinatorFolder.default()
-    folder.make()
-    write_signing_key(folder, Ed25519PrivateKey.generate())
-    return folder
-
-
-@pytest.fixture
-def joined(coordinator: CoordinatorFolder) -> list[SiteFolder]:
-    """Three sites that joined it."""
-    folders = [SiteFolder(site) for site in SITES]
-    for folder in folders:
-        folder.make()
-        folder.terms.write_text(f'signing-key = "{signing_public(signing_key(coordinator))}"\n')
-    return folders
 
 
 class Nodes(InProcessGrid):
