@@ -59,6 +59,7 @@ sampling = 0.2
 [compare]
 draws = 200
 """
+OTHER_NAME = STUDY.replace("heart-private", "flamby-private").replace('"heart-disease"', '"heart-flamby"')
 COMPLETE = STUDY.replace("heart-private", "complete-rows").replace("[model]", '[encode]\nrows = "complete"\n[model]')
 
 
@@ -147,9 +148,10 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
     coordinator, exchange = machines["coordinator"], machines["coordinator"].home.parent / "exchange"
     packages(exchange)
     monkeypatch.chdir(exchange)  # what is run in this process is of the same sites, under the same policies
-    study, complete = exchange / "private.toml", exchange / "complete.toml"
+    study, complete, other = (exchange / f"{name}.toml" for name in ("private", "complete", "other-name"))
     study.write_text(STUDY)
     complete.write_text(COMPLETE)
+    other.write_text(OTHER_NAME)
     begin(machines, test_data)
     for site in SITES:
         take_in(coordinator, machines[site])
@@ -167,6 +169,7 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
     assert_rows_close_to_released_ones_are_refused(machines, complete)
     lose_a_row(machines["hungary"], study)
     assert_third_run_stops_and_a_fourth_is_refused(machines, go, [first["run"], second["run"]])
+    assert_the_same_tables_under_another_name_have_the_same_account(machines, other)
 
 
 def assert_approval_says_what_is_promised(said: str) -> None:
@@ -281,6 +284,26 @@ def assert_rows_close_to_released_ones_are_refused(machines: dict[str, Machine],
     said = machines["coordinator"].run(studied(COORDINATOR["coordinator run"], complete), code=2)
     assert "cleveland: its rows differ by fewer than 10 people from rows whose sums left before" in said
     assert {site: spent(machines[site]) for site in SITES} == before
+
+
+def assert_the_same_tables_under_another_name_have_the_same_account(machines: dict[str, Machine], other: Path) -> None:
+    """The tables serve FLamby's dataset as well: its study finds the budget spent, and in Hungary a row too few."""
+    before = {site: spent(machines[site]) for site in SITES}
+    said = at_each(machines, lambda site: site.run(studied(SITE["site approve"], other)))
+    assert all(
+        "Its rows are those of 'heart-disease', so that both have one" in " ".join(one.split()) for one in said.values()
+    )
+    refused = machines["coordinator"].run(studied(COORDINATOR["coordinator run"], other), code=2)
+    for site in ("cleveland", "long-beach"):
+        assert f"{site}: privacy budget: epsilon 3.1" in refused
+    # Under the first name nine others rest with the one who left; under this one the difference would be this one.
+    assert "hungary: its rows differ by fewer than 10 people from rows whose sums left before" in refused
+    for site, found in at_each(machines, lambda site: site.json(["site", "budget", "SITE"])).items():
+        [first, second] = [one for one in found["datasets"] if one["dataset"] in ("heart-disease", "heart-flamby")]
+        assert first["account"] == second["account"] == ["heart-disease", "heart-flamby"]
+        assert second["spent"] == pytest.approx(first["spent"]) and 3.1 < second["spent"] <= BUDGET
+        assert spent(machines[site]) == before[site]
+        assert {line["dataset"] for line in before[site]} == {"heart-disease"}
 
 
 def lose_a_row(hungary: Machine, study: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flfed.apps.spending import LINE, Spending, may_have_several_rows, release_of, shown
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, rows_key
+from flfed.apps.spending import LINE, may_have_several_rows, release_of, rounds_left, shown
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
 from flfed.records.ledger_totals import Total, bytes_of
+from flfed.rows.frozen import known
 from flfed.rows.site import Site
 from flfed.updates.accounting import Release, composed, epsilon
 from flfed.updates.messages import TRAIN
@@ -27,9 +30,13 @@ class RunSpent:
 
     Attributes
     ----------
-    study, study_sha256, run, unit : str
+    study, study_sha256, run, unit, dataset : str
     first, last : str
         When its first and its last round were written down; UTC.
+    n : int
+        The last line.
+    named : bool
+        Whether its lines say of which rows they are.
     rounds : int
         Asked for, those that were asked twice counted twice.
     releases : list of Release
@@ -40,19 +47,23 @@ class RunSpent:
     run: str
     unit: str
     first: str
+    dataset: str = ""
     last: str = ""
+    n: int = 0
+    named: bool = True
     rounds: int = 0
     releases: list[Release] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
-        self.last, self.rounds = line.at, self.rounds + 1
+        self.last, self.n, self.rounds = line.at, line.n, self.rounds + 1
         self.releases.append(release_of(line))
 
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
         alone = finite(epsilon(self.releases, delta))
         plain = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run, "unit": self.unit}
+        plain |= {"dataset": self.dataset}
         plain |= {"first": self.first, "last": self.last}
         return [
             {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
@@ -67,30 +78,31 @@ class Account:
 
     Attributes
     ----------
-    runs : dict of run and unit to RunSpent
+    runs : dict of run, unit, dataset, and whether its rows are named, to RunSpent
+    datasets : tuple of str
+        Those that are of the same rows, where it is the account of rows.
     uncharged : dict of kind of line to Total
         Bytes that left and were charged to no budget: figures, sums and counts have no noise.
     charged_bytes : int
         Bytes of updates that were charged.
     unprotected : set of run, round and hash
         The updates that left without noise; one that left twice is one.
-    last : Release or None
-        What the last round in the ledger's order spent; None where nothing was.
     """
 
-    runs: dict[tuple[str, str], RunSpent] = field(default_factory=dict)
+    runs: dict[tuple[str, str, str, bool], RunSpent] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
     uncharged: dict[str, Total] = field(default_factory=dict)
     charged_bytes: int = 0
     unprotected: set[tuple[str, ...]] = field(default_factory=set)
-    last: Release | None = None
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         if line.kind == LINE:
-            facts = {key: str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")}
-            new = RunSpent(facts["study"], facts["study-sha256"], facts["run"], facts["unit"], line.at)
-            self.runs.setdefault((facts["run"], facts["unit"]), new).add(line)
-            self.last = release_of(line)
+            texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
+            dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
+            study, study_sha256, run, unit = texts
+            new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named)
+            self.runs.setdefault((new.run, new.unit, dataset, named), new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
@@ -100,6 +112,12 @@ class Account:
         if bytes_of(line) > charged:
             total = self.uncharged.setdefault(line.kind, Total())
             total.lines, total.bytes = total.lines + 1, total.bytes + bytes_of(line) - charged
+
+    @property
+    def last(self) -> Release | None:
+        """What the last round in the ledger's order spent; None where nothing was."""
+        newest = max(self.runs.values(), key=lambda run: run.n, default=None)
+        return None if newest is None else newest.releases[-1]
 
     def releases(self) -> list[Release]:
         """Return what was spent, over all runs."""
@@ -122,10 +140,13 @@ class Accounts:
         The empty name has lines of studies whose dataset the ledger does not name.
     restarted : str
         When the ledger was begun anew since the one before was lost; what could be read of that one came over.
+    rows : RowAccounts
+        Which datasets are of the same rows.
     """
 
     datasets: dict[str, Account] = field(default_factory=dict)
     restarted: str = ""
+    rows: RowAccounts = field(default_factory=RowAccounts)
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Accounts:
@@ -134,11 +155,48 @@ class Accounts:
         for line in lines:
             if line.kind == RESTARTED:
                 found.restarted = line.at
+            found.rows.add(line)
             study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
                 found.datasets.setdefault(name, Account()).add(line)
         return found
+
+    def account(self, name: str, names: frozenset[str] | None = frozenset()) -> Account:
+        """Return the account of the rows of a dataset; what left uncharged is that of the dataset alone.
+
+        Parameters
+        ----------
+        name : str
+        names : frozenset of str
+            That lines of the rows which are served now have; None where nobody knows them, so that all count.
+        """
+        of_all = sorted({*self.datasets, name} - {""})
+        same = of_all if names is None else sorted(self.rows.datasets(name, names))
+        own = self.datasets.get(name, Account())
+        runs: dict[tuple[str, str, str, bool], RunSpent] = {}
+        unprotected = set(own.unprotected)
+        for other, account in self.datasets.items():
+            runs |= {key: run for key, run in account.runs.items() if other in same or not run.named}
+            unprotected |= account.unprotected if other in same else set()
+        runs = dict(sorted(runs.items(), key=lambda item: item[1].first))
+        return replace(own, runs=runs, unprotected=unprotected, datasets=tuple(same))
+
+
+def names_now(site: Site, ledger: Ledger, dataset: str) -> frozenset[str] | None:
+    """Return the names that lines of a dataset's frozen rows have; None where an earlier version froze them.
+
+    Nothing is made and no row is read; of rows that are not frozen the ledger alone tells.
+    """
+    if dataset not in site.datasets:
+        return frozenset()
+    found = known(site.serving(dataset), SiteFolder(site.name).frozen)
+    if found is None:
+        return frozenset()
+    gate = ledger.path.parent
+    if found.origin is None:
+        return None
+    return names_in(named(found.origin, rows_key(gate))) if (gate / KEY).exists() else frozenset()
 
 
 def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
@@ -154,7 +212,7 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
     accounts = Accounts.of(ledger.lines())
     names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
     policy = site.policy
-    found = [_of_dataset(site, ledger, name, accounts.datasets.get(name)) for name in names]
+    found = [_of_dataset(site, ledger, name, accounts) for name in names]
     return {
         "site": site.name,
         "enforced": policy.epsilon is not None and policy.disclosure == "institution",
@@ -164,17 +222,22 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
     }
 
 
-def _of_dataset(site: Site, ledger: Ledger, name: str, account: Account | None) -> dict[str, Any]:
-    account, policy = account or Account(), site.policy
+def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> dict[str, Any]:
+    policy, account = site.policy, accounts.account(name, names_now(site, ledger, name))
+    if not name:  # of studies whose dataset no line names: what they spent is on every account
+        account = accounts.datasets.get(name, Account())
     spent = account.spent(name, policy.delta)
     last, budget = account.last, policy.epsilon
-    counted = Spending(ledger, name, policy) if last is not None and budget is not None else None
+    rounds = None
+    if last is not None and budget is not None:
+        rounds = 0 if math.isinf(spent) else rounds_left(account.releases(), last, budget, policy.delta, MOST_ROUNDS)
     return {
         "dataset": name,
+        "account": list(account.datasets),
         "budget": budget,
         "spent": finite(spent),
         "left": None if budget is None else max(0.0, budget - spent),
-        "rounds-left": None if counted is None or last is None else counted.left(last, MOST_ROUNDS),
+        "rounds-left": rounds,
         "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
@@ -202,7 +265,8 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
     unprotected = unprotected_in_words(found["unprotected-updates"])
     alone = "Of protected updates, which alone are counted, " if unprotected else ""
-    before = f"{found['dataset']}: {unprotected}{alone}epsilon"
+    same = same_in_words(found["dataset"], found.get("account", ()))
+    before = f"{found['dataset']}: {same}{unprotected}{alone}epsilon"
     if found["spent"] is None:
         budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
         said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
@@ -217,6 +281,22 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     elif left is not None:
         said += f"; about {left:,} more rounds like the last one fit" if left else "; no round like the last one fits"
     return f"{said}." if enforced else f"{said}. The site is 'open': it counts, and refuses nothing."
+
+
+def same_in_words(dataset: str, account: Collection[str]) -> str:
+    """Return a sentence on the datasets of the same rows, with a space after it; nothing where there is no other.
+
+    Examples
+    --------
+    >>> same_in_words("heart-flamby", ["heart-disease", "heart-flamby"])
+    "Its rows are those of 'heart-disease', so that both have one account. "
+    """
+    others = [repr(name) for name in account if name != dataset]
+    if not others:
+        return ""
+    return (
+        f"Its rows are those of {', '.join(others)}, so that {'both' if len(others) == 1 else 'all'} have one account. "
+    )
 
 
 def unprotected_in_words(updates: int) -> str:
@@ -245,14 +325,15 @@ def run_in_words(
         Whom the study protects.
     """
     policy = site.policy
-    account = Accounts.of(ledger.lines()).datasets.get(dataset, Account())
+    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset))
     whole = Release(release.noise, release.sampling, release.steps * rounds)
     spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
     if unit == "row" and may_have_several_rows(dataset):
         after = math.inf
     then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
     unprotected = unprotected_in_words(len(account.unprotected))
-    said = f"Budget: {unprotected}{'By' if unprotected else 'by'} this site's ledger all "
+    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
+    said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
     said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
     if policy.epsilon is None:
         return (
@@ -267,7 +348,7 @@ def run_in_words(
         return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
     if math.isinf(after):
         return f"{said}; a run would make it {then}, so this site refuses it."
-    fit = Spending(ledger, dataset, policy).left(release, rounds) if ledger.path.exists() else None
+    fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {shown(after)}, so this site stops it{about}."
 

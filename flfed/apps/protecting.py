@@ -11,6 +11,7 @@ import pandas as pd
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
+from flfed.apps.row_accounts import origin_of
 from flfed.apps.spending import NotSpent, Spending
 from flfed.records.ledger import Ledger
 from flfed.rows import datasets
@@ -201,5 +202,7 @@ class Protecting:
         key = (site.name, dataset)
         if key not in self._accounts:
             prepare = SiteFolder(site.name).make
-            self._accounts[key] = Spending(self.ledger_of(site), dataset, site.policy, prepare=prepare)
+            self._accounts[key] = Spending(
+                self.ledger_of(site), dataset, site.policy, prepare=prepare, origin=origin_of(site)
+            )
         return self._accounts[key]

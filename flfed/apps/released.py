@@ -3,182 +3,102 @@
 Beside the site's ledger are a key, and for each set a file of keyed hashes; the ledger has a line of kind
 `released` for each set and run, on the disk before the first sum leaves. Of the rows themselves nothing
 is kept, and without the key nobody can tell whether a person is among them.
+
+One table may be served under the names of several datasets. So beside each set stands another one of the same
+persons as their source has them, and a study is held to what left under the other names, too.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import pandas as pd
+
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.gate.run_limits import run_of
-from flfed.errors import FlfedError, UsageError
+from flfed.apps.released_sets import RELEASED, RowSets
+from flfed.apps.row_accounts import RowAccounts, named, names_in
+from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.records.ledger_lines import Line
+from flfed.rows.frozen import FrozenSite
+from flfed.rows.holdout import row_texts
+from flfed.rows.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.policy import Policy
-from flfed.rows.private import locked, private_bytes, write_private_bytes
 from flfed.rows.resting import Chosen
-from flfed.rows.row_sets import RowSet, too_close
+from flfed.rows.row_sets import RowSet, apart_by_few, too_close
 from flfed.rows.site import Site
+from flfed.rows.source_sets import SourceSet
 from flfed.rows.workplace import Workplace
 
-RELEASED = "released"
-"""The kind of a ledger's line for a set of rows whose sums leave."""
-KEY_BYTES = 32
 UNREADABLE = "its record of the rows that it released cannot be read, so nothing leaves the site: see its log"
 """What a site says whose key, ledger or a set's file is damaged or gone."""
+UNTOLD = "sums left before over rows of dataset "
+"""How a refusal begins where rows cannot be held to those that were released under another name."""
 LOG = logging.getLogger("flfed.site")
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A part of the rows of a study, as a set."""
+    """A part of the rows of a study, as a set; and as one of the source's persons, where the source is known."""
 
     chosen: Chosen
     rows: RowSet
+    source: SourceSet | None = None
 
 
-class RowSets:
-    """The released sets of one site and dataset, as files.
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The sets of rows that a study has sums over at a site, each once, and where the rows come from."""
 
-    Parameters
-    ----------
-    folder : SiteFolder
-    dataset : str
-    ledger : Ledger, optional
-        Default: the site's own.
-
-    Notes
-    -----
-    A set counts once its file is there, also where a crash kept its line from the ledger, or where the
-    ledger was begun anew. One that the ledger names without its file, and a key that is gone while there
-    are sets, are errors: what cannot be compared is not released.
-    """
-
-    def __init__(self, folder: SiteFolder, dataset: str, ledger: Ledger | None = None) -> None:
-        self._site, self.dataset = folder, dataset
-        self.ledger = ledger or ledger_of(folder)
-        self.folder: Path = folder.gate / "released" / dataset
-        self.key_file: Path = folder.gate / "rows.key"
-
-    def key(self, *, make: bool = False) -> bytes:
-        """Return the site's key of row hashes, which never leaves it and is made once.
-
-        Raises
-        ------
-        UsageError
-            If it cannot be read, others may read it, or it is gone while there are sets.
-        """
-        try:
-            found = private_bytes(self.key_file)
-        except FileNotFoundError:
-            if not make or any(self.folder.parent.glob("*/*")):
-                raise UsageError(f"{self.key_file}: is gone, and with it what was released cannot be told") from None
-            write_private_bytes(self.key_file, secrets.token_bytes(KEY_BYTES))
-            return private_bytes(self.key_file)
-        except OSError as error:
-            raise UsageError(f"{self.key_file}: cannot be read ({error.strerror})") from None
-        if len(found) != KEY_BYTES:
-            raise UsageError(f"{self.key_file}: is damaged")
-        return found
-
-    def all(self, lines: Sequence[Line], key: bytes) -> dict[str, RowSet]:
-        """Return every released set by its id.
-
-        Parameters
-        ----------
-        lines : sequence of Line
-            The ledger's of this dataset and kind.
-        key : bytes
-
-        Raises
-        ------
-        UsageError
-            If one cannot be read, is not as it was written, or is named in the ledger and gone.
-        """
-        named = {str(line.facts.get("rows-sha256")) for line in lines}
-        if not named and not self.folder.is_dir():
-            return {}
-        with locked(self.folder, writing=False):
-            there = {path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)}
-            return {id: self._read(id, key) for id in sorted(named | there)}
-
-    def _read(self, id: str, key: bytes) -> RowSet:
-        try:
-            return RowSet.from_bytes(self.dataset, private_bytes(self.folder / id), key, id=id)
-        except OSError as error:
-            raise UsageError(f"the set of released rows {id[:12]} cannot be read ({error.strerror})") from None
-
-    def write(self, rows: RowSet) -> None:
-        """Write a set down; one that is there stays as it is."""
-        with locked(self.folder, writing=True):
-            if not (self.folder / rows.id).exists():
-                write_private_bytes(self.folder / rows.id, rows.to_bytes())
-
-    def lines(self, held: HeldLedger) -> list[Line]:
-        """Return the ledger's lines on released sets of the dataset, newest first."""
-        return [line for line in held.backwards() if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)]
-
-    def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
-        """Return each released set with how it was chosen, and the key; nothing where nothing was released.
-
-        Raises
-        ------
-        FlfedError
-            If ledger, key or a set cannot be read.
-        """
-        if not self.ledger.path.exists() and not self.folder.is_dir():
-            return [], b""
-        with self.ledger.held() as held:
-            lines = self.lines(held)
-        if not lines and not self.folder.is_dir():
-            return [], b""
-        key = self.key()
-        sets = self.all(lines, key)
-        return list(_chosen(lines, sets)), key
-
-    def intersecting(self, id: str) -> frozenset[str]:
-        """Return the ids of all released sets with a person of the set `id`; an unknown set meets all of them.
-
-        Raises
-        ------
-        FlfedError
-            If ledger, key or a set cannot be read.
-        """
-        with self.ledger.held() as held:
-            lines = self.lines(held)
-        sets = self.all(lines, self.key()) if lines or self.folder.is_dir() else {}
-        return frozenset(other for other, one in sets.items() if id not in sets or one.common(sets[id]))
+    all: list[Part]
+    origin: Origin | None
 
 
-def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple[Chosen, RowSet]]:
-    for line in lines:
-        try:
-            yield Chosen.of_facts(line.facts["chosen"]), sets[line.facts["rows-sha256"]]
-        except (KeyError, TypeError, ValueError):
-            raise UsageError(f"line {line.n} of the ledger does not say how rows were chosen") from None
-
-
-def parts_of(workplace: Workplace, key: bytes) -> list[Part]:
-    """Return the sets of rows that a study has sums over at a site, each once."""
-    study = workplace.study
+def parts_of(workplace: Workplace, key: bytes) -> Parts:
+    """Return the sets of rows that a study has sums over at a site, and where the rows come from."""
+    study, site, schema = workplace.study, workplace.site, workplace.schema
     complete: tuple[str, ...] = ()
     if study.encode.rows == "complete":
-        complete = tuple(workplace.schema.features(study.dataset.features))
-    found = []
+        complete = tuple(schema.features(study.dataset.features))
+    found, (whole, source) = [], _rows_of(site)
+    places = defaultdict[str, list[int]](list)
+    for at, text in enumerate(row_texts(whole) if source is not None else ()):
+        places[text].append(at)
     for part, table in workplace.parts().items():
         apart = part in ("fitted", "validation")
         share, seed = (study.plan.validation, workplace.seed) if apart else (0.0, 0)
-        rows = RowSet.of(table, workplace.schema, key)
-        found.append(Part(Chosen(part, complete, share, seed), rows))
+        persons = None
+        if source is not None and (chosen := _places_of(table, places)) is not None:
+            persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
+        found.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
+    return Parts(found, None if source is None else source.origin)
+
+
+def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
+    """Return a site's mapped table, and the same rows as the source has them; None where nothing tells."""
+    if isinstance(site, FrozenSite):
+        return site.inspect()[0], site.source_rows
+    return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
+
+
+def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int] | None:
+    """Return where the rows of a part stand in the whole table; None where one does not.
+
+    Rows that are alike in all columns are on the same side of every split that an institution allows.
+    """
+    seen, found = defaultdict[str, int](int), list[int]()
+    for text in row_texts(table):
+        if seen[text] >= len(places.get(text, ())):
+            return None
+        found.append(places[text][seen[text]])
+        seen[text] += 1
     return found
 
 
@@ -200,7 +120,7 @@ class Releases:
         self._ledger_of = ledger_of
         self._here = f"here-{secrets.token_hex(8)}"
         self._done: WeakKeyDictionary[Workplace, set[tuple[str, bool]]] = WeakKeyDictionary()
-        self._parts: WeakKeyDictionary[Workplace, list[Part]] = WeakKeyDictionary()
+        self._parts: WeakKeyDictionary[Workplace, Parts] = WeakKeyDictionary()
 
     def refusal(self, workplace: Workplace, run: str, *, leaves: bool) -> str:
         """Return why no sum over a study's rows may leave, or an empty text; then the ledger has it.
@@ -234,17 +154,26 @@ class Releases:
         folder.make()
         kept = RowSets(folder, study.dataset.name, self._ledger_of(workplace.site))
         with kept.ledger.held() as held:
-            key = kept.key(make=not kept.lines(held))
+            key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
         if workplace not in self._parts:
             self._parts[workplace] = parts_of(workplace, key)  # takes a while, so nobody waits for the ledger
         parts, policy = self._parts[workplace], workplace.site.policy
         with kept.ledger.held() as held:
-            lines = kept.lines(held)
+            every = list(held.backwards())
+            released = [line for line in every if line.kind == RELEASED]
+            lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
             facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
             facts |= {"run": run, "repeat": workplace.seed - study.seed}
-            said = _refusal(parts, kept.all(lines, key), lines, facts, policy)
+            facts |= {} if parts.origin is None else named(parts.origin, key)
+            before = kept.all(lines, key)
+            for part in parts.all:
+                if part.rows.id in before:
+                    kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
+            said = _refusal(parts.all, before, lines, facts, policy)
+            same = RowAccounts.of(every).datasets(kept.dataset, names_in(facts))
+            said = said or _refusal_of_names(parts, kept, released, same, key, policy.cell_minimum)
             if leaves and not said:
-                _record(kept, held, parts, lines, facts)
+                _record(kept, held, parts.all, lines, facts)
         return said
 
 
@@ -265,11 +194,58 @@ def _refusal(
         if len(part.rows) < policy.cell_minimum:
             return f"it has fewer than {policy.cell_minimum} people in its {part.chosen.part} rows"
         if too_close(part.rows, list(released.values()), policy.cell_minimum):
-            return (
-                f"its rows differ by fewer than {policy.cell_minimum} people from rows whose sums left before: "
-                "together such sums would give these people away"
-            )
+            return _too_close(policy.cell_minimum)
         released[part.rows.id] = part.rows
+    return ""
+
+
+def _too_close(minimum: int) -> str:
+    return (
+        f"its rows differ by fewer than {minimum} people from rows whose sums left before: "
+        "together such sums would give these people away"
+    )
+
+
+def _refusal_of_names(
+    parts: Parts, kept: RowSets, released: Sequence[Line], same: Collection[str], key: bytes, minimum: int
+) -> str:
+    """Return why sums over the parts may not leave beside those under other datasets' names, or an empty text.
+
+    Parameters
+    ----------
+    parts : Parts
+    kept : RowSets
+        Of the dataset's own name.
+    released : sequence of Line
+        The ledger's on released sets, of all names.
+    same : collection of str
+        Datasets that are known to be of the same rows.
+    key : bytes
+    minimum : int
+    """
+    sources = [part.source for part in parts.all if part.source is not None]
+    others: list[SourceSet] = []
+    for other in kept.others(released):
+        sets = other.all([line for line in released if line.facts.get("dataset") == other.dataset], key)
+        persons = other.sources(key)
+        found = [one for id in sets for one in persons[id]]
+        alike = [one for one in found if sources and one.columns == sources[0].columns]
+        # Sets that an earlier version wrote, and those of the same rows that are told by something else.
+        untold = any(not persons[id] for id in sets) or (other.dataset in same and len(alike) < len(found))
+        if sets and (untold or len(sources) < len(parts.all)):
+            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", kept.dataset, other.dataset)
+            return f"{UNTOLD}{other.dataset!r}, of which it cannot tell whether they are of the same people"
+        others += alike
+    if not others:
+        return ""
+    own = [one for several in kept.sources(key).values() for one in several if one.columns == sources[0].columns]
+    if not any(one.meets(other) for other in others for one in (*own, *sources)):
+        return ""
+    for one in sources:
+        if one.id not in {before.id for before in own}:
+            if apart_by_few([one.digests, *(before.digests for before in (*others, *own))], minimum):
+                return _too_close(minimum)
+            own.append(one)
     return ""
 
 
@@ -281,6 +257,6 @@ def _record(
     for part in parts:
         chosen = part.chosen.facts()
         if (run_of(facts), part.rows.id, chosen) not in there:
-            kept.write(part.rows)
+            kept.write(part.rows, part.source)
             line = held.append(kind=RELEASED, **facts, rows_sha256=part.rows.id, chosen=chosen)
             held = replace(held, size=held.size + len(line.raw) + 1)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, rows_key
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger_lines import Line
 from flfed.rows import datasets
+from flfed.rows.origin import Origin
 from flfed.rows.policy import Policy
 from flfed.updates.accounting import Release, affordable, epsilon
 from flfed.updates.rounds import SPENT
@@ -48,7 +50,45 @@ class NotSpent(FlfedError):
     """
 
 
-@dataclass(frozen=True)
+@dataclass
+class Tally:
+    """What some lines of a ledger spent.
+
+    Attributes
+    ----------
+    kinds : Counter
+    runs : set of str
+    rows : bool
+        Whether some of it was counted by rows, and not by persons.
+    """
+
+    kinds: Kinds = field(default_factory=Kinds)
+    runs: set[str] = field(default_factory=set)
+    rows: bool = False
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        release = release_of(line)
+        self.kinds[release.noise, release.sampling] += release.steps
+        self.runs.add(str(line.facts.get("run", "")))
+        self.rows |= line.facts.get("unit") == "row"
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return what was spent, by kind."""
+        return tuple(Release(*kind, steps) for kind, steps in sorted(self.kinds.items()))
+
+    @classmethod
+    def of(cls, several: Iterable[Tally]) -> Tally:
+        """Return the sum of several."""
+        found = cls()
+        for one in several:
+            found.kinds.update(one.kinds)
+            found.runs |= one.runs
+            found.rows |= one.rows
+        return found
+
+
+@dataclass
 class Seen:
     """What was spent up to a line, which is known by its number and its hash.
 
@@ -56,21 +96,34 @@ class Seen:
     ----------
     n, hash
         Of the line.
-    kinds : tuple of Release
-    runs : set of str
-    rows : bool
-        Whether some of it was counted by rows, and not by persons.
+    datasets : dict of name to Tally
+        By lines that name their rows.
+    unnamed : Tally
+        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
+    accounts : RowAccounts
     """
 
     n: int = 0
     hash: str = ""
-    kinds: tuple[Release, ...] = ()
-    runs: frozenset[str] = frozenset()
-    rows: bool = False
+    datasets: dict[str, Tally] = field(default_factory=dict)
+    unnamed: Tally = field(default_factory=Tally)
+    accounts: RowAccounts = field(default_factory=RowAccounts)
+
+    def add(self, line: Line) -> None:
+        """Take note of one line more."""
+        self.accounts.add(line)
+        if line.kind == LINE:
+            dataset = str(line.facts.get("dataset", ""))
+            (self.datasets.setdefault(dataset, Tally()) if names_in(line.facts) else self.unnamed).add(line)
+
+    def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
+        """Return what counts for a dataset, whose rows have these names; None: nobody knows, so that all does."""
+        on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
+        return Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it & set(self.datasets)))])
 
 
 class Spending:
-    """The account of one dataset at one site.
+    """The account of the rows that one dataset has at one site.
 
     Parameters
     ----------
@@ -78,11 +131,14 @@ class Spending:
         The site's own; all studies and all years are in it.
     dataset : str
         Whose lines count. All of them do, whatever rows there were when they were written: rows that
-        came later are charged for what earlier ones spent, which is more than is true of them.
+        came later are charged for what earlier ones spent, which is more than is true of them. So do those of
+        every other dataset that is of the same rows, now or ever, and lines that do not say of which they are.
     policy : Policy
         With the budget: `institution` enforces it, `open` records and never refuses.
     prepare : callable
         Makes the ledger's folder where it is absent.
+    origin : Origin or None
+        Where the rows come from that are served now; None where nothing tells, so that every line counts.
 
     Guarantee: between two processes that reserve at once, the sum of what both were granted is within
     the budget: a line is written under the lock under which all lines before it were read. The sum
@@ -92,9 +148,15 @@ class Spending:
     """
 
     def __init__(
-        self, ledger: Ledger, dataset: str, policy: Policy, *, prepare: Callable[[], None] = lambda: None
+        self,
+        ledger: Ledger,
+        dataset: str,
+        policy: Policy,
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        origin: Origin | None = None,
     ) -> None:
-        self._ledger, self.dataset, self._prepare = ledger, dataset, prepare
+        self._ledger, self.dataset, self._prepare, self._origin = ledger, dataset, prepare, origin
         self.budget, self.delta = policy.epsilon, policy.delta
         self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
         self._seen = Seen()
@@ -102,10 +164,10 @@ class Spending:
     def spent(self) -> float:
         """Return the ε that was spent so far, at the policy's δ; infinite where nothing bounds it."""
         with self._held() as held:
-            seen = self._read(held)
-        if self._is_unbounded(seen):
+            spent = self._read(held)
+        if self._is_unbounded(spent):
             return math.inf
-        return epsilon(seen.kinds, self.delta)  # the lock is free meanwhile: it may take a second
+        return epsilon(spent.releases(), self.delta)  # the lock is free meanwhile: it may take a second
 
     def refusal(self, release: Release, run: str) -> str:
         """Return why a run could not have even one round, or an empty text.
@@ -119,8 +181,8 @@ class Spending:
             each that it asks for is decided anew.
         """
         with self._held() as held:
-            seen = self._read(held)
-        return "" if run and run in seen.runs else self._over(seen, release)
+            spent = self._read(held)
+        return "" if run and run in spent.runs else self._over(spent, release)
 
     def reserve(self, release: Release, **facts: Any) -> Line:
         """Write down what a round spends, before it is trained; return the line once it is on the disk.
@@ -137,48 +199,49 @@ class Spending:
             If the budget does not allow it, or the ledger cannot be written. Nothing is spent then.
         """
         with self._held() as held:
-            seen = self._read(held)
-            over = self._over(seen, release)
+            over = self._over(self._read(held), release)
             if over:
                 raise NotSpent(over)
             cost = {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
-            return held.append(kind=LINE, dataset=self.dataset, **cost, **facts)
+            return held.append(kind=LINE, dataset=self.dataset, **self._named(), **cost, **facts)
 
     def left(self, release: Release, most: int = 10_000) -> int:
         """Return how many more rounds like `release` the budget allows, at most `most`; to about one in fifty.
 
         `most` where there is no budget. That `open` never refuses is not looked at.
         """
-        seen = self._looked()
-        budget, kinds = self.budget, seen.kinds
+        spent = self._looked()
+        budget, kinds = self.budget, spent.releases()
         if budget is None:
             return most
-        if self._is_unbounded(seen):
+        if self._is_unbounded(spent):
             return 0
 
-        def fits(rounds: int) -> bool:
-            several = Release(release.noise, release.sampling, rounds * release.steps)
-            return affordable(kinds, several, budget, self.delta)
+        return rounds_left(kinds, release, budget, self.delta, most)
 
-        low, high = 0, 1
-        while high <= most and fits(high):
-            low, high = high, high * 2
-        high = min(high, most + 1)
-        while high - low > max(1, low // 50):
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+    def _named(self) -> dict[str, Any]:
+        """Return what a line says of the rows; the key is made with the first such line."""
+        if self._origin is None:
+            return {}
+        return named(self._origin, rows_key(self._ledger.path.parent, make=not self._seen.accounts.groups))
 
-    def _is_unbounded(self, seen: Seen) -> bool:
+    def _names(self) -> frozenset[str] | None:
+        """Return the names that lines of the same rows have; None where nobody knows them."""
+        gate = self._ledger.path.parent
+        if self._origin is not None and not (gate / KEY).exists() and not self._seen.accounts.groups:
+            return frozenset()  # there is no such line yet
+        return None if self._origin is None else names_in(named(self._origin, rows_key(gate)))
+
+    def _is_unbounded(self, spent: Tally) -> bool:
         """Tell whether no ε bounds what was spent of persons."""
-        return seen.rows and may_have_several_rows(self.dataset)
+        return spent.rows and may_have_several_rows(self.dataset)
 
-    def _over(self, seen: Seen, release: Release) -> str:
+    def _over(self, spent: Tally, release: Release) -> str:
         """Return why a release more may not be, or an empty text."""
-        kinds = seen.kinds
+        kinds = spent.releases()
         if not self.enforced or self.budget is None:
             return ""
-        if self._is_unbounded(seen):
+        if self._is_unbounded(spent):
             return ROWS_COUNTED
         if affordable(kinds, release, self.budget, self.delta):
             return ""
@@ -188,37 +251,34 @@ class Spending:
             f"and one more round would make it {shown(after)}"
         )
 
-    def _read(self, held: HeldLedger) -> Seen:
-        """Return what the ledger says now; only lines that came since the last time are read.
+    def _read(self, held: HeldLedger) -> Tally:
+        """Return what the ledger says now of the account; only lines that came since the last time are read.
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
         """
-        before, newest, since, runs, rows = self._seen, None, Kinds(), set[str](), False
+        since: list[Line] = []
         for line in held.backwards():
-            newest = newest or line
-            if (line.n, line.hash) == (before.n, before.hash):
-                since.update({(kind.noise, kind.sampling): kind.steps for kind in before.kinds})
-                runs |= before.runs
-                rows |= before.rows
+            if (line.n, line.hash) == (self._seen.n, self._seen.hash):
                 break
-            if line.kind == LINE and line.facts.get("dataset") == self.dataset:
-                release = release_of(line)
-                since[release.noise, release.sampling] += release.steps
-                runs.add(str(line.facts.get("run", "")))
-                rows |= line.facts.get("unit") == "row"
-        if newest is not None:
-            kinds = tuple(Release(*kind, steps) for kind, steps in sorted(since.items()))
-            self._seen = Seen(newest.n, newest.hash, kinds, frozenset(runs), rows)
+            since.append(line)
         else:
             self._seen = Seen()
-        return self._seen
+        try:
+            for line in reversed(since):
+                self._seen.add(line)
+        except LedgerError:
+            self._seen = Seen()  # of half of the lines nothing is known
+            raise
+        if since:
+            self._seen.n, self._seen.hash = since[0].n, since[0].hash
+        return self._seen.account(self.dataset, self._names())
 
-    def _looked(self) -> Seen:
+    def _looked(self) -> Tally:
         """Return what the ledger says now to who only looks: it is neither made nor opened to write."""
         try:
             with self._ledger.reading() as found:
-                return Seen() if found is None else self._read(found)
-        except (LedgerError, OSError) as error:
+                return Tally() if found is None else self._read(found)
+        except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
 
@@ -229,9 +289,28 @@ class Spending:
             self._prepare()
             with self._ledger.held() as held:
                 yield held
-        except (LedgerError, OSError) as error:
+        except NotSpent:
+            raise
+        except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
+
+
+def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
+    """Return how many rounds like `release` a budget allows beside what is spent, at most `most`; to one in fifty."""
+
+    def fits(rounds: int) -> bool:
+        several = Release(release.noise, release.sampling, rounds * release.steps)
+        return affordable(spent, several, budget, delta)
+
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, high * 2
+    high = min(high, most + 1)
+    while high - low > max(1, low // 50):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def release_of(line: Line) -> Release:

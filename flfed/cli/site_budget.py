@@ -47,13 +47,16 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
         typer.echo(in_words(one, found["delta"], enforced=found["enforced"]))
     else:
         typer.echo("Of studies whose dataset the ledger does not name:")
+    several = len(one["account"]) > 1
     rows = [
-        [run["study"], run["run"], run["unit"], run["first"][:10], str(run["rounds"]), str(run["steps"]),
+        [run["study"], run["run"], *([run["dataset"]] if several else []), run["unit"], run["first"][:10],
+         str(run["rounds"]), str(run["steps"]),
          f"{run['noise']:g}", f"{run['sampling']:g}", "beyond" if run["epsilon"] is None else shown(run["epsilon"])]
         for run in one["runs"]
     ]  # fmt: skip
     if rows:
-        columns = ["study", "run", "unit", "since", "rounds", "steps", "noise", "sampling", "epsilon alone"]
+        columns = ["study", "run", *(["dataset"] if several else []), "unit", "since", "rounds", "steps", "noise"]
+        columns += ["sampling", "epsilon alone"]
         show.as_table(columns, rows, title="Spent; together it is less than the sum of the last column")
     rows = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
     if rows:

@@ -97,6 +97,8 @@ def _say_difference(found: Refresh, exact: bool) -> None:
         return
     lines = [[part, _count(many, exact)] for part, many in vars(difference).items()]
     show.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
+    if found.names_table:
+        typer.echo("An earlier version froze them, and did not write down which table they are: freeze them again.")
     _say_resting(found.prepared.resting, exact)
     _warn_of_drift(found)
     for study in found.voids:

@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows import datasets
 from flfed.rows.excluded import Excluded, Exclusion, Resting
-from flfed.rows.holdout import PublishedSplit, canonical_rows
+from flfed.rows.holdout import PublishedSplit, row_texts
 from flfed.rows.mapping import Finding
+from flfed.rows.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
 from flfed.rows.private import locked, private_bytes, write_private_bytes
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site, SiteTable
@@ -32,6 +33,8 @@ from flfed.rows.transactions import Transactions
 
 FACTS = "frozen.json"
 """What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
+PARTS = ("excluded", "resting", "origin")
+"""Of these facts, those that have keys of their own."""
 _TYPES = {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
 
 
@@ -57,6 +60,9 @@ class Frozen:
         The Parquet file beside it, and the hash of its bytes.
     periods : str
         Of transactions: the hash of the holdout, whose periods chose the rows. Else empty.
+    origin : Origin or None
+        What of them is the same under another dataset's name; None where an earlier version froze them, or the
+        site's package reads its table in a way of its own.
     """
 
     site: str
@@ -70,26 +76,28 @@ class Frozen:
     file_sha256: str
     periods: str = ""
     resting: Resting | None = None
+    origin: Origin | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
-        found = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
-        counted = {name: None if found[name] is None else vars(found[name]) for name in ("excluded", "resting")}
+        found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
+        counted = {name: None if found[name] is None else vars(found[name]) for name in PARTS}
         return {"format": 1, **found, **counted}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
         """Return the facts of `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
-        found = {"resting": None, **found}  # nobody's rows rested when frozen.json had no such key
-        given = {field.name: found[field.name.replace("_", "-")] for field in fields(cls)}
-        texts = [given[name] for name in given if name not in ("rows", "excluded", "resting")]
+        found = {"resting": None, "origin": None, **found}  # earlier versions had no such keys
+        given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
+        texts = [given[name] for name in given if name not in ("rows", *PARTS)]
         if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
         if given["file"] != _file_name(given["file_sha256"]):
             raise ValueError
         excluded = None if given["excluded"] is None else Exclusion(**given["excluded"])
         resting = None if given["resting"] is None else Resting(**given["resting"])
-        return cls(**{**given, "excluded": excluded, "resting": resting})
+        origin = None if given["origin"] is None else Origin.from_json(given["origin"])
+        return cls(**{**given, "excluded": excluded, "resting": resting, "origin": origin})
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +112,8 @@ class Prepared:
     schema : Schema
     excluded : Exclusion or None
     resting : Resting or None
+    source : SourceRows or None
+        The rows as the source has them.
     """
 
     site: Site
@@ -111,16 +121,19 @@ class Prepared:
     schema: Schema
     excluded: Exclusion | None
     resting: Resting | None = None
+    source: SourceRows | None = None
 
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
         """Read a site's table; raises as `Site.inspect` does, and for the first rule that the table breaks."""
-        left, counted = (site, None) if excluded is None else excluded.applied(site)
-        table, findings, schema = left.inspect()
+        whole = read_once(site)
+        left, counted = (whole, None) if excluded is None else excluded.applied(whole)
+        served = as_rows(left) if is_plain(site) else left
+        table, findings, schema = served.inspect()
         if findings:
             raise findings[0].error()
         _refuse_other_than_text(table)
-        return cls(site, table, schema, counted)
+        return cls(site, table, schema, counted, source=source_rows(site, whole, served, table, schema))
 
     def without(self, rest: np.ndarray) -> Prepared:
         """Return the rows that do not rest; `rest` is of bool [rows], all of a person's or none."""
@@ -128,7 +141,9 @@ class Prepared:
             return self
         group, rows = self.schema.group, int(rest.sum())
         persons = int(self.table[group][rest].nunique()) if group else rows
-        return replace(self, table=self.table[~rest].reset_index(drop=True), resting=Resting(persons, rows))
+        source = None if self.source is None else self.source.take(~rest)
+        kept = self.table[~rest].reset_index(drop=True)
+        return replace(self, table=kept, resting=Resting(persons, rows), source=source)
 
     def sha256(self) -> str:
         """Return the hash of the canonical rows."""
@@ -144,15 +159,18 @@ class Prepared:
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
             file=_file_name(file_sha256), file_sha256=file_sha256,
+            origin=None if self.source is None else self.source.origin,
         )  # fmt: skip
         if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
         own = folder / self.site.dataset
         with locked(own, writing=True):
             write_private_bytes(own / frozen.file, whole)
+            if self.source is not None:
+                write_private_bytes(own / self.source.origin.file, self.source.of_bytes())
             write_private_bytes(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
             for path in own.iterdir():
-                if path.name not in (frozen.file, FACTS) and not path.is_dir():
+                if path.name not in (frozen.file, FACTS, frozen.origin and frozen.origin.file) and not path.is_dir():
                     path.unlink()  # the snapshot before, or what a crash left of one
         return frozen
 
@@ -207,9 +225,12 @@ class FrozenSite(Site):
     ----------
     snapshot : Frozen
         Which rows these are.
+    source_rows : SourceRows or None
+        The same rows, in the same order, as the source had them.
     """
 
     snapshot: Frozen
+    source_rows: SourceRows | None = field(default=None, repr=False, compare=False)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Return the frozen rows, in the order that the source had; they broke no rule when they were frozen."""
@@ -255,8 +276,10 @@ def load(site: Site, folder: Path) -> FrozenSite:
             raise _refused(site, "were frozen under another schema of it")
         if frozen.periods != _periods(site):
             raise _refused(site, "are transactions of other periods than its holdout has now")
+        origin = frozen.origin
         try:
             whole = private_bytes(own / frozen.file)
+            hashes = b"" if origin is None else private_bytes(own / origin.file)
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
     if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
@@ -267,9 +290,13 @@ def load(site: Site, folder: Path) -> FrozenSite:
         raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
         raise _refused(site, "are damaged: they are not those that were frozen")
+    rows = None if origin is None else SourceRows.of_file(origin, hashes)
+    if rows is not None and len(rows.digests) != len(table):
+        raise _refused(site, "are damaged: their hashes are not those that were written")
     # Its own columns are the schema's now: nothing is left to map.
-    given = {field.name: getattr(site, field.name) for field in fields(Site)}
-    return FrozenSite(**{**given, "source": Part(table), "mapping": {}, "also": {}}, snapshot=frozen)
+    given = {one.name: getattr(site, one.name) for one in fields(Site)}
+    given |= {"source": Part(table), "mapping": {}, "also": {}}
+    return FrozenSite(**given, snapshot=frozen, source_rows=rows)
 
 
 def _facts(site: Site, own: Path) -> Frozen | None:
@@ -309,21 +336,6 @@ def _periods(site: Site) -> str:
 
 def _file_name(file_sha256: str) -> str:
     return f"rows-{file_sha256[:16]}.parquet"
-
-
-def row_texts(table: pd.DataFrame) -> list[str]:
-    """Return each row as one text, equal for equal rows and only for these; [rows].
-
-    As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
-    is not a missing one. -0.0 is 0.0.
-    """
-    words = {
-        name: [None if cell is None else f"{len(cell)}:{cell}" for cell in table[name]]
-        for name, dtype in table.dtypes.items()
-        if dtype.kind == "O"
-    }
-    plain = {name: words.get(name, cells) for name, cells in table.items()}
-    return canonical_rows(pd.DataFrame(plain, index=table.index))
 
 
 def rows_sha256(table: pd.DataFrame) -> str:

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.frozen import row_texts
+from flfed.rows.holdout import row_texts
 from flfed.rows.schema import Schema
 
 BYTES = 16
@@ -244,12 +244,12 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
     if 0 < len(asked) < minimum:
         return True
     known = [one.people for one in others if len(one.people)] if len(asked.people) else []
-    return _apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or _apart_by_few(
+    return apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or apart_by_few(
         [asked.people, *known], minimum
     )
 
 
-def _apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
+def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
     """Tell whether the first set, with the others, gives fewer than `minimum` persons away; each of sorted digests."""
     if len(sets) < 2:
         return False

@@ -107,6 +107,7 @@ ROWS = (
     "it has fewer than {n} {parts} rows", "it has fewer than {n} people in its {parts} rows",
     "its rows differ by fewer than {n} people from rows whose sums left before: "
     "together such sums would give these people away",
+    "sums left before over rows of dataset {quoted}, of which it cannot tell whether they are of the same people",
     "its record of the rows that it released cannot be read, so nothing leaves the site: see its log",
     "privacy budget: epsilon {n} of {n} is spent at delta {n}, and one more round would make it {n}",
     "privacy budget: epsilon {n} of {n} is spent at delta {n}, and one more round would make it beyond any number",

@@ -17,7 +17,8 @@ from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.freezing import freeze_first, refresh
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.gate.sentences import is_ours
-from flfed.apps.released import UNREADABLE, RowSets
+from flfed.apps.released import UNREADABLE
+from flfed.apps.released_sets import RowSets
 from flfed.errors import FlfedError
 from flfed.rows import datasets, frozen
 from flfed.rows.excluded import Excluded, Resting
@@ -188,8 +189,12 @@ def test_what_a_site_keeps_is_for_its_owner_alone_and_has_nothing_of_a_row(site,
     assert answer(site, "r1") == ""
     kept = RowSets(SiteFolder(site.name), "small")
     files = [path for path in kept.folder.iterdir() if path.is_file()]
-    assert {path.name for path in files} == {line["rows-sha256"] for line in lines_of(site)}
-    assert sum(len(path.read_bytes()) for path in files) == 200 * 16
+    sets = [path for path in files if "." not in path.name]
+    assert {path.name for path in sets} == {line["rows-sha256"] for line in lines_of(site)}
+    assert sum(len(path.read_bytes()) for path in sets) == 200 * 16
+    # Beside each stands the same set by the source's rows, after what tells one from another.
+    assert sorted(path.name[:64] for path in files) == sorted([path.name for path in sets] * 2)
+    assert sum(len(path.read_bytes()) for path in files) == 2 * 200 * 16 + 2 * 32
     for path in (*files, kept.key_file):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.folder.stat().st_mode) == 0o700

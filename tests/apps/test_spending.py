@@ -22,6 +22,7 @@ from flfed.apps.running import resume, run
 from flfed.apps.spending import LINE, NO_LEDGER, NotSpent, Spending, release_of, shown
 from flfed.records.ledger import Ledger
 from flfed.rows.holdout import Holdout
+from flfed.rows.origin import Origin
 from flfed.rows.policy import Policy
 from flfed.rows.site import Site
 from flfed.study import Study
@@ -56,7 +57,8 @@ def by_others(releases: Sequence[Release], delta: float = DELTA) -> float:
 
 
 def account(policy: Policy | None = None, dataset: str = "small") -> Spending:
-    return Spending(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=SiteFolder("site-01").make)
+    make, origin = SiteFolder("site-01").make, Origin(f"table of {dataset}", (), "", "")
+    return Spending(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
 
 
 def test_three_runs_on_one_ledger_end_as_the_budget_says(
@@ -165,7 +167,8 @@ def test_a_line_that_does_not_say_how_much_was_spent_is_not_taken_for_nothing():
     ledger().append(kind=LINE, dataset="small", noise="much", sampling=0.1, steps=1)
     with pytest.raises(NotSpent, match="its ledger cannot be written"):
         spending.reserve(ROUND, run="r", round=2)
-    assert account(dataset="other").spent() == 0.0
+    with pytest.raises(NotSpent, match="its ledger cannot be written"):  # it does not say of which rows, either
+        account(dataset="other").spent()
 
 
 def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], small_study: str):

@@ -250,7 +250,8 @@ def test_files_are_for_their_owner_alone_and_only_the_newest_snapshot_stays(smal
     finally:
         os.umask(old)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
-    assert modes == {"frozen": 0o700, "small": 0o700, "frozen.json": 0o600, second.file: 0o600}
+    files = {"frozen.json": 0o600, second.file: 0o600, second.origin.file: 0o600}
+    assert modes == {"frozen": 0o700, "small": 0o700} | files
     facts = json.loads((folder / "small" / "frozen.json").read_text())
     assert (facts["rows"], facts["dataset"], facts["site"], facts["excluded"]) == (50, "small", "site-01", None)
 

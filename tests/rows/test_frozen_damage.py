@@ -234,4 +234,6 @@ def test_a_killed_freeze_leaves_one_of_the_two_whole(small_sites, tmp_path):
         assert {load(site, tmp_path / "frozen").snapshot.sha256} | seen <= hashes
     assert len(seen) == 2
     last = freeze(site, tmp_path / "frozen", None)
-    assert sorted(path.name for path in (tmp_path / "frozen" / "small").iterdir()) == ["frozen.json", last.file]
+    assert sorted(path.name for path in (tmp_path / "frozen" / "small").iterdir()) == sorted(
+        ["frozen.json", last.file, last.origin.file]
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.rows import datasets
-from flfed.rows.frozen import row_texts
+from flfed.rows.holdout import row_texts
 from flfed.rows.resting import Chosen, resting
 from flfed.rows.row_sets import BYTES, RowSet, difference, digest, too_close, value_texts
 from flfed.rows.schema import Schema

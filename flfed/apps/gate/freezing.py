@@ -9,10 +9,11 @@ from pathlib import Path
 
 from flfed.apps.gate.approval import approvals
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.released import RowSets
+from flfed.apps.released_sets import RowSets
 from flfed.errors import UsageError
 from flfed.rows.excluded import Excluded, Exclusion
-from flfed.rows.frozen import Frozen, Prepared, known, load, row_texts
+from flfed.rows.frozen import Frozen, Prepared, known, load
+from flfed.rows.holdout import row_texts
 from flfed.rows.resting import resting
 from flfed.rows.row_sets import group_texts
 from flfed.rows.site import Site
@@ -66,7 +67,14 @@ class Refresh:
         """Tell whether there is anything to write."""
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
+        if self.names_table:
+            return True
         return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
+
+    @property
+    def names_table(self) -> bool:
+        """Tell whether an earlier version froze the rows, which did not write down of which table they are."""
+        return self.before is not None and self.before.origin is None and self.prepared.source is not None
 
     def write(self, at: datetime | None = None) -> Frozen:
         """Write the rows as they are now; the snapshot before stays until this one is complete."""

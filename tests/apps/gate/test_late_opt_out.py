@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.freezing import refresh
 from flfed.apps.gate.standing import status_of
-from flfed.apps.released import RowSets
+from flfed.apps.released_sets import RowSets
 from flfed.cli.site_rows import refresh_rows
 from flfed.rows.excluded import Resting
 from flfed.rows.frozen import freeze, load

@@ -83,9 +83,11 @@ def runs(one: dict[str, Any]) -> None:
             st.caption("No run has spent anything of it.")
         return
     st.markdown("**Spent, by study and run; together it is less than the sum of the last column**")
+    several = len(one["account"]) > 1
     lines: list[Line] = [
         {
-            "Study": run["study"], "Run": run["run"], "Protects": f"each {run['unit']}", "Since": run["first"][:10],
+            "Study": run["study"], "Run": run["run"], **({"Dataset": run["dataset"]} if several else {}),
+            "Protects": f"each {run['unit']}", "Since": run["first"][:10],
             "Rounds": run["rounds"], "Steps": run["steps"], "Noise": f"{run['noise']:g}",
             "Sampling": f"{run['sampling']:g}",
             "ε alone": "beyond any number" if run["epsilon"] is None else shown(run["epsilon"]),
