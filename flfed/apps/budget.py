@@ -9,7 +9,7 @@ from typing import Any
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, rows_key
-from flfed.apps.spending import LINE, may_have_several_rows, release_of, rounds_left, shown
+from flfed.apps.spending import LINE, counts_rows_of, may_have_several_rows, release_of, rounds_left, shown
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
 from flfed.records.ledger_totals import Total, bytes_of
@@ -125,7 +125,10 @@ class Account:
 
     def spent(self, dataset: str, delta: float, *more: Release) -> float:
         """Return the ε of all that was spent and of `more`; infinite where rows of persons were counted one by one."""
-        if any(run.unit == "row" for run in self.runs.values()) and may_have_several_rows(dataset):
+        by_rows = any(
+            run.unit == "row" or (run.named and counts_rows_of(dataset, run.dataset)) for run in self.runs.values()
+        )
+        if by_rows and may_have_several_rows(dataset):
             return math.inf
         return epsilon([*self.releases(), *more], delta)
 

@@ -159,8 +159,10 @@ class Releases:
             self._parts[workplace] = parts_of(workplace, key)  # takes a while, so nobody waits for the ledger
         parts, policy = self._parts[workplace], workplace.site.policy
         with kept.ledger.held() as held:
-            every = list(held.backwards())
-            released = [line for line in every if line.kind == RELEASED]
+            accounts, released = RowAccounts(), []
+            for line in held.backwards():
+                accounts.add(line)
+                released += [line] if line.kind == RELEASED else []
             lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
             facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
             facts |= {"run": run, "repeat": workplace.seed - study.seed}
@@ -170,7 +172,7 @@ class Releases:
                 if part.rows.id in before:
                     kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
             said = _refusal(parts.all, before, lines, facts, policy)
-            same = RowAccounts.of(every).datasets(kept.dataset, names_in(facts))
+            same = accounts.datasets(kept.dataset, names_in(facts))
             said = said or _refusal_of_names(parts, kept, released, same, key, policy.cell_minimum)
             if leaves and not said:
                 _record(kept, held, parts.all, lines, facts)

@@ -90,14 +90,6 @@ class RowAccounts:
 
     groups: list[tuple[set[str], set[str]]] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, lines: Iterable[Line]) -> RowAccounts:
-        """Return the groups by some lines."""
-        found = cls()
-        for line in lines:
-            found.add(line)
-        return found
-
     def add(self, line: Line) -> None:
         """Take note of one line more, of any kind."""
         names = names_in(line.facts)

@@ -119,7 +119,10 @@ class Seen:
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
         """Return what counts for a dataset, whose rows have these names; None: nobody knows, so that all does."""
         on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
-        return Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it & set(self.datasets)))])
+        on_it &= set(self.datasets)
+        found = Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it))])
+        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
+        return found
 
 
 class Spending:
@@ -335,6 +338,11 @@ def may_have_several_rows(dataset: str) -> bool:
         return bool(datasets.load(dataset).schema.group)
     except FlfedError:
         return True
+
+
+def counts_rows_of(dataset: str, other: str) -> bool:
+    """Tell whether what was spent under another name of the same rows counts rows, where `dataset` has persons."""
+    return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)
 
 
 def shown(value: float) -> str:

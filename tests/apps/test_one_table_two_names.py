@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -229,6 +230,22 @@ def test_queries_for_other_columns_of_one_table_cannot_be_held_against_each_othe
     assert answer(served("y, colour, flag, x2, x1, person"), "slim", "r4") == ""  # their order is no difference
     account(served("*"), "small").reserve(ROUND, run="r1", round=1)
     assert account(served("person, x1, y"), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+
+
+def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does(site, answer, tmp_path):
+    path = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    path.write_text(path.read_text().replace("\ntarget =", '\ngroup = "person"\ntarget =', 1))
+    file = tmp_path / "table.csv"
+    site.source.table.assign(person=[f"P{at // 4}" for at in range(200)]).to_csv(file, index=False)
+    at = replace(site, source=Csv(str(file)))
+    account(at, "small").reserve(ROUND, run="r1", round=1)
+    assert account(at, "slim").spent() == account(at, "small").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+    account(at, "slim").reserve(ROUND, run="r2", round=1)
+    assert math.isinf(account(at, "small").spent())
+    assert account(at, "slim").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+    # Persons here, rows there: nobody can tell how two such sets differ.
+    assert answer(at, "slim", "r1") == ""
+    assert answer(at, "small", "r2") == UNKNOWN.replace("'small'", "'slim'")
 
 
 def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, slim: str):
