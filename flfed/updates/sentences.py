@@ -20,6 +20,7 @@ SLOTS = {
     "quoted": r"'[a-z0-9.-]{1,60}'(?: and '[a-z0-9.-]{1,60}'){0,9}",
     "column": r"[\w .-]{1,60}",
     "day": r"\d{4}-\d\d-\d\d",
+    "moment": r"\d{4}-\d\d-\d\dT[\d:.+Z]{1,20}",
     "parts": r"(?:training|holdout|validation)(?: and (?:training|holdout|validation)){0,2}",
     "question": r"(?:train from|evaluate|compare|audit)",
     "disk": r"[A-Za-z -]{1,60}",
@@ -117,6 +118,8 @@ ROWS = (
     "that no epsilon bounds what is spent of the budget, which is of persons",
     "the study's delta={n} is not below one over the training rows here: "
     "it would allow to give one of them away whole",
+    "line {n} of its ledger is of {moment}, later than its clock, so nothing leaves the site; at the site: set the "
+    "clock right, or flfed site ledger {word} --restart WHY",
     "its ledger cannot be written, so nothing leaves the site: see its log",
     "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, "
     "or flfed site ledger {word} --restart WHY",
