@@ -54,6 +54,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 SITE_ERROR = 1
 CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
+NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE"
 LOG = logging.getLogger("flfed.site")
 
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
@@ -239,10 +240,16 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
     else:
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
-        reason = f"{type(error).__name__}: see the site's log"
+        reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
     if message.metadata.message_type == ENROL:
         reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
     return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Tell whether an allocation failed; torch says so with a RuntimeError."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
 
 
 def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:

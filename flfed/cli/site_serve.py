@@ -19,6 +19,7 @@ def serve_site(
     name: str = NAME,
     network_only: bool = typer.Option(False, "--network-only", help="Only the node: the user with the network."),
     gate_only: bool = typer.Option(False, "--gate-only", help="Only the gate: the user with the data."),
+    memory: str = typer.Option("", "--memory", metavar="SIZE", help="Of the gate, as 4G; default: half of all."),
 ) -> None:
     """Take part: answer what the coordinator asks, as far as approvals and policy go. Ctrl-C ends it.
 
@@ -39,6 +40,7 @@ def serve_site(
             network=not gate_only,
             gate=not network_only,
             told=lambda sentence: typer.echo(sentence, err=True),
+            memory=memory,
         )
 
 

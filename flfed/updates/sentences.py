@@ -125,6 +125,7 @@ ROWS = (
     "or flfed site ledger {word} --restart WHY",
     "its ledger has a run of this name with another study",
     "it cannot keep its reply on its own disk ({disk})", "it cannot keep what it is asked on its own disk ({disk})",
+    "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
     "it cannot open its table for this study; at the site: flfed site check {word}",
     "its frozen rows changed after the approval: the study needs a new one",
     "its frozen rows cannot be served; at the site: flfed site status {word}", "it has no frozen rows of '{word}'",

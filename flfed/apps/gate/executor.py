@@ -13,9 +13,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from flfed.apps.gate.connector import Connector
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.isolating import leave_network
+from flfed.apps.gate.isolating import drop_capabilities, hide_memory, leave_network
+from flfed.apps.gate.memory import limit_process
 from flfed.apps.gate.pacing import Backoff, Pace
+from flfed.apps.gate.syscall_filter import refuse_calls
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +121,11 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
     """
     refused = leave_network()  # before torch or numpy start a thread
+    drop_capabilities()
+    memory = limit_process()
+    connector = Connector(folder.socket)  # it may connect; this process, from here on, may not
+    hide_memory()
+    unfiltered = refuse_calls()
     # Of others only what is wrong: httpx would write a line for each question to the node, twenty a second.
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("flfed").setLevel(logging.INFO)
@@ -125,18 +133,22 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         LOG.warning("THIS PROCESS HAS DATA AND A NETWORK: %s. Serve with the units of: flfed site units", refused)
     else:
         LOG.info("this process has no network")
+    if unfiltered:
+        LOG.warning("THIS PROCESS COULD OPEN A UNIX SOCKET that its user may: %s", unfiltered)
+    LOG.info("it may have %d MB of memory", memory >> 20)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     secret = wait_for_secret(folder)
     from flfed.apps.gate.tasks import Tasks
 
     answer, leaving = make_gate(folder)
-    tasks = Tasks(folder.socket, secret, leaving=leaving)
+    tasks = Tasks(connector.connect, secret, leaving=leaving)
     try:
         Executor(tasks, answer).run(threading.Event())
     except KeyboardInterrupt:
         sys.exit(0)
     finally:
         tasks.close()
+        connector.close()
 
 
 def wait_for_secret(folder: SiteFolder, *, patience: float = float("inf")) -> bytes:

@@ -1,7 +1,8 @@
 """The relay: a Unix socket in the process that has the network, for the one that has none.
 
-Bytes that come in go to one port of this machine's loopback and nowhere else; nothing in them is
-read, so nothing in them can name another place.
+Who connects there asks for a connection with a byte, and is handed an open socket (SCM_RIGHTS). What comes
+in on that goes to one port of this machine's loopback and nowhere else; nothing in it is read, so nothing in
+it can name another place.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
+from flfed.apps.gate.connector import hand_over
 from flfed.errors import UsageError
 
 MODE = 0o660
 """Of the socket: its owner and its group, who may enter the folder that it is in."""
 MOST = 16
 """Connections at a time. The gate has one question open, and a few that carry a message's arrays."""
+ASKERS = 4
+"""Who may ask at a time: one gate, and those before it that have just ended."""
 IDLE_SECONDS = 60.0
 """A connection on which nothing came for so long is closed; the gate opens another when it needs one."""
 LONGEST = 107
 """Bytes of a Unix socket's path (Linux: 108, with the ending zero)."""
+REFUSED_SECONDS = 0.5
 CHUNK = 1 << 16
 LOOPBACK = "127.0.0.1"
 
@@ -96,44 +101,69 @@ class Relay:
     port : int
         Of 127.0.0.1.
     most : int
-        Connections at a time; one more is closed at once.
+        Connections at a time; one more is refused.
     idle : float, seconds
         How long a connection may say nothing.
     """
 
     def __init__(self, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> None:
         self._port, self._most, self._idle = port, most, idle
+        self._asking: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket, ended: asyncio.Event) -> None:
         """Serve until `ended`; every connection is closed then."""
-        server = await asyncio.start_unix_server(self._accept, sock=listening)
-        async with server:
+        with listening:
+            accepting = asyncio.create_task(self._accept(listening))
             await ended.wait()
-            server.close()
-            for task in list(self._open):
+            running = [accepting, *self._asking, *self._open]
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._open) >= self._most:
-            await _close(writer)
-            return
-        self._open.add(task)
-        try:
-            await self._forward(reader, writer)
-        except asyncio.CancelledError:
-            pass  # the relay ends; asyncio would log a handler that ended so
-        finally:
-            self._open.discard(task)
-            await _close(writer)
+    async def _accept(self, listening: socket.socket) -> None:
+        listening.setblocking(False)
+        while True:
+            try:
+                control, _ = await asyncio.get_running_loop().sock_accept(listening)
+            except OSError:
+                await asyncio.sleep(REFUSED_SECONDS)  # too many open files, here or on the machine
+                continue
+            if len(self._asking) >= ASKERS:
+                control.close()
+            else:
+                _note(self._asking, self._hand_out(control))
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _hand_out(self, control: socket.socket) -> None:
+        """Answer each question of one asker, until it is gone."""
+        with control, contextlib.suppress(OSError):
+            control.setblocking(False)
+            while await asyncio.get_running_loop().sock_recv(control, 1):
+                made = await self._connected()
+                hand_over(control, made)
+                if made is not None:
+                    made.close()
+
+    async def _connected(self) -> socket.socket | None:
+        """Return one end of a new connection to the node, or None where there is none to be had."""
+        if len(self._open) >= self._most:
+            return None
         try:
-            node_reader, node_writer = await asyncio.open_connection(LOOPBACK, self._port)
+            node = await asyncio.open_connection(LOOPBACK, self._port)
+            ours, theirs = socket.socketpair()
         except OSError:
-            return  # the node is not there (yet)
+            return None  # the node is not there (yet)
+        gate = await asyncio.open_connection(sock=ours)
+        _note(self._open, self._forward(*gate, *node))
+        return theirs
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        node_reader: asyncio.StreamReader,
+        node_writer: asyncio.StreamWriter,
+    ) -> None:
         try:
             async with asyncio.timeout(self._idle) as clock, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, node_writer, clock))
@@ -142,6 +172,7 @@ class Relay:
             pass  # one side is gone, or said nothing for too long (TimeoutError is an OSError)
         finally:
             await _close(node_writer)
+            await _close(writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: asyncio.Timeout) -> None:
         """Copy one direction; each piece, whichever way it goes, sets the clock back."""
@@ -151,6 +182,13 @@ class Relay:
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
+
+
+def _note(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+    """Have something done beside, and count it for as long as it lasts."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -9,33 +9,44 @@ import threading
 from collections.abc import Callable
 
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.isolating import hide_memory
+from flfed.apps.gate.memory import VARIABLE, bytes_of
 from flfed.apps.gate.node import options
 from flfed.apps.gate.relay import check_free, check_length
 from flfed.apps.supervising import PAUSES, Child, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
+UNTRIED = "it could not be tried"
 PATIENCE = 10.0
 """Seconds that a process may take to end: the node tells the server that it leaves."""
 
 
-def children(folder: SiteFolder, *, network: bool, gate: bool) -> list[Child]:
+def children(folder: SiteFolder, *, network: bool, gate: bool, memory: str = "") -> list[Child]:
     """Return the processes of a site in the order in which they start; they end in the other, the gate first."""
+    limit = {VARIABLE: str(bytes_of(memory))}
     found = []
     if network:
         node = (sys.executable, "-m", "flfed.apps.gate.node", folder.site)
         found.append(Child("the node", node, folder.network / "node.log"))
     if gate:
         executor = (sys.executable, "-m", "flfed.apps.gate.executor", folder.site)
-        found.append(Child("the gate", executor, folder.gate / "gate.log"))
+        found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit))
     return found
 
 
-def network_left() -> str:
-    """Return "" where a process started here can leave the network, else why it cannot; found out by trying."""
+def network_left() -> tuple[str, str]:
+    """Find out by trying whether a process here can leave the network, and refuse itself system calls.
+
+    Returns
+    -------
+    refused, unfiltered : str
+        "", or why it cannot.
+    """
     asked = subprocess.run(
         [sys.executable, "-m", "flfed.apps.gate.isolating"], capture_output=True, text=True, check=False, timeout=60
     )
-    return asked.stdout.strip() if asked.returncode == 0 else "it could not be tried"
+    lines = asked.stdout.splitlines()
+    return (lines[0], lines[1]) if asked.returncode == 0 and len(lines) == 2 else (UNTRIED, UNTRIED)
 
 
 def serve(
@@ -46,6 +57,7 @@ def serve(
     gate: bool = True,
     told: Told,
     pauses: tuple[float, ...] = PAUSES,
+    memory: str = "",
 ) -> None:
     """Keep a site's processes running until `stop` is set.
 
@@ -60,6 +72,8 @@ def serve(
     pauses : tuple of float, seconds
         Before a process that ended is started again; they reach past the minute for which Flower
         refuses a node that died and comes back.
+    memory : str
+        What the gate's process may have, as "4G"; "" is half of the machine's.
 
     Raises
     ------
@@ -70,24 +84,28 @@ def serve(
     if not (network or gate):
         raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
     check_length(folder.socket)
+    limit = bytes_of(memory)
     folder.make()
     if network:
         options(folder, 0)
         check_free(folder.socket)
         told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
     if gate:
-        told(
-            f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {_said(network_left(), root=os.geteuid() == 0)}"
-        )
+        hide_memory()  # this process, which the gate is a child of, may connect
+        room = _said(*network_left(), root=os.geteuid() == 0)
+        room += f"; it may have {limit >> 20} MB of memory"
+        told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
     with Supervisor(
-        children(folder, network=network, gate=gate), told=told, pauses=pauses, patience=PATIENCE
+        children(folder, network=network, gate=gate, memory=memory), told=told, pauses=pauses, patience=PATIENCE
     ) as supervisor:
         told("serving; Ctrl-C ends it")
         supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)
         told("ending")
 
 
-def _said(refused: str, *, root: bool) -> str:
+def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
+    if unfiltered:
+        return f"{_said(refused, root=root)}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
     if not refused and root:
         return "it has no network; but root could take it back: serve as another user"
     if not refused:

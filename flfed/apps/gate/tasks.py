@@ -1,4 +1,4 @@
-"""What the node holds for the gate: one message at a time, read over the Unix socket, never executed.
+"""What the node holds for the gate: one message at a time, read over the relay, never executed.
 
 Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
 `RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -46,6 +45,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
+from flfed.apps.gate.transport import Connect, NodeTransport
 from flfed.apps.one_piece import apart, joined
 from flfed.apps.received import MOST_BYTES, opened, parts_of
 from flfed.errors import FlfedError
@@ -89,20 +89,20 @@ def _link() -> Iterator[None]:
 
 
 class Bounded(httpx.BaseTransport):
-    """A Unix socket over which at most so many bytes come, counted before one is read.
+    """Connections over which at most so many bytes come, counted before one is read.
 
     Parameters
     ----------
-    socket : Path
+    connect : callable () → socket
+        Returns a connection to the node.
     most : int
         Bytes of all answers together.
     each : bool
         Whether every answer may have so many, instead of all together.
     """
 
-    def __init__(self, socket: Path, most: int, *, each: bool = False) -> None:
-        limits = httpx.Limits(max_connections=4, keepalive_expiry=KEPT_ALIVE)
-        self._inner = httpx.HTTPTransport(uds=str(socket), limits=limits, retries=1)
+    def __init__(self, connect: Connect, most: int, *, each: bool = False) -> None:
+        self._inner = NodeTransport(connect, most=4, kept=KEPT_ALIVE)
         self._most, self._left, self._each = most, most, each
         self._counting = threading.Lock()
 
@@ -134,7 +134,7 @@ class Bounded(httpx.BaseTransport):
 
 
 class NodeClient(RuntimeHttpClient):
-    """Flower's client of a node, over a Unix socket and without redirects or proxies."""
+    """Flower's client of a node, over connections that are handed in, without redirects or proxies."""
 
     def __init__(self, transport: httpx.BaseTransport, *interceptors: Any) -> None:
         super().__init__("http://node", interceptors=interceptors, timeout=SECONDS, verify=False)
@@ -220,8 +220,8 @@ class Tasks:
 
     Parameters
     ----------
-    socket : Path
-        Of the relay.
+    connect : callable () → socket
+        Returns a connection to the node, from the relay (`connector.py`).
     secret : bytes
         What the node and the gate know of each other; it signs each question for a task.
     most_bytes : int
@@ -231,12 +231,12 @@ class Tasks:
     """
 
     def __init__(
-        self, socket: Path, secret: bytes, *, most_bytes: int = MOST_BYTES, leaving: Leaving = _as_it_is
+        self, connect: Connect, secret: bytes, *, most_bytes: int = MOST_BYTES, leaving: Leaving = _as_it_is
     ) -> None:
-        self._socket, self._most, self._leaving = socket, most_bytes, leaving
+        self._connect, self._most, self._leaving = connect, most_bytes, leaving
         signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-        self._client = NodeClient(Bounded(socket, SHORT, each=True), version, signing)
+        self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
 
     def next(self) -> Task | None:
         """Return the next message, or None if none waits.
@@ -254,7 +254,7 @@ class Tasks:
 
     def _taken(self, found: AcquireTaskResponse) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)
-        bounded = Bounded(self._socket, self._most)
+        bounded = Bounded(self._connect, self._most)
         client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(found.token))
         try:
             with _link():

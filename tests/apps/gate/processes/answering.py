@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -41,13 +42,29 @@ def reached(addresses: list[str]) -> list[str]:
     return found
 
 
+def table_of(size: int) -> object:
+    """Return a table of so many bytes, put together of pieces as a file's parts are."""
+    import numpy as np
+    import pandas as pd
+
+    piece = pd.DataFrame({"age": np.ones(1_000_000), "chol": np.ones(1_000_000)})
+    return pd.concat([piece.copy() for _ in range(size // 16_000_000)], ignore_index=True)
+
+
 def make(folder: SiteFolder) -> tuple[Callable[..., Message], Callable[..., Message]]:
+    import torch
     from flwr.app import ConfigRecord, Message, RecordDict
 
     def answer(message: Message, context: Context, bundle: str) -> Message:
         asked = message.content["config"]
         if "sleep" in asked:
             time.sleep(float(asked["sleep"]))
+        if "table" in asked:
+            table_of(int(asked["table"]))
+        if "tensor" in asked:
+            torch.ones(int(asked["tensor"]) // 4)
+        if "killed" in asked:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where a unit's memory is used up
         if "raise" in asked:
             raise KeyError(asked["raise"])
         found = {

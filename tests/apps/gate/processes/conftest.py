@@ -39,6 +39,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from flfed.apps.coordinator.authority import Settings, initialise
 from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.gate.connector import RelayClient
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.node import free_port
 from flfed.apps.gate.relay import relaying
@@ -63,6 +64,7 @@ class GateNode:
 
     def __init__(self, socket: Path) -> None:
         self.socket, self.port = socket, free_port()
+        self.link = RelayClient(socket)
         self._start()
 
     def _start(self) -> None:
@@ -146,6 +148,7 @@ def gate_node(tmp_path: Path) -> Iterator[GateNode]:
     try:
         with relaying(node.socket, node.port):
             yield node
+            node.link.close()
     finally:
         node.stop()
 

@@ -22,6 +22,8 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flfed.apps import received
 from flfed.apps.gate import executor as executor_module
 from flfed.apps.gate import tasks as tasks_module
+from flfed.apps.gate import units
+from flfed.apps.gate.connector import RelayClient
 from flfed.apps.gate.executor import ENDED, Executor, shared_secret, wait_for_secret
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.relay import relaying
@@ -41,7 +43,7 @@ def echo(message: Message, context: Context, bundle: str) -> Message:
 
 @pytest.fixture
 def running(gate_node: Any, gate_secret: bytes) -> Iterator[Executor]:
-    tasks, ended = Tasks(gate_node.socket, gate_secret), threading.Event()
+    tasks, ended = Tasks(gate_node.link.connect, gate_secret), threading.Event()
     executor = Executor(tasks, echo)
     thread = threading.Thread(target=executor.run, args=(ended,))
     thread.start()
@@ -88,7 +90,8 @@ def test_a_broken_socket_is_tried_again_and_said_once(
 ):
     caplog.set_level(logging.INFO, "flfed.gate")
     path, ended = tmp_path / "again.sock", threading.Event()
-    tasks = Tasks(path, gate_secret)
+    link = RelayClient(path)
+    tasks = Tasks(link.connect, gate_secret)
     thread = threading.Thread(target=Executor(tasks, echo).run, args=(ended,))
     thread.start()
     try:
@@ -100,6 +103,7 @@ def test_a_broken_socket_is_tried_again_and_said_once(
         ended.set()
         thread.join()
         tasks.close()
+        link.close()
     assert sum("linked to the node" in line for line in caplog.messages) == 2
 
 
@@ -112,7 +116,7 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
         seen.append((asked.metadata.message_type, reply.error.reason, study))
         return Message(Error(code=1, reason="as the gate says it"), reply_to=asked)
 
-    tasks, ended = Tasks(gate_node.socket, gate_secret, leaving=leaving), threading.Event()
+    tasks, ended = Tasks(gate_node.link.connect, gate_secret, leaving=leaving), threading.Event()
     thread = threading.Thread(target=Executor(tasks, echo).run, args=(ended,))
     thread.start()
     try:
@@ -179,7 +183,15 @@ def test_it_works_under_what_its_unit_forbids(
     folder.secret.write_bytes(gate_secret)
     folder.secret.chmod(0o640)
     folder.socket.symlink_to(gate_node.socket)
-    words = [sys.executable, str(HERE / "restricted.py"), sys.executable, str(HERE / "answering.py"), "site-a"]
+    unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
+    words = [
+        sys.executable,
+        str(HERE / "restricted.py"),
+        str(unit),
+        sys.executable,
+        str(HERE / "answering.py"),
+        "site-a",
+    ]
     gate = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         asked = {"addresses": [f"127.0.0.1|{gate_node.port}", "::1|1", "example.org|0"]}

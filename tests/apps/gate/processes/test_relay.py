@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.apps.gate.connector import RelayClient
 from flfed.apps.gate.relay import bound, relaying
 from flfed.errors import UsageError
 
@@ -46,9 +47,12 @@ def echo() -> Iterator[int]:
 
 
 def linked(path: Path) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX)
+    relay = RelayClient(path)
+    try:
+        made = relay.connect()
+    finally:
+        relay.close()
     made.settimeout(5)
-    made.connect(str(path))
     return made
 
 
@@ -81,7 +85,7 @@ def test_only_owner_and_group_may_connect(tmp_path: Path, echo: int):
     assert not (tmp_path / "s").exists()
 
 
-def test_one_connection_too_many_is_closed_and_the_next_after_an_end_is_served(
+def test_one_connection_too_many_is_refused_and_the_next_after_an_end_is_served(
     tmp_path: Path, echo: int, wait_until: Callable[..., None]
 ):
     with relaying(tmp_path / "s", echo, most=2):
@@ -89,8 +93,8 @@ def test_one_connection_too_many_is_closed_and_the_next_after_an_end_is_served(
         for made in open_ones:
             made.sendall(b"12")
             assert made.recv(9) == b"21"
-        with linked(tmp_path / "s") as third:
-            assert third.recv(9) == b""
+        with pytest.raises(ConnectionRefusedError, match="no connection to give"):
+            linked(tmp_path / "s")
         open_ones[0].close()
         wait_until(lambda: _served(tmp_path / "s"))
         open_ones[1].sendall(b"34")
@@ -117,11 +121,11 @@ def test_a_silent_connection_is_closed_and_a_talking_one_is_not(tmp_path: Path, 
         assert time.monotonic() - began < 2.5
 
 
-def test_a_port_on_which_nobody_listens_closes_the_connection(tmp_path: Path):
+def test_where_nobody_listens_on_the_port_there_is_no_connection(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with relaying(tmp_path / "s", port):
-        assert said(tmp_path / "s", b"hello") == b""
+    with relaying(tmp_path / "s", port), pytest.raises(ConnectionRefusedError, match="no connection to give"):
+        linked(tmp_path / "s")
 
 
 def test_open_connections_do_not_hold_up_the_end(tmp_path: Path, echo: int):

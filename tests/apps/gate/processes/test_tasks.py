@@ -14,6 +14,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
 
+from flfed.apps.gate.connector import RelayClient
 from flfed.apps.gate.tasks import Bounded, LinkLost, Task, Tasks
 from flfed.updates.content import MalformedMessage
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def tasks(gate_node: Any, gate_secret: bytes) -> Iterator[Tasks]:
-    made = Tasks(gate_node.socket, gate_secret, most_bytes=200_000)
+    made = Tasks(gate_node.link.connect, gate_secret, most_bytes=200_000)
     yield made
     made.close()
     # A heart that goes on beats for ever, and draws its pauses from the `random` of whatever test comes next.
@@ -107,7 +108,7 @@ def test_a_message_that_just_fits_is_answered_too(gate_node: Any, gate_secret: b
     monkeypatch.setattr(Bounded, "has_read", lambda self: used.append(self._most - self._left) or count(self))
     large = RecordDict({"arrays": ArrayRecord([np.arange(9_000.0)])})
     for _ in range(2):  # how many bytes its reading takes, and then with not many more: a heart-beat has 2
-        tasks = Tasks(gate_node.socket, gate_secret, most_bytes=used[0] + 40 if used else 200_000)
+        tasks = Tasks(gate_node.link.connect, gate_secret, most_bytes=used[0] + 40 if used else 200_000)
         gate_node.put(gate_node.message(large))
         task = taken(tasks)
         task.reply(Message(RecordDict(), reply_to=task.message))
@@ -162,11 +163,11 @@ def test_an_envelope_that_says_another_kind_than_its_content_is_refused(gate_nod
 
 def test_a_wrong_secret_and_an_absent_node_are_said(gate_node: Any, tmp_path: Path):
     gate_node.put()
-    other = Tasks(gate_node.socket, b"1" * 64)
+    other = Tasks(gate_node.link.connect, b"1" * 64)
     with pytest.raises(LinkLost, match="answered 401"):
         other.next()
     other.close()
-    nobody = Tasks(tmp_path / "none.sock", b"1" * 64)
+    nobody = Tasks(RelayClient(tmp_path / "none.sock").connect, b"1" * 64)
     with pytest.raises(LinkLost, match="cannot be reached"):
         nobody.next()
     nobody.close()
@@ -214,7 +215,7 @@ def test_no_line_of_a_bundle_is_installed_or_imported(gate_node: Any, tasks: Tas
     ],
 )
 def test_an_answer_of_unknown_or_packed_length_is_not_read(headers: dict[str, str], rule: str):
-    bounded = Bounded(Path("/nowhere"), 20)
+    bounded = Bounded(RelayClient(Path("/nowhere")).connect, 20)
     fixed = httpx.MockTransport(lambda request: httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"")))
     bounded._inner = fixed  # type: ignore[assignment]
     with pytest.raises(MalformedMessage, match=rule):

@@ -33,6 +33,9 @@ SERVICE = {
     "security_opt": STRINGS,
     "restart": {"type": "string"},
     "stop_grace_period": {"type": "string"},
+    "mem_limit": {"type": ["number", "string"]},
+    "pids_limit": {"type": ["number", "string"]},
+    "ulimits": {"type": "object", "additionalProperties": {"type": "integer"}},
 }
 COMPOSE: dict[str, Any] = {
     "type": "object",
@@ -83,7 +86,10 @@ def test_the_gate_has_no_network_and_the_node_no_data(files: dict[str, Path]):
     assert (gate["InaccessiblePaths"], node["InaccessiblePaths"]) == (["/var/lib/flfed/net"], ["/var/lib/flfed/gate"])
     assert node["ReadWritePaths"] == ["/var/lib/flfed/net /var/lib/flfed/link/site-a"]
     assert (node["IPAddressDeny"], node["IPAddressAllow"]) == (["any"], ["localhost 192.0.2.7"])
+    assert (gate["MemoryMax"], gate["MemorySwapMax"], gate["LimitNOFILE"]) == (["60%"], ["0"], ["1024"])
     for unit in (gate, node):
+        # One process of a unit that takes too much is ended alone, and started anew by its supervisor.
+        assert (unit["OOMPolicy"], unit["TasksMax"], len(unit["MemoryMax"])) == (["continue"], ["256"], 1)
         assert {unit[key][0] for key in ("NoNewPrivileges", "RestrictNamespaces", "PrivateTmp")} == {"yes"}
         assert (unit["ProtectSystem"], unit["CapabilityBoundingSet"], unit["UMask"]) == (["strict"], [""], ["0077"])
 
@@ -155,7 +161,8 @@ def test_the_compose_file_keeps_to_the_specification(files: dict[str, Path]):
     assert node["volumes"] == ["/var/lib/flfed/net:/var/lib/flfed/net", link]
     assert gate["volumes"] == ["/var/lib/flfed/gate:/var/lib/flfed/gate", f"{link}:ro"]
     for service in (node, gate):
-        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert (service["read_only"], service["cap_drop"], service["pids_limit"]) == (True, ["ALL"], 256)
+        assert service["mem_limit"].endswith("g}")
         assert not {"privileged", "ports", "cap_add", "devices", "pid", "ipc"} & set(service)
     spoilt = {**found, "services": {"gate": {**gate, "networkmode": "none"}}}
     with pytest.raises(jsonschema.ValidationError):

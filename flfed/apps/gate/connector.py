@@ -1,0 +1,184 @@
+"""The connector: a process that fetches connections to the node for a gate that may not connect by itself.
+
+    gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
+
+On both ways one byte asks for a connection, and one byte answers, with an open socket beside it or without.
+What the gate writes cannot name a place, and a socket that it gets was made by the relay. The connector stays when
+the node is started anew, and so does the gate, with its tables warm; it ends with the gate.
+
+Run as a program: `python -m flfed.apps.gate.connector NUMBER PATH`, with the number of its end of the pair.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+from flfed.apps.gate.isolating import drop_capabilities, hide_memory
+from flfed.apps.gate.syscall_filter import refuse_calls
+from flfed.errors import FlfedError
+
+ASK, HERE, NONE = b"?", b"+", b"-"
+"""The question, and the answers: a socket comes with this byte; there is none."""
+SECONDS = 5.0
+"""How long the relay, which is on this machine, may take."""
+
+
+def fetched(control: socket.socket) -> socket.socket:
+    """Ask for a connection over a control socket, and return it.
+
+    Raises
+    ------
+    EOFError
+        If nobody is at the other end any more.
+    ConnectionRefusedError
+        If there is none to be had: the node is not there, or has too many.
+    """
+    control.sendall(ASK)
+    answer, numbers, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not answer:
+        raise EOFError
+    if not numbers:
+        raise ConnectionRefusedError("the node has no connection to give")
+    return socket.socket(fileno=numbers[0])
+
+
+def hand_over(control: socket.socket, made: socket.socket | None) -> None:
+    """Answer a question: with a socket, or with none."""
+    if made is None:
+        control.sendall(NONE)
+    else:
+        socket.send_fds(control, [HERE], [made.fileno()])
+
+
+class RelayClient:
+    """Fetches connections from the relay at a path, which may go away and come back.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._asking = path, threading.Lock()
+        self._control: socket.socket | None = None
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the node.
+
+        Raises
+        ------
+        OSError
+            If there is none now.
+        """
+        with self._asking:
+            if self._control is not None:
+                try:
+                    return fetched(self._control)
+                except ConnectionRefusedError:
+                    raise
+                except (EOFError, OSError):
+                    self.close()  # the relay was started anew, and is where it was
+            try:
+                self._control = self._opened()
+                return fetched(self._control)
+            except ConnectionRefusedError:
+                raise
+            except (EOFError, OSError) as error:
+                self.close()
+                raise ConnectionRefusedError("nobody relays to the node") from error
+
+    def _opened(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(SECONDS)
+        try:
+            made.connect(str(self._path))
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def close(self) -> None:
+        """Let go of the relay; the next connection is asked for anew."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+
+class Connector:
+    """The gate's end of the pair, and the process at the other.
+
+    Parameters
+    ----------
+    path : Path
+        Of the relay's socket. It is said once, before the gate reads anything that came from elsewhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._control, theirs = socket.socketpair()
+        self._asking = threading.Lock()
+        words = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(path)]
+        with theirs:
+            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the node.
+
+        Raises
+        ------
+        ConnectionRefusedError
+            If there is none now.
+        FlfedError
+            If the connector has ended: this process cannot reach the node any more, and is to be started anew.
+        """
+        with self._asking:
+            try:
+                return fetched(self._control)
+            except ConnectionRefusedError:
+                raise
+            except (EOFError, OSError):
+                raise FlfedError("the process that connects the gate to its node has ended") from None
+
+    def close(self) -> None:
+        """Have the connector end."""
+        self._control.close()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have the connector end."""
+        self.close()
+
+
+def work(control: socket.socket, path: Path) -> None:
+    """Fetch a connection for each question, until the gate's end is closed."""
+    relay = RelayClient(path)
+    while control.recv(1):
+        try:
+            made = relay.connect()
+        except OSError:
+            hand_over(control, None)
+            continue
+        with made:
+            hand_over(control, made)
+
+
+if __name__ == "__main__":
+    hide_memory()
+    drop_capabilities()
+    refuse_calls(connecting=True)  # where it could not, the gate could not either, and says so
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # also sent to the gate, which has yet to say that it ends
+    try:
+        work(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
+    except OSError:
+        os._exit(0)  # the gate is gone

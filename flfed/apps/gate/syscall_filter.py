@@ -1,0 +1,179 @@
+"""System calls that the gate may not make: a seccomp filter, written without a package and loaded without root.
+
+The filter sees a call's number and its arguments as numbers, never what a pointer points to. So a socket's
+path cannot be looked at, and `connect` is refused altogether; what reaches the node is handed in (`connector.py`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from dataclasses import dataclass
+
+NO_NEW_PRIVILEGES, SET_SECCOMP, MODE_FILTER = 38, 22, 2
+"""PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP (linux/prctl.h) and SECCOMP_MODE_FILTER (linux/seccomp.h)."""
+ALL_THREADS = 1
+"""SECCOMP_SET_MODE_FILTER, and SECCOMP_FILTER_FLAG_TSYNC; both are 1."""
+LOAD, EQUAL, GREATER, ANY_BIT, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+"""BPF_LD|W|ABS, and of BPF_JMP the kinds JEQ, JGT and JSET, each with a constant; BPF_RET|K (linux/bpf_common.h)."""
+ALLOW, FAIL = 0x7FFF0000, 0x00050000
+"""SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with the error's number in its low half."""
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
+"""Where `struct seccomp_data` has the call's number, the architecture, and six arguments of eight bytes."""
+NEWEST = 462
+"""Calls with a higher number did not exist when this list was made; x32's, too, are higher. Answered ENOSYS."""
+AF_UNIX, SOCK_STREAM, SOCK_TYPE = 1, 1, 0xF
+NEW_NAMESPACE = 0x7E020000
+"""Every CLONE_NEW… flag that `clone` takes (linux/sched.h)."""
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+"""Requests of `ioctl` that type into somebody's terminal."""
+
+REFUSED: dict[str, tuple[int, int]] = {
+    # another process: its memory, its registers, its open files
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    # sockets by another way, and sockets that somebody else could reach
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    # another namespace, another root, a file by its number
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    # the kernel itself
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+}
+"""Refused whatever the arguments, with EPERM: the numbers on x86-64 and on arm64."""
+CONNECT = {"connect": (42, 203)}
+LOOKED_AT = {
+    "clone3": (435, 435),
+    "clone": (56, 220),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "sendto": (44, 206),
+    "ioctl": (16, 29),
+    "seccomp": (317, 277),
+}
+"""Calls of which only some arguments are refused, and `seccomp` itself, which stays."""
+
+Line = tuple[int, int, int, int]
+"""One instruction: what it does, how far to jump where it holds and where not, and its constant."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One kind of processor that the filter knows.
+
+    Attributes
+    ----------
+    audit : int
+        AUDIT_ARCH_…: a call that comes by another way than this one (32 bits) has other numbers.
+    column : int
+        Which of the two numbers of a call is its own.
+    """
+
+    audit: int
+    column: int
+
+
+MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
+
+
+def refuse_calls(*, connecting: bool = False) -> str:
+    """Refuse the calls that lead out, for this process and its children; return "" or why it could not.
+
+    Parameters
+    ----------
+    connecting : bool
+        Leave `connect` to Unix sockets: for the one process that fetches connections (`connector.py`).
+
+    Guarantee: where "" is returned no thread of this process, and no program that it starts, can take the filter off.
+    """
+    machine = MACHINES.get(os.uname().machine)
+    if sys.platform != "linux" or machine is None:
+        return f"flfed has no list of system calls for {os.uname().sysname} on {os.uname().machine}"
+    refused = REFUSED if connecting else {**REFUSED, **CONNECT}
+    code = b"".join(struct.pack("=HBBI", *line) for line in program(machine, refused))
+    held = ctypes.create_string_buffer(code, len(code))
+    bpf = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(held)))
+    library = ctypes.CDLL(None, use_errno=True)
+    library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if library.syscall(LOOKED_AT["seccomp"][machine.column], 1, ALL_THREADS, bpf) == 0:
+        return ""
+    # systemd's own filter may leave `prctl` alone, which is for the thread that calls.
+    if len(os.listdir("/proc/self/task")) == 1 and library.prctl(SET_SECCOMP, MODE_FILTER, bpf, 0, 0) == 0:
+        return ""
+    return f"the kernel took no filter of system calls ({os.strerror(ctypes.get_errno())})"
+
+
+def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]:
+    """Return the filter: the architecture, then each call that is refused, then those that are looked at."""
+    own = {name: numbers[machine.column] for name, numbers in LOOKED_AT.items()}
+    lines = [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (EQUAL, 1, 0, machine.audit),
+        _fail(errno.EPERM),
+        (LOAD, 0, 0, NUMBER),
+        (GREATER, 0, 1, NEWEST),
+        _fail(errno.ENOSYS),
+    ]
+    for numbers in refused.values():
+        lines += [(EQUAL, 0, 1, numbers[machine.column]), _fail(errno.EPERM)]
+    # Its flags are behind a pointer; libc then takes `clone`.
+    lines += _block(own["clone3"], [_fail(errno.ENOSYS)])
+    lines += _block(own["clone"], [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACE), _fail(errno.EPERM)])
+    # A datagram socket needs no `connect`: each datagram may name a path.
+    stream = [(0x54, 0, 0, SOCK_TYPE), (EQUAL, 1, 0, SOCK_STREAM), _fail(errno.EPERM)]  # BPF_ALU|AND|K
+    unix = [_argument(0), (EQUAL, 1, 0, AF_UNIX), _fail(errno.EAFNOSUPPORT), _argument(1), *stream]
+    lines += _block(own["socket"], unix) + _block(own["socketpair"], unix)
+    anywhere = [(EQUAL, 1, 0, 0), _fail(errno.EPERM)]
+    lines += _block(own["sendto"], [_argument(4), *anywhere, _argument(4, high=True), *anywhere])
+    typed = [_argument(1), (EQUAL, 1, 0, TIOCSTI), (EQUAL, 0, 1, TIOCLINUX), _fail(errno.EPERM)]
+    return [*lines, *_block(own["ioctl"], typed), (RETURN, 0, 0, ALLOW)]
+
+
+def _block(number: int, lines: list[Line]) -> list[Line]:
+    """Return lines that are for one call alone: what none of them refuses is allowed."""
+    return [(EQUAL, 0, len(lines) + 1, number), *lines, (RETURN, 0, 0, ALLOW)]
+
+
+def _argument(place: int, *, high: bool = False) -> Line:
+    """Return the line that loads the lower, or the higher, half of an argument; both machines put the lower first."""
+    return (LOAD, 0, 0, ARGUMENTS + 8 * place + (4 if high else 0))
+
+
+def _fail(number: int) -> Line:
+    return (RETURN, 0, 0, FAIL | number)

@@ -1,0 +1,100 @@
+"""HTTP over sockets that are handed in: httpx asks, and opens nothing by itself.
+
+Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, in place of which a pool of httpcore
+with a network backend of ours is put (`docs/security.md`). All of httpcore's that is used here is public.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpcore
+import httpx
+
+from flfed.errors import FlfedError
+
+Connect = Callable[[], socket.socket]
+"""Returns a connection to the node, or raises OSError."""
+
+
+class SocketStream(httpcore.NetworkStream):
+    """A connected socket, as httpcore reads and writes it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what came, b"" at the end."""
+        try:
+            self._socket.settimeout(timeout)
+            return self._socket.recv(max_bytes)
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout from error
+        except OSError as error:
+            raise httpcore.ReadError from error
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it."""
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.sendall(buffer)
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout from error
+        except OSError as error:
+            raise httpcore.WriteError from error
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Tell whether something is there to be read: an unused connection that the node closed."""
+        if info != "is_readable":
+            return None
+        return self._socket.fileno() < 0 or bool(select.select([self._socket], [], [], 0)[0])
+
+
+class HandedConnections(httpcore.NetworkBackend):
+    """Where httpcore asks for a connection, whatever the address: there is one place only."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Return a connection to the node."""
+        try:
+            return SocketStream(self._connect())
+        except OSError as error:
+            raise httpcore.ConnectError from error
+
+
+class NodeTransport(httpx.HTTPTransport):
+    """A transport of httpx whose every connection is one to the node.
+
+    Parameters
+    ----------
+    connect : callable () → socket
+    most : int
+        Connections at a time.
+    kept : float, seconds
+        How long an unused one is kept.
+    """
+
+    def __init__(self, connect: Connect, *, most: int, kept: float) -> None:
+        super().__init__(verify=False, trust_env=False)
+        if not hasattr(self, "_pool"):
+            raise FlfedError("this httpx has no '_pool' where flfed needs it; install httpx 0.28")
+        self._pool.close()
+        self._pool = httpcore.ConnectionPool(
+            max_connections=most, keepalive_expiry=kept, retries=1, network_backend=HandedConnections(connect)
+        )
