@@ -26,6 +26,7 @@ from flfed.errors import FlfedError
 
 ASK, HERE, NONE = b"?", b"+", b"-"
 """The question, and the answers: a socket comes with this byte; there is none."""
+SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0
 """How long the relay, which is on this machine, may take."""
 
@@ -124,8 +125,12 @@ class Connector:
         self._control, theirs = socket.socketpair()
         self._asking = threading.Lock()
         words = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(path)]
+        # This very program, also where its file lies in a folder that this user may not enter.
+        program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
         with theirs:
-            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                words, executable=program, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
 
     def connect(self) -> socket.socket:
         """Return a connection to the node.
