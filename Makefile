@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast bench bench-peers bench-deployment bench-private bench-app pictures app lint format
+.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures app lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -39,6 +39,10 @@ test: lint
 # Without real studies, servers and browsers: about four minutes.
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# What takes minutes by its nature, and is not in make test: many starts of a fresh consortium, and the like.
+proof: env
+	$(BIN)/pytest -m proof
 
 # flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
 # Writes benchmarks/results.json, the tables of README.md and docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.

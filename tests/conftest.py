@@ -196,6 +196,16 @@ def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return call
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `proof`, unless the expression after -m names that marker."""
+    if "proof" in (config.option.markexpr or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("proof")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """With FLFED_REQUIRE=1 a skip is a failure, except for absent files of FLFED_TEST_DATA."""
