@@ -1,12 +1,13 @@
-"""The dashboard: `streamlit run app.py`, or `flfed app`. Its pages are the files of the dashboard's folder."""
+"""The dashboard: `flfed app`, or `streamlit run app.py` where people log in. Its pages are the dashboard's files."""
 
 from __future__ import annotations
 
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.records.dashboard import page_files, page_groups
-from flfed.records.dashboard.shell import opened, page_routes
+from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
+from flfed.records.dashboard.only_with_token import Guard
+from flfed.records.dashboard.shell import load_pages, page_routes
 
 
 def main() -> None:
@@ -30,7 +31,17 @@ def main() -> None:
     st.navigation(pages).run()
 
 
+def logs_in() -> bool:
+    """Tell whether people log in, so that no token is asked for."""
+    from flfed.records.dashboard import people
+
+    return people.logs_in()
+
+
 if __name__ == "__main__":
     main()
 else:
-    app = App(__file__, routes=page_routes(list(page_files())), lifespan=opened)
+    guard = Guard(APP_TOKEN, "flfed app", logs_in=logs_in, load=load_pages)
+    app = App(
+        __file__, routes=page_routes(list(page_files())), middleware=[guard.middleware()], lifespan=guard.announced
+    )

@@ -1,23 +1,25 @@
-"""Where flfed keeps and looks for things: the user's data folder, and the folders of packages."""
+"""Where flfed keeps things: the user's data folder, which is for its owner alone."""
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
 
 
 def home() -> Path:
-    """Return the folder of downloads, checkpoints, site state and `runs.db`; made if absent.
+    """Return the folder of downloads, checkpoints, site state and `runs.db`; made if absent, and closed to others.
 
     `FLFED_HOME` if set, else the user's data folder of the operating system.
     """
     path = where()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        private_folder(path)
     except OSError as error:
         raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror}); set another") from None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -40,24 +42,31 @@ def where() -> Path:
         raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder where it is absent, and close it to other accounts, whatever the umask and whoever made it.
+
+    One of somebody else, or with the sticky bit (`/tmp`), is left as it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    found = path.stat()
+    if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
+        with suppress(OSError):
+            path.chmod(0o700)
+
+
 def _user_data() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-
-
-def roots() -> list[Path]:
-    """Return the folders that may hold `sites/` and `datasets/`, first one first.
-
-    Each folder of `FLFED_PATH`, the current folder, and what came with flfed.
-    """
-    given = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
-    package = Path(__file__).resolve().parent
-    bundle = package / "_bundled"
-    found = [*given, Path.cwd(), bundle if bundle.is_dir() else package.parent]
-    return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
 
 
 def write_private(path: Path, text: str, *, advice: str) -> None:

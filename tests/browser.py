@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
+from flfed.records.dashboard import APP_TOKEN
+from flfed.records.dashboard.only_with_token import cookie_of
+
 ROOT = Path(__file__).resolve().parents[1]
+TOKEN = "of-the-apps-in-tests"
 CHROMIUM = Path("/usr/bin/chromium")
 STANDS = "[data-testid=stApp][data-test-script-state=notRunning]"
 CHARTS = "[data-testid=stVegaLiteChart]"
@@ -35,9 +39,10 @@ def free_port() -> int:
 
 
 class Served(str):
-    """The address of an app that is served, with the number of its process."""
+    """The address of an app that is served, with the number of its process and the cookie that its token gives."""
 
     pid: int
+    cookie: tuple[str, str]
 
 
 @contextmanager
@@ -57,16 +62,17 @@ def served(
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), APP_TOKEN: TOKEN, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     address = Served(f"http://127.0.0.1:{port}")
-    address.pid = process.pid
+    address.pid, address.cookie = process.pid, (cookie_of(port), TOKEN)
+    health = urllib.request.Request(f"{address}/_stcore/health", headers={"Cookie": "=".join(address.cookie)})
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+                urllib.request.urlopen(health, timeout=1).close()
                 break
             except OSError:
                 time.sleep(0.1)
@@ -159,7 +165,7 @@ class Window:
 
 @contextmanager
 def opened(address: str, *, width: int = 1280, height: int = 1000, scheme: str = "light") -> Iterator[Window]:
-    """Open the app in a browser of its own while the block runs."""
+    """Open the app in a browser of its own while the block runs; one that came with its token, where it is `Served`."""
     if not CHROMIUM.exists():
         pytest.skip("Debian's chromium is not installed")
     from playwright.sync_api import sync_playwright
@@ -167,6 +173,9 @@ def opened(address: str, *, width: int = 1280, height: int = 1000, scheme: str =
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        if isinstance(address, Served):
+            name, value = address.cookie
+            page.context.add_cookies([{"name": name, "value": value, "url": str(address)}])
         window = Window(page, address)
         page.on("console", lambda said: window.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: window.errors.append(str(error)))

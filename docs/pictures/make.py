@@ -35,10 +35,10 @@ def flfed(words: list[str], environment: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-c", "from flfed.cli import main; main()", *words], env=environment, check=True)
 
 
-def take(address: str, file: Path) -> None:
-    """Take one picture, once the page stands and its charts are drawn."""
+def take(address: str, path: str, file: Path) -> None:
+    """Take one picture of a page of the app, once it stands and its charts are drawn."""
     with opened(address, height=HEIGHT) as window:
-        window.page.goto(address)
+        window.page.goto(f"{address}/{path}")
         window.page.locator(CHARTS).first.wait_for()
         window.drawn()
         window.page.wait_for_timeout(1000)
@@ -58,7 +58,7 @@ def main() -> None:
             series = {run.study: run.series for run in reader.runs()}
         with served(environment) as address:
             for name, path in PICTURES.items():
-                take(f"{address}/{path.format(**series)}", HERE / f"{name}.png")
+                take(address, path.format(**series), HERE / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,37 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
+@contextmanager
+def held(path: Path, taken: str) -> Iterator[None]:
+    """Hold a file as long as the block runs: of two processes that want to, the second is refused.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it is absent, and left there; what counts is the lock, which ends with the process.
+    taken : str
+        The sentence for who comes second.
+
+    Raises
+    ------
+    UsageError
+        If another process holds it, or it cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be used ({error.strerror})") from None
+    try:
+        give(handle, path.parent)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(taken) from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def note(path: Path, at: datetime, what: str, **facts: object) -> None:
     """Append one JSON line to a log of events, made private where it is absent; no secret belongs in it."""
     line = json.dumps({"at": at.isoformat(timespec="seconds"), "what": what, **facts}) + "\n"

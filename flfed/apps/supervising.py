@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn, Self
 
+from flfed.apps.child_processes import passed_on, python
+
 Clock = Callable[[], float]
 Told = Callable[[str], None]
 
@@ -48,7 +50,7 @@ class Child:
     log : Path
         Where its output goes, readable by its owner only; `LOG.1` holds what came before.
     environment : mapping of str to str
-        Added to that of this process.
+        Added to what of this process's is passed on (`child_processes`).
     """
 
     name: str
@@ -109,11 +111,11 @@ class _Kept:
     def start(self, now: float) -> None:
         """Start it, in a group of its own: Ctrl-C is for the supervisor, which ends its children in order."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(os.getpid()), *self.child.command],
+            python("flfed.apps.supervising", str(os.getpid()), *self.child.command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **self.child.environment},
+            env={**passed_on(), **self.child.environment},
             start_new_session=True,
         )
         self.began = now

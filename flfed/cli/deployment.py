@@ -15,6 +15,7 @@ from flfed.cli import (
     site_rows,
     site_serve,
 )
+from flfed.packages import strictly
 
 app = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
 COORDINATOR = (
@@ -45,10 +46,10 @@ SITE = (
     ("units", site_serve.write_units, "units cleveland --out units"),
 )
 for name, command, example in COORDINATOR:
-    app.command(name, epilog=f"Example: flfed coordinator {example}")(command)
+    app.command(name, epilog=f"Example: flfed coordinator {example}")(strictly()(command))
 
 
 def add_to(site: typer.Typer) -> None:
     """Add the commands of a site that takes part in a deployment."""
     for name, command, example in SITE:
-        site.command(name, epilog=f"Example: flfed site {example}")(command)
+        site.command(name, epilog=f"Example: flfed site {example}")(strictly()(command))

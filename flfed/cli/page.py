@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,18 +23,24 @@ def open_app(
     port: int = typer.Option(8501, min=1, max=65535, help="Port on this machine."),
     headless: bool = typer.Option(False, help="Do not open a browser window."),
 ) -> None:
-    """Open the app: runs, and per site what joining brought. Only this machine can reach it."""
-    from flfed.home import roots
+    """Open the app: runs, and per site what joining brought.
+
+    Only this machine can reach it, and of this machine who opens the printed address: it has a token, and without it
+    nothing is shown. Where people log in (docs/app.md), the login stands in place of the token.
+    """
+    from flfed.packages import own_root
+    from flfed.records.dashboard import APP_TOKEN
     from flfed.records.database import store_url
 
     store_url()  # refused here, where a person reads it, and not on a page
-    files = [root / "app.py" for root in reversed(roots()) if (root / "app.py").is_file()]
-    if not files:
+    script = own_root() / "app.py"
+    if not script.is_file():
         raise UsageError("app.py is not found; is flfed installed completely?")
-    run(files[0], "flfed app", port=port, headless=headless)
+    os.environ[APP_TOKEN] = secrets.token_urlsafe()
+    run(script, "flfed app", port=port, headless=headless)
 
 
-def run(script: Path, command: str, *, port: int, headless: bool, welcome: bool = True) -> NoReturn:
+def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
     """Serve an app of ours to this machine alone, in place of this process, and send nothing anywhere.
 
     Parameters
@@ -44,8 +51,6 @@ def run(script: Path, command: str, *, port: int, headless: bool, welcome: bool 
     port : int
     headless : bool
         Open no browser; so too where there is no screen.
-    welcome : bool
-        Whether Streamlit tells the address; else the app does.
 
     Raises
     ------
@@ -67,9 +72,9 @@ def run(script: Path, command: str, *, port: int, headless: bool, welcome: bool 
         "--browser.gatherUsageStats": "false",
         "--client.toolbarMode": "minimal",
         "--client.showErrorDetails": "none",
-        "--logger.hideWelcomeMessage": str(not welcome).lower(),
+        "--logger.hideWelcomeMessage": "true",  # the app tells its address
     }
-    words = [sys.executable, "-m", "streamlit", "run", str(script)]
+    words = [sys.executable, "-P", "-m", "streamlit", "run", str(script)]
     words += [word for pair in options.items() for word in pair]
     if os.name == "posix":
         # In place of this process, so that whoever ends it ends the app.

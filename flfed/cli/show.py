@@ -149,3 +149,11 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
                 bars.remove_task(tasks.pop(stage))
 
         yield told
+
+
+def passed_over(site: str) -> None:
+    """Say where a package of this site lies in the current folder, and another one is taken."""
+    from flfed.packages import passed_over as said
+
+    if sentence := said("site", site):
+        typer.echo(sentence, err=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from flfed.cli import show
 from flfed.errors import UsageError
 
 
@@ -33,9 +34,10 @@ def open_site_app(
     except UsageError as error:
         raise UsageError(f"{error}; only the user that has the site's data may look") from None
     site = sites.load(name)
+    show.passed_over(site.name)
     why = closed(SiteFolder(site.name))
     if why:
         raise UsageError(why)
     os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
     script = Path(site_app.__file__).with_name("app.py")
-    page.run(script, f"flfed site app {site.name}", port=port, headless=headless, welcome=False)
+    page.run(script, f"flfed site app {site.name}", port=port, headless=headless)

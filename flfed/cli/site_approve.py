@@ -152,6 +152,7 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
         many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
         raise UsageError(f"{many}: say which one with --site NAME")
     site = sites.load(name or joined[0])
+    show.passed_over(site.name)
     return SiteFolder(site.name), site
 
 

@@ -29,10 +29,13 @@ def serve_site(
     from flfed.apps.gate.folder import SiteFolder
     from flfed.apps.gate.serving import serve
     from flfed.apps.supervising import told_to_stop
+    from flfed.packages import named_folders
     from flfed.rows import site as sites
 
     if not network_only:
-        sites.load(name)  # said here, and not again and again in the gate's log
+        own = sites.load(name)  # said here, and not again and again in the gate's log
+        show.passed_over(own.name)
+        typer.echo(f"package of {name}: {own.folder} ({named_folders()})", err=True)
     with told_to_stop() as stop:
         serve(
             SiteFolder(name),
@@ -69,7 +72,9 @@ def write_units(
 As root, once:
   cp {out}/flfed-{name}-sysusers.conf /etc/sysusers.d/ && systemd-sysusers
   cp {out}/flfed-{name}-tmpfiles.conf /etc/tmpfiles.d/ && systemd-tmpfiles --create
-Join as flfed-net with FLFED_HOME={base}/net; approve and freeze as flfed-gate with FLFED_HOME={base}/gate. Then:
+The package of the site goes into {base}/gate/packages/sites, or the folder FLFED_PATH of {base}/gate/serve.env.
+Join as flfed-net with FLFED_HOME={base}/net; approve and freeze as flfed-gate with
+FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages. Then:
   cp {out}/flfed-{name}-*.service /etc/systemd/system/ && systemctl daemon-reload
   systemctl enable --now flfed-{name}-network flfed-{name}-gate"""
     )

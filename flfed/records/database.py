@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.home import home
+from flfed.records.store_file import StoreFile
 from flfed.records.tables import Base, Series
 
 POSTGRES = "postgresql+psycopg"
@@ -159,21 +160,18 @@ def _closed_if_refused(engine: Engine) -> Iterator[None]:
 
 
 def engine_to_write(url: URL) -> Engine:
-    """Return an engine for writing; an SQLite file is put in WAL mode, its folder is made."""
+    """Return an engine for writing; an SQLite file is made for its owner alone, and put in WAL mode."""
     if url.get_backend_name() != "sqlite":
         return _postgres(url)
     if url.database and url.database != ":memory:":
-        folder = Path(url.database).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            todo = "set FLFED_STORE to a file where you may write"
-            raise UsageError(f"the folder {folder} of the run store cannot be made ({why}): {todo}") from None
+        own = StoreFile(Path(url.database))
+        own.make()
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda *_: own.close_to_others())
     else:
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-    event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
@@ -232,8 +230,12 @@ def engine_to_read(url: URL) -> Engine:
         engine.dispose()
         return _empty()
     path = Path(url.database or ":memory:")
-    if not path.exists() or not path.stat().st_size:
-        return _empty()
+    try:
+        if not path.exists() or not path.stat().st_size:
+            return _empty()
+    except PermissionError:
+        todo = "it is its owner's alone; to let others read it: FLFED_STORE_GROUP, see docs/run-store.md"
+        raise UsageError(f"the run store {path} could not be opened (Permission denied): {todo}") from None
     name = path.resolve().as_uri()
     for way in ("mode=ro", "mode=ro&immutable=1"):
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")

@@ -14,8 +14,9 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field as PydanticField
 
-from flfed.errors import FlfedError, UsageError, nearest
-from flfed.home import home, roots
+from flfed.errors import FlfedError, UsageError
+from flfed.home import home
+from flfed.packages import check_package, not_known, roots
 from flfed.rows.mapping import plain_text
 from flfed.rows.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.sources import Csv, Parquet
@@ -132,17 +133,17 @@ def load(name: str) -> Dataset:
     Raises
     ------
     UsageError
-        If there is none, or its files break a rule.
+        If there is none, its files break a rule, or `check_package` refuses it.
     """
     for root in roots():
         folder = root / "datasets" / name
         if (folder / "schema.toml").is_file():
+            check_package(folder)
             schema = read_schema(folder / "schema.toml")
             if schema.name != name:
                 raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
-    known = names()
-    raise UsageError(f"dataset {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    raise not_known("dataset", name, names())
 
 
 def _source(path: Path) -> SourceDescription:
@@ -154,6 +155,7 @@ def _source(path: Path) -> SourceDescription:
         why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
         raise UsageError(f"{path}: files-of: {why}")
     folder = next(root for root in roots() if (root / "datasets" / found.files_of / "schema.toml").is_file())
+    check_package(folder / "datasets" / found.files_of)
     # Read as it stands: two that name each other would be looked up for ever.
     other = parse_settings(SourceDescription, folder / "datasets" / found.files_of / "source.toml")
     if other.files_of or other.embedded or not other.files:

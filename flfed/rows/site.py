@@ -17,8 +17,8 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, UsageError, nearest
-from flfed.home import roots
+from flfed.errors import FlfedError, UsageError
+from flfed.packages import check_module, check_package, not_known, roots
 from flfed.rows import datasets
 from flfed.rows.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.mapping import Field, Finding, check_codes, map_table
@@ -253,15 +253,14 @@ def load(name: str) -> Site:
     Raises
     ------
     UsageError
-        If there is none, or its package does not end with a `Site` of that name.
+        If there is none, its package does not end with a `Site` of that name, or `check_package` refuses it.
     """
     if name in names():
         site, folder = _found(name)
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
-    known = names()
-    raise UsageError(f"site {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    raise not_known("site", name, names())
 
 
 def of_dataset(dataset: str) -> list[Site]:
@@ -311,10 +310,11 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
 
 def _found(name: str) -> tuple[Site, Path | None]:
     """Return a site of `names()` as its package gives it, and where the package stands."""
-    folders = _folders()
-    if name in folders:
-        return _import_folder(folders[name]), folders[name]
+    if folder := _folders().get(name):
+        check_package(folder)
+        return _import_folder(folder), folder
     point = next(point for point in _entry_points() if point.name == name)
+    check_module(point.module)
     with _importing(f"site {name!r}"):
         found = point.load()
     return _module_site(found, name), _module_folder(point.module)
@@ -364,6 +364,7 @@ def _import_folder(folder: Path) -> Site:
 
 def _from_import_path(path: str) -> Site:
     module_name, _, attribute = path.partition(":")
+    check_module(module_name)
     with _importing(f"site {path!r}"):
         try:
             module = importlib.import_module(module_name)

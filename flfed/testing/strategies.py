@@ -84,7 +84,7 @@ def _brought_along(module: str) -> str:
         f"print(*[m for m in sys.modules if any(m == n or m.startswith(n + '.') for n in {NEVER!r})])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment)
     said = done.stderr.strip().splitlines()
     hold(done.returncode == 0, f"it cannot be imported on its own ({said[-1] if said else 'no reason given'})")
     return done.stdout.strip()

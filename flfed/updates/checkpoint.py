@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
-from flfed.home import home
+from flfed.home import home, private_folder
 from flfed.study_parts import Sharing
 from flfed.summary import Encoder, Stacked, Summary, arrays_sha256
 from flfed.updates.content import Arrays
@@ -194,9 +194,9 @@ def _write(
     metadata = {"format": OF_A_ROUND if start else WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
     metadata |= {"start": start} if start else {}
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
         # For its owner alone: the sites' sums are in it.
+        private_folder(folder.parent)
+        private_folder(folder)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
             for piece in file_content(tensors, metadata):
                 stream.write(piece)

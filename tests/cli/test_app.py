@@ -19,7 +19,8 @@ import pytest
 from flfed.cli import page
 from flfed.errors import UsageError
 from flfed.records.dashboard import page_files
-from tests.browser import free_port, opened
+from flfed.records.dashboard.only_with_token import cookie_of
+from tests.browser import Served, free_port, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -30,10 +31,10 @@ APPS = pytest.mark.parametrize("words", [["app"], ["site", "app", "kentucky-clin
 
 @contextmanager
 def app(
-    *options: str, words: Sequence[str] = ("app",), base: str = "", said: Path = Path(os.devnull), **environment: str
-) -> Iterator[str]:
+    *options: str, said: Path, words: Sequence[str] = ("app",), base: str = "", **environment: str
+) -> Iterator[Served]:
     """Serve an app while the block runs, and give its address; what it prints goes to the file `said`."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
+    address = Served(f"http://127.0.0.1:{(port := free_port())}")
     command = [*FLFED, *words, "--port", str(port), *options]
     with said.open("w") as out:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT)
@@ -46,6 +47,9 @@ def app(
                 break  # it is served, to who has the token
             except OSError:
                 time.sleep(0.1)
+        token = said.read_text().partition(f"Open {address}{base}/?token=")[2].split()[0]
+        assert len(token) >= 43  # 256 bits
+        address.pid, address.cookie = process.pid, (cookie_of(port), token)
         yield address
     finally:
         process.terminate()
@@ -61,14 +65,19 @@ def test_a_browser_is_opened_where_there_is_a_screen(tmp_path: Path, options: li
     program.write_text(f'#!/bin/sh\necho "$1" > {given}\n')
     program.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DISPLAY": screen, "WAYLAND_DISPLAY": ""}
-    with app(*options, **environment) as address:
+    with app(*options, said=tmp_path / "said", **environment) as address:
         time.sleep(0.5)  # the browser is started before the first request is answered
-        assert (given.read_text().strip() if given.exists() else "") == (address if opens else "")
+        assert given.exists() == opens
+        if opens:
+            page = Path(given.read_text().strip().removeprefix("file://"))
+            assert f"{address}/?token={address.cookie[1]}" in page.read_text()
+            assert page.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_below_a_path_every_page_opens_at_its_own_address():
+def test_below_a_path_every_page_opens_at_its_own_address(tmp_path: Path):
     first, second, *_ = page_files()
-    with app("--headless", base="/a/b", STREAMLIT_SERVER_BASE_URL_PATH="/a/b/") as address, opened(address) as window:
+    below = {"base": "/a/b", "STREAMLIT_SERVER_BASE_URL_PATH": "/a/b/", "said": tmp_path / "said"}
+    with app("--headless", **below) as address, opened(address) as window:
         for name, own in (("", ""), (first, ""), (second, second)):
             window.page.goto(f"{address}/a/b/{name}?x=1")
             window.page.locator("h1").first.wait_for()
@@ -80,12 +89,11 @@ def test_below_a_path_every_page_opens_at_its_own_address():
 @APPS
 def test_the_start_prints_the_address_and_no_warning(tmp_path: Path, words: list[str]):
     said = tmp_path / "said"
-    with app("--headless", words=words, said=said) as address, opened(address) as window:
-        window.page.goto(said.read_text().split("Open ", 1)[-1].strip() if "site" in words else address)
+    with app("--headless", words=words, said=said) as address, opened(str(address)) as window:
+        window.page.goto(said.read_text().split("Open ", 1)[-1].strip())
         window.page.locator("h1").first.wait_for()
         window.drawn()  # the pages are loaded
-    assert address in said.read_text()
-    assert "MemoryCacheStorageManager" not in said.read_text()
+    assert said.read_text() == f"Open {address}/?token={address.cookie[1]}\n"
 
 
 @APPS

@@ -18,6 +18,7 @@ from flfed.apps.coordinator.admission import admit
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.coordinator.kits import invite
 from flfed.apps.gate import units
+from tests.another_account import account
 
 HERE = Path(__file__).parent
 NET, GATE, LINK = 64201, 64202, 64203
@@ -33,8 +34,8 @@ FLFED = [sys.executable, "-c", "from flfed.cli import main; main()"]
 
 
 def become(user: int) -> list[str]:
-    words = f"setpriv --reuid {user} --regid {user} --groups {user},{LINK} --inh-caps=-all --bounding-set=-all"
-    return [*words.split(), "--no-new-privs"]
+    """Return the start of a command line that runs as a user with nothing of root's."""
+    return account(user, "--no-new-privs", groups=(user, LINK))
 
 
 class TwoUsers:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed.errors import UsageError
 from flfed.records.dashboard import page_files
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
+from tests.another_account import NOBODY, account
 from tests.browser import opened, served
 
 ROOT = Path(__file__).parents[2]
-NOBODY = [
-    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
-]  # fmt: skip
-"""Runs a command as the account `nobody`, which may write nothing of root's; it may read, since the Python of these
-tests may lie in a folder of root's own. That a plain account can read is in test_store.py."""
 READ = """
 import json, sys
 from flfed.records.reading import RunReader
@@ -49,20 +47,26 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 
 
 @pytest.fixture
-def readable(tmp_path_factory: pytest.TempPathFactory, heart: str, url: str) -> Iterator[Path]:
-    """The folder of a store that anybody may read and only its owner may write."""
+def url() -> Iterator[str]:
+    """Of a store in a folder of its own: pytest closes its folders to other accounts whenever it starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}/runs.db"
+
+
+@pytest.fixture
+def readable(monkeypatch: pytest.MonkeyPatch, heart: str, url: str) -> Path:
+    """The folder of a store that the group of `nobody` may read, and only its owner may write."""
+    monkeypatch.setenv("FLFED_STORE_GROUP", grp.getgrgid(NOBODY).gr_name)
+    RunStore.open(url).close()
     folder = Path(url.removeprefix("sqlite:///")).parent
-    for place in (folder, *folder.parents):
-        if place in (Path("/tmp"), Path("/")):
-            break
-        place.chmod(0o755)
-    yield folder
+    folder.chmod(0o755)
+    return folder
 
 
 def as_nobody(code: str, run: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | given_to_nobody(folder) | more
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*NOBODY, sys.executable, "-c", code, run]
+    command = [*account(NOBODY), sys.executable, "-c", code, run]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=60)
 
 
@@ -85,11 +89,47 @@ def test_another_account_reads_and_cannot_write(readable, store, heart, writer_a
 
 
 @needs_root
-def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable, tmp_path):
-    (tmp_path / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_another_account_reads_nothing_where_no_group_is_named(url, heart, mask):
+    """Of a store of an earlier version neither, whose files everybody may read."""
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    folder.chmod(0o755)
+    for path in folder.glob("runs.db*"):
+        path.chmod(0o666)
+    before = os.umask(mask)
+    try:
+        with RunStore.open(url) as store:
+            for _ in range(2):  # with its log beside it, and without
+                read = as_nobody(READ, heart, folder)
+                assert (read.returncode, read.stdout) == (1, ""), read.stderr
+                assert "unable to open database file" in read.stderr
+                files = list(folder.glob("runs.db*"))
+                assert {path.stat().st_mode & 0o777 for path in files} == {0o600}, files
+                done = subprocess.run([*account(NOBODY), "head", "-c1", *files], capture_output=True, cwd="/")
+                assert (done.returncode, done.stdout) == (1, b"")
+                store.close()
+    finally:
+        os.umask(before)
+    folder.chmod(0o700)
+    assert "it is its owner's alone; to let others read it: FLFED_STORE_GROUP" in as_nobody(READ, heart, folder).stderr
+
+
+@needs_root
+def test_the_group_must_be_one_and_the_store_not_in_the_home(url, monkeypatch):
+    monkeypatch.setenv("FLFED_STORE_GROUP", "no-such-group")
+    with pytest.raises(UsageError, match="there is no group 'no-such-group'"):
+        RunStore.open(url)
+    monkeypatch.setenv("FLFED_STORE_GROUP", "nogroup")
+    with pytest.raises(UsageError, match="give it a folder of its own"):
+        RunStore.open()
+
+
+@needs_root
+def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable):
+    (readable / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')
     code = "from flfed.records.dashboard.people import roles_file; print(roles_file())"
-    found = as_nobody(code, "", readable, FLFED_HOME=str(tmp_path))
-    assert (found.stdout.strip(), found.returncode) == (str(tmp_path / "roles.toml"), 0), found.stderr
+    found = as_nobody(code, "", readable, FLFED_HOME=str(readable))
+    assert (found.stdout.strip(), found.returncode) == (str(readable / "roles.toml"), 0), found.stderr
     found = as_nobody(code, "", readable)
     assert (found.stdout.strip(), found.returncode) == ("None", 0), found.stderr
 
@@ -98,7 +138,7 @@ def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(reada
 @pytest.mark.slow
 def test_the_app_of_another_account_shows_the_pages(readable, store, heart):
     before = {path.name: path.read_bytes() for path in readable.iterdir() if path.suffix == ".db"}
-    with served(given_to_nobody(readable), prefix=NOBODY) as address, opened(address) as window:
+    with served(given_to_nobody(readable), prefix=account(NOBODY)) as address, opened(address) as window:
         window.page.goto(f"{address}/?run={heart}")
         window.page.get_by_role("heading", name="Runs").wait_for()
         for name in ("Overview", "Rounds", "Data"):

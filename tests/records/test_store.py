@@ -1,12 +1,15 @@
 """The run store: what is written is read back, whole rounds only, on one schema, by many at once."""
 
+import grp
 import math
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, Metric
 from flfed.records.reading import RunReader
 from flfed.records.store import RunStore
 from flfed.records.tables import Base
+from tests.another_account import NOBODY, account
 
 ROOT = Path(__file__).parents[2]
 RUN = {"engine": "inprocess", "path": "one-by-one", "seed": 42, "rounds_planned": 3, "primary": "log_loss"}
@@ -33,10 +37,10 @@ def begun(store: RunStore, *, repeats: int = 1, repeat: int = 0):
     return store.begin_run(series, repeat=repeat, task="binary", **RUN)
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, other: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
-        [sys.executable, "-c", code], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*other, sys.executable, "-c", code], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
 
@@ -309,24 +313,21 @@ def test_two_processes_do_not_begin_the_same_repeat(store):
         store.begin_run(series, repeat=1, task="binary", **RUN)
 
 
-def test_another_user_reads_the_store_while_and_after_it_is_written():
-    code = (
-        "import os\n"
-        "from flfed.records.reading import RunReader\n"
-        "RunReader.open('sqlite:////nowhere/runs.db').runs()\n"  # imports all, while that is allowed
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "print(len(RunReader.open().runs()))\n"
-    )
+def test_another_user_of_the_named_group_reads_the_store_while_and_after_it_is_written(monkeypatch):
+    code = "from flfed.records.reading import RunReader\nprint(len(RunReader.open().runs()))\n"
+    other = account(NOBODY) if os.geteuid() == 0 else []
+    monkeypatch.setenv("FLFED_STORE_GROUP", grp.getgrgid(NOBODY if other else os.getegid()).gr_name)
     with tempfile.TemporaryDirectory() as name:
         url, folder = f"sqlite:///{name}/runs.db", Path(name)
         with RunStore.open(url) as opened:
             begun(opened)
             folder.chmod(0o555)  # nobody but root may make the files that WAL wants
-            while_open = python(code, FLFED_STORE=url)
+            while_open = python(code, other, FLFED_STORE=url)
             folder.chmod(0o755)
         folder.chmod(0o555)
-        after = python(code, FLFED_STORE=url)
+        after = python(code, other, FLFED_STORE=url)
         folder.chmod(0o755)
+        assert stat.S_IMODE((folder / "runs.db").stat().st_mode) == 0o640
     assert (while_open.stdout, after.stdout) == ("1\n", "1\n"), while_open.stderr + after.stderr
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from flfed.apps.child_processes import passed_on
 from flfed.apps.coordinator.authority import settings
 from flfed.apps.coordinator.control import certificate_file
 from flfed.apps.coordinator.folder import CoordinatorFolder
@@ -201,7 +202,7 @@ def _validate(folder: CoordinatorFolder) -> None:
     """Have Caddy check its configuration, certificate and key included."""
     asked = [_program(), "validate", "--config", str(caddyfile(folder)), "--adapter", "caddyfile"]
     done = subprocess.run(
-        asked, env={**os.environ, **environment(folder)}, capture_output=True, text=True, timeout=60, check=False
+        asked, env={**passed_on(), **environment(folder)}, capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode:
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]

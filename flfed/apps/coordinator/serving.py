@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import json
 import os
 import secrets
 import socket
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from flfed.apps.child_processes import python
 from flfed.apps.coordinator import admission, front
 from flfed.apps.coordinator.authority import RENEWED_DAYS, renew_server, server_days_left, settings
 from flfed.apps.coordinator.bodies import remove_bodies
@@ -37,7 +36,8 @@ from flfed.apps.coordinator.control import (
     serving_file,
 )
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.private_files import note, now_utc, read_private, state_of, write_whole
+from flfed.apps.coordinator.public_port import holding
+from flfed.apps.private_files import held, note, now_utc, read_private, state_of, write_whole
 from flfed.apps.supervising import Child, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
@@ -89,12 +89,12 @@ def serve(
     Raises
     ------
     UsageError
-        If it serves already, was not initialised, or its folder is open to others.
+        If it serves already, or another program on this port; was not initialised; or its folder is open to others.
     FlfedError
         If Caddy refuses its configuration, or the SuperLink is not locked.
     """
     check_private(folder)
-    with _alone(folder):
+    with _alone(folder), holding(bind, port or settings(folder).port):
         if said := _renewed(folder):
             told(said)
         inside = _prepare(folder, bind, port)
@@ -268,18 +268,12 @@ class Watch:
 @contextmanager
 def _alone(folder: CoordinatorFolder) -> Iterator[None]:
     """Hold the folder: two servers must not write to one database."""
-    handle = os.open(folder.server / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{folder.root}: the coordinator serves already; stop the other one first") from None
+    taken = f"{folder.root}: the coordinator serves already; stop the other one first"
+    with held(folder.server / "serving.lock", taken):
         try:
             yield
         finally:
             serving_file(folder).unlink(missing_ok=True)
-    finally:
-        os.close(handle)
 
 
 def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
@@ -356,7 +350,7 @@ def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
         "--superexec-auth-secret-file": str(secret_file(folder)),
     }
     flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
-    program = (sys.executable, "-m", "flfed.apps.coordinator.superlink", str(folder.root))
+    program = python("flfed.apps.coordinator.superlink", str(folder.root))
     return (*program, *(word for option in options.items() for word in option), *flags)
 
 

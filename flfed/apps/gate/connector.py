@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from flfed.apps.child_processes import python
 from flfed.apps.gate.isolating import drop_capabilities, hide_memory
 from flfed.apps.gate.syscall_filter import refuse_calls
 from flfed.errors import FlfedError
@@ -124,7 +125,7 @@ class Connector:
     def __init__(self, path: Path) -> None:
         self._control, theirs = socket.socketpair()
         self._asking = threading.Lock()
-        words = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(path)]
+        words = python(__name__, str(theirs.fileno()), str(path))
         # This very program, also where its file lies in a folder that this user may not enter.
         program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
         with theirs:

@@ -20,6 +20,7 @@ from flfed.apps.gate.memory import limit_process
 from flfed.apps.gate.pacing import Backoff, Pace
 from flfed.apps.gate.syscall_filter import refuse_calls
 from flfed.errors import FlfedError, UsageError
+from flfed.packages import be_strict
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -191,6 +192,7 @@ def gate_of(folder: SiteFolder) -> tuple[Answer, Leaving]:
 
 
 if __name__ == "__main__":
+    be_strict()
     try:
         work(SiteFolder(sys.argv[1]), gate_of)
     except FlfedError as error:

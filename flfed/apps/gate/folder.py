@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.errors import UsageError
-from flfed.home import home
+from flfed.home import home, private_folder
 
 NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 """A site's name."""
@@ -127,7 +127,8 @@ class SiteFolder:
 
     def make(self) -> None:
         """Make the folders where they are absent, for their owner alone (the link: for its group too)."""
+        private_folder(self.root.parent)
         for folder, mode in ((self.root, 0o711), (self.network, 0o700), (self.gate, 0o700), (self.link, 0o770)):
             if not folder.is_dir():
-                folder.mkdir(parents=True)
+                folder.mkdir(mode=0o700)
                 folder.chmod(mode)

@@ -21,7 +21,7 @@ from flfed.apps.gate.kit_file import Read, check_authority, check_versions, read
 from flfed.apps.private_files import SHARED, locked, note, now_utc, write_whole
 from flfed.apps.signatures import fingerprint, new_node_key, private_text, public_text, sign_as_node
 from flfed.errors import FlfedError, UsageError
-from flfed.home import home
+from flfed.home import home, private_folder
 from flfed.records.ledger_lines import canonical
 
 AHEAD = timedelta(days=1)
@@ -66,7 +66,7 @@ class Renewed:
 def log_file() -> Path:
     """Return the log of what was joined, renewed and refused at this machine, for all its sites."""
     folder = home() / "sites"
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     return folder / "joining.jsonl"
 
 

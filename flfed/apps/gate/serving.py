@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
+from flfed.apps.child_processes import passed_on, python
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.isolating import hide_memory
 from flfed.apps.gate.memory import VARIABLE, bytes_of
 from flfed.apps.gate.node import options
 from flfed.apps.gate.relay import check_free, check_length
+from flfed.apps.private_files import held
 from flfed.apps.supervising import PAUSES, Child, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
@@ -26,10 +29,10 @@ def children(folder: SiteFolder, *, network: bool, gate: bool, memory: str = "")
     limit = {VARIABLE: str(bytes_of(memory))}
     found = []
     if network:
-        node = (sys.executable, "-m", "flfed.apps.gate.node", folder.site)
+        node = python("flfed.apps.gate.node", folder.site)
         found.append(Child("the node", node, folder.network / "node.log"))
     if gate:
-        executor = (sys.executable, "-m", "flfed.apps.gate.executor", folder.site)
+        executor = python("flfed.apps.gate.executor", folder.site)
         found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit))
     return found
 
@@ -43,7 +46,7 @@ def network_left() -> tuple[str, str]:
         "", or why it cannot.
     """
     asked = subprocess.run(
-        [sys.executable, "-m", "flfed.apps.gate.isolating"], capture_output=True, text=True, check=False, timeout=60
+        python("flfed.apps.gate.isolating"), env=passed_on(), capture_output=True, text=True, check=False, timeout=60
     )
     lines = asked.stdout.splitlines()
     return (lines[0], lines[1]) if asked.returncode == 0 and len(lines) == 2 else (UNTRIED, UNTRIED)
@@ -86,21 +89,30 @@ def serve(
     check_length(folder.socket)
     limit = bytes_of(memory)
     folder.make()
-    if network:
-        options(folder, 0)
-        check_free(folder.socket)
-        told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
-    if gate:
-        hide_memory()  # this process, which the gate is a child of, may connect
-        room = _said(*network_left(), root=os.geteuid() == 0)
-        room += f"; it may have {limit >> 20} MB of memory"
-        told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
-    with Supervisor(
-        children(folder, network=network, gate=gate, memory=memory), told=told, pauses=pauses, patience=PATIENCE
-    ) as supervisor:
+    with ExitStack() as alone:
+        if network:
+            options(folder, 0)
+            check_free(folder.socket)
+            _one(alone, folder.network, f"the node of {folder.site}")
+            told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
+        if gate:
+            _one(alone, folder.gate, f"the gate of {folder.site}")
+            hide_memory()  # this process, which the gate is a child of, may connect
+            room = _said(*network_left(), root=os.geteuid() == 0)
+            room += f"; it may have {limit >> 20} MB of memory"
+            told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
+        there = children(folder, network=network, gate=gate, memory=memory)
+        supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
         told("serving; Ctrl-C ends it")
         supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)
         told("ending")
+
+
+def _one(alone: ExitStack, folder: Path, what: str) -> None:
+    """Hold the folder of the node, or of the gate: two gates would each answer half of the messages."""
+    alone.enter_context(
+        held(folder / "serving.lock", f"{folder}: {what} is being served already; end that process first")
+    )
 
 
 def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import streamlit as st
-from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from flfed.apps.site_app import page_files
-from flfed.apps.site_app.may_look import TOKEN, named
-from flfed.apps.site_app.only_with_token import OnlyWithToken, announced
+from flfed.apps.site_app.guard import GUARD
+from flfed.apps.site_app.may_look import named
+from flfed.packages import be_strict
 from flfed.records.dashboard.shell import page_routes
 
 
@@ -29,5 +27,7 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 else:
-    only = Middleware(OnlyWithToken, token=os.environ.get(TOKEN, ""))
-    app = App(__file__, routes=page_routes(list(page_files())), middleware=[only], lifespan=announced)
+    be_strict()
+    app = App(
+        __file__, routes=page_routes(list(page_files())), middleware=[GUARD.middleware()], lifespan=GUARD.announced
+    )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from flfed.listing import kebab
 
+APP_TOKEN = "FLFED_APP_TOKEN"
+"""The environment's variable with what the address of `flfed app` must hold."""
 GROUPS = {"1": "", "2": "Results of a run", "6": "Data and privacy", "8": "Proof"}
 """Headings of the navigation by the first digit of a page's number; other digits belong to the heading before.
 

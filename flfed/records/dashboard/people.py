@@ -12,6 +12,8 @@ import streamlit as st
 
 from flfed.errors import UsageError
 from flfed.home import where
+from flfed.records.dashboard import APP_TOKEN
+from flfed.records.dashboard.only_with_token import cookie_of, is_it
 from flfed.records.dashboard.panels import escape
 from flfed.records.seen import Viewer
 
@@ -112,12 +114,23 @@ def _same(address: str) -> str:
     return address.lower() if address.isascii() else address
 
 
-def needs_login() -> bool:
+def logs_in() -> bool:
     """Tell whether people have to log in: a login is configured, or may be, or there may be a file of roles."""
     try:
-        return _login_is_unread() or "is_logged_in" in st.user or roles_file() is not None
+        return _login_is_unread() or _has_login() or roles_file() is not None
     except UsageError:
         return True
+
+
+def _has_login() -> bool:
+    return st.secrets.load_if_toml_exists() and bool(st.secrets.get("auth"))
+
+
+def needs_login() -> bool:
+    """Tell whether who looks has to log in: people do, or this one came while they did, and so without the token."""
+    token = os.environ.get(APP_TOKEN, "")
+    came = not token or is_it(st.context.cookies.get(cookie_of(st.get_option("server.port"))), token)
+    return logs_in() or "is_logged_in" in st.user or not came
 
 
 def _login_is_unread() -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from streamlit import cli_util, config, file_util
-from streamlit.starlette import App
 from streamlit.url_util import make_url_path
 from streamlit.web.server.server_util import get_display_address, get_url
 
@@ -46,18 +44,12 @@ def served_at() -> str:
 
 
 def opens_browser(address: str) -> None:
-    """Open an address in a browser's window, unless the app runs headless."""
+    """Open an address in a browser's window, unless the app runs headless: Streamlit does so for no `App`."""
     if not config.get_option("server.headless"):
         cli_util.open_browser(address)
 
 
-@asynccontextmanager
-async def opened(_: App) -> AsyncIterator[None]:
-    """Open the app in a browser when it begins to be served: Streamlit does so only for a script that is no `App`.
-
-    All that the pages need is loaded by then, so that the first page that somebody opens does not wait for it.
-    """
+def load_pages() -> None:
+    """Load all that the pages need, so that the first one that somebody opens does not wait for it."""
     for file in page_files().values():
         import_module(f"{pages.__name__}.{file.stem}")
-    opens_browser(served_at())
-    yield

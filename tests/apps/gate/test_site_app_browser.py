@@ -23,8 +23,9 @@ from websockets.sync.client import connect
 
 from flfed.apps import site_app
 from flfed.apps.gate.receipts import ledger_of
-from flfed.apps.site_app import only_with_token
+from flfed.apps.site_app.guard import GUARD
 from flfed.apps.site_app.may_look import TOKEN
+from flfed.records.dashboard import only_with_token
 from tests.browser import ROOT, Window, free_port, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -127,7 +128,7 @@ def test_nothing_is_shown_without_the_token_to_any_account(ran: Any, browser: Pa
         address = address_in(said)
         base, _, token = address.partition("/?token=")
         assert before == [] and base == f"http://127.0.0.1:{port}" and len(token) >= 43  # 256 bits
-        cookie, wrong = f"flfed-site-{port}", token[:-1] + ("A" if token[-1] != "A" else "B")
+        cookie, wrong = f"flfed-{port}", token[:-1] + ("A" if token[-1] != "A" else "B")
         with as_another_account():
             for path in ("", "ledger", "_stcore/health", "_stcore/host-config", "media/x.csv", f"?token={wrong}"):
                 status, said = status_of(f"{base}/{path}")
@@ -166,7 +167,7 @@ def test_the_file_for_the_browser_is_a_temporary_one_where_the_home_is_flfeds_ow
     before = config.get_option("server.headless")
 
     async def serve() -> list[Path]:
-        async with only_with_token.announced(None):  # type: ignore[arg-type]  # - it is not looked at
+        async with GUARD.announced(None):  # type: ignore[arg-type]  # - it is not looked at
             assert [path.name for path in home.iterdir()] == ["user"] and not list((home / "user").iterdir())
             return [path.parent.parent for path in (tmp_path / "temporary").rglob("open.html")]
 
@@ -187,7 +188,7 @@ def test_without_its_command_the_app_shows_nothing(ran: Any):
         for rest in ("", "?token="):
             assert status_of(f"http://127.0.0.1:{port}/{rest}") == (403, f"{said}\n")
             assert socket_status_of(f"http://127.0.0.1:{port}/_stcore/stream{rest}") == 403
-        assert status_of(f"http://127.0.0.1:{port}/", Cookie=f"flfed-site-{port}=")[0] == 403
+        assert status_of(f"http://127.0.0.1:{port}/", Cookie=f"flfed-{port}=")[0] == 403
 
 
 def downloaded(window: Window) -> Any:

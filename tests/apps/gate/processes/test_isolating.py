@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.another_account import account
+
 TRY = """
 import ctypes, os, signal, socket, sys
 from pathlib import Path
@@ -34,7 +36,7 @@ print(kept.value, "NoNewPrivs:\\t1" in status)
 def test_the_loopback_of_the_machine_is_gone_and_the_name_stays(user: int):
     if os.geteuid() != 0:
         pytest.skip("another user needs root")
-    become = f"setpriv --reuid {user} --regid {user} --clear-groups".split() if user else []
+    become = account(user) if user else []
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         socket.create_connection(("127.0.0.1", port), 2).close()

@@ -69,8 +69,8 @@ def processes(site: str) -> dict[str, int]:
             ours = own in (place / "environ").read_text().split("\0")
         except OSError:
             continue
-        if ours and words[-2:] == [site, ""] and words[1:2] == ["-m"] and words[2].startswith("flfed.apps.gate."):
-            found[words[2].rpartition(".")[2]] = int(place.name)
+        if ours and words[-2:] == [site, ""] and words[1:3] == ["-P", "-m"] and words[3].startswith("flfed.apps.gate."):
+            found[words[3].rpartition(".")[2]] = int(place.name)
     return found
 
 

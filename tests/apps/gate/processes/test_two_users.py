@@ -16,6 +16,7 @@ import pytest
 
 from flfed.apps.gate import units
 from flfed.apps.gate.folder import SiteFolder
+from tests.another_account import account
 
 NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
@@ -25,10 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="tw
 
 def become(user: int) -> list[str]:
     """Return the start of a command line that runs as a user with nothing of root's."""
-    return (
-        f"setpriv --reuid {user} --regid {user} --groups {user},{LINK} --inh-caps=-all --bounding-set=-all"
-        " --no-new-privs"
-    ).split()
+    return account(user, "--no-new-privs", groups=(user, LINK))
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def test_another_user_cannot_use_the_socket_or_read_the_secret(
 ):
     started(consortium, base)
     wait_until(lambda: (base / "link/site-a/gate.sock").exists(), 30)
-    stranger = f"setpriv --reuid {LINK + 1} --regid {LINK + 1} --clear-groups".split()
+    stranger = account(LINK + 1)
     for path in ("gate.sock", "executor.secret"):
         told = subprocess.run([*stranger, "cat", str(base / "link/site-a" / path)], capture_output=True, check=False)
         assert told.returncode == 1
