@@ -103,6 +103,7 @@ async def main(orders: dict[str, Any]) -> None:
     strangers, running = Strangers(orders), set[asyncio.Task[None]]()
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
+    print("ready", flush=True)
     while not end.is_set():
         if strangers.open < orders["most"]:
             running.add(made := asyncio.create_task(strangers.hold()))

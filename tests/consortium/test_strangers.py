@@ -104,6 +104,7 @@ def strangers(consortium: Any, kinds: list[str], most: int, reports: list[dict[s
     orders["headers"] = impostors(consortium)
     words = [sys.executable, str(STRANGERS), json.dumps(orders)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
     try:
         yield
     finally:
