@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.run_limits import run_of
+from flfed.apps.gate.run_limits import Run, run_of
 from flfed.apps.released_sets import RELEASED, RowSets
 from flfed.apps.row_accounts import RowAccounts, named, names_in
 from flfed.errors import FlfedError
@@ -105,15 +105,15 @@ def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int
 class Releases:
     """Refuses studies over rows too close to released ones, and writes down what is released next.
 
-    Notes
-    -----
-    One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
-    writes nothing, since no sum leaves with it.
-
     Parameters
     ----------
     ledger_of : callable (site) → Ledger
         Where a site writes down what it releases.
+
+    Notes
+    -----
+    One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
+    writes no line, since no sum leaves with it.
     """
 
     def __init__(self, ledger_of: Callable[[Site], Ledger]) -> None:
@@ -173,7 +173,7 @@ class Releases:
                     kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
             said = _refusal(parts.all, before, lines, facts, policy)
             same = accounts.datasets(kept.dataset, names_in(facts))
-            said = said or _refusal_of_names(parts, kept, released, same, key, policy.cell_minimum)
+            said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, policy)
             if leaves and not said:
                 _record(kept, held, parts.all, lines, facts)
         return said
@@ -192,13 +192,17 @@ def _refusal(
         # By study and repeat too: one name for all of them would be one release for ever.
         runs = {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run_of(facts)}
         if len(runs) >= policy.queries:
-            return f"its policy lets {policy.queries} runs have sums over one set of rows, and {len(runs)} had them"
+            return _too_often(policy.queries, len(runs))
         if len(part.rows) < policy.cell_minimum:
             return f"it has fewer than {policy.cell_minimum} people in its {part.chosen.part} rows"
         if too_close(part.rows, list(released.values()), policy.cell_minimum):
             return _too_close(policy.cell_minimum)
         released[part.rows.id] = part.rows
     return ""
+
+
+def _too_often(queries: int, had: int) -> str:
+    return f"its policy lets {queries} runs have sums over one set of rows, and {had} had them"
 
 
 def _too_close(minimum: int) -> str:
@@ -208,47 +212,75 @@ def _too_close(minimum: int) -> str:
     )
 
 
-def _refusal_of_names(
-    parts: Parts, kept: RowSets, released: Sequence[Line], same: Collection[str], key: bytes, minimum: int
-) -> str:
-    """Return why sums over the parts may not leave beside those under other datasets' names, or an empty text.
+@dataclass(frozen=True, eq=False)
+class Names:
+    """What was released under the names of all datasets of a site.
 
-    Parameters
+    Attributes
     ----------
-    parts : Parts
     kept : RowSets
         Of the dataset's own name.
-    released : sequence of Line
+    lines : sequence of Line
         The ledger's on released sets, of all names.
     same : collection of str
         Datasets that are known to be of the same rows.
     key : bytes
-    minimum : int
     """
+
+    kept: RowSets
+    lines: Sequence[Line]
+    same: Collection[str]
+    key: bytes
+
+    def own(self) -> dict[str, list[SourceSet]]:
+        """Return the persons of the sets under the dataset's own name."""
+        return self.kept.sources(self.key)
+
+    def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
+        """Yield each other name with its lines, and the persons of each of its sets; none where nothing tells."""
+        for other in self.kept.others(self.lines):
+            lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
+            persons = other.sources(self.key)
+            yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
+
+
+def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> str:
+    """Return why sums over the parts may not leave beside those under other datasets' names, or an empty text."""
     sources = [part.source for part in parts.all if part.source is not None]
     others: list[SourceSet] = []
-    for other in kept.others(released):
-        sets = other.all([line for line in released if line.facts.get("dataset") == other.dataset], key)
-        persons = other.sources(key)
-        found = [one for id in sets for one in persons[id]]
+    runs = defaultdict[str, set[Run]](set)
+    for name, lines, sets in names.others():
+        found = [one for persons in sets.values() for one in persons]
         alike = [one for one in found if sources and one.columns == sources[0].columns]
         # Sets that an earlier version wrote, and those of the same rows that are told by something else.
-        untold = any(not persons[id] for id in sets) or (other.dataset in same and len(alike) < len(found))
+        untold = not all(sets.values()) or (name in names.same and len(alike) < len(found))
         if sets and (untold or len(sources) < len(parts.all)):
-            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", kept.dataset, other.dataset)
-            return f"{UNTOLD}{other.dataset!r}, of which it cannot tell whether they are of the same people"
+            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.kept.dataset, name)
+            return f"{UNTOLD}{name!r}, of which it cannot tell whether they are of the same people"
         others += alike
-    if not others:
-        return ""
-    own = [one for several in kept.sources(key).values() for one in several if one.columns == sources[0].columns]
+        for line in lines:
+            for one in sets.get(str(line.facts.get("rows-sha256")), ()):
+                runs[one.id].add(run_of(line.facts))
+    for part in parts.all if others else ():
+        own = {run_of(line.facts) for line in names.lines if line.facts.get("rows-sha256") == part.rows.id}
+        had = len((runs[part.source.id if part.source else ""] | own) - {run_of(facts)})
+        if had >= policy.queries:
+            return _too_often(policy.queries, had)
+    return _too_close(policy.cell_minimum) if others and _closes_in(sources, others, names, policy) else ""
+
+
+def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:
+    """Tell whether the persons of some parts are too close to those released under this name and others together."""
+    own = [one for several in names.own().values() for one in several if one.columns == sources[0].columns]
     if not any(one.meets(other) for other in others for one in (*own, *sources)):
-        return ""
+        return False
     for one in sources:
         if one.id not in {before.id for before in own}:
-            if apart_by_few([one.digests, *(before.digests for before in (*others, *own))], minimum):
-                return _too_close(minimum)
+            known = [before.digests for before in (*others, *own)]
+            if apart_by_few([one.digests, *known], policy.cell_minimum):
+                return True
             own.append(one)
-    return ""
+    return False
 
 
 def _record(

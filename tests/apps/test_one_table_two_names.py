@@ -214,6 +214,16 @@ def test_people_are_told_by_their_identifiers_in_another_file(site, answer, tmp_
     assert account(served(0), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
 
 
+def test_runs_under_both_names_over_the_same_people_are_counted_together(site, answer, tmp_path):
+    for name, group in (("small", "person"), ("slim", "who")):
+        path = tmp_path / "root" / "datasets" / name / "schema.toml"
+        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
+    few = replace(site, policy=Policy(queries=2))  # a holdout by people is the same one under both names
+    assert [answer(few, name, f"r{at}") for at, name in enumerate(("small", "slim", "slim"))] == ["", "", (
+        "its policy lets 2 runs have sums over one set of rows, and 2 had them"
+    )]  # fmt: skip
+
+
 def test_queries_for_other_columns_of_one_table_cannot_be_held_against_each_other(site, answer, tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "table.db") as connection:
         site.source.table.to_sql("visits", connection, index=False)
