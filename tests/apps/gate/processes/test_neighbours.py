@@ -1,0 +1,147 @@
+"""What another account put into the current folder does not run at a site, and there is one of each process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.apps.child_processes import PASSED_ON, PREFIXES
+from flfed.apps.gate.folder import SiteFolder
+from tests.another_account import NOBODY
+from tests.apps.gate.processes.test_serving import processes
+from tests.browser import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+COMMAND = str(Path(sys.executable).with_name("flfed"))
+"""As a person types it: a Python that is started with -c looks in the current folder by itself."""
+PLANTED = ("ctypes.py", "sitecustomize.py", "streamlit.py", "flfed/__init__.py", "sites/cleveland/__init__.py")
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder of another account with modules that write down that they ran, and where they do."""
+    folder, ran = tmp_path / "shared", tmp_path / "ran"
+    for name in PLANTED:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"open({str(ran)!r}, 'a').write(__file__ + '\\n')\n")
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    folder.chmod(0o777)
+    yield folder, ran
+    assert not ran.exists(), ran.read_text()
+
+
+def started(*words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *words], cwd=cwd, env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=40)
+    return said
+
+
+def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_only_a_list_comes(
+    home: Path, planted: tuple[Path, Path]
+):
+    folder = SiteFolder("cleveland")
+    folder.make()
+    folder.secret.write_text("0" * 64)
+    folder.secret.chmod(0o600)
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(folder.socket))
+        node.listen()
+        node.settimeout(120)
+        more = {"OF_THE_CALLER": "x", "https_proxy": "http://127.0.0.1:1", "LC_TIME": "C", "FLFED_OWN": "1"}
+        serving = started("site", "serve", "cleveland", "--gate-only", cwd=planted[0], **more)
+        try:
+            node.accept()[0].close()  # the gate has loaded the site's package, and asks for messages
+            passed = Path(f"/proc/{processes('cleveland')['executor']}/environ").read_text().split("\0")[:-1]
+        finally:
+            said = ended(serving)
+    names = {text.partition("=")[0] for text in passed}
+    assert {name for name in names if name not in PASSED_ON and not name.startswith(PREFIXES)} == set()
+    assert names >= {"PATH", "FLFED_HOME", "FLFED_OWN", "LC_TIME"}
+    assert "sites/cleveland in the current folder is not looked at; to name it: FLFED_PATH=$PWD flfed …" in said
+    assert "/sites/cleveland (FLFED_PATH is not set)" in said
+
+
+def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Path, planted: tuple[Path, Path]):
+    for words in ("status cleveland", "approve heart-disease --site cleveland --with hungary --yes", "pause cleveland"):
+        done = subprocess.run(
+            [COMMAND, "site", *words.split()], cwd=planted[0], capture_output=True, text=True, check=False, timeout=90
+        )
+        assert "sites/cleveland in the current folder is not looked at" in done.stderr
+    app = started("site", "app", "cleveland", "--headless", "--port", str(free_port()), cwd=planted[0])
+    assert app.stdout is not None
+    assert any(line.startswith("Open http") for line in app.stdout)
+    ended(app)
+
+
+def test_nothing_in_the_current_folder_runs_at_the_coordinator(home: Path, planted: tuple[Path, Path]):
+    words = [COMMAND, "coordinator", "init", "--title", "T", "--address", f"localhost:{free_port()}"]
+    subprocess.run(words, cwd=planted[0], check=True, timeout=90, capture_output=True)
+    serving = started("coordinator", "serve", cwd=planted[0], OF_THE_CALLER="x")
+    try:
+        assert serving.stdout is not None
+        assert any(line.startswith("sites can connect") for line in serving.stdout)
+        children = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+        assert len(children) == 2
+        for child in children:
+            assert "OF_THE_CALLER" not in Path(f"/proc/{child}/environ").read_text()
+    finally:
+        ended(serving)
+
+
+def refused(*words: str) -> str:
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False, timeout=90)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("flfed: ")
+    return sentence
+
+
+def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed(
+    consortium: Any, home: Path, wait_until: Callable[..., None]
+):
+    folder = consortium.joined("cleveland")
+    gate = f"flfed: {folder.gate}: the gate of cleveland is being served already; end that process first"
+    serve = ("site", "serve", "cleveland")
+    first = consortium.start([COMMAND, *serve, "--gate-only"], "gate.log")
+    wait_until(lambda: list(processes("cleveland")) == ["executor"], 60)
+    before = processes("cleveland")
+    assert refused(*serve, "--gate-only") == gate
+    assert refused(*serve) == gate  # node and gate
+    time.sleep(1)
+    assert processes("cleveland") == before and first.poll() is None
+    node = consortium.start([COMMAND, *serve, "--network-only"], "node.log")  # which is the other half, and may
+    wait_until(lambda: folder.socket.exists(), 60)
+    before = processes("cleveland")
+    assert set(before) == {"node", "executor"}
+    taken = f"flfed: {folder.socket}: this site is being served already; end that process first"
+    assert refused(*serve, "--network-only") == taken
+    assert (processes("cleveland"), node.poll(), first.poll()) == (before, None, None)
+    for process in (node, first):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+    both = consortium.start([COMMAND, *serve], "both.log")
+    wait_until(lambda: set(processes("cleveland")) == {"node", "executor"}, 60)
+    wait_until(lambda: folder.socket.exists(), 60)
+    before = processes("cleveland")
+    assert refused(*serve, "--gate-only") == gate
+    assert refused(*serve) == taken
+    assert (processes("cleveland"), both.poll()) == (before, None)

@@ -1,0 +1,99 @@
+"""What flfed writes is its owner's alone, also where the umask takes nothing away: another account reads no byte."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flfed.home import home as the_home
+from tests.another_account import NOBODY, account
+from tests.browser import free_port
+
+FLFED = "from flfed.cli import main; main()"
+LEDGER = """
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.receipts import ledger_of
+ledger_of(SiteFolder("kentucky-clinic")).append(kind="train", study="s", run="r", round=1, bytes=1)
+"""
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="flfed-") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "home").mkdir(mode=0o755)  # as an earlier version left it
+        yield Path(folder)
+
+
+def run(code: str, *words: str, at: Path, mask: int) -> None:
+    environment = {**os.environ, "FLFED_HOME": str(at / "home")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import os, sys\nos.umask({mask})\n{code}", *words],
+        env=environment, cwd=at, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_another_account_reads_no_byte_of_store_runs_sites_kits_and_ledgers(place: Path, mask: int):
+    def flfed(words: str) -> None:
+        run(FLFED, *words.split(), at=place, mask=mask)
+
+    flfed("study run preterm-birth --set rounds=2")
+    flfed(f"coordinator init --title T --address localhost:{free_port()}")
+    flfed("coordinator invite kentucky-clinic")
+    flfed("site join kentucky-clinic.kit.zip")
+    flfed("coordinator admit kentucky-clinic.admission")
+    flfed("site approve preterm-birth --site kentucky-clinic --with ward-b --yes")
+    run(LEDGER, at=place, mask=mask)
+    own = place / "home"
+    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    for part in ("runs.db", "runs/", "sites/kentucky-clinic/gate/ledger.jsonl", "sites/kentucky-clinic/gate/frozen/"):
+        assert any(name.startswith(f"home/{part}") for name in there), part
+    assert "kentucky-clinic.kit.zip" in there and "home/coordinator/keys/signing.key" in there
+    # Not by the closed home alone: no file in it, nor a folder on the way to one, would be open without it.
+    # (What the two users of a gate share is open to their group.)
+    files = [path for path in own.rglob("*") if path.is_file() and "link" not in path.parts]
+    assert {name: mode for name in files if (mode := stat.S_IMODE(name.stat().st_mode)) & 0o077} == {}
+    for folder in (own, own / "runs", *(own / "runs").iterdir(), own / "sites", own / "coordinator"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    for look in ("-readable", "-writable"):
+        words = ["find", str(place), "-type", "f", look]
+        done = subprocess.run([*account(NOBODY), *words], capture_output=True, text=True, check=False, cwd="/")
+        assert done.stdout == "", done.stdout
+    words = ["sh", "-c", 'for f in "$@"; do head -c1 "$f"; done', "sh", *(str(place / name) for name in sorted(there))]
+    done = subprocess.run([*account(NOBODY), *words], capture_output=True, text=True, check=False, cwd="/")
+    assert done.stdout == "" and done.stderr.count("Permission denied") == len(there) > 20
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_the_home_is_made_for_its_owner_and_that_of_an_earlier_version_is_closed(
+    mask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = os.umask(mask)
+    try:
+        for place in (tmp_path / "a" / "new", tmp_path / "old"):
+            if place.name == "old":
+                place.mkdir()
+                place.chmod(0o775)
+                (place / "kept").write_text("x")
+            monkeypatch.setenv("FLFED_HOME", str(place))
+            assert stat.S_IMODE(the_home().stat().st_mode) == 0o700
+        assert (tmp_path / "old" / "kept").read_text() == "x"
+        shared = tmp_path / "sticky"
+        shared.mkdir()
+        shared.chmod(0o1777)  # such as /tmp: not flfed's to close
+        monkeypatch.setenv("FLFED_HOME", str(shared))
+        assert stat.S_IMODE(the_home().stat().st_mode) == 0o1777
+    finally:
+        os.umask(before)
