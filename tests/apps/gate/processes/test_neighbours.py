@@ -86,10 +86,13 @@ def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Pa
             [COMMAND, "site", *words.split()], cwd=planted[0], capture_output=True, text=True, check=False, timeout=90
         )
         assert "sites/cleveland in the current folder is not looked at" in done.stderr
+    (planted[0] / ".streamlit").mkdir()
+    (planted[0] / ".streamlit/config.toml").write_text('[server]\nbaseUrlPath = "planted"\n')
     app = started("site", "app", "cleveland", "--headless", "--port", str(free_port()), cwd=planted[0])
     assert app.stdout is not None
-    assert any(line.startswith("Open http") for line in app.stdout)
+    address = next(line for line in app.stdout if line.startswith("Open http"))
     ended(app)
+    assert "planted" not in address
 
 
 def test_nothing_in_the_current_folder_runs_at_the_coordinator(home: Path, planted: tuple[Path, Path]):
