@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flfed.apps.child_processes import PASSED_ON, PREFIXES
+from flfed.apps.coordinator.authority import Settings, initialise
+from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.private_files import write_whole
+from flfed.apps.signatures import new_node_key, private_text
 from tests.another_account import NOBODY
 from tests.apps.gate.processes.test_serving import processes
 from tests.browser import free_port
@@ -23,6 +27,7 @@ from tests.browser import free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 COMMAND = str(Path(sys.executable).with_name("flfed"))
 """As a person types it: a Python that is started with -c looks in the current folder by itself."""
+SERVE = ("site", "serve", "cleveland")
 PLANTED = ("ctypes.py", "sitecustomize.py", "streamlit.py", "flfed/__init__.py", "sites/cleveland/__init__.py")
 
 
@@ -118,33 +123,59 @@ def refused(*words: str) -> str:
     return sentence
 
 
+def joined(root: Path) -> SiteFolder:
+    """Return the folder of a site whose coordinator is not there: its node waits for it."""
+    keys, folder, port = CoordinatorFolder(root / "coordinator"), SiteFolder("cleveland"), free_port()
+    initialise(keys, Settings("Test", f"localhost:{port}"))
+    folder.make()
+    folder.join.write_text(f'site = "cleveland"\naddress = "localhost:{port}"\n')
+    shutil.copy(keys.keys / "ca.crt", folder.authority)
+    write_whole(folder.node_key, private_text(new_node_key()))
+    return folder
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A function that serves cleveland in the background; what it started ends with the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(*options: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "said").open("ab") as log:
+            running.append(subprocess.Popen([COMMAND, *SERVE, *options], stdout=log, stderr=log))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.terminate()
+    assert [process.wait(60) for process in running] == [0] * len(running)
+
+
 def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed(
-    consortium: Any, home: Path, wait_until: Callable[..., None]
+    home: Path, tmp_path: Path, serve: Callable[..., subprocess.Popen[bytes]], wait_until: Callable[..., None]
 ):
-    folder = consortium.joined("cleveland")
+    folder = joined(tmp_path)
     gate = f"flfed: {folder.gate}: the gate of cleveland is being served already; end that process first"
-    serve = ("site", "serve", "cleveland")
-    first = consortium.start([COMMAND, *serve, "--gate-only"], "gate.log")
+    first = serve("--gate-only")
     wait_until(lambda: list(processes("cleveland")) == ["executor"], 60)
     before = processes("cleveland")
-    assert refused(*serve, "--gate-only") == gate
-    assert refused(*serve) == gate  # node and gate
+    assert refused(*SERVE, "--gate-only") == gate
+    assert refused(*SERVE) == gate  # node and gate
     time.sleep(1)
     assert processes("cleveland") == before and first.poll() is None
-    node = consortium.start([COMMAND, *serve, "--network-only"], "node.log")  # which is the other half, and may
+    node = serve("--network-only")  # which is the other half, and may
     wait_until(lambda: folder.socket.exists(), 60)
     before = processes("cleveland")
     assert set(before) == {"node", "executor"}
     taken = f"flfed: {folder.socket}: this site is being served already; end that process first"
-    assert refused(*serve, "--network-only") == taken
+    assert refused(*SERVE, "--network-only") == taken
     assert (processes("cleveland"), node.poll(), first.poll()) == (before, None, None)
     for process in (node, first):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
-    both = consortium.start([COMMAND, *serve], "both.log")
+        assert process.wait(60) == 0
+    both = serve()
     wait_until(lambda: set(processes("cleveland")) == {"node", "executor"}, 60)
     wait_until(lambda: folder.socket.exists(), 60)
     before = processes("cleveland")
-    assert refused(*serve, "--gate-only") == gate
-    assert refused(*serve) == taken
+    assert refused(*SERVE, "--gate-only") == gate
+    assert refused(*SERVE) == taken
     assert (processes("cleveland"), both.poll()) == (before, None)
