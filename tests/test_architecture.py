@@ -171,7 +171,7 @@ def test_only_messages_build_a_reply():
         "flfed/updates/strategies/fedavg.py": {"array_record", "ConfigRecord", "MetricRecord"},
         # the empty state of a message that was not read yet
         "flfed/apps/gate/tasks.py": {"RecordDict"},
-        "flfed/apps/engines/deployment.py": {"RecordDict"},
+        "flfed/apps/engines/deployed_grid.py": {"RecordDict"},
         # a message as one piece of bytes on its way
         "flfed/apps/one_piece.py": {"RecordDict", "ConfigRecord"},
         # the sections of a request that are the same for all sites

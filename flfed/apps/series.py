@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -47,10 +47,15 @@ class _Way:
     answer: Answer | None
     progress: Progress
     clock: Clock = time.monotonic
+    _shown: list[str] = field(default_factory=list)
 
     def told(self, sentence: str) -> None:
-        """Show a sentence as what is being done."""
-        self.progress(sentence, 0, 1)
+        """Show a sentence as what is being done, in place of the one before; an empty one shows none."""
+        while self._shown:
+            self.progress(self._shown.pop(), 1, 1)
+        if sentence:
+            self._shown.append(sentence)
+            self.progress(sentence, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -276,6 +281,6 @@ def afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextMa
     if engine != "deployment":
         return nullcontext()
     from flfed.apps.coordinator.closing import sealed_afterwards
-    from flfed.apps.engines.deployment import DeployedGrid
+    from flfed.apps.engines.deployed_grid import DeployedGrid
 
     return sealed_afterwards(cast(DeployedGrid, grid), recorder)

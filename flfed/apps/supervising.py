@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Self
 
 from flfed.apps.child_processes import passed_on, python
+from flfed.apps.pulse import BUSY, Pulse
 
 Clock = Callable[[], float]
 Told = Callable[[str], None]
@@ -34,7 +35,27 @@ LOG_BYTES = 5_000_000
 """How much of a child's output is kept, and as much again of what came before."""
 OURS, LONGEST = "flfed: ", 300
 """What a sentence of ours in a child's output begins with; of what was said last, so many characters are told."""
+NEWS = "flfed says: "
+"""What a sentence begins with that is told at once, and not when the child ends."""
 PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Life:
+    """A child's signs of life.
+
+    Attributes
+    ----------
+    pulse : Pulse
+    silence : float, seconds
+        How long none may come: then the child is ended, and started anew.
+    meaning : str
+        What it means that none came, as "has not reached its node".
+    """
+
+    pulse: Pulse
+    silence: float
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -51,12 +72,15 @@ class Child:
         Where its output goes, readable by its owner only; `LOG.1` holds what came before.
     environment : mapping of str to str
         Added to what of this process's is passed on (`child_processes`).
+    life : Life, optional
+        Its signs of life; without them it is started anew only where it ends.
     """
 
     name: str
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    life: Life | None = None
 
 
 class LimitedLog:
@@ -66,10 +90,12 @@ class LimitedLog:
     ----------
     path : Path
     limit : int, bytes
+    news : callable
+        Told at once the sentences that begin with NEWS.
     """
 
-    def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
-        self._path, self._limit, self.said = path, limit, ""
+    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Told = lambda sentence: None) -> None:
+        self._path, self._limit, self._news, self.said = path, limit, news, ""
 
     def take(self, stream: IO[bytes]) -> None:
         """Write what a stream gives until it ends; where the disk is full, what it gives is lost.
@@ -78,7 +104,11 @@ class LimitedLog:
         """
         self.said = ""
         while data := os.read(stream.fileno(), 65536):
-            ours = [line for line in data.decode(errors="replace").splitlines() if line.startswith(OURS)]
+            lines = data.decode(errors="replace").splitlines()
+            ours = [line for line in lines if line.startswith(OURS)]
+            for line in lines:
+                if line.startswith(NEWS):
+                    self._news(line.removeprefix(NEWS)[:LONGEST])
             self.said = ours[-1].removeprefix(OURS)[:LONGEST] if ours else self.said
             with suppress(OSError):
                 self.write(data)
@@ -96,10 +126,12 @@ class LimitedLog:
 class _Kept:
     """One child over its lives."""
 
-    def __init__(self, child: Child, log_bytes: int) -> None:
-        self.child, self._log = child, LimitedLog(child.log, log_bytes)
+    def __init__(self, child: Child, log_bytes: int, told: Told) -> None:
+        self.child = child
+        self._log = LimitedLog(child.log, log_bytes, lambda sentence: told(f"{child.name}: {sentence}"))
         self.process: subprocess.Popen[bytes] | None = None
-        self.began = self.due = 0.0
+        self.began = self.due = self._heard = 0.0
+        self._seen: int | None = None
         self.ends = 0
         self._reader = threading.Thread()
 
@@ -110,6 +142,8 @@ class _Kept:
 
     def start(self, now: float) -> None:
         """Start it, in a group of its own: Ctrl-C is for the supervisor, which ends its children in order."""
+        if self.child.life is not None:
+            self.child.life.pulse.forget()
         self.process = subprocess.Popen(
             python("flfed.apps.supervising", str(os.getpid()), *self.child.command),
             stdin=subprocess.DEVNULL,
@@ -118,7 +152,7 @@ class _Kept:
             env={**passed_on(), **self.child.environment},
             start_new_session=True,
         )
-        self.began = now
+        self.began, self._heard, self._seen = now, now, None
         self._reader = threading.Thread(target=self._log.take, args=(self.process.stdout,), daemon=True)
         self._reader.start()
 
@@ -129,6 +163,16 @@ class _Kept:
         code = self.process.returncode
         self._bury()
         return code
+
+    def silence(self, now: float) -> str:
+        """Return for how long it gave no sign of life, where that is too long; by our clock, whatever the file's."""
+        life = self.child.life
+        if life is None or self.process is None:
+            return ""
+        seen = life.pulse.seen()
+        if seen == BUSY or seen != self._seen:
+            self._seen, self._heard = seen, now
+        return f"{life.meaning} for {life.silence:g} s" if now - self._heard >= life.silence else ""
 
     def end(self, patience: float) -> None:
         """End it: it is asked first, and killed where it has not ended after `patience` seconds."""
@@ -190,7 +234,7 @@ class Supervisor:
         log_bytes: int = LOG_BYTES,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._kept = {child.name: _Kept(child, log_bytes) for child in children}
+        self._kept = {child.name: _Kept(child, log_bytes, told) for child in children}
         self._told, self._pauses, self._patience, self._clock = told, tuple(pauses), patience, clock
 
     def __enter__(self) -> Self:
@@ -223,14 +267,20 @@ class Supervisor:
         for kept in self._kept.values():
             code, now = kept.ended(), self._clock()
             if code is not None:
-                kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
-                pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
-                kept.due = now + pause
-                said = f": {kept.said}" if kept.said else ""
-                why = f"{kept.child.name} ended ({in_words(code)}){said}, see {kept.child.log}"
-                self._told(f"{why}; started again in {pause:g} s")
+                self._note_end(kept, now, f"{kept.child.name} ended ({in_words(code)})")
+            elif silence := kept.silence(now):
+                kept.end(self._patience)
+                self._note_end(kept, now, f"{kept.child.name} {silence}, and was ended")
             if kept.process is None and now >= kept.due:
                 kept.start(now)
+
+    def _note_end(self, kept: _Kept, now: float, what: str) -> None:
+        """Say why a child is not there, and when it is started again."""
+        kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
+        pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
+        kept.due = now + pause
+        said = f": {kept.said}" if kept.said else ""
+        self._told(f"{what}{said}, see {kept.child.log}; started again in {pause:g} s")
 
     def renew(self, name: str) -> None:
         """End one child and start it again at once, because what it reads at its start has changed."""

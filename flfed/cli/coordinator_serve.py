@@ -20,6 +20,12 @@ LISTEN = typer.Option(
 )
 
 
+NOT_APPROVED = (
+    "--set {}: sites approve a study word for word, and have not approved this text; each refuses it unless its policy "
+    "asks for no approval. To ask for approvals, write the changes into a study file, and send that to the sites."
+)
+
+
 def serve_coordinator(listen: str = LISTEN) -> None:
     """Serve the consortium until Ctrl-C or SIGTERM: nodes of admitted sites can connect, nobody else.
 
@@ -91,6 +97,8 @@ def run_deployed(
     """
     from flfed.cli.study import run_study
 
+    if changes:
+        typer.echo(NOT_APPROVED.format(", ".join(changes)), err=True)
     run_study(
         name, engine="deployment", changes=changes, repeats=repeats, sites=sites, one_by_one=False, as_json=as_json
     )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from flfed.apps.recording import Progress
 
 FIRST = "reading tables"
+SENTENCES = ("waiting for ", "without ")
+"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
 
 JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
 
@@ -126,13 +128,19 @@ def _lines(cells: Sequence[str], width: int) -> int:
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a function that shows stages on standard error while something long runs."""
+    """Yield a function that shows stages on standard error while something long runs.
+
+    Where there is no bar, since the output is piped or is to be `quiet`, who is waited for is said in lines.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _in_lines
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         # A stage that cannot be counted has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {FIRST: bars.add_task(FIRST, total=None)}
 
@@ -157,3 +165,9 @@ def passed_over(site: str) -> None:
 
     if sentence := said("site", site):
         typer.echo(sentence, err=True)
+
+
+def _in_lines(stage: str, done: int, of: int) -> None:
+    """Say a stage that is a sentence, in a line on standard error; show no other."""
+    if (done, of) == (0, 1) and stage.startswith(SENTENCES):
+        typer.echo(stage, err=True)

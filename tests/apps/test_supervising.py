@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.supervising import PAUSES, Child, LimitedLog, Supervisor, told_to_stop
+from flfed.apps.pulse import Pulse
+from flfed.apps.supervising import PAUSES, Child, Life, LimitedLog, Supervisor, told_to_stop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,36 @@ def test_a_child_that_ends_is_started_again_and_others_are_left_alone(tmp_path: 
     assert said(ends.log).count("up") >= 3
     assert sentences[0] == f"ends ended (exit code 0), see {ends.log}; started again in 0.05 s"
     assert not alive(before)
+
+
+def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(tmp_path: Path):
+    beats = "import time\nfrom pathlib import Path\nfrom flfed.apps.pulse import Pulse\npulse = Pulse(Path({!r}))\n"
+    hangs = beats.format(str(tmp_path / "hangs")) + "for _ in range(5): pulse.beat(); time.sleep(0.2)\ntime.sleep(60)"
+    works = beats.format(str(tmp_path / "works")) + "with pulse.busy(): print('at work'); time.sleep(60)"
+    sentences: list[str] = []
+    children = [
+        Child(name, (sys.executable, "-u", "-c", code), tmp_path / f"{name}.log", life=life)
+        for name, code, life in (
+            ("hangs", hangs, Life(Pulse(tmp_path / "hangs"), 2.0, "has not reached its node")),
+            ("works", works, Life(Pulse(tmp_path / "works"), 2.0, "has not reached its node")),
+        )
+    ]
+    with Supervisor(children, told=sentences.append, pauses=(0.1,)) as supervisor:
+        before = dict(supervisor.processes)
+        stop = threading.Event()
+        supervisor.supervise(stop, lambda: len(sentences) >= 2 and stop.set())
+        assert supervisor.processes["works"] == before["works"]
+        assert "at work" in said(children[1].log)
+    log = children[0].log
+    assert sentences[0] == f"hangs has not reached its node for 2 s, and was ended, see {log}; started again in 0.1 s"
+    assert not alive(before["hangs"])
+
+
+def test_news_of_a_child_is_told_at_once(tmp_path: Path):
+    sentences: list[str] = []
+    talks = child(tmp_path, "import time; print('flfed says: it rains'); print('flfed: kept'); time.sleep(60)", "talks")
+    with Supervisor([talks], told=sentences.append):
+        assert until(lambda: sentences == ["talks: it rains"])
 
 
 def test_pauses_grow_and_are_forgotten_after_a_minute_of_doing_well(tmp_path: Path):

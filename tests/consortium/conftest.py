@@ -177,23 +177,34 @@ class Consortium:
         self.coordinator = Machine(root, "coordinator")
         self.sites = {name: Machine(root, name) for name in SITES}
 
-    def begin(self, later: Sequence[str]) -> None:
-        """Make the coordinator, let it serve, and let every site join but those that do so `later`."""
+    def begin(self, later: Sequence[str], *, serve: bool = True, admit_all: bool = True) -> None:
+        """Make the coordinator, let it serve, and let every site join and be admitted but those that do so `later`."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
         with self.coordinator.here():
-            folder = CoordinatorFolder.default()
-            initialise(folder, Settings("Test consortium", f"localhost:{self.port}"))
+            initialise(CoordinatorFolder.default(), Settings("Test consortium", f"localhost:{self.port}"))
+        if serve:
+            self.serve()
+        admissions = [self.join(name) for name in sorted(set(SITES) - set(later))]
+        for admission in admissions if admit_all else ():
+            self.admit(admission)
+
+    def serve(self) -> None:
+        """Let the coordinator serve."""
         self.coordinator.serve("coordinator serve --listen 127.0.0.1")
+
+    def join(self, name: str) -> Path:
+        """Invite a site, and let it join; return what it sends back."""
         exchange = self.root / "exchange"
-        for name in sorted(set(SITES) - set(later)):
-            machine = self.sites[name]
-            with self.coordinator.here():
-                kit = invite(folder, name, to=exchange).file
-            with machine.here():
-                admission = join(kit, to=exchange).admission
-            with self.coordinator.here():
-                admit(folder, admission)
+        with self.coordinator.here():
+            kit = invite(CoordinatorFolder.default(), name, to=exchange).file
+        with self.sites[name].here():
+            return join(kit, to=exchange).admission
+
+    def admit(self, admission: Path) -> None:
+        """Admit a site by what it sent back."""
+        with self.coordinator.here():
+            admit(CoordinatorFolder.default(), admission)
 
     def study(self, *changes: tuple[str, str]) -> str:
         """Return the study's text with some of it replaced."""

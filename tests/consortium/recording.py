@@ -16,7 +16,7 @@ from flwr.app import Message
 
 from flfed.apps.coordinator.control import database
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.engines.deployment import DeployedGrid
+from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.cli import main
 from flfed.updates.content import ndarrays
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.coordinator.sealing import seal_all
-from flfed.apps.engines.deployment import DeployedGrid
+from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError
 

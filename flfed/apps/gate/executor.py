@@ -19,6 +19,7 @@ from flfed.apps.gate.isolating import drop_capabilities, hide_memory, leave_netw
 from flfed.apps.gate.memory import limit_process
 from flfed.apps.gate.pacing import Backoff, Pace
 from flfed.apps.gate.syscall_filter import refuse_calls
+from flfed.apps.pulse import Pulse
 from flfed.errors import FlfedError, UsageError
 from flfed.packages import be_strict
 
@@ -48,14 +49,16 @@ class Executor:
     answer : callable (message, context, bundle's SHA-256) → Message
         The gate's decisions around the installed client app. What it raises becomes an error reply
         that names the exception's type; only our own sentences cross (`client_app.redacted`).
+    pulse : Pulse
+        Touched whenever the node was reached; busy while a message is answered.
     """
 
-    def __init__(self, tasks: Tasks, answer: Answer) -> None:
+    def __init__(self, tasks: Tasks, answer: Answer, pulse: Pulse) -> None:
         # Here, and not with the first message: torch takes seconds to load.
         from flfed.apps.client_app import redact
 
         self._redact = redact
-        self._tasks, self._answer = tasks, answer
+        self._tasks, self._answer, self._pulse = tasks, answer, pulse
         self._pace, self._backoff = Pace(LEAST, MOST), Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._linked = False
 
@@ -80,6 +83,7 @@ class Executor:
     def step(self) -> float:
         """Answer the message that waits, if one does; return the seconds until the next question."""
         task = self._tasks.next()
+        self._pulse.beat()
         self._backoff.reset()
         if not self._linked:
             LOG.info("linked to the node; waiting for messages")
@@ -87,7 +91,8 @@ class Executor:
         if task is None:
             return self._pace.seconds()
         try:
-            self._reply(task)
+            with self._pulse.busy():
+                self._reply(task)
         finally:
             task.close()
             self._pace.came()
@@ -142,9 +147,10 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     from flfed.apps.gate.tasks import Tasks
 
     answer, leaving = make_gate(folder)
-    tasks = Tasks(connector.connect, secret, leaving=leaving)
+    tasks, pulse = Tasks(connector.connect, secret, leaving=leaving), Pulse(folder.gate_pulse)
+    pulse.beat()  # it has begun: what it loads takes seconds
     try:
-        Executor(tasks, answer).run(threading.Event())
+        Executor(tasks, answer, pulse).run(threading.Event())
     except KeyboardInterrupt:
         sys.exit(0)
     finally:

@@ -71,6 +71,21 @@ class SiteFolder:
         return self.network / "node.key"
 
     @property
+    def known_as(self) -> Path:
+        """The number by which the coordinator's server knows the node that ran last."""
+        return self.network / "node.id"
+
+    @property
+    def node_pulse(self) -> Path:
+        """When the node last had an answer of the coordinator's server."""
+        return self.network / "node.pulse"
+
+    @property
+    def gate_pulse(self) -> Path:
+        """When the gate last reached its node."""
+        return self.gate / "gate.pulse"
+
+    @property
     def authority(self) -> Path:
         """The certificate of the coordinator's authority."""
         return self.network / "ca.crt"

@@ -10,7 +10,8 @@ Private names of Flower 1.41 that this file uses, for who checks a new version (
 - `flwr.supercore.protobuf.client.ProtobufClient` with its `_client`: made by Flower to follow
   redirects, also to another host, with the message in the body (`stay_with_the_host`).
 
-A name that is not there ends the process with a sentence: a new Flower is not used half-guarded.
+Those of its connection to the server are in `connection.py`. A name that is not there ends the process
+with a sentence: a new Flower is not used half-guarded.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ import importlib
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from flfed.apps.gate.connection import Connection, notice_a_gate_anew, replace_name
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.pacing import Pace
 from flfed.apps.private_files import SHARED, read_private, write_whole
+from flfed.apps.pulse import Pulse
+from flfed.apps.supervising import NEWS
 from flfed.errors import FlfedError
 
 LEAST, MOST = 0.15, 10.0
@@ -38,15 +44,6 @@ ANSWERING = 0.02
 """Seconds between two looks for the gate's answer, in this process's own memory."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 LOOPBACK = "127.0.0.1"
-ASK = "ask the coordinator for: flfed coordinator status"
-REFUSED = {
-    401: f"its key was never admitted, was revoked, or this machine's clock is five minutes off; {ASK}",
-    403: f"it publishes no such route: is it a coordinator of this flfed? {ASK}",
-    412: f"its key was never admitted or was revoked, or its node was here a minute ago and is tried again; {ASK}",
-    413: "what it sends is larger than the server takes, 16 MB a piece; ask the coordinator for a smaller model",
-    503: "it takes too long to send, or asks too much at a time: is the line slow? It is tried again",
-}
-"""What the server's status codes mean for who reads the log."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class PacedTime:
 
 def paced(pace: Pace) -> None:
     """Have the SuperNode of this process ask at our pace."""
-    _replace(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
+    replace_name(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
 
 
 def nothing_left_unsent() -> None:
@@ -92,7 +89,7 @@ def nothing_left_unsent() -> None:
             return 0  # any run: the loop only asks whether there is one, and then sends what there is
         return run
 
-    _replace(loop, "_pull_and_store_message", pulled)
+    replace_name(loop, "_pull_and_store_message", pulled)
 
 
 def _unsent(state: Any) -> bool:
@@ -101,8 +98,8 @@ def _unsent(state: Any) -> bool:
     return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
 
 
-def stay_with_the_host() -> None:
-    """Have every client of Flower in this process refuse a redirect.
+def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> None:
+    """Have every client of Flower in this process refuse a redirect; `opened` is given each.
 
     Whoever stands at the server's address could else have a site send its messages to any host,
     within the hospital's network too.
@@ -113,23 +110,10 @@ def stay_with_the_host() -> None:
     @functools.wraps(make)
     def made(self: Any, *given: Any, **named: Any) -> None:
         make(self, *given, **named)
-        _replace(self._client, "follow_redirects", False)
-        self._client.event_hooks["response"].append(say_refused)
+        replace_name(self._client, "follow_redirects", False)
+        opened(self)
 
-    _replace(client, "__init__", made)
-
-
-def say_refused(response: Any) -> None:
-    """Write into the log what it means that the server refuses this node: Flower's own words name no reason."""
-    why = REFUSED.get(response.status_code)
-    if why:
-        print(f"flfed: the coordinator's server refuses this site ({response.status_code}): {why}", file=sys.stderr)
-
-
-def _replace(owner: object, name: str, value: object) -> None:
-    if not hasattr(owner, name):
-        raise FlfedError(f"this Flower has no {name!r} where flfed needs it; install flwr 1.41")
-    setattr(owner, name, value)
+    replace_name(client, "__init__", made)
 
 
 def options(folder: SiteFolder, port: int) -> list[str]:
@@ -166,6 +150,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def say(sentence: str) -> None:
+    """Tell a person what happens, by the log and by who supervises this process."""
+    print(f"{NEWS}{sentence}", file=sys.stderr, flush=True)
+
+
+def end_process(why: str) -> None:
+    """Say why this process ends, and have Flower leave the server and end it; it is started anew."""
+    print(f"flfed: {why}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """End the process where a thread of it ended by an error: what it did is done by nobody any more."""
+    if ended.exc_type is not SystemExit:
+        end_process(f"a thread of Flower's node ended ({ended.exc_type.__name__})")
+
+
 def work(folder: SiteFolder) -> None:
     """Be the node of a site, until this process is told to end."""
     from flfed.apps.gate.executor import shared_secret
@@ -177,12 +178,19 @@ def work(folder: SiteFolder) -> None:
     shared_secret(folder)
     os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
-    stay_with_the_host()
+    connection = Connection(folder.known_as, Pulse(folder.node_pulse), say)
+    stay_with_the_host(connection.opened)
+    connection.install()
     paced(Pace(LEAST, MOST))
     nothing_left_unsent()
+    notice_a_gate_anew(end_process)
+    threading.excepthook = thread_ended
     sys.argv = words
     with relaying(folder.socket, port):
         supernode.flower_supernode()
+    # Flower's loop has ended by an error that it only logs; its other threads would stay, and do nothing.
+    print("flfed: Flower's node ended by itself", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

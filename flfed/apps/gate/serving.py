@@ -16,24 +16,38 @@ from flfed.apps.gate.memory import VARIABLE, bytes_of
 from flfed.apps.gate.node import options
 from flfed.apps.gate.relay import check_free, check_length
 from flfed.apps.private_files import held
-from flfed.apps.supervising import PAUSES, Child, Supervisor, Told
+from flfed.apps.pulse import Pulse
+from flfed.apps.supervising import PAUSES, Child, Life, Supervisor, Told
 from flfed.errors import FlfedError, UsageError
 
 UNTRIED = "it could not be tried"
 PATIENCE = 10.0
 """Seconds that a process may take to end: the node tells the server that it leaves."""
+NODE_SILENCE, GATE_SILENCE = 90.0, 60.0
+"""Seconds after which a node that had no answer of the server, and a gate that has not reached its node and is not
+answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate computes."""
+UNHEARD, UNLINKED = "had no answer of the coordinator's server", "has not reached its node"
 
 
-def children(folder: SiteFolder, *, network: bool, gate: bool, memory: str = "") -> list[Child]:
+def children(
+    folder: SiteFolder,
+    *,
+    network: bool,
+    gate: bool,
+    memory: str = "",
+    silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
+) -> list[Child]:
     """Return the processes of a site in the order in which they start; they end in the other, the gate first."""
     limit = {VARIABLE: str(bytes_of(memory))}
     found = []
     if network:
         node = python("flfed.apps.gate.node", folder.site)
-        found.append(Child("the node", node, folder.network / "node.log"))
+        life = Life(Pulse(folder.node_pulse), silence[0], UNHEARD)
+        found.append(Child("the node", node, folder.network / "node.log", life=life))
     if gate:
         executor = python("flfed.apps.gate.executor", folder.site)
-        found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit))
+        life = Life(Pulse(folder.gate_pulse), silence[1], UNLINKED)
+        found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
     return found
 
 
@@ -61,6 +75,7 @@ def serve(
     told: Told,
     pauses: tuple[float, ...] = PAUSES,
     memory: str = "",
+    silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
 ) -> None:
     """Keep a site's processes running until `stop` is set.
 
@@ -77,6 +92,8 @@ def serve(
         refuses a node that died and comes back.
     memory : str
         What the gate's process may have, as "4G"; "" is half of the machine's.
+    silence : pair of float, seconds
+        After which node and gate are started anew that give no sign of life.
 
     Raises
     ------
@@ -101,7 +118,7 @@ def serve(
             room = _said(*network_left(), root=os.geteuid() == 0)
             room += f"; it may have {limit >> 20} MB of memory"
             told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
-        there = children(folder, network=network, gate=gate, memory=memory)
+        there = children(folder, network=network, gate=gate, memory=memory, silence=silence)
         supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
         told("serving; Ctrl-C ends it")
         supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)

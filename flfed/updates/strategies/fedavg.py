@@ -28,8 +28,6 @@ from flfed.updates.selection import Selection
 
 Term = Callable[[Any, Any], Any]
 """A client-side term: gradient `(w, anchor) → g` of tensors with any leading dimension."""
-ATTEMPTS = 2
-"""How often a round is asked before the run stops."""
 
 
 class FedAvg(FlowerFedAvg):
@@ -188,9 +186,10 @@ class FedAvg(FlowerFedAvg):
     def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, or None with `stopped` set after two bad attempts."""
         self._begin()
-        for _ in range(ATTEMPTS):
+        # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
+        for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
             messages = list(self.configure_train(number, arrays, config, grid))
-            updated, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=self.deadline))
+            updated, _ = self.aggregate_train(number, ask(messages, timeout=self.deadline))
             if updated is not None:
                 self._observe(number, to_arrays(updated))
                 return updated

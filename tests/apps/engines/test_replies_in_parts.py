@@ -12,8 +12,8 @@ from flwr.proto.run_pb2 import Run
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
 from flwr.supercore.task_identity import TaskIdentity
 
-from flfed.apps.engines import deployment
-from flfed.apps.engines.deployment import DeployedGrid
+from flfed.apps.engines import deployed_grid
+from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.apps.one_piece import joined
 
 GOOD, EVIL, RUN = 5, 6, 7
@@ -120,6 +120,6 @@ def test_a_reply_that_is_none_is_a_fault_of_its_node_and_the_others_count(said, 
 
 
 def test_a_reply_that_would_fill_the_memory_is_not_kept(said, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(deployment, "MOST_BYTES", 2000)
+    monkeypatch.setattr(deployed_grid, "MOST_BYTES", 2000)
     found = said(lambda asked: parts(reply_to(asked, "x" * 3000)))
     assert (found[GOOD], found[EVIL]) == ("hello", "evil: its reply is larger than 2000 bytes, which are read")

@@ -28,6 +28,7 @@ from flfed.apps.gate.executor import ENDED, Executor, shared_secret, wait_for_se
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.relay import relaying
 from flfed.apps.gate.tasks import Tasks
+from flfed.apps.pulse import Pulse
 from flfed.errors import FlfedError, UsageError
 
 SAYS = r'MalformedMessage\(f?"([^"]+)"\)'
@@ -41,10 +42,14 @@ def echo(message: Message, context: Context, bundle: str) -> Message:
     return Message(RecordDict({"config": ConfigRecord({"echo": n, "bundle": bundle})}), reply_to=message)
 
 
+def executor_of(tasks: Tasks, node: Any) -> Executor:
+    return Executor(tasks, echo, Pulse(node.socket.with_name("gate.pulse")))
+
+
 @pytest.fixture
 def running(gate_node: Any, gate_secret: bytes) -> Iterator[Executor]:
     tasks, ended = Tasks(gate_node.link.connect, gate_secret), threading.Event()
-    executor = Executor(tasks, echo)
+    executor = executor_of(tasks, gate_node)
     thread = threading.Thread(target=executor.run, args=(ended,))
     thread.start()
     yield executor
@@ -92,7 +97,7 @@ def test_a_broken_socket_is_tried_again_and_said_once(
     path, ended = tmp_path / "again.sock", threading.Event()
     link = RelayClient(path)
     tasks = Tasks(link.connect, gate_secret)
-    thread = threading.Thread(target=Executor(tasks, echo).run, args=(ended,))
+    thread = threading.Thread(target=executor_of(tasks, gate_node).run, args=(ended,))
     thread.start()
     try:
         for n in (1, 2):
@@ -117,7 +122,7 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
         return Message(Error(code=1, reason="as the gate says it"), reply_to=asked)
 
     tasks, ended = Tasks(gate_node.link.connect, gate_secret, leaving=leaving), threading.Event()
-    thread = threading.Thread(target=Executor(tasks, echo).run, args=(ended,))
+    thread = threading.Thread(target=executor_of(tasks, gate_node).run, args=(ended,))
     thread.start()
     try:
         assert ask(gate_node, 13).error.reason == "as the gate says it"

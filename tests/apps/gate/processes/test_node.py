@@ -18,13 +18,13 @@ import pytest
 
 from flfed.apps.coordinator.authority import Settings, initialise
 from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.gate.connection import replace_name
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.node import (
     LEAST,
     MOST,
     QUIET,
     PacedTime,
-    _replace,
     free_port,
     make_secret,
     nothing_left_unsent,
@@ -91,10 +91,10 @@ def test_a_reply_that_was_left_is_sent_also_when_no_message_comes(monkeypatch):
 
 def test_a_flower_without_the_name_is_refused():
     there = SimpleNamespace(time=1)
-    _replace(there, "time", 2)
+    replace_name(there, "time", 2)
     assert there.time == 2
     with pytest.raises(FlfedError, match="no 'sleep' where flfed needs it; install flwr 1.41"):
-        _replace(there, "sleep", 2)
+        replace_name(there, "sleep", 2)
 
 
 @pytest.fixture

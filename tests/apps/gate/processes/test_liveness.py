@@ -1,0 +1,85 @@
+"""A long honest fit is interrupted at neither process; a gate that hangs, or has lost its node, is started anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.apps.gate.folder import SiteFolder
+from flfed.apps.gate.serving import GATE_SILENCE, NODE_SILENCE, children
+from flfed.apps.pulse import Pulse
+from flfed.apps.supervising import Supervisor
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+HERE = Path(__file__).parent
+
+
+def answers_slowly(consortium: Any, folder: SiteFolder, seconds: float, silence: tuple[float, float]) -> list[str]:
+    """Have a site asked for what takes so long; return what was said of its processes until it had answered."""
+    node, gate = children(folder, network=True, gate=True, silence=silence)
+    gate = replace(gate, command=(sys.executable, str(HERE / "answering.py"), folder.site))
+    told, replies, linked, stop = list[str](), list[Any](), threading.Event(), threading.Event()
+
+    def ask() -> None:
+        consortium.do("begin", config={"study": "text"})
+        linked.wait(120)
+        replies.extend(consortium.do("ask", config={"sleep": seconds}, seconds=seconds + 60)["replies"])
+        stop.set()
+
+    def look() -> None:
+        """Until the gate is up, which takes as long as the machine is busy, this process gives its signs of life."""
+        if not linked.is_set():
+            for pulse in (folder.node_pulse, folder.gate_pulse):
+                Pulse(pulse).beat()
+            if gate.log.exists() and "linked to the node" in gate.log.read_text():
+                linked.set()
+
+    asking = threading.Thread(target=ask)
+    with Supervisor([node, gate], told=told.append) as supervisor:
+        asking.start()
+        supervisor.supervise(stop, look)
+        asking.join()
+    assert [reply["site"] for reply in replies] == [folder.site], (told, gate.log.read_text()[-1000:])
+    return told
+
+
+def test_a_fit_that_takes_longer_than_a_gate_may_be_silent_is_not_interrupted(consortium: Any, home: Path):
+    told = answers_slowly(consortium, consortium.joined("cleveland"), 15.0, (NODE_SILENCE, 6.0))
+    assert [line for line in told if "ended" in line] == []
+
+
+@pytest.mark.proof
+def test_a_fit_of_three_minutes_is_not_interrupted(consortium: Any, home: Path):
+    told = answers_slowly(consortium, consortium.joined("cleveland"), 180.0, (NODE_SILENCE, GATE_SILENCE))
+    assert [line for line in told if "ended" in line] == []
+
+
+def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
+    consortium: Any, home: Path, wait_until: Callable[..., None]
+):
+    folder, told = consortium.joined("cleveland"), list[str]()
+    with Supervisor(children(folder, network=True, gate=True, silence=(45.0, 20.0)), told=told.append) as supervisor:
+
+        def until(what: str) -> None:
+            end = time.monotonic() + 150
+            while not any(what in line for line in told):
+                assert time.monotonic() < end, told
+                supervisor.look()
+                time.sleep(0.2)
+
+        wait_until(lambda: supervisor.look() or folder.known_as.exists(), 60)
+        os.kill(supervisor.processes["the node"], signal.SIGSTOP)
+        until("the gate has not reached its node for 20 s, and was ended")
+        until("the node had no answer of the coordinator's server for 45 s, and was ended")
+        folder.known_as.unlink()
+        wait_until(lambda: supervisor.look() or folder.known_as.exists(), 90)
