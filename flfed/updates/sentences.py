@@ -19,6 +19,7 @@ SLOTS = {
     "words": r"(?:none at all|[A-Za-z0-9._+-]{1,60}(?:, [A-Za-z0-9._+-]{1,60}){0,30})",
     "quoted": r"'[a-z0-9.-]{1,60}'(?: and '[a-z0-9.-]{1,60}'){0,9}",
     "column": r"[\w .-]{1,60}",
+    "at": r"[0-9TZ:.+ -]{10,32}",
     "day": r"\d{4}-\d\d-\d\d",
     "moment": r"\d{4}-\d\d-\d\dT[\d:.+Z]{1,20}",
     "parts": r"(?:training|holdout|validation)(?: and (?:training|holdout|validation)){0,2}",
@@ -124,6 +125,10 @@ ROWS = (
     "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, "
     "or flfed site ledger {word} --restart WHY",
     "its ledger has a run of this name with another study",
+    "line {n} of its ledger is of {at}, later than its clock, so nothing leaves the site; "
+    "at the site: set the clock right, or flfed site ledger {word} --restart WHY",
+    "sums left before over rows of dataset '{word}', of which it cannot tell whether they are of the same people",
+    "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
     "it cannot keep its reply on its own disk ({disk})", "it cannot keep what it is asked on its own disk ({disk})",
     "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
     "it cannot open its table for this study; at the site: flfed site check {word}",

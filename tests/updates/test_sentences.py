@@ -6,27 +6,25 @@ import ast
 import itertools
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
-from flfed.apps.gate.decision import LIST_CHANGED
-from flfed.apps.gate.lost import LOST
 from flfed.errors import TableError
 from flfed.rows import datasets
 from flfed.updates.content import reason_of
 from flfed.updates.figures import Figure
 from flfed.updates.messages import ENROL, CompareReply, EnrolReply
-from flfed.updates.rounds import SPENT
 from flfed.updates.sentences import HEADS, is_known, plain, recorded, recorded_note, recorded_words
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED = {"Refused", "NotTakingPart", "NotKept", "NotSpent", "MalformedMessage"}
 """Errors whose text crosses as it is."""
 RETURNING = {
-    "not_allowed", "privacy_refusal", "refusal", "study_policy_refusal", "cohort_refusal", "too_small", "_over",
-    "delta_defect", "_too_much", "study_refusal",
+    "not_allowed", "_refusal_of_names", "ahead", "privacy_refusal", "refusal", "study_policy_refusal", "cohort_refusal",
+    "too_small", "_over", "delta_defect", "_too_much", "study_refusal",
 }  # fmt: skip
 """Functions that return why a site does not answer."""
 OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
@@ -35,14 +33,7 @@ HERE = {"flfed/apps/coordinator", "flfed/apps/engines", "flfed/records", "flfed/
 """Where no sentence of a site is made."""
 PLACED = ("3", "heart-disease", "'heart-disease'", "2026-01-31", "1e-05", "s", "", "training", "evaluate", "(3,)")
 """What may stand where a sentence has a place for something; one of them fits."""
-NAMED = {
-    "LIST_CHANGED": LIST_CHANGED,
-    "LOST": LOST,
-    "SPENT": SPENT,
-    "defect": "it has 1 section too many",
-    "word": "refused",
-    "what": "is missing",
-}
+NAMED = {"defect": ("it has 1 section too many",), "word": ("refused",), "what": ("is missing",)}
 """What stands where a sentence has a part with a name."""
 LIES = [
     "call +49 30 1234567 at once",
@@ -62,6 +53,10 @@ def texts(node: ast.expr) -> Iterator[str]:
     """Yield what a literal, an f-string or a choice of them may say, with each of PLACED in its places."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
+    elif isinstance(node, ast.Name):
+        yield from itertools.chain.from_iterable(map(texts, constants().get(node.id, ())))
+    elif isinstance(node, ast.BoolOp):
+        yield from itertools.chain.from_iterable(map(texts, node.values))
     elif isinstance(node, ast.IfExp):
         yield from itertools.chain(texts(node.body), texts(node.orelse))
     elif isinstance(node, ast.JoinedStr):
@@ -69,11 +64,25 @@ def texts(node: ast.expr) -> Iterator[str]:
         yield from map("".join, itertools.product(*parts))
 
 
+@cache
+def constants() -> dict[str, list[ast.expr]]:
+    """Return what each constant that a file of flfed makes by itself may be, by its name."""
+    found: dict[str, list[ast.expr]] = {}
+    for file in sorted((ROOT / "flfed").rglob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                if isinstance(target, ast.Name) and target.id.isupper():
+                    found.setdefault(target.id, []).append(node.value)
+    return found
+
+
 def placed(part: ast.expr) -> tuple[str, ...]:
     """Return what may stand in one place of an f-string."""
     quoted = isinstance(part, ast.FormattedValue) and part.conversion == ord("r")
-    if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name) and part.value.id in NAMED:
-        return (NAMED[part.value.id],)
+    if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name):
+        named = NAMED.get(part.value.id) or tuple(texts(part.value))
+        if named:
+            return named
     return ("'heart-disease'",) if quoted else PLACED
 
 
