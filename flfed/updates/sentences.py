@@ -21,7 +21,6 @@ SLOTS = {
     "column": r"[\w .-]{1,60}",
     "at": r"[0-9TZ:.+ -]{10,32}",
     "day": r"\d{4}-\d\d-\d\d",
-    "moment": r"\d{4}-\d\d-\d\dT[\d:.+Z]{1,20}",
     "parts": r"(?:training|holdout|validation)(?: and (?:training|holdout|validation)){0,2}",
     "question": r"(?:train from|evaluate|compare|audit)",
     "disk": r"[A-Za-z -]{1,60}",
@@ -109,7 +108,6 @@ ROWS = (
     "it has fewer than {n} {parts} rows", "it has fewer than {n} people in its {parts} rows",
     "its rows differ by fewer than {n} people from rows whose sums left before: "
     "together such sums would give these people away",
-    "sums left before over rows of dataset {quoted}, of which it cannot tell whether they are of the same people",
     "its record of the rows that it released cannot be read, so nothing leaves the site: see its log",
     "privacy budget: epsilon {n} of {n} is spent at delta {n}, and one more round would make it {n}",
     "privacy budget: epsilon {n} of {n} is spent at delta {n}, and one more round would make it beyond any number",
@@ -119,8 +117,6 @@ ROWS = (
     "that no epsilon bounds what is spent of the budget, which is of persons",
     "the study's delta={n} is not below one over the training rows here: "
     "it would allow to give one of them away whole",
-    "line {n} of its ledger is of {moment}, later than its clock, so nothing leaves the site; at the site: set the "
-    "clock right, or flfed site ledger {word} --restart WHY",
     "its ledger cannot be written, so nothing leaves the site: see its log",
     "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, "
     "or flfed site ledger {word} --restart WHY",
@@ -130,7 +126,6 @@ ROWS = (
     "sums left before over rows of dataset '{word}', of which it cannot tell whether they are of the same people",
     "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
     "it cannot keep its reply on its own disk ({disk})", "it cannot keep what it is asked on its own disk ({disk})",
-    "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
     "it cannot open its table for this study; at the site: flfed site check {word}",
     "its frozen rows changed after the approval: the study needs a new one",
     "its frozen rows cannot be served; at the site: flfed site status {word}", "it has no frozen rows of '{word}'",
