@@ -91,9 +91,11 @@ class Strangers:
         if kind != "silent":
             writer.write(head + (b"\r\nX-Slow: " if kind == "header" else b"\r\n\r\n"))
         for _ in range(BODY // 100_000) if kind == "bodies" else ():
+            if writer.transport.is_closing():
+                return
             writer.write(bytes(99_999))
             await writer.drain()
-        while True:
+        while not writer.transport.is_closing():
             await asyncio.sleep(1)
             writer.write(piece)
             await writer.drain()

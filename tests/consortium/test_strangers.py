@@ -216,6 +216,7 @@ def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_nod
     assert done.stderr.count(f"flfed: the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
 
 
+@pytest.mark.proof
 def test_a_wide_model_passes_in_the_pieces_that_flower_makes(serving: Any):
     with running(serving, 1, ('name = "logistic"', 'name = "mlp"\nhidden = [1000, 700]')):
         pass  # as many answers as rounds, and no fault
