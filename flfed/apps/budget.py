@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, rows_key
+from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, origin_of, rows_key
 from flfed.apps.spending import LINE, counts_rows_of, may_have_several_rows, release_of, rounds_left, shown
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
@@ -186,20 +186,26 @@ class Accounts:
         return replace(own, runs=runs, unprotected=unprotected, datasets=tuple(same))
 
 
-def names_now(site: Site, ledger: Ledger, dataset: str) -> frozenset[str] | None:
-    """Return the names that lines of a dataset's frozen rows have; None where an earlier version froze them.
+def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
+    """Return the names that lines of the rows which a dataset has now have; None where nobody knows them.
 
-    Nothing is made and no row is read; of rows that are not frozen the ledger alone tells.
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    dataset : str
+    look : bool
+        Whether the table is read where it is not frozen yet; else the ledger alone tells.
     """
-    if dataset not in site.datasets:
-        return frozenset()
-    found = known(site.serving(dataset), SiteFolder(site.name).frozen)
-    if found is None:
-        return frozenset()
     gate = ledger.path.parent
-    if found.origin is None:
-        return None
-    return names_in(named(found.origin, rows_key(gate))) if (gate / KEY).exists() else frozenset()
+    if dataset not in site.datasets or not (gate / KEY).exists():
+        return frozenset()
+    served = site.serving(dataset)
+    found = known(served, SiteFolder(site.name).frozen)
+    if found is None and not look:
+        return frozenset()
+    origin = origin_of(served) if found is None else found.origin
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
 
 
 def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
@@ -213,6 +219,8 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
         One dataset; all unless given.
     """
     accounts = Accounts.of(ledger.lines())
+    for name in site.datasets:
+        accounts.rows.join(name, names_now(site, ledger, name) or ())
     names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
     policy = site.policy
     found = [_of_dataset(site, ledger, name, accounts) for name in names]
@@ -328,7 +336,7 @@ def run_in_words(
         Whom the study protects.
     """
     policy = site.policy
-    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset))
+    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
     whole = Release(release.noise, release.sampling, release.steps * rounds)
     spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
     if unit == "row" and may_have_several_rows(dataset):
