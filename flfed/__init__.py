@@ -18,7 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 _PUBLIC = {
     "Csv": "flfed.rows.sources",
-    "Field": "flfed.rows.mapping",
+    "Field": "flfed.rows.fields",
     "Frame": "flfed.rows.sources",
     "Holdout": "flfed.rows.holdout",
     "HoldoutByTime": "flfed.rows.holdout",

@@ -12,8 +12,8 @@ import pytest
 import flfed
 from flfed.rows import datasets
 from flfed.rows import site as listing
+from flfed.rows.fields import Finding
 from flfed.rows.holdout import Holdout, HoldoutByTime
-from flfed.rows.mapping import Finding
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site, SiteTable
 from flfed.study import Study

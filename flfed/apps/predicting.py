@@ -17,8 +17,12 @@ from flfed.rows import datasets
 from flfed.rows import site as sites
 from flfed.rows.coded import codes
 from flfed.rows.encode import decode_target, encode
+from flfed.rows.fields import Field, Finding
+from flfed.rows.headers import MAP_IT, NONE_FOUND
 from flfed.rows.intervals import estimates
-from flfed.rows.mapping import Field, map_table
+from flfed.rows.mapping import map_table
+from flfed.rows.oddities import oddities
+from flfed.rows.schema import Schema
 from flfed.rows.scoring import metrics_of
 from flfed.rows.sources import Csv, Parquet
 from flfed.rows.training.fit import score
@@ -130,12 +134,11 @@ def _predict(
         )
     table, findings = map_table(raw, model.schema, mapping, missing, outcome=False)
     if findings:
-        error = findings[0].error()
-        raise TableError(error.column, error.rule.replace(MAP_IT, ADD_IT), error.bad)
+        raise _first_error(findings[0], model.schema)
     if not len(table):
         raise UsageError("the table has no rows: there is nothing to predict")
     values, usable = _values(model, table)
-    notes = []
+    notes = _notes(model, raw, table, mapping)
     if not usable.all():
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
@@ -152,8 +155,36 @@ def _predict(
     )
 
 
-MAP_IT = "(map it to None if the site does not have it)"
-ADD_IT = "(add it; leave its cells empty where they are not known)"
+ADD_IT = " (add it; leave its cells empty where they are not known)"
+ADVICE = {
+    MAP_IT: ADD_IT,
+    " (set thousands)": ": write numbers without marks between thousands, and decimals with another number of digits",
+    " (set censored)": "",
+    " (name them in missing)": ": leave them empty",
+}
+"""What is to be done about a table without a mapping, instead of what its mapping could say."""
+
+
+def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
+    """Return the error of a table to predict; what may be meant is told as well, for the table is the reader's own."""
+    error = finding.error()
+    rule = error.rule
+    for mapped, plain in ADVICE.items():
+        rule = rule.replace(mapped, plain)
+    if rule == NONE_FOUND:
+        return UsageError(f"the table has none of the columns of dataset {schema.name!r}: {finding.hint}")
+    if finding.hint:
+        rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
+    return TableError(error.column, rule, error.bad)
+
+
+def _notes(
+    model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: Mapping[str, str | Field | None]
+) -> list[str]:
+    """Return what is odd in the columns that the model reads, and in the table as a whole."""
+    read = {column.name for column in model.layout.features}
+    found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
+    return [f"{'the table' if n.column == 'table' else f'column {n.column!r}'}: {n.text}" for n in found]
 
 
 def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

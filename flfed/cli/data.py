@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import show
+from flfed.errors import UsageError
 
 if TYPE_CHECKING:
     from flfed.rows.datasets import SourceDescription
@@ -20,9 +21,14 @@ def list_data(as_json: bool = show.JSON) -> None:
     """List the datasets found, and whether their files are here."""
     from flfed.rows import datasets
 
-    found = []
+    found: list[dict[str, object]] = []
     for name in datasets.names():
-        dataset = datasets.load(name)
+        try:
+            dataset = datasets.load(name)
+        except UsageError as error:
+            broken = {"dataset": name, "task": "", "licence": "", "kind": "", "synthetic": False, "absent": []}
+            found.append(broken | {"state": f"broken: {error}"})
+            continue
         absent = [file.name for file in dataset.absent()]
         how = _kind(dataset.source)
         state = f"to be fetched: flfed data get {name}" if absent else "here"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from flfed.cli import show
 from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    from flfed.rows.check import Line
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
 
@@ -32,6 +36,10 @@ def list_sites(as_json: bool = show.JSON) -> None:
         show.as_json({"sites": found})
         return
     show.as_table(["site", "title", "dataset", "disclosure"], lines)
+
+
+def _passed(line: Line) -> str:
+    return "note" if line.note else "pass" if line.passed else "FAIL"
 
 
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
@@ -58,7 +66,7 @@ def check_site(
         lines_found = [asdict(line) for line in checked.lines]
         show.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
     else:
-        rows = [[line.column, "pass" if line.passed else "FAIL", line.detail] for line in checked.lines]
+        rows = [[line.column, _passed(line), line.detail] for line in checked.lines]
         show.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
         passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
         typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")

@@ -10,8 +10,9 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.home import write_private
+from flfed.rows.fields import Finding
 from flfed.rows.holdout import Holdout
-from flfed.rows.mapping import Finding
+from flfed.rows.oddities import groups_in_words, oddities
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site, SiteTable
 from flfed.rows.transactions import Transactions
@@ -29,11 +30,14 @@ class Line:
     passed : bool
     detail : str
         The rule that is broken and how often, or what was counted.
+    note : bool
+        Whether it is something odd that people should look at, and breaks no rule.
     """
 
     column: str
     passed: bool
     detail: str
+    note: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +75,13 @@ def check_site(site: Site) -> Checked:
     UsageError
         If the table cannot be read at all.
     """
-    table, findings, schema = site.inspect()
+    raw, table, findings, schema = site.examine()
     lines = [_column_line(name, table, schema, findings) for name in schema.columns]
     extra = [f for f in findings if f.column not in schema.columns]
     lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
+    lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
     opened = site.read()
     lines += _table_lines(opened, schema, site)
     return Checked(site.name, len(table), len(opened.training), opened.holdout_rows, tuple(lines), ())
@@ -90,12 +95,14 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
     left_out = "; these are left out: their outcome is not known yet" if missing and name == schema.target else ""
     column = schema.columns[name]
     unit = f", {column.unit}" if column.unit else ""
-    return Line(name, True, f"{column.kind}{unit}; missing in {count_in_words(missing)} of {len(table)} rows{left_out}")
+    groups = f"; {groups_in_words(table[name])}" if name == schema.group else ""
+    missed = f"missing in {count_in_words(missing)} of {len(table)} rows"
+    return Line(name, True, f"{column.kind}{unit}{groups}; {missed}{left_out}")
 
 
 def _broken(finding: Finding) -> str:
     where = f" in {count_in_words(len(finding.rows))} rows" if len(finding.rows) else ""
-    return f"{finding.rule}{where}"
+    return f"{finding.rule}{where}" + (f": {finding.hint}" if finding.hint else "")
 
 
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
@@ -110,7 +117,7 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         lines += [Line(owner, True, words) for owner in site.source.feeds]
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
-        lines.append(Line("table", True, words))
+        lines.append(Line("table", True, words, note=True))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
         words = "has one class only: rank metrics such as the AUC are undefined here"

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.rows import datasets
 from flfed.rows.excluded import Excluded, Exclusion, Resting
+from flfed.rows.fields import Finding
 from flfed.rows.holdout import PublishedSplit, row_texts
-from flfed.rows.mapping import Finding
 from flfed.rows.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
 from flfed.rows.private import locked, private_bytes, write_private_bytes
 from flfed.rows.schema import Column, Schema

@@ -2,93 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flfed.errors import TableError, UsageError
+from flfed.rows.fields import Field, Finding
+from flfed.rows.headers import ABSENT, MAP_IT, NONE_FOUND, did_you_mean, where_names_stand
+from flfed.rows.identifiers import spoiled
+from flfed.rows.marks import Broken, Texts, read_marks, without
+from flfed.rows.moments import read_dates
 from flfed.rows.schema import Column, Schema
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
 CELLS_AT_ONCE = 2**20
 """Numbers that are read in one piece: a small table at once, a large one column by column."""
+NOT_NUMBERS = "is yes or no where a number is meant"
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
-
-
-@dataclass(frozen=True)
-class Field:
-    """Where one schema column comes from and how its cells are read.
-
-    Parameters
-    ----------
-    column : str
-        Name in the institution's own table.
-    values : mapping of text to text, optional
-        Own code to schema value, such as `{"1": "male", "0": "female"}`. Keys are compared after
-        blanks are stripped and a trailing ".0" is removed. A code that is not a key is an error.
-    multiply, add : float
-        Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.
-    decimal : str
-        Decimal mark of numbers written as text; "," reads "6,2" as 6.2, and reports "1.234".
-    censored : {"refuse", "limit"}
-        `limit` reads "<0.5" as 0.5 and "> 89" as 89; `refuse` reports them.
-    missing : tuple of str
-        Own codes for "not known", besides the schema's.
-    """
-
-    column: str
-    values: Mapping[str, str] | None = None
-    multiply: float = 1.0
-    add: float = 0.0
-    decimal: str = "."
-    censored: Literal["refuse", "limit"] = "refuse"
-    missing: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse settings that would spoil a column without a word."""
-        for key, value in (("multiply", self.multiply), ("add", self.add)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UsageError(f"Field({self.column!r}): {key}={value!r} must be a finite number")
-        if self.multiply == 0:
-            raise UsageError(f"Field({self.column!r}): multiply=0 would make every cell the same")
-        if self.values is not None and not isinstance(self.values, Mapping):
-            raise UsageError(f"Field({self.column!r}): values must map own codes to the schema's values")
-        check_codes(f"Field({self.column!r})", self.missing)
-
-
-def check_codes(where: str, missing: object) -> None:
-    """Refuse one text where a tuple of codes is meant: "NA" would be read as "N" and "A"."""
-    if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
-        raise UsageError(f"{where}: missing={missing!r} must be a tuple of codes, such as ('NA',)")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule that a column breaks, and where. `rows` never leaves the site.
-
-    Attributes
-    ----------
-    column : str
-    rule : str
-        A fixed phrase, as `TableError` takes it.
-    rows : int array
-        Row numbers in the source, from 0.
-    """
-
-    column: str
-    rule: str
-    rows: np.ndarray
-
-    def error(self) -> TableError:
-        """Return the error that names column, rule and count."""
-        return TableError(self.column, self.rule, len(self.rows) or None)
 
 
 def plain_text(cells: pd.Series) -> pd.Series:
@@ -123,6 +58,8 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
 
 def _plain_cell(cell: Any) -> str | None:
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "replace")
     if not isinstance(cell, str):
         if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
             return None
@@ -174,10 +111,10 @@ def map_table(
     found = {name: there[field.column] if field is not None else 0 for name, field in fields.items()}
     once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
     numbers = _numbers_at_once(raw, schema, once)
+    absent = _absent(raw, schema, mapping, fields, found, outcome)
     for name, column in schema.columns.items():
         if name not in once:
-            rule = _why_not(name, schema, mapping, found[name], outcome)
-            findings += [Finding(name, rule, np.arange(0))] if rule else []
+            findings += absent.get(name, [])
             columns[name] = _empty(column, len(raw))
             continue
         columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
@@ -193,6 +130,28 @@ def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
     return replace(field, missing=(*missing, *field.missing)) if field is not None and missing else field
 
 
+def _absent(
+    raw: pd.DataFrame,
+    schema: Schema,
+    mapping: Mapping[str, str | Field | None],
+    fields: Mapping[str, Field | None],
+    found: Mapping[str, int],
+    outcome: bool,
+) -> dict[str, list[Finding]]:
+    """Return what is wrong with columns that are not in the table just once, and what may be meant."""
+    rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
+    none = not any(found.values()) and any(rule.startswith(ABSENT) for rule in rules.values())
+    wanted = [field.column for field in fields.values() if field is not None]
+    findings = {}
+    for name, rule in rules.items():
+        field = fields[name]
+        hint = did_you_mean(field.column, raw.columns) if field is not None and rule.startswith(ABSENT) else ""
+        if none and rule and not hint:
+            rule, hint = NONE_FOUND, where_names_stand(raw, wanted)
+        findings[name] = [Finding(name, rule, np.arange(0), hint)] if rule else []
+    return findings
+
+
 def _why_not(
     name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int, outcome: bool = True
 ) -> str:
@@ -200,10 +159,10 @@ def _why_not(
     if found > 1:
         return "stands in the table more than once"
     if name in (schema.target, schema.group):
-        return "is not in the table" if outcome else ""
+        return ABSENT if outcome else ""
     if name in mapping:
-        return "" if mapping[name] is None else "is not in the table"
-    return "is not in the table (map it to None if the site does not have it)" if name in schema.features() else ""
+        return "" if mapping[name] is None else ABSENT
+    return ABSENT + MAP_IT if name in schema.features() else ""
 
 
 def _empty(column: Column, rows: int) -> np.ndarray:
@@ -214,10 +173,6 @@ def _empty(column: Column, rows: int) -> np.ndarray:
     return np.full(rows, None, dtype=object)
 
 
-Texts = list[str | None]
-"""Cells as `plain_text` gives them, each value once."""
-Broken = list[tuple[str, np.ndarray]]
-"""Rules that are broken, and by which values; [values] each."""
 Read = tuple[np.ndarray, list[Finding]]
 """A column as the schema has it [rows], and what is wrong with it."""
 
@@ -227,21 +182,20 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
         return cells.to_numpy(), []
+    if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
+        field = replace(field, date="")  # no text to be read
     place, values = _once(cells)
     if (place < 0).any():
         place, values = np.where(place < 0, len(values), place), [*values, None]
     texts = [None if text in codes else text for text in map(_plain_cell, values)]
     broken: Broken = []
-    if column.is_number() and field.decimal != "." and field.values is None and cells.dtype.kind != "f":
-        # "1.234" may be 1234: a person has to say so.
-        grouped = [
-            text is not None and isinstance(cell, str) and "." in cell for text, cell in zip(texts, values, strict=True)
-        ]
-        texts = _without(texts, grouped, f"has a '.' although its decimal mark is {field.decimal!r}", broken)
+    if column.is_number() and field.values is None and cells.dtype.kind != "f":
+        texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
+        texts = read_marks(values, texts, column, field, broken)
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
         foreign = [text is not None and text not in known for text in texts]
-        texts = _without(texts, foreign, "has a code that the mapping does not know", broken)
+        texts = without(texts, foreign, "has a code that the mapping does not know", broken)
         texts = [None if text is None else known[text] for text in texts]
     reader = _number if column.is_number() else {"flag": _flag, "date": _date}.get(column.kind, _text)
     read = reader(texts, column, field, broken)
@@ -249,12 +203,10 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
 
 
-def _without(texts: Texts, bad: Sequence[bool], rule: str, broken: Broken) -> Texts:
-    """Return the texts without those that break a rule, which is noted."""
-    if not any(bad):
-        return texts
-    broken.append((rule, np.array(bad)))
-    return [None if wrong else text for text, wrong in zip(texts, bad, strict=True)]
+def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
+    """Return which values are true or false, in a column that has other numbers than 0 and 1."""
+    other = column.range is not None and column.range[1] > 1
+    return [other and isinstance(value, (bool, np.bool_)) for value in values]
 
 
 def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
@@ -264,9 +216,9 @@ def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.nd
         texts = [text and _CENSORED.sub("", text) for text in texts]
     else:
         limits = [text is not None and text[:1] in ("<", ">") for text in texts]
-        texts = _without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
+        texts = without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
     numbers = _to_numbers(texts)
-    _without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)
+    without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)
     # By value as well as by text: "-9,00" is the code "-9".
     return _within_range(numbers, column, field, broken)
 
@@ -344,23 +296,23 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
 def _flag(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
     flags = np.array([np.nan if text is None else known.get(text.lower(), np.nan) for text in texts], dtype=float)
-    _without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
+    without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
     return flags
 
 
 def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    for rule, bad in spoiled(texts) if column.kind == "id" else ():
+        texts = without(texts, bad, rule, broken)
     if column.values:
         foreign = [text is not None and text not in column.values for text in texts]
-        texts = _without(texts, foreign, "has a value that the schema does not allow", broken)
+        texts = without(texts, foreign, "has a value that the schema does not allow", broken)
     return np.array(texts, dtype=object)
 
 
 def _date(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    # In UTC where the cell names a time zone.
-    dates = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    dates = dates.dt.tz_localize(None).astype("datetime64[ns]")
-    _without(texts, dates.isna().to_numpy() & _known(texts), "is not a date such as 2026-01-31", broken)
-    return dates.to_numpy()
+    dates, bad, rule = read_dates(texts, field.date)
+    without(texts, bad, rule, broken)
+    return np.where(bad, np.datetime64("NaT"), dates)
 
 
 def _check_target(schema: Schema, target: np.ndarray) -> list[Finding]:

@@ -8,15 +8,16 @@ import tomllib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from flfed.errors import UsageError, nearest
 
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
 Task = Literal["binary", "multi-class", "regression"]
+LATER_TASKS = ("survival", "time-to-event", "count", "ordinal", "multi-label", "ranking", "clustering")
 Settings = TypeVar("Settings", bound="Strict")
 
 
@@ -115,6 +116,15 @@ class Schema(Strict):
     unlabelled: Literal["refuse", "leave-out"] = "refuse"
     columns: dict[str, Column]
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _known_task(cls, task: object) -> object:
+        known = get_args(Task)
+        if isinstance(task, str) and task not in known:
+            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, known)}"
+            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(known[:-1])} or {known[-1]}")
+        return task
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         targets = [name for name, column in self.columns.items() if column.kind == "target"]
@@ -201,6 +211,8 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
         raise UsageError(f"{path}: is not valid TOML: {error}") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()

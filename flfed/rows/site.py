@@ -20,8 +20,9 @@ import pandas as pd
 from flfed.errors import FlfedError, UsageError
 from flfed.packages import check_module, check_package, not_known, roots
 from flfed.rows import datasets
+from flfed.rows.fields import Field, Finding, check_codes
 from flfed.rows.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
-from flfed.rows.mapping import Field, Finding, check_codes, map_table
+from flfed.rows.mapping import map_table
 from flfed.rows.policy import Policy
 from flfed.rows.schema import Schema, parse_settings
 from flfed.rows.sources import Part, Source
@@ -29,6 +30,9 @@ from flfed.rows.transactions import Transactions
 
 ColumnMapping = Mapping[str, str | Field | None]
 """Schema column to own column, Field, or None where the site does not have it."""
+
+
+_IMPORT_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -141,16 +145,20 @@ class Site:
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Read and map the table; return it with every rule it breaks, in the source's row order."""
+        return self.examine()[1:]
+
+    def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
+        """Return what `inspect` does, and before it the table as the source gave it."""
         dataset = datasets.load(self.dataset)
         source = self.source
         if isinstance(source, Part):
-            return source.table, [], dataset.schema
+            return source.table, source.table, [], dataset.schema
         folders = ((self.folder,) if self.folder else ()) + dataset.folders()
         raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
         table, findings = map_table(raw, dataset.schema, self.mapping, source.missing)
         if not len(table):
             findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
-        return table, findings, dataset.schema
+        return raw, table, findings, dataset.schema
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
@@ -329,16 +337,7 @@ def _importing(where: str) -> Iterator[None]:
         raise
     except (SyntaxError, ImportError) as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        NameError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__})") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import warnings
 from dataclasses import dataclass
@@ -11,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.file_kinds import NoTable, content_of, kind_of, wrong_encoding
+from flfed.rows.lines import UNCLOSED, lines_of, why_uneven
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 EXAMPLE = "postgresql+psycopg://user:password@host/database"
 ENCODE = "percent-encode @ : / in the password (%40 %3A %2F)"
+UNENDED = "unended"
+"""In a table's `attrs`: the last line of its file has no end, though all its cells."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
-_CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, LookupError)
-"""LookupError is an encoding that Python does not know."""
+_CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning)
 
 
 @dataclass(frozen=True)
@@ -51,29 +56,68 @@ class Csv:
             raise UsageError(f"{self.path}: a name stands twice in columns")
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
-        """Return the table; `folders` are where a relative path is looked for."""
+        """Return the table; `folders` are where a relative path is looked for.
+
+        Raises
+        ------
+        UsageError
+            If the file is no such table, or one of its lines is longer or shorter than the first; says what it is.
+        """
         path = find_file(self.path, folders)
         try:
+            content = content_of(path)
+            ended = self._check(content)
             with warnings.catch_warnings():
                 # pandas only warns of cells that it drops where lines are longer than the header.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                if self.columns:
-                    return self._parse(path, names=list(self.columns))
-                table = self._parse(path, header=0)
-                # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
-                if {str(name).rpartition(".")[0] for name in table} & set(table):
-                    table.columns = pd.Index(self._parse(path, nrows=1).iloc[0])
-                return table
-        except (*_CSV_ERRORS, pd.errors.ParserWarning):
+                table = self._table(content)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+        except NoTable as why:
+            raise self._refusal(path, str(why)) from None
+        except (*_CSV_ERRORS, csv.Error) as error:
             # The parser's own message quotes cells.
-            raise UsageError(
-                f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}"
-            ) from None
+            unclosed = isinstance(error, csv.Error) or "EOF inside string" in str(error)
+            raise self._refusal(path, UNCLOSED if unclosed else "its lines are not alike") from None
+        except UnicodeError:
+            raise self._refusal(path, "it is not in that encoding") from None
+        except LookupError:
+            raise self._refusal(path, "no such encoding is known") from None
+        table.attrs[UNENDED] = not ended
+        return table
 
-    def _parse(self, path: Path, **chosen: Any) -> pd.DataFrame:
+    def _refusal(self, path: Path, why: str) -> UsageError:
+        return UsageError(
+            f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}: {why}"
+        )
+
+    def _check(self, content: bytes) -> bool:
+        """Refuse what pandas would fill up or leave out without a word; return whether the last line has an end."""
+        "".encode(self.encoding)  # LookupError where Python does not know it
+        if wrong := wrong_encoding(content, self.encoding):
+            raise NoTable(wrong)
+        if len(self.separator) != 1:
+            return True
+        lines = lines_of(content, self.encoding, self.separator, self.columns)
+        if wrong := why_uneven(lines, content, self.encoding, self.separator):
+            raise NoTable(wrong)
+        return lines.ended
+
+    def _table(self, content: bytes) -> pd.DataFrame:
+        if self.columns:
+            return self._parse(content, names=list(self.columns))
+        table = self._parse(content, header=0)
+        # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
+        if {str(name).rpartition(".")[0] for name in table} & set(table):
+            table.columns = pd.Index(self._parse(content, nrows=1).iloc[0])
+        return table
+
+    def _parse(self, content: bytes, **chosen: Any) -> pd.DataFrame:
         """Return the file as pandas reads it, all cells as text."""
         plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
-        found: pd.DataFrame = pd.read_csv(path, sep=self.separator, encoding=self.encoding, **{**plain, **chosen})
+        found: pd.DataFrame = pd.read_csv(
+            io.BytesIO(content), sep=self.separator, encoding=self.encoding, **{**plain, **chosen}
+        )
         return found
 
 
@@ -89,8 +133,19 @@ class Parquet:
         path = find_file(self.path, folders)
         try:
             return pd.read_parquet(path)
-        except (OSError, ValueError):
-            raise UsageError(f"{path}: cannot be read as Parquet") from None
+        except (OSError, ValueError, TypeError, KeyError, NotImplementedError):
+            raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
+
+
+def _why_no_parquet(path: Path) -> str:
+    """Return what a file is that cannot be read as Parquet, by its ends."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror})"
+    if not content.startswith(b"PAR1"):
+        return kind_of(content) or "it is text: read it with Csv(...)"
+    return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
 
 
 @dataclass(frozen=True)

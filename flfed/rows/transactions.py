@@ -12,6 +12,7 @@ import pandas as pd
 from flfed.errors import TableError, UsageError
 from flfed.rows.holdout import HoldoutByTime
 from flfed.rows.mapping import plain_text
+from flfed.rows.moments import wall_clock
 from flfed.rows.schema import parse_settings
 from flfed.rows.simulated import SimulatedTransactions
 from flfed.rows.sources import Csv, Frame, Parquet, Source, Sql, find_file
@@ -158,7 +159,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
             raise TableError(name, "stands in the table more than once" if name in table else "is not in the table")
         cells = table[name].reset_index(drop=True)
         if name == declared.time:
-            found[name], rule = _moments(cells), "is not a date such as 2026-01-31 14:05:00"
+            found[name], rule = wall_clock(cells), "is not a date such as 2026-01-31 14:05:00"
         elif name == declared.label:
             found[name], rule = _labels(cells, name, declared), ""
         elif name in declared.summed():
@@ -169,12 +170,6 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         if rule and bad.any():
             raise TableError(name, rule, int(bad.sum()))
     return pd.DataFrame(found)
-
-
-def _moments(cells: pd.Series) -> pd.Series:
-    """Return moments as datetime64, in UTC where the cell names a time zone."""
-    found = pd.to_datetime(cells, format="ISO8601", errors="coerce", utc=True)
-    return found.dt.tz_localize(None).astype("datetime64[ns]")
 
 
 def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:

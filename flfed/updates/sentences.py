@@ -178,6 +178,13 @@ RULES = (
     "has limits such as '<' or '>' (set censored)", "has values that are no text (see its mapping)",
     "has a value that the schema does not allow", "is not a number", "is not a flag (0 or 1, yes or no)",
     "is not a date such as 2026-01-31", "is not a date such as 2026-01-31 14:05:00",
+    "is not in the table, and neither is any other column of the schema", "is yes or no where a number is meant",
+    "is not a date as its mapping says", "is midnight of another time zone (have the source give local dates)",
+    "has identifiers that a spreadsheet rounded or made dates of (export them as text)",
+    "has signs that were lost in another encoding (export it anew)",
+    "has words for 'not known' such as NULL (name them in missing)",
+    "has three digits after every mark: a decimal or a thousand (set thousands)",
+    "has marks between thousands at other places",
     "is neither '{word}' nor '{word}' as the windows' file declares it",
     "is outside the schema's range {limit} to {limit}", "is outside the schema's range {limit} to {limit} {unit}",
 )  # fmt: skip

@@ -22,7 +22,7 @@ from flfed.apps.released_sets import RowSets
 from flfed.errors import FlfedError
 from flfed.rows import datasets, frozen
 from flfed.rows.excluded import Excluded, Resting
-from flfed.rows.mapping import Field
+from flfed.rows.fields import Field
 from flfed.rows.policy import Policy
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv, Frame, Sql

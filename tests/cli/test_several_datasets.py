@@ -13,7 +13,7 @@ from flfed import Mapped, Study, run
 from flfed.apps.checking import find_sites
 from flfed.errors import UsageError
 from flfed.rows import site as listing
-from flfed.rows.mapping import Field
+from flfed.rows.fields import Field
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv
 

@@ -13,9 +13,9 @@ import sqlalchemy
 from flfed.errors import UsageError
 from flfed.rows import site as listing
 from flfed.rows.excluded import Excluded, Exclusion
+from flfed.rows.fields import Field
 from flfed.rows.frozen import freeze, load
 from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.mapping import Field
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv, Frame, Parquet, Sql
 from flfed.rows.transactions import Transactions

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.mapping import Field, _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
+from flfed.rows.fields import Field
+from flfed.rows.mapping import _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
 from flfed.rows.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"
@@ -119,10 +120,11 @@ def test_flags_are_read_from_words_numbers_and_booleans():
     [
         ["2026-01-31", "2026-02-01"],
         ["2026-01-31 00:00:00", "2026-02-01 00:00:00.000000"],
-        ["2026-01-31T00:00:00Z", "2026-02-01T02:00:00+02:00"],
+        ["2026-01-31T00:00:00Z", "2026-02-01T00:00:00+02:00"],
         [datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)],
         list(pd.to_datetime(["2026-01-31", "2026-02-01"])),
         list(pd.to_datetime(["2026-01-31", "2026-02-01"], utc=True)),
+        pd.Series(pd.to_datetime(["2026-01-31", "2026-02-01"])).dt.tz_localize("Europe/Zurich"),
     ],
 )
 def test_dates_of_every_source_are_the_same(cells):

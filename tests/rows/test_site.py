@@ -12,8 +12,8 @@ import pytest
 
 from flfed.errors import TableError, UsageError
 from flfed.rows import site as listing
+from flfed.rows.fields import Field
 from flfed.rows.holdout import canonical_rows
-from flfed.rows.mapping import Field
 from flfed.rows.site import Policy, Site
 from flfed.rows.sources import Csv, Frame
 

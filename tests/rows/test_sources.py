@@ -12,7 +12,7 @@ import sqlalchemy
 
 from flfed import run
 from flfed.errors import UsageError
-from flfed.rows.mapping import Field
+from flfed.rows.fields import Field
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv, Frame, Parquet, Source, Sql, find_file
 

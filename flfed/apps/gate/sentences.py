@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flfed.apps.client_app import CROSSING
 from flfed.rows import datasets
-from flfed.rows.mapping import Field
+from flfed.rows.fields import Field
 from flfed.rows.site import Site
 from flfed.updates.sentences import CONTROL, ERRORS, column_rule, is_known
 

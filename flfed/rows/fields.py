@@ -1,0 +1,112 @@
+"""What a site's mapping says of one column, and what its check finds there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+
+from flfed.errors import TableError, UsageError
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where one schema column comes from and how its cells are read.
+
+    Parameters
+    ----------
+    column : str
+        Name in the institution's own table.
+    values : mapping of text to text, optional
+        Own code to schema value, such as `{"1": "male", "0": "female"}`. Keys are compared after
+        blanks are stripped and a trailing ".0" is removed. A code that is not a key is an error.
+    multiply, add : float
+        Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.
+    decimal : str
+        Decimal mark of numbers written as text; "," reads "6,2" as 6.2, and reports "1.234".
+    censored : {"refuse", "limit"}
+        `limit` reads "<0.5" as 0.5 and "> 89" as 89; `refuse` reports them.
+    missing : tuple of str
+        Own codes for "not known", besides the schema's.
+    thousands : str, optional
+        Mark between the thousands of numbers written as text: "." reads "35.000" as 35000, "" says that there is
+        none, so that "35.125" is a little over 35. Without it, a column in which every mark stands before just three
+        digits is reported, for nobody can tell which of the two is meant. A blank stands for any kind of blank.
+    date : str
+        How dates written as text are to be read, such as "%d.%m.%Y"; default: 2026-01-31.
+    """
+
+    column: str
+    values: Mapping[str, str] | None = None
+    multiply: float = 1.0
+    add: float = 0.0
+    decimal: str = "."
+    censored: Literal["refuse", "limit"] = "refuse"
+    missing: tuple[str, ...] = ()
+    thousands: str | None = None
+    date: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would spoil a column without a word."""
+        where = f"Field({self.column!r})"
+        for key, value in (("multiply", self.multiply), ("add", self.add)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UsageError(f"{where}: {key}={value!r} must be a finite number")
+        if self.multiply == 0:
+            raise UsageError(f"{where}: multiply=0 would make every cell the same")
+        if self.values is not None and not isinstance(self.values, Mapping):
+            raise UsageError(f"{where}: values must map own codes to the schema's values")
+        check_codes(where, self.missing)
+        if self.thousands is not None and self.thousands not in ("", ".", ",", " ", "'", "’"):
+            raise UsageError(f"{where}: thousands={self.thousands!r} must be '.', ',', ' ', an apostrophe, or ''")
+        if self.thousands == self.decimal:
+            other = "," if self.thousands == "." else "."
+            raise UsageError(f"{where}: thousands and decimal are the same mark; set decimal={other!r}")
+        if self.date:
+            _check_date_format(where, self.date)
+
+
+def _check_date_format(where: str, form: str) -> None:
+    """Refuse a date format that does not give a day back: without a year or a month, or with a time zone."""
+    moment = datetime(2021, 11, 23)
+    try:
+        whole = datetime.strptime(moment.strftime(form), form) == moment
+    except ValueError:
+        whole = False
+    if not whole or "%z" in form or "%Z" in form:
+        raise UsageError(f"{where}: date={form!r} must say day, month and year, such as '%d.%m.%Y'")
+
+
+def check_codes(where: str, missing: object) -> None:
+    """Refuse one text where a tuple of codes is meant: "NA" would be read as "N" and "A"."""
+    if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
+        raise UsageError(f"{where}: missing={missing!r} must be a tuple of codes, such as ('NA',)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that a column breaks, and where. `rows` and `hint` never leave the site.
+
+    Attributes
+    ----------
+    column : str
+    rule : str
+        A fixed phrase, as `TableError` takes it.
+    rows : int array
+        Row numbers in the source, from 0.
+    hint : str
+        What may be meant, for the site's own eyes; holds no cell.
+    """
+
+    column: str
+    rule: str
+    rows: np.ndarray
+    hint: str = ""
+
+    def error(self) -> TableError:
+        """Return the error that names column, rule and count."""
+        return TableError(self.column, self.rule, len(self.rows) or None)

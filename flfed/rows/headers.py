@@ -1,0 +1,52 @@
+"""Names of columns: which one of a table may be meant, and whether its first line holds names at all."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+ABSENT = "is not in the table"
+MAP_IT = " (map it to None if the site does not have it)"
+NONE_FOUND = "is not in the table, and neither is any other column of the schema"
+ROWS_LOOKED_AT = 20
+
+
+def plain_name(name: object) -> str:
+    """Return a name without case, blanks, marks of a file's beginning, and signs that are no letters or digits.
+
+    Examples
+    --------
+    >>> plain_name(" Age_Years "), plain_name("age years")
+    ('ageyears', 'ageyears')
+    """
+    text = unicodedata.normalize("NFKC", str(name)).removeprefix("ï»¿")
+    return "".join(sign for sign in text.casefold() if sign.isalnum())
+
+
+def alike(wanted: str, names: Iterable[object]) -> list[str]:
+    """Return the names that differ from `wanted` in case, blanks or signs only: they tell nothing that it does not."""
+    plain = plain_name(wanted)
+    return [str(name) for name in names if name != wanted and plain and plain_name(name) == plain]
+
+
+def did_you_mean(wanted: str, names: Iterable[object]) -> str:
+    """Return a question where one of `names` differs from `wanted` in case, blanks or signs only, else "".
+
+    Examples
+    --------
+    >>> did_you_mean("age", ["Age ", "sex"])
+    "did you mean 'Age '?"
+    """
+    found = alike(wanted, names)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
+    """Return where the names of columns are in a table without any of them in its first line."""
+    plain = {plain_name(name) for name in wanted}
+    for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
+        if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
+            return f"the names stand {number} lines further down: remove what is above them"
+    return "is it another file, or one without a line of names?"
