@@ -49,10 +49,12 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     Returns
     -------
     list of dict
-        `column`, `unit`, `towards` (the value of two whose share is compared, "" for a number, None where
-        a difference has no direction) and `sites`: by site `rows`, `missing` (rows, None where suppressed),
+        `column`, `unit`, `outcome` (whether it is the target), `towards` (the value of two whose share is
+        compared, "" for a number, None where a difference has no direction) and `sites`: by site `rows`,
+        `missing` (rows, None where suppressed),
         `difference` (site minus the other sites that give theirs together, in standard deviations; of a
         category its size), `chance` (what chance alone stays below in 95 of 100 such comparisons),
+        `spread` (of a number, its standard deviation over that of the others, None where one is 0),
         `reason` where there is no difference to give, `about` (whether a mean in it comes from groups of
         bins; there is then no `chance`, which would lack their error) and `compared-with` (of how
         many other sites).
@@ -71,7 +73,8 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             by_site[name] = entry | _compared(column, told[name], others)
         values = column.cells[:-1]
         towards = "" if column.kind == "number" else values[-1] if len(values) == 2 else None
-        found.append({"column": column.name, "unit": column.unit, "towards": towards, "sites": by_site})
+        head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
+        found.append(head | {"towards": towards, "sites": by_site})
     return found
 
 
@@ -101,7 +104,7 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
 def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | None]) -> dict[str, Any]:
     """Return what a record keeps of one site beside the others that give theirs."""
     there = [other for other in others if other is not None]
-    found = {"difference": None, "chance": None, "reason": "", "about": False, "compared-with": 0}
+    found = {"difference": None, "chance": None, "spread": None, "reason": "", "about": False, "compared-with": 0}
     if not others or own is None or not there:
         return found | {"reason": NO_OTHERS if not others else KEPT_BACK if own is None else OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
@@ -113,10 +116,17 @@ def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | 
     about = own.grouped or any(other.grouped for other in there)
     return found | {
         "difference": size,
+        "spread": _spread(own.sums, rest) if column.kind == "number" else None,
         "chance": None if about else chance,
         "about": about,
         "compared-with": len(there),
     }
+
+
+def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
+    """Return one standard deviation over the other, from count, sum and squares; None where one is 0."""
+    one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
+    return math.sqrt(one / other) if one and other else None
 
 
 def _too_few(n: float, m: float) -> str:

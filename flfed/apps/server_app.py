@@ -20,6 +20,7 @@ from flfed.apps.run_record import Outcome
 from flfed.apps.sharing import WITHHELD
 from flfed.errors import FlfedError, UsageError
 from flfed.records.entries import NO_TABLE_1
+from flfed.records.faults import FEW_SITES, SITES_NAMED
 from flfed.rows import datasets
 from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
@@ -387,7 +388,8 @@ class Conductor:
     ) -> None:
         """Refuse to go on with too few sites: wrong input where they `refused`, or where no more were asked."""
         if len(found) < LEAST_SITES:
-            why = f" ({'; '.join(reasons)})" if reasons else ""
+            more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
+            why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
             few = "no site takes part" if not found else "only one site takes part"
             todo = "; see, at each site: flfed site check NAME" if at_site and "flfed site check" not in why else ""
             sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"

@@ -14,6 +14,9 @@ NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not the
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 """A number that stands by itself: in no name, date or time."""
 
+FEW_SITES, SITES_NAMED = 5, 3
+"""Of more sites than the first are three named, and the others counted."""
+
 Fault = dict[str, Any]
 
 
@@ -61,6 +64,44 @@ def updates_set_aside(found: Mapping[str, Any]) -> int:
 def refused_sites(found: Mapping[str, Any]) -> list[str]:
     """Return the sites that were refused, in any repeat, by name."""
     return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names, of more than `FEW_SITES` the first three and how many more there are.
+
+    Examples
+    --------
+    >>> some(["a", "b"]), some([f"site-{number}" for number in range(186)])
+    ('a, b', 'site-0, site-1, site-2 and 183 more')
+    """
+    if len(names) <= FEW_SITES:
+        return ", ".join(names)
+    return f"{', '.join(names[:SITES_NAMED])} and {len(names) - SITES_NAMED} more"
+
+
+def over_sites(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+    """Return groups of rounds with those of more than `FEW_SITES` sites put together that differ in numbers only.
+
+    Parameters
+    ----------
+    groups : mapping of (what, site, reason) to rounds
+
+    Examples
+    --------
+    >>> list(over_sites({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
+    [('refused', '7 sites (s1, s2, s3 and 4 more)', 'has 1 to 7 rows')]
+    """
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for what, site, reason in groups:
+        alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
+    found: dict[tuple[str, str, str], list[int | None]] = {}
+    for (what, site, reason), rounds in groups.items():
+        members = alike[what, NUMBER.sub("0", reason)]
+        sites = sorted({name for name, _ in members if name})
+        if len(sites) > FEW_SITES:
+            site, reason = f"{len(sites)} sites ({some(sites)})", _in_range([reason for _, reason in members])
+        found.setdefault((what, site, reason), []).extend(rounds)
+    return found
 
 
 def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:

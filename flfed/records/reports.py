@@ -11,6 +11,7 @@ from flfed.records.curves import curve_object
 from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.faults import faults_of
 from flfed.records.mean_gain import mean_gain
+from flfed.records.odd_sites import apart, reversed_outcomes
 from flfed.records.privacy import audit_of, privacy_of
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
@@ -58,7 +59,8 @@ def report(reader: RunReader, name: str) -> Report:
     and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `mean-gain` is the mean over sites of what the shared model gains on their own
-    models (`mean_gain.mean_gain`; above 0 is better). `faults` lists updates set aside and, with
+    models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
+    they were coded otherwise (`odd_sites`). `faults` lists updates set aside and, with
     round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
     other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached.
@@ -85,6 +87,8 @@ def report(reader: RunReader, name: str) -> Report:
         "sites": sites,
         "mean-gain": mean_gains(recorded, sites, metrics),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
+        "apart": apart(reader.summary(runs[0].run, "columns")),
+        "outcome-reversed": reversed_outcomes(sites),
         "faults": faults_of(reader, recorded),
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),

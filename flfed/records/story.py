@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flfed.records.faults import fault_kind, refused_sites, updates_set_aside
+from flfed.records.faults import fault_kind, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
+from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reports import AGAIN, DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
 from flfed.records.spread import possible, widening
 from flfed.records.verdicts import (
@@ -44,7 +45,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     if metric is None:
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
-        return [], [], [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
+        nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
+        return [], [], [nothing, *odd_sites_in_words(found)]
     headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
     headers += ["gain (+ is better), 95 %", "verdict"]
     rows = []
@@ -88,13 +90,13 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
     metric = metric or primary_of(found)
     if metric is None:
-        return [_course(found, planned)]
+        return [*odd_sites_in_words(found), _course(found, planned)]
     lines = [*_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     if len(found["sites"]) >= MANY_SITES:
         many = f"With {len(found['sites'])} sites compared"
         lines.append(f"{many}, about one interval in twenty excludes 0 by chance alone.")
-    return [*lines, _course(found, planned)]
+    return [*lines, *odd_sites_in_words(found), _course(found, planned)]
 
 
 def headline(found: Report, metric: str) -> list[str]:
@@ -218,7 +220,7 @@ def _course(found: Report, planned: int | None) -> str:
     aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
     refused = refused_sites(found)
     line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
-    names = f" ({', '.join(refused)})" if refused else ""
+    names = f" ({some(refused)})" if refused else ""
     more = f"; other faults: {others}" if others else ""
     return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
 

@@ -15,7 +15,8 @@ from flfed.records.dashboard import page_files
 from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.faults import fault_kind, folded, refused_sites, updates_set_aside
+from flfed.records.faults import fault_kind, folded, over_sites, refused_sites, updates_set_aside
+from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import Report
 from flfed.records.story import apart, gains_looked_at, headline, stands_out, story, under
@@ -199,7 +200,7 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences; the verdict stands above already."""
-    above = headline(found, metric) if metric else []
+    above = [*(headline(found, metric) if metric else []), *odd_sites_in_words(found)]
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
@@ -258,7 +259,9 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
         st.markdown(none if only is None else f"Nothing of {escape(only)} was set aside or refused.")
     if groups:
         last = found["rounds"] if found["status"] == "completed" else None
-        table([_group_line(group, rounds, found["repeats"], last) for group, rounds in folded(groups).items()])
+        table(
+            [_group_line(group, rounds, found["repeats"], last) for group, rounds in over_sites(folded(groups)).items()]
+        )
     lines = holdout_in_words(events)
     if lines:
         st.caption(with_code(" ".join(lines)))
@@ -349,6 +352,13 @@ def leak_notice(shown: Shown, name: str) -> None:
         page_files()["data"], label="What was found, on page Data", icon=":material/arrow_forward:",
         query_params={"run": name},
     )  # fmt: skip
+
+
+def odd_sites_notice(found: Report) -> None:
+    """Say, where figures are read, which sites look as if they were coded otherwise."""
+    lines = odd_sites_in_words(found)
+    if lines:
+        st.warning("\n".join(f"- {escape(line)}" for line in lines))
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:

@@ -52,6 +52,7 @@ def _own(shown: Shown, site: str) -> None:
             site_panels.why_not_told(shown.found, shown.sites, site)
         else:
             site_panels.answer(shown.found, site, metric)
+            panels.odd_sites_notice(shown.found)
 
 
 def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
@@ -67,6 +68,7 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
             panels.verdicts(found, metric)
             panels.cards(found, metric, planned)
             panels.leak_notice(shown, opened.name)
+            panels.odd_sites_notice(found)
     with st.container():
         left, right = st.columns(2)
         with left:
