@@ -148,7 +148,7 @@ def report_of(run: str) -> dict[str, Any]:
 def print_report(found: dict[str, Any], *, short: bool = False) -> None:
     """Print a run's comparison and its story, for people; `short` without the list of what nobody promised."""
     from flfed.records.curves import curve_rows
-    from flfed.records.faults import fault_kind, over_sites
+    from flfed.records.faults import fault_kind, sites_together
     from flfed.records.reading import RunReader
     from flfed.records.reports import purpose_of
     from flfed.records.story import comparison_rows
@@ -173,7 +173,7 @@ def print_report(found: dict[str, Any], *, short: bool = False) -> None:
     words["update set aside"] = "Set aside"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
     told = [(words[kind], event) for kind, event in zip(kinds, events, strict=True) if kind in words]
-    for word, site, reason in over_sites({(word, event.site or "", event.reason): [] for word, event in told}):
+    for word, site, reason in sites_together({(word, event.site or "", event.reason): [] for word, event in told}):
         typer.echo(f"{word}: {site + ': ' if site else ''}{reason}")
 
 

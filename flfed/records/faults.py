@@ -79,7 +79,7 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SITES_NAMED])} and {len(names) - SITES_NAMED} more"
 
 
-def over_sites(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+def sites_together(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
     """Return groups of rounds with those of more than `FEW_SITES` sites put together that differ in numbers only.
 
     Parameters
@@ -88,7 +88,7 @@ def over_sites(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[
 
     Examples
     --------
-    >>> list(over_sites({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
+    >>> list(sites_together({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
     [('refused', '7 sites (s1, s2, s3 and 4 more)', 'has 1 to 7 rows')]
     """
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}

@@ -19,8 +19,8 @@ FEWEST = 20
 """Rows with a value from which on a column is looked at."""
 LEAST, SHARE = 5, 0.01
 """A code for "not known" stands in at least so many rows, and in this share of them."""
-FAR, WIDE = 10, 0.1
-"""It is further from the next value than ten usual steps, and than a tenth of what the others span."""
+FAR, WIDE = 5, 0.1
+"""It is further from the next value than five usual steps, and than a tenth of what the others span."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""All damaged tables, by what was done to them."""
+
+from __future__ import annotations
+
+from tests.damage import cells, files, lines, people
+from tests.damage.tables import Case
+
+CATALOGUE: dict[str, list[Case]] = {
+    "Files that are no table": files.KINDS,
+    "Packed files": files.PACKED,
+    "Encodings": files.ENCODINGS,
+    "Lines": lines.SHORT_AND_LONG,
+    "Around the line of names": lines.ABOVE,
+    "Separators and ends of lines": lines.SEPARATORS,
+    "Names of columns": lines.NAMES,
+    "Numbers": cells.NUMBERS,
+    "Flags": cells.FLAGS,
+    "Categories and outcomes": cells.CATEGORIES,
+    "Rows": cells.ROWS_OF_ALL,
+    "Dates": people.DATES,
+    "Identifiers": people.IDENTIFIERS,
+    "Parquet": people.PARQUET,
+    "Databases": people.DATABASES,
+}
