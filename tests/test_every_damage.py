@@ -52,12 +52,12 @@ SECRET -= set(SOUND.split("\n", 1)[0].split(","))
 """Cells that may stand in no output: identifiers, dates and incomes."""
 
 
-def package(root: Path, name: str, case: Case) -> Path:
+def package(root: Path, name: str, case: Case, disclosure: str = "institution") -> Path:
     """Write the package of a site with this table; return the table's file."""
     folder = root / "sites" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").write_text(SITE.format(name=name, source=case.package, mapping=case.mapping))
-    (folder / "policy.toml").write_text('format = 1\ndisclosure = "institution"\n')
+    (folder / "policy.toml").write_text(f'format = 1\ndisclosure = "{disclosure}"\n')
     file = folder / case.file
     file.write_bytes(case.damage(SOUND))
     return file
@@ -152,7 +152,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "schema.toml").write_text(SCHEMA)
         (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "none"\nsynthetic = true\n')
         for name in ("clinic-a", "clinic-b"):
-            package(place, name, SOUND_CASE)
+            package(place, name, SOUND_CASE, "open")
         run(Study.parse(STUDY), sites=["clinic-a", "clinic-b"])
         export("latest", place / "model")
     return place / "model"
@@ -194,7 +194,9 @@ def test_one_schema_that_is_broken_leaves_the_list_of_datasets_whole(root, flfed
     assert (code, err) == (0, "")
     state = {line["dataset"]: line["state"] for line in json.loads(out)["datasets"]}
     assert state["clinic"] == "here" and "not valid TOML" in state["broken"]
-    assert "'survival' is not available in this version; it may be binary, multi-class or regression" in state["survival"]
+    assert (
+        "'survival' is not available in this version; it may be binary, multi-class or regression" in state["survival"]
+    )
     assert "broken" in flfed("data", "list")[1]
     code, _, err = flfed("data", "get", "survival")
     assert code == 2 and "is not available in this version" in err

@@ -79,7 +79,9 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SITES_NAMED])} and {len(names) - SITES_NAMED} more"
 
 
-def sites_together(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+def sites_together(
+    groups: Mapping[tuple[str, str, str], list[int | None]],
+) -> dict[tuple[str, str, str], list[int | None]]:
     """Return groups of rounds with those of more than `FEW_SITES` sites put together that differ in numbers only.
 
     Parameters

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.damage.catalogue import CATALOGUE
-from tests.damage.tables import Case
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "damaged-tables.md"
 HEAD = """# Damaged tables, and what is said of them

@@ -15,7 +15,7 @@ from flfed.records.dashboard import page_files
 from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.faults import fault_kind, folded, sites_together, refused_sites, updates_set_aside
+from flfed.records.faults import fault_kind, folded, refused_sites, sites_together, updates_set_aside
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import Report
@@ -260,7 +260,10 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
     if groups:
         last = found["rounds"] if found["status"] == "completed" else None
         table(
-            [_group_line(group, rounds, found["repeats"], last) for group, rounds in sites_together(folded(groups)).items()]
+            [
+                _group_line(group, rounds, found["repeats"], last)
+                for group, rounds in sites_together(folded(groups)).items()
+            ]
         )
     lines = holdout_in_words(events)
     if lines:

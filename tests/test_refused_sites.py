@@ -1,0 +1,56 @@
+"""Many sites that were refused for one reason are one sentence, with a count and three names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed import Study, run
+from flfed.errors import UsageError
+from flfed.rows.sources import Frame
+
+ROOT = Path(__file__).resolve().parents[1]
+REASON = "column 'x1' is not a number in fewer than 10 rows"
+
+
+def refused(sites, count: int):
+    """Return `count` further sites, whose first column is text."""
+    spoiled = Frame(sites[0].source.read(()).head(8).astype({"x1": object}).assign(x1="a text"))
+    return [replace(sites[0], name=f"ward-{number:03d}", source=spoiled) for number in range(count)]
+
+
+def test_186_refused_sites_are_one_sentence_wherever_a_run_is_told(small_sites, small_study, flfed):
+    two = small_sites(2)
+    run(Study.parse(small_study), sites=[*two, *refused(two, 186)])
+    code, out, _ = flfed("run", "show", "latest")
+    assert code == 0
+    names = "ward-000, ward-001, ward-002 and 183 more"
+    assert f"sites refused: 186 ({names})." in " ".join(out.split())
+    lines = [line for line in out.splitlines() if line.startswith("Refused: ")]
+    assert lines == [f"Refused: 186 sites ({names}): {REASON}"]
+    assert out.count("ward-") == 6
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    page.switch_page(str(ROOT / "flfed" / "records" / "dashboard" / "pages" / "p20_overview.py")).run()
+    assert not page.exception
+    cells = [str(cell).replace("\\", "") for table in page.table for cell in table.value.to_numpy().ravel()]
+    assert f"186 sites ({names})" in cells
+    assert REASON in [cell.replace("\u2060", "") for cell in cells]
+
+
+def test_a_run_that_nobody_takes_part_in_names_three_sites_and_counts_the_others(small_sites, small_study):
+    with pytest.raises(UsageError) as caught:
+        run(Study.parse(small_study), sites=refused(small_sites(1), 20))
+    said = str(caught.value)
+    assert "no site takes part, at least 2 are needed" in said
+    assert said.count("ward-") == 3 and "; 17 more)" in said
+
+
+def test_five_refused_sites_are_all_named(small_sites, small_study, flfed):
+    two = small_sites(2)
+    run(Study.parse(small_study), sites=[*two, *refused(two, 5)])
+    out = flfed("run", "show", "latest")[1]
+    assert out.count(f": {REASON}") == 5
+    assert "sites refused: 5 (ward-000, ward-001, ward-002, ward-003, ward-004)." in " ".join(out.split())
