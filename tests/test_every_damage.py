@@ -1,4 +1,4 @@
-"""Every damaged table of the catalogue is refused, noted or read right; no trace of a program, no cell in any output."""
+"""Every damaged table of the catalogue is refused, noted or read right, and no cell stands in any output."""
 
 from __future__ import annotations
 

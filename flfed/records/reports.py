@@ -87,11 +87,11 @@ def report(reader: RunReader, name: str) -> Report:
         "sites": sites,
         "mean-gain": mean_gains(recorded, sites, metrics),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
-        "apart": apart(reader.summary(runs[0].run, "columns")),
-        "outcome-reversed": reversed_outcomes(sites),
         "faults": faults_of(reader, recorded),
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),
+        "apart": apart(reader.summary(runs[0].run, "columns")),
+        "outcome-reversed": reversed_outcomes(sites),
     }
 
 

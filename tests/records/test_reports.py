@@ -23,7 +23,7 @@ AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
-    "mean-gain", "learning-curve", "faults", "privacy", "audit",
+    "mean-gain", "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
 ]  # fmt: skip
 
 
