@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from flfed.errors import count_in_words
 
+BLANKS = r"\s+"
+"""The one separator that is more than a sign: any number of blanks."""
 SEPARATORS = (",", ";", "\t", "|")
 FIRST_LINES = 20
 """Lines in which another separator is looked for."""
@@ -52,7 +55,7 @@ class Lines:
 
 
 def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[str] | None = None) -> Lines:
-    """Count the lines of a file; `separator` is one sign.
+    """Count the lines of a file; `separator` is one sign, or `BLANKS`.
 
     Raises
     ------
@@ -62,9 +65,8 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
         If the bytes are not of that encoding.
     """
     width, shorter, longer, swallowed, last_short, named = len(columns or ()), 0, 0, 0, False, False
-    text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
-    first = True
-    for record in csv.reader(text, delimiter=separator):
+    quoted, first = b'"' in content, True
+    for record in _records(content, encoding, separator):
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
         if first and columns:
@@ -75,7 +77,7 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
             shorter += len(record) < width
             longer += len(record) > width and any(cell.strip() for cell in record[width:])
         last_short = len(record) < width
-        swallowed += any("\n" in cell and _is_lines(cell, separator, width) for cell in record)
+        swallowed += quoted and any("\n" in cell and _is_lines(cell, separator, width) for cell in record)
         first = False
     return Lines(0 if first else width, shorter, longer, swallowed, last_short, _ends(content, encoding), named)
 
@@ -115,14 +117,18 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
     return ""
 
 
-def _records(content: bytes, encoding: str, separator: str) -> list[Record]:
+def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
-    return [record for _, record in zip(range(FIRST_LINES), csv.reader(text, delimiter=separator), strict=False)]
+    return (line.split() for line in text) if separator == BLANKS else csv.reader(text, delimiter=separator)
+
+
+def _first_records(content: bytes, encoding: str, separator: str) -> list[Record]:
+    return [record for record in islice(_records(content, encoding, separator), FIRST_LINES) if record]
 
 
 def title_lines(content: bytes, encoding: str, separator: str) -> bool:
     """Tell whether the first line is shorter than those that follow, which are alike."""
-    records = [record for record in _records(content, encoding, separator) if record]
+    records = _first_records(content, encoding, separator)
     widths = Counter(map(len, records[1:])).most_common(1)
     return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
 
@@ -132,7 +138,7 @@ def _other_separator(content: bytes, encoding: str, separator: str) -> str | Non
     for other in SEPARATORS:
         if other == separator:
             continue
-        widths = {len(record) for record in _records(content, encoding, other) if record}
+        widths = {len(record) for record in _first_records(content, encoding, other)}
         if len(widths) == 1 and widths != {1}:
             return other
     return None

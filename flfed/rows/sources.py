@@ -14,7 +14,7 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.file_kinds import NoTable, content_of, kind_of, wrong_encoding
-from flfed.rows.lines import UNCLOSED, lines_of, why_uneven
+from flfed.rows.lines import BLANKS, UNCLOSED, lines_of, why_uneven
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -51,9 +51,11 @@ class Csv:
     encoding: str = "utf-8-sig"
 
     def __post_init__(self) -> None:
-        """Refuse two columns of one name."""
+        """Refuse two columns of one name, and a separator of several signs."""
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise UsageError(f"{self.path}: a name stands twice in columns")
+        if len(self.separator) != 1 and self.separator != BLANKS:
+            raise UsageError(f"{self.path}: separator={self.separator!r} must be one sign, or {BLANKS!r} for blanks")
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table; `folders` are where a relative path is looked for.
@@ -96,8 +98,6 @@ class Csv:
         "".encode(self.encoding)  # LookupError where Python does not know it
         if wrong := wrong_encoding(content, self.encoding):
             raise NoTable(wrong)
-        if len(self.separator) != 1:
-            return True
         lines = lines_of(content, self.encoding, self.separator, self.columns)
         if wrong := why_uneven(lines, content, self.encoding, self.separator):
             raise NoTable(wrong)

@@ -202,3 +202,14 @@ def test_a_column_that_stands_twice_in_a_csv_is_reported_and_not_renamed(small_s
     assert said("x1.1", "x1") == [("x1", "stands in the table more than once")]
     with pytest.raises(UsageError, match="a name stands twice in columns"):
         Csv("t.csv", columns=("a", "b", "a"))
+
+
+def test_a_separator_is_one_sign_or_blanks(tmp_path):
+    with pytest.raises(UsageError, match="must be one sign"):
+        Csv("t.txt", separator=";;")
+    (tmp_path / "t.txt").write_text("a  b\tc\n1 2   3\n4 5 6\n")
+    blanks = Csv("t.txt", separator=r"\s+")
+    assert blanks.read((tmp_path,)).to_dict("list") == {"a": ["1", "4"], "b": ["2", "5"], "c": ["3", "6"]}
+    (tmp_path / "t.txt").write_text("a b c\n1 2 3\n4 5\n")
+    with pytest.raises(UsageError, match="last line is cut|fewer cells"):
+        blanks.read((tmp_path,))
