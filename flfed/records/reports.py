@@ -90,7 +90,7 @@ def report(reader: RunReader, name: str) -> Report:
         "faults": faults_of(reader, recorded),
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),
-        "apart": apart(reader.summary(runs[0].run, "columns")),
+        "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
         "outcome-reversed": reversed_outcomes(sites),
     }
 

@@ -19,19 +19,22 @@ Rules = list[tuple[str, list[bool]]]
 def spoiled(texts: Sequence[str | None]) -> Rules:
     """Return the rules that identifiers break, and which of them do.
 
+    Parameters
+    ----------
+    texts : sequence of str or None
+        Each identifier once.
+
     Examples
     --------
-    >>> [rule[:26] for rule, _ in spoiled(["1.0E+09", "P1"])]
-    ['has identifiers that a spr']
+    >>> [rule[:26] for rule, _ in spoiled(["1.0E+09", "P1"])], spoiled(["MAR-01", "MAR-02"])
+    (['has identifiers that a spr'], [])
     """
+    dates = [bool(text and _DATE.fullmatch(text)) for text in texts]
+    if 2 * sum(dates) > sum(text is not None for text in texts):
+        dates = [False] * len(texts)  # a way of numbering, such as MAR-01: a spreadsheet makes dates of some only
+    rounded = [bool(text and (_ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))) for text in texts]
     rules = (
-        (
-            MANGLED,
-            [
-                bool(text and (_ROUNDED.fullmatch(text) or _DATE.fullmatch(text) or _ERRORS.fullmatch(text)))
-                for text in texts
-            ],
-        ),
+        (MANGLED, [one or other for one, other in zip(rounded, dates, strict=True)]),
         (LOST_SIGNS, [bool(text and "\ufffd" in text) for text in texts]),
         (NO_IDENTIFIER, [bool(text and text.casefold() in _NOT_KNOWN) for text in texts]),
     )
