@@ -16,7 +16,7 @@ from flfed.errors import FlfedError
 from flfed.rows import site as sites
 from tests.damage.catalogue import CATALOGUE
 from tests.damage.page import PAGE, page
-from tests.damage.tables import SCHEMA, Case, sound
+from tests.damage.tables import SCHEMA, Case, sound, write_dataset
 
 CASES = {f"{title}: {case.about}": case for title, cases in CATALOGUE.items() for case in cases}
 PREDICTED = {name: case for name, case in CASES.items() if case.predicted is not None and not case.mapping}
@@ -67,10 +67,7 @@ def package(root: Path, name: str, case: Case, disclosure: str = "institution") 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the dataset of the made-up clinic."""
-    folder = tmp_path / "datasets" / "clinic"
-    folder.mkdir(parents=True)
-    (folder / "schema.toml").write_text(SCHEMA)
-    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
+    write_dataset(tmp_path)
     monkeypatch.setenv("FLFED_PATH", str(tmp_path))
     return tmp_path
 
@@ -144,10 +141,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLFED_PATH", str(place))
         patch.setenv("FLFED_HOME", str(place / "home"))
-        folder = place / "datasets" / "clinic"
-        folder.mkdir(parents=True)
-        (folder / "schema.toml").write_text(SCHEMA)
-        (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "none"\nsynthetic = true\n')
+        write_dataset(place)
         for name in ("clinic-a", "clinic-b"):
             package(place, name, SOUND_CASE, "open")
         run(Study.parse(STUDY), sites=["clinic-a", "clinic-b"])

@@ -130,10 +130,12 @@ class Parquet:
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table; `folders` are where a relative path is looked for."""
+        from pyarrow import ArrowException
+
         path = find_file(self.path, folders)
         try:
             return pd.read_parquet(path)
-        except (OSError, ValueError, TypeError, KeyError, NotImplementedError):
+        except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
             raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
 
 

@@ -72,6 +72,7 @@ PARQUET = [
     Case("a workbook under the name of Parquet", zipped("xl/workbook.xml"), "refused", "workbook of Excel", **STORED),
     Case("Parquet that is cut", lambda text: as_parquet(frame(text))[:900], "refused", "its end is missing", **STORED),
     Case("Parquet that is damaged", lambda text: as_parquet(frame(text))[:-60] + bytes(56) + b"PAR1", "refused", "it is damaged", **STORED),
+    Case("Parquet with text that is not UTF-8", lambda text: as_parquet(frame(text), compression=None).replace("ö".encode(), b"\xf6\xff"), "refused", "it is damaged", **STORED),
     Case("Parquet with yes or no for a number", parquet(lambda found: found.assign(age=found["age"] > 50)), "refused", "is yes or no where a number is meant in 60 rows", **STORED),
     Case("Parquet with lists for numbers", parquet(lambda found: found.assign(age=[[1, 2]] * len(found))), "refused", "column 'age' is not a number in 60 rows", **STORED),
     Case("Parquet with dates for numbers", parquet(lambda found: found.assign(age=found["seen"])), "refused", "column 'age' is not a number in 60 rows", **STORED),

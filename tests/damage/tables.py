@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -98,6 +99,14 @@ class Case:
     def package(self) -> str:
         """Return the source as the site's package names it."""
         return self.source or f'Csv("{self.file}")'
+
+
+def write_dataset(root: Path) -> None:
+    """Write the dataset of the made-up clinic into a folder of `FLFED_PATH`."""
+    folder = root / "datasets" / "clinic"
+    folder.mkdir(parents=True)
+    (folder / "schema.toml").write_text(SCHEMA)
+    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
 
 
 def sound() -> str:
