@@ -183,6 +183,9 @@ class Compare:
         `encode.scaler = "per-site"` repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
         Share of rows that people can look at; None shows no `recall_at_alert_budget`.
+    worthwhile : float or None, >= 0
+        Gain in the primary metric from which on joining is worth it: a smaller one is never told as
+        "joining pays". None means .005 for an AUC and 0 for any other.
     """
 
     primary: str = ""
@@ -193,6 +196,7 @@ class Compare:
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: float | None = None
+    worthwhile: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse too few resamples for a 95 % interval, and what a later version brings."""
@@ -202,6 +206,8 @@ class Compare:
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
         if self.draws < 200:
             raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
+        if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
+            raise UsageError(f"[compare]: worthwhile={self.worthwhile} must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

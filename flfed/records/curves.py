@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from flfed.records.entries import LearningPoint
+from flfed.records.spread import possible, widening
 from flfed.records.verdicts import (
+    DO_NOT_USE,
     MINUS,
     NO_CLEAR_GAIN,
+    PAYS,
     Difference,
     better_of,
+    code_of,
     gain_in_brackets,
     gain_of,
     gain_with_interval,
     metric_name,
     number,
+    worthwhile_of,
 )
 
 Report = dict[str, Any]
@@ -29,17 +34,26 @@ METHOD = (
 )
 
 
-def curve_object(points: Sequence[LearningPoint]) -> Report | None:
+def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) -> Report | None:
     """Return the key `learning-curve` of `flfed study run --json`; None where there are no points.
 
     A point's `rows` are the site's own training rows, the largest of a site all of them; `draws`
-    are those in which the figure was defined.
+    are those in which the figure was defined. `sites` and `worthwhile` are what a gain is judged by.
+
+    Parameters
+    ----------
+    points : sequence of LearningPoint
+    rule : dict, optional
+        A report's `verdict-rule`; without it, that of one site.
     """
     if not points:
         return None
+    metric = points[0].metric
+    worthwhile = (rule or {"worthwhile": {}})["worthwhile"].get(metric, worthwhile_of(metric))
+    judged = {"sites": (rule or {"sites": 1})["sites"], "worthwhile": worthwhile}
     keys = ("site", "rows", "draws", "arm", "value", "low", "high")
     lines = [{key: getattr(point, key) for key in keys} for point in points]
-    return {"metric": points[0].metric, "points": lines, "method": METHOD}
+    return {"metric": metric, "points": lines, "method": METHOD, **judged}
 
 
 def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
@@ -50,15 +64,14 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
     curve : dict
         From `curve_object`.
     """
-    headers = ["site", "own rows", "own model alone", "adjusted to site", "gain (+ is better), 95 %"]
+    headers = ["site", "own rows", "own model alone", "adjusted to site", "gain (+ is better), 95 % unadjusted"]
     rows, sentences = [], []
-    metric = curve["metric"]
     for site, sizes in by_size(curve).items():
         for size, arms in sizes.items():
             all_rows = f"{size} (all)" if size == max(sizes) else str(size)
             figures = [number(arms[arm]["value"]) for arm in ("local-only", "personalised")]
-            rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, metric))])
-        sentences.append(in_words(site, sizes, metric, draws=max(point["draws"] for point in curve["points"])))
+            rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, curve))])
+        sentences.append(in_words(site, sizes, curve, draws=max(point["draws"] for point in curve["points"])))
     return headers, rows, sentences
 
 
@@ -70,20 +83,31 @@ def by_size(curve: Report) -> dict[str, dict[int, dict[str, Report]]]:
     return found
 
 
-def gain_at(arms: dict[str, Report], metric: str) -> Difference:
-    """Return what joining gains at one size (above 0 is an improvement)."""
-    point = arms[GAIN]
-    return gain_of(Difference(point["value"], point["low"], point["high"]), better_of(metric))
+def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
+    """Return what joining gains at one size (above 0 is an improvement), widened for the sites looked at."""
+    point, metric, sites = arms[GAIN], curve["metric"], curve.get("sites", 1)
+    value, low, high = point["value"], point["low"], point["high"]
+    if None in (value, low, high) or sites < 2:
+        return gain_of(Difference(value, low, high), better_of(metric))
+    by = widening(sites, max(point["draws"] - 1, 1))
+    wide_low, wide_high = (possible(metric, value + by * (bound - value), difference=True) for bound in (low, high))
+    return gain_of(Difference(value, low, high, wide_low, wide_high, sites), better_of(metric))
 
 
-def in_words(site: str, sizes: dict[int, dict[str, Report]], metric: str, *, draws: int) -> str:
+def worthwhile_in(curve: Report) -> float:
+    """Return the gain that is worth joining for, as a curve has it, else that of its metric."""
+    return float(curve.get("worthwhile", worthwhile_of(curve["metric"])))
+
+
+def in_words(site: str, sizes: dict[int, dict[str, Report]], curve: Report, *, draws: int) -> str:
     """Return one sentence on a site: what joining gains with few rows of its own, and with all.
 
     Parameters
     ----------
     site : str
     sizes : mapping of own rows to arm to point
-    metric : str
+    curve : dict
+        From `curve_object`.
     draws : int
         Of the curve; where a figure was undefined in some, the sentence says in how many it was defined.
 
@@ -91,7 +115,7 @@ def in_words(site: str, sizes: dict[int, dict[str, Report]], metric: str, *, dra
     --------
     >>> few = {"value": 0.19, "low": 0.05, "high": 0.33, "draws": 10}
     >>> many = {"value": 0.004, "low": -0.02, "high": 0.03, "draws": 8}
-    >>> in_words("vienna", {10: {GAIN: few}, 85: {GAIN: many}}, "roc_auc_score", draws=10).split("; ")[0]
+    >>> in_words("vienna", {10: {GAIN: few}, 85: {GAIN: many}}, {"metric": "roc_auc_score"}, draws=10).split("; ")[0]
     'vienna: with 10 rows of its own, joining gains +.190 AUC (95 % interval +.050 to +.330)'
     """
     parts = []
@@ -99,18 +123,19 @@ def in_words(site: str, sizes: dict[int, dict[str, Report]], metric: str, *, dra
         own = f"with all its {size} rows" if size == max(sizes) else f"with {size} rows of its own"
         point = sizes[size][GAIN]
         some = f" (in {point['draws']} of {draws} draws)" if 0 < point["draws"] < draws else ""
-        parts.append(f"{own}, {_gain_in_words(gain_at(sizes[size], metric), metric)}{some}")
+        parts.append(f"{own}, {_gain_in_words(gain_at(sizes[size], curve), curve)}{some}")
     return f"{site}: {'; '.join(parts)}."
 
 
-def _gain_in_words(gain: Difference, metric: str) -> str:
-    name = metric_name(metric)
+def _gain_in_words(gain: Difference, curve: Report) -> str:
+    name, worthwhile = metric_name(curve["metric"]), worthwhile_in(curve)
     if gain.low is None or gain.high is None:
         often = "not defined in any draw" if gain.value is None else "defined in too few draws"
         return f"it cannot be told: {name} was {often}"
-    size, _, span = gain_with_interval(gain).partition(", ")
-    if gain.low <= 0 <= gain.high:
-        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})"
-    if gain.low > 0:
+    size, _, span = gain_with_interval(gain, worthwhile).partition(", ")
+    code = code_of(gain, worthwhile)
+    if code == PAYS:
         return f"joining gains {size} {name} ({span})"
+    if code != DO_NOT_USE:
+        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})"
     return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"

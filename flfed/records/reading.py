@@ -131,6 +131,15 @@ class RunReader:
         )
         return [replace(entry, reason=self._plain(run, entry.reason)) for entry in found]
 
+    def looked_at(self, runs: Sequence[str]) -> int:
+        """Return how many sites' gains are looked at: of those that took part and share figures of their own.
+
+        The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
+        """
+        taking_part = (RunSite.status != "refused") & (RunSite.shared_as != "aggregate-only")
+        found = self._rows(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct())
+        return len(found)
+
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return what each arm reached on the holdouts, as written."""
         query = _comparison(run, FIGURES).where(Comparison.against.is_(None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flfed.records import spread
@@ -15,7 +16,7 @@ from flfed.records.odd_sites import apart, reversed_outcomes
 from flfed.records.privacy import audit_of, privacy_of
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
-from flfed.records.verdicts import Difference, best_of, better_of, verdict
+from flfed.records.verdicts import Difference, best_of, better_of, verdict, worthwhile_of
 
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES = ("difference", "difference-personalised")
@@ -58,7 +59,9 @@ def report(reader: RunReader, name: str) -> Report:
     interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the fewest
     and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
-    that it cannot be told. `mean-gain` is the mean over sites of what the shared model gains on their own
+    that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
+    difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
+    it is held against `worthwhile`. `mean-gain` is the mean over sites of what the shared model gains on their own
     models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
     they were coded otherwise (`odd_sites`). `faults` lists updates set aside and, with
     round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
@@ -76,7 +79,8 @@ def report(reader: RunReader, name: str) -> Report:
     references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
-    sites = {site: _site(recorded, site, metrics, _classes(counted, site)) for site in accepted}
+    rule = verdict_rule(reader, runs, metrics)
+    sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule) for site in accepted}
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -85,8 +89,9 @@ def report(reader: RunReader, name: str) -> Report:
         "pooled": references["pooled"] or None,
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": sites,
-        "mean-gain": mean_gains(recorded, sites, metrics),
-        "learning-curve": curve_object(reader.learning_curve(runs[0].series)),
+        "verdict-rule": rule,
+        "mean-gain": mean_gains(recorded, sites, metrics, rule),
+        "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),
@@ -115,6 +120,18 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
         "seconds": sum(seconds) if seconds else None,
         "repeats": len(runs),
         "arrays-sha256": None if several else runs[0].arrays_sha256,
+    }
+
+
+def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
+    """Return what every verdict of a run goes by: sites looked at, and by metric the gain that is worthwhile."""
+    table = _table(reader.series(runs[0].series).study_text).get("compare", {})
+    asked = table.get("worthwhile") if isinstance(table, dict) else None
+    given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
+    return {
+        "sites": max(reader.looked_at([run.run for run in runs]), 1),
+        "level": spread.LEVEL,
+        "worthwhile": {metric: given.get(metric, worthwhile_of(metric)) for metric in metrics},
     }
 
 
@@ -161,7 +178,7 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     return {label: _whole_mean([sum(rows for _, rows in one[label]) for one in given]) for label in ("0", "1")}
 
 
-def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report | None) -> Report:
+def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report | None, rule: Report) -> Report:
     entries = [sites[site] for _, sites in recorded.runs if site in sites]
     arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
     result: Report = {
@@ -170,8 +187,8 @@ def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report
         "holdout-rows-range": _range([entry.holdout_rows for entry in entries]),
         "holdout-classes": classes,
         **arms,
-        "difference": _differences(recorded, site, "global", metrics),
-        "difference-personalised": _differences(recorded, site, "personalised", metrics),
+        "difference": _differences(recorded, site, "global", metrics, rule),
+        "difference-personalised": _differences(recorded, site, "personalised", metrics, rule),
     }
     primary = recorded.runs[0][0].primary
     return result | {"verdict": site_verdict(result, primary)[0]}
@@ -193,14 +210,26 @@ def varies(site: Report) -> bool:
     return bool(least < most)
 
 
-def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str]) -> Report:
-    """Return `arm` minus local-only by metric, over all repeats."""
+def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str], rule: Report) -> Report:
+    """Return `arm` minus local-only by metric, over all repeats, each with the interval that the verdict goes by."""
     pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
     return {
-        metric: _difference([row for row, _ in found], [ratio for _, ratio in found])
+        metric: _widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
         for metric, found in pairs.items()
         if found
     }
+
+
+def _widened(entry: Report, metric: str, rule: Report) -> Report:
+    """Return a difference with its interval widened for the number of sites looked at, and what it is held against."""
+    value, bounds = entry["value"], (entry["low"], entry["high"])
+    if value is None or None in bounds:
+        wide: list[float | None] = [None, None]
+    else:
+        by = spread.widening(rule["sites"], entry["freedom"])
+        wide = [spread.possible(metric, value + by * (bound - value), difference=True) for bound in bounds]
+    worthwhile = rule["worthwhile"][metric]
+    return entry | {"widened-low": wide[0], "widened-high": wide[1], "sites": rule["sites"], "worthwhile": worthwhile}
 
 
 def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
@@ -229,13 +258,13 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
     return figure | _why_none(figure, rows)
 
 
-def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str]) -> Report:
+def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report) -> Report:
     """Return the mean over sites of the shared model's gain by metric; no site's people see it: they see one site."""
     found = {}
     for metric in metrics:
         told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
         pairs = {site: recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain(pairs, metric, len(sites))
+        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": rule["worthwhile"][metric]}
     return found
 
 
@@ -280,7 +309,14 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         metric=metric,
         figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
         reason=(reasons or ["this site shares no figures of its own"])[0],
+        worthwhile=worthwhile_at(site, metric),
     )
+
+
+def worthwhile_at(site: Report, metric: str) -> float:
+    """Return the gain that is worth joining for, as one entry of a report's `sites` has it."""
+    told = [float(entry["worthwhile"]) for key in DIFFERENCES if "worthwhile" in (entry := site[key].get(metric) or {})]
+    return (told or [worthwhile_of(metric)])[0]
 
 
 def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
@@ -290,7 +326,12 @@ def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Diffe
 
 
 def _as_difference(entry: Report | None) -> Difference | None:
-    return Difference(entry["value"], entry["low"], entry["high"]) if entry else None
+    if not entry:
+        return None
+    found = Difference(entry["value"], entry["low"], entry["high"])
+    if entry.get("sites", 1) < 2:
+        return found
+    return replace(found, wide_low=entry["widened-low"], wide_high=entry["widened-high"], sites=entry["sites"])
 
 
 def metrics_of(found: Report) -> list[str]:
@@ -320,7 +361,11 @@ def best_gain(site: Report, metric: str) -> Difference | None:
 
 def purpose_of(study_text: str) -> str:
     """Return what a study says it is for, "" where nothing."""
+    return str(_table(study_text).get("purpose", ""))
+
+
+def _table(study_text: str) -> Report:
     try:
-        return str(tomllib.loads(study_text).get("purpose", ""))
+        return tomllib.loads(study_text)
     except tomllib.TOMLDecodeError:
-        return ""
+        return {}

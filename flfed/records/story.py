@@ -5,8 +5,7 @@ from __future__ import annotations
 from flfed.records.faults import fault_kind, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
-from flfed.records.reports import AGAIN, DIFFERENCES, SITE_ARMS, Report, best_arm, primary_of, site_verdict, too_few
-from flfed.records.spread import possible, widening
+from flfed.records.reports import AGAIN, SITE_ARMS, Report, best_arm, primary_of, site_verdict
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -17,7 +16,6 @@ from flfed.records.verdicts import (
     decimals_of,
     gain_in_brackets,
     gain_of,
-    gain_with_interval,
     has_interval,
     interval,
     metric_name,
@@ -26,6 +24,8 @@ from flfed.records.verdicts import (
 
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
+GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
+"""Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """The arm of a gain, in a cell of a table."""
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
@@ -48,7 +48,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
         return [], [], [nothing, *odd_sites_in_words(found)]
     headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
-    headers += ["gain (+ is better), 95 %", "verdict"]
+    headers += [GAIN_HEADER, "verdict"]
     rows = []
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
@@ -94,8 +94,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines = [*_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     if len(found["sites"]) >= MANY_SITES:
-        many = f"With {len(found['sites'])} sites compared"
-        lines.append(f"{many}, about one interval in twenty excludes 0 by chance alone.")
+        many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
+        lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
 
 
@@ -152,51 +152,53 @@ def apart(other: float, shared: float, metric: str) -> str:
     return f"{number(abs(gain), digits)} {'better' if gain > 0 else 'worse'} than the shared model"
 
 
-def gains_looked_at(found: Report, metric: str) -> int:
-    """Return how many gains with an interval there are: of every site up to two models."""
-    sites = [site for site in found["sites"].values() if too_few(site) is None]
-    entries = [site[key].get(metric) for site in sites for key in DIFFERENCES]
-    return sum(entry is not None and entry["low"] is not None for entry in entries)
-
-
 def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the site with the largest gain of those that stand out, and that gain; None where none does.
+    """Return the site with the largest gain of those at which joining pays, and that gain; None where it pays nowhere.
 
-    Its interval is widened for having looked at all gains (`spread.widening`), and lies above 0 still.
+    Its interval is the one that the verdict goes by.
     """
-    looked, clear = gains_looked_at(found, metric), {}
-    for name, site in found["sites"].items():
-        best = best_arm(site, metric)
-        if best is None or not has_interval(best[1]):
-            continue
-        key = DIFFERENCES[best[0] == "personalised"]
-        gain = _widened(best[1], widening(looked, site[key][metric]["freedom"]), metric)
-        if gain.low is not None and gain.low > 0:
-            clear[name] = gain
-    name = max(clear, key=lambda site: clear[site].value or 0.0, default=None)
-    return None if name is None else (name, clear[name])
+    paying = {
+        name: best[1].deciding
+        for name, site in found["sites"].items()
+        if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
+    }
+    name = max(paying, key=lambda site: paying[site].value or 0.0, default=None)
+    return None if name is None else (name, paying[name])
 
 
-def _widened(gain: Difference, by: float, metric: str) -> Difference:
-    value, low, high = gain.value or 0.0, gain.low or 0.0, gain.high or 0.0
-    bounds = (value - by * (value - low), value + by * (high - value))
-    return Difference(value, *(possible(metric, bound, difference=True) for bound in bounds))
+def widened_for(found: Report) -> str:
+    """Return what the intervals behind the verdicts are: "95 %, widened for 4 sites looked at".
+
+    Examples
+    --------
+    >>> widened_for({"verdict-rule": {"sites": 4}}), widened_for({"verdict-rule": {"sites": 1}})
+    ('95 %, widened for 4 sites looked at', '95 %')
+    """
+    sites = found["verdict-rule"]["sites"]
+    return "95 %" + (f", widened for {sites} sites looked at" if sites > 1 else "")
+
+
+def least_gain(found: Report, metric: str) -> str:
+    """Return the gain above which joining pays, as it is written: "0", ".005"."""
+    return number(found["verdict-rule"]["worthwhile"][metric]) if found["verdict-rule"]["worthwhile"][metric] else "0"
+
+
+def is_measured(found: Report, metric: str) -> bool:
+    """Return whether any site's gain has an interval."""
+    bests = (best_arm(site, metric) for site in found["sites"].values())
+    return any(best is not None and has_interval(best[1]) for best in bests)
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
-    """Return whose gain stands out, the largest of these, or how many were looked at."""
-    looked, best = gains_looked_at(found, metric), stands_out(found, metric)
-    if not looked:
-        return []
+    """Return at which site joining pays most, or that it is clear at none."""
+    best = stands_out(found, metric)
     if best is not None:
-        name, gain = best
-        sentence = site_verdict(found["sites"][name], metric)[1].rstrip(".")
-        wide = f"widened for having looked at {looked} gains, {gain_with_interval(gain).partition(', ')[2]}"
-        return [f"{name} has the largest gain that stands out: {sentence}" + (f"; {wide}." if looked > 1 else ".")]
-    if len(found["sites"]) < 2 or looked < 2:
+        sentence = site_verdict(found["sites"][best[0]], metric)[1]
+        return [f"{best[0]} has the largest clear gain: {sentence}"]
+    if len(found["sites"]) < 2 or not is_measured(found, metric):
         return []  # the verdict says it already
-    gains = f"of {looked} gains, up to two models a site,"
-    return [f"No site's gain stands out: {gains} none has an interval above 0 once widened for having looked at all."]
+    interval_of = f"interval ({widened_for(found)})"
+    return [f"No site's gain is clear: at none the {interval_of} lies above {least_gain(found, metric)}."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -16,6 +16,9 @@ VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, CANNOT_BE_TOLD)
 
 MINUS = "\u2212"
 ABSENT = "n/a"
+WORTHWHILE = {"roc_auc_score": 0.005}
+"""Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] worthwhile` goes before it."""
+TOO_SMALL = "too small to matter"
 MOST_MORE = 3
 """Decimals that a figure gets so that a bound near 0 does not read as 0, at most."""
 
@@ -51,11 +54,24 @@ ARM_NAMES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two arms with its 95 % interval; any part may be unknown."""
+    """A difference of two arms with its 95 % interval; any part may be unknown.
+
+    `wide_low` and `wide_high` are its ends once widened for looking at so many `sites`; None of one alone.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
+    wide_low: float | None = None
+    wide_high: float | None = None
+    sites: int = 1
+
+    @property
+    def deciding(self) -> Difference:
+        """The difference with the interval that the verdict goes by."""
+        if self.wide_low is None or self.wide_high is None:
+            return Difference(self.value, self.low, self.high)
+        return Difference(self.value, self.wide_low, self.wide_high)
 
 
 def better_of(metric: str) -> Better:
@@ -136,10 +152,11 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
     return f"{number(low, digits, signed=signed)} to {number(high, digits, signed=signed)}"
 
 
-def decimals_for(difference: Difference) -> int:
-    """Return decimals by size, or as many more as it takes until no bound reads 0: its side of 0 is the verdict.
+def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
+    """Return decimals by size, or as many more as it takes until no bound reads as what it is compared with.
 
-    Of a bound that `MOST_MORE` further ones would still show as 0, nothing is gained by more.
+    That is 0 and `worthwhile`: the bound's side of them is the verdict. Of a bound that `MOST_MORE` further
+    ones would still show as one of them, nothing is gained by more.
 
     Examples
     --------
@@ -147,11 +164,14 @@ def decimals_for(difference: Difference) -> int:
     (3, 4)
     >>> decimals_for(Difference(0.2, 0.0, 0.4)), decimals_for(Difference(0.2, 1e-9, 0.4))
     (3, 3)
+    >>> decimals_for(Difference(0.02, 0.0051, 0.04), 0.005)
+    4
     """
     decimals = decimals_of(difference.value, difference.low, difference.high)
-    bounds = [bound for bound in (difference.low, difference.high) if bound]
+    marks = (0.0, worthwhile, -worthwhile)
+    bounds = [bound for bound in (difference.low, difference.high) if bound is not None and bound not in marks]
     for digits in range(decimals, decimals + MOST_MORE + 1):
-        if all(float(f"{bound:.{digits}f}") for bound in bounds):
+        if all(float(f"{bound:.{digits}f}") not in marks for bound in bounds):
             return digits
     return decimals
 
@@ -160,9 +180,18 @@ def gain_of(difference: Difference, better: Better) -> Difference:
     """Return the difference turned so that above 0 is an improvement."""
     if better == "higher":
         return difference
-    low = None if difference.high is None else -difference.high
-    high = None if difference.low is None else -difference.low
-    return Difference(None if difference.value is None else -difference.value, low, high)
+
+    def turned(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    return Difference(
+        value=turned(difference.value),
+        low=turned(difference.high),
+        high=turned(difference.low),
+        wide_low=turned(difference.wide_high),
+        wide_high=turned(difference.wide_low),
+        sites=difference.sites,
+    )
 
 
 def best_of(
@@ -185,6 +214,41 @@ def has_interval(difference: Difference | None) -> bool:
     return difference is not None and None not in (difference.value, difference.low, difference.high)
 
 
+def worthwhile_of(metric: str) -> float:
+    """Return the gain that is worth joining for, unless a study says another.
+
+    Examples
+    --------
+    >>> worthwhile_of("roc_auc_score"), worthwhile_of("log_loss")
+    (0.005, 0.0)
+    """
+    return WORTHWHILE.get(metric, 0.0)
+
+
+def code_of(gain: Difference, worthwhile: float) -> str:
+    """Return the verdict on a gain (above 0 is an improvement): the one rule, wherever one is told.
+
+    Parameters
+    ----------
+    gain : Difference
+    worthwhile : float, >= 0
+        "joining pays": the lower end of the interval, widened for the number of sites looked at, lies
+        above it; "do not use it here": the upper end lies below its negative.
+
+    Examples
+    --------
+    >>> gain = Difference(0.03, 0.002, 0.058, -0.006, 0.066, sites=4)
+    >>> code_of(gain, 0.005), code_of(Difference(0.03, 0.01, 0.05), 0.005), code_of(Difference(0.03), 0.005)
+    ('no clear gain', 'joining pays', 'cannot be told')
+    >>> code_of(Difference(0.002, 0.001, 0.003), 0.005), code_of(Difference(-0.03, -0.05, -0.01), 0.005)
+    ('no clear gain', 'do not use it here')
+    """
+    deciding = gain.deciding
+    if deciding.low is None or deciding.high is None:
+        return CANNOT_BE_TOLD
+    return PAYS if deciding.low > worthwhile else DO_NOT_USE if deciding.high < -worthwhile else NO_CLEAR_GAIN
+
+
 def verdict(
     shared: Difference | None,
     personalised: Difference | None,
@@ -193,6 +257,7 @@ def verdict(
     metric: str = "",
     figures: Mapping[str, float | None] | None = None,
     reason: str = "",
+    worthwhile: float | None = None,
 ) -> tuple[str, str]:
     """Return whether joining paid at one site: a code of `VERDICTS` and one sentence with the numbers.
 
@@ -209,13 +274,14 @@ def verdict(
         The arms' figures, for the sentence.
     reason : str
         Why there is no figure, where there is none.
+    worthwhile : float, optional
+        As for `code_of`; by default that of the metric.
 
     Notes
     -----
-    The arm with the larger gain decides, and the sentence tells its gain. "joining pays": its
-    interval lies above 0. "do not use it here": its interval lies below 0, or the shared model's does
-    and adjusting it gains nothing either. A shared model whose interval lies below 0 is always told of.
-    Choosing the better of two arms favours joining a little; the sentence names the arm that was chosen.
+    The arm with the larger gain decides by `code_of`, and the sentence tells its gain. A shared model that
+    is clearly worse is always told of. Choosing the better of two arms favours joining a little: each
+    interval leaves 2.5 % beyond either end, so that of both together at most 5 % lie above by chance.
 
     Examples
     --------
@@ -230,30 +296,39 @@ def verdict(
     if best is None or not has_interval(best[1]):
         return CANNOT_BE_TOLD, _untold(metric, reason)
     arm, gain = best
-    value, low, high = gain.value or 0.0, gain.low or 0.0, gain.high or 0.0
-    words, unadjusted = _sentence(arm, gain, better, metric, figures or {}), ""
+    least = worthwhile_of(metric) if worthwhile is None else worthwhile
+    code, words, unadjusted = code_of(gain, least), _sentence(arm, gain, better, metric, figures or {}, least), ""
     if arm != "global" and has_interval(shared):
-        unadjusted = _if_worse(gain_of(shared or Difference(None), better))
-    if low > 0:
-        return PAYS, f"{words}{unadjusted}."
-    if high < 0:
-        return (
-            DO_NOT_USE,
-            f"{words}: the interval lies below 0, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}.",
-        )
-    if unadjusted and value <= 0:
-        return DO_NOT_USE, f"{words}, so that adjusting it gains nothing either{unadjusted}."
-    return NO_CLEAR_GAIN, f"{words}; the interval contains 0, so this may be chance{unadjusted}."
+        unadjusted = _if_worse(gain_of(shared or Difference(None), better), least)
+    if code == PAYS:
+        return code, f"{words}{unadjusted}."
+    if code == DO_NOT_USE:
+        where = f"below {number(-least)}" if least else "below 0"
+        return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."
+    return code, f"{words}; {_why_unclear(gain, least)}{unadjusted}."
 
 
-def _if_worse(gain: Difference) -> str:
-    """Return that the shared model as it is does worse here, where its interval lies below 0, else ""."""
-    if (gain.high or 0.0) >= 0:
+def _why_unclear(gain: Difference, worthwhile: float) -> str:
+    """Return why a gain is no clear one: it may be chance, or it is too small."""
+    deciding = gain.deciding
+    value, low, high = deciding.value or 0.0, deciding.low or 0.0, deciding.high or 0.0
+    if low <= 0 <= high:
+        wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
+        return f"the interval{wide} contains 0, so this may be chance"
+    what = "gain" if low > 0 else "loss"
+    may = "is" if abs(value) < worthwhile else "may be"
+    return f"the {what} is clear, but {may} {TOO_SMALL} (under {number(worthwhile)})"
+
+
+def _if_worse(gain: Difference, worthwhile: float) -> str:
+    """Return that the shared model as it is does worse here, where that is clear, else ""."""
+    if code_of(gain, worthwhile) != DO_NOT_USE:
         return ""
-    return f"; without adjustment the shared model is clearly worse here ({gain_with_interval(gain)}): do not use it so"
+    told = gain_with_interval(gain, worthwhile)
+    return f"; without adjustment the shared model is clearly worse here ({told}): do not use it so"
 
 
-def size_and_span(gain: Difference) -> tuple[str, str]:
+def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
     """Return a gain and its interval, with the decimals they have wherever they are shown.
 
     Examples
@@ -261,19 +336,34 @@ def size_and_span(gain: Difference) -> tuple[str, str]:
     >>> size_and_span(Difference(0.11, 0.02, 0.19)), size_and_span(Difference(38.2))
     (('+.110', '+.020 to +.190'), ('+38.2', 'n/a'))
     """
-    digits = decimals_for(gain)
+    digits = decimals_for(gain, worthwhile)
     return number(gain.value, digits, signed=True), interval(gain.low, gain.high, digits, signed=True)
 
 
-def gain_with_interval(gain: Difference) -> str:
-    """Return a gain with its interval in words.
+def gain_with_interval(gain: Difference, worthwhile: float = 0.0) -> str:
+    """Return a gain with its interval in words, and the one widened for the number of sites looked at.
 
     Examples
     --------
     >>> gain_with_interval(Difference(0.11, 0.02, 0.19))
     '+.110, 95 % interval +.020 to +.190'
     """
-    return ", 95 % interval ".join(size_and_span(gain))
+    return ", 95 % interval ".join(size_and_span(gain)) + widened_in_words(gain, worthwhile)
+
+
+def widened_in_words(gain: Difference, worthwhile: float = 0.0) -> str:
+    """Return "; widened for 4 sites looked at, -.006 to +.066", "" of one site alone.
+
+    Examples
+    --------
+    >>> widened_in_words(Difference(0.11, 0.02, 0.2, 0.001, 0.22, sites=4)), widened_in_words(Difference(0.1, 0, 0.2))
+    ('; widened for 4 sites looked at, +.001 to +.220', '')
+    """
+    if gain.wide_low is None or gain.wide_high is None:
+        return ""
+    digits = decimals_for(gain.deciding, worthwhile)
+    span = interval(gain.wide_low, gain.wide_high, digits, signed=True)
+    return f"; widened for {gain.sites} sites looked at, {span}"
 
 
 def gain_in_brackets(gain: Difference) -> str:
@@ -293,11 +383,13 @@ def _untold(metric: str, reason: str) -> str:
     return f"{name} cannot be compared here: {reason or 'it was not measured'}."
 
 
-def _sentence(arm: str, gain: Difference, better: Better, metric: str, figures: Mapping[str, float | None]) -> str:
+def _sentence(
+    arm: str, gain: Difference, better: Better, metric: str, figures: Mapping[str, float | None], worthwhile: float
+) -> str:
     """Return "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)"."""
     with_, alone = figures.get(arm), figures.get("local-only")
     digits = decimals_of(with_, alone)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
     size, span = size_and_span(gain)
     start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(alone, digits)} alone"
-    return f"{start}: gain {size} (95 % interval {span})"
+    return f"{start}: gain {size} (95 % interval {span}{widened_in_words(gain, worthwhile)})"

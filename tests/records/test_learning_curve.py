@@ -62,7 +62,8 @@ def test_the_report_has_the_curve_or_null(store, heart, write, url):
     with RunReader.open(url) as reader:
         for name in (series, run.run):
             found = report(reader, name)["learning-curve"]
-            assert set(found) == {"metric", "points", "method"}
+            assert set(found) == {"metric", "points", "method", "sites", "worthwhile"}
+            assert (found["sites"], found["worthwhile"]) == (4, 0.005)  # four of the fixture's sites took part
             assert (found["metric"], found["method"]) == (AUC, METHOD)
             assert found["points"][3] == {
                 "site": "long-beach", "rows": 10, "draws": 10, "arm": CHANGE,
@@ -86,7 +87,7 @@ def test_the_table_has_a_line_for_each_size_with_the_gain_and_its_interval():
 
 def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_zero():
     sizes = {10: change(-0.2, -0.3, -0.1), 50: change(0.05, 0.02, 0.08)}
-    sentence = in_words("vienna", sizes, "log_loss", draws=10)
+    sentence = in_words("vienna", sizes, {"metric": "log_loss"}, draws=10)
     assert "with 10 rows of its own, joining gains +.200 log loss (95 % interval +.100 to +.300)" in sentence
     assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % interval −.080 to −.020)" in sentence
 
@@ -100,4 +101,4 @@ def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_ze
     ],
 )
 def test_undefined_draws_are_said(arms, said):
-    assert said in in_words("basel", {30: arms}, AUC, draws=10)
+    assert said in in_words("basel", {30: arms}, {"metric": AUC}, draws=10)

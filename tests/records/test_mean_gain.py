@@ -195,7 +195,8 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
     assert (entry["low"], entry["high"]) == pytest.approx(
         (entry["value"] - 0.00675, entry["value"] + 0.00675), abs=1e-4
     )
-    lucky = [site for site, of in found["sites"].items() if of["verdict"] == "joining pays"]
+    assert not any(of["verdict"] == "joining pays" for of in found["sites"].values())
+    lucky = [site for site, of in found["sites"].items() if of["difference"][AUC]["low"] > 0]
     assert len(lucky) >= 5 and stands_out(found, AUC) is None
     said = story(found)
     assert headline(found, AUC) == [line for line in said if line in headline(found, AUC)]

@@ -23,7 +23,7 @@ AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
-    "mean-gain", "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
+    "verdict-rule", "mean-gain", "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
 ]  # fmt: skip
 
 
@@ -40,11 +40,15 @@ def test_the_object_has_the_keys_of_the_design(found, heart):
     assert list(found["global"]) == [AUC, BRIER]
     assert found["pooled"][AUC]["value"] == 0.901
     site = found["sites"]["long-beach"]
-    assert (site["rows"], site["holdout-rows"], site["verdict"]) == (200, 60, PAYS)
+    assert (site["rows"], site["holdout-rows"], site["verdict"]) == (200, 60, NO_CLEAR_GAIN)
     assert site["difference"][AUC]["value"] == pytest.approx(0.062, abs=1e-12)
     assert site["difference-personalised"][AUC] == {
         "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01, "freedom": None,
+        # z(1 - .025 / 4) / z(.975) = 2.4977 / 1.9600 = 1.27436, of arms of .089 and .088
+        "widened-low": pytest.approx(0.111 - 0.089 * 1.27436, abs=1e-6),
+        "widened-high": pytest.approx(0.111 + 0.088 * 1.27436, abs=1e-6), "sites": 4, "worthwhile": 0.005,
     }  # fmt: skip
+    assert found["verdict-rule"] == {"sites": 4, "level": 0.95, "worthwhile": {AUC: 0.005, BRIER: 0.0}}
     assert set(found["sites"]) == {"cleveland", "hungary", "long-beach", "switzerland"}
 
 
@@ -140,10 +144,10 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
         ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
         ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
         ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", DO_NOT_USE),
+        ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", NO_CLEAR_GAIN),
         ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
         ((-0.05, -0.09, -0.01), None, "lower", PAYS),
-        ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", DO_NOT_USE),
+        ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", NO_CLEAR_GAIN),
         ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
         ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
         ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
@@ -186,7 +190,7 @@ def test_a_clearly_worse_model_is_not_recommended_in_words():
         Difference(-0.09, -0.15, -0.02), None, "higher", metric=AUC, figures={"global": 0.62, "local-only": 0.71}
     )
     assert code == DO_NOT_USE
-    assert sentence.endswith(": the interval lies below 0, the shared model is clearly worse here.")
+    assert sentence.endswith(f": the interval lies below {MINUS}.005, the shared model is clearly worse here.")
 
 
 def test_an_adjusted_model_that_is_clearly_worse_is_named():
@@ -196,8 +200,8 @@ def test_an_adjusted_model_that_is_clearly_worse_is_named():
     assert code == DO_NOT_USE
     assert sentence == (
         f"AUC .720 with the shared model adjusted to the site against .750 alone: gain {MINUS}.030 (95 % interval "
-        f"{MINUS}.050 to {MINUS}.010): the interval lies below 0, the shared model adjusted to the site is clearly "
-        "worse here."
+        f"{MINUS}.050 to {MINUS}.010): the interval lies below {MINUS}.005, the shared model adjusted to the site is "
+        "clearly worse here."
     )
 
 
@@ -280,9 +284,11 @@ def lines_run(work: Callable[[], object]) -> int:
 def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found):
     said = "\n".join(story(found, planned=40))
     assert "would reach .901: .005 better than the shared model" in said
-    # +.111 (+.022 to +.199) is above 0, but not as the best of six: z(1 - .025 / 6) = 2.638, .111 - .088 / 1.96 * 2.638
-    assert "No site's gain stands out: of 6 gains, up to two models a site, none has an interval above 0 once" in said
-    assert "Joining pays at 1 of 4 sites (long-beach); no clear gain at 2 (cleveland, hungary)" in said
+    # +.111 (+.022 to +.199) is above 0, but not of four sites: z(1 - .025 / 4) = 2.498, .111 - .089 / 1.96 * 2.498 < 0
+    assert (
+        "No site's gain is clear: at none the interval (95 %, widened for 4 sites looked at) lies above .005." in said
+    )
+    assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
     assert said.endswith("40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel).")
 
 
@@ -290,7 +296,7 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     headers, rows, footers = comparison_rows(found)
     assert {len(row) for row in rows} == {len(headers)}
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
-    assert rows[2][2:] == [".662", ".600", ".711", "+.111 (+.022 to +.199), adjusted", PAYS]
+    assert rows[2][2:] == [".662", ".600", ".711", "+.111 (+.022 to +.199), adjusted", NO_CLEAR_GAIN]
     assert rows[3][-1] == CANNOT_BE_TOLD
     assert ["all rows in one place (pooled)", "", ".901"] in [row[:3] for row in rows]
     assert comparison_rows(found, BRIER)[1][0][2] == ".130"

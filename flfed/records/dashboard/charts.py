@@ -180,12 +180,16 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
 
 
 def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
-    """Return each site's gain over its own model alone, with its interval and a line at no gain."""
+    """Return each site's gain over its own model alone, with a line at no gain.
+
+    Thick is its unadjusted interval, thin the one that the verdict goes by.
+    """
     rows: Rows = []
     for name in sites:
         gain, site = best_gain(found["sites"][name], metric), found["sites"][name]
         if gain is not None:
             row = {"site": name, "value": gain.value, "low": gain.low, "high": gain.high}
+            row |= {"wide_low": gain.deciding.low, "wide_high": gain.deciding.high}
             row |= {"verdict": site_verdict(site, metric)[0]}
             rows.append(row)
     if not rows:
@@ -201,6 +205,9 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     return alt.layer(
         zero.encode(x="at:Q"),
+        base.transform_filter("datum.wide_low != null")
+        .mark_rule(strokeWidth=1.5)
+        .encode(x="wide_low:Q", x2="wide_high:Q", y=y, color=colour),
         base.transform_filter("datum.low != null")
         .mark_rule(strokeWidth=4, opacity=0.6)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),

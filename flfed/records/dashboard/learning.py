@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from flfed.records import curves
-from flfed.records.curves import GAIN, by_size, curve_object
+from flfed.records.curves import GAIN, Report, by_size, curve_object, gain_at, worthwhile_in
 from flfed.records.dashboard import panels, showing
 from flfed.records.dashboard.charts import ARM_COLOURS, ARM_SHAPES, AXIS_NUMBERS, VERDICT_COLOURS, Layers, axis_title
 from flfed.records.dashboard.live import Shown
@@ -18,13 +18,13 @@ from flfed.records.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
+    CANNOT_BE_TOLD,
     DO_NOT_USE,
     NO_CLEAR_GAIN,
     PAYS,
     Difference,
-    better_of,
+    code_of,
     gain_in_brackets,
-    gain_of,
     interval,
     metric_name,
     number,
@@ -51,16 +51,17 @@ def curve(shown: Shown, site: str) -> None:
         )
         return
     metric = points[0].metric
-    st.info(f"**{panels.escape(in_words(points))}**")
+    rule = shown.found["verdict-rule"]
+    st.info(f"**{panels.escape(in_words(points, rule))}**")
     table = [{name: getattr(point, name) for name in COLUMNS} for point in points]
     title = f"{metric_name(metric)} at {panels.escape(site)}, with 95 % band"
-    models, gains = _figures(points), _gains(points)
+    models, gains = _figures(points), _gains(points, rule)
     if models is not None or gains is not None:
         left, right = st.columns(2)
         showing.figure(left, title, models, table, key="learning-models", says=described(points))
         title = "Gain by joining (above 0: it helps), with 95 % band"
-        showing.figure(right, title, gains, table, key="learning-gains", says=in_words(points))
-    panels.table(lines(points))
+        showing.figure(right, title, gains, table, key="learning-gains", says=in_words(points, rule))
+    panels.table(lines(points, rule))
     st.caption(_caption(points))
     kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
     showing.download(kept, key=f"learning-curve-{shown.found['run']}")
@@ -93,42 +94,46 @@ def _caption(points: Sequence[LearningPoint]) -> str:
     )
 
 
-def verdict_of(gain: Difference) -> str:
-    """Return whether a gain is clear, by its interval.
+def verdict_of(gain: Difference, worthwhile: float) -> str:
+    """Return whether a gain is clear, by the rule of every verdict; one without an interval is not.
 
     Examples
     --------
-    >>> verdict_of(Difference(0.1, 0.02, 0.2)), verdict_of(Difference(0.1)), verdict_of(Difference(-0.2, -0.3, -0.1))
-    ('joining pays', 'no clear gain', 'do not use it here')
+    >>> verdict_of(Difference(0.1, 0.02, 0.2), 0.005), verdict_of(Difference(0.1), 0.005)
+    ('joining pays', 'no clear gain')
     """
-    if gain.low is None or gain.high is None:
-        return NO_CLEAR_GAIN
-    return PAYS if gain.low > 0 else DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+    code = code_of(gain, worthwhile)
+    return NO_CLEAR_GAIN if code == CANNOT_BE_TOLD else code
 
 
-def in_words(points: Sequence[LearningPoint]) -> str:
-    """Return one site's learning curve in words, and at which sizes the gain's interval lies above 0.
+def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str:
+    """Return one site's learning curve in words, and at which sizes the gain is clear.
 
     Parameters
     ----------
     points : sequence of LearningPoint
         Of one site.
+    rule : dict, optional
+        A report's `verdict-rule`; without it, that of one site.
     """
-    found, metric = by_size(curve_object(points) or {}), points[0].metric
-    ((site, sizes),) = found.items()
-    said = curves.in_words(site, sizes, metric, draws=max(point.draws for point in points))
-    sure = [size for size, gain in gains_of(points).items() if verdict_of(gain) == PAYS]
+    curve = curve_object(points, rule) or {}
+    ((site, sizes),) = by_size(curve).items()
+    said = curves.in_words(site, sizes, curve, draws=max(point.draws for point in points))
+    sure = [size for size, gain, code in gains_of(points, rule) if code == PAYS]
     if len(sizes) < 3 or not sure:
         return said
     if len(sure) == len(sizes):
-        return f"{said} The interval of the gain lies above 0 at every size."
-    return f"{said} The interval of the gain lies above 0 with {_listed(sure)} rows, not with the other sizes."
+        return f"{said} The gain is clear at every size."
+    return f"{said} The gain is clear with {_listed(sure)} rows, not with the other sizes."
 
 
-def gains_of(points: Sequence[LearningPoint]) -> dict[int, Difference]:
-    """Return what joining gains one site (above 0 is an improvement) by its own rows, from few to all."""
-    changes = sorted((point for point in points if point.arm == GAIN), key=lambda point: point.rows)
-    return {p.rows: gain_of(Difference(p.value, p.low, p.high), better_of(p.metric)) for p in changes}
+def gains_of(points: Sequence[LearningPoint], rule: Report | None = None) -> list[tuple[int, Difference, str]]:
+    """Return rows, what joining gains one site (above 0 is an improvement) and the verdict, from few rows to all."""
+    curve = curve_object([point for point in points if point.arm == GAIN], rule)
+    if curve is None:
+        return []
+    gains = [(rows, gain_at(arms, curve)) for sizes in by_size(curve).values() for rows, arms in sizes.items()]
+    return [(rows, gain, verdict_of(gain, worthwhile_in(curve))) for rows, gain in gains]
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -143,11 +148,11 @@ def described(points: Sequence[LearningPoint]) -> str:
     return f"{start}. {'; '.join(parts)}."
 
 
-def lines(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
+def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[dict[str, str]]:
     """Return the table of one site's learning curve, one line a number of own rows."""
     by_place = {(point.rows, point.arm): point for point in points}
     sizes = sorted({point.rows for point in points})
-    gains = gains_of(points)
+    gains = {size: (gain, code) for size, gain, code in gains_of(points, rule)}
     table = []
     for rows in sizes:
         cells = {"Own rows": f"all ({rows})" if rows == sizes[-1] else str(rows)}
@@ -155,10 +160,10 @@ def lines(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
             "Own model alone": _cell(by_place.get((rows, ALONE))),
             "Joined": _cell(by_place.get((rows, ADJUSTED))),
         }
-        gain = gains.get(rows, Difference(None))
+        gain, code = gains.get(rows, (Difference(None), NO_CLEAR_GAIN))
         known = gain.value is not None
-        cells |= {"Gain, + is better (95 %)": gain_in_brackets(gain) if known else ABSENT}
-        cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(verdict_of(gain), "no clear gain")}
+        cells |= {"Gain, + is better (95 %, unadjusted)": gain_in_brackets(gain) if known else ABSENT}
+        cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(code, "no clear gain")}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
 
@@ -200,12 +205,12 @@ def _figures(points: Sequence[LearningPoint]) -> Layers | None:
     )
 
 
-def _gains(points: Sequence[LearningPoint]) -> Layers | None:
+def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
     """Return the gain by own rows with its band, a line at no gain, and what is clear by colour."""
     rows = [
         {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
-        | {"verdict": verdict_of(gain), "shown": gain_in_brackets(gain)}
-        for size, gain in gains_of(points).items()
+        | {"verdict": code, "shown": gain_in_brackets(gain)}
+        for size, gain, code in gains_of(points, rule)
         if gain.value is not None
     ]
     if not rows:

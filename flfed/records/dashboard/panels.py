@@ -19,8 +19,8 @@ from flfed.records.faults import fault_kind, folded, refused_sites, sites_togeth
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import Report
-from flfed.records.story import apart, gains_looked_at, headline, stands_out, story, under
-from flfed.records.verdicts import ABSENT, gain_with_interval, metric_name, number
+from flfed.records.story import apart, headline, is_measured, least_gain, stands_out, story, under, widened_for
+from flfed.records.verdicts import ABSENT, metric_name, number, size_and_span
 from flfed.spreadsheet import plain_cell
 
 STATUS_WORDS = {
@@ -189,13 +189,13 @@ def card(label: str, value: str, below: str) -> None:
 
 
 def _most(found: Report, metric: str) -> tuple[str, str]:
-    """Return the largest gain of those that stand out, and at which site; or that none does."""
-    looked, best = gains_looked_at(found, metric), stands_out(found, metric)
-    wide = f"widened for {looked} gains looked at" if looked > 1 else "95 %"
+    """Return the largest gain of the sites at which joining pays, and at which one; or that it is clear at none."""
+    best = stands_out(found, metric)
     if best is None:
-        return "none", f"no interval, {wide}, lies above 0" if looked else "no gain was measured"
-    size, _, span = gain_with_interval(best[1]).partition(", ")
-    return size, f"at {best[0]} ({span}, {wide})" if looked > 1 else f"at {best[0]} ({span})"
+        none = f"no interval ({widened_for(found)}) lies above {least_gain(found, metric)}"
+        return "none", none if is_measured(found, metric) else "no gain was measured"
+    size, span = size_and_span(best[1], found["verdict-rule"]["worthwhile"][metric])
+    return size, f"at {best[0]} ({span}; {widened_for(found)})"
 
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:

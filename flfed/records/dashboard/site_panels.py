@@ -11,7 +11,7 @@ from flfed.records.dashboard import charts, page_files
 from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, not_compared, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import SiteEntry
-from flfed.records.mean_gain import ASSUMES, mean_gain_in_words
+from flfed.records.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
 from flfed.records.reports import (
     DIFFERENCES,
     REFERENCES,
@@ -23,8 +23,9 @@ from flfed.records.reports import (
     metrics_of,
     site_verdict,
     varies,
+    worthwhile_at,
 )
-from flfed.records.story import gain_in_words, over_sites
+from flfed.records.story import gain_in_words, least_gain, over_sites, widened_for
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -32,6 +33,7 @@ from flfed.records.verdicts import (
     DO_NOT_USE,
     NO_CLEAR_GAIN,
     PAYS,
+    TOO_SMALL,
     better_of,
     decimals_for,
     has_interval,
@@ -40,6 +42,7 @@ from flfed.records.verdicts import (
     number,
     sentence_case,
     size_and_span,
+    widened_in_words,
 )
 
 FEW_HOLDOUT_ROWS = 100
@@ -57,8 +60,8 @@ CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalise
 MODELS = ("Shared model", "Own model alone", "Adjusted to site")
 """The columns of the table, in the order of `SITE_ARMS`."""
 MEANING = (
-    "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, joining "
-    "may as well bring nothing."
+    "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, once it is "
+    "widened for the number of sites looked at, joining may as well bring nothing."
 )
 
 COSTS = (
@@ -95,7 +98,8 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     best = best_arm(of_site, metric)
     if best is None or best[1].low is None or best[1].high is None:
         return ""
-    digits, bounds = decimals_for(best[1]), (best[1].low, best[1].high)
+    deciding = best[1].deciding
+    digits, bounds = decimals_for(deciding), (deciding.low or 0.0, deciding.high or 0.0)
     return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
 
 
@@ -105,7 +109,8 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     if best is None or not has_interval(best[1]):
         return ABSENT, "it cannot be told"
     size, span = size_and_span(best[1])
-    return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}; + is better"
+    wide = widened_in_words(best[1], worthwhile_at(of_site, metric))
+    return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}{wide}; + is better"
 
 
 def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
@@ -256,6 +261,7 @@ def _line(name: str, site: Report, metric: str) -> Line:
     gain = best_gain(site, metric)
     if gain is not None:
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
+        cells |= {"Gain, widened low": gain.deciding.low, "Gain, widened high": gain.deciding.high}
     return cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
@@ -272,7 +278,11 @@ def _words(name: str, site: Report, metric: str) -> dict[str, str]:
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
     said = f"{code}: {sentence.rstrip('.')}" if code == CANNOT_BE_TOLD else code
-    return start | cells | {"Gain, + is better (95 %)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
+    return (
+        start
+        | cells
+        | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
+    )
 
 
 def _unbroken(text: str) -> str:
@@ -321,8 +331,10 @@ def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
         st.caption(escape(f"Not drawn, as their gain cannot be told: {', '.join(names)}."))
 
 
-def how_to_read() -> None:
+def how_to_read(found: Report, metric: str) -> None:
     """Show what the words of the charts mean, folded away."""
+    least = found["verdict-rule"]["worthwhile"][metric]
+    small = f" A clear gain below {number(least)} is *{TOO_SMALL}*." if least else ""
     with st.expander("How to read this"):
         st.markdown(
             "- *Own model alone*: a model each site tuned on its own rows.\n"
@@ -332,13 +344,14 @@ def how_to_read() -> None:
             "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
             "where telling the sites apart helps.\n"
             "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
-            f"- **{PAYS}**: the gain's interval lies above 0. **{NO_CLEAR_GAIN}**: it contains 0. "
-            f"**{DO_NOT_USE}**: neither of the two gains, and the interval of one lies below 0.\n"
-            "- *Clear*: the 95 % interval excludes 0. By chance alone one in twenty does, and more where the better of "
-            "two models is looked at: of many sites some will seem to gain. So a largest gain is named only where its "
-            "interval excludes 0 once widened for all gains looked at (Bonferroni).\n"
+            f"- **{PAYS}**: the gain's interval ({widened_for(found)}) lies above {least_gain(found, metric)}. "
+            f"**{DO_NOT_USE}**: it lies below {number(-least) if least else '0'}. "
+            f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
+            "- *Widened*: of many sites some seem to gain by chance alone, as one unadjusted interval in twenty "
+            "excludes 0. So verdicts go by intervals that hold at all sites together (Bonferroni), the thin lines of "
+            "the charts; the thick ones, and the table, are unadjusted.\n"
             "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
-            f"(random effects, Hartung-Knapp). It holds for {ASSUMES}."
+            f"(random effects, Hartung-Knapp). It holds for {ASSUMES}. {sentence_case(COVERAGE)}."
         )
 
 

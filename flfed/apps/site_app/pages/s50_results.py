@@ -27,6 +27,11 @@ from flfed.updates.figures import Figure
 
 SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
 
+ALONE = (
+    "This site's result is looked at alone here. In the record of the run, where all sites' are looked at, intervals "
+    "are wider and a gain is clear less often: where the two differ, that verdict counts."
+)
+
 
 def show() -> None:
     """Show this site's own results."""
@@ -89,7 +94,8 @@ def against_our_own(result: Result, metric: str) -> None:
                 )
         st.caption(
             f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
-            f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care."
+            f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
+            f"{ALONE}"
         )
         if result.note:
             st.caption(escape(f"Of some figures nothing is here: {result.note}."))

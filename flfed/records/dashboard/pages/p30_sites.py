@@ -39,7 +39,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         if metric is not None:
             site_panels.everywhere(found, metric, shown.sites, opened.only)
-            site_panels.how_to_read()
+            site_panels.how_to_read(found, metric)
         else:
             panels.who_takes_part(shown.sites)
             if learning.is_asked(shown):
