@@ -17,7 +17,6 @@ import numpy as np
 
 BINS = 64
 """Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
-MISSING_P = 1e-4
 SEPARATION = 0.98
 LEAST_SPREAD = 0.1
 """Deviation of the indicator of a value that one row in a hundred has: rarer ones count as that,
@@ -298,64 +297,6 @@ def _class_weight(layout: Layout, frequency: np.ndarray) -> np.ndarray:
         return np.ones(0)
     shares = frequency[layout.slices()[layout.target.name]][:-1]
     return np.where(shares > 0, 1 / (len(shares) * np.where(shares > 0, shares, 1)), 1.0)
-
-
-@dataclass(frozen=True)
-class LeakWarning:
-    """A column that says more about the target than a routine examination should.
-
-    Attributes
-    ----------
-    column : str
-    reason : {"missingness", "separation"}
-    value : float
-        p-value of the score test stratified by site, or the strength of separation.
-    """
-
-    column: str
-    reason: str
-    value: float
-
-    def __str__(self) -> str:
-        """Say it in words for whoever has to decide about the column; the same in every repeat."""
-        if self.reason == "missingness":
-            return (
-                f"whether {self.column!r} is missing goes with the target, within sites (p < {MISSING_P:g}): "
-                "was it recorded after the outcome, or only for some outcomes?"
-            )
-        return f"{self.column!r} alone separates the target (over {SEPARATION:g}): is it the outcome itself?"
-
-
-def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
-    """Return the columns whose missingness, or whose values alone, give the target away.
-
-    Parameters
-    ----------
-    layout : Layout
-    summary : Summary
-        Merged: U and V are sums over sites, so a difference between hospitals raises nothing.
-
-    Notes
-    -----
-    The test is Mantel and Haenszel 1959 without continuity correction, for a regression its
-    generalisation to a numeric outcome; of several outcomes the smallest p counts, times their
-    number. Strength is the AUC (the absolute correlation for a regression) of the column alone,
-    the mean over sites weighted by rows, and over outcomes.
-    """
-    found = []
-    for number, column in enumerate(layout.features):
-        sums = summary.leaks[number]
-        valid = sums[:, 1] > 0
-        if valid.any():
-            chi2 = sums[valid, 0] ** 2 / sums[valid, 1]
-            p = min(1.0, layout.outcomes * math.erfc(math.sqrt(float(chi2.max()) / 2)))
-            if p < MISSING_P:
-                found.append(LeakWarning(column.name, "missingness", p))
-        if (sums[:, 3] > 0).all():
-            strength = float(np.mean(sums[:, 2] / sums[:, 3]))
-            if strength > SEPARATION:
-                found.append(LeakWarning(column.name, "separation", strength))
-    return found
 
 
 Stacked = np.ndarray | list[np.ndarray]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from flfed.summary import ColumnLayout, Layout, LeakWarning, Summary, arrays_sha256, fit_encoder, leak_warnings, merge
+from flfed.leaks import LeakWarning, chance_at_most, leak_warnings
+from flfed.summary import ColumnLayout, Layout, Summary, arrays_sha256, fit_encoder, merge
 
 X = ColumnLayout(name="x", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0))
 FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
@@ -102,11 +104,23 @@ def test_rows_that_were_not_given_count_for_the_values_among_them():
 
 
 def test_p_values_and_the_bound_of_a_warning():
-    # chi² = U²/V with one degree of freedom: 15.14 has p = .0001 (two-sided z = 3.891).
-    for z, named in ((3.85, []), (3.93, ["x"])):
-        found = leak_warnings(LAYOUT, leaks(z * 2, 4.0, 50.0, 100.0))
+    # V = 400, U / 20 = 4.6: h(.23) = 1.23 log 1.23 - .23 = .024629, 2 exp(-400 h) = 1.054e-4; at 4.65 8.56e-5.
+    for z, named in ((4.6, []), (4.65, ["x"])):
+        found = leak_warnings(LAYOUT, leaks(z * 20, 400.0, 50.0, 100.0))
         assert [warning.column for warning in found] == named
-    assert found[0].value == pytest.approx(8.49e-5, rel=0.01)
+    assert found[0].value == pytest.approx(8.56e-5, rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "missing", "cases"), [(15000, 10, 75), (900, 40, 30), (200, 90, 100), (60, 30, 3)])
+def test_the_bound_of_chance_is_never_below_what_the_hypergeometric_law_gives(rows, missing, cases):
+    law = stats.hypergeom(rows, cases, missing)
+    mean, variance = law.mean(), law.var()
+    for count in range(int(min(missing, cases)) + 1):
+        u = count - mean
+        exact = law.sf(np.ceil(mean + abs(u)) - 1) + law.cdf(np.floor(mean - abs(u)))
+        assert chance_at_most(u, variance) >= min(exact, 1.0) - 1e-12
+    # and it still tells a column that is missing for all with the outcome, and hardly for others
+    assert chance_at_most(min(missing, cases) - mean, variance) < (1e-4 if cases > 3 else 1)
 
 
 def test_of_several_outcomes_the_smallest_p_is_multiplied_by_their_number():
@@ -114,8 +128,8 @@ def test_of_several_outcomes_the_smallest_p_is_multiplied_by_their_number():
         features=(X,), target=ColumnLayout(name="y", kind="category", cells=(*"abc", "missing")), task="multi-class"
     )
     one = [[0.0, 1.0, 50.0, 100.0]] * 2
-    for z, named in ((3.93, 0), (4.2, 1)):
-        part = summary(leaks=[[[z, 1.0, 50.0, 100.0], *one]])
+    for z, named in ((4.65, 0), (4.9, 1)):  # p 8.6e-5 and 2.9e-5, times 3
+        part = summary(leaks=[[[20 * z, 400.0, 50.0, 100.0], *one]])
         assert len(leak_warnings(three, part)) == named
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from flfed.apps.score_histograms import auc_interval, score_histograms
 from flfed.apps.sharing import WITHHELD, SharedAs
 from flfed.drift import columns_of
+from flfed.leaks import LeakWarning
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
 from flfed.records.seen import TRAINING_ONLY
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
 from flfed.study_parts import Sharing
-from flfed.summary import Layout, LeakWarning, Summary, merge
+from flfed.summary import Layout, Summary, merge
 from flfed.table_one import table_one
 from flfed.updates.figures import Figure
 from flfed.updates.messages import ENROL, CompareReply, EnrolReply, Scores
@@ -179,10 +180,10 @@ class Recorder:
         """Write down something that concerns the whole run."""
         self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason))])
 
-    def leaks(self, warnings: list[LeakWarning]) -> None:
-        """Write down the leak warnings."""
+    def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
+        """Write down the leak warnings, and the columns that have too few gaps, or values, for the test."""
         found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
-        said = {"warnings": [str(warning) for warning in warnings], "found": found}
+        said = {"warnings": [str(warning) for warning in warnings], "found": found, "untested": [*untested]}
         self.writer.summary("leaks", said, durable=False)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 

@@ -19,6 +19,7 @@ from flfed.apps.recording import Recorder
 from flfed.apps.run_record import Outcome
 from flfed.apps.sharing import WITHHELD
 from flfed.errors import FlfedError, UsageError
+from flfed.leaks import leak_warnings, untested
 from flfed.records.entries import NO_TABLE_1
 from flfed.records.faults import FEW_SITES, SITES_NAMED
 from flfed.rows import datasets
@@ -33,7 +34,6 @@ from flfed.summary import (
     Summary,
     encoder_moved,
     fit_encoder,
-    leak_warnings,
     merge,
     one_class,
 )
@@ -159,7 +159,7 @@ class Conductor:
         summaries = self.summarise(roster)
         roster = {site: roster[site] for site in summaries}
         merged = merge(list(summaries.values()))
-        self.recorder.leaks(leak_warnings(self.layout, merged))
+        self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)

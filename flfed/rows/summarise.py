@@ -82,6 +82,43 @@ def summarise(table: pd.DataFrame | Coded, layout: Layout) -> Summary:
     )
 
 
+def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
+    """Return the places of one row of each patient or customer, drawn; None where each row is its own.
+
+    Rows of one person have much in common, so that a test that takes them for independent finds leaks
+    where there are none. The draw is the same each time, and looks at no cell but the group's.
+    """
+    if not group:
+        return None
+    codes, persons = pd.factorize(table[group])
+    if len(persons) == len(table):
+        return None
+    order = np.random.default_rng(len(table)).permutation(len(table))
+    return np.asarray(np.sort(order[np.unique(codes[order], return_index=True)[1]]))
+
+
+def leaving(
+    table: pd.DataFrame | Coded, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
+) -> Summary:
+    """Return the sums over `table` that may leave: all where `minimum` is None, else as `disclose` has it.
+
+    Parameters
+    ----------
+    table, layout
+        As for `summarise`.
+    minimum : int or None
+        Smallest count that leaves; None under disclosure "open".
+    one_each : int array, optional
+        From `one_of_each`: rows that leaks are looked for in.
+    """
+    rows = coded(table, layout)
+    exact = summarise(rows, layout)
+    people = None if one_each is None else summarise(rows.take(one_each), layout)
+    if people is not None:
+        exact = replace(exact, leaks=people.leaks)
+    return exact if minimum is None else disclose(exact, layout, minimum, people)
+
+
 def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
     if layout.kind != "number":
         return [0.0, 0.0, 0.0]
@@ -91,16 +128,24 @@ def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
 
 
 def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
-    """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation."""
+    """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation.
+
+    Of a class, U is the count of missing rows that have it less the expected one, and V its variance. Of a
+    number U is the sum of the missing rows' ranks, from -1 to 1, and V at least its variance (`chance_at_most`).
+    """
     y, shape = outcomes(rows, layout), (len(layout.features), layout.outcomes)
     missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
-    u, v, centred = np.zeros(shape), np.zeros(shape), y - y.mean(axis=0)
+    u, v = np.zeros(shape), np.zeros(shape)
+    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
     gappy = [number for number, gap in enumerate(missing) if gap.any()]
     if gappy:  # of a column without a gap both are 0
         gaps = np.array([missing[number] - missing[number].mean() for number in gappy])
         u[gappy] = gaps @ centred
         spread = np.square(gaps).sum(axis=1, keepdims=True)
         v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
+        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
+            share = np.array([missing[number].mean() for number in gappy])[:, None]
+            v[gappy] /= np.maximum(share, 1 - share)
     known = [~gap if number in gappy else slice(None) for number, gap in enumerate(missing)]
     strength = np.array(
         [
@@ -110,6 +155,13 @@ def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
     ).reshape(shape)
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
+
+
+def _ranked(y: np.ndarray) -> np.ndarray:
+    """Return the ranks of a number [rows, 1], the mean of equal ones, evenly from -1 to 1 with a mean of 0."""
+    _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
+    ranks = np.cumsum(equal) - (equal - 1) / 2
+    return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
 
 
 def _strength(rows: Coded, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
@@ -147,7 +199,7 @@ def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
     return float(0.5 + np.abs(ones / positives - zeros / (len(y) - positives)).max() / 2)
 
 
-def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
+def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | None = None) -> Summary:
     """Return what of a site's sums may leave under disclosure "institution".
 
     Parameters
@@ -157,6 +209,8 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
     layout : Layout
     minimum : int
         Smallest count that leaves.
+    people : Summary, optional
+        Of one row of each person, where some have several: its leak sums stand in `exact`.
 
     Guarantee: all that leaves of one column follows from the numbers of rows in the groups of
     `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a
@@ -164,9 +218,9 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
     but fewer than `minimum`, that is said, and not how many they are. Zero counts as small. Sums of values would not
     do: where a column is 0 for nearly all and 1 for three rows, they say so.
 
-    Of missingness against the outcome, U and V leave where each cell of that table is large (for
-    a regression: U over the root of V in steps of .1). Of separation it leaves whether the column
-    alone tells the outcome almost perfectly, one bit.
+    Of missingness against the outcome, U and V leave where each cell of that table is large; for a
+    regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
+    power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
     groups = [
         grouped(exact.cells[place], column.kind, minimum, complete=column is layout.target)
@@ -189,8 +243,12 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
     ]
     moments_known = (moments[:, 0] > 0).astype(float)
     leaks_known = np.stack(
-        [_leaks_known(exact, layout, column, cells_known, moments_known[-1], minimum) for column in layout.features]
+        [
+            _leaks_known(people or exact, layout, column, cells_known, moments_known[-1], minimum)
+            for column in layout.features
+        ]
     ).reshape(exact.leaks_known.shape)
+    coarse = _coarse_leaks(exact, in_steps=layout.task == "regression" or people is not None)
     return replace(
         exact,
         moments=moments,
@@ -200,7 +258,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int) -> Summary:
         lower=np.concatenate(lower),
         left=left,
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
-        leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, _coarse_leaks(exact, layout, moments[-1]), 0.0),
+        leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, coarse, 0.0),
         leaks_known=leaks_known,
     )
 
@@ -293,22 +351,17 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
     return [float(value) for value in found]
 
 
-def _coarse_leaks(exact: Summary, layout: Layout, target: np.ndarray) -> np.ndarray:
-    """Return leak sums with the strength as one bit, and for a regression the test in steps."""
+def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
+    """Return leak sums with the strength as one bit, and the test in steps if so."""
     leaks = exact.leaks.copy()
     # The rows of all sites alike: where they are 0 for want of values, few values are known.
     leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
     leaks[..., 3] = exact.rows[0]
-    if layout.task == "regression" and target[0] > 0:
-        # V holds the exact variance of the target: the one of its groups stands in for it.
-        variance = layout.target.half**2 * (target[2] / target[0] - (target[1] / target[0]) ** 2)
-        missing = np.array([exact.cells[layout.slices()[column.name]][-1] for column in layout.features])
-        share = missing / exact.rows[0]
+    if in_steps:
         u, v = leaks[..., 0], leaks[..., 1]
-        z = np.round(u / np.sqrt(np.where(v > 0, v, 1.0)), 1)
-        leaks[..., 1] = np.where(v > 0, (variance * exact.rows[0] * exact.rows[0] * share * (1 - share)
-                                         / max(exact.rows[0] - 1, 1))[:, None], 0.0)  # fmt: skip
-        leaks[..., 0] = z * np.sqrt(leaks[..., 1])
+        there = np.where(v > 0, v, 1.0)
+        coarse = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
+        leaks[..., 0], leaks[..., 1] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse), coarse
     return leaks
 
 
@@ -319,14 +372,15 @@ def _leaks_known(
 
     U and V give the table of missing against outcome away, so each of its cells must be large,
     and the count of missing rows must be given anyway; of several outcomes all, because the last
-    follows from the others. Whether the strength leaves depends on the classes alone.
+    follows from the others. Whether the strength leaves depends on the classes alone. `exact` is of the rows
+    that leaks were looked for in.
     """
     slices = layout.slices()
     rows, missing = exact.rows[0], exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
     missing_given = cells_known[slices[column.name]][-1] > 0
     if layout.task == "regression":
-        test = missing_given and rows - missing >= minimum and target_known > 0
+        test = missing_given and min(missing, rows - missing) >= minimum and target_known > 0
         return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]

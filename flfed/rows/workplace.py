@@ -19,7 +19,7 @@ from flfed.rows.holdout import Holdout, for_validation
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of
 from flfed.rows.site import Site, SiteTable
-from flfed.rows.summarise import disclose, layout_of, summarise
+from flfed.rows.summarise import layout_of, leaving, one_of_each, summarise
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.private import Protection
 from flfed.rows.training.requests import (
@@ -179,18 +179,18 @@ class Workplace:
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
-        return self._leaving(summarise(self._known(self.table.training), self.layout))
+        return self._leaving(self.table.training, self._known(self.table.training))
 
     def holdout_summary(self) -> Summary | None:
         """Return the sums over holdout rows that may leave, None where there are too few rows."""
         held = self.table.holdout("compare")
         if len(held) < self.site.policy.least_rows():
             return None
-        return self._leaving(summarise(self.coded(held), self.layout))
+        return self._leaving(held, self.coded(held))
 
-    def _leaving(self, exact: Summary) -> Summary:
-        policy = self.site.policy
-        return exact if policy.disclosure == "open" else disclose(exact, self.layout, policy.cell_minimum)
+    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | Coded) -> Summary:
+        minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
+        return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
         """Return the encoder of this site's training rows alone.

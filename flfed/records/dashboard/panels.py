@@ -338,6 +338,9 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
         st.caption("This run was not checked for leaks.")
     else:
         st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
+    if untested := (payload or {}).get("untested", ()):
+        listed = ", ".join(map(str, untested))
+        st.caption(escape(f"Too few rows have a gap, or none, to test whether gaps tell the target: {listed}."))
 
 
 def leak_notice(shown: Shown, name: str) -> None:

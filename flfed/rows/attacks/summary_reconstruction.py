@@ -51,7 +51,7 @@ class SummaryReconstruction:
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
-        found = given_away(work.summary(), work.layout, work.coded(table))
+        found = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
         enforced = work.site.policy.disclosure != "open"
         finding = share(
             attacked, NAME, METRIC, int(found.sum()), len(table), promise=0.0 if enforced else NAN,
@@ -63,7 +63,7 @@ class SummaryReconstruction:
         yield  # a generator, as every attack is
 
 
-def given_away(summary: Summary, layout: Layout, rows: Coded) -> np.ndarray:
+def given_away(summary: Summary, layout: Layout, rows: Coded, *, grouped: bool = False) -> np.ndarray:
     """Return of which rows a cell follows from the summary, bool [rows].
 
     Parameters
@@ -73,6 +73,9 @@ def given_away(summary: Summary, layout: Layout, rows: Coded) -> np.ndarray:
     layout : Layout
     rows : Coded
         The rows that it is of, to see whose the cells are. The attack itself reads the summary alone.
+    grouped : bool
+        Whether several rows are of one person: the missingness test is then of a draw of one row each, whose
+        table does not follow from the counts of all rows.
     """
     found, total = np.zeros(rows.rows, dtype=bool), float(summary.rows[0])
     for number, column in enumerate(layout.columns):
@@ -83,7 +86,7 @@ def given_away(summary: Summary, layout: Layout, rows: Coded) -> np.ndarray:
         present = rows.codes[column.name] != len(column.cells) - 1
         if _few_values(summary, column, number):
             found |= present
-        if number < len(layout.features):
+        if number < len(layout.features) and not grouped:
             found |= _outcomes_told(summary, layout, number, counts[-1] if known[-1] else NAN, rows, ~present)
     return found
 
