@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from flfed.apps.score_histograms import auc_interval, score_histograms
+from flfed.apps.score_histograms import auc_between, auc_interval, score_histograms
 from flfed.apps.sharing import WITHHELD, SharedAs
 from flfed.drift import columns_of
 from flfed.leaks import LeakWarning
 from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, LearningPoint, MetricRow, SentRow, SiteRow
+from flfed.records.reports import MERGED
 from flfed.records.seen import TRAINING_ONLY
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
@@ -252,8 +253,8 @@ class Recorder:
             counted = [alike[site] for site in self.shared_as.summable(alike)]
             counts = [s.histogram for s in counted if s.histogram is not None]
             if counts and len(counts) == len(counted):
-                auc, rows = auc_of_histogram(reduce(np.add, counts)), sum(s.num_examples for s in counted)
-                found.append(MetricRow(None, kind, "roc_auc_score", auc, n=rows))
+                rows = sum(s.num_examples for s in counted)
+                found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(reduce(np.add, counts)), n=rows))
         return found
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
@@ -389,7 +390,7 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"
         elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
-            value, method = auc_of_histogram(reduce(np.add, counts)), "merged score histograms"
+            value, method = auc_of_histogram(reduce(np.add, counts)), MERGED
             if any("groups" in figure.method for reply in replies.values() for figure in reply.arms):
                 method += ", which do not tell which rows are of one person"
             else:

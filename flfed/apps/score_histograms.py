@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from flfed.apps.sharing import SharedAs
 from flfed.records.spread import NORMAL_95
 from flfed.rows.intervals import hanley_mcneil
-from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT
+from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT, auc_hidden, auc_of_histogram
 from flfed.updates.messages import CompareReply
 
 Counts = dict[str, list[list[int]]]
@@ -51,6 +51,25 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
         "in-all": len(summed),
         "asked": len(replies),
     }
+
+
+def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Return the AUC that class-wise counts give, and between which bounds that of the rows lies.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+
+    Examples
+    --------
+    >>> auc_between(np.array([[2.0, 2.0], [0.0, 3.0]]))
+    (0.75, 0.5, 1.0)
+    """
+    value, hidden = auc_of_histogram(counts), auc_hidden(counts)
+    if math.isnan(value):
+        return value, None, None
+    return value, max(value - hidden, 0.0), min(value + hidden, 1.0)
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:

@@ -43,7 +43,8 @@ class MetricRow(NamedTuple):
     metric : str
         The exact name in `sklearn.metrics`, or of the project's own listing.
     value, low, high : float or None
-        The figure and its 95 % interval; None where undefined or unknown.
+        The figure and its 95 % interval; None where undefined or unknown. Of an AUC over all sites, which
+        is made of counts by bin: between which that of the rows lies.
     variance : float or None
         Of `value`, as the site reported it.
     n : int or None

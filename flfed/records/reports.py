@@ -18,6 +18,7 @@ from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
 from flfed.records.verdicts import Difference, best_of, better_of, verdict, worthwhile_of
 
+AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES = ("difference", "difference-personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
@@ -26,6 +27,8 @@ LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 AGAIN = "; in other repeats: "
 """Between the ways in which a figure of several repeats came about."""
+MERGED = "merged score histograms"
+"""So begins how an AUC over all sites came about that was made of counts by bin."""
 SAME = 1e-9
 """Up to here repeats say the same: it is rounding."""
 
@@ -53,7 +56,8 @@ def report(reader: RunReader, name: str) -> Report:
     - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
       the worst: failed, interrupted, running, stopped, completed.
 
-    A figure that is null has a `reason` beside it, and so has a difference whose interval is null, for it
+    An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies at most so far
+    away. A figure that is null has a `reason` beside it, and so has a difference whose interval is null, for it
     would be all of -1 to +1; one without an interval a `method` where it is
     known how it came about. A difference's `freedom` are the degrees of freedom of Student's t behind its
     interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the fewest
@@ -76,9 +80,10 @@ def report(reader: RunReader, name: str) -> Report:
     runs = reader.runs_of(name)
     recorded = Recorded.read(reader, runs)
     metrics = _metrics(recorded)
-    references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
-    accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
+    references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
+    references["global"] = _with_bound(recorded, references["global"], counted)
+    accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     rule = verdict_rule(reader, runs, metrics)
     sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule) for site in accepted}
     return head(runs, name) | {
@@ -146,6 +151,28 @@ def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[s
     """Return one arm's figures by metric, over all repeats; metrics never written are left out."""
     rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
     return {metric: _figure(found) for metric, found in rows.items() if found}
+
+
+def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
+    """Return the shared model's figures over all sites, an AUC of merged counts with how far off it may be."""
+    rows = recorded.figures.get((None, "global", AUC), [])
+    if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
+        return figures
+    bound = spread.mean_of([hidden_in(payload["all"]) for payload in counted if payload.get("all")])
+    return figures | {AUC: figures[AUC] | {"bound": bound}}
+
+
+def hidden_in(counts: Report) -> float | None:
+    """Return how far an AUC of counts by class and bin may be from that of the rows: half the pairs in one bin.
+
+    Examples
+    --------
+    >>> hidden_in({"0": [[3, 2], [7, 2]], "1": [[7, 3]]})  # 6 of 12 pairs
+    0.25
+    """
+    negative, positive = (dict(counts[label]) for label in ("0", "1"))
+    pairs = sum(negative.values()) * sum(positive.values())
+    return sum(rows * positive.get(place, 0) for place, rows in negative.items()) / 2 / pairs if pairs else None
 
 
 def _figure(rows: Sequence[ComparisonRow]) -> Report:

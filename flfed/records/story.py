@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from flfed.records.faults import fault_kind, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
@@ -135,12 +137,27 @@ def under(entry: Report, repeats: int) -> list[str]:
     (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
+    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
+    "within .004 of the rows' own, as scores are counted in bins"
     """
     mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
+    counted = [f"within {bound_of(entry)} of the rows' own, as scores are counted in bins"] if bound_of(entry) else []
     if entry["low"] is None or entry["high"] is None:
-        return mean + ([f"no interval: {entry['method']}"] if entry.get("method") else [])
+        return [*mean, *([f"no interval: {entry['method']}"] if entry.get("method") else []), *counted]
     span = f"95 % interval {interval(entry['low'], entry['high'])}"
-    return [*mean, f"of one of them, {span}"] if mean else [span]
+    return [*mean, f"of one of them, {span}" if mean else span, *counted]
+
+
+def bound_of(entry: Report) -> str:
+    """Return how far a figure made of counts by bin may be from that of the rows, rounded up; "" of any other.
+
+    Examples
+    --------
+    >>> bound_of({"value": 0.9, "bound": 0.0031}), bound_of({"value": 0.9})
+    ('.004', '')
+    """
+    bound = entry.get("bound")
+    return "" if bound is None else number(math.ceil(bound * 1000 - 1e-9) / 1000)
 
 
 def apart(other: float, shared: float, metric: str) -> str:

@@ -8,13 +8,17 @@ from itertools import product
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from flfed import run
 from flfed.apps.recording import from_replies
-from flfed.apps.score_histograms import auc_interval, score_histograms
+from flfed.apps.score_histograms import auc_between, auc_interval, score_histograms
 from flfed.apps.sharing import SharedAs
 from flfed.records.reading import RunReader
+from flfed.records.reports import report
 from flfed.records.score_curves import ScoreCounts, average_precision, average_precision_hidden, roc_auc, roc_auc_hidden
+from flfed.records.store import RunStore
+from flfed.records.story import bound_of, under
 from flfed.rows.intervals import compare
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.scoring import histogram
@@ -126,3 +130,40 @@ def test_there_is_no_interval_where_rows_go_together_or_a_class_has_none():
     assert (union.low, union.high) == (None, None) and 0 < union.value < 1
     assert union.method == "merged score histograms, which do not tell which rows are of one person"
     assert auc_interval(np.array([[3.0, 2.0], [0.0, 0.0]])) == (None, None)
+
+
+SHAPES = {
+    # share of events, rows, gap of their log-odds, spread of the log-odds, middle of them
+    "rarest, close": (0.0005, 400_000, 0.05, 0.05, -7.6),
+    "rare, close": (0.002, 100_000, 0.1, 0.1, -6.2),
+    "rare, apart": (0.008, 50_000, 3.0, 1.5, -5.0),
+    "some": (0.05, 20_000, 1.0, 1.0, -3.0),
+    "many, close": (0.2, 10_000, 0.05, 0.02, -1.4),
+    "even": (0.5, 4_000, 1.0, 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_auc_of_the_rows_lies_within_the_bound_that_is_shown(shape):
+    share, rows, gap, spread, middle = SHAPES[shape]
+    rng = np.random.default_rng(len(shape))
+    y = (rng.random(rows) < share).astype(int)
+    score = 1 / (1 + np.exp(-(middle + gap * y + rng.normal(0, spread, rows))))
+    counts = histogram(y, score)
+    exact, (merged, low, high) = roc_auc_score(y, score), auc_between(counts)
+    assert low - 1e-12 <= exact <= high + 1e-12
+    replies = {"a": replace(reply(1), histogram=counts, holdout_rows=rows)}
+    with RunStore.open() as store:
+        series = store.begin_series(study="s", study_sha256="", study_text="")
+        run = store.begin_run(
+            series, engine="e", path="p", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
+        )
+        run.summary("score-histograms", score_histograms(replies, SharedAs()))
+        run.comparison(from_replies(replies), [])
+        run.finish(status="completed")
+    with RunReader.open() as reader:
+        entry = report(reader, series)["global"]["roc_auc_score"]
+    assert entry["bound"] == pytest.approx(high - merged, abs=1e-12)
+    assert abs(exact - entry["value"]) <= entry["bound"] + 1e-12
+    assert (entry["bound"] > 0.02) == ("close" in shape)  # where a point by round is drawn as a range
+    assert f"within {bound_of(entry)} of the rows' own" in under(entry, 1)[-1]

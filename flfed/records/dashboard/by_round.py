@@ -19,6 +19,8 @@ TICKS = 5
 """About so many ticks has the axis of a figure; it ends at one, so that no line lies beyond the last."""
 ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
 """Of an axis of rounds, which are whole numbers."""
+DRAWN_FROM = 0.02
+"""A figure made of counts by bin that may be further off than this is drawn as a range."""
 FEW_ROUNDS = 3
 """Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
 STROKES = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
@@ -43,20 +45,24 @@ class Curves:
 
 
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
-    """Return the figure of all sites together by round, with its interval as a band; None without figures.
+    """Return the figure of all sites together by round; None without figures.
 
-    Not the figure before training, in either chart: on its scale the rounds would lie on one line.
+    An AUC is made of counts by bin: where that of the rows may be further than `DRAWN_FROM` away, a point is
+    drawn as the range that is left open. Not the figure before training, in either chart: on its scale the
+    rounds would lie on one line.
     """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
-    band = _band(0.15) | {"mark": {"type": "area", "opacity": 0.15, "color": colour}}
+    open_from = {"filter": f"datum.high - datum.low > {2 * DRAWN_FROM}"}
+    ranges = _band(0.5) | {"transform": [open_from], "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.5}}
+    ranges["encoding"]["color"] = {"value": colour}
     line = {
         "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
         "encoding": {"y": y_axis(axis_title(metric)), "tooltip": _tooltip("round", "value", "low", "high")},
     }
-    spec = {"height": HEIGHT, "autosize": PLOT_HEIGHT, "encoding": {"x": X}, "layer": [band, line]}
+    spec = {"height": HEIGHT, "autosize": PLOT_HEIGHT, "encoding": {"x": X}, "layer": [ranges, line]}
     return Curves(rows, spec)
 
 

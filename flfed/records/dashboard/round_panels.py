@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 
@@ -93,11 +94,23 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     drawn = by_round.of_all_sites(points, metric)
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-all-sites", says=says)
-    if _banded(mine, metric):
-        st.caption(f"The band is the 95 % interval of each figure.{_over_repeats(opened)}")
-    else:
-        means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
-        st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
+    means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
+    st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
+    if said := _counted_in_bins(mine, metric):
+        st.caption(said)
+
+
+def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return how far a curve made of counts by bin may be from that of the rows; "" of any other."""
+    reaches = [(p.high - p.low) / 2 for p in points if p.round and p.low is not None and p.high is not None]
+    if not reaches:
+        return ""
+    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
+    wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
+    return (
+        f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies at most {most} away from "
+        f"this one in any round drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
+    )
 
 
 def _not_together(metric: str) -> str:
@@ -170,6 +183,8 @@ def together(opened: Opened, shown: Shown) -> None:
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
+    if said := _counted_in_bins([point for point in points if point.site is None], metric):
+        st.caption(said)
 
 
 def _choose(shown: Shown, primary: str) -> tuple[str, str]:
@@ -210,7 +225,8 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
         if (point.site is None) if sites is None else (point.site in sites):
             low, high = by_database.band_of(point, metric)
             who = {} if sites is None else {"Site": point.site}
-            figures = {metric_name(metric): point.value, "95 % low": low, "95 % high": high}
+            bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
+            figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
             found.append({"After round": point.round, **who, **figures})
     return found
 
