@@ -14,10 +14,11 @@ from flfed.apps.promised import facts_of
 from flfed.apps.recording import Recorder
 from flfed.errors import FlfedError
 from flfed.home import replace_whole
-from flfed.records.entries import MORE_SPENT
+from flfed.records.entries import CLOSE_DELTA, MORE_SPENT
 from flfed.rows.training.private import SystemChance
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints
+from flfed.updates.accounting import is_close
 from flfed.updates.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
 from flfed.updates.messages import EnrolReply
@@ -60,6 +61,7 @@ class PrivacyRecord:
         self._sites: tuple[str, ...] = ()
         self._going_on: tuple[str, ...] = ()
         self._done = 0
+        self._close = 0
         self._ledgers: dict[str, tuple[float, float]] = {}
         self._facts: dict[str, Any] = {}
 
@@ -69,10 +71,16 @@ class PrivacyRecord:
             found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
             self._ledgers = found | self._ledgers
 
+    def counted(self, rows: Mapping[str, float]) -> None:
+        """Take note of the sites' training rows, which the promise's delta should be far below one over."""
+        if self._promise is not None and not self._of_sites:
+            self._close = sum(is_close(self._promise.delta, count) for count in rows.values())
+
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps for the record to go on from."""
         ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
-        return {"asked": dict(self._rounds), "ledgers": ledgers} if self._asked_for is not None else {}
+        close = {"delta-close": self._close} if self._close else {}
+        return {"asked": dict(self._rounds), "ledgers": ledgers, **close} if self._asked_for is not None else {}
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a checkpoint, None from before the first round; enrolling again then changes nothing of it.
@@ -87,7 +95,7 @@ class PrivacyRecord:
         begun = self._read_begun()
         if begun.get("round", 0) > self._done:
             facts = begun
-        self._rounds = Counter(facts.get("asked", {}))
+        self._rounds, self._close = Counter(facts.get("asked", {})), int(facts.get("delta-close", 0))
         if not self._of_sites:
             self._rounds.update(facts.get("going-on", ()))
         self._ledgers = {
@@ -170,9 +178,18 @@ class PrivacyRecord:
     def write(self, *, final: bool = False) -> None:
         """Write the summary, or write it anew; `final` where the run ends."""
         sites, more = self._spent(final)
-        warnings = [*self._facts["warnings"], *([more] if more else [])]
+        warnings = [*self._facts["warnings"], *self._of_delta(), *([more] if more else [])]
         payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
+
+    def _of_delta(self) -> list[str]:
+        """Return that the promise's delta is close to one over the training rows of some sites, if it is."""
+        if not self._close or self._promise is None:
+            return []
+        return [
+            f"{CLOSE_DELTA}: {self._promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} "
+            "sites. At one over the rows, one of them may be given away whole: choose a smaller delta."
+        ]
 
     def checkpoint(self) -> None:
         """Write the summary anew with a checkpoint; of a run without a mechanism there is nothing new."""

@@ -130,7 +130,7 @@ class Recorder:
                 title=reply.title if name == reply.site else name,
                 status="accepted" if reply.accepted else "refused",
                 reason=reply.reason,
-                disclosure=reply.disclosure,
+                disclosure=reply.disclosure if reply.accepted else "",
                 shared_as=self.shared_as.sharing.get(reply.site, "named"),
                 resplit=reply.resplit,
             )
@@ -147,7 +147,7 @@ class Recorder:
 
     def refused(self, reasons: Mapping[str, str]) -> None:
         """Write down whose gate refused to take part: it says nothing of its site but why."""
-        self.writer.sites(SiteRow(site, status="refused", reason=reason) for site, reason in reasons.items())
+        self.writer.sites(SiteRow(site, status="refused", reason=why, disclosure="") for site, why in reasons.items())
         self.events("refused", reasons)
 
     def events(self, kind: Any, reasons: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from flfed.apps.series import Series
 from flfed.apps.server_app import RunObserver, no_observer
 from flfed.errors import UsageError
 from flfed.records.reading import RunReader
-from flfed.records.reports import REFERENCES, report
+from flfed.records.reports import REFERENCES, gain_at, report
 from flfed.records.store import RunStore
 from flfed.rows.site import Site
 from flfed.study import Study
@@ -53,12 +53,21 @@ class Result:
 
     @cached_property
     def sites(self) -> pd.DataFrame:
-        """One row per site, arm and metric: value, low, high, sd."""
-        lines = [
+        """One row per site, arm and metric: value, low, high, sd.
+
+        Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
+        joining is, with the `verdict`. Arm "difference" is the shared model minus the site's own, in the metric's sign.
+        """
+        lines: list[dict[str, Any]] = [
             {"site": site, "arm": arm, "metric": metric, **figure}
             for site, found in self.report["sites"].items()
             for arm in ("global", "local-only", "personalised", "difference")
             for metric, figure in (found.get(arm) or {}).items()
+        ]
+        lines += [
+            {"site": site, "arm": "gain", "metric": metric, **gain_at(found, metric)}
+            for site, found in self.report["sites"].items()
+            for metric in self.report["verdict-rule"]["worthwhile"]
         ]
         return pd.DataFrame(lines)
 

@@ -159,6 +159,7 @@ class Conductor:
         summaries = self.summarise(roster)
         roster = {site: roster[site] for site in summaries}
         merged = merge(list(summaries.values()))
+        self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)

@@ -32,10 +32,18 @@ def list_runs(
         typer.echo("No run matches." if search else "No runs yet. Start one with: flfed demo")
         return
     lines = [
-        [run["run"], run["study"], run["status"], run["engine"], _minute(run["started"]), str(run["rounds"])]
+        [
+            run["run"],
+            run["study"],
+            run["status"],
+            run["engine"],
+            _minute(run["started"]),
+            str(run["rounds"]),
+            _gone(run),
+        ]
         for run in found["runs"]
     ]
-    show.as_table(["run", "study", "status", "engine", "started, UTC", "rounds"], lines)
+    show.as_table(["run", "study", "status", "engine", "started, UTC", "rounds", "sites that took no part"], lines)
 
 
 @app.command("show", epilog="Example: flfed run show latest")
@@ -110,6 +118,13 @@ def _print_comparison(found: dict[str, Any]) -> None:
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None
         else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."
     )  # fmt: skip
+
+
+def _gone(run: dict[str, Any]) -> str:
+    """Return "2 of 4: basel, bern", "" where all took part."""
+    from flfed.records.faults import few
+
+    return f"{len(run['missing'])} of {run['sites']}: {few(run['missing'])}" if run["missing"] else ""
 
 
 def _minute(moment: str) -> str:

@@ -16,6 +16,9 @@ NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
 MORE_SPENT = "More than planned may have been spent"
 """So begins the warning that rounds were done again, which counts sites."""
 
+CLOSE_DELTA = "A delta close to one over the training rows"
+"""So begins the warning of a promise's delta, which counts sites."""
+
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
 

@@ -6,14 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from sqlalchemy import select
+
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
+from flfed.records.tables import Event, RunSite
 
 NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
 """So begin faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 """A number that stands by itself: in no name, date or time."""
 
+NO_PART = ("refused: ", "not there: ")
+"""So begin the reasons of sites that took no part."""
 FEW_SITES, SITES_NAMED = 5, 3
 """Of more sites than the first are three named, and the others counted."""
 
@@ -54,6 +59,57 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
     if fault["round"] is None:
         return "site refused" if reason.startswith("refused: ") else "fault"
     return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
+
+
+def missing_sites(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sites that took no part, in any repeat, by name, each with the reason.
+
+    Examples
+    --------
+    >>> missing_sites({"faults": [{"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"},
+    ...                           {"round": 3, "site": "bern", "reason": "not finite"}]})
+    {'basel': 'no answer'}
+    """
+    absent = {}
+    for fault in found["faults"]:
+        reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
+        if fault["round"] is None and fault["site"] and reason.startswith(NO_PART):
+            absent[fault["site"]] = reason.partition(": ")[2].rstrip(".")
+    return dict(sorted(absent.items()))
+
+
+def missing_in_words(found: Mapping[str, Any]) -> list[str]:
+    """Return which sites took no part as one sentence, of many a few by name; nothing where all did.
+
+    Examples
+    --------
+    >>> missing_in_words({"sites": {"bern": {}}, "faults": [{"round": None, "site": "x", "reason": "refused: policy"}]})
+    ['1 of 2 sites took no part: x (policy).']
+    """
+    absent = missing_sites(found)
+    if not absent:
+        return []
+    told = [f"{site} ({reason})" if reason else site for site, reason in absent.items()]
+    return [f"{len(absent)} of {len({*found['sites'], *absent})} sites took no part: {some(told)}."]
+
+
+def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return by run `sites`, how many were asked by name, and `missing`, those of them that took no part."""
+    sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
+    gone = select(Event.run_id, Event.site).where(
+        Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.reason.startswith(NO_PART[1])
+    )
+    asked: dict[str, set[str]] = {run: set() for run in runs}
+    absent: dict[str, set[str]] = {run: set() for run in runs}
+    for row in reader.rows(sites, site=RunSite.site):
+        asked[row["run_id"]].add(row["site"])
+        if row["status"] == "refused":
+            absent[row["run_id"]].add(row["site"])
+    for row in reader.rows(gone, site=Event.site):
+        if row["site"]:
+            asked[row["run_id"]].add(row["site"])
+            absent[row["run_id"]].add(row["site"])
+    return {run: {"sites": len(asked[run]), "missing": sorted(absent[run])} for run in runs}
 
 
 def updates_set_aside(found: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from flfed.records import spread
 from flfed.records.curves import curve_object
 from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
-from flfed.records.faults import faults_of
+from flfed.records.faults import faults_of, missing_of
 from flfed.records.mean_gain import mean_gain
 from flfed.records.odd_sites import apart, reversed_outcomes
 from flfed.records.privacy import audit_of, privacy_of
@@ -36,10 +36,11 @@ Report = dict[str, Any]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
-    """Return the object of `flfed run list --json`: the runs, newest first."""
+    """Return the object of `flfed run list --json`: the runs, newest first, with the sites that took no part."""
     keys = ("run", "study", "status", "engine", "started", "rounds")
     runs = reader.runs(search=search, limit=limit)
-    return {"runs": [{key: getattr(run, key) for key in keys} for run in runs]}
+    absent = missing_of(reader, [run.run for run in runs])
+    return {"runs": [{key: getattr(run, key) for key in keys} | absent[run.run] for run in runs]}
 
 
 def report(reader: RunReader, name: str) -> Report:
@@ -56,9 +57,9 @@ def report(reader: RunReader, name: str) -> Report:
     - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
       the worst: failed, interrupted, running, stopped, completed.
 
-    An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies at most so far
-    away. A figure that is null has a `reason` beside it, and so has a difference whose interval is null, for it
-    would be all of -1 to +1; one without an interval a `method` where it is
+    An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies so far away at
+    most, in 95 of 100 cases, and no further than `bound-at-most` in any. A figure that is null has a `reason` beside
+    it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a `method` where it is
     known how it came about. A difference's `freedom` are the degrees of freedom of Student's t behind its
     interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the fewest
     and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
@@ -158,21 +159,11 @@ def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) 
     rows = recorded.figures.get((None, "global", AUC), [])
     if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
         return figures
-    bound = spread.mean_of([hidden_in(payload["all"]) for payload in counted if payload.get("all")])
-    return figures | {AUC: figures[AUC] | {"bound": bound}}
+    from flfed.binned_auc import bounds_in  # numpy, which few reports need
 
-
-def hidden_in(counts: Report) -> float | None:
-    """Return how far an AUC of counts by class and bin may be from that of the rows: half the pairs in one bin.
-
-    Examples
-    --------
-    >>> hidden_in({"0": [[3, 2], [7, 2]], "1": [[7, 3]]})  # 6 of 12 pairs
-    0.25
-    """
-    negative, positive = (dict(counts[label]) for label in ("0", "1"))
-    pairs = sum(negative.values()) * sum(positive.values())
-    return sum(rows * positive.get(place, 0) for place, rows in negative.items()) / 2 / pairs if pairs else None
+    told = [bounds_in(payload) for payload in counted if payload.get("all")]
+    bounds = {key: spread.mean_of([one[place] for one in told]) for place, key in enumerate(("bound", "bound-at-most"))}
+    return figures | {AUC: figures[AUC] | bounds}
 
 
 def _figure(rows: Sequence[ComparisonRow]) -> Report:
@@ -384,6 +375,17 @@ def best_gain(site: Report, metric: str) -> Difference | None:
     """Return the gain of the better arm at a site, or None."""
     best = best_arm(site, metric)
     return best[1] if best else None
+
+
+def gain_at(site: Report, metric: str) -> Report:
+    """Return the gain at a site as it is told everywhere: of the better model, above 0 where joining is, judged."""
+    code, _ = site_verdict(site, metric)
+    best = best_arm(site, metric)
+    if best is None:
+        return {"value": None, "low": None, "high": None, "model": None, "verdict": code}
+    gain, wide = best[1], best[1].deciding
+    bounds = {"low": gain.low, "high": gain.high, "widened-low": wide.low, "widened-high": wide.high}
+    return {"value": gain.value, **bounds, "model": best[0], "verdict": code}
 
 
 def purpose_of(study_text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tomli_w
 
-from flfed.records.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+from flfed.records.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
 
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
@@ -94,12 +94,16 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     if name == "score-histograms":
         found |= {"all": None}
     if name == "privacy":
-        found |= {"warnings": [said for said in payload.get("warnings", ()) if not said.startswith(MORE_SPENT)]}
+        found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
     if name in ("score-histograms", "privacy"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
         found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
+
+
+def _is_own(warning: str) -> bool:
+    return not warning.startswith((MORE_SPENT, CLOSE_DELTA))
 
 
 def of_run(run: RunEntry) -> RunEntry:

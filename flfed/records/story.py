@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flfed.records.faults import fault_kind, refused_sites, some, updates_set_aside
+from flfed.records.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reports import AGAIN, SITE_ARMS, Report, best_arm, primary_of, site_verdict
@@ -48,7 +48,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
         nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
-        return [], [], [nothing, *odd_sites_in_words(found)]
+        return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
     headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
     headers += [GAIN_HEADER, "verdict"]
     rows = []
@@ -92,8 +92,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
     metric = metric or primary_of(found)
     if metric is None:
-        return [*odd_sites_in_words(found), _course(found, planned)]
-    lines = [*_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
+        return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
+    lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     if len(found["sites"]) >= MANY_SITES:
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
@@ -137,11 +137,11 @@ def under(entry: Report, repeats: int) -> list[str]:
     (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
-    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
-    "within .004 of the rows' own, as scores are counted in bins"
+    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031, "bound-at-most": 0.012}, 1)[1]
+    "within .004 of the rows' own (95 %; at most .012), as scores are counted in bins"
     """
     mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
-    counted = [f"within {bound_of(entry)} of the rows' own, as scores are counted in bins"] if bound_of(entry) else []
+    counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
     if entry["low"] is None or entry["high"] is None:
         return [*mean, *([f"no interval: {entry['method']}"] if entry.get("method") else []), *counted]
     span = f"95 % interval {interval(entry['low'], entry['high'])}"
@@ -149,15 +149,15 @@ def under(entry: Report, repeats: int) -> list[str]:
 
 
 def bound_of(entry: Report) -> str:
-    """Return how far a figure made of counts by bin may be from that of the rows, rounded up; "" of any other.
+    """Return how far a figure made of counts by bin may be from that of the rows, rounded up.
 
     Examples
     --------
-    >>> bound_of({"value": 0.9, "bound": 0.0031}), bound_of({"value": 0.9})
-    ('.004', '')
+    >>> bound_of({"value": 0.9, "bound": 0.0031, "bound-at-most": 0.012})
+    ".004 of the rows' own (95 %; at most .012)"
     """
-    bound = entry.get("bound")
-    return "" if bound is None else number(math.ceil(bound * 1000 - 1e-9) / 1000)
+    likely, most = (number(math.ceil(entry[key] * 1000 - 1e-9) / 1000) for key in ("bound", "bound-at-most"))
+    return f"{likely} of the rows' own (95 %; at most {most})"
 
 
 def apart(other: float, shared: float, metric: str) -> str:

@@ -251,19 +251,6 @@ def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray) -> np
     return counts.reshape(len(sizes), 2, HISTOGRAM_BINS).astype(float)
 
 
-def auc_hidden(counts: np.ndarray) -> float:
-    """Return how far the AUC of the rows themselves may lie from `auc_of_histogram`, at most: half the tied pairs.
-
-    Examples
-    --------
-    >>> auc_hidden(np.array([[2.0, 2.0], [0.0, 3.0]]))  # 6 of 12 pairs are in one bin
-    0.25
-    """
-    negatives, positives = counts
-    pairs = negatives.sum() * positives.sum()
-    return float(negatives @ positives / 2 / pairs) if pairs else float("nan")
-
-
 def auc_of_histogram(counts: np.ndarray) -> float:
     """Return the AUC that class-wise counts give, ties within a bin counting half.
 

@@ -132,6 +132,17 @@ def delta_defect(delta: float, units: int) -> str:
     )
 
 
+def is_close(delta: float, rows: float) -> bool:
+    """Return whether `delta` is close to one over so many rows: above a tenth of it, where it should be far below.
+
+    Examples
+    --------
+    >>> is_close(1e-5, 3000), is_close(1e-4, 3000)
+    (False, True)
+    """
+    return delta * rows > 0.1
+
+
 def rdp_epsilon(releases: Iterable[Release], delta: float) -> float:
     """Return the ε by Rényi differential privacy; a bound, and quick.
 

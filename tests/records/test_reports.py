@@ -116,8 +116,28 @@ def test_the_status_of_a_series_is_that_of_its_worst_run(store, url, write):
 def test_the_list_of_runs_has_the_keys_of_the_design(url, heart):
     with RunReader.open(url) as reader:
         line = run_list(reader)["runs"][0]
-    assert list(line) == ["run", "study", "status", "engine", "started", "rounds"]
+    assert list(line) == ["run", "study", "status", "engine", "started", "rounds", "sites", "missing"]
     assert (line["run"], line["rounds"]) == (heart, 40)
+    assert (line["sites"], line["missing"]) == (5, ["basel"])
+
+
+def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
+    policy = "its policy does not allow the data set heart-disease"
+    assert story(found)[0] == f"1 of 5 sites took no part: basel ({policy})."
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    run.site("here")
+    for place in range(6):
+        run.site(f"hospital-{place}", status="refused", reason="too few rows")
+    run.events([EventRow(None, "away", "fault", "not there: no answer before the deadline")])
+    run.finish(status="failed", reason="x")
+    with RunReader.open(url) as reader:
+        lost = report(reader, series)
+        (line,) = [line for line in run_list(reader)["runs"] if line["run"] == run.run]
+    away = "away (no answer before the deadline)"
+    said = f"7 of 8 sites took no part: {away}, hospital-0 (too few rows), hospital-1 (too few rows) and 4 others."
+    assert story(lost)[0] == comparison_rows(lost)[2][0] == said
+    assert (line["sites"], len(line["missing"])) == (8, 7)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 39])

@@ -156,7 +156,7 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=True) for n in range(3)]
     page = rounds_page(series)
     assert words(page).count("the band is the mean of the bounds that each of them has") == 1
-    counted = "the AUC of the rows lies at most .150 away from this one in any round drawn. Where it may be further off"
+    counted = "the AUC of the rows lies within .150 of this one (95 %) in each round drawn. Where it may be further off"
     assert counted in words(page)
     ranges = drawn(page)["all"][0]["layer"][0]
     assert (ranges["mark"]["type"], ranges["transform"]) == ("rule", [{"filter": "datum.high - datum.low > 0.04"}])

@@ -15,7 +15,14 @@ from flfed.records.dashboard import page_files
 from flfed.records.dashboard.cells import scrolled
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.faults import fault_kind, folded, refused_sites, sites_together, updates_set_aside
+from flfed.records.faults import (
+    fault_kind,
+    folded,
+    missing_in_words,
+    refused_sites,
+    sites_together,
+    updates_set_aside,
+)
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import Report
@@ -58,6 +65,8 @@ PAGE_STYLE = (
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
+NOT_TOLD = "not told"
+"""Of a site that refused: its policy is its own."""
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
 JOINER = "\u2060"
@@ -150,7 +159,9 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
 
 
 def not_compared(found: Report) -> None:
-    """Say why there is no comparison of a run."""
+    """Say why there is no comparison of a run, and who took no part in it."""
+    for line in missing_in_words(found):
+        st.warning(escape(line))
     why = {
         "running": "Joining is compared after the last round, on rows nobody trained on.",
         "interrupted": "Nothing was compared yet: that follows the last round.",
@@ -200,7 +211,8 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences; the verdict stands above already."""
-    above = [*(headline(found, metric) if metric else []), *odd_sites_in_words(found)]
+    above = [*missing_in_words(found), *headline(found, metric)] if metric else []
+    above += odd_sites_in_words(found)
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
@@ -209,7 +221,7 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
 
 def verdicts(found: Report, metric: str) -> None:
     """Show what joining gains on average over sites, and at how many, and which, it pays by themselves."""
-    first, *others = headline(found, metric)
+    first, *others = [*missing_in_words(found), *headline(found, metric)]
     st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
 
 
@@ -395,6 +407,6 @@ def _site_facts(site: SiteEntry) -> dict[str, Any]:
         "Title": site.title,
         "Status": site.status + (f": {site.reason}" if site.reason else ""),
         "Rows": ABSENT if site.rows is None else site.rows,
-        "Disclosure": site.disclosure,
-        "Figures shared": site.shared_as,
+        "Disclosure": NOT_TOLD if site.status == "refused" else site.disclosure,
+        "Figures shared": NOT_TOLD if site.status == "refused" else site.shared_as,
     }

@@ -108,8 +108,8 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
     wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
     return (
-        f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies at most {most} away from "
-        f"this one in any round drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
+        f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies within {most} of this "
+        f"one (95 %) in each round drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import streamlit as st
 
@@ -10,12 +11,14 @@ from flfed.errors import FlfedError
 from flfed.records.dashboard import compare_panels, live, page_files, people, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs, with_code
 from flfed.records.entries import RunEntry
+from flfed.records.faults import some, missing_of
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
 from flfed.records.verdicts import metric_name, number
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
 LISTED = 200  # runs to choose from, to compare
+MISSING_SOUGHT = 600  # runs of which it is told who took no part: those of the newest series
 SHOWN = 50  # series listed at once; a docstring here would be shown on the page (Streamlit's "magic")
 
 
@@ -33,6 +36,7 @@ def show() -> None:
             search = st.text_input("Search", placeholder="study, run or status", key="search")
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
+            absent = missing_of(reader, [run.run for run in runs][:MISSING_SOUGHT])
             course = live.course_of_list(reader)
     except FlfedError as error:
         st.error(with_code(str(error)))
@@ -46,7 +50,7 @@ def show() -> None:
     st.fragment(_going, run_every=course[0])(going, course)
     others = [series for series in listed if series not in going]
     for series in others[:SHOWN]:
-        _line(listed[series], figures)
+        _line(listed[series], figures, absent)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
     _compare(listed, only)
@@ -94,7 +98,8 @@ def _going(listed: list[str], course: live.Course) -> None:
             st.rerun()
         for series in listed:
             runs = reader.runs_of(series)
-            _line(runs[::-1], reader.headlines([run.run for run in runs]))
+            names = [run.run for run in runs]
+            _line(runs[::-1], reader.headlines(names), missing_of(reader, names))
 
 
 def _header(figure: str) -> None:
@@ -103,8 +108,8 @@ def _header(figure: str) -> None:
         column.markdown(f"**{escape(title)}**")
 
 
-def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
-    """Show one series: a link to its page, how it stands and what it reached."""
+def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, dict[str, Any]]) -> None:
+    """Show one series: a link to its page, how it stands, who took no part, and what it reached."""
     first = runs[-1]
     columns = st.columns(WIDTHS, vertical_alignment="center")
     page = page_files()["overview"]
@@ -114,6 +119,10 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None]) -> None:
         st.caption(first.series)
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
+    gone = absent.get(first.run)
+    if gone and gone["missing"]:
+        said = f"{len(gone['missing'])} of {gone['sites']} sites took no part: {some(gone['missing'])}"
+        columns[2].caption(escape(said))
     died = [run for run in runs if run.status == "interrupted"]
     if died and people.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
