@@ -97,4 +97,4 @@ def bounds_in(payload: Mapping[str, Any]) -> tuple[float, float]:
     for label in ("0", "1"):
         for place, rows in payload["all"][label]:
             both[int(label), int(place)] = rows
-    return auc_bound(*both, edges_of(payload["bins"], payload["limit"])), auc_hidden(*both)
+    return auc_bound(both[0], both[1], edges_of(payload["bins"], payload["limit"])), auc_hidden(both[0], both[1])

@@ -63,7 +63,7 @@ def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
     counts : array [2, bins]
         Summed over sites.
     """
-    value, reach = auc_of_histogram(counts), auc_bound(*counts, EDGES)
+    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1], EDGES)
     if math.isnan(value):
         return value, None, None
     return value, max(value - reach, 0.0), min(value + reach, 1.0)
