@@ -61,8 +61,8 @@ def report(reader: RunReader, name: str) -> Report:
     most, in 95 of 100 cases, and no further than `bound-at-most` in any. A figure that is null has a `reason` beside
     it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
     `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
-    t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the fewest
-    and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
+    t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
+    fewest and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
     difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and

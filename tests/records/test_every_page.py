@@ -14,6 +14,7 @@ import pytest
 from flfed.records.dashboard import page_files
 from flfed.records.reading import RunReader
 from tests.browser import Window, opened, served
+from tests.records import one_answer
 from tests.records.real_runs import Runs, make
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -103,3 +104,12 @@ def test_every_page_opens_at_its_own_address(everywhere: str, runs: Runs):
             window.is_sound()
             address = "" if name == PAGES[0] else name.lower()
             assert window.page.url == f"{everywhere}/{address}?run={runs.series['demo']}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_table_card_command_and_json_hold_one_answer(runs: Runs, kind: str, flfed, monkeypatch):
+    if kind not in runs.series:
+        pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+    monkeypatch.setenv("FLFED_STORE", runs.url)
+    monkeypatch.setenv("FLFED_HOME", str(runs.home))
+    one_answer.check(runs.url, runs.series[kind], flfed)

@@ -1,0 +1,111 @@
+"""Whether the words, tables, cards, command and JSON of a run say the same of each site, worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.reading import RunReader
+from flfed.records.reports import report
+from flfed.records.spread import possible, widening
+from flfed.records.story import comparison_rows, headline, story
+from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, better_of
+
+ROOT = Path(__file__).parents[2]
+STARTS = {
+    PAYS: "Yes: joining pays at",
+    NO_CLEAR_GAIN: "No clear gain at",
+    DO_NOT_USE: "No: do not use the shared model at",
+    CANNOT_BE_TOLD: "It cannot be told at",
+}
+"""The head of the page Sites by verdict."""
+SITES_OPENED = 4
+
+
+def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
+    """Compare all texts of a run with the verdicts that its JSON gives by hand; return these for the first metric."""
+    with RunReader.open(url) as reader:
+        found = report(reader, name)
+    told = json.loads(flfed("run", "show", name, "--json")[1])
+    printed = " ".join(flfed("run", "show", name)[1].split())
+    by_metric = {metric: by_hand(told, metric) for metric in found["global"]}
+    for metric, codes in by_metric.items():
+        in_sentences(found, metric, codes)
+    if not by_metric:
+        assert "Nothing was compared" in printed
+        assert all(site["verdict"] == CANNOT_BE_TOLD for site in told["sites"].values())
+        return {}
+    codes = next(iter(by_metric.values()))
+    assert {site: of["verdict"] for site, of in told["sites"].items()} == codes
+    start = tally(codes)
+    assert start in printed
+    overview = page("p20_overview", name)
+    assert start in words(overview)
+    (card,) = [one for one in overview.metric if one.label == "Largest clear gain"]
+    assert (card.value == "none") == (PAYS not in codes.values())
+    for site in sorted(codes)[:SITES_OPENED]:
+        heads = re.findall(r"### (.*)", words(page("p30_sites", name, site=site)))
+        (answer,) = [head for head in heads if head.startswith(tuple(STARTS.values()))]
+        assert answer.startswith(f"{STARTS[codes[site]]} {site}"), (answer, codes[site])
+    return codes
+
+
+def tally(codes: dict[str, str]) -> str:
+    """The beginning of the sentence that counts verdicts."""
+    return f"Joining pays at {sum(code == PAYS for code in codes.values())} of {len(codes)} sites"
+
+
+def in_sentences(found: dict[str, Any], metric: str, codes: dict[str, str]) -> None:
+    """Hold table and sentences against the verdicts."""
+    _, rows, _ = comparison_rows(found, metric)
+    assert {row[0]: row[-1] for row in rows if row[0] in codes} == codes
+    assert headline(found, metric)[-1].startswith(tally(codes))
+    said = story(found, metric=metric)
+    largest = [line for line in said if " has the largest clear gain: " in line]
+    assert bool(largest) == (PAYS in codes.values())
+    assert all(codes[line.partition(" has the ")[0]] == PAYS for line in largest)
+    assert not (largest and any("No site's gain is clear" in line for line in said))
+
+
+def by_hand(told: dict[str, Any], metric: str) -> dict[str, str]:
+    """Every site's verdict from the plain figures of the JSON, by the rule that stands in it."""
+    return {site: judged(of, metric, told["verdict-rule"]) for site, of in told["sites"].items()}
+
+
+def judged(site: dict[str, Any], metric: str, rule: dict[str, Any]) -> str:
+    """One site's verdict: the better model's interval, widened for the sites looked at, against what is worthwhile."""
+    classes, sign, gains = site["holdout-classes"], 1 if better_of(metric) == "higher" else -1, []
+    for key in ("difference", "difference-personalised"):
+        entry = site[key].get(metric)
+        if entry and None not in (entry["value"], entry["low"], entry["high"]):
+            by = widening(rule["sites"], entry["freedom"])
+            ends = [entry["value"] + by * (entry[end] - entry["value"]) for end in ("low", "high")]
+            ends = [possible(metric, end, difference=True) for end in ends]
+            gains.append((sign * entry["value"], *sorted(sign * end for end in ends)))
+    if not gains or (classes is not None and min(classes.values()) < 10):
+        return CANNOT_BE_TOLD
+    _, low, high = max(gains, key=lambda gain: gain[0])
+    least = rule["worthwhile"][metric]
+    return PAYS if low > least else DO_NOT_USE if high < -least else NO_CLEAR_GAIN
+
+
+def words(opened: AppTest) -> str:
+    """Every text of a page."""
+    kinds = (opened.title, opened.markdown, opened.info, opened.warning, opened.caption)
+    return "\n".join(str(block.value) for kind in kinds for block in kind).replace("\\", "")
+
+
+def page(file: str, run: str, **query: str) -> AppTest:
+    """A page of the app with a run."""
+    opened = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    opened.switch_page(str(ROOT / "flfed" / "records" / "dashboard" / "pages" / f"{file}.py"))
+    for key, value in {"run": run, **query}.items():
+        opened.query_params[key] = value
+    opened.run()
+    assert not opened.exception
+    return opened
