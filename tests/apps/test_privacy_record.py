@@ -11,6 +11,7 @@ import pytest
 from flfed.apps.running import Result, resume, run
 from flfed.apps.sweep import sweep
 from flfed.errors import RunStopped, UsageError
+from flfed.records.entries import CLOSE_DELTA
 from flfed.records.reading import RunReader
 from flfed.rows.site import Policy
 from flfed.study import Study
@@ -78,6 +79,17 @@ def test_the_record_has_the_promise_and_every_sites_steps_of_it(small_sites, pri
     assert {name: told[name] for name in ("opacus", "dp-accounting")} == {
         "opacus": version("opacus"), "dp-accounting": version("dp-accounting")
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("delta", "close"), [(1e-4, 0), (3e-3, 3)])
+def test_a_delta_close_to_one_over_the_rows_is_warned_of(small_sites, private, delta, close):
+    result = run(private(RECORD_DP, **{"privacy.delta": delta}), sites=small_sites(3))  # 42 training rows and more
+    told = [said for said in of(result)["warnings"] if said.startswith(CLOSE_DELTA)]
+    assert len(told) == (close > 0)
+    assert not told or f"above a tenth of it at {close} of 3 sites" in told[0]
+    with RunReader.open(only="site-01") as reader:  # its people are told no count of sites
+        own = reader.summary(result.run, "privacy")
+    assert own is not None and not any(said.startswith(CLOSE_DELTA) for said in own["warnings"])
 
 
 def test_sites_that_were_asked_less_spent_less(small_sites, private):

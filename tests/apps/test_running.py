@@ -19,7 +19,9 @@ from flfed.apps.checking import check, find_sites
 from flfed.apps.running import Result
 from flfed.errors import RunStopped, UsageError
 from flfed.records.reading import RunReader
-from flfed.records.reports import REFERENCES
+from flfed.records.reports import REFERENCES, site_verdict
+from flfed.records.story import SHORT, comparison_rows
+from flfed.records.verdicts import Difference, gain_in_brackets
 from flfed.rows.sources import Csv, Frame
 
 
@@ -100,11 +102,29 @@ def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_si
     assert steps == [("rounds", 1, 2), ("rounds", 2, 2), ("compare", 0, 1), ("compare", 1, 1), ("repeats", 1, 1)]
     assert result.status == "completed"
     assert set(result.sites["site"]) == {"site-01", "site-02"}
-    assert set(result.sites["arm"]) == {"global", "local-only", "personalised", "difference"}
+    assert set(result.sites["arm"]) == {"global", "local-only", "personalised", "difference", "gain"}
     assert list(result.overall["arm"].unique()) == list(REFERENCES)
     assert REFERENCES[:3] == ("global", "sites-mean", "personalised")
     auc = result.sites[result.sites["metric"] == "roc_auc_score"].pivot(index="site", columns="arm", values="value")
     assert auc["difference"].tolist() == pytest.approx((auc["global"] - auc["local-only"]).tolist(), abs=1e-12)
+
+
+def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told_elsewhere(small_sites, study: Study):
+    result = run(study, sites=small_sites(3))
+    gains = result.sites[result.sites["arm"] == "gain"].set_index(["site", "metric"])
+    assert {metric for _, metric in gains.index} == set(result.report["global"])
+    for metric in result.report["global"]:
+        _, rows, _ = comparison_rows(result.report, metric)
+        for name, *_, told, code in rows[:3]:
+            line = gains.loc[(name, metric)]
+            assert line["verdict"] == code == site_verdict(result.report["sites"][name], metric)[0]
+            if told != "n/a":
+                size = Difference(line["value"], line["low"], line["high"])
+                assert told == f"{gain_in_brackets(size)}, {SHORT[line['model']]}"
+    loss = gains.xs("log_loss", level="metric")
+    site = result.report["sites"]["site-01"]
+    both = [site[key]["log_loss"]["value"] for key in ("difference", "difference-personalised")]
+    assert loss.loc["site-01", "value"] == pytest.approx(-min(both), abs=1e-12)  # a lower loss is a gain
 
 
 def test_a_refused_site_does_not_stop_the_others(small_sites, study: Study):

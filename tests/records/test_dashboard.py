@@ -201,6 +201,6 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     run.comparison(figures, differences)
     page = overview(run.run)
     assert not page.exception
-    assert "about one interval in twenty excludes 0 by chance" in words(page)
+    assert "about one interval in twenty, if it is not widened, excludes 0 by chance" in words(page)
     assert "4 sites that gain most" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))

@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.mean_gain import LEAST_SITES, METHOD, UNLIKE, apart_in_words, mean_gain, mean_gain_in_words
+from flfed.records.mean_gain import COVERAGE, LEAST_SITES, METHOD, UNLIKE, apart_in_words, mean_gain, mean_gain_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.spread import NORMAL_95, chi_squared_beyond, mean_over_sites, standard_error, student_t_bound
@@ -228,3 +228,31 @@ def test_an_error_is_that_of_the_arm_that_was_not_cut():
     assert standard_error(AUC, 0.9, 0.9 - 0.6 * NORMAL_95 / 2, 1.0) == pytest.approx(0.3)
     assert standard_error("r2_score", 0.0, -1.0, 1.0) == pytest.approx(1 / NORMAL_95)  # nothing cuts it
     assert standard_error(AUC, None, 0.1, 0.2) is None
+
+
+def coverage(sites: int, apart: float, cases: int, *, linked: float = 0.0) -> float:
+    """How often the interval of a mean holds the true one: errors so far apart, that go with the gains so much."""
+    rng, hits = np.random.default_rng(sites), 0
+    for _ in range(cases):
+        own = rng.normal(0, 0.04, sites)
+        errors = np.geomspace(0.03 / math.sqrt(apart), 0.03 * math.sqrt(apart), sites) * np.exp(linked * own / 0.04)
+        found = mean_over_sites(list(own + errors * rng.normal(size=sites)), list(errors))
+        hits += found.low <= 0 <= found.high
+    return hits / cases
+
+
+def test_a_mean_holds_as_often_as_is_said_where_sites_are_known_about_equally_well():
+    assert coverage(8, 1.0, 400) >= 0.92
+    assert "94 to 100 of 100 cases" in COVERAGE
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+def test_a_mean_holds_as_often_as_is_said():
+    alike = {sites: coverage(sites, 4.0, 4000) for sites in (3, 4, 8, 20)}
+    unlike = {sites: coverage(sites, 10.0, 4000) for sites in (3, 4, 8)}
+    linked = coverage(8, 1.0, 4000, linked=0.5)
+    print(f"of 95 %: {alike}; a factor of ten apart: {unlike}; errors that go with gains: {linked}")
+    assert all(share >= 0.935 for share in alike.values())
+    assert all(share >= 0.86 for share in unlike.values())
+    assert 0.79 <= linked <= 0.88

@@ -104,7 +104,7 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
     run.finish(status="completed", seconds=3.0)
     together, each, part, seconds, kilobytes, *_ = tables(rounds_page(name))
     measured = range(ROUNDS)  # the model that the last round gave is measured by no other
-    nothing = {"95 % low": "", "95 % high": ""}
+    nothing = {"At least": "", "At most": ""}
     assert together == [{"After round": str(n), "AUC": number(auc(n, None)), **nothing} for n in measured]
     expected = []
     for n in measured:

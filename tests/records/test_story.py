@@ -43,9 +43,10 @@ def recorded(
     classes: dict[str, tuple[int, int]] | None = None,
     repeats: int = 1,
     values: dict[str, list[float]] | None = None,
+    text: str = "",
 ) -> str:
     """A series of repeats: the gaps of both models at each site, or by repeat in `values`; rows without, with."""
-    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=repeats)
+    series = store.begin_series(study="s", study_sha256="", study_text=text, repeats=repeats)
     for repeat in range(repeats):
         run = store.begin_run(
             series, repeat=repeat, engine="e", path="p", seed=repeat, rounds_planned=1, primary=metric, task="binary"
@@ -88,6 +89,27 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert said.startswith("sure has the largest clear gain: AUC .560 with the shared model against .500 alone")
     assert said.endswith("+.030 to +.090; widened for 4 sites looked at, +.022 to +.098).")
     assert found["sites"]["lucky"]["verdict"] == NO_CLEAR_GAIN
+
+
+def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same_verdict(store, url):
+    sites: dict[str, tuple[Gain, Gain]] = {
+        "a": ((0.06, 0.03, 0.09), None), "b": ((0.003, 0.002, 0.004), None), "c": ((-0.02, -0.03, -0.01), None),
+    }  # fmt: skip
+    for text, codes in (
+        ("", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
+        ("[compare]\nworthwhile = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
+        ("[compare]\nworthwhile = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
+    ):
+        series = recorded(store, sites, text=text)
+        found = found_of(url, series)
+        assert {site: of["verdict"] for site, of in found["sites"].items()} == codes
+        said = {site: site_verdict(of, AUC)[1] for site, of in found["sites"].items()}
+        for site, code in codes.items():
+            assert ("too small to matter" in said[site]) == (code == NO_CLEAR_GAIN)
+            with RunReader.open(url, only=site) as reader:
+                own = report(reader, series)
+            assert (own["verdict-rule"], list(own["sites"])) == (found["verdict-rule"], [site])
+            assert site_verdict(own["sites"][site], AUC) == (code, said[site])
 
 
 def test_a_widened_interval_ends_where_the_metric_does(store, url):
