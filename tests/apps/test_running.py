@@ -110,7 +110,7 @@ def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_si
 
 
 def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told_elsewhere(small_sites, study: Study):
-    result = run(study, sites=small_sites(3))
+    result = run(study, sites=small_sites(3, rows=200))
     gains = result.sites[result.sites["arm"] == "gain"].set_index(["site", "metric"])
     assert {metric for _, metric in gains.index} == set(result.report["global"])
     for metric in result.report["global"]:
