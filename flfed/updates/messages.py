@@ -118,8 +118,8 @@ class SummariseReply:
     sum of squares of a column. Under "institution" only counts of groups of at least the site's
     cell minimum, none of which lets a smaller one be computed; that a value has all rows but fewer
     than the minimum; means and deviations that follow from these; whether missing goes with the
-    outcome only where each cell of that table is large; and one bit a column, whether it alone
-    tells the outcome.
+    outcome only where each cell of that table is large, in steps where a person has several rows; and
+    one bit a column, whether it alone tells the outcome.
     """
 
     summary: Summary

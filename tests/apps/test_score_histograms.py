@@ -14,6 +14,7 @@ from flfed import run
 from flfed.apps.recording import from_replies
 from flfed.apps.score_histograms import auc_between, auc_interval, score_histograms
 from flfed.apps.sharing import SharedAs
+from flfed.binned_auc import bounds_in
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.score_curves import ScoreCounts, average_precision, average_precision_hidden, roc_auc, roc_auc_hidden
@@ -168,3 +169,16 @@ def test_the_auc_of_the_rows_lies_within_the_bound_that_is_shown(shape):
     assert entry["bound"] <= entry["bound-at-most"] <= 0.5
     assert (entry["bound"] > 0.02) == ("close" in shape)  # where a point by round is drawn as a range
     assert f"within {bound_of(entry)}, as scores" in under(entry, 1)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["breast-cancer", "loan-default", "preterm-birth"])
+def test_the_bound_is_small_on_shipped_studies_and_holds(name):
+    result = run(name)
+    with RunReader.open() as reader:
+        payload = reader.summary(result.report["run"], "score-histograms")
+    likely, most = bounds_in(payload)
+    found = ScoreCounts.read(payload["all"], bins=payload["bins"], limit=payload["limit"])
+    off = abs(roc_auc(found) - result.report["global"]["roc_auc_score"]["value"])
+    assert off <= likely <= 0.005
+    assert likely <= most == pytest.approx(roc_auc_hidden(found), abs=1e-12)

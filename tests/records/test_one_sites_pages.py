@@ -46,13 +46,13 @@ def at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])
-@pytest.mark.parametrize(("site", "answer"), [("hungary", "No clear gain at hungary"), ("long-beach", "No clear gain at")])
-def test_a_sites_people_read_their_own_verdict_first(heart, name, site, answer):
+@pytest.mark.parametrize("site", ["hungary", "long-beach"])
+def test_a_sites_people_read_their_own_verdict_first(heart, name, site):
     shown = page(name, heart, site)
     figures = {"hungary": [".871", ".874", ".873"], "long-beach": [".662", ".600", ".711"]}[site]
     assert [card.value for card in shown.metric][1:] == figures  # the first is the gain
     text = said(shown)
-    assert answer in text
+    assert f"No clear gain at {site}" in text
     for wrong in ("not compared", "Nothing was compared", "All sites", "no site was refused", "sites (", "of 1 sites"):
         assert wrong not in text, wrong
 
