@@ -135,7 +135,7 @@ def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
         lost = report(reader, series)
         (line,) = [line for line in run_list(reader)["runs"] if line["run"] == run.run]
     away = "away (no answer before the deadline)"
-    said = f"7 of 8 sites took no part: {away}, hospital-0 (too few rows), hospital-1 (too few rows) and 4 others."
+    said = f"7 of 8 sites took no part: {away}, hospital-0 (too few rows), hospital-1 (too few rows) and 4 more."
     assert story(lost)[0] == comparison_rows(lost)[2][0] == said
     assert (line["sites"], len(line["missing"])) == (8, 7)
 

@@ -11,7 +11,7 @@ from flfed.errors import FlfedError
 from flfed.records.dashboard import compare_panels, live, page_files, people, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs, with_code
 from flfed.records.entries import RunEntry
-from flfed.records.faults import some, missing_of
+from flfed.records.faults import missing_of, some
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
 from flfed.records.verdicts import metric_name, number
