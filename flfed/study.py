@@ -239,7 +239,14 @@ def _study(table: dict[str, Any], text: str) -> Study:
     rounds = parts["strategy"].pop("rounds", 1)
     if type(rounds) is not int or rounds < 1:
         raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+    if parts["privacy"].get("name") == "record-dp":
+        parts["encode"].setdefault("scaler", "schema")  # by any other, one row moves the inputs of all
     made = {name: _made(name, parts[name]) for name in _TABLES}
+    if made["encode"].scaler == "schema" and made["plan"].class_weight == "balanced":
+        raise UsageError(
+            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
+            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
+        )
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
     return Study(

@@ -92,8 +92,9 @@ class Encode:
 
     Attributes
     ----------
-    scaler : {"global", "per-site", "none"}
-        `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+    scaler : {"global", "per-site", "none", "schema"}
+        `schema` takes centre and scale from the schema, in which no row has a say: the default under
+        `record-dp`. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
     impute : {"mean"}
         Missing cells become the mean over all sites' training rows.
     missing_indicator : bool
@@ -104,7 +105,7 @@ class Encode:
         tables do.
     """
 
-    scaler: Literal["global", "per-site", "none"] = "global"
+    scaler: Literal["global", "per-site", "none", "schema"] = "global"
     impute: Literal["mean"] = "mean"
     missing_indicator: bool = False
     rows: Literal["all", "complete"] = "all"

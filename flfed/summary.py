@@ -38,6 +38,8 @@ class ColumnLayout:
         Bin edges of a number, after its transform; empty otherwise.
     transform : {"none", "log1p"}
     unit : str
+    typical : (low, high) or None
+        Where most values of a number lie, after its transform.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ColumnLayout:
     edges: tuple[float, ...] = ()
     transform: str = "none"
     unit: str = ""
+    typical: tuple[float, float] | None = None
 
     @property
     def middle(self) -> float:
@@ -226,8 +229,8 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     layout : Layout
     summary : Summary
         Merged over the training rows of all sites.
-    scaler : {"global", "per-site", "none"}
-        "none" centres and leaves the units.
+    scaler : {"global", "per-site", "none", "schema"}
+        "none" centres and leaves the units; "schema" reads no sum (`schema_encoder`).
 
     Notes
     -----
@@ -235,6 +238,8 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     that is empty everywhere is centred on the middle of its range. Rows in cells that were not
     given count evenly for the values among them.
     """
+    if scaler == "schema":
+        return schema_encoder(layout)
     center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
     frequency, spread = np.zeros(len(summary.cells)), np.ones(len(summary.cells))
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
@@ -249,10 +254,41 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
 
-def one_class(layout: Layout, encoder: Encoder) -> bool:
-    """Tell whether the rows behind an encoder are all of one class; never where small counts were kept back."""
-    shares = encoder.frequency[layout.slices()[layout.target.name]][:-1]  # the last cell is "missing"
-    return layout.task != "regression" and int(np.count_nonzero(shares)) < 2
+def schema_encoder(layout: Layout) -> Encoder:
+    """Return the encoder that the schema alone gives: no row has a say in it.
+
+    A number is centred on the middle of its typical span, and divided by a quarter of it: one standard
+    deviation where 95 of 100 values lie within. Without a typical span the range stands for it. Values
+    of a flag or category count as equally frequent; an indicator of "missing" stays 0 or 1.
+
+    Guarantee: the same for every table of the schema.
+    """
+    center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
+    frequency: list[float] = []
+    for number, column in enumerate(layout.columns):
+        if column.kind == "number":
+            low, high = column.typical or (column.edges[0], column.edges[-1])
+            center[number], scale[number] = (low + high) / 2, (high - low) / 4
+        values = len(column.cells) - 1
+        frequency += [1 / values] * values + [0.0]
+    shares = np.array(frequency)
+    deviation = np.maximum(np.sqrt(shares * (1 - shares)), LEAST_SPREAD)
+    return Encoder(
+        center=center,
+        scale=scale,
+        frequency=shares,
+        spread=np.where(shares > 0, deviation, 1.0),
+        class_weight=np.ones(0 if layout.task == "regression" else len(layout.target.cells) - 1),
+    )
+
+
+def one_class(layout: Layout, summary: Summary) -> bool:
+    """Tell whether all rows behind a summary are of one class; never where small counts were kept back."""
+    if layout.task == "regression":
+        return False
+    place = layout.slices()[layout.target.name]
+    shares = _frequency(summary, len(layout.features), place)[:-1]  # the last cell is "missing"
+    return int(np.count_nonzero(shares)) < 2
 
 
 def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:

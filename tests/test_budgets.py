@@ -39,9 +39,10 @@ def body_lines(function: Function) -> int:
     return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def test_no_file_is_longer_than_400_lines():
-    long = {named(file): lines for file in OURS if (lines := len(file.read_text().splitlines())) > 400}
-    assert long == {}
+def test_no_file_is_longer_than_500_lines_and_few_are_longer_than_400():
+    lines = {named(file): len(file.read_text().splitlines()) for file in OURS}
+    assert {file: count for file, count in lines.items() if count > 500} == {}
+    assert sum(count > 400 for count in lines.values()) <= 0.05 * len(lines)
 
 
 def test_functions_are_short():

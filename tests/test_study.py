@@ -117,7 +117,7 @@ def test_the_hash_is_of_the_text_itself():
         ('name = "heart-disease"', "", "[dataset]: name is missing"),
         ('features = ["age", "chol"]', 'features = "age"', "[dataset]: features='age' must be a list"),
         ('features = ["age", "chol"]', "features = [1]", "[dataset]: features=1 must be a text"),
-        ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none'"),
+        ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none', 'schema'"),
         ("missing-indicator = true", "missing-indicator = 1", "[encode]: missing-indicator=1 must be true or false"),
         ('name = "mlp"', "", "[model]: name is missing; known: linear, logistic, mlp"),
         ('name = "mlp"', 'name = "logistc"', "[model]: name='logistc' is not known; did you mean 'logistic'?"),
@@ -331,3 +331,19 @@ def test_what_a_study_expects_and_sweeps_is_read_with_its_numbers():
     assert (study.compare.pooled.optimiser, study.compare.pooled.epochs) == ("adam", 50)
     assert (study.expected.repeats, study.expected.figures[0].value) == (5, 0.748)
     assert study.sweep == {"plan.lr": (0.1, 0.2)}
+
+
+PROTECTED = TEXT.replace("[privacy]\n", "[privacy]\nname = 'record-dp'\n").replace("[plan]\n", "[plan]\nsteps = 5\n")
+
+
+def test_rows_that_are_promised_something_go_through_the_schemas_encoder_unless_the_study_says_otherwise():
+    bare = PROTECTED.replace('scaler = "none"\n', "")
+    assert bare != PROTECTED
+    assert Study.parse(bare).encode.scaler == "schema"
+    assert Study.parse(PROTECTED).encode.scaler == "none"
+    assert Study.parse(bare.replace("'record-dp'", "'row-clip'")).encode.scaler == "global"
+
+
+def test_weights_that_count_the_rows_of_each_class_are_refused_where_no_row_has_a_say():
+    bare = PROTECTED.replace('scaler = "none"\n', "").replace("steps = 5", "steps = 5\nclass-weight = 'balanced'")
+    assert "class-weight='balanced' counts the classes of all rows" in refused(bare)

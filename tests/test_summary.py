@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flfed.leaks import LeakWarning, chance_at_most, leak_warnings
-from flfed.summary import ColumnLayout, Layout, Summary, arrays_sha256, fit_encoder, merge
+from flfed.summary import ColumnLayout, Layout, Summary, arrays_sha256, fit_encoder, merge, schema_encoder
 
 X = ColumnLayout(name="x", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0))
 FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
@@ -89,6 +90,20 @@ def test_an_encoder_centres_and_scales_by_the_merged_moments():
     plain = fit_encoder(LAYOUT, merge(parts), "none")
     assert plain.scale[0] == 1.0 and (plain.spread == 1).all()
     assert plain.center[0] == encoder.center[0]
+
+
+def test_the_schemas_encoder_takes_centre_and_scale_from_public_spans_and_nothing_from_sums():
+    # Range 0 to 100: centre 50, and a quarter of the width, 25. A flag: one half, deviation one half. Missing: 0/1.
+    parts = [summary(moments=[[4, 0.8, 0.48], [0] * 3, [0] * 3]), summary(moments=[[9, 8.1, 7.29], [0] * 3, [0] * 3])]
+    first, second = (fit_encoder(LAYOUT, part, "schema") for part in parts)
+    assert first.sha256() == second.sha256() == schema_encoder(LAYOUT).sha256()
+    assert (first.center[0], first.scale[0]) == (50.0, 25.0)
+    np.testing.assert_allclose(first.frequency, [0.5, 0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0])
+    np.testing.assert_allclose(first.spread, [0.5, 0.5, 1, 0.5, 0.5, 1, 0.5, 0.5, 1])
+    np.testing.assert_allclose(first.class_weight, [1, 1])
+    # 95 of 100 values within 40 to 80: two standard deviations to either side of 60.
+    typical = schema_encoder(replace(LAYOUT, features=(replace(X, typical=(40.0, 80.0)), FLAG)))
+    assert (typical.center[0], typical.scale[0]) == (60.0, 10.0)
 
 
 def test_rows_that_were_not_given_count_for_the_values_among_them():

@@ -29,7 +29,7 @@ from flfed.records.reports import report
 from flfed.records.store import RunStore
 from flfed.rows.site import Site
 from flfed.study_parts import Sharing, strictest
-from flfed.summary import fit_encoder, merge
+from flfed.summary import arrays_sha256, fit_encoder, merge
 from flfed.updates.auditing import AUDIT, AuditFigure, AuditReply, AuditRequest
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages import ENROL, EnrolReply, EnrolRequest
@@ -120,6 +120,7 @@ def audit(
         [entry] = entries
         model = shared_model(reader, entry, series, report(reader, run))
         asked = reader.summary(entry.run, "asked") or {}
+        sums = (reader.summary(entry.run, "training-sums") or {}).get("sha256", "")
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study, engine = model.study, "inprocess" if entry.engine == "ray" else entry.engine
     if series.study != study.name:
@@ -144,7 +145,7 @@ def audit(
             started(engine, found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
             afterwards(engine, grid, recorder),
         ):
-            return Auditor(grid, model, entry, recorded, recorder, opened, tables).conduct(chosen, only)
+            return Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
 
 
 def _known_attacks(given: Sequence[str]) -> list[str]:
@@ -182,6 +183,8 @@ class Auditor:
     store : RunStore
     tables : HeldTables or None
         Of an engine that holds every site's table.
+    training_sums : str
+        SHA-256 of the sums over the run's training rows; empty where its record has none.
     """
 
     grid: Grid
@@ -191,6 +194,7 @@ class Auditor:
     recorder: Recorder
     store: RunStore
     tables: HeldTables | None
+    training_sums: str = ""
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
     def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
@@ -274,10 +278,13 @@ class Auditor:
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
     def _hold_rows(self, tables: HeldTables, sites: list[str]) -> None:
-        """Refuse tables whose sums give another encoder than the run's: an attack needs the rows it trained on."""
-        summaries = [workplace.summary() for workplace in tables.workplaces(sites)]
-        encoder = fit_encoder(self.model.layout, merge(summaries), self.model.study.encode.scaler)
-        if encoder.sha256() != self.model.encoder.sha256():
+        """Refuse tables whose sums are not the run's: an attack needs the rows it trained on."""
+        merged = merge([workplace.summary() for workplace in tables.workplaces(sites)])
+        same = arrays_sha256(merged.arrays()) == self.training_sums
+        if not self.training_sums:  # a run of an earlier version wrote no hash of its sums down: they made its encoder
+            encoder = fit_encoder(self.model.layout, merged, self.model.study.encode.scaler)
+            same = encoder.sha256() == self.model.encoder.sha256()
+        if not same:
             raise UsageError(
                 f"the sites' training rows are not those of run {self.entry.run} (their sums differ), or a site's "
                 "policy has changed since: run the study anew, and audit that run"

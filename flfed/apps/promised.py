@@ -9,6 +9,8 @@ from flfed.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
+GIVEN = "given-encoder"
+"""Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
 INSTEAD = {
     "batch": "[privacy] sampling says which rows take part in a step",
     "epochs": "[plan] steps says how many steps a round has",
@@ -29,7 +31,7 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     privacy : dict
-        "mechanism", `KEYS` (null where nothing is promised), "warnings", "uncharged" and "notes" (lists of
+        "mechanism", `KEYS` and `GIVEN` (null where nothing is promised), "warnings", "uncharged" and "notes" (lists of
         sentences), and as of a run's report "noise-from", "repeats" and "reason".
 
     Raises
@@ -60,7 +62,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, "warnings" and "uncharged".
+        "mechanism", `KEYS`, `GIVEN`, "warnings" and "uncharged".
 
     Raises
     ------
@@ -71,12 +73,12 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     found.check_sites(sites)
     promise = found.promise(study.plan, study.rounds)
     steps = found.private_steps(study.plan, study.rounds)
-    facts: dict[str, Any] = dict.fromkeys(KEYS)
+    facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN))
     if steps is not None:
         facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
-        facts |= {key: getattr(promise, key) for key in KEYS}
+        facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: study.encode.scaler != "schema"}
     said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **said}
 

@@ -32,6 +32,7 @@ from flfed.summary import (
     Encoder,
     Layout,
     Summary,
+    arrays_sha256,
     encoder_moved,
     fit_encoder,
     merge,
@@ -161,10 +162,11 @@ class Conductor:
         merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
+        self.recorder.writer.summary("training-sums", {"sha256": arrays_sha256(merged.arrays())}, durable=False)
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
-        if one_class(self.layout, encoder):
+        if one_class(self.layout, merged):
             raise UsageError(
                 f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"

@@ -122,9 +122,9 @@ def _print_comparison(found: dict[str, Any]) -> None:
 
 def _gone(run: dict[str, Any]) -> str:
     """Return "2 of 4: basel, bern", "" where all took part."""
-    from flfed.records.faults import few
+    from flfed.records.faults import some
 
-    return f"{len(run['missing'])} of {run['sites']}: {few(run['missing'])}" if run["missing"] else ""
+    return f"{len(run['missing'])} of {run['sites']}: {some(run['missing'])}" if run["missing"] else ""
 
 
 def _minute(moment: str) -> str:

@@ -16,7 +16,7 @@ Private = dict[str, Any]
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 """The repeats of a run, each with its sites by name, as `Recorded` has them."""
 
-PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
+PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder")
 SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
@@ -42,6 +42,11 @@ WHOLE_SITES = (
 SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
+)
+GIVEN_THE_ENCODER = (
+    "Given the encoder: the means and deviations by which all rows are scaled are exact sums over the rows. What one "
+    'row changes through them is not in that ε, and can be more than it. A study with [encode] scaler = "schema" '
+    "takes them from the schema instead, where no row has a say."
 )
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """What needs a look first."""
@@ -76,6 +81,8 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     found = [(payload, sites) for payload, sites in told if payload is not None]
     first: Mapping[str, Any] = found[0][0] if found else {}
     promise: Private = {key: first.get(key) for key in PROMISED}
+    if promise["epsilon"] is not None and promise["given-encoder"] is None:
+        promise["given-encoder"] = True  # of an earlier version, which knew no other scaler
     several = len(found) > 1 and promise["epsilon"] is not None
     largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
     sums = {
@@ -247,6 +254,12 @@ def counted(privacy: Private) -> str:
     return "rounds" if privacy["unit"] == "site" else "steps"
 
 
+def bound_in_words(privacy: Private) -> str:
+    """Return ε and δ of a promise, with what it takes as given."""
+    given = ", given the encoder" if privacy["given-encoder"] else ""
+    return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
+
+
 def promise_in_words(privacy: Private) -> list[str]:
     """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
     if privacy["mechanism"] is None:
@@ -259,12 +272,13 @@ def promise_in_words(privacy: Private) -> list[str]:
     if privacy["epsilon"] is None:
         return [f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."]
     unit = privacy["unit"]
-    bound = f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}"
     lines = [
-        f"Promised to each {unit} by {privacy['mechanism']}: {bound}, over all {privacy['steps']} "
+        f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, over all {privacy['steps']} "
         f"{counted(privacy)} of the run.",
         odds_in_words(unit, privacy["epsilon"]),
     ]
+    if privacy["given-encoder"]:
+        lines.append(GIVEN_THE_ENCODER)
     if privacy["noise-from"] == "seed":
         lines.append(SIMULATED)
     if privacy["repeats"] > 1:

@@ -20,8 +20,10 @@ KEPT = {
     "table-1": (),
     "columns": (),
     "score-histograms": ("bins", "limit", "in-all", "asked"),
-    "privacy": ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "uncharged"),
-}
+    "privacy": (
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
+    ),
+}  # fmt: skip
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
 TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
 """So begins the note of sums over rows; the names of the sites of which that is so follow."""

@@ -20,8 +20,9 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows import datasets
+from flfed.rows.fields import Field
 from flfed.rows.holdout import row_texts
-from flfed.rows.mapping import Field, plain_text
+from flfed.rows.mapping import plain_text
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv, Frame, Parquet, Sql, find_file

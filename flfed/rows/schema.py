@@ -55,6 +55,11 @@ class Column(Strict):
     leak : str
         Why no study may use this column as a feature (recorded after the outcome, or only for
         some outcomes); empty when it may.
+    typical : (low, high) or None
+        Where about 95 of 100 values of a number lie, in `unit`, by public knowledge and not by the
+        rows: what `encode.scaler = "schema"` scales by. Absent: the range.
+    typical_source : str
+        Where that is known from; not part of the schema's hash.
     """
 
     kind: Kind
@@ -65,6 +70,8 @@ class Column(Strict):
     missing: tuple[str | float, ...] = ()
     transform: Literal["none", "log1p"] = "none"
     leak: str = ""
+    typical: tuple[float, float] | None = None
+    typical_source: str = ""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -78,7 +85,15 @@ class Column(Strict):
             raise ValueError(f"range {list(self.range)} must go from low to high")
         if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
             raise ValueError("transform log1p needs a range above -1")
+        if self.typical is not None:
+            self._check_typical(*self.typical)
         return self
+
+    def _check_typical(self, low: float, high: float) -> None:
+        if self.range is None or not self.range[0] <= low < high <= self.range[1]:
+            raise ValueError(f"typical {[low, high]} must go from low to high, within the range of a number")
+        if not self.typical_source:
+            raise ValueError("typical needs typical-source: where that is known from, other than from the rows")
 
     def is_number(self) -> bool:
         """Tell whether cells are numbers with a range (a number, or a regression's target)."""
@@ -186,6 +201,9 @@ class Schema(Strict):
             meaning.pop("unlabelled")
         for column in meaning["columns"].values():
             column.pop("description")
+            column.pop("typical-source")
+            if column["typical"] is None:
+                column.pop("typical")
             column["leak"] = bool(column["leak"])
         # A list, because the order of the columns is the order of the model's inputs.
         meaning["columns"] = list(meaning["columns"].items())

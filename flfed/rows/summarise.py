@@ -42,6 +42,7 @@ def _column_layout(name: str, column: Column) -> ColumnLayout:
             edges=tuple(edges.tolist()),
             transform=column.transform,
             unit=column.unit,
+            typical=None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist()),
         )
     if column.kind == "flag":
         return ColumnLayout(name=name, kind="flag", cells=("0", "1", "missing"))

@@ -34,7 +34,7 @@ from flfed.rows.training.requests import (
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import Draws
 from flfed.study import Study
-from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder
+from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, schema_encoder
 
 Arrays = dict[str, np.ndarray]
 FIT = "fit"
@@ -237,7 +237,13 @@ class Workplace:
 
     def in_use(self, encoder: Encoder) -> Encoder:
         """Return the encoder that this site's rows go through: all sites' unless the study says otherwise."""
+        if self.study.encode.scaler == "schema":
+            return self._schema_encoder  # whatever was sent: no server can put rows into it
         return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
+
+    @cached_property
+    def _schema_encoder(self) -> Encoder:
+        return schema_encoder(self.layout)
 
     def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
         """Return mapped rows as inputs, with the study's class weights, and groups where one has several rows."""

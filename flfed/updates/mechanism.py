@@ -157,6 +157,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     what the run does by them.
     """
     rows = "validation" if study.plan.validation else "training"
+    encoder = "" if study.encode.scaler == "schema" else "The encoder, "
     settings = study.strategy.settings
     steered = [
         what
@@ -171,9 +172,9 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
         "holdout rows.",
         "Where a site refuses or fails, the reason: a column, a rule and a count.",
-        "Sums over each site's training rows and over its holdout rows, column by column. The encoder, Table 1 and the "
-        "warnings of leaks are made of them; a site with disclosure 'institution' suppresses small cells, "
-        "and adds no noise.",
+        "Sums over each site's training rows and over its holdout rows, column by column. "
+        f"{encoder}Table 1 and the warnings of leaks are made of them; "
+        "a site with disclosure 'institution' suppresses small cells, and adds no noise.",
         "Each site's mean training loss of every round.",
         f"Metrics of every round's model on each site's {rows} rows, with their variances.",
         "How long each answer took, and its size.",
@@ -224,7 +225,7 @@ def check_steps(study: Study) -> None:
     if study.encode.scaler == "per-site":
         raise UsageError(
             "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
-            f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'global' or 'none'"
+            f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'schema' or 'global'"
         )
     check_curve(study)
 

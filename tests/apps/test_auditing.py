@@ -221,8 +221,9 @@ def test_a_site_whose_budget_is_spent_is_attacked_still(small, small_study: str)
     assert ({row.site for row in found.findings}, found.faults) == ({"site-01", "site-02", "site-03"}, {})
 
 
-def test_rows_that_changed_since_the_run_are_not_attacked(small):
-    sites, ended = small()
+@pytest.mark.parametrize("scaler", ["global", "schema"])
+def test_rows_that_changed_since_the_run_are_not_attacked(small, small_study, scaler):
+    sites, ended = small(text=Study.parse(small_study).replace({"encode.scaler": scaler}).text)
     table = sites[0].source.table
     fewer = replace(sites[0], source=replace(sites[0].source, table=table.iloc[:-5]))
     other = table.assign(x1=table["x1"].where(table["x1"] > 50, 50.0))

@@ -7,7 +7,15 @@ import pytest
 from flfed.records.audits import AuditRow
 from flfed.records.entries import CrossedEntry
 from flfed.records.odds import odds_in_words
-from flfed.records.privacy import epsilon_in_words, in_words, not_covered, promise_in_words, spending_in_words, standing
+from flfed.records.privacy import (
+    GIVEN_THE_ENCODER,
+    epsilon_in_words,
+    in_words,
+    not_covered,
+    promise_in_words,
+    spending_in_words,
+    standing,
+)
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 
@@ -48,6 +56,14 @@ def test_the_report_has_what_the_run_wrote_down(told, payload, attacks):
     line = found["audit"][2]
     assert (line["value"], line["promise"], line["rows"], line["verdict"]) == (0.531, 0.731, 200, "within the promise")
     assert (line["run"], line["says"]) == (found["run"], "Like a coin.")
+
+
+def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told, payload):
+    by_schema = promise_in_words(told(payload | {"given-encoder": False})["privacy"])
+    del payload["given-encoder"]  # of an earlier version, whose encoder always was of the rows
+    by_rows = promise_in_words(told(payload)["privacy"])
+    assert "encoder" not in " ".join(by_schema)
+    assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0] and GIVEN_THE_ENCODER in by_rows
 
 
 def test_an_earlier_run_says_that_nothing_was_recorded(told):

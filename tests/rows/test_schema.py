@@ -101,12 +101,16 @@ def test_the_hash_covers_meaning_and_not_descriptions(tmp_path):
     same = [('description = "Age"', 'description = "Years lived"'), ("recorded after the outcome", "other words")]
     for old, new in same:
         assert read(SMALL.replace(old, new), tmp_path).sha256() == plain
+    typical = 'unit = "years"\ntypical = [20, 90]\ntypical-source = "a census"'
+    sources = {read(SMALL.replace('unit = "years"', typical.replace("census", of)), tmp_path).sha256() for of in "ab"}
+    assert len(sources) == 1 and plain not in sources
     other = [
         ("[0, 120]", "[0, 121]"),
         ('unit = "years"', 'unit = "months"'),
         ('["red", "green"]', '["green", "red"]'),
         ('leak = "recorded after the outcome"', ""),
         ('unit = "years"', 'unit = "years"\nmissing = [0]'),
+        ('unit = "years"', typical),
     ]
     hashes = {read(SMALL.replace(old, new), tmp_path).sha256() for old, new in other}
     assert len(hashes) == len(other)

@@ -130,11 +130,14 @@ class Held:
     needed : bool
     positive : frozenset of str
         Arrays all of whose values must be > 0.
+    values : mapping of name to array
+        Arrays that must have just these values.
     """
 
     shapes: Shapes
     needed: bool = True
     positive: frozenset[str] = field(default_factory=frozenset)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def most(self) -> int:
@@ -219,6 +222,8 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
         return f"has an array {name!r} with values that are not finite"
     if name in held.positive and not (value > 0).all():
         return f"has an array {name!r} with values that are not above 0"
+    if name in held.values and not np.array_equal(value, held.values[name]):
+        return f"has an array {name!r} that is not the one that follows from the study"
     return ""
 
 

@@ -36,7 +36,7 @@ from flfed.rows.scoring import HISTOGRAM_BINS, metrics_of, primary_of
 from flfed.rows.site import Site
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
-from flfed.summary import Layout
+from flfed.summary import Layout, schema_encoder
 from flfed.updates.auditing import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.content import PROTOCOL
 from flfed.updates.figures import METRIC
@@ -112,7 +112,9 @@ class StudyMessages:
         if kind == SUMMARISE:
             return {"config": _config({})}
         positive = frozenset({"scale", "spread", "class_weight"})
-        sections = {"arrays": Held(shapes=self.model), "encoder": Held(shapes=self.encoder, positive=positive)}
+        values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
+        encoder = Held(shapes=self.encoder, positive=positive, values=values)
+        sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
         if kind == COMPARE:
             return {"config": _config({}), **sections}
         if kind == AUDIT:

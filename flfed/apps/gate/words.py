@@ -11,6 +11,7 @@ from flfed.apps.gate.study_messages import StudyMessages
 from flfed.apps.protecting import charge_of
 from flfed.apps.spending import shown as shown_epsilon
 from flfed.errors import FlfedError
+from flfed.records.privacy import GIVEN_THE_ENCODER
 from flfed.rows import datasets
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site
@@ -134,7 +135,8 @@ def _privacy(study: Study) -> str:
     if promise is None or charge_of(study) is None:
         return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
     given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
-    return NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
+    said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
+    return said if study.encode.scaler == "schema" else f"{said} {GIVEN_THE_ENCODER}"
 
 
 def _columns(study: Study, schema: Schema) -> Iterator[str]:

@@ -78,8 +78,7 @@ def _noise(privacy: Private) -> dict[str, str]:
         said = ", ".join(f"{key} {value}" for key, value in known.items() if value)
     bound = "not known" if privacy["mechanism"] is None else "nothing"
     if privacy["epsilon"] is not None:
-        unit = f"each {privacy['unit']}"
-        bound = f"{unit}: ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}"
+        bound = f"each {privacy['unit']}: {private.bound_in_words(privacy)}"
     return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
 
 

@@ -107,7 +107,7 @@ class Gated:
     def trained(self, *, round: int = 1, evaluate: bool = False) -> Message:
         """Return a message as the study's own strategy builds it, with the model's first arrays."""
         workplace = Workplace(self.others[0], self.study)
-        encoder = fit_encoder(workplace.layout, workplace.summary())
+        encoder = fit_encoder(workplace.layout, workplace.summary(), self.study.encode.scaler)
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.assign(
             Assignment(

@@ -308,6 +308,14 @@ def test_an_incoming_model_is_exactly_what_the_study_says(gated, change, expecte
     assert len(said) > 50
 
 
+def test_where_the_schema_makes_the_encoder_no_other_is_let_in(gated, small_study: str):
+    site = gated(Study.parse(small_study).replace({"encode.scaler": "schema"}).text)
+    assert site.refusal(site.trained()) == ""
+    moved = changed(site.trained(), with_array("center", np.zeros(5), "encoder"))
+    said = "its section 'encoder' has an array 'center' that is not the one that follows from the study"
+    assert said in site.refusal(moved)
+
+
 def test_the_settings_of_a_strategy_are_those_of_the_study(gated, small_study: str):
     site = gated(small_study.replace('name = "fedavg"', FEDPROX))
     assert site.refusal(site.trained()) == ""
