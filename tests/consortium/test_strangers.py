@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from flfed.apps.gate.node import REFUSED
+from flfed.apps.gate.connection import REFUSED
 from flfed.apps.signatures import new_node_key
 from tests.consortium.strangers import headers
 
@@ -193,27 +193,33 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-from flfed.apps.gate.node import stay_with_the_host
-stay_with_the_host()
+from flwr.supernode import fleet_http_connection as fleet
+from flfed.apps.gate.connection import Connection
+from flfed.apps.gate.node import say, stay_with_the_host
+from flfed.apps.pulse import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
+connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), say)
+stay_with_the_host(connection.opened)
+connection.install()
 key = load_ssh_private_key(key, None)
 known = NodeAuthHttpInterceptor(key, key.public_key())
 for size in (17_000_000, 15_900_000, 17_000_000, 60_000_000):
     with FleetHttpClient.from_server_address(address, False, ca, interceptors=[known]) as client:
         try:
-            client.PushObject(PushObjectRequest(object_content=bytes(size)))
+            request = PushObjectRequest(object_content=bytes(size))
+            fleet.make_simple_http_retry_invoker().invoke(client.PushObject, request)
         except httpx.HTTPStatusError as error:
             print(error.response.status_code)
 """
 
 
-def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_node(serving: Any):
+def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_node(serving: Any, tmp_path: Path):
     ca, key = (serving.sites["alpha"].home / "sites/alpha/network" / name for name in ("ca.crt", "node.key"))
-    words = [sys.executable, "-c", PUSHING, f"localhost:{serving.port}", str(ca), str(key)]
+    words = [sys.executable, "-c", PUSHING, f"localhost:{serving.port}", str(ca), str(key), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     # One that is not too large is read, and refused by Flower: it says no node.
     assert done.stdout.split() == ["413", "401", "413", "413"], done.stderr
-    assert done.stderr.count(f"flfed: the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
+    assert done.stderr.count(f"the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
 
 
 @pytest.mark.proof

@@ -307,7 +307,7 @@ def test_only_the_user_with_the_data_may_look(home: Path):
     for place in (home / "sites", home, *home.parents):
         if place in (Path("/tmp"), Path("/")):
             break
-        place.chmod(0o777)
+        place.chmod(0o755)
     os.seteuid(65534)
     try:
         said = closed(folder)
