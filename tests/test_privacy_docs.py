@@ -77,7 +77,7 @@ def test_a_budget_of_8_holds_five_studies_of_3():
 
 
 def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path):
-    asked, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
+    asked, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
     rest = Study.load("heart-disease").text
     kept = re.sub(r"^\[(plan|privacy)\]\n(?:(?!\[).*\n)*", "", rest, flags=re.MULTILINE)
     study = Study.parse(kept + blocks(PRIVACY, "toml")[0])

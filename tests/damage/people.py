@@ -88,6 +88,6 @@ DATABASES = [
     Case("a query that gives other columns", database, "refused", "neither is any other column", source='Sql("SELECT age + 1 AS x FROM rows")', **SQL),
     Case("a database that is none", lambda text: text.encode(), "refused", "the site's database query failed", source='Sql("SELECT * FROM rows")', **SQL),
     Case("an address that is none", database, "refused", "does not hold a database URL", source='Sql("SELECT 1")', env={"FLFED_SITE_URL": "no address"}, **SQL),
-    Case("a database whose driver is not installed", database, "refused", "the driver of this kind of database is not installed", source='Sql("SELECT 1")', env={"FLFED_SITE_URL": "mssql+pymssql://ana@db/x"}, **SQL),
+    Case("a database whose driver is not installed", database, "refused", "the driver of the database that FLFED_SITE_URL names is not installed", source='Sql("SELECT 1")', env={"FLFED_SITE_URL": "mssql+pymssql://ana@db/x"}, **SQL),
     Case("no address", database, "refused", "set FLFED_SITE_URL", source='Sql("SELECT 1")', env={"FLFED_SITE_URL": ""}, **SQL),
 ]  # fmt: skip
