@@ -37,7 +37,8 @@ class Machine:
         self.name, self._sites, self._exchange, self._log = name, sites, folder / "exchange", folder / f"{name}.log"
         self.home = folder / name
         self.home.mkdir()
-        self._environment = {**os.environ, "FLFED_HOME": str(self.home)}
+        # Packages of institutions are named, and never looked for in the current folder.
+        self._environment = {**os.environ, "FLFED_HOME": str(self.home), "FLFED_PATH": str(self._exchange)}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def _words(self, words: list[str]) -> list[str]:
