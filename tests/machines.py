@@ -41,10 +41,10 @@ class Machine:
         self._environment = {**os.environ, "FLFED_HOME": str(self.home), "FLFED_PATH": str(self._exchange)}
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def _words(self, words: list[str]) -> list[str]:
+    def _words(self, words: list[str], before: str = "") -> list[str]:
         others = ",".join(site for site in self._sites if site != self.name)
         filled = [word.replace("SITE", self.name).replace("OTHERS", others) for word in words]
-        return [sys.executable, "-c", "from flfed.cli import main; main()", *filled]
+        return [sys.executable, "-c", f"{before}from flfed.cli import main; main()", *filled]
 
     def run(self, words: list[str], *, code: int = 0, seconds: float = 400) -> str:
         done = subprocess.run(
@@ -61,11 +61,11 @@ class Machine:
     def json(self, words: list[str], *, code: int = 0) -> Any:
         return json.loads(self.run([*words, "--json"], code=code))
 
-    def start(self, words: list[str], **more: str) -> subprocess.Popen[bytes]:
+    def start(self, words: list[str], *, before: str = "", **more: str) -> subprocess.Popen[bytes]:
         environment = {**self._environment, **more}
         with self._log.open("ab") as log:
             self._started.append(
-                subprocess.Popen(self._words(words), stdout=log, stderr=log, env=environment, cwd=self._exchange)
+                subprocess.Popen(self._words(words, before), stdout=log, stderr=log, env=environment, cwd=self._exchange)
             )
         return self._started[-1]
 

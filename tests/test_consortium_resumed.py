@@ -46,6 +46,10 @@ if "flfed.apps.gate.node" in sys.orig_argv:
 test says. A run that ended just then left its reply at the node, and the next run hung."""
 
 
+PASSED_ON = "from flfed.apps import child_processes as c; c.PREFIXES += ('PYTHONPATH', 'SLOW_LINE'); "
+"""What the node of this test is given besides: else only a fixed list of its caller's environment reaches it."""
+
+
 @pytest.fixture
 def machines() -> Iterator[dict[str, Machine]]:
     with machines_of(SITES) as found:
@@ -61,7 +65,7 @@ def with_file(words: list[str], machine: Machine) -> list[str]:
 def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
     """Start a site, whose node has the slow line."""
     path = os.pathsep.join(filter(None, (str(line), os.environ.get("PYTHONPATH"))))
-    return machine.start(SITE["site serve"], PYTHONPATH=path, SLOW_LINE=str(line))
+    return machine.start(SITE["site serve"], before=PASSED_ON, PYTHONPATH=path, SLOW_LINE=str(line))
 
 
 @pytest.mark.slow

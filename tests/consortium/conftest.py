@@ -109,7 +109,7 @@ class Machine:
         return done.stdout + done.stderr
 
     def json(self, words: str) -> Any:
-        return json.loads(self.run(f"{words} --json"))
+        return json.JSONDecoder().raw_decode(self.run(f"{words} --json"))[0]  # behind it stands what waiting said
 
     def call(self, flfed: Callable[..., Said], words: str, *, code: int = 0) -> str:
         """Return what a command says, called in this process: no start to wait for."""
