@@ -65,7 +65,9 @@ class Machine:
         environment = {**self._environment, **more}
         with self._log.open("ab") as log:
             self._started.append(
-                subprocess.Popen(self._words(words, before), stdout=log, stderr=log, env=environment, cwd=self._exchange)
+                subprocess.Popen(
+                    self._words(words, before), stdout=log, stderr=log, env=environment, cwd=self._exchange
+                )
             )
         return self._started[-1]
 
