@@ -180,7 +180,8 @@ def a_site_that_is_killed_comes_back(
     with RunReader.open(store_of(coordinator)) as reader:
         run = reader.runs()[0].run
     trained = Counter(site for site, _, kind in arrived(coordinator, run) if kind == "train")
-    assert trained["long-beach"] < trained["cleveland"] == trained["hungary"] == ROUNDS
+    # It may be back, and asked again, before a round ends without it.
+    assert 2 <= trained["long-beach"] <= trained["cleveland"] == trained["hungary"] == ROUNDS
     again = json.loads(coordinator.run([*with_file(COORDINATOR["coordinator run"], coordinator), "--json"]))
     assert (again["status"], again["faults"]) == ("completed", [])
     assert Counter(site for site, _, kind in arrived(coordinator, again["run"]) if kind == "train") == dict.fromkeys(
