@@ -31,7 +31,8 @@ def test_186_refused_sites_are_one_sentence_wherever_a_run_is_told(small_sites, 
     assert f"sites refused: 186 ({names})." in " ".join(out.split())
     lines = [line for line in out.splitlines() if line.startswith("Refused: ")]
     assert lines == [f"Refused: 186 sites ({names}): {REASON}"]
-    assert out.count("ward-") == 6
+    assert f"186 of 188 sites took no part: {names} ({REASON})." in " ".join(out.split())
+    assert out.count("ward-") == 9  # in the first sentence, in the line of faults, and in the reason's line
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     page.switch_page(str(ROOT / "flfed" / "records" / "dashboard" / "pages" / "p20_overview.py")).run()
     assert not page.exception

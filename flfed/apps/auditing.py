@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -51,6 +51,8 @@ class Audited:
         By attack and site.
     faults : mapping of site to reason
         Of sites that were not attacked, or not by every attack.
+    repeat, repeats : int
+        Which repeat's model it was, of how many of the name that was given; each has a model of its own.
     """
 
     run: str
@@ -58,6 +60,8 @@ class Audited:
     promise: Promise | None
     findings: tuple[AuditRow, ...]
     faults: Mapping[str, str]
+    repeat: int = 0
+    repeats: int = 1
 
     def beyond(self) -> list[AuditRow]:
         """Return the findings that are beyond what the run promises."""
@@ -68,6 +72,8 @@ class Audited:
         return {
             "run": self.run,
             "study": self.study,
+            "repeat": self.repeat,
+            "repeats": self.repeats,
             "promise": None if self.promise is None else asdict(self.promise),
             "findings": [row.as_object() for row in self.findings],
             "faults": [{"site": site, "reason": reason} for site, reason in self.faults.items()],
@@ -88,7 +94,7 @@ def audit(
     Parameters
     ----------
     run : str
-        Id of a run, or "latest"; of a series with repeats, of one of them.
+        Id of a run or a series, or "latest". Of a series with repeats the first one's model is attacked.
     only : sequence of str
         Sites, as the record names them; all unless given.
     attacks : sequence of str
@@ -115,10 +121,8 @@ def audit(
     chosen = _known_attacks(attacks)
     with RunReader.open(store) as reader:
         entries, series = reader.runs_of(run), reader.series(run)
-        if len(entries) > 1:
-            raise UsageError(f"{run} has {len(entries)} repeats, each with a model of its own: {entries[0].run}, …")
-        [entry] = entries
-        model = shared_model(reader, entry, series, report(reader, run))
+        entry = entries[0]
+        model = shared_model(reader, entry, series, report(reader, entry.run))
         asked = reader.summary(entry.run, "asked") or {}
         sums = (reader.summary(entry.run, "training-sums") or {}).get("sha256", "")
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
@@ -145,7 +149,8 @@ def audit(
             started(engine, found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
             afterwards(engine, grid, recorder),
         ):
-            return Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
+            done = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
+    return replace(done, repeat=entry.repeat, repeats=len(entries))
 
 
 def _known_attacks(given: Sequence[str]) -> list[str]:

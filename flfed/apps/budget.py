@@ -20,6 +20,8 @@ from flfed.updates.messages import TRAIN
 
 ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
 """Why no ε bounds what was spent of persons."""
+GIVEN = ", given the encoder"
+"""What an ε takes as given where a row moves the encoder too."""
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 
@@ -37,6 +39,8 @@ class RunSpent:
         The last line.
     named : bool
         Whether its lines say of which rows they are.
+    given_encoder : bool
+        Whether a row moved the encoder too, which no ε counts; true of lines that do not say it.
     rounds : int
         Asked for, those that were asked twice counted twice.
     releases : list of Release
@@ -51,19 +55,21 @@ class RunSpent:
     last: str = ""
     n: int = 0
     named: bool = True
+    given_encoder: bool = False
     rounds: int = 0
     releases: list[Release] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         self.last, self.n, self.rounds = line.at, line.n, self.rounds + 1
+        self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
 
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
         alone = finite(epsilon(self.releases, delta))
         plain = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run, "unit": self.unit}
-        plain |= {"dataset": self.dataset}
+        plain |= {"dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last}
         return [
             {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
@@ -118,6 +124,11 @@ class Account:
         """What the last round in the ledger's order spent; None where nothing was."""
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
         return None if newest is None else newest.releases[-1]
+
+    @property
+    def given_encoder(self) -> bool | None:
+        """Whether a row moved the encoder of some run too, which no ε counts; None where nothing was spent."""
+        return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
     def releases(self) -> list[Release]:
         """Return what was spent, over all runs."""
@@ -247,6 +258,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "account": list(account.datasets),
         "budget": budget,
         "spent": finite(spent),
+        "given-encoder": account.given_encoder,
         "left": None if budget is None else max(0.0, budget - spent),
         "rounds-left": rounds,
         "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
@@ -283,6 +295,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
         return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
     spent = shown(found["spent"])
+    by = (GIVEN if found.get("given-encoder") else "") + by
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
@@ -346,6 +359,8 @@ def run_in_words(
     said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
     said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
     said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
+    if account.given_encoder and not math.isinf(spent):
+        said += f"{GIVEN},"
     if policy.epsilon is None:
         return (
             f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+from flfed.apps.protecting import given_encoder
 from flfed.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 
@@ -78,7 +79,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
         facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
-        facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: study.encode.scaler != "schema"}
+        facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
     said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **said}
 

@@ -84,6 +84,11 @@ def promise_defect(study: Study, training: pd.DataFrame) -> str:
     return f"the study's {defect}" if defect else ""
 
 
+def given_encoder(study: Study) -> bool:
+    """Tell whether a row moves the study's encoder, which its ε leaves out."""
+    return study.encode.scaler != "schema"
+
+
 def protection_of(
     study: Study, *, spend: Callable[[int], None] = no_spending, chance: Draw = SeededChance
 ) -> Protection | None:
@@ -142,6 +147,7 @@ class Reserving:
             rows_sha256=self.rows,
             unit=self.charge.unit,
             delta=self.charge.delta,
+            given_encoder=given_encoder(self.study),
         )
 
     def figures(self) -> tuple[float, float]:

@@ -2,50 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
-import re
+import signal
 import sys
 from typing import NoReturn
-
-import click
-import typer
-
-from flfed.cli import audit, data, demo, deployment, page, predict, runs, site, study, study_checks
-from flfed.errors import FlfedError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Federated learning for hospitals and banks, on tables. Start with: flfed demo",
-)
-app.command("demo", epilog="Example: flfed demo")(demo.demo)
-study.app.command("verify", epilog="Example: flfed study verify wine")(study_checks.verify_study)
-study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
-    study_checks.sweep_study
-)
-app.add_typer(study.app, name="study")
-app.add_typer(runs.app, name="run")
-app.add_typer(data.app, name="data")
-deployment.add_to(site.app)
-app.add_typer(site.app, name="site")
-app.add_typer(deployment.app, name="coordinator")
-app.command("audit", epilog="Example: flfed audit latest --json")(audit.audit)
-app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(predict.predict)
-app.command("app", epilog="Example: flfed app --port 8501")(page.open_app)
-
-
-@app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
-    """Federated learning for hospitals and banks, on tables. Start with: flfed demo."""
-    if show:
-        import flfed
-
-        typer.echo(f"flfed {flfed.__version__}")
-        raise typer.Exit
 
 
 def main() -> None:
@@ -53,6 +13,23 @@ def main() -> None:
     for library in ("OMP", "OPENBLAS"):
         # Before either is loaded: at our sizes a second thread only waits, and burns a core meanwhile.
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    try:
+        _run()
+    except KeyboardInterrupt:
+        # Before a command began, or where it has nothing to say of what is left undone.
+        sys.exit(128 + signal.SIGINT)
+
+
+def _run() -> NoReturn:
+    import atexit
+    import gc
+    import re
+
+    import click
+
+    from flfed.cli.commands import app
+    from flfed.errors import FlfedError
+
     # As it ends, Python looks for garbage among all that is loaded, again and again: .7 of a run's seconds (measured).
     atexit.register(gc.freeze)
     try:
@@ -73,8 +50,7 @@ def main() -> None:
         # Whoever read our output (head, less) has left.
         sys.stderr.close()
         sys.exit(1)
-    else:
-        sys.exit(code)
+    sys.exit(code)
 
 
 def _leave(sentence: str, code: int) -> NoReturn:

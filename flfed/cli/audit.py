@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    run: str = typer.Argument("latest", metavar="RUN", help="A run's id, or latest; of repeats, one of them."),
+    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest; of repeats the first."),
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
     all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
@@ -54,6 +54,10 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         else f"{found.study} ({found.run}) promises each {promise.unit}: epsilon {promise.epsilon:.3g} "
         f"at delta {promise.delta:g}, by {promise.mechanism}."
     )
+    if found.repeats > 1:
+        typer.echo(
+            f"It is the first of {found.repeats} repeats, each with a model of its own: name another to attack that one."
+        )
     rows = [row.as_object() for row in found.findings]
     shown = ordered(rows) if whole else headlines(rows)
     if shown:

@@ -74,7 +74,7 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
         "--client.showErrorDetails": "none",
         "--logger.hideWelcomeMessage": "true",  # the app tells its address
     }
-    words = [sys.executable, "-P", "-m", "streamlit", "run", str(script)]
+    words = [sys.executable, "-P", "-m", "flfed.records.dashboard.serving", "run", str(script)]
     words += [word for pair in options.items() for word in pair]
     if os.name == "posix":
         # In place of this process, so that whoever ends it ends the app.

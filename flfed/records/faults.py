@@ -89,7 +89,17 @@ def missing_in_words(found: Mapping[str, Any]) -> list[str]:
     absent = missing_sites(found)
     if not absent:
         return []
-    told = [f"{site} ({reason})" if reason else site for site, reason in absent.items()]
+    alike: dict[str, list[str]] = {}
+    for site, reason in absent.items():
+        alike.setdefault(NUMBER.sub("0", reason), []).append(site)
+    told = []
+    for sites in alike.values():
+        groups = [sites] if len(sites) > FEW_SITES else [[site] for site in sites]
+        reasons = [_in_range([absent[site] for site in group]) for group in groups]
+        told += [
+            f"{some(group)} ({reason})" if reason else some(group)
+            for group, reason in zip(groups, reasons, strict=True)
+        ]
     return [f"{len(absent)} of {len({*found['sites'], *absent})} sites took no part: {some(told)}."]
 
 

@@ -62,8 +62,8 @@ def groups_in_words(cells: pd.Series) -> str:
 
     Examples
     --------
-    >>> groups_in_words(pd.Series(["a", "b", *["c"] * 9]))
-    '3 groups, the largest of 9 rows'
+    >>> groups_in_words(pd.Series([*"abcdef", *"g" * 9]))
+    '7 groups, the largest of 9 rows'
     """
     sizes = cells.value_counts()
     largest = count_in_words(int(sizes.iloc[0])) if len(sizes) else "0"

@@ -33,10 +33,17 @@ BYTES = 16
 BY_IDENTIFIER = "identifier"
 """What tells a person from another where the schema names a group."""
 _ASIDE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
-_NAME = r"[\w.\"`\[\]]+"
-_NAMED = rf"{_NAME}(?:\s+\w+){{0,2}}?"
-_FROM = re.compile(rf"\b(?:from|join)\s+({_NAMED}(?:\s*,\s*{_NAMED})*)", re.IGNORECASE)
-_WITH = re.compile(r"(\w+)\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
+_QUOTED = r'"[^"]*"|`[^`]*`|\[[^\]]*\]'
+_TABLE = re.compile(rf"(?:(?:{_QUOTED}|[^\s.,\"`\[]+)\.)*({_QUOTED}|[^\s.,\"`\[]+)")
+_FROM = re.compile(
+    rf"\b(?:from|join)\b((?:{_QUOTED}|[^;])*?)"
+    r"(?=\b(?:from|join|left|right|full|inner|cross|natural|on|using|where|group|order|having|limit|window|union"
+    r"|except|intersect|fetch|offset|for)\b|;|$)",
+    re.IGNORECASE,
+)
+_SELECT = re.compile(r"\b(?:select|join)\b", re.IGNORECASE)
+_GROUP = re.compile(rf"\(((?:{_QUOTED}|[^()])*)\)")
+_WITH = re.compile(r"(\w+)(?:\s*\([^()]*\))?\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -237,8 +244,19 @@ def tables_of(query: str) -> list[str]:
     """
     plain = _ASIDE.sub(" ", query)
     made = {hit[1].lower() for hit in _WITH.finditer(plain)}
-    named = (one.split()[0] for hit in _FROM.finditer(plain) for one in hit[1].split(",") if one.strip())
-    return sorted({name.rpartition(".")[2].strip('"`[]').lower() for name in named} - made - {""})
+    found = set[str]()
+    # From the innermost brackets outwards, so that a list goes on behind a subquery.
+    while inner := _GROUP.search(plain):
+        if _SELECT.search(inner[1]):
+            found |= _named_in(inner[1])
+        plain = f"{plain[: inner.start()]} [] {plain[inner.end() :]}"
+    return sorted((found | _named_in(plain)) - made - {""})
+
+
+def _named_in(query: str) -> set[str]:
+    lists = (hit[1] for hit in _FROM.finditer(query))
+    named = (_TABLE.match(one.strip()) for listed in lists for one in listed.split(","))
+    return {name[1].strip('"`[]').lower() for name in named if name}
 
 
 def _digests(texts: Iterable[str]) -> np.ndarray:

@@ -127,12 +127,14 @@ def test_every_word_of_our_attacks_and_figures_is_written_down_as_it_was_said(sm
     assert "said something else" not in repr([*found.findings, *words])
 
 
-def test_a_repeat_is_attacked_on_its_own_split_and_a_series_has_no_one_model(small):
+def test_a_repeat_is_attacked_on_its_own_split_and_of_a_series_the_first(small):
     sites, ended = small(repeats=2)
-    with pytest.raises(UsageError, match="2 repeats, each with a model of its own"):
-        audit(ended.run, sites=sites)
-    name = f"{ended.run}-r02"
-    audit(name, attacks=[MEMBERSHIP], sites=sites)
+    first, name = (f"{ended.run}-r{number:02d}" for number in (1, 2))
+    series = audit("latest", attacks=[MEMBERSHIP], sites=sites)
+    assert (series.run, series.repeat, series.repeats) == (first, 0, 2)
+    alone = audit(first, attacks=[MEMBERSHIP], sites=sites)
+    assert alone.repeats == 1 and [row.value for row in alone.findings] == [row.value for row in series.findings]
+    assert audit(name, attacks=[MEMBERSHIP], sites=sites).as_object()["repeat"] == 1
     with RunReader.open() as reader:
         study = Study.parse(reader.series(name).study_text)
     right = direct(study, sites[0], name, MEMBERSHIP, repeat=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
+from flfed.apps.budget import budget_as_json, in_words, run_in_words
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.running import resume, run
@@ -59,6 +61,29 @@ def by_others(releases: Sequence[Release], delta: float = DELTA) -> float:
 def account(policy: Policy | None = None, dataset: str = "small") -> Spending:
     make, origin = SiteFolder("site-01").make, Origin(f"table of {dataset}", (), "", "")
     return Spending(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
+
+
+def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
+    small_sites: Callable[..., list[Site]], small_study: str, home: Path
+):
+    sites = small_sites(2, rows=100, policy=Policy(epsilon=9.0))
+
+    def told() -> tuple[list[bool], bool | None, str, str]:
+        (found,) = budget_as_json(sites[0], ledger())["datasets"]
+        words = in_words(found, DELTA, enforced=True)
+        approving = run_in_words(sites[0], ledger(), "small", ROUND, 5)
+        return [one["given-encoder"] for one in found["runs"]], found["given-encoder"], words, approving
+
+    assert told()[:2] == ([], None)
+    run(private(small_study, seed=7), sites=sites)
+    kinds, whole, words, approving = told()
+    assert (kinds, whole) == ([False], False) and "encoder" not in words + approving
+    run(private(small_study, seed=8, encode_scaler="global"), sites=sites)
+    assert [line.facts["given-encoder"] for line in spent_lines()] == [False] * 5 + [True] * 5
+    kinds, whole, words, approving = told()
+    assert (kinds, whole) == ([False, True], True)
+    assert " is spent at delta 1e-05, given the encoder, by 2 runs;" in words
+    assert re.search(r"have spent epsilon [\d.]+, given the encoder, of 9 for 'small'", approving)
 
 
 def test_three_runs_on_one_ledger_end_as_the_budget_says(
@@ -304,6 +329,7 @@ def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
 
 RACING = """
 import sys
+from flfed.apps.budget import budget_as_json, in_words, run_in_words
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.receipts import ledger_of
 from flfed.apps.spending import NotSpent, Spending

@@ -8,7 +8,7 @@ import click
 import pytest
 import typer
 
-from flfed.cli import app
+from flfed.cli.commands import app
 
 
 def commands(group: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from flfed.cli import app
+from flfed.cli.commands import app
 from flfed.records.entries import ComparisonRow, DifferenceRow
 from flfed.records.store import RunStore
 from flfed.records.verdicts import ARM_NAMES

@@ -190,7 +190,7 @@ def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protect
     assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05; a run would make it 2 and leave 1.")
     for run in "ab":
         for round in range(1, 6):
-            Spending(ledger, "small", Policy()).reserve(A_ROUND, run=run, study="small", round=round)
+            Spending(ledger, "small", Policy()).reserve(A_ROUND, run=run, study="small", round=round, given_encoder=False)
     both = epsilon([A_ROUND] * 10, 1e-5)
     assert f"have spent epsilon {math.ceil(both * 1000) / 1000:g} of 3" in told()
     assert told().endswith("so this site stops it after about 1 of its 5 rounds.")
@@ -238,7 +238,7 @@ def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_bud
         "small: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, "
         "which alone are counted, epsilon 0 is spent at delta 1e-05; the policy has no budget."
     )
-    Spending(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, unit="person")
+    Spending(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
     one, said = told(epsilon=3.0)
     assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
     assert said.startswith("small: 2 updates left without noise") and " of 3 is spent at delta 1e-05, by 1 run" in said
@@ -266,7 +266,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     folder.make()
     for round in (1, 2):
         Spending(ledger_of(folder), "small", Policy()).reserve(
-            A_ROUND, study="heart", study_sha256="ab", run="20261120-r", round=round, unit="person"
+            A_ROUND, study="heart", study_sha256="ab", run="20261120-r", round=round, unit="person", given_encoder=False
         )
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
     code, out, _ = flfed("site", "budget", "site-01")

@@ -13,6 +13,7 @@ from flfed.apps.site_app.sent_charts import kind_of_line
 from flfed.apps.spending import shown
 from flfed.records.dashboard.panels import card, escape, table
 from flfed.records.dashboard.showing import Line, download
+from flfed.records.privacy import GIVEN_THE_ENCODER
 
 
 def show() -> None:
@@ -58,6 +59,8 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
         if one["budget"] is not None:
             cards(one, found["delta"])
         st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
+    if one["given-encoder"]:
+        st.caption(escape(GIVEN_THE_ENCODER))
     runs(one)
     uncharged(one)
 
