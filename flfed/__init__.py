@@ -31,6 +31,7 @@ _PUBLIC = {
     "Sql": "flfed.rows.sources",
     "Study": "flfed.study",
     "Transactions": "flfed.rows.transactions",
+    "audit": "flfed.apps.auditing",
     "resume": "flfed.apps.running",
     "run": "flfed.apps.running",
 }

@@ -68,7 +68,12 @@ class RunSpent:
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
         alone = finite(epsilon(self.releases, delta))
-        plain = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run, "unit": self.unit}
+        plain: dict[str, Any] = {
+            "study": self.study,
+            "study-sha256": self.study_sha256,
+            "run": self.run,
+            "unit": self.unit,
+        }
         plain |= {"dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last}
         return [

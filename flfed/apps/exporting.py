@@ -17,6 +17,7 @@ from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.story import story
 from flfed.rows import datasets
+from flfed.rows.schema import Schema
 from flfed.spreadsheet import csv_text
 from flfed.study import Study
 from flfed.summary import arrays_sha256
@@ -110,7 +111,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
     Raises
     ------
     UsageError
-        If the run has none on this machine, or its dataset's schema has changed since.
+        If the run has none on this machine, or kept no schema and its dataset's has changed since.
     FlfedError
         If the file on this machine is not the model that the store names.
     """
@@ -126,7 +127,8 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
     study = Study.parse(series.study_text)
-    schema = datasets.load(study.dataset.name).schema
+    kept = final.facts.get("schema")  # absent from runs of earlier versions
+    schema = datasets.load(study.dataset.name).schema if kept is None else Schema.model_validate(kept)
     if run.hashes.get("schema") not in (None, schema.sha256()):
         raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
     sites = {

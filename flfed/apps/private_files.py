@@ -67,16 +67,8 @@ def read_private(path: Path) -> bytes:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let one process at a time read and then write what is in a folder."""
-    try:
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be used ({error.strerror})") from None
-    try:
-        give(handle, folder)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with held(folder / ".lock"):
         yield
-    finally:
-        os.close(handle)
 
 
 def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
@@ -90,15 +82,15 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
 
 
 @contextmanager
-def held(path: Path, taken: str) -> Iterator[None]:
-    """Hold a file as long as the block runs: of two processes that want to, the second is refused.
+def held(path: Path, taken: str = "") -> Iterator[None]:
+    """Hold a file as long as the block runs: of two processes that want to, the second waits or is refused.
 
     Parameters
     ----------
     path : Path
         Made where it is absent, and left there; what counts is the lock, which ends with the process.
     taken : str
-        The sentence for who comes second.
+        The sentence for who comes second; where there is none, they wait.
 
     Raises
     ------
@@ -108,11 +100,11 @@ def held(path: Path, taken: str) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be used ({error.strerror})") from None
+        raise UsageError(f"{path.parent}: cannot be used ({error.strerror})") from None
     try:
         give(handle, path.parent)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
         except BlockingIOError:
             raise UsageError(taken) from None
         yield

@@ -148,7 +148,9 @@ class Conductor:
             best_round=strategy.best_round,
             sites=tuple(roster),
         )
-        result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder)
+        # With its schema, so that the model can be used where nobody has the dataset's folder.
+        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
             self.compare(roster, outcome, kept.start)

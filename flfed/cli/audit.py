@@ -55,9 +55,7 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         f"at delta {promise.delta:g}, by {promise.mechanism}."
     )
     if found.repeats > 1:
-        typer.echo(
-            f"It is the first of {found.repeats} repeats, each with a model of its own: name another to attack that one."
-        )
+        typer.echo(f"It is the first of {found.repeats} repeats, each with its own model: name another to attack that.")
     rows = [row.as_object() for row in found.findings]
     shown = ordered(rows) if whole else headlines(rows)
     if shown:

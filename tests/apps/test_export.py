@@ -18,6 +18,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.store import EventRow, RunStore
+from flfed.rows import datasets
 from flfed.study import Study
 from flfed.updates import checkpoint
 from flfed.updates.checkpoint import Checkpoint
@@ -132,6 +133,18 @@ def test_nothing_is_replaced_and_what_has_no_model_is_refused(ran, tmp_path, hom
     assert not (tmp_path / "x").exists()
 
 
+def test_a_run_is_exported_where_nobody_has_the_folder_of_its_dataset(
+    tmp_path, small_sites, small_study, home, monkeypatch
+):
+    name = run(Study.parse(small_study).replace({"rounds": 1}), sites=small_sites(2)).run
+    sha256 = datasets.load("small").schema.sha256()
+    monkeypatch.delenv("FLFED_PATH")
+    with pytest.raises(UsageError, match="dataset 'small' is not known"):
+        datasets.load("small")
+    export(name, tmp_path / "x")
+    assert SharedModel.read(tmp_path / "x").schema.sha256() == sha256
+
+
 def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused(
     ran, tmp_path, small_sites, small_study, home, monkeypatch
 ):
@@ -140,6 +153,10 @@ def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused
     final = checkpoint.final(name)
     schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     schema.write_text(schema.read_text().replace("[0, 100]", "[0, 200]"))
+    export(name, tmp_path / "kept")  # with the schema of the run, not of today
+    assert SharedModel.read(tmp_path / "kept").schema.columns["x1"].range == (0, 100)
+    bare = Checkpoint(round=final.round, arrays=final.arrays, encoder=final.encoder)
+    checkpoint.write(name, bare, final=True)  # as earlier versions did
     with pytest.raises(UsageError, match="schema of dataset 'small' has changed"):
         export(name, tmp_path / "x")
     moved = {key: value + 1e-9 for key, value in final.arrays.items()}

@@ -53,7 +53,8 @@ def test_the_object_is_as_documented_and_the_report_has_the_figures_too(flfed, e
     code, out, err = flfed("audit", ended, "--attack", MEMBERSHIP, "--json")
     found = json.loads(out)
     assert (code, err, found["run"], found["study"]) == (0, "", ended, "preterm-birth")
-    assert set(found) == {"run", "study", "promise", "findings", "faults"} and found["promise"] is None
+    assert set(found) == {"run", "study", "repeat", "repeats", "promise", "findings", "faults"}
+    assert found["promise"] is None
     assert [(line["site"], line["metric"]) for line in found["findings"]] == [
         (site, metric) for site in SITES for metric in ("auc-of-loss", "auc-of-lira")
     ]

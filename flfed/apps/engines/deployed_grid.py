@@ -115,10 +115,8 @@ class DeployedGrid(HttpGrid):
             self._check()
             with said():
                 for number, reply in self._answers(waiting):
-                    question = waiting.pop(number)
-                    if question.lost:
-                        waiting[number] = question
-                    else:
+                    if not waiting[number].lost:
+                        del waiting[number]
                         replies.append(reply)
                 replies += self._ask_again(waiting, wait=wait)
             left = POLL_SECONDS if end is None else end - self._clock()

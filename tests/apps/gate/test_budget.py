@@ -190,7 +190,9 @@ def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protect
     assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05; a run would make it 2 and leave 1.")
     for run in "ab":
         for round in range(1, 6):
-            Spending(ledger, "small", Policy()).reserve(A_ROUND, run=run, study="small", round=round, given_encoder=False)
+            Spending(ledger, "small", Policy()).reserve(
+                A_ROUND, run=run, study="small", round=round, given_encoder=False
+            )
     both = epsilon([A_ROUND] * 10, 1e-5)
     assert f"have spent epsilon {math.ceil(both * 1000) / 1000:g} of 3" in told()
     assert told().endswith("so this site stops it after about 1 of its 5 rounds.")
