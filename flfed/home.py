@@ -53,8 +53,8 @@ def private_folder(path: Path) -> None:
         If it cannot be made.
     """
     if not path.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        for absent in reversed([above for above in (path, *path.parents) if not above.exists()]):
+            absent.mkdir(mode=0o700, exist_ok=True)
     found = path.stat()
     if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
         with suppress(OSError):

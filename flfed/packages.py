@@ -7,11 +7,12 @@ it runs no package that another account could change. Everything else looks in t
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,8 @@ CODE = {".py", ".pyc", ".so", ".toml"}
 
 _strict = False
 """Whether this process serves or runs a consortium."""
+_looked_at: dict[Path, str] | None = None
+"""Why each package that was there is refused, "" where it is not; None where each is looked at when it is needed."""
 
 
 def be_strict() -> None:
@@ -40,6 +43,19 @@ def strictly() -> Iterator[None]:
         yield
     finally:
         _strict = before
+
+
+def look_at_packages() -> None:
+    """Look now at every package that may be run later, where nobody could tell any more whose it is.
+
+    In a user namespace the files of all other accounts, root too, seem to be nobody's; behind a filter of system calls
+    the groups of a directory service cannot be asked for. Imports none of them.
+    """
+    global _looked_at
+    folders = [path for root in roots() for kind in ("sites", "datasets") for path in root.glob(f"{kind}/*")]
+    modules = {point.module for point in importlib.metadata.entry_points(group="flfed.site")}
+    places = [*(path for path in folders if path.is_dir()), *(path for name in modules for path in _places(name))]
+    _looked_at = {place: _refusal(place) for place in dict.fromkeys(places)}
 
 
 def named_folders() -> str:
@@ -103,14 +119,19 @@ def check_module(name: str) -> None:
     UsageError
         As `check_package` does.
     """
-    top = name.partition(".")[0]
+    for place in _places(name) if _strict else ():
+        check_package(place)
+
+
+def _places(module: str) -> list[Path]:
+    """Return where an installed module's top package stands; nothing where it is imported already."""
+    top = module.partition(".")[0]
     try:
-        found = importlib.util.find_spec(top) if _strict and top not in sys.modules else None
+        found = importlib.util.find_spec(top) if top not in sys.modules else None
     except (ImportError, ValueError):
-        return  # importing it says more
-    for place in (found.submodule_search_locations or [found.origin or ""]) if found else []:
-        if os.path.isabs(place):
-            check_package(Path(place))
+        return []  # importing it says more
+    named = (found.submodule_search_locations or [found.origin or ""]) if found else []
+    return [Path(place) for place in named if os.path.isabs(place)]
 
 
 def check_package(folder: Path) -> None:
@@ -126,15 +147,24 @@ def check_package(folder: Path) -> None:
     """
     if not _strict or os.name != "posix":
         return
-    parts = [folder, *(path for path in _inside(folder))]
+    unseen = f"{folder}: was not there when this process began: serve again"
+    why = _refusal(folder) if _looked_at is None else _looked_at.get(folder, unseen)
+    if why:
+        raise UsageError(why)
+
+
+def _refusal(folder: Path) -> str:
+    why = first_changeable([folder, *_inside(folder)])
+    return f"{why}; what runs of {folder} would be theirs to choose" if why else ""
+
+
+def first_changeable(parts: Iterable[Path]) -> str:
+    """Return the first of some files and all folders above them that others could change, with why; "" of none."""
     places: dict[Path, None] = {}
     for part in parts:
         for path in (part.absolute(), part.resolve()):
             places |= dict.fromkeys((path, *path.parents))
-    for place in places:
-        why = changeable(place)
-        if why:
-            raise UsageError(f"{place}: {why}; what runs of {folder} would be theirs to choose")
+    return next((f"{place}: {why}" for place in places if (why := changeable(place))), "")
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -147,9 +177,11 @@ def _inside(folder: Path) -> Iterator[Path]:
 def changeable(place: Path) -> str:
     """Return why another account than this one and root could change what is at a place; "" where none could."""
     try:
-        found = place.stat()
+        found, link = place.stat(), place.lstat()
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"
+    if link.st_uid not in (os.geteuid(), ROOT):  # of a link: who owns it may let it point elsewhere
+        return f"belongs to {_account(link.st_uid)}: chown it to {_account(os.geteuid())} or to root"
     mode, shown = found.st_mode, f"mode {stat.S_IMODE(found.st_mode):o}"
     if found.st_uid not in (os.geteuid(), ROOT):
         return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"

@@ -89,6 +89,8 @@ def test_the_home_is_made_for_its_owner_and_that_of_an_earlier_version_is_closed
                 (place / "kept").write_text("x")
             monkeypatch.setenv("FLFED_HOME", str(place))
             assert stat.S_IMODE(the_home().stat().st_mode) == 0o700
+        # Whoever may write in the folder above could put a home of their own there.
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
         assert (tmp_path / "old" / "kept").read_text() == "x"
         shared = tmp_path / "sticky"
         shared.mkdir()

@@ -31,6 +31,8 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 30.0)
 STEADY_SECONDS = 60.0
 """A child that ran this long has done well: what came before is forgotten."""
 LOOK_SECONDS = 0.2
+STAND_STILL_SECONDS = 5.0
+"""Between two looks: then this process, or the whole machine, stood still, and its children with it."""
 LOG_BYTES = 5_000_000
 """How much of a child's output is kept, and as much again of what came before."""
 OURS, LONGEST = "flfed: ", 300
@@ -164,6 +166,10 @@ class _Kept:
         self._bury()
         return code
 
+    def hear(self, now: float) -> None:
+        """Take it that it gave a sign of life: nobody could have heard one."""
+        self._heard = now
+
     def silence(self, now: float) -> str:
         """Return for how long it gave no sign of life, where that is too long; by our clock, whatever the file's."""
         life = self.child.life
@@ -236,6 +242,7 @@ class Supervisor:
     ) -> None:
         self._kept = {child.name: _Kept(child, log_bytes, told) for child in children}
         self._told, self._pauses, self._patience, self._clock = told, tuple(pauses), patience, clock
+        self._looked = clock()
 
     def __enter__(self) -> Self:
         """Start all children; where one cannot be, end those that were."""
@@ -263,9 +270,13 @@ class Supervisor:
             also()
 
     def look(self) -> None:
-        """Notice which children have ended, and start again those whose pause is over."""
+        """Notice which children have ended or are silent, and start again those whose pause is over."""
+        stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
+        self._looked = self._clock()
         for kept in self._kept.values():
             code, now = kept.ended(), self._clock()
+            if stood_still:
+                kept.hear(now)
             if code is not None:
                 self._note_end(kept, now, f"{kept.child.name} ended ({in_words(code)})")
             elif silence := kept.silence(now):

@@ -28,16 +28,33 @@ def open_app(
     Only this machine can reach it, and of this machine who opens the printed address: it has a token, and without it
     nothing is shown. Where people log in (docs/app.md), the login stands in place of the token.
     """
-    from flfed.packages import own_root
+    from flfed.packages import first_changeable, own_root
     from flfed.records.dashboard import APP_TOKEN
     from flfed.records.database import store_url
 
-    store_url()  # refused here, where a person reads it, and not on a page
+    store = store_url()  # refused here, where a person reads it, and not on a page
+    if store.get_backend_name() == "sqlite" and os.environ.get("FLFED_STORE") and store.database:
+        os.environ["FLFED_STORE"] = f"sqlite:///{Path(store.database).absolute()}"
     script = own_root() / "app.py"
     if not script.is_file():
         raise UsageError("app.py is not found; is flfed installed completely?")
     os.environ[APP_TOKEN] = secrets.token_urlsafe()
+    settings = Path(".streamlit")
+    theirs = first_changeable([settings, *settings.glob("*")]) if settings.exists() else ""
+    if theirs:
+        typer.echo(f"The settings in {settings.absolute()} are not read: {theirs}.", err=True)
+    if theirs or not settings.exists():
+        leave_current_folder(script.parent)
     run(script, "flfed app", port=port, headless=headless)
+
+
+def leave_current_folder(folder: Path) -> None:
+    """Go to a folder of ours: Streamlit reads its settings in the current one, which may be anybody's."""
+    for name in ("FLFED_HOME", "FLFED_PATH"):
+        if given := os.environ.get(name):
+            places = [str(Path(part).expanduser().absolute()) for part in given.split(os.pathsep) if part]
+            os.environ[name] = os.pathsep.join(places)
+    os.chdir(folder)
 
 
 def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
@@ -65,6 +82,7 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
     options = {
         "--server.address": ADDRESS,
         "--server.port": str(port),
+        "--browser.serverPort": str(port),
         "--server.headless": str(headless or not _has_screen()).lower(),
         "--server.showEmailPrompt": "false",
         "--server.fileWatcherType": "none",

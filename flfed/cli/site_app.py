@@ -40,14 +40,5 @@ def open_site_app(
         raise UsageError(why)
     os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
     script = Path(site_app.__file__).with_name("app.py")
-    _leave_current_folder(script.parent)
+    page.leave_current_folder(script.parent)
     page.run(script, f"flfed site app {site.name}", port=port, headless=headless)
-
-
-def _leave_current_folder(folder: Path) -> None:
-    """Go to a folder of ours: Streamlit reads its settings in the current one, which may be anybody's."""
-    for name in ("FLFED_HOME", "FLFED_PATH"):
-        if given := os.environ.get(name):
-            places = [str(Path(part).expanduser().absolute()) for part in given.split(os.pathsep) if part]
-            os.environ[name] = os.pathsep.join(places)
-    os.chdir(folder)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError
-from flfed.home import home
+from flfed.home import home, private_folder
 from flfed.summary import arrays_sha256
 from flfed.updates.content import Arrays, ndarrays
 from flfed.updates.held_arrays import array_record
@@ -100,7 +100,8 @@ class KeptReplies:
         folder = self.folder
         try:
             if not folder.is_dir():
-                folder.mkdir(parents=True, mode=0o700)
+                private_folder(folder.parent)
+                private_folder(folder)
                 others = _last_written(path for path in folder.parent.iterdir() if path != folder)
                 for other in others[RUNS - 1 :]:
                     shutil.rmtree(other, ignore_errors=True)

@@ -80,6 +80,21 @@ def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(t
     assert not alive(before["hangs"])
 
 
+def test_after_a_stand_still_of_the_machine_a_child_has_its_whole_time_again(tmp_path: Path):
+    quiet = Child(
+        "quiet", (sys.executable, "-c", "import time; time.sleep(60)"), tmp_path / "quiet.log",
+        life=Life(Pulse(tmp_path / "quiet"), 60.0, "has not reached its node"),
+    )  # fmt: skip
+    now, sentences = [0.0], list[str]()
+    with Supervisor([quiet], told=sentences.append, clock=lambda: now[0]) as supervisor:
+        for now[0] in (0.2, 4.0, 304.0, 308.0, *range(310, 364, 4)):
+            supervisor.look()
+        assert sentences == []
+        now[0] = 366.0
+        supervisor.look()
+    assert sentences[0].startswith("quiet has not reached its node for 60 s, and was ended")
+
+
 def test_news_of_a_child_is_told_at_once(tmp_path: Path):
     sentences: list[str] = []
     talks = child(tmp_path, "import time; print('flfed says: it rains'); print('flfed: kept'); time.sleep(60)", "talks")

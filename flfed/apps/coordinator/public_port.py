@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from flfed.errors import UsageError
 
@@ -37,8 +38,12 @@ def holding(bind: str, port: int) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
         if sys.platform == "linux":
             _take(name, f"\0flfed-coordinator-{bind or '*'}-{port}-{os.geteuid()}", port)
-        _check_free(bind, port)
-        yield
+        try:
+            _check_free(bind, port)
+            yield
+        finally:
+            with suppress(OSError):
+                name.shutdown(socket.SHUT_RDWR)  # so that who waits for a connection ends
 
 
 def _taken(port: int, why: str) -> UsageError:
@@ -52,10 +57,19 @@ def _take(name: socket.socket, text: str, port: int) -> None:
     """
     try:
         name.bind(text)
-        name.listen(1)
+        name.listen()
     except OSError as error:
         if error.errno == errno.EADDRINUSE and _owner(text) == os.geteuid():
             raise _taken(port, "is served already by another coordinator of this account") from None
+        return
+    threading.Thread(target=_answer, args=(name,), daemon=True).start()
+
+
+def _answer(name: socket.socket) -> None:
+    """Take each connection and close it: those that nobody takes fill the queue, and no more owners are told."""
+    with suppress(OSError):
+        while True:
+            name.accept()[0].close()
 
 
 def _owner(text: str) -> int | None:

@@ -41,14 +41,15 @@ class SignedHeads:
         Raises
         ------
         RunStopped
-            If a ledger does not go on from what was signed; names site and line.
+            If a ledger does not go on from what was signed, which names site and line; or if what was signed cannot
+            be read here.
         """
         recorder, run = self.recorder, self.recorder.writer.run
         try:
             whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
         except FlfedError as error:
-            recorder.note(f"the ledgers of the sites are not held to what was signed of them: {error}")
-            return
+            why = f"no round was begun: the ledgers of the sites cannot be held to what was signed of them: {error}"
+            raise RunStopped(why) from None
         recorder.crossed(SEAL, heads.to_node, heads.to_server)
         recorder.events("fault", {site: f"{NOT_HELD}: {why}" for site, why in heads.faults.items()})
         if whys:

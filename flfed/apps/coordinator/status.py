@@ -139,7 +139,11 @@ def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[st
     """Return the registered nodes, or None where the server does not answer, and when each site asked last."""
     try:
         with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
-            return control.nodes(), control.seconds_since_request()
+            nodes = control.nodes()
+            try:
+                return nodes, control.seconds_since_request()
+            except FlfedError:
+                return nodes, {}  # a server of an earlier version that is still running
     except FlfedError:
         return None, {}
 

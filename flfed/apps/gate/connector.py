@@ -43,11 +43,12 @@ def fetched(control: socket.socket) -> socket.socket:
         If there is none to be had: the node is not there, or has too many.
     """
     control.sendall(ASK)
-    answer, numbers, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    answer, numbers, _, _ = socket.recv_fds(control, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
     if not answer:
         raise EOFError
     if not numbers:
         raise ConnectionRefusedError("the node has no connection to give")
+    os.set_inheritable(numbers[0], False)  # where a system has no flag for it
     return socket.socket(fileno=numbers[0])
 
 

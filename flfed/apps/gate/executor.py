@@ -21,7 +21,7 @@ from flfed.apps.gate.pacing import Backoff, Pace
 from flfed.apps.gate.syscall_filter import refuse_calls
 from flfed.apps.pulse import Pulse
 from flfed.errors import FlfedError, UsageError
-from flfed.packages import be_strict
+from flfed.packages import be_strict, look_at_packages
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -126,6 +126,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     make_gate : callable
         Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
     """
+    look_at_packages()
     refused = leave_network()  # before torch or numpy start a thread
     drop_capabilities()
     memory = limit_process()

@@ -53,8 +53,9 @@ def limit_process() -> int:
     fails, which Python says as `MemoryError`.
     """
     count = int(os.environ.get(VARIABLE, "0")) or bytes_of("")
-    for kind, most in ((resource.RLIMIT_DATA, count), (resource.RLIMIT_NOFILE, OPEN_FILES)):
+    limits = {resource.RLIMIT_DATA: count, resource.RLIMIT_NOFILE: OPEN_FILES}
+    for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
-    return count
+        limits[kind] = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limits[kind], limits[kind]))
+    return limits[resource.RLIMIT_DATA]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from flfed.apps.coordinator.folder import CoordinatorFolder
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.private_files import write_whole
 from flfed.apps.signatures import new_node_key, private_text
-from tests.another_account import NOBODY
+from tests.another_account import NOBODY, account
 from tests.apps.gate.processes.test_serving import processes
 from tests.browser import free_port
 
@@ -28,7 +29,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 COMMAND = str(Path(sys.executable).with_name("flfed"))
 """As a person types it: a Python that is started with -c looks in the current folder by itself."""
 SERVE = ("site", "serve", "cleveland")
+OTHER = 41234
 PLANTED = ("ctypes.py", "sitecustomize.py", "streamlit.py", "flfed/__init__.py", "sites/cleveland/__init__.py")
+
+
+@pytest.fixture
+def short_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """FLFED_HOME below a folder that every account may enter."""
+    with tempfile.TemporaryDirectory(prefix="flfed-", dir="/tmp") as folder:
+        monkeypatch.setenv("FLFED_HOME", folder)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -85,6 +95,40 @@ def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_o
     assert "/sites/cleveland (FLFED_PATH is not set)" in said
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another account: run as root")
+def test_a_plain_account_serves_packages_of_its_own_and_of_roots(short_home: Path, tmp_path: Path):
+    # Without root's rights the gate leaves the network by a user namespace, where every other account is nobody.
+    folder = SiteFolder("own-clinic")
+    folder.make()
+    folder.secret.write_text("0" * 64)
+    package = short_home / "packages/sites/own_clinic"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from flfed import Csv, Holdout, Site\n"
+        'site = Site(name="own-clinic", dataset="heart-disease", source=Csv("t.csv"), holdout=Holdout(0.2))\n'
+    )
+    for path in (short_home, *short_home.rglob("*")):
+        os.chown(path, OTHER, OTHER)
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    words = [*account(OTHER), COMMAND, "site", "serve", "own-clinic", "--gate-only"]
+    environment = {**os.environ, "FLFED_PATH": str(short_home / "packages"), "HOME": str(short_home)}
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(folder.socket))
+        folder.socket.chmod(0o777)
+        node.listen()
+        node.settimeout(120)
+        serving = subprocess.Popen(
+            words, cwd="/", env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        try:
+            node.accept()[0].close()  # the gate has loaded the site's package, and asks for messages
+        finally:
+            said = ended(serving)
+            log = (folder.gate / "gate.log").read_text()
+    assert "this process has no network" in log, said
+    assert "Traceback" not in log and "ended" not in said
+
+
 def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Path, planted: tuple[Path, Path]):
     for words in ("status cleveland", "approve heart-disease --site cleveland --with hungary --yes", "pause cleveland"):
         done = subprocess.run(
@@ -98,6 +142,36 @@ def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Pa
     address = next(line for line in app.stdout if line.startswith("Open http"))
     ended(app)
     assert "planted" not in address
+
+
+def test_settings_that_another_account_put_into_the_current_folder_do_not_move_the_coordinators_app(
+    home: Path, planted: tuple[Path, Path]
+):
+    settings, port = planted[0] / ".streamlit", free_port()
+    settings.mkdir()
+    (settings / "config.toml").write_text('[browser]\nserverPort = 6666\n[server]\nbaseUrlPath = "planted"\n')
+    (settings / "secrets.toml").write_text('[auth]\nredirect_uri = "http://127.0.0.1:6666"\n')
+    for path in (settings, *settings.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    app = started("app", "--headless", "--port", str(port), cwd=planted[0])
+    assert app.stdout is not None
+    lines = list[str]()
+    while not lines or not lines[-1].startswith("Open http"):
+        lines.append(app.stdout.readline())
+    ended(app)
+    assert f"The settings in {settings} are not read: " in "".join(lines)
+    assert f"Open http://127.0.0.1:{port}/?token=" in lines[-1]
+
+
+def test_the_users_own_settings_in_the_current_folder_are_read(home: Path, tmp_path: Path):
+    settings, port = tmp_path / ".streamlit", free_port()
+    settings.mkdir()
+    (settings / "config.toml").write_text('[server]\nbaseUrlPath = "mine"\n')
+    app = started("app", "--headless", "--port", str(port), cwd=tmp_path)
+    assert app.stdout is not None
+    address = next(line for line in app.stdout if line.startswith("Open http"))
+    ended(app)
+    assert address.startswith(f"Open http://127.0.0.1:{port}/mine/?token=")
 
 
 def test_nothing_in_the_current_folder_runs_at_the_coordinator(home: Path, planted: tuple[Path, Path]):
