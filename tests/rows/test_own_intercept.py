@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from flfed.rows.baselines import INTERCEPT_SD, own_intercept
+from flfed.rows.own_intercept import INTERCEPT_SD, own_intercept
 from flfed.rows.training.losses import probabilities
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
