@@ -85,7 +85,7 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
         return None
     of_sites = [offsets[site] for site in sorted(offsets)]
     outputs = len(of_sites[0].value)
+    share = (outputs - 1) / outputs if outputs > 1 else 1.0
     values = [float(value) for offset in of_sites for value in offset.value]
     errors = [float(error) for offset in of_sites for error in offset.error]
-    variance = variance_between(values, errors, mean=0.0)
-    return math.sqrt(variance * outputs / (outputs - 1) if outputs > 1 else variance)
+    return math.sqrt(variance_between(values, errors, mean=0.0) / share)

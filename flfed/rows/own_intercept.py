@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
+from flfed.rows.training.losses import loss_of_rows
+
 INTERCEPT_SD = 2.0
 """Prior deviation of a site's own intercept, in log-odds (or target deviations), where none was estimated
 over sites: keeps it finite where a site has one class."""
+UNLIKE = 20
+"""One site in so many is not as the others are."""
 FLAT_SD, NO_SD = 1000.0, 1e-6
 """Deviations of a prior that says nothing, and yet keeps the curvature above 0; and of one that leaves nothing."""
 
@@ -84,6 +88,38 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
         centred = np.eye(classes) - 1 / classes
         value, spread = centred @ value, centred @ spread @ centred
     return value, np.sqrt(np.diag(spread))
+
+
+def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the prior deviation by which one site is adjusted: that of all sites, unless its rows contradict it.
+
+    One site in `UNLIKE` is taken to be unlike the others, of deviation `INTERCEPT_SD`: a site's rows are evidence
+    for either. So one that all others are near to, or whose rows of one class told no offset, is not held to them.
+
+    Parameters
+    ----------
+    outputs, y, task
+        As `own_intercept` takes them.
+    sd : float, >= 0
+        Estimated over sites.
+    """
+    if sd >= INTERCEPT_SD or not len(y):
+        return sd
+    gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
+    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
+
+
+def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the log-probability of a site's rows under a prior deviation, by Laplace's method about the mode."""
+    shift = own_intercept(outputs, y, task, sd)
+    moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
+    if task == "regression":
+        variance = residual_variance(y - outputs[:, 0])
+        loss, curvature = loss_of_rows(task, moved, y) / variance, np.array([[len(y) / variance]])
+    else:
+        loss, (_, curvature) = loss_of_rows(task, moved, y), _curvature(moved, task)
+    spread = np.linalg.slogdet(np.eye(len(shift)) + curvature / precision)[1]
+    return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
 
 
 def residual_variance(left: np.ndarray) -> float:

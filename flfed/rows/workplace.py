@@ -16,7 +16,7 @@ from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, tuned
 from flfed.rows.coded import Coded, coded, codes
 from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
 from flfed.rows.holdout import Holdout, for_validation
-from flfed.rows.own_intercept import own_intercept, own_offset
+from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of, too_few
 from flfed.rows.site import Site, SiteTable
@@ -401,7 +401,8 @@ class Workplace:
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
-        shift = own_intercept(outputs, rows.y, self.task, sd)
+        own = None if sd is None else site_deviation(outputs, rows.y, self.task, sd)
+        shift = own_intercept(outputs, rows.y, self.task, own)
         plain = network_predictor(self.model, arrays)
         return lambda x: plain(x) + shift
 

@@ -12,16 +12,23 @@ import pytest
 from flwr.app import Message
 
 from flfed import run
+from flfed.apps.client_app import ClientSide
+from flfed.apps.engines.inprocess import InProcessGrid
+from flfed.apps.recording import Recorder
 from flfed.apps.running import resume
+from flfed.apps.server_app import Conductor
 from flfed.apps.site_offsets import SITE_OFFSETS, offset_deviation
 from flfed.errors import RunStopped
 from flfed.records.reading import RunReader
 from flfed.records.reports import arms_shown
+from flfed.records.store import RunStore
 from flfed.records.story import comparison_rows
+from flfed.rows import datasets
 from flfed.rows.own_intercept import own_intercept, own_offset
 from flfed.rows.policy import Policy
 from flfed.rows.sources import Frame
 from flfed.study import Study
+from flfed.updates import checkpoint as checkpoints
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, CompareRequest, EnrolReply, TrainReply, TrainRequest
 from flfed.updates.offset import Offset
 from tests.conftest import small_table
@@ -256,3 +263,46 @@ def test_a_run_that_ended_before_the_comparison_goes_on_with_the_same_deviation(
     again = resume(ended, sites=sites)
     assert record(ended) == record(whole.run)
     assert again.report["personalised"] == whole.report["personalised"]
+
+
+def test_sites_hear_one_deviation_in_a_run_whoever_answers_after_a_crash(small_sites, small_study):
+    # A gate that compared by one deviation refuses another: what was sent has to outlive the process that sent it.
+    def differing(place: int, table: pd.DataFrame) -> pd.DataFrame:
+        return lawful(120, [5, place], (1.5, -1.0, 0.5, -1.0)[place])
+
+    study = Study.parse(small_study)
+    sites = {site.name: site for site in small_sites(4, change=differing)}
+    heard: list[float] = []
+
+    class Grid(InProcessGrid):
+        lost = False
+
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
+            asked = list(messages)
+            kind = asked[0].metadata.message_type
+            if kind == COMPARE:
+                heard.extend(CompareRequest.from_record(one.content).offset_deviation for one in asked)
+                if not self.lost:
+                    raise KeyboardInterrupt
+            replies = super().send_and_receive(asked, timeout=timeout)
+            return replies[1:] if self.lost and kind == EVALUATE else replies
+
+    def conduct(writer: Any, *, lost: bool, checkpoint: Any = None) -> Any:
+        grid = Grid(ClientSide(lambda name, _: sites[name]).app(), list(sites), {"study": study.text, "repeat": 0})
+        grid.lost = lost
+        recorder = Recorder(writer, AUC, study.rounds)
+        return Conductor(grid, study, recorder, checkpoint=checkpoint, each_round=True).conduct()
+
+    with RunStore.open() as store:
+        facts = {"schema": datasets.load("small").schema.sha256()}
+        series = store.begin_series(study=study.name, study_sha256=study.sha256(), study_text=study.text, repeats=1)
+        writer = store.begin_run(series, engine="deployment", path="sites", seed=7, rounds_planned=study.rounds,
+                                 primary=AUC, task="binary", hashes=facts)  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            conduct(writer, lost=False)
+        writer.finish(status="failed", reason="ended")
+        kept = checkpoints.newest(writer.run, study.rounds)
+        assert kept.round == study.rounds and kept.facts[SITE_OFFSETS]["deviation"] == heard[0]
+        again = store.resume_run(writer.run, lambda rounds: kept.round)
+        assert conduct(again, lost=True, checkpoint=kept).status == "completed"
+    assert len(heard) == 8 and len(set(heard)) == 1 and heard[0] > 0.1

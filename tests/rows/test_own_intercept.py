@@ -7,10 +7,12 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from scipy.stats import norm
 
-from flfed.rows.own_intercept import INTERCEPT_SD, own_intercept, own_offset, residual_variance
+from flfed.rows.own_intercept import INTERCEPT_SD, own_intercept, own_offset, residual_variance, site_deviation
 from flfed.rows.training.losses import probabilities
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
@@ -158,3 +160,36 @@ def test_an_offset_is_finite_where_the_model_is_as_sure_as_numbers_allow():
     for scale in (30.0, 800.0):
         value, error = own_offset(np.array([[scale], [-scale], [scale]]), np.array([1, 0, 0]), "binary")
         assert np.isfinite([*value, *error]).all() and error[0] > 0
+
+
+def by_integration(outputs: np.ndarray, y: np.ndarray, sd: float) -> float:
+    """The log-probability of outcomes under a prior deviation, by quadrature."""
+
+    def density(shift):
+        moved = outputs[:, 0] + shift
+        return np.exp((y * moved - np.logaddexp(0, moved)).sum() + norm.logpdf(shift, scale=sd))
+
+    return float(np.log(quad(density, -12 * sd, 12 * sd, points=[0.0], limit=200)[0]))
+
+
+@pytest.mark.parametrize(("rows", "off"), [(1, 0.0), (30, 0.0), (30, 4.0), (200, 0.7)])
+def test_a_site_is_held_to_the_others_unless_its_rows_speak_twenty_times_more_for_being_unlike(rows, off):
+    rng = np.random.default_rng([9, rows])
+    outputs = rng.normal(size=(rows, 1))
+    y = (rng.random(rows) < 1 / (1 + np.exp(-(outputs[:, 0] + off)))).astype(int)
+    for sd in (0.1, 0.5):
+        odds = by_integration(outputs, y, INTERCEPT_SD) - by_integration(outputs, y, sd)
+        assert abs(odds - np.log(19)) > 0.2  # no case is so close that Laplace's method could decide it otherwise
+        assert site_deviation(outputs, y, "binary", sd) == (INTERCEPT_SD if odds > np.log(19) else sd)
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
+def test_rows_that_all_say_the_same_free_a_site_of_an_estimate_of_0(task):
+    outputs = np.zeros((30, 3 if task == "multi-class" else 1))
+    unlike, alike = (np.full(30, 3.0), np.tile([0.1, -0.1], 15)) if task == "regression" else (
+        np.zeros(30, int), np.arange(30) % CLASSES[task])  # fmt: skip
+    assert site_deviation(outputs, unlike, task, 0.0) == INTERCEPT_SD
+    assert site_deviation(outputs, alike, task, 0.0) == 0.0
+    # One row is never enough, and no rows say nothing; above what is assumed nothing is held.
+    assert site_deviation(outputs[:1], alike[:1], task, 0.0) == 0.0 == site_deviation(outputs[:0], alike[:0], task, 0.0)
+    assert site_deviation(outputs, unlike, task, 2.5) == 2.5
