@@ -97,6 +97,11 @@ def against_our_own(result: Result, metric: str) -> None:
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
             f"{ALONE}"
         )
+        if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
+            st.caption(
+                f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: "
+                "it is not shown apart."
+            )
         if result.note:
             st.caption(escape(f"Of some figures nothing is here: {result.note}."))
     lines: list[Line] = [
@@ -131,7 +136,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
         [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
         for arm in ("global", "personalised")
     )
-    left_out = ("personalised",) if adjusted == shared else ()
+    left_out = ("personalised",) if adjusted == shared != [None] else ()
     return [
         {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
         | {key: plain(getattr(one, key)) for key in ("value", "low", "high")}
