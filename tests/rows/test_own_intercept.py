@@ -193,3 +193,15 @@ def test_rows_that_all_say_the_same_free_a_site_of_an_estimate_of_0(task):
     # One row is never enough, and no rows say nothing; above what is assumed nothing is held.
     assert site_deviation(outputs[:1], alike[:1], task, 0.0) == 0.0 == site_deviation(outputs[:0], alike[:0], task, 0.0)
     assert site_deviation(outputs, unlike, task, 2.5) == 2.5
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
+def test_what_crosses_is_of_one_type_whatever_the_plans_precision(task):
+    rng = np.random.default_rng(10)
+    outputs = rng.normal(size=(40, 3 if task == "multi-class" else 1))
+    y = rng.normal(size=40) if task == "regression" else rng.integers(0, CLASSES[task], 40)
+    single = y.astype(np.float32) if task == "regression" else y
+    exact, told = own_offset(outputs, y, task), own_offset(outputs.astype(np.float32), single, task)
+    assert {array.dtype for array in told} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(np.concatenate(told), np.concatenate(exact), atol=1e-5)
+    assert site_deviation(outputs.astype(np.float32), single, task, 0.3) == site_deviation(outputs, y, task, 0.3)
