@@ -124,6 +124,10 @@ class Study:
         """Return the hash of the text, as a site's approval names it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def adjusts_intercept(self) -> bool:
+        """Tell whether each site's own intercept adjusts the model: it is linear, and no mechanism protects rows."""
+        return self.privacy.name == "none" and bool(listing.load("model", self.model.name).linear)
+
     def replace(self, changes: Mapping[str, Any]) -> Study:
         """Return the study with some keys set, as `--set key=value` does.
 

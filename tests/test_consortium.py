@@ -49,8 +49,10 @@ def test_a_consortium_by_the_book(machines, test_data):
     signed_by_its_coordinator(coordinator, machines[SITES[0]], deployed["run"])
     for site, found in here["sites"].items():
         assert deployed["sites"][site]["rows"] == found["rows"]
-        for metric, value in found["global"].items():
-            assert deployed["sites"][site]["global"][metric]["value"] == pytest.approx(value["value"], abs=1e-9)
+        for arm in ("global", "personalised"):
+            for metric, value in found[arm].items():
+                assert deployed["sites"][site][arm][metric]["value"] == pytest.approx(value["value"], abs=1e-9)
+    offsets_on_the_ledgers(machines)
     for site in SITES:
         verified = machines[site].run(["site", "ledger", "SITE", "--verify"])
         assert "1 receipt of the coordinator" in verified and "Every line is as it was written." in verified
@@ -67,6 +69,13 @@ def signed_by_its_coordinator(coordinator: Machine, site: Machine, run: str) -> 
     assert found["signing-key"] == exported["signing-key"] and found["rows"] > 100
     alone = coordinator.json(["run", "export", "latest", "--to", "alone"])
     assert alone["model"] != run and alone["signed-by"] is None
+
+
+def offsets_on_the_ledgers(machines: dict[str, Machine]) -> None:
+    """Check that sites told their own offsets, and all heard the one deviation that follows."""
+    lines = {site: {line["kind"]: line for line in machines[site].ledger_lines()} for site in SITES}
+    assert sum(found["evaluate"].get("offset", False) for found in lines.values()) >= 3
+    assert len({found["compare"]["offset-deviation"] for found in lines.values()}) == 1
 
 
 def refused_when_changed(machines: dict[str, Machine], coordinator: Machine) -> None:

@@ -49,6 +49,7 @@ from flfed.updates.messages import (
     TrainReply,
     TrainRequest,
 )
+from flfed.updates.offset import Offset
 from flfed.updates.strategies.fedavg import FedAvg
 
 SITE_ERROR = 1
@@ -314,6 +315,7 @@ def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, An
         terms=_strategy(workplace.study.strategy.name).client_terms(request.settings),
     )
     said = said_by(workplace)
+    offset = (yield from workplace.offset(request.arrays, request.encoder)) if request.offset else None
     return TrainReply(
         delta=done.delta,
         num_examples=float(done.rows),
@@ -321,6 +323,7 @@ def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, An
         steps=done.steps,
         scores=scores_of(done.scores, said, stays=training_stays(workplace)),
         holdout=scores_of(done.holdout, said),
+        offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
     )
 
 
@@ -335,7 +338,8 @@ def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     """Judge every arm on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     workplace = open_workplace()
-    found, said = (yield from compare(workplace, request.arrays, request.encoder)), said_by(workplace)
+    found = yield from compare(workplace, request.arrays, request.encoder, request.deviation)
+    said = said_by(workplace)
     return CompareReply(
         num_examples=found.training_rows,
         holdout_rows=found.holdout_rows,

@@ -33,9 +33,11 @@ class HeldTables:
         """Return the open workplaces of these sites, in the given order."""
         return [self._side.workplaces[(site, *self._key)] for site in sites]
 
-    def reference(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> Reference:
-        """Return the figures over all rows."""
-        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder), self._answer)
+    def reference(
+        self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
+    ) -> Reference:
+        """Return the figures over all rows; `deviation` is that of the sites' own intercepts, as it was sent."""
+        found: Reference = drive(reference(self.workplaces(sites), arrays, encoder, deviation), self._answer)
         return found
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:

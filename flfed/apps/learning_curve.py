@@ -9,10 +9,12 @@ from functools import cached_property
 from statistics import fmean
 from typing import get_args
 
+import flfed
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.apps.engines.starting import grid_of
 from flfed.apps.recording import Progress, no_progress
+from flfed.apps.site_offsets import offset_deviation, offset_outputs
 from flfed.records.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.spread import mean_of, possible, resplit_interval
 from flfed.records.store import finite
@@ -183,8 +185,8 @@ def federate(
     places: Mapping[str, Workplace],
     summaries: Mapping[str, Summary],
     answer: Answer | None = None,
-) -> tuple[Arrays, Encoder] | None:
-    """Return the final arrays and the encoder of a run over open workplaces; None where it ended early.
+) -> tuple[Arrays, Encoder, float | None] | None:
+    """Return a run over open workplaces: arrays, encoder, the offsets' deviation; None where it ended early.
 
     The same messages through the same client app as a run, so the same arrays; nothing is recorded.
 
@@ -206,13 +208,20 @@ def federate(
     # Its time is that of many side by side, and nobody waits for it: it has no deadline.
     grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)
     nodes = zip(places.items(), grid.get_node_ids(), strict=True)
-    roster = {site: Enrolled(node_id=node, rows_high=len(place.table.training)) for (site, place), node in nodes}
+    roster = {
+        site: Enrolled(node_id=node, rows_high=len(place.table.training), version=flfed.__version__)
+        for (site, place), node in nodes
+    }
     strategy: FedAvg = study.strategy.build("strategy")
     seed = study.seed + repeat
-    strategy.assign(Assignment(roster=roster, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed))
+    outputs = offset_outputs(study, first.schema)
+    assignment = Assignment(
+        roster=roster, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed, outputs=outputs
+    )
+    strategy.assign(assignment)
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
     result = strategy.start(grid, to_record(start), study.rounds)
-    return None if strategy.stopped else (to_arrays(result.arrays), encoder)
+    return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
 
 
 class _Told:

@@ -39,8 +39,8 @@ NOT_SHOWN = (
     "diagnosis and no decision: check the model on rows of your own first."
 )
 NOT_EXPORTED = (
-    "What adjusts the shared model to one site (its own intercept, or fine-tuning) is fitted at that site, stays "
-    "there, and is not in this folder: the predictions are those of the shared model."
+    "What adjusts the shared model to one site (its own intercept, or fine-tuning) is fitted at that site and "
+    "is not in this folder: the predictions are those of the shared model."
 )
 
 

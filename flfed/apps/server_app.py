@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from flfed.apps.asking import NOT_THERE, Answers, Reply, ask, unenrolled
+from flfed.apps.asking import NOT_THERE, Answers, Reply, ask, ask_each, unenrolled
 from flfed.apps.engines.inprocess import Clock
 from flfed.apps.privacy_record import PrivacyRecord
 from flfed.apps.recording import Recorder
 from flfed.apps.run_record import Outcome
 from flfed.apps.sharing import WITHHELD
+from flfed.apps.site_offsets import SITE_OFFSETS, SiteOffsets, offset_outputs, site_offsets
 from flfed.errors import FlfedError, UsageError
 from flfed.leaks import leak_warnings, untested
 from flfed.records.entries import NO_TABLE_1
@@ -53,6 +54,7 @@ from flfed.updates.messages import (
     SummariseReply,
     SummariseRequest,
 )
+from flfed.updates.offset import reads_offset
 from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -116,6 +118,7 @@ class Conductor:
         self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
         self.seed, self.checkpoint, self.observer, self._enrolled = study.seed + repeat, checkpoint, observer, enrolled
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        self._last, self._each_round = checkpoint, each_round
         self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
         self.privacy = PrivacyRecord(study, recorder, deployed=each_round)
         self.privacy.restore(checkpoint)
@@ -153,7 +156,7 @@ class Conductor:
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(roster, outcome, kept.start)
+            self.compare(roster, outcome, kept.start, self.offsets(strategy))
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Enrolled], Checkpoint]:
@@ -209,7 +212,7 @@ class Conductor:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             replies[reply.site] = reply
             if reply.accepted:
-                roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high)
+                roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high, version=reply.version)
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in roster})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
@@ -280,6 +283,7 @@ class Conductor:
                 in_sums_only=self.recorder.shared_as.in_sums_only,
                 mechanism=self.privacy.mechanism,
                 chance=self.privacy.chance,
+                outputs=offset_outputs(self.study, self.schema),
             )
         )
         first = self.first_arrays()
@@ -296,6 +300,7 @@ class Conductor:
         facts = {"strategy": facts, "seconds": self._clock() - self._began, "privacy": self.privacy.facts()}
         checkpoint = replace(kept, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.recorder.writer.run, checkpoint)
+        self._last = checkpoint
         self.privacy.checkpoint()
         self._next_checkpoint = time.monotonic() + self._apart
         self.observer("checkpoint", record.round)
@@ -305,11 +310,32 @@ class Conductor:
         given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
         return first_arrays(given, len(input_names(self.layout)))
 
-    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str) -> None:
+    def offsets(self, strategy: FedAvg) -> SiteOffsets:
+        """Return what is known of the sites' own intercepts: what it was before a resume, for sites may have heard it.
+
+        A site compares by one deviation in a run, and after a crash another set of sites may answer.
+        """
+        if not strategy.run.outputs:
+            return SiteOffsets()
+        last = self._last
+        found = None if last is None else SiteOffsets.of(last.facts.get(SITE_OFFSETS))
+        if found is None:
+            found = site_offsets(strategy.offsets)
+            if last is not None and self._each_round:
+                facts = {**last.facts, SITE_OFFSETS: found.facts()}
+                checkpoints.write(self.recorder.writer.run, replace(last, facts=facts))
+        self.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
+        return found
+
+    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str, offsets: SiteOffsets) -> None:
         """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
         self.recorder.progress("compare", 0, 1)
-        request = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
-        answers = self._ask(COMPARE, request, _nodes(roster), CompareReply.from_record)
+        plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
+        known = replace(plain, offset_deviation=offsets.sent())
+        requests = {site: known if reads_offset(enrolled.version) else plain for site, enrolled in roster.items()}
+        answers = ask_each(
+            self.grid, COMPARE, requests, _nodes(roster), CompareReply.from_record, timeout=self._deadline()
+        )
         self._crossed(COMPARE, answers)
         self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
         replies = self._usable(answers.replies)
@@ -319,7 +345,7 @@ class Conductor:
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
             self.recorder.note(f"no pooled reference: {WITHHELD}")
         elif self.tables is not None and len(replies) == len(roster):
-            reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder)
+            reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder, offsets.deviation)
             self._disclosure_cost(roster, outcome, reference)
         elif self.tables is not None:
             # Without a site's holdout it would compare with something else; and what fails there fails here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from flfed.records.verdicts import Difference, best_of, better_of, verdict, wort
 
 AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
-DIFFERENCES = ("difference", "difference-personalised")
+DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
 REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
 LEAST_OF_A_CLASS = 10
@@ -361,6 +362,17 @@ def metrics_of(found: Report) -> list[str]:
 def primary_of(found: Report) -> str | None:
     """Return the first, most important metric of a report, or None where nothing was compared."""
     return next(iter(metrics_of(found)), None)
+
+
+def arms_shown(found: Report, metric: str) -> list[str]:
+    """Return the models of a site that are shown: the adjusted one not where its figure is the shared one's everywhere.
+
+    A site's own intercept moves all its predictions alike: it ranks no row before another.
+    """
+    pairs = [[site[arm].get(metric, {}).get("value") for arm in DIFFERENCE_ARMS] for site in found["sites"].values()]
+    known = [pair for pair in pairs if None not in pair]
+    same = bool(known) and all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in known)
+    return [arm for arm in SITE_ARMS if arm != "personalised" or not same]
 
 
 def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:

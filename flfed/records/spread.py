@@ -199,23 +199,57 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     >>> mean_over_sites([0.1, 0.1, 0.1], [0.02, 0.02, 0.02]).between
     0.0
     """
-    freedom, between, alike = len(values) - 1, 0.0, 1.0
-    for step_number in range(STEPS):
-        weights = [1 / (error**2 + between) for error in errors]
-        total = math.fsum(weights)
-        mean = math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
-        apart = [weight * (value - mean) ** 2 for weight, value in zip(weights, values, strict=True)]
-        left = math.fsum(apart) - freedom
-        if not step_number:
-            alike = chi_squared_beyond(left + freedom, freedom)
+    freedom = len(values) - 1
+    apart, total, mean = _weighted(values, errors, 0.0)
+    alike = chi_squared_beyond(math.fsum(apart), freedom)
+    between = variance_between(values, errors)
+    _, total, mean = _weighted(values, errors, between)
+    reach = student_t_bound(freedom) / math.sqrt(total)
+    return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike)
+
+
+def variance_between(values: Sequence[float], errors: Sequence[float], mean: float | None = None) -> float:
+    """Return the variance between sites that makes their weighted squares as large as chance lets expect.
+
+    Parameters
+    ----------
+    values : sequence of float, two or more; one where the mean is known
+    errors : sequence of float, > 0
+        Standard error of each.
+    mean : float, optional
+        What all sites' values are about, where that is known; else it is estimated from them.
+
+    Source: Paule and Mandel 1982, by the steps of DerSimonian and Kacker 2007.
+
+    Examples
+    --------
+    >>> variance_between([0.3, -0.3], [0.1, 0.1]), variance_between([0.3, 0.3], [0.1, 0.1])
+    (0.17, 0.0)
+    >>> round(variance_between([0.3, 0.3], [0.1, 0.1], mean=0.0), 12)
+    0.08
+    """
+    between, expected = 0.0, len(values) - (mean is None)
+    for _ in range(STEPS):
+        apart, _, _ = _weighted(values, errors, between, mean)
+        left = math.fsum(apart) - expected
         if left <= 0 and not between:
             break  # the sites are no further apart than their errors make them
-        step = left / math.fsum(weight * square for weight, square in zip(weights, apart, strict=True))
+        step = left / math.fsum(square / (error**2 + between) for square, error in zip(apart, errors, strict=True))
         between = max(between + step, 0.0)
         if abs(step) <= 1e-12 * between:
             break
-    reach = student_t_bound(freedom) / math.sqrt(total)
-    return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike)
+    return between
+
+
+def _weighted(
+    values: Sequence[float], errors: Sequence[float], between: float, mean: float | None = None
+) -> tuple[list[float], float, float]:
+    """Return each site's weighted square about the mean, the sum of the weights, and the mean."""
+    weights = [1 / (error**2 + between) for error in errors]
+    total = math.fsum(weights)
+    if mean is None:
+        mean = math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
+    return [weight * (value - mean) ** 2 for weight, value in zip(weights, values, strict=True)], total, mean
 
 
 def chi_squared_beyond(x: float, freedom: int) -> float:

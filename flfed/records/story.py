@@ -7,7 +7,7 @@ import math
 from flfed.records.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
-from flfed.records.reports import AGAIN, SITE_ARMS, Report, best_arm, primary_of, site_verdict
+from flfed.records.reports import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -30,6 +30,8 @@ GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
 """Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """The arm of a gain, in a cell of a table."""
+COLUMNS = {"global": "shared model", "local-only": "own model alone", "personalised": "adjusted to site"}
+_OVER_ALL = {"global": "all holdouts, shared model", "personalised": "all holdouts, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 
 
@@ -49,20 +51,28 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
         nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
         return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
-    headers = ["site", "holdout rows", "shared model", "own model alone", "adjusted to site"]
-    headers += [GAIN_HEADER, "verdict"]
-    rows = []
+    arms, rows = arms_shown(found, metric), []
+    headers = ["site", "holdout rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
     for name, site in found["sites"].items():
-        shown = [number(site[arm].get(metric, {}).get("value")) for arm in SITE_ARMS]
+        shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
         holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
         rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
-    for arm in ("global", "sites-mean", "pooled", "own-model-everywhere"):
+    beside = "personalised" in arms
+    for arm in ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
         if entry:
-            label = "all holdouts, shared model" if arm == "global" else ARM_NAMES[arm] + over_sites(entry)
+            label = _OVER_ALL.get(arm) or ARM_NAMES[arm] + over_sites(entry)
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
-            rows.append([label, "", number(entry["value"]), "", number(adjusted["value"]) if adjusted else "", "", ""])
-    return headers, rows, story(found, metric=metric)
+            cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
+            rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
+    return headers, rows, [*story(found, metric=metric), *unadjusted_in_words(found, metric)]
+
+
+def unadjusted_in_words(found: Report, metric: str) -> list[str]:
+    """Return why no site has a figure of the model adjusted to it, where none has."""
+    if "personalised" in arms_shown(found, metric):
+        return []
+    return [f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."]
 
 
 def over_sites(entry: Report) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from flfed.plan import Plan
 from flfed.rows.bootstrap import units_of
@@ -17,54 +16,6 @@ from flfed.rows.training.losses import loss_of_rows, outputs_of
 from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest, TuneRequest, together
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import generator
-
-INTERCEPT_SD = 2.0
-"""Prior deviation of a site's own intercept, in log-odds (or target deviations): keeps it finite
-where a site has one class."""
-
-
-def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
-    """Return what to add to a model's outputs at one site, fitted on its training rows; [outputs].
-
-    Parameters
-    ----------
-    outputs : array [rows, outputs]
-        Of the global model.
-    y : array [rows]
-    task : str
-
-    Notes
-    -----
-    The posterior mode with a normal prior of mean 0 and deviation `INTERCEPT_SD`, by Newton's
-    method; the loss is convex. For a regression the residuals' variance is taken as 1 (targets
-    are encoded to unit deviation).
-    """
-    shift = np.zeros(outputs.shape[1])
-    if not len(y):
-        return shift
-    precision = 1 / INTERCEPT_SD**2
-    if task == "regression":
-        return np.array([(y - outputs[:, 0]).sum() / (len(y) + precision)])
-    wanted = y[:, None] if task == "binary" else np.eye(outputs.shape[1])[y]
-    for _ in range(50):
-        p, curvature = _curvature(outputs + shift, task)
-        slope = (p - wanted).sum(axis=0) + precision * shift
-        step = np.linalg.solve(curvature + precision * np.eye(len(shift)), slope)
-        # A step is at most a prior deviation long, so that Newton cannot overshoot on a flat loss.
-        shift -= step / max(1.0, float(np.abs(step).max()) / INTERCEPT_SD)
-        if np.abs(step).max() < 1e-10:
-            break
-    return shift
-
-
-def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and the Hessian of the summed loss with respect to the shift."""
-    if task == "binary":
-        p = expit(outputs)
-        return p, np.array([[float((p * (1 - p)).sum())]])
-    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    return p, np.diag(p.sum(axis=0)) - p.T @ p
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -48,12 +48,15 @@ class SiteComparison:
 
 
 def arm_scores(
-    workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder
+    workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None = None
 ) -> Generator[Asked, Any, dict[str, np.ndarray]]:
-    """Yield requests of all arms side by side; return the predictions of each on the rows of `table`."""
+    """Yield requests of all arms side by side; return the predictions of each on the rows of `table`.
+
+    `sd` as `Workplace.personalised` takes it.
+    """
     workplace.coded(table)
     x = workplace.encode(table, workplace.in_use(encoder)).x
-    arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder)]
+    arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder, sd)]
     outputs, local, personalised = yield from together(arms)
     own_x = workplace.encode(table, local.encoder).x
     return {
@@ -68,7 +71,9 @@ def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[A
     return outputs
 
 
-def compare(workplace: Workplace, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, SiteComparison]:
+def compare(
+    workplace: Workplace, arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[Asked, Any, SiteComparison]:
     """Yield requests; return how every arm did on this site's holdout.
 
     Parameters
@@ -78,11 +83,13 @@ def compare(workplace: Workplace, arrays: Arrays, encoder: Encoder) -> Generator
         The final global model.
     encoder : Encoder
         Of all sites.
+    sd : float, optional
+        Prior deviation of a site's own intercept, as it was estimated over sites.
     """
     table = workplace.table.holdout("compare")
     policy, task = workplace.site.policy, workplace.task
     y = workplace.target(table)
-    scores = yield from arm_scores(workplace, table, arrays, encoder)
+    scores = yield from arm_scores(workplace, table, arrays, encoder, sd)
     rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
     judged = compare_scores(
         workplace.metrics,

@@ -89,7 +89,7 @@ def cut(workplace: Workplace, order: np.ndarray, rows: int) -> RerunWorkplace:
 
 
 def judge(
-    workplace: Workplace, arrays: Arrays, encoder: Encoder, *, intervals: bool
+    workplace: Workplace, arrays: Arrays, encoder: Encoder, sd: float | None = None, *, intervals: bool
 ) -> Generator[Asked, Any, dict[str, Judged]]:
     """Yield requests; return the study's primary metric by arm, and the paired difference.
 
@@ -100,6 +100,8 @@ def judge(
         The final global model.
     encoder : Encoder
         Of all sites.
+    sd : float, optional
+        Prior deviation of a site's own intercept, as it was estimated over sites.
     intervals : bool
         Whether each figure gets the interval of this holdout: where it is the same in every draw.
 
@@ -113,7 +115,7 @@ def judge(
     y, metric = workplace.target(table), workplace.metrics[name]
     if metric.defined(y) or (name in COUNTS and policy.disclosure != "open"):
         return {}
-    scores = yield from arm_scores(workplace, table, arrays, encoder)
+    scores = yield from arm_scores(workplace, table, arrays, encoder, sd)
     budget = workplace.study.compare.alert_budget
     if any(withheld(name, y, score, workplace.task, policy, budget) for score in scores.values()):
         return {}

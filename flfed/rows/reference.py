@@ -54,7 +54,9 @@ class Reference:
     rows: int
 
 
-def reference(workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Reference]:
+def reference(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[Asked, Any, Reference]:
     """Yield requests; return what all tables in one place show.
 
     Parameters
@@ -64,6 +66,8 @@ def reference(workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder)
         The final global model.
     encoder : Encoder
         The one the sites used.
+    sd : float, optional
+        Prior deviation of a site's own intercept that the sites were sent.
     """
     first, metrics = workplaces[0], workplaces[0].metrics
     holdouts = [w.table.holdout("compare") for w in workplaces]
@@ -72,7 +76,7 @@ def reference(workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder)
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in workplaces]))
     asked = [
         union_scores(workplaces, arrays, encoder),
-        personalised_scores(workplaces, arrays, encoder),
+        personalised_scores(workplaces, arrays, encoder, sd),
         _pooled(workplaces, exact),
         together([w.local_model() for w in workplaces]),
     ]
@@ -130,10 +134,10 @@ def union_scores(
 
 
 def personalised_scores(
-    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
 ) -> Generator[Asked, Any, np.ndarray]:
     """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
-    found, parts = (yield from together([w.personalised(arrays, encoder) for w in workplaces])), []
+    found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in workplaces])), []
     for workplace, outputs in zip(workplaces, found, strict=True):
         x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
         parts.append(workplace.predictions(outputs(x), encoder))

@@ -12,12 +12,13 @@ import pandas as pd
 
 from flfed import listing
 from flfed.rows import datasets
-from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, own_intercept, tuned
+from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, tuned
 from flfed.rows.coded import Coded, coded, codes
 from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
 from flfed.rows.holdout import Holdout, for_validation
+from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.schema import Schema
-from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of
+from flfed.rows.scoring import RoundFigures, RowScores, metrics_of, primary_of, too_few
 from flfed.rows.site import Site, SiteTable
 from flfed.rows.summarise import layout_of, leaving, one_of_each, summarise
 from flfed.rows.training.losses import probabilities
@@ -154,7 +155,7 @@ class Workplace:
         self._figures: dict[str, RoundFigures] = {}
         self._local: LocalModel | None = None
         self._coded: list[tuple[pd.DataFrame, Coded]] = []
-        self._personal: dict[tuple[str, str], Predictor] = {}
+        self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def parts(self) -> dict[str, pd.DataFrame]:
         """Return the rows that sums are over, by part: fitted and validation rows too where they are apart."""
@@ -380,24 +381,41 @@ class Workplace:
             self._local = LocalModel(encoder, predictor)
         return self._local
 
-    def personalised(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Predictor]:
+    def personalised(
+        self, arrays: Arrays, encoder: Encoder, sd: float | None = None
+    ) -> Generator[Asked, Any, Predictor]:
         """Yield requests that fit the global model to this site; return its outputs' function.
 
-        A linear model gets the site's own intercept, others are fine-tuned. Made once for the same
-        arrays and encoder, by their hashes.
+        A linear model gets the site's own intercept, by the prior deviation `sd` where one is given; others are
+        fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation.
         """
-        key = (arrays_sha256(arrays), encoder.sha256())
+        key = (arrays_sha256(arrays), encoder.sha256(), sd)
         if key not in self._personal:
-            self._personal = {key: (yield from self._made_personal(arrays, encoder))}
+            self._personal = {key: (yield from self._made_personal(arrays, encoder, sd))}
         return self._personal[key]
 
-    def _made_personal(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Predictor]:
+    def _made_personal(self, arrays: Arrays, encoder: Encoder, sd: float | None) -> Generator[Asked, Any, Predictor]:
         # A copy: what is kept must not change with the caller's arrays.
         rows, arrays = self.training(encoder), {name: value.copy() for name, value in arrays.items()}
         if not self.model.linear:
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
-        shift = own_intercept(outputs, rows.y, self.task)
+        own = None if sd is None else site_deviation(outputs, rows.y, self.task, sd)
+        shift = own_intercept(outputs, rows.y, self.task, own)
         plain = network_predictor(self.model, arrays)
         return lambda x: plain(x) + shift
+
+    def offset(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, tuple[np.ndarray, np.ndarray] | None]:
+        """Yield requests; return how far the site's intercept lies from the model's, and the standard error.
+
+        Over all training rows; None where that may not leave, or is not known: a study that adjusts otherwise or
+        promises something of the rows, too few rows of a class.
+        """
+        if not self.study.adjusts_intercept() or self.protection is not None:
+            return None
+        rows = self.training(encoder)
+        if too_few(rows.y, self.task, self.classes, self.site.policy):
+            return None
+        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
+        return own_offset(outputs, rows.y, self.task)

@@ -84,13 +84,19 @@ def guard(
     return Verdicts(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
 
 
-def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]) -> Verdicts:
+def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> Verdicts:
     """Sort replies that only score into accepted and refused; arguments as `guard` takes them.
 
+    `outputs` are the model's, where offsets were asked for: one site's must not decide how all are adjusted.
     Scores decide when a run stops and which round is its result, so one site's must not be NaN or
     count more rows than it has.
     """
-    refused = {site: reason for site in sorted(replies) if (reason := _bad_scores(replies[site], rows_high[site]))}
+    defects = {
+        site: _bad_scores(reply, rows_high[site])
+        or (reply.offset.defect(outputs) if outputs and reply.offset is not None else "")
+        for site, reply in sorted(replies.items())
+    }
+    refused = {site: reason for site, reason in defects.items() if reason}
     accepted = {site: replies[site] for site in sorted(replies) if site not in refused}
     return Verdicts(accepted=accepted, refused=refused)
 

@@ -185,6 +185,11 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         "If somebody audits the run, the figures of the attacks on its model.",
         "Where one machine holds all tables, figures of models trained without noise on all rows together.",
     ]
+    if study.adjusts_intercept():
+        found.append(
+            "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
+            "error; and to the sites, how far such intercepts differ over all of them."
+        )
     if study.compare.holdout_curve:
         found.append("Metrics of every round's model on each site's holdout rows.")
     if study.compare.curve is not None:

@@ -20,6 +20,7 @@ from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays
 from flfed.updates.figures import Figure
 from flfed.updates.held_arrays import array_record, config_record, metric_record, record_of
+from flfed.updates.offset import Offset
 from flfed.updates.sent_model import model_sections, read_model
 from flfed.updates.sentences import TITLE, recorded, recorded_note, unmarked
 
@@ -150,6 +151,8 @@ class TrainRequest:
     lr_scale : float
         What the server's plateau rule multiplies the learning rate by.
     fit, score : bool
+    offset : bool
+        Whether the site's own offset is asked for; crosses only where it is, for earlier versions do not know it.
     settings : dict of name to float
         The strategy's numbers for its client half.
 
@@ -163,12 +166,14 @@ class TrainRequest:
     lr_scale: float = 1.0
     fit: bool = True
     score: bool = True
+    offset: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        config = content.config_record(protocol=PROTOCOL, **plain)
+        asked = {"offset": True} if self.offset else {}
+        config = content.config_record(protocol=PROTOCOL, **plain, **asked)
         records = model_sections(self.arrays, self.encoder) | {"config": config}
         if self.settings:
             records["settings"] = content.config_record(**self.settings)
@@ -254,6 +259,8 @@ class TrainReply:
         On validation rows, or on training rows where the plan keeps none.
     holdout : Scores or None
         On holdout rows, where the study asks for the holdout curve; nothing is selected by it.
+    offset : Offset or None
+        Of the site's own intercept, after the last round, where it was asked for and may leave.
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection deltas give rows away: after one step on one row exactly; and who chooses the models
@@ -270,6 +277,7 @@ class TrainReply:
     steps: int
     scores: Scores | None = None
     holdout: Scores | None = None
+    offset: Offset | None = None
     kind: str = "delta"
 
     def to_record(self) -> RecordDict:
@@ -286,6 +294,8 @@ class TrainReply:
         for prefix, scores in (("scores", self.scores), ("holdout", self.holdout)):
             if scores is not None:
                 scores.into(records, prefix)
+        if self.offset is not None:
+            self.offset.into(records)
         return record_of(records)
 
     @classmethod
@@ -305,6 +315,7 @@ class TrainReply:
             steps=int(values["steps"]) if math.isfinite(values["steps"]) else 0,
             scores=Scores.out_of(record, "scores"),
             holdout=Scores.out_of(record, "holdout"),
+            offset=Offset.out_of(record),
         )
 
 
@@ -312,23 +323,42 @@ class TrainReply:
 class CompareRequest:
     """Send the final global arrays to be judged on each site's holdout.
 
-    Reveals: nothing about rows; it goes to the site.
+    Attributes
+    ----------
+    arrays : dict of name to array
+    encoder : Encoder
+    offset_deviation : float, >= 0
+        How far the sites' own intercepts differ, as it was estimated over them; NaN where it was not,
+        and then it does not cross.
+
+    Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset.
     """
 
     arrays: Arrays
     encoder: Encoder
+    offset_deviation: float = math.nan
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of(
-            model_sections(self.arrays, self.encoder) | {"config": content.config_record(protocol=PROTOCOL)}
-        )
+        known = {} if math.isnan(self.offset_deviation) else {"offset_deviation": self.offset_deviation}
+        config = content.config_record(protocol=PROTOCOL, **known)
+        return record_of(model_sections(self.arrays, self.encoder) | {"config": config})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        content.config_of(record)
-        return cls(**read_model(record))
+        config = content.config_of(record)
+        found = cast(CompareRequest, content.made(cls, {**dict(config.items()), **read_model(record)}))
+        if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
+            raise content.MalformedMessage(
+                "the message is no CompareRequest: its deviation is not a number of at least 0"
+            )
+        return found
+
+    @property
+    def deviation(self) -> float | None:
+        """The deviation; None where it does not cross."""
+        return None if math.isnan(self.offset_deviation) else self.offset_deviation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

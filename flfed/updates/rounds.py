@@ -26,10 +26,13 @@ class Enrolled:
     node_id : int
     rows_high : int
         Upper end of the band of rows it declared.
+    version : str
+        Of its flfed, as it said; what is new in a message goes to those alone that read it.
     """
 
     node_id: int
     rows_high: int
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,8 @@ class Assignment:
         What is done to a round's updates before the strategy sees them; one that changes nothing by default.
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed and the round.
+    outputs : int
+        Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
     """
 
     roster: Mapping[str, Enrolled]
@@ -108,6 +113,7 @@ class Assignment:
     in_sums_only: frozenset[str] = frozenset()
     mechanism: Mechanism = field(default_factory=Mechanism)
     chance: Callable[[int], Normals] | None = None
+    outputs: int = 0
 
     def normals(self, round: int) -> Normals:
         """Return where the server's noise of a round comes from."""

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from flfed.records.entries import ComparisonRow, DifferenceRow
 from flfed.records.mean_gain import COVERAGE, LEAST_SITES, METHOD, UNLIKE, apart_in_words, mean_gain, mean_gain_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
-from flfed.records.spread import NORMAL_95, chi_squared_beyond, mean_over_sites, standard_error, student_t_bound
+from flfed.records.spread import (
+    NORMAL_95,
+    chi_squared_beyond,
+    mean_over_sites,
+    standard_error,
+    student_t_bound,
+    variance_between,
+)
 from flfed.records.store import RunStore
 from flfed.records.story import headline, stands_out, story
 
@@ -39,6 +46,23 @@ def test_the_mean_over_sites_is_that_of_statsmodels(sites, between):
     error = theirs.sd_eff_w_re_hksj / math.sqrt(theirs.scale_hksj_re)
     assert found.high - found.value == pytest.approx(student_t_bound(sites - 1) * error, rel=1e-3)
     assert found.value - found.low == pytest.approx(found.high - found.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("sites", [1, 3, 50])
+@pytest.mark.parametrize("between", [0.0, 0.3, 1.5])
+def test_about_a_known_mean_the_variance_makes_the_weighted_squares_as_many_as_the_sites(sites, between):
+    rng = np.random.default_rng([sites, int(between * 100)])
+    errors = rng.uniform(0.1, 0.6, sites)
+    values = rng.normal(0.2, np.sqrt(errors**2 + between**2))
+
+    def left(variance):
+        return float((values**2 / (errors**2 + variance)).sum() - sites)
+
+    wanted = optimize.brentq(left, 0, 100, xtol=1e-14) if left(0) > 0 else 0.0
+    assert variance_between(list(values), list(errors), mean=0.0) == pytest.approx(wanted, rel=1e-8, abs=1e-12)
+    if sites > 1:  # about the mean of the values it is that of statsmodels, as above
+        theirs = combine_effects(values, errors**2, method_re="iterated")
+        assert variance_between(list(values), list(errors)) == pytest.approx(theirs.tau2, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from flfed.rows.baselines import own_intercept
 from flfed.rows.coded import joined
 from flfed.rows.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
 from flfed.rows.encode import encode
+from flfed.rows.own_intercept import own_intercept
 from flfed.rows.site import Policy, Site
 from flfed.rows.summarise import summarise
 from flfed.rows.training.alone import drive_alone

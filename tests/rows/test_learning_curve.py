@@ -63,7 +63,7 @@ def test_a_rerun_opens_no_holdout_by_round(small_sites, small_study):
     for kind in (Workplace, RerunWorkplace):
         places = {site.name: kind(site, study) for site in small_sites(2)}
         summaries = {site: place.summary() for site, place in places.items()}
-        arrays, _ = federate(study, 0, places, summaries)
+        arrays, *_ = federate(study, 0, places, summaries)
         opened[kind] = ([place.table.opened for place in places.values()], arrays)
     # the ordinary site scores its holdout in both rounds and at the end
     assert opened[Workplace][0] == [["holdout-curve"] * 3] * 2

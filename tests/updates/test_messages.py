@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import math
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from flfed.updates.messages import (
     TrainReply,
     TrainRequest,
 )
+from flfed.updates.offset import Offset
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
@@ -42,6 +44,7 @@ SCORES = Scores(
     rows="validation", num_examples=12, metrics={"loss": 0.4, "roc_auc_score": 0.71},
     variances={"roc_auc_score": float("nan")}, histogram=RNG.integers(0, 9, (2, 256)).astype(float),
 )  # fmt: skip
+OFFSET = Offset(value=np.array([0.4, -0.4]), error=np.array([0.2, 0.3]))
 FIGURES = (
     Figure(metric="roc_auc_score", arm="global", value=0.7, low=0.6, high=0.8, extra=0.01, method="DeLong"),
     Figure(metric="log_loss", arm="global", value=float("nan"), low=float("nan"), high=0.0, extra=0.0, method=""),
@@ -64,7 +67,16 @@ EXAMPLES = [
     CompareReply(num_examples=100, holdout_rows=30, arms=FIGURES, differences=FIGURES[:1], summary=SUMMARY,
                  histogram=SCORES.histogram, note="rows left out because a feature is missing: 3"),
     CompareReply(num_examples=0, holdout_rows=0, arms=(), differences=()),
+    TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=6, rounds=5, fit=False, offset=True),
+    TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=0, offset=OFFSET),
+    CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.25),
+    CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.0),
 ]  # fmt: skip
+EARLIER = {
+    TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
+    CompareRequest: {"protocol"},
+}
+"""Keys of requests as the first versions read them: with one more they refuse the message."""
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
 
 
@@ -98,7 +110,7 @@ def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
 def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
     found = {kind for kind in vars(messages).values() if hasattr(kind, "from_record") and inspect.isclass(kind)}
     assert found == {type(example) for example in EXAMPLES}
-    for kind in (*found, Scores):
+    for kind in (*found, Scores, Offset):
         assert kind.__dataclass_params__.frozen
         assert "Reveals: " in inspect.getdoc(kind)
 
@@ -142,7 +154,7 @@ def spoiled(record: RecordDict, section: str, key: str | None, value) -> RecordD
 @pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
 def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
-    optional = {"settings", "scores", "holdout", "summary", "histogram", "arms", "differences"}
+    optional = {"settings", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset"}
     if isinstance(example, SummariseReply):
         optional.remove("summary")
     for section, part in whole.items():
@@ -208,6 +220,37 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
 def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
     with pytest.raises(MalformedMessage):
         type(example).from_record(spoiled(example.to_record(), section, key, value))
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if type(e) in EARLIER], ids=lambda e: type(e).__name__)
+def test_who_is_not_asked_for_an_offset_gets_the_message_of_the_first_versions(example):
+    new = {TrainRequest: "offset", CompareRequest: "offset-deviation"}[type(example)]
+    asked = getattr(example, "offset", False) or getattr(example, "deviation", None) is not None
+    assert set(example.to_record()["config"]) == EARLIER[type(example)] | ({new} if asked else set())
+    assert "offset" not in TrainReply(delta={}, num_examples=1.0, steps=0).to_record()
+
+
+@pytest.mark.parametrize("value", [-0.1, math.inf, -math.inf, "0.1", True, 10**400])
+def test_a_deviation_that_is_no_number_of_at_least_0_is_malformed(value):
+    whole = CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.25).to_record()
+    whole["config"]["offset-deviation"] = value
+    with pytest.raises(MalformedMessage, match="deviation is (not a number of at least 0|of a wrong type)"):
+        CompareRequest.from_record(whole)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        ([0.4, -0.4], [0.2, 0.3], ""),
+        ([0.4], [0.2], "its offset is not of 2 outputs"),
+        ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
+        ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),
+        ([0.4, -0.4], [0.2, math.inf], "its offset is not finite, or its standard error not above 0"),
+        ([0.4, -0.4], [0.2, 0.0], "its offset is not finite, or its standard error not above 0"),
+    ],
+)
+def test_an_offset_that_cannot_be_used_is_said_to_be_one(value, error, said):
+    assert Offset(value=np.array(value), error=np.array(error)).defect(2) == said
 
 
 def test_a_message_of_another_protocol_is_refused_without_repeating_what_it_says():

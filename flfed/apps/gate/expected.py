@@ -57,12 +57,15 @@ class Plain:
         Flower's record: ConfigRecord or MetricRecord.
     needed, all_fields : bool
         Whether the section, and each of its fields, must be there.
+    optional : frozenset of str
+        Fields that need not be there where all others must.
     """
 
     fields: Mapping[str, Field]
     kind: type = ConfigRecord
     needed: bool = True
     all_fields: bool = True
+    optional: frozenset[str] = frozenset()
 
     @property
     def most(self) -> int:
@@ -74,7 +77,9 @@ class Plain:
         found = record[name]
         if type(found) is not self.kind:
             return "is of another kind"
-        wrong = _names(found, self.fields, "value", all_names=self.all_fields)
+        wrong = _names(
+            found, self.fields, "value", needed=set(self.fields) - self.optional if self.all_fields else set()
+        )
         if wrong:
             return wrong
         unfit = [key for key, value in found.items() if not self.fields[key].fits(value)]
@@ -196,12 +201,12 @@ def most_bytes(sections: Mapping[str, Section]) -> int:
     return sum(section.most for section in sections.values())
 
 
-def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, all_names: bool = True) -> str:
+def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None) -> str:
     many = len(set(found) - set(known))
     if many:
         return f"has {many} {word}{'s' * (many > 1)} too many"
-    absent = sorted(set(known) - set(found))
-    return f"has no {word} {absent[0]!r}" if absent and all_names else ""
+    absent = sorted((set(known) if needed is None else needed) - set(found))
+    return f"has no {word} {absent[0]!r}" if absent else ""
 
 
 def _size(array: Array) -> int:

@@ -16,7 +16,7 @@ from flfed.apps.gate.expected import message_defect
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.incoming import content_sha256
 from flfed.apps.gate.lost import Continuity
-from flfed.apps.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256
+from flfed.apps.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_deviation, asked_sha256
 from flfed.apps.gate.sentences import HELD_BACK, LONGEST, is_ours
 from flfed.apps.gate.study_messages import StudyMessages
 from flfed.apps.protecting import charge_of
@@ -26,6 +26,7 @@ from flfed.records.ledger import HeldLedger, Ledger
 from flfed.rows.site import Site
 from flfed.updates.content import count_bytes
 from flfed.updates.messages import ENROL, TRAIN
+from flfed.updates.offset import SECTION as OFFSET
 from flfed.updates.sentences import CONTROL
 
 LOG = logging.getLogger("flfed.site")
@@ -98,7 +99,8 @@ class Leaving:
         """
         kind = message.metadata.message_type
         asked = _round_of(message)
-        defect = message_defect(reply.content, messages.leaving(kind, score=asked.get("score") is not False))
+        wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
+        defect = message_defect(reply.content, messages.leaving(kind, **wanted))
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
         if defect:
@@ -110,6 +112,10 @@ class Leaving:
         line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen
+        if OFFSET in reply.content:
+            line["offset"] = True
+        if (deviation := asked_deviation(message)) is not None:
+            line["offset_deviation"] = deviation
         try:
             lost = self._continuity.refusal()
             if lost:
@@ -199,11 +205,11 @@ class Leaving:
 
 
 def _round_of(message: Message) -> dict[str, Any]:
-    """Return the round that was asked, and whether scores were; nothing of what is no plain value."""
+    """Return the round that was asked, and whether scores and an offset were; nothing of what is no plain value."""
     config = message.content.get("config") if message.has_content() else None
     if config is None:
         return {}
-    found = {key: config.get(key) for key in ("round", "score")}
+    found = {key: config.get(key) for key in ("round", "score", "offset")}
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -34,6 +34,7 @@ from flfed.rows.encode import input_names
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import HISTOGRAM_BINS, metrics_of, primary_of
 from flfed.rows.site import Site
+from flfed.rows.training.losses import outputs_of
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
 from flfed.summary import Layout, schema_encoder
@@ -42,6 +43,7 @@ from flfed.updates.content import PROTOCOL
 from flfed.updates.figures import METRIC
 from flfed.updates.kept import RUN
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
+from flfed.updates.offset import SECTION as OFFSET
 from flfed.updates.sealing import SEAL, SEALED
 from flfed.updates.sentences import LONGEST
 
@@ -116,12 +118,14 @@ class StudyMessages:
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
         if kind == COMPARE:
-            return {"config": _config({}), **sections}
+            known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
+            return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         settings = self._settings()
         more = {"settings": Plain(fields=settings)} if settings else {}
-        return {"config": _config(self._round(kind)), **sections, **more}
+        asked = {"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {}
+        return {"config": _config({**self._round(kind), **asked}, optional=asked), **sections, **more}
 
     def _round(self, kind: str) -> dict[str, Field]:
         """Return what says which round it is; the evaluation that follows the last one trains nothing."""
@@ -145,7 +149,7 @@ class StudyMessages:
         # Flower's records have kebab-case keys wherever ours are made.
         return {name.replace("_", "-"): equal(value) if name in own else number() for name, value in given.items()}
 
-    def leaving(self, kind: str, *, score: bool = True) -> Sections:
+    def leaving(self, kind: str, *, score: bool = True, offset: bool = True) -> Sections:
         """Return what a reply of this kind may hold.
 
         Parameters
@@ -153,6 +157,8 @@ class StudyMessages:
         kind : str
         score : bool
             Whether the request asked for scores.
+        offset : bool
+            Whether it asked for the site's own offset.
         """
         if kind == ENROL:
             return {"config": _config(self._enrolled())}
@@ -171,6 +177,10 @@ class StudyMessages:
         }
         if kind == TRAIN:
             sections["arrays"] = Held(shapes=self.model)
+        elif offset and self.study.adjusts_intercept():
+            shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
+            shapes = {"value": shape, "error": shape}
+            sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
         if score:
             rows = "validation" if self.study.plan.validation else "training"
             sections |= self._scores("scores", rows)
@@ -235,8 +245,8 @@ class StudyMessages:
         return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
 
 
-def _config(fields: Mapping[str, Field]) -> Plain:
-    return Plain(fields={"protocol": equal(PROTOCOL), **fields})
+def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
+    return Plain(fields={"protocol": equal(PROTOCOL), **fields}, optional=frozenset(optional))
 
 
 def attacks() -> list[str]:

@@ -31,6 +31,7 @@ from flfed.updates.messages import (
     SummariseReply,
     TrainReply,
 )
+from flfed.updates.offset import Offset
 from flfed.updates.sealing import SEAL, SealReply
 
 LONGEST = 600
@@ -164,6 +165,8 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
     yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
     yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
+    if study.adjusts_intercept():
+        yield f"With the last of these, once: {reveals(Offset)}"
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from flfed.records.reports import REFERENCES, SITE_ARMS, Report, best_gain, site_verdict
+from flfed.records.reports import REFERENCES, Report, arms_shown, best_gain, site_verdict
 from flfed.records.verdicts import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
@@ -149,17 +149,18 @@ def references(found: Report, metric: str) -> Layers | None:
 def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     """Return each arm's figure and interval at each site, one line an arm."""
     rows: Rows = []
+    arms = arms_shown(found, metric)
     for name in sites:
-        for arm in SITE_ARMS:
+        for arm in arms:
             entry = found["sites"][name][arm].get(metric)
             if entry and entry["value"] is not None:
                 shown = f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})"
                 rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
     if not rows:
         return None
-    names = [ARM_NAMES[arm] for arm in SITE_ARMS]
-    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in SITE_ARMS])
-    shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in SITE_ARMS])
+    names = [ARM_NAMES[arm] for arm in arms]
+    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
+    shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
     legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=300, labelFontSize=12)
     y, offset = _y_sites(sites), alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)

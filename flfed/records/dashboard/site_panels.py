@@ -15,8 +15,8 @@ from flfed.records.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
 from flfed.records.reports import (
     DIFFERENCES,
     REFERENCES,
-    SITE_ARMS,
     Report,
+    arms_shown,
     best_arm,
     best_gain,
     class_words,
@@ -25,7 +25,7 @@ from flfed.records.reports import (
     varies,
     worthwhile_at,
 )
-from flfed.records.story import gain_in_words, least_gain, over_sites, widened_for
+from flfed.records.story import gain_in_words, least_gain, over_sites, unadjusted_in_words, widened_for
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -57,8 +57,8 @@ SHOULD = {
 }
 """The answer to "should this site join?" by its verdict."""
 CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
-MODELS = ("Shared model", "Own model alone", "Adjusted to site")
-"""The columns of the table, in the order of `SITE_ARMS`."""
+MODELS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to site"}
+"""The columns of the table, by arm."""
 MEANING = (
     "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, once it is "
     "widened for the number of sites looked at, joining may as well bring nothing."
@@ -84,8 +84,8 @@ def answer(found: Report, site: str, metric: str) -> None:
         st.markdown(escape(sentence))
         with st.container(horizontal=True, gap="xsmall"):
             card("Gain by joining", *_gain(of_site, metric))
-            for arm, label in CARDS.items():
-                card(label, *_figure(of_site[arm].get(metric, {}), metric, found["repeats"]))
+            for arm in arms_shown(found, metric):
+                card(CARDS[arm], *_figure(of_site[arm].get(metric, {}), metric, found["repeats"]))
             if found["pooled"]:
                 value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
                 card("All rows in one place", value, f"{below}; at all sites together, for reference")
@@ -221,7 +221,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
-    lines = [_line(name, found["sites"][name], metric) for name in order]
+    arms = arms_shown(found, metric)
+    lines = [_line(name, found["sites"][name], metric, arms) for name in order]
     left, right = st.columns(2)
     gains, models = charts.gains(found, metric, shown), charts.sites_by_arm(found, metric, shown)
     says = "; ".join(
@@ -232,13 +233,16 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     )
     with left:
         _say_not_drawn(found, metric, shown)
-    words = [_words(name, found["sites"][name], metric) for name in order]
+    words = [_words(name, found["sites"][name], metric, arms) for name in order]
+    names = [MODELS[arm] for arm in arms]
     by_site = (
-        f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in MODELS) for line in words[:SITES_SHOWN]
+        f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
     )
     title = "Each model at each site, with 95 % interval"
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
+    for line in unadjusted_in_words(found, metric):
+        st.caption(escape(line))
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
@@ -251,10 +255,10 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     return lines
 
 
-def _line(name: str, site: Report, metric: str) -> Line:
+def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     """Return one line of the table behind the charts: every figure and its interval in a cell of its own."""
     cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Holdout rows": site["holdout-rows"]}
-    for arm in SITE_ARMS:
+    for arm in arms:
         entry = site[arm].get(metric, {})
         title = ARM_NAMES[arm].capitalize()
         cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
@@ -265,11 +269,11 @@ def _line(name: str, site: Report, metric: str) -> Line:
     return cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
-def _words(name: str, site: Report, metric: str) -> dict[str, str]:
+def _words(name: str, site: Report, metric: str, arms: Sequence[str]) -> dict[str, str]:
     """Return one line of the table that people read."""
     cells = {}
-    for arm, title in zip(SITE_ARMS, MODELS, strict=True):
-        entry = site[arm].get(metric, {})
+    for arm in arms:
+        title, entry = MODELS[arm], site[arm].get(metric, {})
         value = entry.get("value")
         span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
         cells[title] = number(value) + _unbroken(span)
@@ -311,7 +315,8 @@ def who_gains(found: Report, metric: str, name: str) -> None:
     """Show the gain of each site, and a link to those that gain most and least."""
     order = charts.order_of_sites(found, metric)
     shown = order if len(order) <= FEW_SITES else [*order[: FEW_SITES // 2], *order[-FEW_SITES // 2 :]]
-    lines = [_line(site, found["sites"][site], metric) for site in order]
+    arms = arms_shown(found, metric)
+    lines = [_line(site, found["sites"][site], metric, arms) for site in order]
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
     drawn = charts.gains(found, metric, shown)
     figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from flfed.updates.guard import Verdicts, guard, guard_scores
 from flfed.updates.held_arrays import array_record, immutable
 from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read
 from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.offset import Offset, reads_offset
 from flfed.updates.rounds import SPENT, Assignment, RoundRecord, summable, why_stopped
 from flfed.updates.selection import Selection
 
@@ -101,6 +103,7 @@ class FedAvg(FlowerFedAvg):
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
         self.stopped, self.rounds_done, self.best_round, self._fit = "", 0, 0, True
         self._judges: frozenset[str] = frozenset()
+        self.offsets: dict[str, Offset] = {}
 
     def assign(self, assignment: Assignment) -> None:
         """Take what the run gives: roster, encoder, plan, rounds, seed, observer.
@@ -265,13 +268,19 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        size = Sizes().of(HeldRecord(request))
+        sizes = Sizes()
         first = Message(HeldRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
+        with_offset = replace(request, offset=True)
         to = {site: node for site, node in self._asked.items() if site not in self._spent}
-        for site in to:
-            self._bytes_out[site] = self._bytes_out.get(site, 0) + size
         # A record of its own for each site: one client's edit must not reach the next.
-        return [addressed(first, node, HeldRecord(request)) for node in to.values()]
+        records = {site: HeldRecord(with_offset if self._says_offset(kind, site) else request) for site in to}
+        for site, record in records.items():
+            self._bytes_out[site] = self._bytes_out.get(site, 0) + sizes.of(record)
+        return [addressed(first, node, records[site]) for site, node in to.items()]
+
+    def _says_offset(self, kind: str, site: str) -> bool:
+        """Tell whether a site is asked for its offset: after the last round, where its version knows of it."""
+        return kind == EVALUATE and self.run.outputs > 0 and reads_offset(self.run.roster[site].version)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -304,10 +313,17 @@ class FedAvg(FlowerFedAvg):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Take note of the sites' scores of the final model."""
         found, faults = self._read(replies)
-        verdicts = guard_scores(found, {site: self.run.roster[site].rows_high for site in found})
+        bands = {site: self.run.roster[site].rows_high for site in found}
+        verdicts = guard_scores(found, bands, self.run.outputs)
         self._verdicts = Verdicts(
             accepted=verdicts.accepted, refused=dict(sorted({**faults, **verdicts.refused}.items()))
         )
+        accepted = verdicts.accepted.items()
+        self.offsets = {
+            site: reply.offset
+            for site, reply in accepted
+            if reply.offset is not None and self._says_offset(EVALUATE, site)
+        }
         self._select(server_round)
         return None
 

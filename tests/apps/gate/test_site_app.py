@@ -130,7 +130,10 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
     # The gate knows of no other site: its verdict is that of one looked at alone, and the page says so.
     assert site_verdict(found, "roc_auc_score")[1].partition("; widened for 3 sites")[0] in said
     assert "looked at alone here" in said and "widened" not in said
-    for arm in SITE_ARMS:
+    # An intercept of its own ranks no row before another: the same figure is not shown twice.
+    assert "Adjusted to the site, the shared model has the same AUC here: it is not shown apart." in said
+    assert SHORT["personalised"] + " " not in said
+    for arm in ("global", "local-only"):
         entry = found[arm]["roc_auc_score"]
         assert f"{SHORT[arm]} {number(entry['value'])}" in said
         assert interval(entry["low"], entry["high"]) in said

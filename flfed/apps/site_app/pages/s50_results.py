@@ -97,6 +97,11 @@ def against_our_own(result: Result, metric: str) -> None:
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
             f"{ALONE}"
         )
+        if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
+            st.caption(
+                f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: "
+                "it is not shown apart."
+            )
         if result.note:
             st.caption(escape(f"Of some figures nothing is here: {result.note}."))
     lines: list[Line] = [
@@ -112,7 +117,7 @@ def against_our_own(result: Result, metric: str) -> None:
          f"{metric_name(metric)} (95 % interval)":
          gain_in_brackets(Difference(plain(one.value), plain(one.low), plain(one.high)))}
         for one in result.differences if one.metric == metric
-        for a, _, b in [one.arm.partition(" - ")] if a in ARM_NAMES and b in ARM_NAMES
+        for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
     ])  # fmt: skip
 
 
@@ -123,12 +128,20 @@ def metrics_of(result: Result) -> list[str]:
 
 
 def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
-    """Return every model's figure of a metric: arm, name, value, low, high, method."""
+    """Return every model's figure of a metric: arm, name, value, low, high, method.
+
+    Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
+    """
+    shared, adjusted = (
+        [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
+        for arm in ("global", "personalised")
+    )
+    left_out = ("personalised",) if adjusted == shared != [None] else ()
     return [
         {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
         | {key: plain(getattr(one, key)) for key in ("value", "low", "high")}
         for one in result.arms
-        if one.metric == metric
+        if one.metric == metric and one.arm not in left_out
     ]
 
 

@@ -1,0 +1,144 @@
+"""A site's own intercept: what to add to the shared model's outputs there, drawn to nothing by a prior."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from flfed.rows.training.losses import loss_of_rows
+
+INTERCEPT_SD = 2.0
+"""Prior deviation of a site's own intercept, in log-odds (or target deviations), where none was estimated
+over sites: keeps it finite where a site has one class."""
+UNLIKE = 20
+"""One site in so many is not as the others are."""
+FLAT_SD, NO_SD = 1000.0, 1e-6
+"""Deviations of a prior that says nothing, and yet keeps the curvature above 0; and of one that leaves nothing."""
+
+
+def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | None = None) -> np.ndarray:
+    """Return what to add to a model's outputs at one site, fitted on its training rows; [outputs].
+
+    Parameters
+    ----------
+    outputs : array [rows, outputs]
+        Of the global model.
+    y : array [rows]
+    task : str
+    sd : float, >= 0, optional
+        Prior deviation as it was estimated over sites, 0 where they do not differ; `INTERCEPT_SD` unless given.
+
+    Notes
+    -----
+    The posterior mode with a normal prior of mean 0, by Newton's method; the loss is convex. For a
+    regression the residuals' variance is taken as 1 (targets are encoded to unit deviation), or as
+    `residual_variance` where a deviation is given.
+    """
+    shift = np.zeros(outputs.shape[1])
+    if not len(y) or (sd is not None and sd < NO_SD):
+        return shift
+    precision = (INTERCEPT_SD if sd is None else sd) ** -2.0
+    if task == "regression":
+        left = y - outputs[:, 0]
+        variance = 1.0 if sd is None else residual_variance(left)
+        return np.array([left.sum() / (len(y) + precision * variance)])
+    wanted = y[:, None] if task == "binary" else np.eye(outputs.shape[1])[y]
+    for _ in range(50):
+        p, curvature = _curvature(outputs + shift, task)
+        slope = (p - wanted).sum(axis=0) + precision * shift
+        step = np.linalg.solve(curvature + precision * np.eye(len(shift)), slope)
+        # A step is at most a prior deviation long, so that Newton cannot overshoot on a flat loss.
+        shift -= step / max(1.0, float(np.abs(step).max()) / INTERCEPT_SD)
+        if np.abs(step).max() < 1e-10:
+            break
+    return shift
+
+
+def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what fits a site's training rows best without a prior, and its standard error; both [outputs].
+
+    Parameters
+    ----------
+    outputs : array [rows, outputs]
+        Of the global model.
+    y : array [rows]
+    task : str
+
+    Returns
+    -------
+    None where the rows have not every class, or too few to know: then nothing finite fits best.
+
+    Notes
+    -----
+    By maximum likelihood. Several outputs are told apart by their differences only, so that their mean is
+    taken off. For a regression the mean residual, of `residual_variance`.
+    """
+    outputs = outputs.astype(np.float64)  # what crosses is of one type, whatever the plan's precision
+    if task == "regression":
+        left = y.astype(np.float64) - outputs[:, 0]
+        if len(left) < 2:
+            return None
+        return np.array([left.mean()]), np.array([np.sqrt(residual_variance(left) / len(left))])
+    classes = max(2, outputs.shape[1])
+    if np.bincount(y, minlength=classes).min() == 0:
+        return None
+    value = own_intercept(outputs, y, task, FLAT_SD)
+    _, curvature = _curvature(outputs + value, task)
+    spread = np.linalg.inv(curvature + FLAT_SD**-2.0 * np.eye(len(value)))
+    if task != "binary":
+        centred = np.eye(classes) - 1 / classes
+        value, spread = centred @ value, centred @ spread @ centred
+    return value, np.sqrt(np.diag(spread))
+
+
+def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the prior deviation by which one site is adjusted: that of all sites, unless its rows contradict it.
+
+    One site in `UNLIKE` is taken to be unlike the others, of deviation `INTERCEPT_SD`: a site's rows are evidence
+    for either. So one that all others are near to, or whose rows of one class told no offset, is not held to them.
+
+    Parameters
+    ----------
+    outputs, y, task
+        As `own_intercept` takes them.
+    sd : float, >= 0
+        Estimated over sites.
+    """
+    if sd >= INTERCEPT_SD or not len(y):
+        return sd
+    gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
+    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
+
+
+def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the log-probability of a site's rows under a prior deviation, by Laplace's method about the mode."""
+    shift = own_intercept(outputs, y, task, sd)
+    moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
+    if task == "regression":
+        variance = residual_variance(y - outputs[:, 0])
+        loss, curvature = loss_of_rows(task, moved, y) / variance, np.array([[len(y) / variance]])
+    else:
+        loss, (_, curvature) = loss_of_rows(task, moved, y), _curvature(moved, task)
+    spread = np.linalg.slogdet(np.eye(len(shift)) + curvature / precision)[1]
+    return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
+
+
+def residual_variance(left: np.ndarray) -> float:
+    """Return the variance of residuals about their mean, drawn to 1 as by one row more; [rows], at least one.
+
+    Examples
+    --------
+    >>> residual_variance(np.array([0.3])), residual_variance(np.array([0.0, 2.0]))
+    (1.0, 1.5)
+    """
+    return float((np.square(left - left.mean()).sum() + 1) / len(left))
+
+
+def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and the Hessian of the summed loss with respect to the shift."""
+    if task == "binary":
+        p = expit(outputs)
+        return p, np.array([[float((p * (1 - p)).sum())]])
+    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return p, np.diag(p.sum(axis=0)) - p.T @ p
