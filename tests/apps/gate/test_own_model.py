@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import subprocess
+import sys
 
 import pytest
 from flwr.app import ConfigRecord
@@ -61,3 +64,37 @@ def test_the_reply_of_a_linear_study_is_as_it_was(gated, conducted_through):
     assert CompareReply.from_record(content).own_family is None
     content["own-model"] = ConfigRecord({"family": "boosted-trees"})
     assert message_defect(content, messages_of(site).leaving(COMPARE)) == "it has 1 section too many"
+
+
+IN_THE_ROOM = """
+from flfed.apps.gate.isolating import drop_capabilities, hide_memory, leave_network
+from flfed.apps.gate.memory import limit_process
+from flfed.apps.gate.syscall_filter import refuse_calls
+
+left = leave_network()
+drop_capabilities()
+limit_process()
+hide_memory()
+unfiltered = refuse_calls()
+
+import numpy as np
+
+from flfed.rows.encode import Encoded
+from flfed.rows.training.rival import best_alone
+
+x = np.random.default_rng(1).normal(size=(400, 4))
+rows = Encoded(x, (x[:, 0] * x[:, 1] > 0).astype(np.int64), np.ones(400))
+found = best_alone(rows, "binary", 2, np.random.default_rng(0))
+print([left, unfiltered, found.family, float(((found.outputs(x)[:, 0] > 0) == rows.y).mean())])
+"""
+
+
+@pytest.mark.slow
+def test_trees_are_grown_in_the_gates_room_without_its_network_and_its_calls():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_THE_ROOM], capture_output=True, text=True, timeout=240
+    )
+    assert done.stderr == ""
+    left, unfiltered, family, right = ast.literal_eval(done.stdout)
+    assert (left, unfiltered, family) == ("", "", "boosted-trees")
+    assert right > 0.9
