@@ -14,6 +14,11 @@ Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
 TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
+Own = Literal["best", "same"]
+"""What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
+OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
+"""What the best model of some rows alone may be."""
+OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """The strictest last."""
 
@@ -187,6 +192,10 @@ class Compare:
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other.
+    own : {"best", "same"} or None
+        What a site's own model, and the model of all rows together, are: `best` is the better, by
+        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees; `same` is the
+        study's own model, fairly tuned. None means `same` where that is linear or `pooled` is given, else `best`.
     """
 
     primary: str = ""
@@ -198,6 +207,7 @@ class Compare:
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: float | None = None
     worthwhile: float | None = None
+    own: Own | None = None
 
     def __post_init__(self) -> None:
         """Refuse too few resamples for a 95 % interval, and what a later version brings."""
@@ -205,10 +215,25 @@ class Compare:
             raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
+        if self.pooled is not None and self.own == "best":
+            raise UsageError(
+                "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
+                "leave one of them out"
+            )
         if self.draws < 200:
             raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
         if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
             raise UsageError(f"[compare]: worthwhile={self.worthwhile} must be 0 or more")
+
+    def own_of(self, *, linear: bool) -> Own:
+        """Return what a site's own model is, for a shared model that is linear or is not.
+
+        Examples
+        --------
+        >>> Compare().own_of(linear=False), Compare().own_of(linear=True), Compare(own="best").own_of(linear=True)
+        ('best', 'same', 'best')
+        """
+        return self.own or ("same" if linear or self.pooled is not None else "best")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -348,6 +348,7 @@ def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         summary=found.summary,
         histogram=found.histogram,
         note=found.note,
+        own_family=None if training_stays(workplace) else found.own_family,
     )
 
 

@@ -294,6 +294,10 @@ class Recorder:
             figures += [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
         else:
             figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
+        families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
+        if families or (reference is not None and reference.pooled_family is not None):
+            pooled = None if reference is None else reference.pooled_family
+            self.writer.summary("own-models", {"sites": families, "pooled": pooled}, durable=False)
         if (histograms := score_histograms(replies, self.shared_as)) is not None:
             self.writer.summary("score-histograms", histograms, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
@@ -363,6 +367,7 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
         "global": reference.union,
         "personalised": reference.personalised,
         "pooled": reference.pooled,
+        "pooled-same": reference.pooled_same,
         "own-model-everywhere": reference.own_everywhere,
     }
     return [

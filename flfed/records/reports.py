@@ -14,6 +14,7 @@ from flfed.records.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.faults import faults_of, missing_of
 from flfed.records.mean_gain import mean_gain
 from flfed.records.odd_sites import apart, reversed_outcomes
+from flfed.records.own_models import family_in_words, family_keys
 from flfed.records.privacy import audit_of, privacy_of
 from flfed.records.reading import RunReader
 from flfed.records.recorded import Recorded
@@ -23,7 +24,9 @@ AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
-REFERENCES = ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere")
+REFERENCES = (
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
+)  # fmt: skip
 LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 AGAIN = "; in other repeats: "
@@ -69,9 +72,11 @@ def report(reader: RunReader, name: str) -> Report:
     difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
     it is held against `worthwhile`. `mean-gain` is the mean over sites of what the shared model gains on their own
     models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
-    they were coded otherwise (`odd_sites`). `faults` lists updates set aside and, with
-    round null, what belongs to no round: sites refused, whose reason starts with "refused: ", and
-    other faults, such as "no comparison: ...". `privacy` is what was promised and spent
+    they were coded otherwise (`odd_sites`). `local-only` and `pooled` are what joining is held against: their
+    `-family` says what was taken most often ("same": a model of the shared one's own kind), `-families` in how many
+    repeats which, and `-same` are the figures of one of the shared one's own kind where another was taken. `faults`
+    lists updates set aside and, with round null, what belongs to no round: sites refused, whose reason starts with
+    "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached.
 
     Raises
@@ -87,7 +92,8 @@ def report(reader: RunReader, name: str) -> Report:
     references["global"] = _with_bound(recorded, references["global"], counted)
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     rule = verdict_rule(reader, runs, metrics)
-    sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule) for site in accepted}
+    own = [reader.summary(run.run, "own-models") or {} for run in runs]
+    sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule, own) for site in accepted}
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -104,6 +110,7 @@ def report(reader: RunReader, name: str) -> Report:
         "audit": audit_of(reader, recorded.runs),
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
         "outcome-reversed": reversed_outcomes(sites),
+        **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
 
 
@@ -197,7 +204,14 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     return {label: _whole_mean([sum(rows for _, rows in one[label]) for one in given]) for label in ("0", "1")}
 
 
-def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report | None, rule: Report) -> Report:
+def _site(
+    recorded: Recorded,
+    site: str,
+    metrics: Sequence[str],
+    classes: Report | None,
+    rule: Report,
+    own: Sequence[Report],
+) -> Report:
     entries = [sites[site] for _, sites in recorded.runs if site in sites]
     arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
     result: Report = {
@@ -209,6 +223,8 @@ def _site(recorded: Recorded, site: str, metrics: Sequence[str], classes: Report
         "difference": _differences(recorded, site, "global", metrics, rule),
         "difference-personalised": _differences(recorded, site, "personalised", metrics, rule),
     }
+    same = _figures(recorded, site, "local-only-same", metrics)
+    result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
     primary = recorded.runs[0][0].primary
     return result | {"verdict": site_verdict(result, primary)[0]}
 
@@ -329,7 +345,14 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
         reason=(reasons or ["this site shares no figures of its own"])[0],
         worthwhile=worthwhile_at(site, metric),
+        alone=own_in_words(site),
     )
+
+
+def own_in_words(site: Report) -> str:
+    """Return what a site's own model is, "" of one of the shared one's own kind or where it is not told."""
+    counted = site.get("local-only-families") or {}
+    return family_in_words(counted, sum(counted.values()))
 
 
 def worthwhile_at(site: Report, metric: str) -> float:

@@ -19,6 +19,7 @@ NO_OTHERS = "it is taken from the other sites, of which the people of one site a
 KEPT = {
     "table-1": (),
     "columns": (),
+    "own-models": (),
     "score-histograms": ("bins", "limit", "in-all", "asked"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
@@ -97,7 +98,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"all": None}
     if name == "privacy":
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
-    if name in ("score-histograms", "privacy"):
+    if name in ("score-histograms", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
         found |= {"note": _own_note(payload.get("note", ""), site)}

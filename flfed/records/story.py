@@ -7,6 +7,7 @@ import math
 from flfed.records.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
+from flfed.records.own_models import family_in_words, own_models_in_words
 from flfed.records.reports import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict
 from flfed.records.verdicts import (
     ABSENT,
@@ -58,10 +59,11 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
         rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
     beside = "personalised" in arms
-    for arm in ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "own-model-everywhere"):
+    overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
+    for arm in (*overall, "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
         if entry:
-            label = _OVER_ALL.get(arm) or ARM_NAMES[arm] + over_sites(entry)
+            label = _OVER_ALL.get(arm) or reference_name(found, arm) + over_sites(entry)
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
             rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
@@ -75,6 +77,18 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
     return [f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."]
 
 
+def reference_name(found: Report, arm: str) -> str:
+    """Return what people read for a reference, with what the model of all rows together is."""
+    family = pooled_in_words(found) if arm == "pooled" else ""
+    return f"{ARM_NAMES[arm]}: {family}" if family else ARM_NAMES[arm]
+
+
+def pooled_in_words(found: Report) -> str:
+    """Return what the model of all rows together is, "" of one of the shared one's own kind."""
+    counted = found["pooled-families"]
+    return family_in_words(counted, sum(counted.values()))
+
+
 def over_sites(entry: Report) -> str:
     """Return over how many sites a mean of the sites is, where some had no figure, for behind its name.
 
@@ -86,7 +100,10 @@ def over_sites(entry: Report) -> str:
     method = str(entry.get("method", ""))
     if "left out" not in method:
         return ""
-    return " (in some repeats without a site that has no such figure)" if AGAIN in method else f" ({method})"
+    if AGAIN not in method:
+        return f" ({method})"
+    what = "model that saw one class" if "one class" in method else "site that has no such figure"
+    return f" (in some repeats without a {what})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:
@@ -104,6 +121,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
+    lines += [said for said in (own_models_in_words(found),) if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     if len(found["sites"]) >= MANY_SITES:
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
@@ -126,8 +144,10 @@ def _reach(found: Report, metric: str) -> list[str]:
     said = "; ".join(under(entry, found["repeats"]))
     line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
     lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
+    pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
     for arm, start in (
-        ("pooled", "Training on all rows in one place (pooled, for reference only) would reach"),
+        ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
+        ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
         ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")

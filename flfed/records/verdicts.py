@@ -43,13 +43,21 @@ METRIC_NAMES = {
 ARM_NAMES = {
     "global": "shared model",
     "local-only": "own model alone",
+    "local-only-same": "own model of the shared one's kind",
     "personalised": "shared model adjusted to the site",
     "pooled": "all rows in one place (pooled)",
+    "pooled-same": "pooled, of the shared model's kind",
     "own-model-everywhere": "a site's own model used at all sites (mean)",
     "sites-mean": "shared model, mean of the sites",
     "personalised-sites-mean": "adjusted to the site, mean of the sites",
 }
 """What a clinician or a risk officer reads for an arm."""
+FAMILY_NAMES = {
+    "logistic-regression": "logistic regression",
+    "ridge-regression": "ridge regression",
+    "boosted-trees": "boosted decision trees",
+}
+"""What people call what a site's own model is, where it is the best of several."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,7 @@ def verdict(
     figures: Mapping[str, float | None] | None = None,
     reason: str = "",
     worthwhile: float | None = None,
+    alone: str = "",
 ) -> tuple[str, str]:
     """Return whether joining paid at one site: a code of `VERDICTS` and one sentence with the numbers.
 
@@ -276,6 +285,8 @@ def verdict(
         Why there is no figure, where there is none.
     worthwhile : float, optional
         As for `code_of`; by default that of the metric.
+    alone : str
+        What the site's own model is, where it is not of the shared one's kind.
 
     Notes
     -----
@@ -297,7 +308,11 @@ def verdict(
         return CANNOT_BE_TOLD, _untold(metric, reason)
     arm, gain = best
     least = worthwhile_of(metric) if worthwhile is None else worthwhile
-    code, words, unadjusted = code_of(gain, least), _sentence(arm, gain, better, metric, figures or {}, least), ""
+    code, words, unadjusted = (
+        code_of(gain, least),
+        _sentence(arm, gain, better, metric, figures or {}, least, alone),
+        "",
+    )
     if arm != "global" and has_interval(shared):
         unadjusted = _if_worse(gain_of(shared or Difference(None), better), least)
     if code == PAYS:
@@ -384,12 +399,19 @@ def _untold(metric: str, reason: str) -> str:
 
 
 def _sentence(
-    arm: str, gain: Difference, better: Better, metric: str, figures: Mapping[str, float | None], worthwhile: float
+    arm: str,
+    gain: Difference,
+    better: Better,
+    metric: str,
+    figures: Mapping[str, float | None],
+    worthwhile: float,
+    alone: str,
 ) -> str:
     """Return "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)"."""
-    with_, alone = figures.get(arm), figures.get("local-only")
-    digits = decimals_of(with_, alone)
+    with_, own = figures.get(arm), figures.get("local-only")
+    digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
     size, span = size_and_span(gain)
-    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(alone, digits)} alone"
+    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(own, digits)} alone"
+    start += f" ({alone})" if alone else ""
     return f"{start}: gain {size} (95 % interval {span}{widened_in_words(gain, worthwhile)})"

@@ -13,7 +13,8 @@ from flfed.rows.bootstrap import units_of
 from flfed.rows.encode import Encoded
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, outputs_of
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, ScoreRequest, TuneRequest, together
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, RivalRequest, ScoreRequest, TuneRequest, together
+from flfed.rows.training.rival import Rival
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import generator
 
@@ -146,6 +147,13 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
         return found
     arrays = yield from tuned_network(rows, given)
     return network_predictor(given.model, arrays)
+
+
+def best(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Rival]:
+    """Yield one request for the best model of `rows` alone, of whatever family; return it."""
+    rng = generator(given.seed, site=given.site, purpose="rival")
+    found: Rival = yield RivalRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
+    return found
 
 
 def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:

@@ -15,10 +15,13 @@ from flfed.rows.scoring import COUNTS, histogram, withheld
 from flfed.rows.training.requests import Asked, ScoreRequest, together
 from flfed.rows.workplace import Arrays, Workplace
 from flfed.seeds import generator
+from flfed.study_parts import OwnFamily
 from flfed.summary import Encoder, Summary
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
+OWN_SAME = "local-only-same"
+"""The arm of a site's own model of the study's kind, where its own model is the best of any."""
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
 
 
@@ -36,6 +39,8 @@ class SiteComparison:
     histogram : array or None
         Of the global model on holdout rows.
     note : str
+    own_family : str or None
+        Of the site's own model; None where it is of the study's own kind.
     """
 
     training_rows: int
@@ -45,25 +50,33 @@ class SiteComparison:
     summary: Summary | None
     histogram: np.ndarray | None
     note: str
+    own_family: OwnFamily | None = None
 
 
 def arm_scores(
-    workplace: Workplace, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None = None
+    workplace: Workplace,
+    table: pd.DataFrame,
+    arrays: Arrays,
+    encoder: Encoder,
+    sd: float | None = None,
+    *,
+    same: bool = False,
 ) -> Generator[Asked, Any, dict[str, np.ndarray]]:
     """Yield requests of all arms side by side; return the predictions of each on the rows of `table`.
 
-    `sd` as `Workplace.personalised` takes it.
+    `sd` as `Workplace.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
+    model is another.
     """
     workplace.coded(table)
     x = workplace.encode(table, workplace.in_use(encoder)).x
     arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder, sd)]
-    outputs, local, personalised = yield from together(arms)
+    arms += [workplace.local_model("same")] if same and workplace.own == "best" else []
+    outputs, local, personalised, *others = yield from together(arms)
     own_x = workplace.encode(table, local.encoder).x
-    return {
-        "global": workplace.predictions(outputs, encoder),
-        "local-only": workplace.predictions(local.outputs(own_x), local.encoder),
-        "personalised": workplace.predictions(personalised(x), encoder),
-    }
+    own = [workplace.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
+    adjusted = workplace.predictions(personalised(x), encoder)
+    scores = {"global": workplace.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
+    return scores | dict(zip([OWN_SAME], own[1:], strict=False))
 
 
 def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[Asked, Any, np.ndarray]:
@@ -89,7 +102,8 @@ def compare(
     table = workplace.table.holdout("compare")
     policy, task = workplace.site.policy, workplace.task
     y = workplace.target(table)
-    scores = yield from arm_scores(workplace, table, arrays, encoder, sd)
+    scores = yield from arm_scores(workplace, table, arrays, encoder, sd, same=True)
+    own = yield from workplace.local_model()  # made by now
     rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
     judged = compare_scores(
         workplace.metrics,
@@ -117,6 +131,7 @@ def compare(
         },
         summary=workplace.holdout_summary(),
         histogram=counted,
+        own_family=own.family,
         note="; ".join(_left_out(workplace) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
 

@@ -6,13 +6,13 @@ An engine that holds all tables adds them beside what the sites said; nobody els
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from flfed.plan import Plan
-from flfed.rows.baselines import Trainable, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.coded import Coded, joined
 from flfed.rows.compare import groups_of
 from flfed.rows.encode import Encoded, encode
@@ -21,8 +21,10 @@ from flfed.rows.training.requests import Asked, FitRequest, Fitted, Request, Sco
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.rows.workplace import Arrays, LocalModel, Workplace
 from flfed.seeds import generator
+from flfed.study_parts import OwnFamily
 from flfed.summary import Encoder, fit_encoder, merge
 
+ONE_CLASS = "whose model saw one class left out"
 Figures = Mapping[str, Estimate]
 """Metric to estimate."""
 
@@ -38,12 +40,17 @@ class Reference:
     personalised : dict of metric to Estimate
         Each site's personalised model on its own holdout.
     pooled : dict of metric to Estimate
-        The model of all training rows together: fairly tuned, or by the plan `compare.pooled`.
+        The model of all training rows together: the best of any kind, the study's own fairly tuned, or by the
+        plan `compare.pooled`.
     own_everywhere : dict of metric to Estimate
-        Each site's own model on everybody's holdout, the mean over sites.
+        Each site's own model on everybody's holdout, the mean over sites whose training rows have two classes.
     exact_encoder : Encoder
         What exact sums of all sites would have given.
     rows : int
+    pooled_family : str or None
+        Of the pooled model; None where it is of the study's own kind.
+    pooled_same : dict of metric to Estimate
+        The study's own model, fairly tuned, where the pooled one is the best of any kind; else empty.
     """
 
     union: Figures
@@ -52,6 +59,8 @@ class Reference:
     own_everywhere: Figures
     exact_encoder: Encoder
     rows: int
+    pooled_family: OwnFamily | None = None
+    pooled_same: Figures = field(default_factory=dict)
 
 
 def reference(
@@ -82,38 +91,62 @@ def reference(
     ]
     scored, personalised, pooled, local = yield from together(asked)
     x = encode(union, first.layout, exact).x
-    scores = {"global": scored, "personalised": personalised, "pooled": first.predictions(pooled(x), exact)}
+    scores = {"global": scored, "personalised": personalised}
+    scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
         personalised={name: arms["personalised"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
-        own_everywhere=_own_everywhere(first, local, union, y),
+        own_everywhere=_own_everywhere(workplaces, local, union, y),
         exact_encoder=exact,
         rows=len(y),
+        pooled_family=pooled["pooled"].family,
+        pooled_same={name: arms["pooled-same"] for name, arms in found.items() if "pooled-same" in arms},
     )
 
 
-def _own_everywhere(first: Workplace, local: Sequence[LocalModel], union: Coded, y: np.ndarray) -> Figures:
+def _own_everywhere(
+    workplaces: Sequence[Workplace], local: Sequence[LocalModel], union: Coded, y: np.ndarray
+) -> Figures:
     """Return the mean over sites of how each one's own model does on everybody's holdout.
 
-    Their spread over rows is not an interval of anything, so it is not bootstrapped.
+    A model that saw one class tells nothing of a row, and is left out. The spread of the others over rows is
+    not an interval of anything, so it is not bootstrapped.
     """
+    first = workplaces[0]
     found: dict[str, list[float]] = {name: [] for name in first.metrics}
-    for model in local:
+    for workplace, model in zip(workplaces, local, strict=True):
+        if _has_one_class(workplace):
+            continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
         score = first.predictions(outputs, model.encoder)
         for name, metric in first.metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
-    return {name: Estimate(float(np.mean(values)), NAN, NAN, NAN, "mean over sites") for name, values in found.items()}
+    method, left = "mean over sites", sum(map(_has_one_class, workplaces))
+    if left:
+        method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
+    return {
+        name: Estimate(float(np.mean(values)) if values else NAN, NAN, NAN, NAN, method)
+        for name, values in found.items()
+    }
 
 
-def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked, Any, Predictor]:
-    """Yield requests that train a model on the training rows of all; return its outputs' function."""
+def _has_one_class(workplace: Workplace) -> bool:
+    """Tell whether a site's training rows have one class only, so that its own model is a constant."""
+    return workplace.task != "regression" and len(np.unique(workplace.target(workplace.table.training))) < 2
+
+
+def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked, Any, dict[str, LocalModel]]:
+    """Yield requests that train on the training rows of all; return the models by arm."""
     rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
     given, plan = replace(workplaces[0].trainable(), site=""), workplaces[0].study.compare.pooled
-    return (yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan))
+    if workplaces[0].own == "same":
+        outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
+        return {"pooled": LocalModel(exact, outputs)}
+    rival, outputs = yield from together([best(rows, given), tuned(rows, given)])
+    return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
 
 
 def union_scores(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from flfed import listing
 from flfed.rows import datasets
-from flfed.rows.baselines import Trainable, fine_tuned, network_predictor, tuned
+from flfed.rows.baselines import Trainable, best, fine_tuned, network_predictor, tuned
 from flfed.rows.coded import Coded, coded, codes
 from flfed.rows.encode import Encoded, KeptRows, decode_target, encode
 from flfed.rows.holdout import Holdout, for_validation
@@ -35,6 +35,7 @@ from flfed.rows.training.requests import (
 from flfed.rows.training.tuned_linear import Predictor
 from flfed.seeds import Draws
 from flfed.study import Study
+from flfed.study_parts import Own, OwnFamily
 from flfed.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, schema_encoder
 
 Arrays = dict[str, np.ndarray]
@@ -45,10 +46,11 @@ Asking = Generator[Asked, Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class LocalModel:
-    """A model of one site alone, with the encoder of that site."""
+    """A model of one site alone, with the encoder of that site; no family where it is of the study's own kind."""
 
     encoder: Encoder
     outputs: Predictor
+    family: OwnFamily | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,7 @@ class Workplace:
         self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
         self._encoded = KeptRows()
         self._figures: dict[str, RoundFigures] = {}
-        self._local: LocalModel | None = None
+        self._local: dict[Own, LocalModel] = {}
         self._coded: list[tuple[pd.DataFrame, Coded]] = []
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
@@ -373,13 +375,26 @@ class Workplace:
         """Return what training the study's model on this site's rows alone needs."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    def local_model(self) -> Generator[Asked, Any, LocalModel]:
-        """Yield requests that tune a model on this site's training rows alone; return it, made once."""
-        if self._local is None:
+    @property
+    def own(self) -> Own:
+        """What this site's own model is: the best that it finds alone, or one of the study's own kind."""
+        return self.study.compare.own_of(linear=self.model.linear)
+
+    def local_model(self, own: Own | None = None) -> Generator[Asked, Any, LocalModel]:
+        """Yield requests that tune a model on this site's training rows alone; return it, made once.
+
+        `own` is of what kind; None means what the study says.
+        """
+        own = own or self.own
+        if own not in self._local:
             encoder = self.own_encoder()
-            predictor = yield from tuned(self.encode(self.table.training, encoder), self.trainable())
-            self._local = LocalModel(encoder, predictor)
-        return self._local
+            rows = self.encode(self.table.training, encoder)
+            if own == "same":
+                self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
+            else:
+                rival = yield from best(rows, self.trainable())
+                self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
+        return self._local[own]
 
     def personalised(
         self, arrays: Arrays, encoder: Encoder, sd: float | None = None

@@ -179,8 +179,9 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         f"Metrics of every round's model on each site's {rows} rows, with their variances.",
         "How long each answer took, and its size.",
         "In a deployment, how many lines a site's ledger has, of all studies: the coordinator signs that number.",
-        "The comparison: metrics with intervals on each site's holdout rows, also of its own model and of the "
-        "personalised one, which are trained without noise.",
+        "The comparison: metrics with intervals on each site's holdout rows, also of its own models and of the "
+        "personalised one, which are trained without noise, and which kind of own model did best where several were "
+        "tried.",
         "Where a site's policy names them, histograms: rows by class and predicted probability.",
         "If somebody audits the run, the figures of the attacks on its model.",
         "Where one machine holds all tables, figures of models trained without noise on all rows together.",

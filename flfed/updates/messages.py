@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from flwr.app import RecordDict
 
-from flfed.study_parts import Sharing
+from flfed.study_parts import OWN_FAMILIES, OwnFamily, Sharing
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, Arrays
@@ -376,12 +376,17 @@ class CompareReply:
     histogram : array [classes, bins] or None
     note : str
         What was left out and why, in fixed words.
+    own_family : str or None
+        Of the site's own model, where that is the best of several families. A section of its own, which earlier
+        versions do not read.
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
     behind them and no smaller count follows, of three digits where record-level differential
     privacy protects rows there; sums over holdout rows under the same rules as
-    SummariseReply (training and holdout rows are disjoint, so neither narrows the other).
+    SummariseReply (training and holdout rows are disjoint, so neither narrows the other); and where the site's own
+    model is the better of two families, which one did better in cross-validation on its training rows (not where
+    record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
     """
 
     num_examples: int
@@ -391,6 +396,7 @@ class CompareReply:
     summary: Summary | None = None
     histogram: np.ndarray | None = None
     note: str = ""
+    own_family: OwnFamily | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -403,6 +409,8 @@ class CompareReply:
             records["summary"] = array_record(self.summary.arrays())
         if self.histogram is not None:
             records["histogram"] = array_record({"counts": self.histogram})
+        if self.own_family is not None:
+            records["own-model"] = config_record({"family": self.own_family})
         return record_of(records)
 
     @classmethod
@@ -417,4 +425,15 @@ class CompareReply:
             summary=content.made(Summary, content.ndarrays(record, "summary")) if "summary" in record else None,
             histogram=content.read_histogram(record, "histogram"),
             note=recorded_note(content.text(config, "note")),
+            own_family=_family(record),
         )
+
+
+def _family(record: RecordDict) -> OwnFamily | None:
+    """Return of which family a site's own model is; None where it is not told."""
+    if "own-model" not in record:
+        return None
+    found = content.text(content.section(record, "own-model"), "family")
+    if found not in OWN_FAMILIES:
+        raise content.MalformedMessage("the message names a family of models that is not known")
+    return found

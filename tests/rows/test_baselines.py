@@ -24,7 +24,7 @@ from flfed.rows.training.alone import answer_alone, drive_alone
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, probabilities
 from flfed.rows.training.requests import FitRequest, ScoreRequest, drive, listed
-from flfed.rows.training.tuned_linear import FOLDS, PENALTIES, _testable, tuned_linear
+from flfed.rows.training.tuned_linear import FOLDS, PENALTIES, tuned_linear, units_by_class
 from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
 from flfed.study import Study
@@ -230,7 +230,7 @@ def test_a_fold_whose_training_rows_lack_a_class_does_not_break_the_search(seed)
     y = rng.choice(3, rows, p=[0.8, 0.15, 0.05])
     own = Encoded(rng.normal(size=(rows, 1)), y, np.ones(rows), group)
     draw = int(np.random.default_rng(0).integers(2**31))
-    free, units = _testable(own, 3)
+    free, units = units_by_class(own, 3)
     folds = StratifiedGroupKFold(int(min(FOLDS, units[units > 0].min())), shuffle=True, random_state=draw)
     assert any(set(y[free][b]) - set(y[free][a]) - set(y[~free]) for a, b in folds.split(y[free], y[free], group[free]))
     model = tuned_linear(own, "multi-class", 3, np.random.default_rng(0))

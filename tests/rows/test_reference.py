@@ -160,14 +160,54 @@ def test_patients_of_two_parts_put_together_are_never_one():
     assert pooled_rows([plain, plain]).group is None
 
 
-def test_a_figure_that_the_holdouts_do_not_define_is_nan_for_own_models_too(small_sites, small_study, at_work):
+def test_a_model_that_saw_one_class_is_left_out_of_the_mean_of_own_models(small_sites, small_study, at_work):
+    def spoil(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(y="yes") if number == 0 else table
+
+    workplaces = open_workplaces(small_sites(3, rows=150, change=spoil), small_study)
+    found = drive_alone(reference(workplaces, at_work[2], at_work[1])).own_everywhere
+    tables, y = holdouts(workplaces)
+    losses = []
+    for work in workplaces:
+        local = drive_alone(work.local_model())
+        x = np.concatenate([work.encode(table, local.encoder).x for table in tables])
+        losses.append(log_loss(y, 1 / (1 + np.exp(-local.outputs(x)[:, 0]))))
+    assert found["log_loss"].value == pytest.approx(np.mean(losses[1:]), rel=1e-9)
+    assert abs(np.mean(losses) - np.mean(losses[1:])) > 0.1
+    assert found["log_loss"].method == "mean of 2 sites; 1 whose model saw one class left out"
+
+
+def test_where_every_own_model_saw_one_class_there_is_no_mean_of_them(small_sites, small_study, at_work):
     spoilt = open_workplaces(small_sites(3, rows=60, change=lambda _, t: t.assign(y="yes")), small_study)
-    found = drive_alone(reference(spoilt, at_work[2], at_work[1]))
-    assert np.isnan(found.own_everywhere["roc_auc_score"].value)
-    # The constant model of half a row each: log((n + 1/2) / (n + 1)) below nothing.
-    sizes = np.array([len(w.table.training) for w in spoilt])
-    expected = -np.log((sizes + 0.5) / (sizes + 1)).mean()
-    assert found.own_everywhere["log_loss"].value == pytest.approx(expected, rel=1e-9)
+    found = drive_alone(reference(spoilt, at_work[2], at_work[1])).own_everywhere
+    assert np.isnan([found["roc_auc_score"].value, found["log_loss"].value]).all()
+    assert found["log_loss"].method == "mean of 0 sites; 3 whose model saw one class left out"
+
+
+def test_pooled_is_the_best_model_of_all_rows_and_that_of_the_studys_kind_stands_beside_it(small_sites, small_study):
+    mlp = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [4]')
+    found = {}
+    for own in ("best", "same"):
+        study = Study.parse(mlp).replace({"compare.own": own})
+        workplaces = [Workplace(site, study) for site in small_sites(3, rows=150, change=crossed)]
+        encoder = fit_encoder(workplaces[0].layout, merge([w.exact_summary for w in workplaces]))
+        arrays = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+        found[own] = drive_alone(reference(workplaces, arrays, encoder))
+    best, same = found["best"], found["same"]
+    assert (best.pooled_family, same.pooled_family, same.pooled_same) == ("boosted-trees", None, {})
+    assert best.pooled_same == same.pooled
+    # x1 and x2 matter only together: a line through them tells nothing, and the perceptron had no time to learn
+    assert best.pooled["roc_auc_score"].value > same.pooled["roc_auc_score"].value + 0.1
+    assert Study.parse(mlp).compare.own_of(linear=False) == "best"
+
+
+SHAPES = {"weight-0": (5, 4), "bias-0": (4,), "weight-1": (4, 1), "bias-1": (1,)}
+
+
+def crossed(number: int, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose outcome goes with the product of x1 and x2, and with neither alone."""
+    y = np.where((table["x1"] - 50) * table["x2"].fillna(0) > 0, "yes", "no")
+    return table.assign(y=np.where(np.random.default_rng(number).random(len(table)) < 0.1, "yes", y))
 
 
 def test_groups_of_two_sites_are_never_one_person(small_sites, small_study, tmp_path: Path):

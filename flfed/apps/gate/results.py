@@ -18,6 +18,7 @@ from flfed.apps.private_files import now_utc, read_private, write_whole
 from flfed.errors import FlfedError
 from flfed.home import give
 from flfed.rows.scoring import primary_of
+from flfed.study_parts import OWN_FAMILIES, OwnFamily
 from flfed.updates.content import MalformedMessage
 from flfed.updates.figures import Figure
 from flfed.updates.kept import RUN
@@ -47,6 +48,8 @@ class Result:
         With 95 % intervals; NaN where there is no figure.
     note : str
         What was left out and why.
+    own_family : str or None
+        Of the site's own model; None where it is of the shared one's kind, or is not told.
     """
 
     study: str
@@ -61,6 +64,7 @@ class Result:
     arms: tuple[Figure, ...]
     differences: tuple[Figure, ...]
     note: str
+    own_family: OwnFamily | None = None
 
 
 def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], messages: StudyMessages) -> None:
@@ -90,8 +94,11 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
         compare = messages.study.compare
         said["primary"] = primary_of(messages.schema.task, compare.primary, compare.alert_budget)
         figures = {name: [_plain(one) for one in getattr(found, name)] for name in ("arms", "differences")}
+        own = {} if found.own_family is None else {"own-family": found.own_family}
         at = now_utc().isoformat(timespec="seconds")
-        text = json.dumps({"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note}, indent=1)
+        text = json.dumps(
+            {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
+        )
         if not folder.results.is_dir():
             folder.results.mkdir(mode=0o700)
             give(folder.results, folder.gate)
@@ -123,8 +130,9 @@ def _read(found: dict[str, Any]) -> Result:
     study, sha256, dataset, run, at, primary = (str(found[key]) for key in FACTS)
     datetime.fromisoformat(at)  # ValueError where it is none
     repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
+    family = next((known for known in OWN_FAMILIES if known == found.get("own-family")), None)
     return Result(
-        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"])
+        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"]), family
     )
 
 

@@ -29,7 +29,7 @@ from flfed.apps.gate.expected import (
     whole,
 )
 from flfed.rows.baselines import first_arrays
-from flfed.rows.compare import PAIRS
+from flfed.rows.compare import OWN_SAME, PAIRS
 from flfed.rows.encode import input_names
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import HISTOGRAM_BINS, metrics_of, primary_of
@@ -37,6 +37,7 @@ from flfed.rows.site import Site
 from flfed.rows.training.losses import outputs_of
 from flfed.rows.workplace import study_layout, study_trainable
 from flfed.study import Study
+from flfed.study_parts import OWN_FAMILIES, Own
 from flfed.summary import Layout, schema_encoder
 from flfed.updates.auditing import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.content import PROTOCOL
@@ -90,6 +91,11 @@ class StudyMessages:
         given = study_trainable(self.study, self.schema, model, seed=self.study.seed)
         arrays = first_arrays(given, len(input_names(self.layout)))
         return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+    @cached_property
+    def own(self) -> Own:
+        """What the site's own model is, which the shared one is compared with."""
+        return self.study.compare.own_of(linear=self.study.model.build("model").linear)
 
     @cached_property
     def layout(self) -> Layout:
@@ -227,7 +233,9 @@ class StudyMessages:
 
     def _comparison(self) -> Sections:
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
-        arms = sorted({arm for pair in PAIRS for arm in pair})
+        best = self.own == "best"
+        arms = sorted({arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()))
+        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
         pairs = [f"{a} - {b}" for a, b in PAIRS]
         plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
         return {
@@ -236,6 +244,7 @@ class StudyMessages:
             "differences": _figures(metrics, pairs),
             "summary": self._summary(needed=False),
             **self._histogram("histogram"),
+            **family,
         }
 
     def run_bytes(self) -> int:

@@ -16,7 +16,7 @@ from flfed.rows import datasets
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site
 from flfed.study import Study
-from flfed.study_parts import Sharing, strictest
+from flfed.study_parts import Own, Sharing, strictest
 from flfed.updates.auditing import AUDIT, AuditReply
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages import (
@@ -52,6 +52,15 @@ DISCLOSURE = {
     "open": "This site's policy is 'open' (public data): every figure is exact, however few rows are behind it.",
     "institution": "This site's policy is 'institution': no count of fewer than {least} rows leaves.",
 }
+COMPARED: dict[Own, str] = {
+    "best": (
+        "The shared model is compared with the best that this site finds alone: inside the gate, on this site's "
+        "training rows, the better of a tuned logistic (or ridge) regression and boosted decision trees; a model of "
+        "the shared one's kind stands beside it."
+    ),
+    "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
+}
+"""What a site's own model is."""
 ALONE = (
     "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
     "memory holds this site's own updates. A coordinator that chooses the models it sends, instead of averaging, can "
@@ -167,7 +176,7 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
     if study.adjusts_intercept():
         yield f"With the last of these, once: {reveals(Offset)}"
-    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)}"
+    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"

@@ -25,9 +25,11 @@ ARM_COLOURS = {
     "global": "#0072B2",
     "personalised": "#3C97CF",
     "local-only": "#7a7a7a",
+    "local-only-same": "#7a7a7a",
     "sites-mean": "#3C97CF",
     "personalised-sites-mean": "#3C97CF",
     "pooled": "#8a6bbe",
+    "pooled-same": "#8a6bbe",
     "own-model-everywhere": "#C3699B",
 }
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}

@@ -26,7 +26,17 @@ from flfed.records.faults import (
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import Report
-from flfed.records.story import apart, headline, is_measured, least_gain, stands_out, story, under, widened_for
+from flfed.records.story import (
+    apart,
+    headline,
+    is_measured,
+    least_gain,
+    pooled_in_words,
+    stands_out,
+    story,
+    under,
+    widened_for,
+)
 from flfed.records.verdicts import ABSENT, metric_name, number, size_and_span
 from flfed.spreadsheet import plain_cell
 
@@ -186,7 +196,8 @@ def cards(found: Report, metric: str, planned: int) -> None:
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
     with st.container(horizontal=True, gap="xsmall"):
         card("Shared model", number(shared["value"]), what)
-        card("All rows in one place", number(pooled), f"pooled, for reference; {away}")
+        family = f"{words}; " if (words := pooled_in_words(found)) else ""
+        card("All rows in one place", number(pooled), f"pooled, for reference; {family}{away}")
         card("Largest clear gain", *_most(found, metric))
         card("Rounds run", f"{found['rounds']} of {planned}", short)
         card("Updates set aside", str(updates_set_aside(found)), below)

@@ -12,6 +12,7 @@ from flfed.records.dashboard.panels import SITES_SHOWN, card, escape, not_compar
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import SiteEntry
 from flfed.records.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
+from flfed.records.own_models import BETTER_OF, SAME
 from flfed.records.reports import (
     DIFFERENCES,
     REFERENCES,
@@ -21,11 +22,20 @@ from flfed.records.reports import (
     best_gain,
     class_words,
     metrics_of,
+    own_in_words,
     site_verdict,
     varies,
     worthwhile_at,
 )
-from flfed.records.story import gain_in_words, least_gain, over_sites, unadjusted_in_words, widened_for
+from flfed.records.story import (
+    gain_in_words,
+    least_gain,
+    over_sites,
+    pooled_in_words,
+    reference_name,
+    unadjusted_in_words,
+    widened_for,
+)
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -85,10 +95,13 @@ def answer(found: Report, site: str, metric: str) -> None:
         with st.container(horizontal=True, gap="xsmall"):
             card("Gain by joining", *_gain(of_site, metric))
             for arm in arms_shown(found, metric):
-                card(CARDS[arm], *_figure(of_site[arm].get(metric, {}), metric, found["repeats"]))
+                value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
+                family = own_in_words(of_site) if arm == "local-only" else ""
+                card(CARDS[arm], value, f"{family}; {below}" if family else below)
             if found["pooled"]:
                 value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
-                card("All rows in one place", value, f"{below}; at all sites together, for reference")
+                family = f"{words}; " if (words := pooled_in_words(found)) else ""
+                card("All rows in one place", value, f"{family}{below}; at all sites together, for reference")
         for line in rests_on(found, site, metric):
             st.caption(escape(line))
 
@@ -164,6 +177,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
+    lines += _own_model(of_site, metric)
     if over:
         lines.append(_two_intervals(of_site, metric))
     if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
@@ -179,6 +193,16 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         "each model ranks or predicts the outcomes of this holdout."
     )
     return lines
+
+
+def _own_model(of_site: Report, metric: str) -> list[str]:
+    """Return what the site's own model is, and how one of the shared one's kind does, where the two differ."""
+    same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
+    if of_site["local-only-family"] == SAME:
+        return []
+    which = f": {family}" if (family := own_in_words(of_site)) else ""
+    reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
+    return [f"The site's own model is {BETTER_OF}{which}.{reaches}"]
 
 
 def _two_intervals(of_site: Report, metric: str) -> str:
@@ -302,7 +326,7 @@ def references(found: Report, metric: str) -> None:
         entry = (found[arm] or {}).get(metric)
         if entry:
             figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
-            lines.append({"Model": ARM_NAMES[arm] + over_sites(entry)} | figures)
+            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | figures)
     says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
     drawn = charts.references(found, metric)
     figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)

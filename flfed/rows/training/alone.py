@@ -7,7 +7,17 @@ from typing import Any
 
 from flfed.rows.training.fit import fit, measure, score
 from flfed.rows.training.private_fit import private_fit
-from flfed.rows.training.requests import FitRequest, Fitted, Handler, MeasureRequest, Request, ScoreRequest, drive
+from flfed.rows.training.requests import (
+    FitRequest,
+    Fitted,
+    Handler,
+    MeasureRequest,
+    Request,
+    RivalRequest,
+    ScoreRequest,
+    drive,
+)
+from flfed.rows.training.rival import best_alone
 from flfed.rows.training.tuned_linear import tuned_linear
 
 
@@ -23,6 +33,8 @@ def _answered(request: Request) -> Any:
         return score(request)
     if isinstance(request, MeasureRequest):
         return measure(request)
+    if isinstance(request, RivalRequest):
+        return best_alone(request.rows, request.task, request.classes, request.rng)
     return tuned_linear(request.rows, request.task, request.classes, request.rng)
 
 

@@ -10,7 +10,16 @@ from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.outputs import measure_together, score_together
 from flfed.rows.training.packed import Kept
 from flfed.rows.training.private import source_of
-from flfed.rows.training.requests import Answer, Failed, FitRequest, MeasureRequest, Request, ScoreRequest, TuneRequest
+from flfed.rows.training.requests import (
+    Answer,
+    Failed,
+    FitRequest,
+    MeasureRequest,
+    Request,
+    RivalRequest,
+    ScoreRequest,
+    TuneRequest,
+)
 from flfed.rows.training.stacked import fit_together
 from flfed.rows.training.tuned_together import tune_together
 
@@ -27,6 +36,7 @@ def answer_together(requests: Sequence[Request], kept: Kept | None = None) -> li
         ScoreRequest: score_together,
         MeasureRequest: measure_together,
         TuneRequest: tune_together,
+        RivalRequest: answer_alone,
     }
     results: list[Any] = [None] * len(requests)
     for kind, answer in kinds.items():
@@ -38,7 +48,7 @@ def answer_together(requests: Sequence[Request], kept: Kept | None = None) -> li
 
 def _answered(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Request]) -> Sequence[Any]:
     """Answer requests of one kind together or, where that fails, each alone, to find whose failure it is."""
-    drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest))]
+    drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
     found = [source_of(request.rng, getattr(request, "chance", None)) for request in drawing]
     sources = [source for source in found if source is not None]
     states = [source.state for source in sources]

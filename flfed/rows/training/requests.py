@@ -155,7 +155,27 @@ class TuneRequest:
     rng: np.random.Generator
 
 
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RivalRequest:
+    """Fit the best model that `rows` alone give, linear or trees; returns a Rival.
+
+    Attributes
+    ----------
+    rows : Encoded
+    task : str
+    classes : int
+        Of the schema.
+    rng : Generator
+        Draws the folds.
+    """
+
+    rows: Encoded
+    task: str
+    classes: int
+    rng: np.random.Generator
+
+
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest
 Asked = Request | list[Request]
 Handler = Generator[Asked, Any, Any]
 """A client handler: yields requests, is sent their results, returns a reply."""

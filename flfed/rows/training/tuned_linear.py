@@ -6,8 +6,9 @@ What is to be fitted (`search_of`: classes, folds) is told from fitting it (`sea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +70,8 @@ class Search:
         What these classes are in the schema.
     outputs : int
         Of the model that is asked for.
+    penalties : array [penalties]
+        Tried, from weak to strong.
     """
 
     rows: Encoded
@@ -76,6 +79,7 @@ class Search:
     folds: Sequence[Fold]
     present: np.ndarray
     outputs: int
+    penalties: np.ndarray = field(default_factory=PENALTIES.copy)
 
     def finished(self, found: LinearPredictor) -> LinearPredictor:
         """Return the model found, with an output for each class of the schema that has no rows."""
@@ -96,7 +100,9 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
     return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
 
 
-def search_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Search | LinearPredictor:
+def search_of(
+    rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS
+) -> Search | LinearPredictor:
     """Return what is to be fitted, or the constant model where nothing can be.
 
     Parameters
@@ -108,6 +114,8 @@ def search_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator) 
         Of the schema; a class without rows gets the share that half a row would have.
     rng : Generator
         Draws the folds.
+    folds : int, >= 2
+        At most so many.
 
     Notes
     -----
@@ -117,21 +125,21 @@ def search_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator) 
     on both sides of a fold.
     """
     if task == "regression":
-        return _regression(rows, rng)
+        return _regression(rows, rng, folds)
     counts = np.bincount(rows.y, minlength=classes)
-    present, (free, units) = np.flatnonzero(counts), _testable(rows, classes)
+    present, (free, units) = np.flatnonzero(counts), units_by_class(rows, classes)
     several = units[units > 0]
     if len(several) < 2:
         return _constant(counts, rows.x.shape[1], task)
     # A constant class weight is none: it would only change the penalty.
     weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
     own = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
-    folds = _class_folds(own, free, int(min(FOLDS, several.min())), rng)
+    parts = _class_folds(own, free, int(min(folds, several.min())), rng)
     fitted = "binary" if len(present) == 2 else "multi-class"
-    return Search(own, fitted, folds, present, 1 if task == "binary" else classes)
+    return Search(own, fitted, parts, present, 1 if task == "binary" else classes)
 
 
-def _testable(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which rows a fold may test on, and in how many units each class stands among them.
 
     A unit is a group, or a row without groups. One that is the last with some class is never
@@ -172,16 +180,16 @@ def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) 
     return list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, group))
 
 
-def _regression(rows: Encoded, rng: np.random.Generator) -> Search | LinearPredictor:
+def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
     _, units = units_of(len(rows), rows.group)
     if len(rows) < 2 * FOLDS or units < 2:
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
-    split = plain_folds(len(rows), FOLDS, int(rng.integers(2**31)))
+    split = plain_folds(len(rows), count, int(rng.integers(2**31)))
     if rows.group is not None:
         from sklearn.model_selection import GroupKFold
 
-        split = list(GroupKFold(min(FOLDS, units)).split(rows.x, groups=rows.group))
+        split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))
     folds = [Fold(a, b) for a, b in split]
     return Search(rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
 
@@ -193,23 +201,43 @@ def chosen(losses: np.ndarray) -> int:
 
 def search_alone(asked: Search) -> LinearPredictor:
     """Return scikit-learn's fit at the best penalty; one fit a fold and penalty."""
-    rows, folds = asked.rows, asked.folds
+    return fit_at(asked, float(asked.penalties[chosen(held_out_losses(asked))]))
+
+
+def held_out_losses(asked: Search) -> np.ndarray:
+    """Return the summed loss on the folds' test rows [penalties]: of a regression the squared error."""
+    rows, losses = asked.rows, np.zeros(len(asked.penalties))
     if asked.task == "regression":
-        return _ridge(rows, folds)
-    losses = np.zeros(len(PENALTIES))
-    with warnings.catch_warnings():
-        # Where rounding ends Newton's method, scikit-learn goes on from there by another, and says so.
-        warnings.filterwarnings("ignore", "(?s).*resort to lbfgs")
-        for fold in folds:
+        return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
+    with _quiet_newton():
+        for fold in asked.folds:
             x, y = rows.x[fold.test], rows.y[fold.test]
             own, model = rows.take(fold.train), _logistic(rows)
             # From strong to weak, each fit starting from the last.
-            for place in range(len(PENALTIES) - 1, -1, -1):
-                _fit(model, own, PENALTIES[place])
+            for place in range(len(losses) - 1, -1, -1):
+                _fit(model, own, asked.penalties[place])
                 likely = model.predict_proba(x)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
                 losses[place] -= np.log(np.maximum(likely, LEAST)).sum()
-        best = _fit(_logistic(rows), rows, PENALTIES[chosen(losses)])
+    return losses
+
+
+def fit_at(asked: Search, l2: float) -> LinearPredictor:
+    """Return scikit-learn's fit on all rows at one penalty."""
+    rows = asked.rows
+    if asked.task == "regression":
+        best = _ridge(l2, len(rows)).fit(rows.x, rows.y)
+        return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
+    with _quiet_newton():
+        best = _fit(_logistic(rows), rows, l2)
     return LinearPredictor(best.coef_.T, best.intercept_)
+
+
+@contextmanager
+def _quiet_newton() -> Iterator[None]:
+    """Silence one warning: where rounding ends Newton's method, scikit-learn goes on from there by another."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*resort to lbfgs")
+        yield
 
 
 def _logistic(rows: Encoded) -> Any:
@@ -231,17 +259,18 @@ def _fit(model: Any, rows: Encoded, l2: float) -> Any:
     return model.fit(rows.x, rows.y, rows.weight)
 
 
-def _ridge(rows: Encoded, folds: Sequence[Fold]) -> LinearPredictor:
+def _ridge(l2: float, rows: int) -> Any:
+    """Return scikit-learn's ridge regression at a penalty in units of a loss that is a mean over rows."""
     from sklearn.linear_model import Ridge
 
-    losses = np.zeros(len(PENALTIES))
-    for fold in folds:
-        a, b = fold.train, fold.test
-        for place, l2 in enumerate(PENALTIES):
-            off = Ridge(l2 * len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) - rows.y[b]
-            losses[place] += float(np.square(off).sum())
-    best = Ridge(PENALTIES[chosen(losses)] * len(rows)).fit(rows.x, rows.y)
-    return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
+    return Ridge(l2 * rows)
+
+
+def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarray:
+    """Return the summed squared error [penalties] on a fold's test rows."""
+    a, b = fold.train, fold.test
+    fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
+    return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
 
 
 def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:

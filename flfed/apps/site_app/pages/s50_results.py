@@ -15,6 +15,7 @@ from flfed.records.dashboard.panels import card, escape, moment, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.verdicts import (
     ARM_NAMES,
+    FAMILY_NAMES,
     Difference,
     better_of,
     gain_in_brackets,
@@ -152,8 +153,15 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
     figures = {one.arm: plain(one.value) for one in result.arms if one.metric == metric}
     untold = [one.method for one in (shared, adjusted) if one is not None and plain(one.low) is None]
     reason = untold[0] if untold else "no difference left this site"
-    better = better_of(metric)
-    return verdict(difference(shared), difference(adjusted), better, metric=metric, figures=figures, reason=reason)
+    return verdict(
+        difference(shared),
+        difference(adjusted),
+        better_of(metric),
+        metric=metric,
+        figures=figures,
+        reason=reason,
+        alone=FAMILY_NAMES.get(result.own_family or "", ""),
+    )
 
 
 def difference(one: Figure | None) -> Difference | None:
