@@ -1,5 +1,7 @@
 """Every page, with a real run of every kind, in a real browser: nothing breaks, leaves this machine or stays empty.
 
+Each chart is looked at on screens from a phone to a desk, in both themes; and each page is gone through by keyboard.
+
 The pictures are kept in `artefacts/pages/`, where people look at them.
 """
 
@@ -12,14 +14,20 @@ from pathlib import Path
 import pytest
 
 from flfed.records.dashboard import page_files
+from flfed.records.dashboard.pages import p10_runs
 from flfed.records.reading import RunReader
 from tests.browser import Window, opened, served
-from tests.records import one_answer
+from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
+WIDTHS = (320, 390, 768, 1024, 1440)
+OVERFLOWING = """card => [...card.querySelectorAll('*')]
+  .filter(part => part.clientWidth && part.scrollWidth > part.clientWidth + 1).map(part => part.innerText)"""
+TITLES = """card => [...card.querySelectorAll('[data-testid=stColumn]')]
+  .map(column => getComputedStyle(column, '::before').content)"""
 MOST_BYTES = 300_000
 """That a page of a hundred sites and five hundred rounds may send to the browser."""
 
@@ -61,14 +69,64 @@ def test_every_page_shows_every_kind_of_run(everywhere: str, runs: Runs, kind: s
             assert sum(map(len, window.received[before:])) < MOST_BYTES
 
 
-@pytest.mark.parametrize(("width", "height", "scheme"), [(768, 1024, "light"), (1280, 900, "dark")])
-def test_every_page_can_be_read_on_a_tablet_and_in_the_dark(everywhere, runs, width, height, scheme):
-    kind = "hospitals" if "hospitals" in runs.series else "demo"
-    with opened(everywhere, width=width, height=height, scheme=scheme) as window:
-        window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
-        window.page.locator("h1").first.wait_for()
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_every_screen_charts_rise_to_the_right_are_whole_and_can_be_seen(everywhere: str, runs: Runs, kind: str):
+    if kind not in runs.series:
+        pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+    charts, wrong = 0, []
+    with opened(everywhere) as window:
         for name in PAGES:
-            visit(window, name, f"{kind}-{width}-{scheme}")
+            window.page.set_viewport_size({"width": 1280, "height": 1000})
+            window.page.emulate_media(color_scheme="light")
+            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series[kind]}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            for width in WIDTHS:
+                eyes.as_wide(window, width)
+                window.is_sound()
+                charts += len(window.marks())
+                wrong += [f"{name}, {width}: {said}" for said in eyes.wrong_with_charts(window)]
+                if width == 390:
+                    window.picture(f"pages/{kind}-{name.lower()}-{width}", whole=True)
+            wrong += [f"{name}: pale word {word!r}: {found}" for word, found in eyes.pale_words(window).items()]
+            window.page.emulate_media(color_scheme="dark")
+            window.page.wait_for_timeout(500)
+            eyes.as_wide(window, 1024)
+            window.picture(f"pages/{kind}-{name.lower()}-dark", whole=True)
+            wrong += [f"{name}, dark: {said}" for said in eyes.wrong_with_charts(window)]
+            wrong += [f"{name}, dark: pale word {word!r}: {found}" for word, found in eyes.pale_words(window).items()]
+    assert wrong == []
+    assert charts >= len(WIDTHS) * {"failed": 0, "stopped": 1, "regression": 6, "multi-class": 6}.get(kind, 9)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs, scheme: str):
+    with opened(everywhere, scheme=scheme) as window:
+        for name in PAGES:
+            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            places, unseen = eyes.unseen_focus(window)
+            assert places >= 15, (name, places)
+            assert unseen == {}, name
+
+
+def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, runs: Runs):
+    with opened(everywhere, width=390, height=900) as window:
+        window.page.goto(everywhere)
+        cards = window.page.locator("[class*=st-key-runs-line-]")
+        cards.first.wait_for()
+        window.drawn()
+        window.is_sound()
+        assert cards.count() >= len(runs.series)
+        assert not window.page.get_by_text("Study (click to open)").is_visible()
+        for card in cards.all():
+            box = card.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+            assert card.evaluate("e => getComputedStyle(e).borderTopStyle") == "solid"
+            assert card.evaluate(OVERFLOWING) == []
+            assert card.evaluate(TITLES)[1:] == [f'"{title}"' for title in p10_runs.TITLES]
 
 
 def test_an_empty_store_says_what_to_do_on_every_page(tmp_path: Path):
