@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.browser import Window
 
+WIDTHS, PHONE = (320, 390, 768, 1024, 1440), 390
 LEAST_TEXT, LEAST_MARK = 4.5, 3.0
 """Contrasts of WCAG 2.2, levels AA."""
 COLOURS = r"""
@@ -162,8 +163,8 @@ def is_risen(labels: list[list[Any]], plot: list[float]) -> tuple[bool, float] |
 def as_wide(window: Window, width: int) -> None:
     """Make the window so wide, and wait until its charts are drawn again."""
     window.page.set_viewport_size({"width": width, "height": window.page.viewport_size["height"]})
-    window.page.wait_for_timeout(250)
-    window.page.wait_for_function(STANDING, polling=150)
+    window.page.wait_for_timeout(100)
+    window.page.wait_for_function(STANDING, polling=120)
 
 
 def wrong_with_charts(window: Window) -> list[str]:
@@ -203,3 +204,22 @@ def unseen_focus(window: Window, most: int = 80) -> tuple[int, dict[str, float]]
             break
         rings[found["place"]] = found["ring"]
     return len(rings), {place: ring for place, ring in rings.items() if ring < LEAST_MARK}
+
+
+def looked_at(window: Window, picture: str) -> list[str]:
+    """Return what is wrong with a page on some screen or in some theme, in a few words each."""
+    start, wrong = window.page.viewport_size["width"], [f"pale: {word}" for word in pale_words(window)]
+    for width in WIDTHS:
+        as_wide(window, width)
+        window.is_sound()
+        wrong += [f"{width}, {said}" for said in wrong_with_charts(window)]
+        if width == PHONE:
+            window.picture(f"{picture}-{width}", whole=True)
+    window.page.emulate_media(color_scheme="dark")
+    as_wide(window, start)
+    wrong += [f"dark, {said}" for said in wrong_with_charts(window)]
+    wrong += [f"dark, pale: {word}" for word in pale_words(window)]
+    window.picture(f"{picture}-dark", whole=True)
+    window.page.emulate_media(color_scheme="light")
+    as_wide(window, start)
+    return wrong

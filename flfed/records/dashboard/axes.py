@@ -70,7 +70,7 @@ def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axi
     """Return scale and axis of a figure that goes from the first to the last of some ticks."""
     step = ticks[1] - ticks[0]
     decimals = max(0, next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10))
-    axis = {"title": in_lines(title), "values": list(ticks), "format": f".{decimals}f", "labelExpr": AXIS_NUMBERS}
+    axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": f".{decimals}f", "labelExpr": AXIS_NUMBERS}
     axis |= {"labelFlush": False}
     scale = {"domain": [ticks[0], ticks[-1]], "nice": False, "zero": False}
     return {"axis": axis | {"grid": grid}, "scale": scale}
