@@ -206,20 +206,21 @@ def unseen_focus(window: Window, most: int = 80) -> tuple[int, dict[str, float]]
     return len(rings), {place: ring for place, ring in rings.items() if ring < LEAST_MARK}
 
 
-def looked_at(window: Window, picture: str) -> list[str]:
-    """Return what is wrong with a page on some screen or in some theme, in a few words each."""
+def looked_at(window: Window, picture: str = "") -> list[str]:
+    """Return what is wrong with a page on some screen or in some theme, in a few words each; keep its pictures."""
     start, wrong = window.page.viewport_size["width"], [f"pale: {word}" for word in pale_words(window)]
     for width in WIDTHS:
         as_wide(window, width)
         window.is_sound()
         wrong += [f"{width}, {said}" for said in wrong_with_charts(window)]
-        if width == PHONE:
+        if width == PHONE and picture:
             window.picture(f"{picture}-{width}", whole=True)
     window.page.emulate_media(color_scheme="dark")
     as_wide(window, start)
     wrong += [f"dark, {said}" for said in wrong_with_charts(window)]
     wrong += [f"dark, pale: {word}" for word in pale_words(window)]
-    window.picture(f"{picture}-dark", whole=True)
+    if picture:
+        window.picture(f"{picture}-dark", whole=True)
     window.page.emulate_media(color_scheme="light")
     as_wide(window, start)
     return wrong

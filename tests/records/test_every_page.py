@@ -23,7 +23,9 @@ from tests.records.real_runs import Runs, make
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
-FEWEST_CHARTS = {"failed": 0, "stopped": 1, "regression": 6, "multi-class": 6}
+UNCHARTED = ("failed", "stopped")
+"""Kinds whose few charts the others have, too."""
+FEWEST_CHARTS = {"failed": 0, "stopped": 1, "regression": 9, "multi-class": 6}
 """Of all pages together; of the other kinds there are nine or more."""
 OVERFLOWING = """card => [...card.querySelectorAll('*')]
   .filter(part => part.clientWidth && part.scrollWidth > part.clientWidth + 1).map(part => part.innerText)"""
@@ -70,7 +72,9 @@ def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(every
                 assert f"run={runs.series[kind]}" in window.page.url
             assert sum(map(len, window.received[before:])) < MOST_BYTES
             charts += len(window.marks())
-            wrong += [f"{name}, {said}" for said in eyes.looked_at(window, f"pages/{kind}-{name.lower()}")]
+            if kind not in UNCHARTED:
+                picture = f"pages/{kind}-{name.lower()}" if kind == "hospitals" else ""
+                wrong += [f"{name}, {said}" for said in eyes.looked_at(window, picture)]
     assert wrong == []
     assert charts >= FEWEST_CHARTS.get(kind, 9)
 
