@@ -54,7 +54,7 @@ def curves(opened: Opened, shown: Shown) -> None:
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
-    if len(sites) > SITES_DRAWN:
+    if len(sites) > MOST_COLOURED:
         sites = st.multiselect(
             "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
         )
