@@ -16,7 +16,7 @@ import pytest
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.pages import p10_runs
 from flfed.records.reading import RunReader
-from tests.browser import Window, opened, served
+from tests.browser import CHARTS, Window, opened, served
 from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make
 
@@ -77,6 +77,25 @@ def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(every
                 wrong += [f"{name}, {said}" for said in eyes.looked_at(window, picture)]
     assert wrong == []
     assert charts >= FEWEST_CHARTS.get(kind, 9)
+
+
+def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: str, runs: Runs):
+    with opened(everywhere) as window:
+        window.page.goto(f"{everywhere}/?compare={runs.series['demo']},{runs.series['protected']}")
+        window.page.locator(f"{CHARTS} svg").first.wait_for()
+        window.drawn()
+        assert eyes.looked_at(window) == []
+        if "many" not in runs.series:
+            return
+        window.page.goto(f"{everywhere}/curves?run={runs.series['many']}")
+        window.page.locator(f"{CHARTS} svg").first.wait_for()
+        box = window.page.get_by_test_id("stMultiSelect").first.get_by_role("combobox")
+        for _ in range(3):  # six are drawn at first
+            box.click()
+            window.page.get_by_role("option").first.click()
+            window.drawn()
+        window.page.get_by_text("Show in colour, with the other 8 sites in grey").wait_for()
+        assert eyes.looked_at(window) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -56,10 +56,10 @@ def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
     return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**names_axis(**above)), scale=alt.Scale(**scale))
 
 
-def figures(base: alt.Chart, y: alt.Y, text: str = "shown:N") -> alt.Chart:
+def figures(base: alt.Chart, y: alt.Y) -> alt.Chart:
     """Return figures written at the right end of their names' lines, where they cover nothing."""
     written: alt.Chart = base.mark_text(**{key: value for key, value in figures_above().items() if key != "type"})
-    return written.encode(x=alt.value("width"), y=y, text=text)
+    return written.encode(x=alt.value("width"), y=y, text="shown:N")
 
 
 def _spread(rows: Rows, *keys: str) -> list[float | None]:
