@@ -237,7 +237,11 @@ class CrossedEntry:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A figure of one round, averaged over the repeats of a series; so are its interval and its variance."""
+    """A figure of one round, averaged over the repeats of a series; so are its interval and its variance.
+
+    Of several rounds that follow each other it is their mean: `first` is the first of them and `round` the last,
+    `least` and `most` are the figures of the rounds at both ends.
+    """
 
     round: int
     site: str | None
@@ -246,6 +250,9 @@ class CurvePoint:
     low: float | None
     high: float | None
     variance: float | None = None
+    first: int | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 CurveArm = Literal["local-only", "personalised", "global", "personalised - local-only"]

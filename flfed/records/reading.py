@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import Engine, RowMapping, Select, func, or_, select
+from sqlalchemy import Engine, Integer, RowMapping, Select, func, literal, or_, select
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
@@ -200,7 +200,8 @@ class RunReader:
         arm: str,
         metric: str,
         sites: Sequence[str] | None = None,
-        every: int = 1,
+        width: int = 1,
+        between: tuple[int, int] | None = None,
     ) -> list[CurvePoint]:
         """Return one figure by round and site, averaged over `runs` by the database.
 
@@ -210,20 +211,28 @@ class RunReader:
             The repeats to average over.
         sites : sequence of str
             Which sites, all unless given; the figure of all sites together always comes along.
-        every : int, >= 1
-            Only rounds that this divides, for curves of many rounds.
+        width : int, >= 1
+            How many rounds one point stands for: 1 to `width`, the next so many, and so on; round 0 by itself.
+        between : two ints, optional
+            The first and the last round to read, all unless given.
         """
         averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
         means = [func.avg(column).label(column.key) for column in averaged]
         query = (
             select(Metric.round, Metric.site, Metric.arm, *means)
             .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
-            .where(Metric.round % every == 0)
             .group_by(Metric.round, Metric.site, Metric.arm)
         )
         if sites is not None:
             query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
-        found = (CurvePoint(**row) for row in self.rows(query, site=Metric.site))
+        if between is not None:
+            query = query.where(Metric.round.between(*between))
+        if width == 1:
+            rows = self.rows(query, site=Metric.site)
+        else:
+            of = query.subquery().c
+            rows = self.rows(_by_block(of, width), site=of.site)
+        found = (CurvePoint(**row) for row in rows)
         return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
 
     def learning_curve(self, series: str) -> list[LearningPoint]:
@@ -319,6 +328,15 @@ class RunReader:
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).mappings().all()
+
+
+def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
+    """Return the query for the means of each `width` rounds of a query by round, with their ends."""
+    means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
+    ends = [func.min(of.value).label("least"), func.max(of.value).label("most")]
+    rounds = [func.min(of.round).label("first"), func.max(of.round).label("round")]
+    block = (of.round + literal(width - 1, Integer)) // literal(width, Integer)
+    return select(*rounds, of.site, of.arm, *means, *ends).group_by(block, of.site, of.arm)
 
 
 def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:

@@ -80,6 +80,17 @@ def width_of(rounds: int, most: int) -> int:
     return max(1, -(-rounds // most))
 
 
+def nested_width(rounds: int, most: int) -> int:
+    """Return `width_of` as a power of two: where a run goes on, blocks stay as they are, or two become one.
+
+    Examples
+    --------
+    >>> nested_width(200, 200), nested_width(201, 200), nested_width(500, 200)
+    (1, 2, 4)
+    """
+    return 1 << (width_of(rounds, most) - 1).bit_length()
+
+
 def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
     """Return what each site did in each block of `width` rounds, from `first` up to `rounds`; by site and round.
 

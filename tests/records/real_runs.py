@@ -30,6 +30,10 @@ rounds = 500
 """500 rounds of 100 sites: fifteen seconds."""
 
 
+SET = ["--set", "strategy.fraction=0.5", "--set", "compare.curve={rows=[10, 40], draws=4}"]
+"""With a learning curve, and rounds in which half of the sites are asked."""
+
+
 @dataclass(frozen=True)
 class Runs:
     """Where the store is, and the series of each kind in it.
@@ -77,7 +81,7 @@ def make(folder: Path, data: Path | None) -> Runs:
     series = {
         "failed": run(["study", "run", "preterm-birth"], broken, url, code=1),
         "stopped": run(["study", "run", "diabetes", "--set", "plan.lr=1e200"], home, url, code=3),
-        "regression": run(["study", "run", "diabetes"], home, url),
+        "regression": run(["study", "run", "diabetes", *SET], home, url),
         "multi-class": run(["study", "run", "wine"], home, url),
         "demo": run(["demo"], home, url),
         "protected": run(["study", "run", "breast-cancer-dp-3"], home, url),

@@ -1,5 +1,7 @@
 """Every page, with a real run of every kind, in a real browser: nothing breaks, leaves this machine or stays empty.
 
+Each chart is looked at on screens from a phone to a desk, in both themes; and each page is gone through by keyboard.
+
 The pictures are kept in `artefacts/pages/`, where people look at them.
 """
 
@@ -12,14 +14,23 @@ from pathlib import Path
 import pytest
 
 from flfed.records.dashboard import page_files
+from flfed.records.dashboard.pages import p10_runs
 from flfed.records.reading import RunReader
-from tests.browser import Window, opened, served
-from tests.records import one_answer
+from tests.browser import CHARTS, Window, opened, served
+from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
+UNCHARTED = ("failed", "stopped")
+"""Kinds whose few charts the others have, too."""
+FEWEST_CHARTS = {"failed": 0, "stopped": 1, "regression": 9, "multi-class": 6}
+"""Of all pages together; of the other kinds there are nine or more."""
+OVERFLOWING = """card => [...card.querySelectorAll('*')]
+  .filter(part => part.clientWidth && part.scrollWidth > part.clientWidth + 1).map(part => part.innerText)"""
+TITLES = """card => [...card.querySelectorAll('[data-testid=stColumn]')]
+  .map(column => getComputedStyle(column, '::before').content)"""
 MOST_BYTES = 300_000
 """That a page of a hundred sites and five hundred rounds may send to the browser."""
 
@@ -47,9 +58,10 @@ def visit(window: Window, name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_page_shows_every_kind_of_run(everywhere: str, runs: Runs, kind: str):
+def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(everywhere: str, runs: Runs, kind: str):
     if kind not in runs.series:
         pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+    charts, wrong = 0, []
     with opened(everywhere) as window:
         window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
         window.page.locator("h1").first.wait_for()
@@ -59,16 +71,61 @@ def test_every_page_shows_every_kind_of_run(everywhere: str, runs: Runs, kind: s
             if name != PAGES[0]:
                 assert f"run={runs.series[kind]}" in window.page.url
             assert sum(map(len, window.received[before:])) < MOST_BYTES
+            charts += len(window.marks())
+            if kind not in UNCHARTED:
+                picture = f"pages/{kind}-{name.lower()}" if kind == "hospitals" else ""
+                wrong += [f"{name}, {said}" for said in eyes.looked_at(window, picture)]
+    assert wrong == []
+    assert charts >= FEWEST_CHARTS.get(kind, 9)
 
 
-@pytest.mark.parametrize(("width", "height", "scheme"), [(768, 1024, "light"), (1280, 900, "dark")])
-def test_every_page_can_be_read_on_a_tablet_and_in_the_dark(everywhere, runs, width, height, scheme):
-    kind = "hospitals" if "hospitals" in runs.series else "demo"
-    with opened(everywhere, width=width, height=height, scheme=scheme) as window:
-        window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
-        window.page.locator("h1").first.wait_for()
+def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: str, runs: Runs):
+    with opened(everywhere) as window:
+        window.page.goto(f"{everywhere}/?compare={runs.series['demo']},{runs.series['protected']}")
+        window.page.locator(f"{CHARTS} svg").first.wait_for()
+        window.drawn()
+        assert eyes.looked_at(window) == []
+        if "many" not in runs.series:
+            return
+        window.page.goto(f"{everywhere}/curves?run={runs.series['many']}")
+        window.page.locator(f"{CHARTS} svg").first.wait_for()
+        box = window.page.get_by_test_id("stMultiSelect").first.get_by_role("combobox")
+        for _ in range(3):  # six are drawn at first
+            box.click()
+            window.page.get_by_role("option").first.click()
+            window.drawn()
+        window.page.get_by_text("Show in colour, with the other 8 sites in grey").wait_for()
+        assert eyes.looked_at(window) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs, scheme: str):
+    with opened(everywhere, scheme=scheme) as window:
         for name in PAGES:
-            visit(window, name, f"{kind}-{width}-{scheme}")
+            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            places, unseen = eyes.unseen_focus(window)
+            assert places >= 15, (name, places)
+            assert unseen == {}, name
+
+
+def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, runs: Runs):
+    with opened(everywhere, width=390, height=900) as window:
+        window.page.goto(everywhere)
+        cards = window.page.locator("[class*=st-key-runs-line-]")
+        cards.first.wait_for()
+        window.drawn()
+        window.is_sound()
+        assert cards.count() >= len(runs.series)
+        assert not window.page.get_by_text("Study (click to open)").is_visible()
+        for card in cards.all():
+            box = card.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+            assert card.evaluate("e => getComputedStyle(e).borderTopStyle") == "solid"
+            assert card.evaluate(OVERFLOWING) == []
+            assert card.evaluate(TITLES)[1:] == [f'"{title}"' for title in p10_runs.TITLES]
 
 
 def test_an_empty_store_says_what_to_do_on_every_page(tmp_path: Path):

@@ -13,6 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
+from flfed.records.dashboard.colours import BLUE, FAINT
 from flfed.records.entries import EventRow, MetricRow, SentRow
 from flfed.records.faults import folded
 from flfed.records.verdicts import number
@@ -156,7 +157,7 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=True) for n in range(3)]
     page = rounds_page(series)
     assert words(page).count("the band is the mean of the bounds that each of them has") == 1
-    counted = "the AUC of the rows lies within .150 of this one (95 %) in each round drawn. Where it may be further off"
+    counted = "the AUC of the rows lies within .150 of this one (95 %) at each point drawn. Where it may be further off"
     assert counted in words(page)
     ranges = drawn(page)["all"][0]["layer"][0]
     assert (ranges["mark"]["type"], ranges["transform"]) == ("rule", [{"filter": "datum.high - datum.low > 0.04"}])
@@ -245,6 +246,52 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
         assert after[kind][0] == spec
         assert after[kind][2] == alt
         assert not after[kind][1].equals(rows)
+
+
+def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(store):
+    run = begin(store, rounds=500)
+    run.site("a")
+
+    def go_on(first: int, last: int) -> pd.DataFrame:
+        for number_ in range(first, last + 1):
+            value = 0.2 if number_ == 201 else 0.8 + number_ / 10_000  # one round that went badly
+            run.round(number_, metrics=[MetricRow(site, "training", AUC, value) for site in (None, "a")])
+        (_, rows, _) = drawn(rounds_page(run.run))["all"]
+        return rows.set_index("round")
+
+    few, more, most = go_on(1, 397), go_on(398, 399), go_on(400, 406)
+    # two rounds a point up to 400 of them, then four: none before the newest has moved
+    pd.testing.assert_frame_equal(few.iloc[:-1], more.iloc[: len(few) - 1])
+    assert few.index[0] == more.index[0] == 1.5
+    pairs = more["value"].iloc[:-2].to_numpy().reshape(-1, 2).mean(axis=1)
+    np.testing.assert_allclose(most["value"].iloc[: len(pairs)], pairs, rtol=1e-12)
+    for rows in (few, more, most):
+        assert len(rows) <= 200
+        assert rows["least"].min() == 0.2
+        assert rows["value"].min() > 0.2
+    said = words(rounds_page(run.run))
+    assert "Each point is the mean of 4 rounds; the band, or the inner one, goes from the least to the largest." in said
+    assert rounds_page(run.run).dataframe[0].value["After round"][50] == "201 to 204"
+
+
+def test_of_more_than_eight_sites_one_is_in_colour_and_the_others_grey(store):
+    names = [f"site-{place:02d}" for place in range(10)]
+    run = begin(store)
+    for site in names:
+        run.site(site)
+    for last in (1, 2, 3):
+        run.round(last, metrics=[MetricRow(site, "training", AUC, 0.8, variance=1e-4) for site in names])
+    page = rounds_page(run.run, site="site-04")
+    spec, rows, _ = drawn(page)["each"]
+    scale = spec["encoding"]["color"]["scale"]
+    assert sorted(scale["domain"]) == names
+    assert dict(zip(scale["domain"], scale["range"], strict=True)) == {
+        site: BLUE if site == "site-04" else FAINT for site in names
+    }
+    assert spec["encoding"]["color"]["legend"]["values"] == ["site-04"]
+    assert list(rows["site"])[-1] == "site-04"  # above the others
+    page.selectbox(key="curve-band-site-04").set_value("site-07").run()
+    assert drawn(page)["each"][0]["encoding"]["color"]["legend"]["values"] == ["site-07"]
 
 
 def test_one_site_that_looks_sees_its_own_rounds(store):

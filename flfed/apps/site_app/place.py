@@ -12,7 +12,7 @@ import streamlit as st
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.site_app.may_look import closed, named
 from flfed.errors import FlfedError
-from flfed.records.dashboard import panels
+from flfed.records.dashboard import page_style, panels
 from flfed.rows import site as sites
 from flfed.rows.site import Site
 
@@ -79,7 +79,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     parts : callable
         Shows the page's parts, as the site is now, each in a place of its own.
     """
-    panels.close_up()
+    page_style.close_up()
     try:
         site = sites.load(named())
         why = closed(SiteFolder(site.name))

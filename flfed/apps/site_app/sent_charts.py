@@ -7,11 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from flfed.records.dashboard.axes import (
+    PLOT_HEIGHT,
+    ROW_PIXELS,
+    axis_title,
+    figure_axis,
+    figures_above,
+    legend_of,
+    names_axis,
+    ticks_of,
+)
 from flfed.records.dashboard.by_round import Curves
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, NAMES_AXIS, NEUTRAL, axis_title
+from flfed.records.dashboard.colours import ARM_COLOURS, FIGURE, NEUTRAL
 from flfed.records.dashboard.crossing import KIND_LOOKS, OTHER_COLOUR, size_in_words
 from flfed.records.dashboard.showing import Line
 from flfed.records.ledger_totals import Total
+from flfed.records.verdicts import number
 
 KINDS = {kind.rpartition(".")[2]: looks for kind, looks in KIND_LOOKS.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
@@ -65,15 +76,15 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
     names = [name for name, _ in KINDS.values() if any(bar["kind"] == name for bar in bars)]
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
     names += ["other"] if any(bar["kind"] == "other" for bar in bars) else []
-    legend = {"title": None, "orient": "top", "columns": 3, "labelLimit": 260}
     spec = {
         "height": HEIGHT,
+        "autosize": PLOT_HEIGHT,
         "mark": {"type": "bar", "width": {"band": 0.7} if len(days) > 6 else 48},
         "encoding": {
             "x": {"field": "day", "type": "ordinal",
                   "axis": {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}},
             "y": {"field": "kB", "type": "quantitative", "axis": {"title": "kB", "tickCount": 5}},
-            "color": {"field": "kind", "type": "nominal", "legend": legend,
+            "color": {"field": "kind", "type": "nominal", "legend": legend_of(names),
                       "scale": {"domain": names, "range": [colours[name] for name in names]}},
             "tooltip": [{"field": name, "type": "nominal"} for name in ("day", "kind", "size")],
         },
@@ -97,18 +108,23 @@ def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
     known = [arm for arm in ARM_COLOURS if arm in set(rows["arm"])] + sorted(set(rows["arm"]) - set(ARM_COLOURS))
     scale = {"domain": known, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in known]}
     colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
-    axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS, "tickCount": 6}
-    x = {"type": "quantitative", "scale": {"zero": False, "padding": 24}, "axis": axis}
-    names = {"title": None, **NAMES_AXIS, "labelLimit": 260}
-    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names}
+    ends = [line[key] for line in lines if line["value"] is not None for key in ("value", "low", "high")]
+    x = {"type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
+    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}
+    rows["shown"] = [number(value) for value in rows["value"]]
     span = {
         "transform": [{"filter": "datum.low != null"}],
-        "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6},
+        "mark": {"type": "rule", "strokeWidth": 3},
         "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}},
     }
     dot = {
         "mark": {"type": "point", "filled": True, "size": 130, "opacity": 1},
         "encoding": {"x": x | {"field": "value"}, "tooltip": [{"field": "name"}, {"field": "value"}]},
     }
-    spec = {"height": 40 * len(rows) + 60, "encoding": {"y": y, "color": colour}, "layer": [span, dot]}
+    figures = {
+        "mark": figures_above(),
+        "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}, "color": {"value": FIGURE}},
+    }
+    height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
+    spec = height | {"encoding": {"y": y, "color": colour}, "layer": [span, dot, figures]}
     return Curves(rows.astype({"value": "float64", "low": "float64", "high": "float64"}), spec)

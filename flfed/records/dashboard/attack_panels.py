@@ -10,8 +10,9 @@ import streamlit as st
 
 from flfed.records import headlines
 from flfed.records.dashboard import panels, showing
-from flfed.records.dashboard.charts import AXIS_NUMBERS, Layers
-from flfed.records.dashboard.crossing import FRAME_PIXELS, ROW_PIXELS, y_names
+from flfed.records.dashboard.axes import ROW_PIXELS, legend_of, ticks_of
+from flfed.records.dashboard.charts import Layers, figure_x, layered, names_y
+from flfed.records.dashboard.colours import AMBER, GREEN, GREY, NEUTRAL, ORANGE
 from flfed.records.entries import RunEntry
 from flfed.records.headlines import figure_name, gave_away, reached
 from flfed.records.privacy import BEYOND, NO_PROMISE, NOT_KNOWN, WITHIN, Private, audit_in_words
@@ -19,16 +20,18 @@ from flfed.records.verdicts import number
 
 GIVEN_AWAY = "no promise, and the attack got somewhere"
 LOOKS = {
-    BEYOND: ("#D55E00", "cross"),
-    GIVEN_AWAY: ("#D55E00", "triangle-right"),
-    NOT_KNOWN: ("#C17D00", "diamond"),
-    WITHIN: ("#009E73", "circle"),
-    NO_PROMISE: ("#8a8a8a", "square"),
+    BEYOND: (ORANGE, "cross"),
+    GIVEN_AWAY: (ORANGE, "triangle-right"),
+    NOT_KNOWN: (AMBER, "diamond"),
+    WITHIN: (GREEN, "circle"),
+    NO_PROMISE: (NEUTRAL, "square"),
 }
-"""Colour and shape of what is to be made of a figure, told apart without colours too; Okabe and Ito's.
+"""Colour and shape of what is to be made of a figure, told apart without colours too.
 
 That an attack got somewhere is emphasised, whether a promise is broken by it or there is none."""
-PROMISE_COLOUR = "#7a7a7a"  # as far from white as from black
+PROMISE_COLOUR = GREY
+MARK_PIXELS = 18
+"""Height of a bar, and of the line of a promise."""
 LINES_SHOWN = 150
 """Lines of the table of all figures that are shown without a scroll bar of its own."""
 
@@ -157,30 +160,30 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
         return None, ""
     names = list(dict.fromkeys(row["name"] for row in rows))
     there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
-    legend = alt.Legend(title=None, orient="top", labelLimit=320, padding=0)
+    legend = alt.Legend(**legend_of(there))
     scale = alt.Scale(domain=there, range=[LOOKS[look][0] for look in there])
     colour = alt.Color("look:N", scale=scale, legend=legend)
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
     shape = alt.Shape("look:N", scale=shapes, legend=legend)
-    axis = alt.Axis(labelExpr=AXIS_NUMBERS, tickCount=6, grid=False)
     title = figure_name(lines[0]["metric"]) if alone else "the attack's figure"
-    x = alt.X("value:Q", title=title, scale=alt.Scale(domain=_domain(lines), nice=False, padding=8), axis=axis)
-    y = y_names("name", names)
+    x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
+    y = names_y("name", names)
     data: Any = alt.Data  # Altair leaves its schema classes without types
-    base = alt.Chart(data(values=rows)).properties(height=ROW_PIXELS * len(names) + FRAME_PIXELS)
-    spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3, opacity=0.85)
+    base = alt.Chart(data(values=rows))
+    spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
     # All of something that no promise covers fills the chart.
     given = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
-    bars = given.mark_rule(strokeWidth=ROW_PIXELS * 0.4, opacity=0.3, color=LOOKS[GIVEN_AWAY][0])
+    bars = given.mark_bar(size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0])
     dots = base.mark_point(filled=True, size=120, opacity=1)
     limits = base.transform_filter("datum.promise != null").mark_tick(
-        opacity=1, thickness=4, size=ROW_PIXELS * 0.9, color=PROMISE_COLOUR
+        opacity=1, thickness=4, size=MARK_PIXELS, color=PROMISE_COLOUR
     )
-    drawn = alt.layer(
+    drawn = layered(
         bars.encode(x="start:Q", x2="value:Q", y=y),
         limits.encode(x="promise:Q", y=y),
         spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
         dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=["name:N", "shown:N", "look:N"]),
+        height=ROW_PIXELS * len(names),
     )
     return drawn, " ".join(audit_in_words(lines))
 

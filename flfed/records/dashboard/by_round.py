@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, PLOT_HEIGHT, axis_title
+from flfed.records.dashboard.axes import AXIS_NUMBERS, PLOT_HEIGHT, axis_title, in_lines, legend_of
+from flfed.records.dashboard.colours import ARM_COLOURS, FAINT
 from flfed.records.entries import CurvePoint
 from flfed.records.rounds import band_of
 
 HEIGHT = 260
 """Of the plot itself, in pixels, whatever legend stands above it."""
-LEGEND_COLUMNS = 3
 TICKS = 5
 """About so many ticks has the axis of a figure; it ends at one, so that no line lies beyond the last."""
 ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
@@ -25,8 +25,10 @@ FEW_ROUNDS = 3
 """Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
 STROKES = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
 """Of a legend of lines: so long and wide that colour and dash are seen."""
-COLUMNS = ("round", "site", "value", "low", "high")
-WIDE = {"value": "float64", "low": "float64", "high": "float64"}
+BAND: dict[str, Any] = {"fillOpacity": 0.2, "strokeWidth": 1, "strokeOpacity": 1}
+"""Of a band: its edge is seen where its area is too light."""
+COLUMNS = ("round", "site", "value", "low", "high", "least", "most")
+WIDE = dict.fromkeys(("round", "value", "low", "high", "least", "most"), "float64")
 """Kinds of the columns that may have nothing but gaps, which the browser must take for numbers."""
 Spec = dict[str, Any]
 """A chart in Vega-Lite's own words, without its data."""
@@ -47,22 +49,28 @@ class Curves:
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
     """Return the figure of all sites together by round; None without figures.
 
-    An AUC is made of counts by bin: where that of the rows may be further than `DRAWN_FROM` away, a point is
-    drawn as the range that is left open. Not the figure before training, in either chart: on its scale the
-    rounds would lie on one line.
+    Where a point stands for several rounds, a band goes from the least of them to the largest. An AUC is made
+    of counts by bin: where that of the rows may be further than `DRAWN_FROM` away, a point is drawn as the
+    range that is left open. Not the figure before training, in either chart: on its scale the rounds would
+    lie on one line.
     """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
     open_from = {"filter": f"datum.high - datum.low > {2 * DRAWN_FROM}"}
-    ranges = _band(0.5) | {"transform": [open_from], "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.5}}
-    ranges["encoding"]["color"] = {"value": colour}
+    ranges = _between("low", "high", colour) | {"transform": [open_from]}
+    ranges["mark"] = {"type": "rule", "strokeWidth": 5, "color": colour, "opacity": 0.75}
     line = {
         "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
         "encoding": {"y": y_axis(axis_title(metric)), "tooltip": _tooltip("round", "value", "low", "high")},
     }
-    spec = {"height": HEIGHT, "autosize": PLOT_HEIGHT, "encoding": {"x": X}, "layer": [ranges, line]}
+    spec = {
+        "height": HEIGHT,
+        "autosize": PLOT_HEIGHT,
+        "encoding": {"x": X},
+        "layer": [ranges, _between("least", "most", colour), line],
+    }
     return Curves(rows, spec)
 
 
@@ -80,41 +88,56 @@ def of_each_site(
     points : iterable of CurvePoint
     metric : str
     looks : mapping of site to colour and dash
+        Sites that are `FAINT` are drawn first and are not in the legend.
     banded : str, optional
         The site whose intervals are drawn as a band: those of several lie on each other and are not told apart.
     """
     rows = _rows((point for point in points if point.site is not None), metric)
     if rows is None:
         return None
-    names = sorted(set(rows["site"]))
-    legend = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 220, **STROKES}
-    site = {"field": "site", "type": "nominal", "legend": legend}
+    names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
+    told = [name for name in names if looks[name][0] != FAINT]
+    faint = names[: len(names) - len(told)]
+    site = {"field": "site", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
     colours, dashes = [looks[name][0] for name in names], [looks[name][1] for name in names]
     line = {
-        "mark": {"type": "line", "strokeWidth": 2, "point": _are_few(rows)},
+        "mark": {"type": "line", "point": _are_few(rows)},
         "encoding": {
             "y": y_axis(axis_title(metric)),
             "strokeDash": site | {"scale": {"domain": names, "range": dashes}},
+            "strokeWidth": {
+                "condition": {"test": {"field": "site", "oneOf": faint}, "value": 1},
+                "value": 3 if faint else 2,
+            },
             "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
         },
     }
-    band = _band(0.25)
-    band["transform"].append({"filter": {"field": "site", "equal": banded}})
+    bands = []
+    if banded is not None:
+        bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
+        for band in bands:
+            band["transform"].append({"filter": {"field": "site", "equal": banded}})
     spec = {
         "height": HEIGHT,
         "autosize": PLOT_HEIGHT,
         "encoding": {"x": X, "color": site | {"scale": {"domain": names, "range": colours}}},
-        "layer": [line] if banded is None else [band, line],
+        "layer": [*bands, line],
     }
+    place = {name: number for number, name in enumerate(names)}
+    rows = rows.sort_values("site", key=lambda of: of.map(place), kind="stable") if faint else rows
     return Curves(rows, spec)
 
 
-def _band(opacity: float) -> Spec:
-    """Return the layer of the intervals; of points without one nothing is drawn."""
+def _between(low: str, high: str, colour: str) -> Spec:
+    """Return the band between two columns, with an edge that is seen; where they are alike nothing is drawn."""
     return {
-        "transform": [{"filter": "datum.low != null"}],
-        "mark": {"type": "area", "opacity": opacity},
-        "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
+        "transform": [{"filter": f"datum.{low} != null && datum.{low} < datum.{high}"}],
+        "mark": {"type": "area", "stroke": colour, **BAND},
+        "encoding": {
+            "y": {"field": low, "type": "quantitative"},
+            "y2": {"field": high},
+            "color": {"value": colour},
+        },
     }
 
 
@@ -128,7 +151,7 @@ X: Spec = {
 
 def y_axis(title: str, *, zero: bool = False) -> Spec:
     """Return the axis of a figure by round, from 0 where `zero`; a tick stands at either end."""
-    axis = {"title": title, "labelExpr": AXIS_NUMBERS, "tickCount": TICKS}
+    axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS}
     return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
 
 
@@ -141,6 +164,13 @@ def _are_few(rows: pd.DataFrame) -> bool:
 
 
 def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
-    """Return the points after a round that have a value, with their bands, or None where there is none."""
-    known = [(p.round, p.site, p.value, *band_of(p, metric)) for p in points if p.value is not None and p.round]
+    """Return the points after a round that have a value, with their bands, or None where there is none.
+
+    A point of several rounds stands in their middle.
+    """
+    known = [
+        (((p.first or p.round) + p.round) / 2, p.site, p.value, *band_of(p, metric), p.least, p.most)
+        for p in points
+        if p.value is not None and p.round
+    ]
     return pd.DataFrame(known, columns=list(COLUMNS)).astype(WIDE) if known else None

@@ -11,8 +11,17 @@ import pandas as pd
 import streamlit as st
 
 from flfed.records.dashboard import live
+from flfed.records.dashboard.axes import (
+    PLOT_HEIGHT,
+    ROW_PIXELS,
+    axis_title,
+    figure_axis,
+    figures_above,
+    names_axis,
+    ticks_of,
+)
 from flfed.records.dashboard.by_round import Curves, Spec
-from flfed.records.dashboard.charts import ARM_COLOURS, AXIS_NUMBERS, NAMES_AXIS, axis_title
+from flfed.records.dashboard.colours import ARM_COLOURS
 from flfed.records.dashboard.panels import STATUS_WORDS, escape, table
 from flfed.records.dashboard.showing import Line, figure
 from flfed.records.entries import RunEntry
@@ -26,7 +35,6 @@ OVERLAP = (
     "Intervals that overlap do not mean that two runs are alike. On the same holdout rows both go up and down "
     "together, so that a difference between them is known better than either figure; it is not measured here."
 )
-ROW_PIXELS, AXIS_PIXELS = 34, 70
 Compared = list[tuple[str, live.Shown]]
 
 
@@ -177,18 +185,21 @@ def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
     keys = {"Run": "run", metric_name(metric): "value", "95 % low": "low", "95 % high": "high"}
     rows = pd.DataFrame(known).rename(columns=keys).astype({"value": "float64", "low": "float64", "high": "float64"})
     names = list(rows["run"])
-    y = {"field": "run", "type": "nominal", "sort": names, "axis": {"title": None, **NAMES_AXIS, "labelLimit": 220}}
-    axis = {"title": axis_title(metric), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
-    x = {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": False, "nice": True, "padding": 20}}
+    rows["shown"] = [number(value) for value in rows["value"]]
+    y = {"field": "run", "type": "nominal", "sort": names, "axis": names_axis()}
+    ends = [line[key] for line in known for key in (metric_name(metric), "95 % low", "95 % high")]
+    x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
     colour = ARM_COLOURS["global"]
-    spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6, "color": colour}}
+    spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "color": colour}}
     spans |= {"transform": [{"filter": "isValid(datum.low)"}]}
     spans |= {"encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y}}
     tooltip: list[Spec] = [{"field": "run", "type": "nominal"}]
     tooltip += [{"field": name, "type": "quantitative"} for name in ("value", "low", "high")]
     dots: Spec = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 1, "color": colour}}
     dots |= {"encoding": {"x": x, "y": y, "tooltip": tooltip}}
-    return Curves(rows, {"height": ROW_PIXELS * len(names) + AXIS_PIXELS, "layer": [spans, dots]})
+    figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "y": y, "text": {"field": "shown"}}}
+    height = {"height": ROW_PIXELS * len(names), "autosize": PLOT_HEIGHT}
+    return Curves(rows, height | {"layer": [spans, dots, figures]})
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

@@ -9,28 +9,24 @@ import altair as alt
 import streamlit as st
 
 from flfed.records.dashboard import panels, showing
+from flfed.records.dashboard.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of
+from flfed.records.dashboard.charts import names_y
+from flfed.records.dashboard.colours import AMBER, BLUE, GREEN, GREY, ORANGE, PALE_BLUE, PINK
 from flfed.records.entries import CrossedEntry
 
-ROW_PIXELS, FRAME_PIXELS = 34, 120
-"""Height of one line of a chart, and of all around the lines: axis, its title, legend."""
+BAR_PIXELS = 18
 KIND_LOOKS = {
-    "train": ("updates of training", "#0072B2"),
-    "query.compare": ("comparison on the holdout", "#C3699B"),
-    "query.summarise": ("sums over rows", "#C17D00"),
-    "evaluate": ("figures of a round", "#3C97CF"),
-    "query.enrol": ("enrolment", "#8a8a8a"),
-    "query.audit": ("figures of an audit", "#009E73"),
+    "train": ("updates of training", BLUE),
+    "query.compare": ("comparison on the holdout", PINK),
+    "query.summarise": ("sums over rows", AMBER),
+    "evaluate": ("figures of a round", PALE_BLUE),
+    "query.enrol": ("enrolment", GREY),
+    "query.audit": ("figures of an audit", GREEN),
 }
-"""What people call a kind of message, and its colour; Okabe and Ito's, seen on white and on black."""
-OTHER_COLOUR = "#D55E00"
+"""What people call a kind of message, and its colour."""
+OTHER_COLOUR = ORANGE
 
 _inline: Any = alt.Data  # Altair leaves its schema classes without types
-
-
-def y_names(field: str, names: Sequence[str]) -> alt.Y:
-    """Return the axis of names in their order, none left out for want of room."""
-    axis = alt.Axis(labelLimit=260, labelFontSize=13, labelOverlap=False, labelFlush=False)
-    return alt.Y(f"{field}:N", sort=list(names), title=None, axis=axis)
 
 
 def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
@@ -154,17 +150,17 @@ def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequen
     ]
     names = [kind_in_words(kind) for kind in kinds]
     colours = [KIND_LOOKS[kind][1] if kind in KIND_LOOKS else OTHER_COLOUR for kind in kinds]
-    legend = alt.Legend(title=None, orient="top", labelLimit=260, columns=3)  # fits a narrow page
+    legend = alt.Legend(**legend_of(names))
     drawn: alt.Chart = (
         alt.Chart(_inline(values=rows))
-        .mark_bar()
+        .mark_bar(size=BAR_PIXELS)
         .encode(
             x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),
-            y=y_names("site", sites),
+            y=names_y("site", sites),
             color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
             order=alt.Order("order:O"),
             tooltip=["site:N", "kind:N", "shown:N"],
         )
-        .properties(height=ROW_PIXELS * len(sites) + FRAME_PIXELS)
+        .properties(height=ROW_PIXELS * len(sites), autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
     )
     return drawn

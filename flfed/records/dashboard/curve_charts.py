@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from flfed.records.dashboard.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
 from flfed.records.dashboard.by_round import STROKES, Curves, Spec
-from flfed.records.dashboard.charts import AXIS_NUMBERS, NEUTRAL, PLOT_HEIGHT, site_looks
+from flfed.records.dashboard.colours import FAINT, NEUTRAL, Looks
 from flfed.records.dashboard.showing import Line
 from flfed.records.score_curves import LEAST_ROWS, ScoreCounts
 
 TOGETHER = "sites together"
 ALL = f"all {TOGETHER}"
-PLOT_PIXELS, LEGEND_COLUMNS = 320, 2
+PLOT_PIXELS = 320
 MOST_ARE_SMALL = 0.1
 """Where half of the predictions lie below this share of an axis, it is stretched towards 0."""
 STRETCH = 3
@@ -36,19 +37,23 @@ def is_together(name: str) -> bool:
     return name.endswith(f" {TOGETHER}")
 
 
-def _colours(names: Sequence[str], looks_of: Sequence[str]) -> Spec:
-    looks = site_looks(looks_of)
-    named = {"field": "of", "type": "nominal", "legend": LEGEND}
-    ranges = [NEUTRAL if is_together(name) else looks[name][0] for name in names]
-    dashes = [[1, 0] if is_together(name) else looks[name][1] for name in names]
+def _colours(names: Sequence[str], looks: Looks) -> Spec:
+    of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
+    told = [name for name in names if of[name][0] != FAINT]
+    named = {"field": "of", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
     return {
-        "color": named | {"scale": {"domain": list(names), "range": ranges}},
-        "strokeDash": named | {"scale": {"domain": list(names), "range": dashes}},
+        "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
+        "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
     }
 
 
-LEGEND: Spec = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS, "labelLimit": 170, **STROKES}
-WIDER = {"condition": {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}, "value": 2}
+def _widths(names: Sequence[str], looks: Looks) -> Spec:
+    """Return how wide each curve is: widest those of several sites together, narrowest those beside a chosen one."""
+    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
+    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
+    return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
+
+
 ROOM: Spec = {"height": PLOT_PIXELS, "autosize": PLOT_HEIGHT}
 
 
@@ -63,7 +68,7 @@ def diagonal(top: float = 1.0) -> Spec:
 
 def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) -> Spec:
     scale: Spec = {"domain": [0, top], "nice": False}
-    axis: Spec = {"title": title, "labelExpr": AXIS_NUMBERS, "tickCount": 5}
+    axis: Spec = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
     if stretched:
         scale |= {"type": "pow", "exponent": 1 / STRETCH}
         values, said = _ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
@@ -113,19 +118,19 @@ def _tooltip(*fields: str) -> list[Spec]:
     return [{"field": "of", "type": "nominal"}, *({"field": name, "type": "quantitative"} for name in fields)]
 
 
-def by_chance(found: Mapping[str, ScoreCounts], looks_of: Sequence[str]) -> Spec:
+def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
     """Return the lines that precision would have by chance: each one's share of rows with the outcome."""
     shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
-    colour = _colours(list(found), looks_of)["color"]
+    colour = _colours(list(found), looks)["color"]
     return {
         "data": {"values": shares},
-        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1, "opacity": 0.7},
+        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1},
         "encoding": {"y": {"field": "y", "type": "quantitative"}, "color": colour},
     }
 
 
 def unit_square(
-    points: Points, titles: tuple[str, str], names: Sequence[str], looks_of: Sequence[str], below: list[Spec]
+    points: Points, titles: tuple[str, str], names: Sequence[str], looks: Looks, below: list[Spec]
 ) -> Curves | None:
     """Return curves in the unit square, in the order of their points, above some other layers."""
     if not points:
@@ -136,29 +141,29 @@ def unit_square(
         "x": _axis("x", titles[0]),
         "y": _axis("y", titles[1]),
         "order": {"field": "place", "type": "quantitative"},
-        "strokeWidth": WIDER,
+        "strokeWidth": _widths(names, looks),
         "tooltip": _tooltip("x", "y"),
-        **_colours(names, looks_of),
+        **_colours(names, looks),
     }
     return Curves(rows, ROOM | {"layer": [*below, {"mark": {"type": "line"}, "encoding": encoding}]})
 
 
-def calibration_chart(lines: Sequence[Line], names: Sequence[str], looks_of: Sequence[str]) -> Curves | None:
+def calibration_chart(lines: Sequence[Line], names: Sequence[str], looks: Looks) -> Curves | None:
     """Return groups as points, larger with more rows, with their intervals, and a line from each to the next."""
     if not lines:
         return None
     keys = {"Rows of": "of", "Predicted, mean": "x", "Observed share": "y", "95 % low": "low", "95 % high": "high"}
     keys |= {"Rows": "rows"}
     rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).round(7)
-    looks = _colours(names, looks_of)
+    colours = _colours(names, looks)
     top, stretched = _top(lines), is_stretched(lines)
     x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
-    spans = {"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6}}
-    spans["encoding"] = {"x": x, "y": low, "y2": {"field": "high"}, "color": looks["color"]}
-    lined = {"mark": {"type": "line", "opacity": 0.8}, "encoding": {"x": x, "y": y, **looks}}
+    spans = {"mark": {"type": "rule", "strokeWidth": 1.5}}
+    spans["encoding"] = {"x": x, "y": low, "y2": {"field": "high"}, "color": colours["color"]}
+    lined = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y, **colours}}
     dots = {"mark": {"type": "point", "filled": True, "opacity": 1}}
-    dots["encoding"] = {"x": x, "y": y, "color": looks["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
+    dots["encoding"] = {"x": x, "y": y, "color": colours["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
     size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
     dots["encoding"]["size"] = {"field": "rows", "type": "quantitative", "scale": size, "legend": None}
     return Curves(rows, ROOM | {"layer": [diagonal(top), spans, lined, dots]})

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard import run_page
+from flfed.records.dashboard.colours import MOST_COLOURED, Looks, one_in_colour
 from flfed.records.dashboard.curve_charts import (
     ALL,
     TOGETHER,
@@ -218,33 +219,46 @@ def _rounded_up(reach: float) -> str:
     return number(math.ceil(reach * 1000 - 1e-9) / 1000)
 
 
-def ranking(found: Found, looks_of: Sequence[str]) -> None:
+def ranking(found: Found, looks: Looks) -> None:
     """Show ROC and precision-recall of those that have rows of both classes."""
-    there = {name: counts for name, counts in found.items() if counts.has_both}
+    there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
     left, right = st.columns(2)
     points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
     lines = [{"Rows of": name, "False positive rate": x, "True positive rate": y} for name, x, y in points]
     titles = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
     says = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in there.items())
-    drawn = unit_square(points, titles, list(there), looks_of, [diagonal()])
+    drawn = unit_square(points, titles, list(there), looks, [diagonal()])
     figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
     curves = {name: precision_recall(counts) for name, counts in there.items()}
     lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in _points(curves)]
     points = _points({name: thinned(*steps(*curve)) for name, curve in curves.items()})
     titles = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
     says = "; ".join(f"{name}: average precision {number(average_precision(c))}" for name, c in there.items())
-    drawn = unit_square(points, titles, list(there), looks_of, [by_chance(there, looks_of)])
+    drawn = unit_square(points, titles, list(there), looks, [by_chance(there, looks)])
     title = "Precision and recall"
     figure(right, f"{title} (up and right is better)", drawn, lines, key="precision-recall", says=f"{title}. {says}")
     if len(there) < len(found):
         st.caption(escape(f"Not drawn, as all rows are of one class: {', '.join(sorted(set(found) - set(there)))}."))
 
 
+def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
+    """Return curves and their looks: of more sites than colours, one that the reader picks is last and in colour."""
+    sites = [name for name in found if not is_together(name)]
+    if len(sites) <= MOST_COLOURED:
+        return found, looks
+    asked = run_page.of_address("site")
+    first = sites.index(asked) if asked in sites else 0
+    label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
+    chosen = str(st.selectbox(label, sites, index=first, key=f"curves-colour-{sites[first]}", width=320))
+    order = sorted(found, key=lambda name: (is_together(name), name == chosen))
+    return {name: found[name] for name in order}, looks | one_in_colour(sites, chosen)
+
+
 def _points(curves: Mapping[str, tuple[Any, Any]]) -> Points:
     return [(name, float(x), float(y)) for name, axes in curves.items() for x, y in zip(*axes, strict=True)]
 
 
-def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[str], repeat: int | None = None) -> None:
+def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat: int | None = None) -> None:
     """Show what was predicted against what happened: of the chosen ones in words, of one site drawn with intervals."""
     st.markdown(_heading("Whether its probabilities hold", repeat))
     table([_holds(name, counts, report) for name, counts in chosen.items()])
@@ -271,7 +285,7 @@ def calibrated(found: Found, chosen: Found, report: Report, looks_of: Sequence[s
         "Observed share against predicted probability, with 95 % interval",
         "; ".join(f"{name}: predictions hold in {_held(of)}" for name, of in groups.items()),
     )
-    drawn = calibration_chart(lines, list(groups), looks_of)
+    drawn = calibration_chart(lines, list(groups), looks)
     figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
     st.caption(
         "On the dashed line the predictions hold; above it the model says too little, below it too much. "

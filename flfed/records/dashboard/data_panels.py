@@ -10,7 +10,9 @@ import streamlit as st
 
 from flfed.drift import FEW_ROWS, LARGE, SMALL
 from flfed.records.dashboard import data_words
-from flfed.records.dashboard.by_round import Curves, Spec
+from flfed.records.dashboard.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
+from flfed.records.dashboard.by_round import Curves
+from flfed.records.dashboard.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
 from flfed.records.dashboard.data_words import drift_in_words, gaps_in_words, named
 from flfed.records.dashboard.panels import escape
 from flfed.records.dashboard.showing import Line, download, figure
@@ -26,16 +28,12 @@ FIRST_COLUMNS = ("Characteristic", "All sites")
 KEPT_BACK = "kept back"
 UNBROKEN = "\u00a0"
 """A space at which no line ends."""
-LIGHT_TO_BLUE = ["#ffffff", "#56B4E9"]
-ORANGE_TO_BLUE = ["#E69F00", "#ffffff", "#56B4E9"]
-"""So light that dark text stands on each of them, in either theme; told apart by colour-blind readers."""
-NO_FIGURE = "#d9d9d9"
-"""Behind a dash: neither a large figure nor a small one."""
-ROW_PIXELS, AXIS_PIXELS = 22, 150
-UPWARDS: Spec = {"orient": "top", "labelAngle": 35, "labelAlign": "right"}
-"""Sites' names lean to the left, where the columns' names leave them room: none is cut at the right edge."""
-LABEL_PIXELS = 300
-"""Room for a column's name, with the value whose share is compared."""
+ROW_PIXELS, NAME_SHARE = 40, 0.45
+"""Height of a column in a map, and which share of it is for its name."""
+CELL_PIXELS = 38
+"""Narrower cells have no figure written in them."""
+LETTER_PIXELS = 7
+"""Of a site's name above a map."""
 OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
 ENDED = "It is written down with the comparison, and this run ended without one. What left the sites: page Privacy."
@@ -112,13 +110,12 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     for sentence in sentences:
         st.markdown(f"- {escape(sentence)}")
     cells = [_missing_cell(column, site) for column in gappy[:COLUMNS_DRAWN] for site in sites]
-    colour = {"scale": {"domain": [0, 100], "range": LIGHT_TO_BLUE, "interpolate": "rgb"}, "legend": None}
     lines: list[Line] = [
         {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites} for column in gappy
     ]
     title = "Rows without a value, % of each site's rows"
     _say_how_many(gappy, "with the largest gaps between sites")
-    figure(st, title, _map(cells, colour), lines, key="missing", says=" ".join(sentences))
+    figure(st, title, _map(cells, most=100), lines, key="missing", says=" ".join(sentences))
     if any(cell["value"] is None for cell in cells):
         st.caption(
             "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, "
@@ -146,10 +143,9 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
         for site in sites
         if (entry := column["sites"].get(site))
     ]
-    scale = {"domain": [-1, 0, 1], "clamp": True, "range": ORANGE_TO_BLUE, "interpolate": "rgb"}
     _say_how_many(columns, "that differ most")
     title = "Difference from the other sites, in standard deviations"
-    drawn = _map(cells, {"scale": scale, "legend": None})
+    drawn = _map(cells, most=1)
     figure(st, title, drawn, _drift_lines(columns, sites), key="drift", says=" ".join(sentences))
     st.caption(_how_to_read("".join(cell["text"] for cell in cells)))
 
@@ -252,29 +248,56 @@ def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]
     ]
 
 
-def _map(cells: Sequence[Payload], colour: Spec) -> Curves | None:
-    """Return a map of columns and sites, with the figure written in each cell; grey where there is none."""
+def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
+    """Return a map of columns and sites, with the figure written in each cell; grey where there is none.
+
+    A cell's colour is full where its figure is `most` or more, or as far below 0.
+    """
     if not cells:
         return None
     rows = pd.DataFrame(cells).astype({"value": "float64"})
     columns = list(dict.fromkeys(rows["column"]))
-    # Each label is there and at its row's middle, however many there are.
-    axis = {"title": None, "labelOverlap": False, "labelFlush": False, "labelLimit": LABEL_PIXELS}
+    # Each label is there and at its column's middle, however many there are.
+    sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
+    longest = max(len(cell["site"]) for cell in cells)
+    if LETTER_PIXELS * longest * rows["site"].nunique() > NARROW_PIXELS:  # side by side they do not fit a phone
+        sites |= {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
+    else:
+        sites |= {"labelAngle": 0}
+    sites |= {"labelPadding": 22, "ticks": False}
+    band = {"paddingInner": NAME_SHARE, "paddingOuter": 0}
+    names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
     base = {
-        "x": {"field": "site", "type": "nominal", "axis": axis | UPWARDS},
-        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": axis},
+        "x": {"field": "site", "type": "nominal", "axis": sites},
+        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": names, "scale": band},
         "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
     }
-    none = {"test": "!isValid(datum.value)", "value": NO_FIGURE}
-    fill = {"color": {"field": "value", "type": "quantitative", "condition": none} | colour}
-    # The text stands on the cell's own colour, whatever the theme.
-    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": "#1b2733"}}
+    fill = {
+        "color": {
+            "condition": [
+                {"test": "!isValid(datum.value)", "value": NO_FIGURE},
+                {"test": "datum.value < 0", "value": FALLING},
+            ],
+            "value": RISING,
+        },
+        "fillOpacity": {
+            "condition": {"test": "!isValid(datum.value)", "value": 1},
+            "field": "size",
+            "type": "quantitative",
+            "scale": {"domain": [0, most], "range": [0, 1], "clamp": True},
+            "legend": None,
+        },
+    }
+    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
+    wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
+    rows["size"] = rows["value"].abs()
     spec = {
-        "height": ROW_PIXELS * len(columns) + AXIS_PIXELS,
+        "height": ROW_PIXELS * len(columns),
+        "autosize": PLOT_HEIGHT,
         "encoding": base,
         "layer": [
-            {"mark": {"type": "rect", "stroke": "#808080", "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
-            {"mark": {"type": "text", "fontSize": 11}, "encoding": text},
+            {"mark": {"type": "rect", "stroke": NEUTRAL, "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
+            {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
         ],
     }
     return Curves(rows, spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -12,7 +13,10 @@ import streamlit as st
 from flfed.records import curves
 from flfed.records.curves import GAIN, Report, by_size, curve_object, gain_at, worthwhile_in
 from flfed.records.dashboard import panels, showing
-from flfed.records.dashboard.charts import ARM_COLOURS, ARM_SHAPES, AXIS_NUMBERS, VERDICT_COLOURS, Layers, axis_title
+from flfed.records.dashboard.axes import axis_title, figure_axis, legend_of, ticks_of
+from flfed.records.dashboard.by_round import BAND
+from flfed.records.dashboard.charts import ARM_SHAPES, Layers, layered
+from flfed.records.dashboard.colours import ARM_COLOURS, NEUTRAL, VERDICT_COLOURS
 from flfed.records.dashboard.live import Shown
 from flfed.records.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.verdicts import (
@@ -191,17 +195,20 @@ def _figures(points: Sequence[LearningPoint]) -> Layers | None:
     if not rows:
         return None
     names = [ARM_NAMES[arm] for arm in arms]
-    legend = alt.Legend(title=None, orient="top", labelLimit=280, labelFontSize=12, symbolOpacity=1)
+    legend = alt.Legend(**legend_of(names, symbolOpacity=1))
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
     colour = alt.Color("arm:N", scale=colours, legend=legend)
-    base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points), color=colour)
-    y = alt.Y("value:Q", title=axis_title(points[0].metric), scale=alt.Scale(zero=False), axis=_numbers())
+    base = alt.Chart(pd.DataFrame(rows)).encode(x=_x(points), color=colour)
+    y = _y(axis_title(points[0].metric), rows, points[0].metric)
     dots = base.mark_point(filled=True, size=80, opacity=1)
-    return alt.layer(
-        base.transform_filter("datum.low != null").mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"),
+    band = base.transform_filter("datum.low != null").mark_area(**BAND)
+    edge = alt.Stroke("arm:N", scale=colours, legend=None)
+    return layered(
+        band.encode(y="low:Q", y2="high:Q", stroke=edge),
         base.mark_line(strokeWidth=2.5).encode(y=y),
         dots.encode(y=y, shape=alt.Shape("arm:N", scale=shapes, legend=legend), tooltip=["rows:O", "arm:N", "shown:N"]),
+        height=HEIGHT,
     )
 
 
@@ -215,21 +222,27 @@ def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
     ]
     if not rows:
         return None
-    scale = alt.Scale(domain=list(VERDICT_COLOURS)[:3], range=list(VERDICT_COLOURS.values())[:3])
-    colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(title=None, orient="top", labelFontSize=12))
-    base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points))
-    y = alt.Y("value:Q", title=f"gain in {metric_name(points[0].metric)}", axis=_numbers())
-    zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color="#808080")
-    band = base.transform_filter("datum.low != null").mark_area(opacity=0.15, color="#808080")
-    return alt.layer(
+    scale = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
+    there = [verdict for verdict in VERDICT_COLOURS if any(row["verdict"] == verdict for row in rows)]
+    colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(**legend_of(there, values=there)))
+    base = alt.Chart(pd.DataFrame(rows)).encode(x=_x(points))
+    metric = points[0].metric
+    y = _y(f"gain in {metric_name(metric)}", [*rows, {"value": 0.0}], metric, difference=True)
+    zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    band = base.transform_filter("datum.low != null").mark_area(color=NEUTRAL, stroke=NEUTRAL, **BAND)
+    return layered(
         band.encode(y="low:Q", y2="high:Q"),
         zero.encode(y="at:Q"),
-        base.mark_line(strokeWidth=2, color="#808080").encode(y=y),
+        base.mark_line(strokeWidth=2, color=NEUTRAL).encode(y=y),
         base.mark_point(filled=True, size=110, opacity=1).encode(
             y=y, color=colour, tooltip=["rows:O", "shown:N", "verdict:N"]
         ),
+        height=HEIGHT,
     )
 
 
-def _numbers() -> alt.Axis:
-    return alt.Axis(labelExpr=AXIS_NUMBERS, tickCount=6)
+def _y(title: str, rows: Sequence[dict[str, Any]], metric: str, *, difference: bool = False) -> alt.Y:
+    """Return the axis of a figure, from below its lowest bound to above its highest."""
+    ends = [row.get(key) for row in rows for key in ("value", "low", "high")]
+    parts = figure_axis(title, ticks_of(ends, metric, difference=difference))
+    return alt.Y("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))

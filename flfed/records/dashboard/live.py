@@ -109,10 +109,22 @@ def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -
         return [reader.summary(run, name) for run, *_ in mark]
 
 
-@st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
 def read_curves(
-    store: str, mark: Mark, *, arm: str, metric: str, sites: Sequence[str], every: int, only: str | None = None
+    store: str,
+    names: Sequence[str],
+    between: tuple[int, int],
+    mark: Mark | None,
+    *,
+    arm: str,
+    metric: str,
+    sites: Sequence[str],
+    width: int,
+    only: str | None = None,
 ) -> list[CurvePoint]:
-    """Return one figure by round, averaged over the repeats in the database; read once for each `mark`."""
+    """Return one figure by round, averaged over the repeats in the database; read once for each `mark`.
+
+    It is None for rounds that are over, of which no figure comes any more: they are read once a minute.
+    """
     with RunReader.open(only=only) as reader:
-        return reader.curves([run for run, *_ in mark], arm=arm, metric=metric, sites=sites, every=every)
+        return reader.curves(names, arm=arm, metric=metric, sites=sites, width=width, between=between)

@@ -64,17 +64,6 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
-PAGE_STYLE = (
-    "[data-testid=stMainBlockContainer] {padding: 4rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
-    "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
-    "[data-testid=stSidebar][aria-expanded=false] {width: 0 !important}"
-    # On a tablet two charts side by side leave each too little room.
-    "@media (max-width: 900px) {[data-testid=stColumn]:has([data-testid=stVegaLiteChart])"
-    " {min-width: calc(100% - 1.5rem)}}"
-    # It fades what may change, which flickers.
-    "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
-    " {opacity: 1 !important; transition: none !important}"
-)
 NOT_TOLD = "not told"
 """Of a site that refused: its policy is its own."""
 COLUMNS_NAMED = 3
@@ -90,11 +79,6 @@ LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
 SITES_SHOWN = 24
 CARD_PIXELS = 176
 """Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
-
-
-def close_up() -> None:
-    """Start the page just below the navigation, and let nothing fade while the page is shown anew."""
-    st.html(f"<style>{PAGE_STYLE}</style>")
 
 
 def no_runs() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from flfed.records.dashboard.axes import PLOT_HEIGHT, legend_of, names_axis
 from flfed.records.dashboard.by_round import ROUND_NUMBERS, Curves
-from flfed.records.dashboard.charts import NAMES_AXIS, NEUTRAL, PLOT_HEIGHT
+from flfed.records.dashboard.colours import AMBER, BLUE, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.dashboard.showing import Line
 from flfed.records.rounds import Block
 
@@ -17,14 +18,14 @@ COLUMNS_DRAWN = 60
 SITES_DRAWN = 40
 """Most sites in the map; the table has all."""
 STATES = {
-    "took part": "#0072B2",
-    "in some of the rounds": "#3C97CF",
-    "answer set aside": "#D55E00",
-    "no answer": "#C17D00",
+    "took part": BLUE,
+    "in some of the rounds": PALE_BLUE,
+    "answer set aside": ORANGE,
+    "no answer": AMBER,
 }
 """What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
-ROW_PIXELS = 22
-"""Height of a site in the map."""
+ROW_PIXELS, NAME_SHARE = 38, 0.48
+"""Height of a site in the map, and which share of it is for its name."""
 
 
 def state_of(block: Block) -> str:
@@ -143,7 +144,7 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
         "field": "state",
         "type": "nominal",
         "scale": {"domain": list(STATES), "range": list(STATES.values())},
-        "legend": {"title": None, "orient": "top", "columns": 2, "symbolType": "square", "symbolStrokeWidth": 0},
+        "legend": legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0),
     }
     odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
     spec: dict[str, Any] = {
@@ -162,7 +163,8 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
                 "field": "site",
                 "type": "nominal",
                 "sort": sites,
-                "axis": {"title": None, **NAMES_AXIS},
+                "scale": {"paddingInner": NAME_SHARE, "paddingOuter": 0},
+                "axis": names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9),
             },
             "color": colour,
             "strokeWidth": odd,

@@ -11,16 +11,16 @@ import streamlit as st
 
 from flfed.records import privacy as private
 from flfed.records.dashboard import panels, showing
-from flfed.records.dashboard.charts import AXIS_NUMBERS, Layers
-from flfed.records.dashboard.crossing import FRAME_PIXELS, ROW_PIXELS, y_names
+from flfed.records.dashboard.axes import legend_of, ticks_of
+from flfed.records.dashboard.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, layered, names_y
+from flfed.records.dashboard.colours import BLUE, FIGURE, ORANGE, PALE_BLUE
 from flfed.records.entries import SiteEntry
 from flfed.records.headlines import not_promised, unpromised_in_words
 from flfed.records.privacy import Private, epsilon_in_words, power_of_ten
 from flfed.records.verdicts import ABSENT, number
 
 THIS_RUN, ALL_STUDIES, BUDGET = "this run", "all studies in the site's ledger", "budget"
-SPENT_COLOURS = {THIS_RUN: "#0072B2", ALL_STUDIES: "#3C97CF", BUDGET: "#D55E00"}
-GREY = alt.value("#7a7a7a")  # as far from white as from black
+SPENT_COLOURS = {THIS_RUN: BLUE, ALL_STUDIES: PALE_BLUE, BUDGET: ORANGE}
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
     "within the promise": "green",
     "beyond the promise": "red",
@@ -196,21 +196,21 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
     kinds = [kind for kind in SPENT_COLOURS if any(row["what"] == kind for row in [*bars, *limits])]
     two = ALL_STUDIES in kinds
     scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
-    colour = alt.Color("what:N", scale=scale, legend=alt.Legend(title=None, orient="top", labelLimit=320))
-    axis = alt.Axis(labelExpr=AXIS_NUMBERS, tickCount=6, grid=False)
+    colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
     end = 1.1 * max(row["value"] for row in [*bars, *limits])  # room for the figures, and for a line at the end
-    x = alt.X("value:Q", title="ε", scale=alt.Scale(domain=[0, end], nice=False), axis=axis)
-    y = y_names("site", list(spent))
+    x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
+    y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
-    height = (1.7 if two else 1) * ROW_PIXELS * len(spent) + FRAME_PIXELS
     base = alt.Chart(_inline(values=bars)).encode(x=x, y=y, color=colour)
     base = base.encode(yOffset=offset) if two else base
     tooltip = ["site:N", "what:N", "shown:N"]
-    texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(text="shown:N", color=GREY)
-    ticks = alt.Chart(_inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ROW_PIXELS * (1.5 if two else 0.9))
+    texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
+        text="shown:N", color=alt.value(FIGURE)
+    )
+    ticks = alt.Chart(_inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
     layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
     layers += [ticks.encode(x=x, y=y, color=colour, tooltip=tooltip)] if limits else []
-    return alt.layer(*layers).properties(height=height)
+    return layered(*layers, height=ARMS_PIXELS * len(spent))
 
 
 def uncharged(privacy: Private) -> None:

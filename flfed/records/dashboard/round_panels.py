@@ -11,8 +11,9 @@ import streamlit as st
 
 from flfed.records import rounds as by_database
 from flfed.records.dashboard import by_round, participation
+from flfed.records.dashboard.axes import axis_title, legend_of
 from flfed.records.dashboard.by_round import Curves
-from flfed.records.dashboard.charts import axis_title, site_looks
+from flfed.records.dashboard.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.live import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.panels import escape
 from flfed.records.dashboard.run_page import Opened, of_address
@@ -22,18 +23,20 @@ from flfed.records.reading import RunReader
 from flfed.records.rounds import Block, Cost
 from flfed.records.verdicts import metric_name, number
 
-SITES_DRAWN = 8
-"""Sites drawn unless the reader picks others: more lines cannot be told apart."""
+SITES_DRAWN, MOST_DRAWN = 12, 20
+"""Sites drawn unless the reader picks others, and most of them: of more than eight one is in colour."""
 PART_BLOCKS = 3
 """Blocks of rounds that are read together."""
+CURVE_BLOCKS = 50
+"""Points of a curve that are read together."""
 POINTS = 200
-"""Most rounds drawn in a curve; more cannot be told apart on a screen."""
+"""Most points of a curve; more cannot be told apart on a screen."""
 ON_ROWS = {
     "training": "measured on the rows the model was trained on, so they look better than they are",
     "validation": "measured on validation rows that were kept out of training",
     "holdout": "measured on the holdout, for reporting only",
 }
-WAYS = {"to_site": ("to the sites", "#0072B2"), "to_server": ("from the sites", "#D55E00")}
+WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
 HEIGHT = 300
 """Of a chart of a cost with its legend, so that two side by side end alike."""
 
@@ -51,16 +54,48 @@ def curves(opened: Opened, shown: Shown) -> None:
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
-    if len(sites) > SITES_DRAWN:
-        sites = st.multiselect("Sites", sites, default=sites[:SITES_DRAWN], max_selections=20, key="curve-sites")
-    every = by_database.width_of(max(run.rounds for run in opened.runs), POINTS)
-    points = read_curves(where(), opened.mark, arm=arm, metric=metric, sites=sites, every=every, only=opened.only)
-    thinned = f" One round in {every} is drawn." if every > 1 else ""
-    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{thinned}")
+    if len(sites) > MOST_COLOURED:
+        sites = st.multiselect(
+            "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
+        )
+    points = _points(opened, arm, metric, sites)
+    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
     with st.container():
         _of_all_sites(opened, points, metric)
     with st.container():
         _of_each_site(opened, shown, points, metric, sites)
+
+
+def _width(opened: Opened) -> int:
+    """Return how many rounds a point of a curve stands for: the same ones whenever the page looks again."""
+    return by_database.nested_width(max(run.rounds for run in opened.runs), POINTS)
+
+
+def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
+    """Return a figure by round, or by as many rounds as a point stands for; what was read is kept part by part."""
+    width, last, names = _width(opened), last_round(opened.runs), [run.run for run in opened.runs]
+    found = (
+        read_curves(
+            where(),
+            names,
+            part,
+            None if part[1] < last else opened.mark,  # the figures of a round come with the next one
+            arm=arm,
+            metric=metric,
+            sites=sites,
+            width=width,
+            only=opened.only,
+        )
+        for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]
+    )
+    return list(chain.from_iterable(found))
+
+
+def _means_of(opened: Opened) -> str:
+    """Return what a point of a long run stands for; "" where it is one round."""
+    width = _width(opened)
+    said = f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
+    return said if width > 1 else ""
 
 
 def _no_curve(opened: Opened) -> str:
@@ -109,7 +144,7 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
     return (
         f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies within {most} of this "
-        f"one (95 %) in each round drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
+        f"one (95 %) at each point drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
     )
 
 
@@ -128,19 +163,24 @@ def _of_each_site(
 ) -> None:
     """Show the curve of each site, with the band of the one that the reader picks."""
     there = sorted(_banded([point for point in points if point.site in sites], metric))
-    banded = there[0] if there else None
-    if len(there) > 1:
+    many = len(sites) > MOST_COLOURED
+    picks = list(sites) if many else there
+    banded = picks[0] if picks else None
+    if len(picks) > 1:
         asked = of_address("site")
-        first = there.index(asked) if asked in there else 0
-        label = "Draw the 95 % interval of"
-        banded = st.selectbox(label, there, index=first, key=f"curve-band-{there[first]}", width=320)
+        first = picks.index(asked) if asked in picks else 0
+        label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
+        label = label if many else "Draw the 95 % interval of"
+        banded = st.selectbox(label, picks, index=first, key=f"curve-band-{picks[first]}", width=320)
     looks = site_looks(site.site for site in shown.sites)
+    if many and banded is not None:
+        looks |= one_in_colour(sites, banded)
     each = by_round.of_each_site(points, metric, looks, banded=banded)
     named = axis_title(metric)
     says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
     title = "Your site" if opened.only else "Each site"
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
-    if banded is None:
+    if banded not in there:
         means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""
         st.caption(f"Without bands: the spread of this figure is not known.{means}")
     else:
@@ -171,14 +211,13 @@ def together(opened: Opened, shown: Shown) -> None:
     arm, choices = next(iter(shown.curve_names.items()))
     primary = opened.runs[0].primary
     metric = primary if primary in choices else choices[0]
-    every = by_database.width_of(max(run.rounds for run in opened.runs), POINTS)
-    points = read_curves(where(), opened.mark, arm=arm, metric=metric, sites=[], every=every, only=opened.only)
+    points = _points(opened, arm, metric, [])
     if not any(point.site is None and point.value is not None for point in points):
         whose = f"that of {opened.only}" if opened.only else "those of each site"
         said = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
         st.caption(escape(said))
         return
-    told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}"
+    told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
     st.caption(f"{told} The page Rounds has {'your' if opened.only else 'each'} site.")
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
@@ -227,7 +266,9 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
             who = {} if sites is None else {"Site": point.site}
             bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
             figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
-            found.append({"After round": point.round, **who, **figures})
+            ends = {} if point.first is None else {"Least": point.least, "Largest": point.most}
+            after = point.round if point.first in (None, point.round) else f"{point.first} to {point.round}"
+            found.append({"After round": after, **who, **figures, **ends})
     return found
 
 
@@ -243,7 +284,7 @@ def _costs(store: str, names: Sequence[str], first: int, last: int, width: int, 
         return by_database.costs(reader, names, rounds=last, width=width, first=first)
 
 
-def parts_of(last: int, width: int) -> list[tuple[int, int]]:
+def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
     """Return the first and last rounds of parts that are read one by one, up to round `last`.
 
     A part that is whole is read once a minute, however many rounds follow. A run that is resumed
@@ -254,7 +295,7 @@ def parts_of(last: int, width: int) -> list[tuple[int, int]]:
     >>> parts_of(60, 9)
     [(1, 27), (28, 54), (55, 60)]
     """
-    step = PART_BLOCKS * width
+    step = blocks * width
     return [(start + 1, min(start + step, last)) for start in range(0, last, step)]
 
 
@@ -348,7 +389,7 @@ def _seconds(costs: Sequence[Cost]) -> Curves | None:
         return None
     rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
     y = by_round.y_axis("seconds (lower is better)", zero=True)
-    return Curves(rows, _spec(y, "#0072B2", points=len(known) < by_round.FEW_ROUNDS))
+    return Curves(rows, _spec(y, BLUE, points=len(known) < by_round.FEW_ROUNDS))
 
 
 def _bytes(costs: Sequence[Cost]) -> Curves | None:
@@ -362,7 +403,7 @@ def _bytes(costs: Sequence[Cost]) -> Curves | None:
         ]
     )
     names, colours = zip(*WAYS.values(), strict=True)
-    legend = {"title": None, "orient": "top", **by_round.STROKES}
+    legend = legend_of(names, **by_round.STROKES)
     y = by_round.y_axis("kB a round", zero=True)
     scale = {"domain": list(names), "range": list(colours)}
     spec = _spec(y, None, points=len(costs) < by_round.FEW_ROUNDS)

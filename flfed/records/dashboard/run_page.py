@@ -9,7 +9,7 @@ from functools import partial
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, page_files, panels, people
+from flfed.records.dashboard import live, page_files, page_style, panels, people
 from flfed.records.entries import RunEntry
 from flfed.records.reading import RunReader
 from flfed.records.seen import Viewer
@@ -67,7 +67,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         Shows the page's parts, as the run is now; called again while the run goes on. It puts each
         part in a place of its own (`st.container()`), so that one that comes later moves no other.
     """
-    panels.close_up()
+    page_style.close_up()
     viewer = people.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:

@@ -12,6 +12,8 @@ from flfed.records.dashboard.panels import table
 from flfed.records.verdicts import number
 from flfed.spreadsheet import csv_text
 
+PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
+"""Pixels around each chart: a browser's letters are larger than Vega takes them for."""
 Line = Mapping[str, Any]
 """One line of a table: figures as numbers, None where there is none."""
 
@@ -38,9 +40,10 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
             st.caption("No figures to draw yet.")
             return
         if isinstance(drawn, Curves):
-            st.vega_lite_chart(drawn.rows, drawn.spec, width="stretch", alt=says or title, key=f"{key}-chart")
+            spec = {"padding": PADDING, **drawn.spec}
+            st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         else:
-            st.altair_chart(drawn, width="stretch", alt=says or title, key=f"{key}-chart")
+            st.altair_chart(drawn.properties(padding=PADDING), width="stretch", alt=says or title, key=f"{key}-chart")
         behind(lines, key=key)
 
 

@@ -27,6 +27,7 @@ from flfed.apps.site_app.guard import GUARD
 from flfed.apps.site_app.may_look import TOKEN
 from flfed.records.dashboard import only_with_token
 from tests.browser import ROOT, Window, free_port, opened
+from tests.records import eyes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 APP = Path(site_app.__file__).with_name("app.py")
@@ -200,16 +201,10 @@ def downloaded(window: Window) -> Any:
 
 
 def walk(window: Window) -> None:
-    """Look at every page, wide, narrow and dark: each must be sound, and its charts not empty."""
+    """Look at every page on every screen and in both themes: each must be sound, and its charts whole and not empty."""
     for place, name in enumerate(PAGES):
         window.turn_to(name) if place else window.drawn()  # it opens at the first
-        for width, scheme in ((1280, "light"), (768, "dark")):
-            window.page.emulate_media(color_scheme=scheme)
-            window.page.set_viewport_size({"width": width, "height": 1000})
-            window.page.wait_for_timeout(150)
-            window.picture(f"site-app-{name.lower()}-{width}-{scheme}")
-            window.is_sound()
-        window.page.set_viewport_size({"width": 1280, "height": 1000})
+        assert eyes.looked_at(window, f"site-app-{name.lower()}") == []
         window.page.wait_for_function(
             "document.querySelector('[data-testid=stSidebar]').getBoundingClientRect().x >= 0"
         )

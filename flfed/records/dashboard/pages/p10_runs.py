@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import compare_panels, live, page_files, people, run_page
-from flfed.records.dashboard.panels import STATUS_WORDS, close_up, escape, how_to_go_on, moment, no_runs, with_code
+from flfed.records.dashboard import compare_panels, live, page_files, page_style, people, run_page
+from flfed.records.dashboard.panels import STATUS_WORDS, escape, how_to_go_on, moment, no_runs, with_code
 from flfed.records.entries import RunEntry
 from flfed.records.faults import missing_of, some
 from flfed.records.reading import RunReader
@@ -17,6 +17,8 @@ from flfed.records.spread import mean_of
 from flfed.records.verdicts import metric_name, number
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
+TITLES = ("Started (UTC)", "Status", "Rounds", "Repeats", "Shared model")
+HEADER, LINE = "runs-titles", "runs-line"  # keys, by which the style finds them
 LISTED = 200  # runs to choose from, to compare
 MISSING_SOUGHT = 600  # runs of which it is told who took no part: those of the newest series
 SHOWN = 50  # series listed at once; a docstring here would be shown on the page (Streamlit's "magic")
@@ -24,7 +26,8 @@ SHOWN = 50  # series listed at once; a docstring here would be shown on the page
 
 def show() -> None:
     """Show the list of runs, one line a series of repeats: those that run first, then the newest."""
-    close_up()
+    page_style.close_up()
+    page_style.cards_on_a_phone(LINE, HEADER, TITLES)
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
@@ -103,15 +106,17 @@ def _going(listed: list[str], course: live.Course) -> None:
 
 
 def _header(figure: str) -> None:
-    titles = ("Study (click to open)", "Started (UTC)", "Status", "Rounds", "Repeats", figure)
-    for column, title in zip(st.columns(WIDTHS), titles, strict=True):
-        column.markdown(f"**{escape(title)}**")
+    titles = ("Study (click to open)", *TITLES[:-1], figure)
+    with st.container(key=HEADER):
+        for column, title in zip(st.columns(WIDTHS), titles, strict=True):
+            column.markdown(f"**{escape(title)}**")
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, dict[str, Any]]) -> None:
     """Show one series: a link to its page, how it stands, who took no part, and what it reached."""
     first = runs[-1]
-    columns = st.columns(WIDTHS, vertical_alignment="center")
+    with st.container(key=f"{LINE}-{first.series}"):
+        columns = st.columns(WIDTHS, vertical_alignment="center")
     page = page_files()["overview"]
     label = f":blue[**{escape(first.study)}**]"
     with columns[0]:

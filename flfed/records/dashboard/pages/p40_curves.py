@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard import curve_panels, panels, run_page
+from flfed.records.dashboard.colours import site_looks
 from flfed.records.dashboard.live import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
@@ -24,7 +25,7 @@ def parts(opened: Opened) -> None:
         return
     # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
-    looks_of = [site.site for site in shown.sites]
+    looks = site_looks(site.site for site in shown.sites)
     with st.container():
         repeat = None
         if len(opened.runs) > 1:
@@ -41,9 +42,9 @@ def parts(opened: Opened) -> None:
     with st.container():
         curve_panels.areas(chosen, shown.found, repeat)
     with st.container():
-        curve_panels.ranking(chosen, looks_of)
+        curve_panels.ranking(chosen, looks)
     with st.container():
-        curve_panels.calibrated(found, chosen, shown.found, looks_of, repeat)
+        curve_panels.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
         curve_panels.how_to_read()
 
