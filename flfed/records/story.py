@@ -137,8 +137,8 @@ def under(entry: Report, repeats: int) -> list[str]:
     (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
-    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031, "bound-at-most": 0.012}, 1)[1]
-    "within .004 of the rows' own (95 %; at most .012), as scores are counted in bins"
+    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
+    "within .004 of the rows' own, as scores are counted in bins"
     """
     mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
     counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
@@ -149,15 +149,14 @@ def under(entry: Report, repeats: int) -> list[str]:
 
 
 def bound_of(entry: Report) -> str:
-    """Return how far a figure made of counts by bin may be from that of the rows, rounded up.
+    """Return how far a figure made of counts by bin may be from that of the rows at most, rounded up.
 
     Examples
     --------
-    >>> bound_of({"value": 0.9, "bound": 0.0031, "bound-at-most": 0.012})
-    ".004 of the rows' own (95 %; at most .012)"
+    >>> bound_of({"value": 0.9, "bound": 0.0031})
+    ".004 of the rows' own"
     """
-    likely, most = (number(math.ceil(entry[key] * 1000 - 1e-9) / 1000) for key in ("bound", "bound-at-most"))
-    return f"{likely} of the rows' own (95 %; at most {most})"
+    return f"{number(math.ceil(entry['bound'] * 1000 - 1e-9) / 1000)} of the rows' own"
 
 
 def apart(other: float, shared: float, metric: str) -> str:
