@@ -102,9 +102,12 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     """Return how far a curve made of counts by bin may be from that of the rows; "" of any other."""
-    bounds = ((p.value, p.low, p.high) for p in points if p.round)
     # Of two ends the further one: the other may have been cut at 0 or 1.
-    reaches = [max(high - value, value - low) for value, low, high in bounds if None not in (value, low, high)]
+    reaches = [
+        max(p.high - p.value, p.value - p.low)
+        for p in points
+        if p.round and p.value is not None and p.low is not None and p.high is not None
+    ]
     if not reaches:
         return ""
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
