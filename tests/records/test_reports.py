@@ -135,9 +135,26 @@ def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
         lost = report(reader, series)
         (line,) = [line for line in run_list(reader)["runs"] if line["run"] == run.run]
     away = "away (no answer before the deadline)"
-    said = f"7 of 8 sites took no part: {away}, hospital-0 (too few rows), hospital-1 (too few rows) and 4 more."
+    said = f"7 of 8 sites took no part: {away}, hospital-0, hospital-1, hospital-2 and 3 more (too few rows)."
     assert story(lost)[0] == comparison_rows(lost)[2][0] == said
     assert (line["sites"], len(line["missing"])) == (8, 7)
+
+
+def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store, url, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=4)
+    for repeat in range(4):
+        run = write(store, series, repeat=repeat, rounds=1)
+        if repeat in (1, 3):
+            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline")])
+        if repeat == 3:
+            run.site("cleveland", status="refused", reason="too few rows")
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    assert story(found)[:3] == [
+        "1 of 5 sites took no part: basel (its policy does not allow the data set heart-disease).",
+        "hungary took no part in 2 of 4 repeats (no answer before the deadline).",
+        "cleveland took no part in 1 of 4 repeats (too few rows).",
+    ]
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 39])
