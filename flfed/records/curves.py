@@ -38,7 +38,8 @@ def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) ->
     """Return the key `learning-curve` of `flfed study run --json`; None where there are no points.
 
     A point's `rows` are the site's own training rows, the largest of a site all of them; `draws`
-    are those in which the figure was defined. `sites` and `worthwhile` are what a gain is judged by.
+    are those in which the figure was defined; `freedom` are the degrees of freedom of Student's t behind
+    the interval, null for a normal one. `sites` and `worthwhile` are what a gain is judged by.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) ->
     metric = points[0].metric
     worthwhile = (rule or {"worthwhile": {}})["worthwhile"].get(metric, worthwhile_of(metric))
     judged = {"sites": (rule or {"sites": 1})["sites"], "worthwhile": worthwhile}
-    keys = ("site", "rows", "draws", "arm", "value", "low", "high")
+    keys = ("site", "rows", "draws", "arm", "value", "low", "high", "freedom")
     lines = [{key: getattr(point, key) for key in keys} for point in points]
     return {"metric": metric, "points": lines, "method": METHOD, **judged}
 
@@ -89,7 +90,7 @@ def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
     value, low, high = point["value"], point["low"], point["high"]
     if None in (value, low, high) or sites < 2:
         return gain_of(Difference(value, low, high), better_of(metric))
-    by = widening(sites, max(point["draws"] - 1, 1))
+    by = widening(sites, point.get("freedom"))
     wide_low, wide_high = (possible(metric, value + by * (bound - value), difference=True) for bound in (low, high))
     return gain_of(Difference(value, low, high, wide_low, wide_high, sites), better_of(metric))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flfed.records.curves import METHOD, curve_object, curve_rows, in_words
+from flfed.records.curves import METHOD, by_size, curve_object, curve_rows, gain_at, in_words
 from flfed.records.entries import LearningPoint
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
@@ -67,7 +67,7 @@ def test_the_report_has_the_curve_or_null(store, heart, write, url):
             assert (found["metric"], found["method"]) == (AUC, METHOD)
             assert found["points"][3] == {
                 "site": "long-beach", "rows": 10, "draws": 10, "arm": CHANGE,
-                "value": 0.194, "low": 0.022, "high": 0.365,
+                "value": 0.194, "low": 0.022, "high": 0.365, "freedom": None,
             }  # fmt: skip
             assert len(found["points"]) == 8
 
@@ -90,6 +90,25 @@ def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_ze
     sentence = in_words("vienna", sizes, {"metric": "log_loss"}, draws=10)
     assert "with 10 rows of its own, joining gains +.200 log loss (95 % interval +.100 to +.300)" in sentence
     assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % interval −.080 to −.020)" in sentence
+
+
+@pytest.mark.parametrize("freedom", [None, 9])
+def test_a_gain_at_all_rows_is_widened_as_in_the_table_of_the_comparison(store, url, write, freedom):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = write(store, series, rounds=1)
+    with RunReader.open(url) as reader:
+        entry = report(reader, series)["sites"]["cleveland"]["difference-personalised"][AUC]
+    figures = (entry["value"], entry["low"], entry["high"])
+    run.learning_curve([LearningPoint("cleveland", 85, 10, CHANGE, AUC, *figures, freedom)])
+    with RunReader.open(url) as reader:
+        curve = report(reader, series)["learning-curve"]
+    gain = gain_at(by_size(curve)["cleveland"][85], curve)
+    told, normal = (gain.wide_low, gain.wide_high), (entry["widened-low"], entry["widened-high"])
+    assert entry["freedom"] is None  # the holdout stays
+    if freedom is None:
+        assert told == pytest.approx(normal, abs=1e-12)
+    else:
+        assert told[0] < normal[0] and told[1] > normal[1]
 
 
 @pytest.mark.parametrize(
