@@ -12,6 +12,7 @@ from flfed.records.verdicts import (
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
+    TOO_SMALL,
     Difference,
     better_of,
     code_of,
@@ -20,6 +21,7 @@ from flfed.records.verdicts import (
     gain_with_interval,
     metric_name,
     number,
+    why_unclear,
     worthwhile_of,
 )
 
@@ -138,5 +140,6 @@ def _gain_in_words(gain: Difference, curve: Report) -> str:
     if code == PAYS:
         return f"joining gains {size} {name} ({span})"
     if code != DO_NOT_USE:
-        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})"
+        why = why_unclear(gain, worthwhile)
+        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})" + (f"; {why}" if TOO_SMALL in why else "")
     return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"

@@ -206,7 +206,7 @@ def is_measured(found: Report, metric: str) -> bool:
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
-    """Return at which site joining pays most, or that it is clear at none."""
+    """Return at which site joining pays most, or that it pays at none."""
     best = stands_out(found, metric)
     if best is not None:
         sentence = site_verdict(found["sites"][best[0]], metric)[1]
@@ -214,7 +214,7 @@ def _who_gains(found: Report, metric: str) -> list[str]:
     if len(found["sites"]) < 2 or not is_measured(found, metric):
         return []  # the verdict says it already
     interval_of = f"interval ({widened_for(found)})"
-    return [f"No site's gain is clear: at none the {interval_of} lies above {least_gain(found, metric)}."]
+    return [f"At no site does joining pay: at none the {interval_of} lies above {least_gain(found, metric)}."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -116,8 +116,9 @@ def test_a_gain_at_all_rows_is_widened_as_in_the_table_of_the_comparison(store, 
     [
         (change(None, None, None, 0), "it cannot be told: AUC was not defined in any draw."),
         (change(0.2, None, None, 6), "it cannot be told: AUC was defined in too few draws (in 6 of 10 draws)."),
+        (change(0.002, 0.001, 0.003), "+.003); the interval lies above 0, but the gain is too small to matter"),
         (change(0.2, 0.1, 0.3, 9), "joining gains +.200 AUC (95 % interval +.100 to +.300) (in 9 of 10 draws)."),
     ],
 )
-def test_undefined_draws_are_said(arms, said):
+def test_undefined_draws_and_gains_that_are_too_small_are_said(arms, said):
     assert said in in_words("basel", {30: arms}, {"metric": AUC}, draws=10)
