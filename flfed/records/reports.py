@@ -102,7 +102,7 @@ def report(reader: RunReader, name: str) -> Report:
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
-        "outcome-reversed": reversed_outcomes(sites),
+        "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
     }
 
 

@@ -157,6 +157,20 @@ def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store
     ]
 
 
+@pytest.mark.parametrize(("cases", "told"), [(3, []), (30, ["x"])])
+def test_an_outcome_is_not_said_to_be_reversed_from_a_few_rows_of_a_class(store, url, cases, told):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    run.site("x", rows=200, holdout_rows=40 + cases)
+    counts = {"0": [[10, 40]], "1": [[20, cases]]}
+    run.summary("score-histograms", {"bins": 256, "limit": 12.0, "sites": {"x": counts}, "all": None})
+    figures = [("local-only", 0.8, 0.7, 0.9), ("global", 0.2, 0.1, 0.3)]
+    run.comparison([ComparisonRow("x", arm, AUC, *values, 40 + cases, "DeLong") for arm, *values in figures], [])
+    run.finish(status="completed")
+    with RunReader.open(url) as reader:
+        assert [line["site"] for line in report(reader, series)["outcome-reversed"]] == told
+
+
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 39])
 def test_students_t_equals_scipys(freedom):
     for t in (0.1, 1.0, 2.5, 12.0):
