@@ -184,7 +184,7 @@ def mean_difference(
     """
     spread = math.sqrt((variance + other_variance) / 2)
     if not spread:
-        return None, None, CONSTANT
+        return None, None, CONSTANT if math.isclose(mean, other_mean, rel_tol=1e-9) else APART
     two_spreads = NORMAL_975 * math.sqrt(variance / n + other_variance / m) / spread
     return float((mean - other_mean) / spread), max(by_chance(n, m, 1), two_spreads), ""
 

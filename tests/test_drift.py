@@ -150,6 +150,7 @@ def test_a_number_differs_by_the_means_over_the_mean_spread():
     assert mean_difference(0.0, 4.0, 25, 0.0, 1.0, 1000)[1] == pytest.approx(1.96 * np.sqrt(0.0644), abs=1e-4)
     assert mean_difference(0.0, 1.0, 25, 0.0, 4.0, 1000)[1] == by_chance(25, 1000, 1)
     assert mean_difference(1.0, 0.0, 5, 1.0, 0.0, 5) == (None, None, drift.CONSTANT)
+    assert mean_difference(1.0, 0.0, 5, 1000.0, 0.0, 5) == (None, None, drift.APART)
 
 
 def test_a_share_of_two_values_has_a_sign_and_more_values_have_none():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed import drift
 from flfed.records.odd_sites import apart, odd_sites_in_words, reversed_outcomes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +128,42 @@ def payload(**entry) -> dict:
 )
 def test_a_site_lies_apart_from_three_deviations_on_or_one_with_another_spread(entry, tells):
     assert bool(apart(payload(**entry))) == tells
+
+
+ALIKE = {"difference": 0.1, "reason": ""}
+FAR_IN_X = "a lies apart from the other sites in x (no value in common)"
+NONE_IN_COMMON = {"difference": None, "reason": drift.APART}
+
+
+@pytest.mark.parametrize(
+    ("towards", "sites", "told"),
+    [
+        ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
+        (
+            None,
+            {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
+            [f"{FAR_IN_X}: is that so, or other codes?"],
+        ),
+        (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
+        (None, {"a": {"difference": None, "reason": drift.KEPT_BACK}, "b": ALIKE, "c": ALIKE}, []),
+    ],
+)
+def test_a_site_without_a_value_in_common_is_the_furthest(towards, sites, told):
+    found = apart({"columns": [{"column": "x", "towards": towards, "sites": sites}]})
+    assert odd_sites_in_words({"apart": found, "outcome-reversed": []}) == told
+
+
+@pytest.mark.parametrize(
+    ("towards", "said"),
+    [
+        ("", "a lies apart from the other sites in y (4.0 standard deviations above): another unit?"),
+        ("yes", "a: y is 4.0 standard deviations above the other sites: outcome coded the other way round?"),
+        (None, "a lies apart from the other sites in y (4.0 standard deviations away): is that so, or other codes?"),
+    ],
+)
+def test_only_an_outcome_of_two_classes_may_be_the_other_way_round(towards, said):
+    column = {"column": "y", "outcome": True, "towards": towards, "sites": {"a": {"difference": 4.0}}}
+    assert odd_sites_in_words({"apart": apart({"columns": [column]}), "outcome-reversed": []}) == [said]
 
 
 def test_a_record_of_an_earlier_version_without_spread_or_outcome_is_read():

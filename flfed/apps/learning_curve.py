@@ -282,7 +282,9 @@ class _Record:
                     figures = [arms[arm] for arms in self._found[site, rows] if arm in arms]
                     draws, value, low, high = self._mean(site, figures)
                     bounds = (possible(self._metric, bound, difference=" - " in arm) for bound in (low, high))
-                    found.append(LearningPoint(site, rows or all_rows, draws, arm, self._metric, value, *bounds))
+                    freedom = None if site in self._fixed or low is None else draws - 1
+                    own = (site, rows or all_rows, draws, arm, self._metric)
+                    found.append(LearningPoint(*own, value, *bounds, freedom))
         return found
 
     def _mean(self, site: str, figures: Sequence[Judged]) -> tuple[int, float | None, float | None, float | None]:

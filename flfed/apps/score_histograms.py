@@ -11,13 +11,12 @@ import numpy as np
 from scipy.special import expit, logit
 
 from flfed.apps.sharing import SharedAs
-from flfed.binned_auc import auc_bound, edges_of
+from flfed.binned_auc import auc_bound
 from flfed.records.spread import NORMAL_95
 from flfed.rows.intervals import hanley_mcneil
 from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT, auc_of_histogram
 from flfed.updates.messages import CompareReply
 
-EDGES = edges_of(HISTOGRAM_BINS, HISTOGRAM_LIMIT)
 Counts = dict[str, list[list[int]]]
 """By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
 
@@ -56,14 +55,14 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC that class-wise counts give, and between which bounds that of the rows lies (95 %).
+    """Return the AUC that class-wise counts give, and between which bounds that of the rows lies.
 
     Parameters
     ----------
     counts : array [2, bins]
         Summed over sites.
     """
-    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1], EDGES)
+    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
     if math.isnan(value):
         return value, None, None
     return value, max(value - reach, 0.0), min(value + reach, 1.0)

@@ -12,6 +12,7 @@ from flfed.records.verdicts import (
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
+    TOO_SMALL,
     Difference,
     better_of,
     code_of,
@@ -20,6 +21,7 @@ from flfed.records.verdicts import (
     gain_with_interval,
     metric_name,
     number,
+    why_unclear,
     worthwhile_of,
 )
 
@@ -38,7 +40,8 @@ def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) ->
     """Return the key `learning-curve` of `flfed study run --json`; None where there are no points.
 
     A point's `rows` are the site's own training rows, the largest of a site all of them; `draws`
-    are those in which the figure was defined. `sites` and `worthwhile` are what a gain is judged by.
+    are those in which the figure was defined; `freedom` are the degrees of freedom of Student's t behind
+    the interval, null for a normal one. `sites` and `worthwhile` are what a gain is judged by.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) ->
     metric = points[0].metric
     worthwhile = (rule or {"worthwhile": {}})["worthwhile"].get(metric, worthwhile_of(metric))
     judged = {"sites": (rule or {"sites": 1})["sites"], "worthwhile": worthwhile}
-    keys = ("site", "rows", "draws", "arm", "value", "low", "high")
+    keys = ("site", "rows", "draws", "arm", "value", "low", "high", "freedom")
     lines = [{key: getattr(point, key) for key in keys} for point in points]
     return {"metric": metric, "points": lines, "method": METHOD, **judged}
 
@@ -89,7 +92,7 @@ def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
     value, low, high = point["value"], point["low"], point["high"]
     if None in (value, low, high) or sites < 2:
         return gain_of(Difference(value, low, high), better_of(metric))
-    by = widening(sites, max(point["draws"] - 1, 1))
+    by = widening(sites, point.get("freedom"))
     wide_low, wide_high = (possible(metric, value + by * (bound - value), difference=True) for bound in (low, high))
     return gain_of(Difference(value, low, high, wide_low, wide_high, sites), better_of(metric))
 
@@ -137,5 +140,6 @@ def _gain_in_words(gain: Difference, curve: Report) -> str:
     if code == PAYS:
         return f"joining gains {size} {name} ({span})"
     if code != DO_NOT_USE:
-        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})"
+        why = why_unclear(gain, worthwhile)
+        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})" + (f"; {why}" if TOO_SMALL in why else "")
     return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"

@@ -279,6 +279,8 @@ class LearningPoint:
         Mean over the draws; None where no draw has one.
     low, high : float or None
         95 % interval of the mean, widened because draws share rows.
+    freedom : int or None
+        Degrees of freedom of Student's t behind the interval; None of a normal one, as where the holdout stays.
     """
 
     site: str
@@ -289,6 +291,7 @@ class LearningPoint:
     value: float | None
     low: float | None
     high: float | None
+    freedom: int | None = None
 
 
 @dataclass(frozen=True)

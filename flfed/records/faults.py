@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,10 +27,13 @@ Fault = dict[str, Any]
 
 
 def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
-    """Return what was set aside and who was refused; under repeats the reason names the repeat."""
+    """Return what was set aside and who was refused; under repeats the reason names the repeat.
+
+    Of a series a refusal is told once, with in how many `repeats` it was so.
+    """
     several = len(recorded.runs) > 1
     result: list[Fault] = []
-    told: set[tuple[str, str]] = set()
+    told: dict[tuple[str, str], Fault] = {}
     for run, sites in recorded.runs:
         prefix = f"repeat {run.repeat + 1}: " if several else ""
         refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
@@ -40,8 +44,10 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
                 refused.setdefault(event.site, event.reason)
         for site, reason in refused.items():
             if (site, reason) not in told:
-                told.add((site, reason))
-                result.append({"round": None, "site": site, "reason": f"refused: {reason}"})
+                told[site, reason] = {"round": None, "site": site, "reason": f"refused: {reason}"}
+                result.append(told[site, reason])
+            if several:
+                told[site, reason]["repeats"] = told[site, reason].get("repeats", 0) + 1
     return result
 
 
@@ -61,46 +67,87 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
     return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
 
 
-def missing_sites(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sites that took no part, in any repeat, by name, each with the reason.
+def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the sites that took no part by name, each with the reason and in how many repeats.
 
     Examples
     --------
     >>> missing_sites({"faults": [{"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"},
     ...                           {"round": 3, "site": "bern", "reason": "not finite"}]})
-    {'basel': 'no answer'}
+    {'basel': ('no answer', 1)}
     """
-    absent = {}
-    for fault in found["faults"]:
-        reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
-        if fault["round"] is None and fault["site"] and reason.startswith(NO_PART):
-            absent[fault["site"]] = reason.partition(": ")[2].rstrip(".")
-    return dict(sorted(absent.items()))
+    reasons: dict[str, str] = {}
+    repeats: Counter[str] = Counter()
+    for site, reason, count in dict.fromkeys(
+        (fault["site"], fault["reason"], fault.get("repeats", 1)) for fault in found["faults"] if fault["round"] is None
+    ):
+        why = re.sub(r"^repeat \d+: ", "", reason)
+        if site and why.startswith(NO_PART):
+            reasons[site] = why.partition(": ")[2].rstrip(".")
+            repeats[site] += count
+    return {site: (reasons[site], min(repeats[site], found.get("repeats", 1))) for site in sorted(reasons)}
 
 
 def missing_in_words(found: Mapping[str, Any]) -> list[str]:
-    """Return which sites took no part as one sentence, of many a few by name; nothing where all did.
+    """Return which sites took no part in sentences, of many a few by name; nothing where all did.
 
     Examples
     --------
     >>> missing_in_words({"sites": {"bern": {}}, "faults": [{"round": None, "site": "x", "reason": "refused: policy"}]})
     ['1 of 2 sites took no part: x (policy).']
+    >>> missing_in_words({"sites": {"bern": {}, "basel": {}}, "repeats": 10, "faults": [
+    ...     {"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"}]})
+    ['basel took no part in 1 of 10 repeats (no answer).']
     """
     absent = missing_sites(found)
-    if not absent:
-        return []
-    alike: dict[str, list[str]] = {}
-    for site, reason in absent.items():
-        alike.setdefault(NUMBER.sub("0", reason), []).append(site)
-    told = []
-    for sites in alike.values():
-        groups = [sites] if len(sites) > FEW_SITES else [[site] for site in sites]
-        reasons = [_in_range([absent[site] for site in group]) for group in groups]
-        told += [
-            f"{some(group)} ({reason})" if reason else some(group)
-            for group, reason in zip(groups, reasons, strict=True)
-        ]
-    return [f"{len(absent)} of {len({*found['sites'], *absent})} sites took no part: {some(told)}."]
+    counts = {site: count for site, (_, count) in absent.items()}
+    reasons = {site: reason for site, (reason, _) in absent.items()}
+    sentences = absence_in_words(len({*found["sites"], *absent}), counts, found.get("repeats", 1), reasons)
+    return [f"{sentence}." for sentence in sentences]
+
+
+def absence_in_words(
+    sites: int, absent: Mapping[str, int], repeats: int, reasons: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return who took no part, in any repeat or in some, without the full stop.
+
+    Parameters
+    ----------
+    sites : int
+        How many were asked.
+    absent : mapping of site to int
+        In how many repeats each took no part.
+    repeats : int
+    reasons : mapping of site to str, optional
+
+    Examples
+    --------
+    >>> absence_in_words(4, {"basel": 2, "bern": 10}, 10)
+    ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
+    """
+    by_count: dict[int, list[str]] = {}
+    for site, count in absent.items():
+        by_count.setdefault(count, []).append(site)
+    said = []
+    for count, names in sorted(by_count.items(), reverse=True):
+        alike: dict[str, list[str]] = {}
+        for site in names:
+            alike.setdefault(NUMBER.sub("0", (reasons or {}).get(site, "")), []).append(site)
+        whole, told = count >= repeats, []
+        for together in alike.values():
+            groups = [together] if len(together) > FEW_SITES or not reasons else [[site] for site in together]
+            for group in groups:
+                why = _in_range([reasons[site] for site in group]) if reasons else ""
+                told.append((some(group), why))
+        if whole:
+            listed = some([f"{named} ({why})" if why else named for named, why in told])
+            said.append(f"{len(names)} of {sites} sites took no part: {listed}")
+        else:
+            part = f"took no part in {count} of {repeats} repeats"
+            said += [f"{named} {part}" + (f" ({why})" if why else "") for named, why in told[:SITES_NAMED]]
+            if (more := len(told) - SITES_NAMED) > 0:
+                said.append(f"{more} more {part}")
+    return said
 
 
 def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -131,7 +131,8 @@ def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
     if code == DO_NOT_USE:
         return "a clear loss"
     if not low <= 0 <= high:
-        return f"which is clear, but {'is' if abs(gain.value or 0.0) < worthwhile else 'may be'} {TOO_SMALL}"
+        may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"
+        return f"which lies {'above' if low > 0 else 'below'} 0, but {may} {TOO_SMALL}"
     hardly = f"; of {sites} sites, such a mean can hardly be clear" if sites <= FEW_SITES else ""
     return f"which may be chance{hardly}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,26 +38,40 @@ def apart(payload: Mapping[str, Any] | None) -> list[Line]:
     -------
     list of dict
         `site`, `column`, `difference` (in standard deviations, with sign but where a category has more than two
-        values), `towards` (as in "columns"), `about` (whether it comes from groups of bins) and `outcome` (whether
-        the column is the outcome).
+        values; None where the site and the others have no value in common), `towards` (as in "columns"), `about`
+        (whether it comes from groups of bins) and `outcome` (whether the column is the outcome). A category of which
+        no two sites have a value in common is left out: it names the place.
     """
     found = []
     for column in (payload or {}).get("columns", ()):
+        sizes = {site: _size(entry) for site, entry in column["sites"].items()}
+        if column["towards"] is None and len(sizes) > 2 and all(map(math.isinf, sizes.values())):
+            continue  # a category that names the place, as a region does: each site has its own
         # One odd site shifts the others' sum, from which each of them then differs too, but less.
-        furthest = max((abs(entry["difference"] or 0.0) for entry in column["sites"].values()), default=0.0)
+        furthest = max(sizes.values(), default=0.0)
         for site, entry in column["sites"].items():
-            if _is_far(entry) and 2 * abs(entry["difference"]) >= furthest:
+            if _is_far(entry) and 2 * sizes[site] >= furthest:
                 line = {"site": site, "column": column["column"], "difference": entry["difference"]}
                 line |= {"towards": column["towards"], "about": bool(entry.get("about"))}
                 found.append(line | {"outcome": bool(column.get("outcome"))})
-    return sorted(found, key=lambda line: -abs(line["difference"]))
+    return sorted(found, key=lambda line: -_distance(line["difference"]))
+
+
+def _distance(difference: float | None) -> float:
+    return math.inf if difference is None else abs(difference)
+
+
+def _size(entry: Mapping[str, Any]) -> float:
+    """Return how far a site is from the others: infinity where they have no value in common, 0 where it is not told."""
+    if entry["difference"] is None and entry.get("reason"):
+        from flfed.drift import APART  # numpy, which few reports need
+
+        return math.inf if entry["reason"] == APART else 0.0
+    return abs(entry["difference"] or 0.0)
 
 
 def _is_far(entry: Mapping[str, Any]) -> bool:
-    difference, spread = entry["difference"], entry.get("spread")
-    if difference is None:
-        return False
-    size = abs(difference) - (ROUGH if entry.get("about") else 0.0)
+    size, spread = _size(entry) - (ROUGH if entry.get("about") else 0.0), entry.get("spread")
     scaled = spread is not None and not 1 / SCALED <= spread <= SCALED
     return bool(size >= FAR or (scaled and size >= NEAR))
 
@@ -98,12 +113,12 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     """
     by_site: dict[str, list[Line]] = {}
     for line in found["apart"]:
-        if not line["outcome"]:
+        if not _of_two_classes(line):
             by_site.setdefault(line["site"], []).append(line)
     turned = {line["site"]: _turned(line) for line in found["outcome-reversed"]}
     for line in found["apart"]:
-        if line["outcome"]:
-            turned.setdefault(line["site"], f"{line['column']} is {_far(line)} the other sites")
+        if _of_two_classes(line):
+            turned.setdefault(line["site"], f"{line['column']} {_far_from(line)} the other sites")
     sentences = [_lies_apart(site, lines) for site, lines in by_site.items()]
     reverse = [f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()]
     return [*_some(reverse, "whose outcome may be the other way round"), *_some(sentences, "that lie apart")]
@@ -119,15 +134,28 @@ def _turned(line: Line) -> str:
     return f"its own model reaches AUC {own}, and the shared one {shared} there"
 
 
+def _of_two_classes(line: Line) -> bool:
+    """Return whether a line is about an outcome of two classes, which may be the other way round."""
+    return bool(line["outcome"] and line["towards"])
+
+
 def _lies_apart(site: str, lines: Sequence[Line]) -> str:
     listed = ", ".join(f"{line['column']} ({_far(line)})" for line in lines[:NAMED])
     more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
     kinds = {line["towards"] == "" for line in lines}
-    what = "another unit, or other codes" if len(kinds) > 1 else "another unit" if kinds == {True} else "other codes"
+    # That people differ is no odd category: a column may name the region, or a ward.
+    codes = "is that so, or other codes"
+    what = f"another unit; {codes}" if len(kinds) > 1 else "another unit" if kinds == {True} else codes
     return f"{site} lies apart from the other sites in {listed}{more}: {what}?"
 
 
+def _far_from(line: Line) -> str:
+    return "has no value in common with" if line["difference"] is None else f"is {_far(line)}"
+
+
 def _far(line: Line) -> str:
+    if line["difference"] is None:
+        return "no value in common"
     about = "about " if line["about"] else ""
     way = "away" if line["towards"] is None else "below" if line["difference"] < 0 else "above"
     return f"{about}{number(abs(line['difference']), 1)} standard deviations {way}"

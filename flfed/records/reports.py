@@ -62,7 +62,7 @@ def report(reader: RunReader, name: str) -> Report:
       the worst: failed, interrupted, running, stopped, completed.
 
     An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies so far away at
-    most, in 95 of 100 cases, and no further than `bound-at-most` in any. A figure that is null has a `reason` beside
+    most, which is certain. A figure that is null has a `reason` beside
     it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
     `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
     t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
@@ -109,7 +109,7 @@ def report(reader: RunReader, name: str) -> Report:
         "privacy": privacy_of(reader, recorded.runs),
         "audit": audit_of(reader, recorded.runs),
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
-        "outcome-reversed": reversed_outcomes(sites),
+        "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
         **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
 
@@ -167,11 +167,10 @@ def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) 
     rows = recorded.figures.get((None, "global", AUC), [])
     if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
         return figures
-    from flfed.binned_auc import bounds_in  # numpy, which few reports need
+    from flfed.binned_auc import bound_in  # numpy, which few reports need
 
-    told = [bounds_in(payload) for payload in counted if payload.get("all")]
-    bounds = {key: spread.mean_of([one[place] for one in told]) for place, key in enumerate(("bound", "bound-at-most"))}
-    return figures | {AUC: figures[AUC] | bounds}
+    bound = spread.mean_of([bound_in(payload) for payload in counted if payload.get("all")])
+    return figures | {AUC: figures[AUC] | {"bound": bound}}
 
 
 def _figure(rows: Sequence[ComparisonRow]) -> Report:

@@ -167,8 +167,8 @@ def under(entry: Report, repeats: int) -> list[str]:
     (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
-    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031, "bound-at-most": 0.012}, 1)[1]
-    "within .004 of the rows' own (95 %; at most .012), as scores are counted in bins"
+    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
+    "within .004 of the rows' own, as scores are counted in bins"
     """
     mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
     counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
@@ -179,15 +179,14 @@ def under(entry: Report, repeats: int) -> list[str]:
 
 
 def bound_of(entry: Report) -> str:
-    """Return how far a figure made of counts by bin may be from that of the rows, rounded up.
+    """Return how far a figure made of counts by bin may be from that of the rows at most, rounded up.
 
     Examples
     --------
-    >>> bound_of({"value": 0.9, "bound": 0.0031, "bound-at-most": 0.012})
-    ".004 of the rows' own (95 %; at most .012)"
+    >>> bound_of({"value": 0.9, "bound": 0.0031})
+    ".004 of the rows' own"
     """
-    likely, most = (number(math.ceil(entry[key] * 1000 - 1e-9) / 1000) for key in ("bound", "bound-at-most"))
-    return f"{likely} of the rows' own (95 %; at most {most})"
+    return f"{number(math.ceil(entry['bound'] * 1000 - 1e-9) / 1000)} of the rows' own"
 
 
 def apart(other: float, shared: float, metric: str) -> str:
@@ -237,7 +236,7 @@ def is_measured(found: Report, metric: str) -> bool:
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
-    """Return at which site joining pays most, or that it is clear at none."""
+    """Return at which site joining pays most, or that it pays at none."""
     best = stands_out(found, metric)
     if best is not None:
         sentence = site_verdict(found["sites"][best[0]], metric)[1]
@@ -245,7 +244,7 @@ def _who_gains(found: Report, metric: str) -> list[str]:
     if len(found["sites"]) < 2 or not is_measured(found, metric):
         return []  # the verdict says it already
     interval_of = f"interval ({widened_for(found)})"
-    return [f"No site's gain is clear: at none the {interval_of} lies above {least_gain(found, metric)}."]
+    return [f"At no site does joining pay: at none the {interval_of} lies above {least_gain(found, metric)}."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -169,6 +169,7 @@ class Curve(Base):
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
+    freedom: Mapped[int | None]
 
 
 class Summary(Base):

@@ -320,19 +320,27 @@ def verdict(
     if code == DO_NOT_USE:
         where = f"below {number(-least)}" if least else "below 0"
         return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."
-    return code, f"{words}; {_why_unclear(gain, least)}{unadjusted}."
+    return code, f"{words}; {why_unclear(gain, least)}{unadjusted}."
 
 
-def _why_unclear(gain: Difference, worthwhile: float) -> str:
-    """Return why a gain is no clear one: it may be chance, or it is too small."""
+def why_unclear(gain: Difference, worthwhile: float) -> str:
+    """Return why a gain is no clear one: it may be chance, or it is too small.
+
+    Examples
+    --------
+    >>> why_unclear(Difference(0.01, -0.02, 0.04), 0.005)
+    'the interval contains 0, so this may be chance'
+    >>> why_unclear(Difference(0.002, 0.001, 0.003), 0.005)
+    'the interval lies above 0, but the gain is too small to matter (under .005)'
+    """
     deciding = gain.deciding
     value, low, high = deciding.value or 0.0, deciding.low or 0.0, deciding.high or 0.0
     if low <= 0 <= high:
         wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
         return f"the interval{wide} contains 0, so this may be chance"
-    what = "gain" if low > 0 else "loss"
+    side, what = ("above", "gain") if low > 0 else ("below", "loss")
     may = "is" if abs(value) < worthwhile else "may be"
-    return f"the {what} is clear, but {may} {TOO_SMALL} (under {number(worthwhile)})"
+    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {number(worthwhile)})"
 
 
 def _if_worse(gain: Difference, worthwhile: float) -> str:

@@ -72,6 +72,7 @@ def test_the_point_of_all_rows_is_the_mean_of_ordinary_runs(small_sites, small_s
         point = points[site.name, 0, CHANGE]
         reach = corrected_reach([figures[CHANGE] for figures in by_run], site, study)
         np.testing.assert_allclose((point.low, point.high), (point.value - reach, point.value + reach), rtol=1e-8)
+        assert point.freedom == 1
         assert point.rows == round(fmean(len(Workplace(site, study, repeat).table.training) for repeat in DRAWS))
 
 
@@ -128,6 +129,7 @@ def test_a_site_whose_holdout_stays_gets_the_mean_of_the_draws_own_intervals(sma
         point = points[site.name, 0, CHANGE]
         assert point.low == pytest.approx(fmean(d.low for d in own), abs=1e-12)
         assert point.high == pytest.approx(fmean(d.high for d in own), abs=1e-12)
+        assert point.freedom is None
         # 5 rows are fewer than the policy's cell minimum: with so few the site would not take part
         assert (site.name, 5, CHANGE) not in points
         assert points[site.name, 40, CHANGE].draws == 2

@@ -14,7 +14,7 @@ from flfed import run
 from flfed.apps.recording import from_replies
 from flfed.apps.score_histograms import auc_between, auc_interval, score_histograms
 from flfed.apps.sharing import SharedAs
-from flfed.binned_auc import bounds_in
+from flfed.binned_auc import bound_in
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.score_curves import ScoreCounts, average_precision, average_precision_hidden, roc_auc, roc_auc_hidden
@@ -166,19 +166,34 @@ def test_the_auc_of_the_rows_lies_within_the_bound_that_is_shown(shape):
         entry = report(reader, series)["global"]["roc_auc_score"]
     assert entry["bound"] == pytest.approx(max(high - merged, merged - low), abs=1e-12)
     assert abs(exact - entry["value"]) <= entry["bound"] + 1e-12
-    assert entry["bound"] <= entry["bound-at-most"] <= 0.5
+    assert entry["bound"] <= 0.5
     assert (entry["bound"] > 0.02) == ("close" in shape)  # where a point by round is drawn as a range
     assert f"within {bound_of(entry)}, as scores" in under(entry, 1)[-1]
 
 
+@pytest.mark.parametrize("spread", [0.002, 0.01, 0.03])
+def test_the_bound_holds_where_a_model_gives_a_strong_input_a_small_weight(spread):
+    # Two flags spread the predictions over the bins; within a bin they are ordered by an amount of slope 1.
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        flags, amount = rng.integers(0, 2, (2, 4_000)) - 0.5, rng.normal(size=4_000)
+        y = (rng.random(4_000) < 1 / (1 + np.exp(-(flags.sum(axis=0) + amount)))).astype(int)
+        score = 1 / (1 + np.exp(-(flags.sum(axis=0) + 0.1 + spread * amount)))
+        exact, (_, low, high) = roc_auc_score(y, score), auc_between(histogram(y, score))
+        assert low <= exact <= high
+
+
+SHIPPED = [("breast-cancer", 0.001), ("loan-default", 0.017), ("preterm-birth", 0.013)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["breast-cancer", "loan-default", "preterm-birth"])
-def test_the_bound_is_small_on_shipped_studies_and_holds(name):
+@pytest.mark.parametrize(("name", "most"), SHIPPED)
+def test_the_bound_on_shipped_studies_holds(name, most):
+    # Certain, and therefore above .005 where a holdout is small and predictions are close.
     result = run(name)
     with RunReader.open() as reader:
         payload = reader.summary(result.report["run"], "score-histograms")
-    likely, most = bounds_in(payload)
     found = ScoreCounts.read(payload["all"], bins=payload["bins"], limit=payload["limit"])
     off = abs(roc_auc(found) - result.report["global"]["roc_auc_score"]["value"])
-    assert off <= likely <= 0.005
-    assert likely <= most == pytest.approx(roc_auc_hidden(found), abs=1e-12)
+    assert off <= bound_in(payload) <= most
+    assert bound_in(payload) == pytest.approx(roc_auc_hidden(found), abs=1e-12)

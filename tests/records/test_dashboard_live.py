@@ -216,7 +216,7 @@ def points(site: str, metric: str, figures: dict[int, tuple[float, float, float]
         found.append(LearningPoint(site, rows, 10, "local-only", metric, alone, alone - 0.05, alone + 0.05))
         found.append(LearningPoint(site, rows, 10, "personalised", metric, joined, joined - 0.05, joined + 0.05))
         gap = joined - alone
-        found.append(LearningPoint(site, rows, 10, CHANGE, metric, gap, gap - reach, gap + reach))
+        found.append(LearningPoint(site, rows, 10, CHANGE, metric, gap, gap - reach, gap + reach, 9))
     return found
 
 

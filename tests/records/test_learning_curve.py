@@ -2,7 +2,7 @@
 
 import pytest
 
-from flfed.records.curves import METHOD, curve_object, curve_rows, in_words
+from flfed.records.curves import METHOD, by_size, curve_object, curve_rows, gain_at, in_words
 from flfed.records.entries import LearningPoint
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
@@ -67,7 +67,7 @@ def test_the_report_has_the_curve_or_null(store, heart, write, url):
             assert (found["metric"], found["method"]) == (AUC, METHOD)
             assert found["points"][3] == {
                 "site": "long-beach", "rows": 10, "draws": 10, "arm": CHANGE,
-                "value": 0.194, "low": 0.022, "high": 0.365,
+                "value": 0.194, "low": 0.022, "high": 0.365, "freedom": None,
             }  # fmt: skip
             assert len(found["points"]) == 8
 
@@ -92,13 +92,33 @@ def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_ze
     assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % interval −.080 to −.020)" in sentence
 
 
+@pytest.mark.parametrize("freedom", [None, 9])
+def test_a_gain_at_all_rows_is_widened_as_in_the_table_of_the_comparison(store, url, write, freedom):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = write(store, series, rounds=1)
+    with RunReader.open(url) as reader:
+        entry = report(reader, series)["sites"]["cleveland"]["difference-personalised"][AUC]
+    figures = (entry["value"], entry["low"], entry["high"])
+    run.learning_curve([LearningPoint("cleveland", 85, 10, CHANGE, AUC, *figures, freedom)])
+    with RunReader.open(url) as reader:
+        curve = report(reader, series)["learning-curve"]
+    gain = gain_at(by_size(curve)["cleveland"][85], curve)
+    told, normal = (gain.wide_low, gain.wide_high), (entry["widened-low"], entry["widened-high"])
+    assert entry["freedom"] is None  # the holdout stays
+    if freedom is None:
+        assert told == pytest.approx(normal, abs=1e-12)
+    else:
+        assert told[0] < normal[0] and told[1] > normal[1]
+
+
 @pytest.mark.parametrize(
     ("arms", "said"),
     [
         (change(None, None, None, 0), "it cannot be told: AUC was not defined in any draw."),
         (change(0.2, None, None, 6), "it cannot be told: AUC was defined in too few draws (in 6 of 10 draws)."),
+        (change(0.002, 0.001, 0.003), "+.003); the interval lies above 0, but the gain is too small to matter"),
         (change(0.2, 0.1, 0.3, 9), "joining gains +.200 AUC (95 % interval +.100 to +.300) (in 9 of 10 draws)."),
     ],
 )
-def test_undefined_draws_are_said(arms, said):
+def test_undefined_draws_and_gains_that_are_too_small_are_said(arms, said):
     assert said in in_words("basel", {30: arms}, {"metric": AUC}, draws=10)

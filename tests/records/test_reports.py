@@ -136,9 +136,40 @@ def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
         lost = report(reader, series)
         (line,) = [line for line in run_list(reader)["runs"] if line["run"] == run.run]
     away = "away (no answer before the deadline)"
-    said = f"7 of 8 sites took no part: {away}, hospital-0 (too few rows), hospital-1 (too few rows) and 4 more."
+    said = f"7 of 8 sites took no part: {away}, hospital-0, hospital-1, hospital-2 and 3 more (too few rows)."
     assert story(lost)[0] == comparison_rows(lost)[2][0] == said
     assert (line["sites"], len(line["missing"])) == (8, 7)
+
+
+def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store, url, write):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=4)
+    for repeat in range(4):
+        run = write(store, series, repeat=repeat, rounds=1)
+        if repeat in (1, 3):
+            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline")])
+        if repeat == 3:
+            run.site("cleveland", status="refused", reason="too few rows")
+    with RunReader.open(url) as reader:
+        found = report(reader, series)
+    assert story(found)[:3] == [
+        "1 of 5 sites took no part: basel (its policy does not allow the data set heart-disease).",
+        "hungary took no part in 2 of 4 repeats (no answer before the deadline).",
+        "cleveland took no part in 1 of 4 repeats (too few rows).",
+    ]
+
+
+@pytest.mark.parametrize(("cases", "told"), [(3, []), (30, ["x"])])
+def test_an_outcome_is_not_said_to_be_reversed_from_a_few_rows_of_a_class(store, url, cases, told):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    run.site("x", rows=200, holdout_rows=40 + cases)
+    counts = {"0": [[10, 40]], "1": [[20, cases]]}
+    run.summary("score-histograms", {"bins": 256, "limit": 12.0, "sites": {"x": counts}, "all": None})
+    figures = [("local-only", 0.8, 0.7, 0.9), ("global", 0.2, 0.1, 0.3)]
+    run.comparison([ComparisonRow("x", arm, AUC, *values, 40 + cases, "DeLong") for arm, *values in figures], [])
+    run.finish(status="completed")
+    with RunReader.open(url) as reader:
+        assert [line["site"] for line in report(reader, series)["outcome-reversed"]] == told
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 39])
@@ -307,7 +338,8 @@ def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found
     assert "would reach .901: .005 better than the shared model" in said
     # +.111 (+.022 to +.199) is above 0, but not of four sites: z(1 - .025 / 4) = 2.498, .111 - .089 / 1.96 * 2.498 < 0
     assert (
-        "No site's gain is clear: at none the interval (95 %, widened for 4 sites looked at) lies above .005." in said
+        "At no site does joining pay: at none the interval (95 %, widened for 4 sites looked at) lies above .005."
+        in said
     )
     assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
     assert said.endswith("40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel).")

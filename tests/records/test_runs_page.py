@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard.compare_panels import MOST, differences, warnings
+from flfed.records.entries import EventRow
+from flfed.records.faults import missing_in_words
 from flfed.records.reading import RunReader
 from flfed.records.reports import report
 from flfed.records.verdicts import interval, number
@@ -66,6 +68,22 @@ def test_the_choice_is_in_the_address_and_one_run_alone_is_compared_with_nothing
     page.multiselect(key="compare").set_value([two[0]]).run()
     assert "compare" not in page.query_params
     assert len(page.multiselect(key="compare").value) == 1
+
+
+def test_the_list_has_who_took_no_part_in_any_repeat_as_the_run_has_it(store, write, url, monkeypatch):
+    monkeypatch.setenv("FLFED_STORE", url)
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text=study(), repeats=3)
+    for repeat in range(3):
+        run = write(store, series, repeat=repeat, rounds=1)
+        if repeat:
+            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline")])
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not page.exception
+    listed = [caption.value for caption in page.caption]
+    with RunReader.open() as reader:
+        told = [line.partition(" (")[0] for line in missing_in_words(report(reader, series))]
+    assert told == ["1 of 5 sites took no part: basel", "hungary took no part in 2 of 3 repeats"]
+    assert all(line in listed for line in told)
 
 
 def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be_compared(two, store, write):

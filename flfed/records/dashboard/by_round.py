@@ -58,7 +58,9 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
-    open_from = {"filter": f"datum.high - datum.low > {2 * DRAWN_FROM}"}
+    # Of two ends the further one: the other may have been cut at 0 or 1.
+    further = f"max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
+    open_from = {"filter": f"datum.low != null && {further}"}
     ranges = _between("low", "high", colour) | {"transform": [open_from]}
     ranges["mark"] = {"type": "rule", "strokeWidth": 5, "color": colour, "opacity": 0.75}
     line = {

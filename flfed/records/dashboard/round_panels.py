@@ -137,14 +137,19 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     """Return how far a curve made of counts by bin may be from that of the rows; "" of any other."""
-    reaches = [(p.high - p.low) / 2 for p in points if p.round and p.low is not None and p.high is not None]
+    # Of two ends the further one: the other may have been cut at 0 or 1.
+    reaches = [
+        max(p.high - p.value, p.value - p.low)
+        for p in points
+        if p.round and p.value is not None and p.low is not None and p.high is not None
+    ]
     if not reaches:
         return ""
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
     wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
     return (
         f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies within {most} of this "
-        f"one (95 %) at each point drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
+        f"one at each point drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
     )
 
 

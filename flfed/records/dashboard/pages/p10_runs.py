@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ from flfed.errors import FlfedError
 from flfed.records.dashboard import compare_panels, live, page_files, page_style, people, run_page
 from flfed.records.dashboard.panels import STATUS_WORDS, escape, how_to_go_on, moment, no_runs, with_code
 from flfed.records.entries import RunEntry
-from flfed.records.faults import missing_of, some
+from flfed.records.faults import absence_in_words, missing_of
 from flfed.records.reading import RunReader
 from flfed.records.spread import mean_of
 from flfed.records.verdicts import metric_name, number
@@ -124,9 +125,10 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
         st.caption(first.series)
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
-    gone = absent.get(first.run)
-    if gone and gone["missing"]:
-        said = f"{len(gone['missing'])} of {gone['sites']} sites took no part: {some(gone['missing'])}"
+    told = [absent[run.run] for run in runs if run.run in absent]
+    gone = Counter(site for of_run in told for site in of_run["missing"])
+    asked = max((of_run["sites"] for of_run in told), default=0)
+    for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
         columns[2].caption(escape(said))
     died = [run for run in runs if run.status == "interrupted"]
     if died and people.viewer().site is None:
