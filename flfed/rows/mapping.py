@@ -197,8 +197,11 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
         foreign = [text is not None and text not in known for text in texts]
         texts = without(texts, foreign, "has a code that the mapping does not know", broken)
         texts = [None if text is None else known[text] for text in texts]
-    reader = _number if column.is_number() else {"flag": _flag, "date": _date}.get(column.kind, _text)
-    read = reader(texts, column, field, broken)
+    if column.kind == "date":
+        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+    else:
+        reader = _number if column.is_number() else _flag if column.kind == "flag" else _text
+        read = reader(texts, column, field, broken)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
 
@@ -309,8 +312,8 @@ def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndar
     return np.array(texts, dtype=object)
 
 
-def _date(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    dates, bad, rule = read_dates(texts, field.date)
+def _date(texts: Texts, rows: np.ndarray, field: Field, broken: Broken) -> np.ndarray:
+    dates, bad, rule = read_dates(texts, field.date, rows)
     without(texts, bad, rule, broken)
     return np.where(bad, np.datetime64("NaT"), dates)
 

@@ -80,6 +80,27 @@ def test_a_conversion_that_ends_a_hair_outside_the_range_is_at_its_end():
     assert found["dose"].tolist() == [100.0, pytest.approx(3.0)]
 
 
+def test_marks_that_may_stand_between_thousands_are_reported_beside_limits_and_millions():
+    limits = Field("dose", censored="limit", multiply=0.001)
+    for cells in ([">35.000", "12.500", "7"], ["< 35.000", "<=12.500", "7"]):
+        said = rules(raw(dose=cells), dose=limits)
+        assert said == [
+            "column 'dose' has three digits after every mark: a decimal or a thousand (set thousands) in fewer than 5 rows"
+        ]
+    findings = map_table(raw(dose=["35.000", "1.234.567", "9"]), SCHEMA, {"dose": Field("dose", multiply=0.00005)})[1]
+    assert [finding.rows.tolist() for finding in findings] == [[0, 1]]
+    # One cell that can be a decimal only tells what the mark is.
+    assert mapped(raw(dose=[">35.000", "12.50"]), dose=Field("dose", censored="limit"))["dose"].tolist() == [35.0, 12.5]
+
+
+def test_midnights_of_another_zone_are_told_by_rows_where_they_have_few_dates():
+    days = ["2026-01-30T23:00:00Z", "2026-06-30T22:00:00Z"] * 10
+    assert rules(raw(seen=days)) == [
+        "column 'seen' is midnight of another time zone (have the source give local dates) in 20 rows"
+    ]
+    assert rules(raw(seen=days[:4])) == []
+
+
 def test_decimal_commas_are_read_and_grouped_thousands_refused():
     assert mapped(raw(dose=["6,2", "-0,0"]), dose=Field("dose", decimal=","))["dose"].tolist() == [6.2, 0.0]
     # "1.000" may be a thousand: as 1 it would be inside the range and silently wrong.
