@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.fields import Field
+from flfed.rows.fields import NO_GROUP, Field
 from flfed.rows.mapping import _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
 from flfed.rows.marks import AMBIGUOUS
 from flfed.rows.schema import Schema
@@ -320,3 +320,18 @@ def test_numbers_of_a_large_table_are_read_in_pieces():
 def test_a_decimal_mark_of_texts_says_nothing_of_numbers(dtype):
     table = raw(dose=pd.Series([6.25, 7.5], dtype=dtype))
     assert mapped(table, dose=Field("dose", decimal=","))["dose"].tolist() == [6.25, 7.5]
+
+
+def test_a_group_without_an_identifier_is_reported_with_its_rows_and_an_absent_outcome_once():
+    grouped = SCHEMA.model_copy(update={"group": "person"})
+    cells = ["P1", "", None, "P2", "", "", ""]
+    findings = map_table(raw(person=cells), grouped, {})[1]
+    assert [(one.column, one.rule) for one in findings] == [("person", NO_GROUP)]
+    assert findings[0].rows.tolist() == [1, 2, 4, 5, 6]
+    assert map_table(raw(person=cells), grouped, {}, outcome=False)[1] == []
+    absent = rules(raw(y=["no"] * 9).drop(columns="y"))
+    assert len(absent) == 1 and "is not in the table" in absent[0]
+    spoiled = rules(raw(y=["no", "maybe", "", "yes"]))
+    assert [rule.split("'y' ")[1].split(" in ")[0] for rule in spoiled] == [
+        "has a value that the schema does not allow", "has no value (rows without an outcome cannot be used)"
+    ]  # fmt: skip
