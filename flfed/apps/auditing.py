@@ -122,7 +122,8 @@ def audit(
     with RunReader.open(store) as reader:
         entries, series = reader.runs_of(run), reader.series(run)
         entry = entries[0]
-        model = shared_model(reader, entry, series, report(reader, entry.run))
+        elsewhere = entry.engine == "deployment"
+        model = shared_model(reader, entry, series, report(reader, entry.run), sent=elsewhere)
         asked = reader.summary(entry.run, "asked") or {}
         sums = (reader.summary(entry.run, "training-sums") or {}).get("sha256", "")
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.row_accounts import KEY, RowAccounts, named, names_in, origin_of, rows_key
+from flfed.apps.row_accounts import KEY, RowAccounts, known_origin, named, names_in, origin_of, rows_key
 from flfed.apps.spending import LINE, counts_rows_of, may_have_several_rows, release_of, rounds_left, shown
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
@@ -220,7 +220,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     found = known(served, SiteFolder(site.name).frozen)
     if found is None and not look:
         return frozenset()
-    origin = origin_of(served) if found is None else found.origin
+    origin = origin_of(served) if found is None else known_origin(found.origin)
     return None if origin is None else names_in(named(origin, rows_key(gate)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flfed.apps.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.apps.model_signature import Signer, fingerprint_of, signer_here
+from flfed.apps.recorded_study import study_of
 from flfed.apps.signatures import signing_public
 from flfed.errors import FlfedError, UsageError
 from flfed.records.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
@@ -19,7 +20,6 @@ from flfed.records.story import story
 from flfed.rows import datasets
 from flfed.rows.schema import Schema
 from flfed.spreadsheet import csv_text
-from flfed.study import Study
 from flfed.summary import arrays_sha256
 from flfed.updates import checkpoint as checkpoints
 
@@ -105,13 +105,18 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
     return Exported(found["run"], target, model.run if model else None, reason, written, signer)
 
 
-def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any]) -> SharedModel:
+def shared_model(
+    reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any], *, sent: bool = False
+) -> SharedModel:
     """Return the model that a run ended with, checked against what the store says of it.
+
+    `sent` tells whether the study's text goes to sites that approved it.
 
     Raises
     ------
     UsageError
-        If the run has none on this machine, or kept no schema and its dataset's has changed since.
+        If the run has none on this machine, or kept no schema and its dataset's has changed since; where it is
+        sent, also if an earlier version read its text otherwise.
     FlfedError
         If the file on this machine is not the model that the store names.
     """
@@ -126,9 +131,10 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
     final = checkpoints.final(run.run)
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
-    study = Study.parse(series.study_text)
     kept = final.facts.get("schema")  # absent from runs of earlier versions
-    schema = datasets.load(study.dataset.name).schema if kept is None else Schema.model_validate(kept)
+    own = None if kept is None else Schema.model_validate(kept)
+    study = study_of(series.study_text, final.encoder, own, refuse=run.run if sent else "")
+    schema = own or datasets.load(study.dataset.name).schema
     if run.hashes.get("schema") not in (None, schema.sha256()):
         raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
     sites = {

@@ -23,7 +23,7 @@ import pandas as pd
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.run_limits import Run, run_of
 from flfed.apps.released_sets import RELEASED, RowSets
-from flfed.apps.row_accounts import RowAccounts, named, names_in
+from flfed.apps.row_accounts import RowAccounts, known_origin, named, names_in
 from flfed.errors import FlfedError
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.records.ledger_lines import Line
@@ -78,7 +78,7 @@ def parts_of(workplace: Workplace, key: bytes) -> Parts:
         if source is not None and (chosen := _places_of(table, places)) is not None:
             persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
         found.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
-    return Parts(found, None if source is None else source.origin)
+    return Parts(found, None if source is None else known_origin(source.origin))
 
 
 def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:

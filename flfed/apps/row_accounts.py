@@ -59,9 +59,14 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
 def origin_of(site: Site) -> Origin | None:
     """Return where the rows that a site serves come from; None where nothing tells."""
     if isinstance(site, FrozenSite):
-        return site.snapshot.origin
+        return known_origin(site.snapshot.origin)
     rows = rows_here(site)[1] if is_plain(site) else None
-    return None if rows is None else rows.origin
+    return None if rows is None else known_origin(rows.origin)
+
+
+def known_origin(origin: Origin | None) -> Origin | None:
+    """Return an origin that tells the rows from others; None where it is of a query whose tables nothing tells."""
+    return origin if origin is not None and origin.content else None
 
 
 def named(origin: Origin, key: bytes) -> dict[str, Any]:

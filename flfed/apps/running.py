@@ -12,6 +12,7 @@ import pandas as pd
 
 from flfed.apps.checking import Elsewhere, check, taking_part
 from flfed.apps.engines.starting import check_engine, path_of
+from flfed.apps.recorded_study import encoder_of, study_of
 from flfed.apps.recording import Progress, no_progress
 from flfed.apps.series import Series
 from flfed.apps.server_app import RunObserver, no_observer
@@ -185,7 +186,8 @@ def resume(
         series = reader.series(run)
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
-    study = Study.parse(series.study_text)
+    approved = run if entries[0].engine == "deployment" else ""
+    study = study_of(series.study_text, encoder_of(entries), None, refuse=approved)
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]

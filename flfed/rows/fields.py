@@ -12,6 +12,8 @@ import numpy as np
 
 from flfed.errors import TableError, UsageError
 
+NO_GROUP = "has no value, but rows are grouped by it"
+
 
 @dataclass(frozen=True)
 class Field:

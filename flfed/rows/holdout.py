@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import TableError, UsageError
+from flfed.rows.fields import NO_GROUP
 from flfed.rows.schema import Schema
 
 CELLS_AT_ONCE = 2**20
@@ -155,7 +156,7 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
     if schema.group:
         group = table[schema.group]
         if group.isna().any():
-            raise TableError(schema.group, "has no value, but rows are grouped by it", int(group.isna().sum()))
+            raise TableError(schema.group, NO_GROUP, int(group.isna().sum()))
         return [str(cell) for cell in group]
     return canonical_rows(table)
 

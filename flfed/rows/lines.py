@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ FIRST_LINES = 20
 """Lines in which another separator is looked for."""
 UNCLOSED = "a quote is opened and never closed"
 Record = list[str]
+_QUOTED_CELL = re.compile(r'(?:"(?:[^"]|"")*"|\S)+')
+"""Between blanks, of which those within quotes are of the cell."""
+LONGEST_CELL = 2**27
+"""Signs of a cell that may be a text; Python's own limit of 131,072 is in reach of a letter."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,9 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
 
 def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
-    return (line.split() for line in text) if separator == BLANKS else csv.reader(text, delimiter=separator)
+    if separator == BLANKS:
+        return (_QUOTED_CELL.findall(line) for line in text)
+    return csv.reader(text, delimiter=separator)
 
 
 def _first_records(content: bytes, encoding: str, separator: str) -> list[Record]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.fields import Field, Finding
+from flfed.rows.fields import NO_GROUP, Field, Finding
 from flfed.rows.headers import ABSENT, MAP_IT, NONE_FOUND, did_you_mean, where_names_stand
 from flfed.rows.identifiers import spoiled
 from flfed.rows.marks import Broken, Texts, read_marks, without
@@ -22,6 +22,7 @@ _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
 CELLS_AT_ONCE = 2**20
 """Numbers that are read in one piece: a small table at once, a large one column by column."""
+NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
 NOT_NUMBERS = "is yes or no where a number is meant"
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
@@ -120,7 +121,7 @@ def map_table(
         columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
         findings += broken
     if outcome:
-        findings += _check_target(schema, columns[schema.target])
+        findings += _without_value(schema, {name: columns[name] for name in once}, findings)
     return pd.DataFrame(columns), findings
 
 
@@ -197,8 +198,11 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
         foreign = [text is not None and text not in known for text in texts]
         texts = without(texts, foreign, "has a code that the mapping does not know", broken)
         texts = [None if text is None else known[text] for text in texts]
-    reader = _number if column.is_number() else {"flag": _flag, "date": _date}.get(column.kind, _text)
-    read = reader(texts, column, field, broken)
+    if column.kind == "date":
+        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+    else:
+        reader = _number if column.is_number() else _flag if column.kind == "flag" else _text
+        read = reader(texts, column, field, broken)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
 
@@ -309,14 +313,20 @@ def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndar
     return np.array(texts, dtype=object)
 
 
-def _date(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    dates, bad, rule = read_dates(texts, field.date)
+def _date(texts: Texts, rows: np.ndarray, field: Field, broken: Broken) -> np.ndarray:
+    dates, bad, rule = read_dates(texts, field.date, rows)
     without(texts, bad, rule, broken)
     return np.where(bad, np.datetime64("NaT"), dates)
 
 
-def _check_target(schema: Schema, target: np.ndarray) -> list[Finding]:
-    missing = np.flatnonzero(pd.isna(target))
-    if schema.unlabelled == "leave-out" or not len(missing):
-        return []
-    return [Finding(schema.target, "has no value (rows without an outcome cannot be used)", missing)]
+def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: Sequence[Finding]) -> list[Finding]:
+    """Return where outcome and group have no cell; what a finding is about already is not said again."""
+    rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
+    rules |= {schema.group: NO_GROUP} if schema.group else {}
+    found = []
+    for name, rule in rules.items():
+        if name in columns:
+            told = [np.arange(0), *(finding.rows for finding in findings if finding.column == name)]
+            missing = np.setdiff1d(np.flatnonzero(pd.isna(columns[name])), np.concatenate(told))
+            found += [Finding(name, rule, missing)] if len(missing) else []
+    return found

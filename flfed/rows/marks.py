@@ -72,11 +72,11 @@ def _without_thousands(written: Sequence[str], texts: Texts, field: Field, broke
 def _ambiguous(written: Sequence[str], column: Column, field: Field) -> list[bool]:
     """Return which cells have a mark, where each has three digits after it and most may be thousands by their range."""
     marked = [field.decimal in cell for cell in written]
-    grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}{re.escape(field.decimal)}\d{{3}}")
-    cells = [cell for cell, has in zip(written, marked, strict=True) if has]
-    if not cells or not all(map(grouped.fullmatch, cells)):
+    grouped = re.compile(rf"(?:[<>]=?\s*)?([+-]?[1-9]\d{{0,2}}(?:{re.escape(field.decimal)}\d{{3}})+)")
+    cells = [grouped.fullmatch(cell) for cell, has in zip(written, marked, strict=True) if has]
+    numbers = [cell[1].replace(field.decimal, "") for cell in cells if cell]
+    if not numbers or len(numbers) < len(cells):
         return [False] * len(written)
     low, high = column.range or (-np.inf, np.inf)
-    as_thousands = [float(cell.replace(field.decimal, "")) * field.multiply + field.add for cell in cells]
-    inside = sum(low <= value <= high for value in as_thousands)
+    inside = sum(low <= float(number) * field.multiply + field.add <= high for number in numbers)
     return marked if 2 * inside >= len(cells) else [False] * len(written)

@@ -15,7 +15,7 @@ _WHOLE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|\d{4})\D?.*", re.DOTALL)
 _ZONE = re.compile(r"(.*\d[T ]\d.*?)\s*(Z|[+-]\d\d(?::?\d\d)?)$")
 _UTC = ("Z", "+00:00", "+0000", "+00", "-00:00")
 FEWEST = 5
-"""Cells from which on it is told that all of them are midnights of another zone."""
+"""Rows from which on it is told that all of them are midnights of another zone."""
 LATEST = 14
 """Hours by which the earliest time zone is before UTC: its midnight is 10:00 of the day before."""
 
@@ -41,7 +41,9 @@ def wall_clock(cells: pd.Series) -> pd.Series:
     return found.astype("datetime64[ns]")
 
 
-def read_dates(texts: Sequence[str | None], form: str = "") -> tuple[np.ndarray, np.ndarray, str]:
+def read_dates(
+    texts: Sequence[str | None], form: str = "", rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Return dates [texts], NaT where there is none; which texts break a rule, and which rule.
 
     Parameters
@@ -49,6 +51,8 @@ def read_dates(texts: Sequence[str | None], form: str = "") -> tuple[np.ndarray,
     texts : sequence of str or None
     form : str
         As `Field.date`; ISO 8601 where empty, with day, month and year.
+    rows : int array [texts], optional
+        In how many rows each text stands; default: in one.
     """
     known = np.array([text is not None for text in texts], dtype=bool)
     if form:
@@ -58,11 +62,11 @@ def read_dates(texts: Sequence[str | None], form: str = "") -> tuple[np.ndarray,
     whole = [text if text is not None and _WHOLE.fullmatch(text) else None for text in texts]
     found = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
     bad = np.isnat(found) & known
-    shifted = _shifted(whole, found)
+    shifted = _shifted(whole, found, np.ones(len(whole)) if rows is None else rows)
     return (found, bad, NO_DATE) if bad.any() or not shifted.any() else (found, shifted, SHIFTED)
 
 
-def _shifted(texts: Sequence[str | None], dates: np.ndarray) -> np.ndarray:
+def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return which cells are moments in UTC, where all of these are at one or two times of the late day [texts].
 
     So a table looks whose dates were midnights, an hour apart in summer, east of Greenwich.
@@ -71,4 +75,4 @@ def _shifted(texts: Sequence[str | None], dates: np.ndarray) -> np.ndarray:
     in_utc = np.array([zone is not None and zone[2] in _UTC for zone in zones], dtype=bool) & ~np.isnat(dates)
     times = np.unique(dates[in_utc] - dates[in_utc].astype("datetime64[D]"))
     late = len(times) in (1, 2) and bool((times >= np.timedelta64(24 - LATEST, "h")).all())
-    return in_utc if late and in_utc.sum() >= FEWEST else np.zeros(len(texts), dtype=bool)
+    return in_utc if late and rows[in_utc].sum() >= FEWEST else np.zeros(len(texts), dtype=bool)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows import datasets
 from flfed.rows.fields import Field
 from flfed.rows.holdout import row_texts
 from flfed.rows.mapping import plain_text
+from flfed.rows.queries import server_of, tables_of
 from flfed.rows.schema import Schema
 from flfed.rows.site import Site
 from flfed.rows.sources import Csv, Frame, Parquet, Sql, find_file
@@ -32,18 +31,6 @@ BYTES = 16
 """Of a row's hash."""
 BY_IDENTIFIER = "identifier"
 """What tells a person from another where the schema names a group."""
-_ASIDE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
-_QUOTED = r'"[^"]*"|`[^`]*`|\[[^\]]*\]'
-_TABLE = re.compile(rf"(?:(?:{_QUOTED}|[^\s.,\"`\[]+)\.)*({_QUOTED}|[^\s.,\"`\[]+)")
-_FROM = re.compile(
-    rf"\b(?:from|join)\b((?:{_QUOTED}|[^;])*?)"
-    r"(?=\b(?:from|join|left|right|full|inner|cross|natural|on|using|where|group|order|having|limit|window|union"
-    r"|except|intersect|fetch|offset|for)\b|;|$)",
-    re.IGNORECASE,
-)
-_SELECT = re.compile(r"\b(?:select|join)\b", re.IGNORECASE)
-_GROUP = re.compile(rf"\(((?:{_QUOTED}|[^()])*)\)")
-_WITH = re.compile(r"(\w+)(?:\s*\([^()]*\))?\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,8 @@ class Origin:
     ----------
     content : str
         Where the schema names a group, of the identifiers in the source. Else of the source: of a file its
-        content, of a database its server and the tables that the query names.
+        content, of a database its server and the tables that the query names. Empty where nothing tells which
+        those are: then no line of the ledger can be told to be of other rows.
     places : tuple of str
         Of where each file or table is: a table that is changed there is the same table.
     columns : str
@@ -151,6 +139,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table
+    places = tuple(sorted({_sha256(place) for place in _places(site.source, _folders(site))}))
     if schema.group:
         digests, columns = _digests(row_texts(table[[schema.group]])), BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
@@ -160,7 +149,8 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         digests = _digests(row_texts(pd.DataFrame(cells, index=raw.index)))
         columns = json.dumps([str(raw.columns[at]) for at in names])
         content = _content(site.source, _folders(site)) or _sha256(*sorted(_listed(digests)))
-    places = tuple(sorted({_sha256(place) for place in _places(site.source, _folders(site))}))
+    if not places and _is_query(site.source):
+        content = ""
     return SourceRows(Origin(content, places, _sha256(columns), _sha256(digests.tobytes())), digests)
 
 
@@ -190,6 +180,10 @@ def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
     return _sha256(*sorted(set(map(str, plain_text(cells).dropna()))))
 
 
+def _is_query(source: Raw | Transactions) -> bool:
+    return isinstance(source.source if isinstance(source, Transactions) else source, Sql)
+
+
 def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
     """Return the hash of what a source is; an empty text where only its rows tell."""
     if isinstance(source, Transactions):
@@ -208,55 +202,8 @@ def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
         return [str(find_file(source.path, folders).resolve())]
     if isinstance(source, Sql):
         server = server_of(source._url())
-        return [f"{server} {table}" for table in tables_of(source.query)] or [server]
+        return [f"{server} {table}" for table in tables_of(source.query)]
     return []
-
-
-def server_of(url: str) -> str:
-    """Return a database's server and name, without user, password or options.
-
-    Examples
-    --------
-    >>> server_of("postgresql+psycopg://reader:secret@DB.local:5432/clinic?sslmode=require")
-    'postgresql://db.local:5432/clinic'
-    """
-    import sqlalchemy
-
-    try:
-        found = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError("the site's database address cannot be read") from None
-    backend = found.get_backend_name()
-    if backend == "sqlite":
-        return f"sqlite:///{Path(found.database or '').resolve()}"
-    return f"{backend}://{(found.host or '').lower()}:{found.port or ''}/{found.database or ''}"
-
-
-def tables_of(query: str) -> list[str]:
-    r"""Return the names of the tables that a query reads, in lower case and without their schema.
-
-    Examples
-    --------
-    >>> tables_of('SELECT a, b FROM public."Visits" v, labs JOIN codes c ON v.a = c.a WHERE b <> \'from x\'')
-    ['codes', 'labs', 'visits']
-    >>> tables_of("WITH recent AS (SELECT * FROM visits) SELECT * FROM recent")
-    ['visits']
-    """
-    plain = _ASIDE.sub(" ", query)
-    made = {hit[1].lower() for hit in _WITH.finditer(plain)}
-    found = set[str]()
-    # From the innermost brackets outwards, so that a list goes on behind a subquery.
-    while inner := _GROUP.search(plain):
-        if _SELECT.search(inner[1]):
-            found |= _named_in(inner[1])
-        plain = f"{plain[: inner.start()]} [] {plain[inner.end() :]}"
-    return sorted((found | _named_in(plain)) - made - {""})
-
-
-def _named_in(query: str) -> set[str]:
-    lists = (hit[1] for hit in _FROM.finditer(query))
-    named = (_TABLE.match(one.strip()) for listed in lists for one in listed.split(","))
-    return {name[1].strip('"`[]').lower() for name in named if name}
 
 
 def _digests(texts: Iterable[str]) -> np.ndarray:

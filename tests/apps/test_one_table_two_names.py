@@ -242,6 +242,28 @@ def test_queries_for_other_columns_of_one_table_cannot_be_held_against_each_othe
     assert account(served("person, x1, y"), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
 
 
+def test_a_query_s_table_is_known_behind_brackets_and_names_and_else_every_line_counts(site, tmp_path, monkeypatch):
+    with sqlite3.connect(tmp_path / "table.db") as connection:
+        site.source.table.to_sql("visits", connection, index=False)
+    monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{tmp_path / 'table.db'}")
+
+    def served(query: str) -> Site:
+        return replace(site, source=Sql("SELECT * FROM visits"), also={"slim": Mapped(MAPPING, source=Sql(query))})
+
+    made = ", ".join(f"('P{at}', {at}, '{'no' if at % 2 else 'yes'}')" for at in range(80))
+    plain = "SELECT person, x1, y FROM visits"
+    account(served(plain), "small").reserve(ROUND, run="r1", round=1)
+    spent = pytest.approx(epsilon([ROUND], 1e-5))
+    for query in (
+        "WITH visits AS (SELECT * FROM main.visits) SELECT person, x1, y FROM visits",
+        "SELECT person, x1, y FROM (visits)",
+        f"SELECT column1 AS person, column2 AS x1, column3 AS y FROM (VALUES {made})",
+    ):
+        assert account(served(query), "slim").spent() == spent
+    account(served(query), "slim").reserve(ROUND, run="r2", round=1)
+    assert account(served(plain), "small").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+
+
 def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does(site, answer, tmp_path):
     path = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     path.write_text(path.read_text().replace("\ntarget =", '\ngroup = "person"\ntarget =', 1))

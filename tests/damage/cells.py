@@ -37,6 +37,7 @@ NUMBERS = [
     Case("a decimal comma, and the package says so", cells("income", lambda cell: cell.replace(".", ","), ALL), "read", mapping=field("income", 'decimal=","'), predicted=None),
     Case("a point where the package says comma", lambda text: text.encode(), "refused", "has a '.' although its decimal mark is ','", mapping=field("income", 'decimal=","'), predicted=None),
     Case("thousands with a point, 35.000", cells("income", lambda cell: f"{float(cell) // 1000:.0f}.000", ALL), "refused", "three digits after every mark", predicted="write numbers without marks between thousands"),
+    Case("thousands with a point and a limit among them, >35.000", cells("income", lambda cell: f"{'>' * cell.endswith('1')}{float(cell) // 1000:.0f}.000", ALL), "refused", "three digits after every mark", mapping=field("income", 'censored="limit"'), predicted=None),
     Case("thousands with a comma where the package says decimal comma, 32,812", cells("income", lambda cell: f"{float(cell):,.0f}", ALL), "refused", "three digits after every mark", mapping=field("income", 'decimal=","'), predicted=None),
     Case("thousands with a comma, 32,812", cells("income", lambda cell: f"{float(cell):,.0f}", ALL), "refused", "'income' is not a number"),
     Case("thousands with a point, and the package says so", cells("income", grouped(".", ","), ALL), "read", mapping=field("income", 'decimal=",", thousands="."'), predicted=None),

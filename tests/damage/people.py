@@ -39,6 +39,7 @@ DATES = [
     Case("midnights of a time zone", cells("seen", lambda cell: f"{cell}T00:00:00+01:00", ALL), "read"),
     Case("dates without hyphens", cells("seen", as_date("%Y%m%d"), ALL), "read"),
     Case("midnights of Zurich, written in UTC", cells("seen", day_before, ALL), "refused", "is midnight of another time zone"),
+    Case("one midnight of Zurich in all rows, written in UTC", cells("seen", "2024-01-30T23:00:00Z", ALL), "refused", "is midnight of another time zone (have the source give local dates) in 60 rows"),
     Case("Parquet with midnights of Zurich", parquet(lambda found: found.assign(seen=found["seen"].dt.tz_localize("Europe/Zurich"))), "read", file="rows.parquet", source='Parquet("rows.parquet")'),
     Case("Parquet with midnights of Zurich, kept in UTC", parquet(lambda found: found.assign(seen=found["seen"].dt.tz_localize("Europe/Zurich").dt.tz_convert("UTC"))), "refused", "is midnight of another time zone", file="rows.parquet", source='Parquet("rows.parquet")'),
 ]  # fmt: skip

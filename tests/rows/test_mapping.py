@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.fields import Field
+from flfed.rows.fields import NO_GROUP, Field
 from flfed.rows.mapping import _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
+from flfed.rows.marks import AMBIGUOUS
 from flfed.rows.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"
@@ -78,6 +79,25 @@ def test_units_are_converted():
 def test_a_conversion_that_ends_a_hair_outside_the_range_is_at_its_end():
     found = mapped(raw(dose=["33.333333333333336", "1"]), dose=Field("dose", multiply=3.0000000000000004))
     assert found["dose"].tolist() == [100.0, pytest.approx(3.0)]
+
+
+def test_marks_that_may_stand_between_thousands_are_reported_beside_limits_and_millions():
+    limits = Field("dose", censored="limit", multiply=0.001)
+    for cells in ([">35.000", "12.500", "7"], ["< 35.000", "<=12.500", "7"]):
+        said = rules(raw(dose=cells), dose=limits)
+        assert said == [f"column 'dose' {AMBIGUOUS} in fewer than 5 rows"]
+    findings = map_table(raw(dose=["35.000", "1.234.567", "9"]), SCHEMA, {"dose": Field("dose", multiply=0.00005)})[1]
+    assert [finding.rows.tolist() for finding in findings] == [[0, 1]]
+    # One cell that can be a decimal only tells what the mark is.
+    assert mapped(raw(dose=[">35.000", "12.50"]), dose=Field("dose", censored="limit"))["dose"].tolist() == [35.0, 12.5]
+
+
+def test_midnights_of_another_zone_are_told_by_rows_where_they_have_few_dates():
+    days = ["2026-01-30T23:00:00Z", "2026-06-30T22:00:00Z"] * 10
+    assert rules(raw(seen=days)) == [
+        "column 'seen' is midnight of another time zone (have the source give local dates) in 20 rows"
+    ]
+    assert rules(raw(seen=days[:4])) == []
 
 
 def test_decimal_commas_are_read_and_grouped_thousands_refused():
@@ -300,3 +320,18 @@ def test_numbers_of_a_large_table_are_read_in_pieces():
 def test_a_decimal_mark_of_texts_says_nothing_of_numbers(dtype):
     table = raw(dose=pd.Series([6.25, 7.5], dtype=dtype))
     assert mapped(table, dose=Field("dose", decimal=","))["dose"].tolist() == [6.25, 7.5]
+
+
+def test_a_group_without_an_identifier_is_reported_with_its_rows_and_an_absent_outcome_once():
+    grouped = SCHEMA.model_copy(update={"group": "person"})
+    cells = ["P1", "", None, "P2", "", "", ""]
+    findings = map_table(raw(person=cells), grouped, {})[1]
+    assert [(one.column, one.rule) for one in findings] == [("person", NO_GROUP)]
+    assert findings[0].rows.tolist() == [1, 2, 4, 5, 6]
+    assert map_table(raw(person=cells), grouped, {}, outcome=False)[1] == []
+    absent = rules(raw(y=["no"] * 9).drop(columns="y"))
+    assert len(absent) == 1 and "is not in the table" in absent[0]
+    spoiled = rules(raw(y=["no", "maybe", "", "yes"]))
+    assert [rule.split("'y' ")[1].split(" in ")[0] for rule in spoiled] == [
+        "has a value that the schema does not allow", "has no value (rows without an outcome cannot be used)"
+    ]  # fmt: skip

@@ -1,0 +1,203 @@
+"""Which tables a query reads, and of which database: whatever way they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flfed.errors import UsageError
+
+_TOKENS = r"--[^\n]*|/\*.*?\*/|'(?:[^'{escape}]|''{escaped})*'|(\"[^\"]*\"|`[^`]*`|\[[^\]]*\]|[\w$#@]+|[^\s])"
+_READINGS = [
+    re.compile(_TOKENS.format(escape=escape, escaped=escaped), re.DOTALL)
+    for escape, escaped in (("", ""), (r"\\", r"|\\."))
+]
+"""With and without a backslash before a quote in a text, which databases read one way or the other."""
+_WORD = re.compile(r"[\"`\[\w$#@].*", re.DOTALL)
+_ENDS = {
+    "where",
+    "group",
+    "order",
+    "having",
+    "limit",
+    "window",
+    "union",
+    "except",
+    "intersect",
+    "minus",
+    "fetch",
+    "offset",
+}
+_ENDS |= {"offset", "qualify", "connect", "values", "select"}
+"""Words that end the list of tables."""
+_SETS = frozenset({"union", "except", "intersect", "minus", "all", "distinct"})
+_JOINS = frozenset({"join", "straight_join", "apply"})
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
+_HERE = frozenset({"", "127.0.0.1", "::1", ".", "(local)", "/tmp", "/run/postgresql", "/var/run/postgresql"})
+"""Other names for this machine."""
+_HOST_KEYS = ("server", "address", "addr", "network address", "data source", "host", "hostname", "dsn")
+_DATABASE_KEYS = ("database", "initial catalog", "dbname", "service_name", "sid", "db")
+
+Tree = list[Any]
+"""Words and signs of a query in their order; what stands in brackets is a tree of its own."""
+
+
+def server_of(url: str) -> str:
+    """Return a database's server and name, without user, password or options.
+
+    Examples
+    --------
+    >>> server_of("postgresql+psycopg://reader:secret@DB.local/clinic?sslmode=require")
+    'postgresql://db.local:5432/clinic'
+    >>> server_of("postgresql:///clinic?host=DB.local:5433")
+    'postgresql://db.local:5433/clinic'
+    """
+    import sqlalchemy
+
+    try:
+        found = sqlalchemy.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise UsageError("the site's database address cannot be read") from None
+    backend = found.get_backend_name()
+    if backend == "sqlite":
+        return f"sqlite:///{Path(found.database or '').resolve()}"
+    given = {key.lower(): text if isinstance(text, str) else ",".join(text) for key, text in found.query.items()}
+    for part in given.pop("odbc_connect", "").split(";"):
+        key, _, text = part.partition("=")
+        given[key.strip().lower()] = text.strip().strip("{}")
+    host, port = found.host or "", str(found.port or "")
+    if not host:
+        host = next((given[key] for key in _HOST_KEYS if given.get(key)), "").removeprefix("tcp:")
+        mark = "," if backend == "mssql" else ":"
+        if host.count(mark) == 1:
+            host, _, own = host.partition(mark)
+            port = port or own.strip()
+        port = port or given.get("port", "")
+    database = found.database or next((given[key] for key in _DATABASE_KEYS if given.get(key)), "")
+    host = host.strip().lower()
+    return f"{backend}://{'localhost' if host in _HERE else host}:{port or _PORTS.get(backend, '')}/{database}"
+
+
+def tables_of(query: str) -> list[str]:
+    r"""Return the names of the tables that a query reads, in lower case and without their schema.
+
+    Where it is not plain whether a word names a table, it counts as one.
+
+    Examples
+    --------
+    >>> tables_of('SELECT a, b FROM public."Visits" v, labs JOIN codes c ON v.a = c.a WHERE b <> \'from x\'')
+    ['codes', 'labs', 'visits']
+    >>> tables_of("WITH recent AS (SELECT * FROM visits) SELECT * FROM recent")
+    ['visits']
+    >>> tables_of("WITH visits AS (SELECT * FROM visits) SELECT * FROM (visits v JOIN labs l ON v.i = l.i), wards")
+    ['labs', 'visits', 'wards']
+    """
+    trees = [_tree(hit[1] for hit in reading.finditer(query) if hit[1]) for reading in _READINGS]
+    return sorted(set[str]().union(*(_read(tree, frozenset(), top=True) for tree in trees)) - {""})
+
+
+def _tree(tokens: Iterator[str]) -> Tree:
+    """Return the tokens up to the bracket that closes, or the end."""
+    found: Tree = []
+    for token in tokens:
+        if token == ")":
+            break
+        found.append(_tree(tokens) if token == "(" else token)
+    return found
+
+
+def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = False) -> set[str]:
+    """Return the tables that are read in a query or in brackets.
+
+    Parameters
+    ----------
+    tree : Tree
+    made : frozenset of str
+        Names that stand for what the query made itself.
+    top : bool
+        Whether it is the whole query.
+    place : bool
+        Whether a table may stand here: the brackets come after FROM.
+    """
+    found, at = set[str](), 0
+    if _word(tree, 0) == "with":
+        found, made, at = _common(tree, made)
+    selects = top or place  # else FROM belongs to a function, as in extract(year FROM day)
+    listed, start = place, True
+    while at < len(tree):
+        word, before = _word(tree, at), _word(tree, at - 1) if at else ""
+        if isinstance(tree[at], list):
+            found |= _read(tree[at], made, place=place)
+            place = False
+        elif word == ";" or word in _ENDS:
+            listed = place = False
+            selects = selects or word == "select"
+        elif word == "from":
+            place = listed = (selects or start) and not (before == "distinct" and _word(tree, at - 2) in ("is", "not"))
+        elif word in _JOINS:
+            place = listed = True
+        elif (word == "," and listed) or (word == "table" and (start or before in _SETS)):
+            place = True
+        elif place and not _is_before_table(tree, at):
+            parts, at = _name(tree, at)
+            place = False
+            if len(parts) > 1 or parts[0] not in made:
+                found.add(parts[-1])
+        at, start = at + 1, False
+    return found
+
+
+def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str], int]:
+    """Return what the tables after WITH read, all names that stand for such a table, and where the query goes on.
+
+    A name in its own brackets is a table of the database, unless the query says that it looks at itself.
+    """
+    found, at = set[str](), 1
+    looks_back = _word(tree, at) == "recursive"
+    at += looks_back
+    while at < len(tree) and isinstance(tree[at], str):
+        name, at = _plain(tree[at]), at + 1
+        at += at < len(tree) and isinstance(tree[at], list)
+        while _word(tree, at) in ("as", "not", "materialized"):
+            at += 1
+        if at >= len(tree) or not isinstance(tree[at], list):
+            break
+        found |= _read(tree[at], made | {name} if looks_back else made - {name}, top=True)
+        made, at = made | {name}, at + 1
+        if _word(tree, at) != ",":
+            break
+        at += 1
+    return found, made, at
+
+
+def _name(tree: Tree, at: int) -> tuple[list[str], int]:
+    """Return the parts of a name with points between them, some of which may be empty, and where its last one is."""
+    parts = [_plain(tree[at])]
+    while _word(tree, at + 1) == ".":
+        at += 1
+        if _is_name(tree, at + 1) and isinstance(tree[at + 1], str):
+            at += 1
+            parts.append(_plain(tree[at]))
+    return parts, at
+
+
+def _is_before_table(tree: Tree, at: int) -> bool:
+    """Tell whether a word stands between FROM and a table's name, as in `FROM ONLY visits`."""
+    if tree[at].lower() == "rows":
+        return _word(tree, at + 1) == "from"
+    return tree[at].lower() in ("only", "lateral", "table") and _is_name(tree, at + 1)
+
+
+def _is_name(tree: Sequence[Any], at: int) -> bool:
+    return at < len(tree) and (isinstance(tree[at], list) or bool(_WORD.fullmatch(tree[at])))
+
+
+def _word(tree: Sequence[Any], at: int) -> str:
+    return tree[at].lower() if 0 <= at < len(tree) and isinstance(tree[at], str) else ""
+
+
+def _plain(name: str) -> str:
+    # BigQuery quotes a name with its points as one.
+    return name.strip('"`[]').lower().rpartition(".")[2] if _WORD.fullmatch(name) else ""
