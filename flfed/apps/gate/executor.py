@@ -147,7 +147,8 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     from flfed.apps.gate.tasks import Tasks
 
     answer, leaving = make_gate(folder)
-    tasks, pulse = Tasks(connector.connect, secret, leaving=leaving), Pulse(folder.gate_pulse)
+    pulse = Pulse(folder.gate_pulse)
+    tasks = Tasks(connector.connect, secret, leaving=leaving, alive=pulse.beat)
     pulse.beat()  # it has begun: what it loads takes seconds
     try:
         Executor(tasks, answer, pulse).run(threading.Event())
