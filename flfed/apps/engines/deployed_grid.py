@@ -27,6 +27,7 @@ from flfed.apps.engines.inprocess import Clock
 from flfed.apps.engines.questions import MOST_SENT, Online, Presence, Question, Tell, Told, silent
 from flfed.apps.one_piece import apart, joined
 from flfed.apps.received import MOST_BYTES, opened, parts_of
+from flfed.apps.server_away import is_away
 from flfed.updates.content import MalformedMessage, reason_of
 from flfed.updates.messages import ENROL, EnrolReply
 
@@ -42,7 +43,6 @@ SHORT = 1 << 20
 """Of an answer, what is not a reply's part."""
 LATE = "no reply before the deadline"
 NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
-AWAY = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 
 
 class DeployedGrid(HttpGrid):
@@ -278,7 +278,7 @@ def patient() -> RetryInvoker:
 
     def final(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
-            return error.response.status_code not in AWAY
+            return not is_away(error.response.status_code)
         return "certificate" in str(error).lower()
 
     return RetryInvoker(
