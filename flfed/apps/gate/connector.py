@@ -31,6 +31,8 @@ ASK, HERE, NONE, ABSENT = b"?", b"+", b"-", b"0"
 SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0
 """How long the relay, which is on this machine, may take."""
+END_SECONDS = 2.0
+"""How long the connector may take to end; its supervisor gives the gate 10."""
 
 
 class NodeAbsent(ConnectionRefusedError):
@@ -170,7 +172,11 @@ class Connector:
     def close(self) -> None:
         """Have the connector end."""
         self._control.close()
-        self._process.wait()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         """Return this."""

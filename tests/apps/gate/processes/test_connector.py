@@ -64,6 +64,17 @@ def test_asked_to_end_it_goes_on_until_the_gate_is_gone(tmp_path: Path, node: in
         assert greeting(connector) == b"hello"
 
 
+def test_a_connector_that_hangs_keeps_no_gate_from_ending(tmp_path: Path):
+    connector = Connector(tmp_path / "s")
+    os.kill(connector._process.pid, signal.SIGSTOP)
+    ending = threading.Thread(target=connector.close, daemon=True)
+    ending.start()
+    ending.join(8)
+    stuck = ending.is_alive()
+    os.kill(connector._process.pid, signal.SIGCONT) if stuck else None
+    assert (stuck, connector._process.returncode) == (False, -signal.SIGKILL)
+
+
 def test_a_connector_that_died_is_said_so_that_the_gate_is_started_anew(tmp_path: Path, node: int):
     with Connector(tmp_path / "s") as connector, relaying(tmp_path / "s", node):
         assert greeting(connector) == b"hello"
