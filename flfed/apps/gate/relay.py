@@ -140,9 +140,8 @@ class Relay:
             control.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(control, 1):
                 made = await self._connected()
-                hand_over(control, made)
-                if isinstance(made, socket.socket):
-                    made.close()
+                with made if isinstance(made, socket.socket) else contextlib.nullcontext():
+                    hand_over(control, made)
 
     async def _connected(self) -> socket.socket | bytes:
         """Return one end of a new connection to the node, or why there is none to be had."""
@@ -157,6 +156,7 @@ class Relay:
         try:
             ours, theirs = socket.socketpair()
         except OSError:
+            await _close(node[1])
             return NONE
         gate = await asyncio.open_connection(sock=ours)
         _note(self._open, self._forward(*gate, *node))

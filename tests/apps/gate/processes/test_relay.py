@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 import threading
@@ -127,6 +128,20 @@ def test_where_nobody_listens_on_the_port_there_is_no_connection(tmp_path: Path)
         port = taken.getsockname()[1]
     with relaying(tmp_path / "s", port), pytest.raises(NodeAbsent, match="the node is not there"):
         linked(tmp_path / "s")
+
+
+def test_where_no_pair_of_sockets_can_be_made_the_nodes_end_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def too_many() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with socket.create_server(("127.0.0.1", 0)) as node, relaying(tmp_path / "s", node.getsockname()[1]):
+        monkeypatch.setattr(socket, "socketpair", too_many)
+        with pytest.raises(ConnectionRefusedError, match="no connection to give"):
+            linked(tmp_path / "s")
+        made, _ = node.accept()
+        made.settimeout(5)
+        assert made.recv(1) == b""
+        made.close()
 
 
 def test_open_connections_do_not_hold_up_the_end(tmp_path: Path, echo: int):
