@@ -80,7 +80,7 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
         wait_until(lambda: supervisor.look() or folder.known_as.exists(), 60)
         os.kill(supervisor.processes["the node"], signal.SIGSTOP)
         until("the gate has not reached its node for 20 s, and was ended")
-        until("the node had no answer of the coordinator's server for 45 s, and was ended")
+        until("the node had no request answered well by the coordinator's server for 45 s, and was ended")
         folder.known_as.unlink()
         wait_until(lambda: supervisor.look() or folder.known_as.exists(), 90)
 
