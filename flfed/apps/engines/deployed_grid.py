@@ -24,9 +24,23 @@ from flfed.apps.asking import LOST, NOT_ONLINE
 from flfed.apps.client_app import SITE_ERROR
 from flfed.apps.coordinator.server_task import said
 from flfed.apps.engines.inprocess import Clock
-from flfed.apps.engines.questions import MOST_SENT, Online, Presence, Question, Tell, Told, silent
+from flfed.apps.engines.questions import (
+    ARRIVING_SECONDS,
+    GONE_SECONDS,
+    MOST_SENT,
+    Arriving,
+    Online,
+    Presence,
+    Question,
+    Tell,
+    Told,
+    With,
+    silent,
+    with_nobody,
+)
 from flfed.apps.one_piece import apart, joined
 from flfed.apps.received import MOST_BYTES, opened, parts_of
+from flfed.apps.server_away import is_away
 from flfed.updates.content import MalformedMessage, reason_of
 from flfed.updates.messages import ENROL, EnrolReply
 
@@ -36,13 +50,12 @@ PATIENCE_SECONDS = 120.0
 """How long the server may be away in the middle of a run: it is started again with back-off."""
 LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
-ARRIVING_SECONDS = 30.0
-"""How long the rest of a reply may take whose beginning has arrived."""
+AT_ONCE = 4
+"""Parts that a node sends at a time: as many are looked for beyond those that are there."""
 SHORT = 1 << 20
 """Of an answer, what is not a reply's part."""
 LATE = "no reply before the deadline"
 NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
-AWAY = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 
 
 class DeployedGrid(HttpGrid):
@@ -58,6 +71,8 @@ class DeployedGrid(HttpGrid):
         Raises where the run was ended.
     online : callable
         Returns the nodes that may connect, each with since when it is online.
+    has : callable
+        Tells whether a node that began anew has a message all the same.
     told : callable
         Told who is waited for.
     clock : callable
@@ -71,6 +86,7 @@ class DeployedGrid(HttpGrid):
         check: Callable[[], None],
         *,
         online: Online = dict,
+        has: With = with_nobody,
         told: Tell = silent,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -78,7 +94,7 @@ class DeployedGrid(HttpGrid):
         self._runtime, self._names, self._check, self._clock = runtime, dict(names), check, clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         self._retry_invoker = patient()
-        self._presence, self._told = Presence(online, clock), told
+        self._presence, self._has, self._told = Presence(online, clock), has, told
 
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
@@ -148,12 +164,13 @@ class DeployedGrid(HttpGrid):
 
     def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
         """Yield each reply that is there with its question's number, and note in the question where it got lost."""
-        numbers = [number for number, question in waiting.items() if not question.lost]
-        for envelope, reply in self._arrived(numbers) if numbers else ():
-            number = envelope.metadata.reply_to_message_id
-            if number in waiting:
-                question = waiting[number]
-                found = self._said_by_its_node(question.asked, reply)
+        self._begin(waiting)
+        for number, question in list(waiting.items()):
+            if question.arriving is None:
+                continue
+            reply = self._arrived(question.arriving)
+            if reply is not None:
+                question.arriving, found = None, self._said_by_its_node(question.asked, reply)
                 question.lost = self._lost(found) if question.sent < MOST_SENT else ""
                 yield number, found
 
@@ -171,6 +188,8 @@ class DeployedGrid(HttpGrid):
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
             question.since = question.since or since  # not known when it was sent: that it was lost would be said
+            if not question.lost and since and since != question.since and self._has(number, since):
+                question.since = since  # it was not lost: asked again, it would be answered twice
             if since and question.sent < MOST_SENT and (question.lost or since != question.since):
                 del waiting[number]
                 again = question.asked
@@ -195,37 +214,60 @@ class DeployedGrid(HttpGrid):
         missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
         telling.waiting(missing, set(self._names.values()) - set(missing), left)
 
-    def _arrived(self, numbers: list[str]) -> Iterator[tuple[Message, Message | str]]:
-        """Yield the envelope of each reply that is there, and the reply, or why it cannot be read."""
+    def _begin(self, waiting: Mapping[str, Question]) -> None:
+        """Take the beginning of each reply that is there: the server hands it out once."""
+        numbers = [number for number, question in waiting.items() if not (question.lost or question.arriving)]
+        if not numbers:
+            return
         given = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=numbers))
         for envelope, tree in zip(
             map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
         ):
             envelope.__dict__["_content"] = RecordDict()
-            try:
-                contents = self._parts(envelope, parts_of(tree, envelope.metadata.message_id))
-                yield envelope, opened(envelope, contents)
-            except MalformedMessage as error:
-                yield envelope, str(error)
+            question = waiting.get(envelope.metadata.reply_to_message_id)
+            if question is not None:
+                names, fault = list[str](), ""
+                try:
+                    names = parts_of(tree, envelope.metadata.message_id)
+                except MalformedMessage as error:
+                    fault = str(error)
+                question.arriving = Arriving(envelope, names, self._clock(), fault)
 
-    def _parts(self, envelope: Message, names: list[str]) -> dict[str, bytes]:
-        """Return the bytes of a reply's parts, once the server has them; too many are not kept."""
-        found, left, end = dict[str, bytes](), MOST_BYTES, self._clock() + ARRIVING_SECONDS
-        run = envelope.metadata.run_id
-        for name in names:
-            request = PullObjectRequest(node=self.node, run_id=run, object_id=name)
-            while not (part := self._runtime_client.PullObject(request)).object_available:
-                if not part.object_found or self._clock() > end:
-                    raise MalformedMessage(LOST)
-                time.sleep(POLL_SECONDS)
-            found[name], left = part.object_content, left - len(part.object_content)
-            if left < 0:
-                raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
-        number = envelope.metadata.message_id
-        self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=number)
-        )
-        return found
+    def _arrived(self, arriving: Arriving) -> Message | str | None:
+        """Return a reply whose parts are all there, why it cannot be read, or None where some are still to come."""
+        try:
+            if arriving.fault:
+                return arriving.fault
+            self._take(arriving)
+            if arriving.missing:
+                self._check_comes(arriving)
+                return None
+            metadata, node = arriving.envelope.metadata, self.node
+            self._runtime_client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=node, run_id=metadata.run_id, message_object_id=metadata.message_id)
+            )
+            return opened(arriving.envelope, arriving.contents)
+        except MalformedMessage as error:
+            return str(error)
+
+    def _take(self, arriving: Arriving) -> None:
+        """Take the parts of a reply that are there; too many bytes are not kept."""
+        awaited = 0
+        for name in list(arriving.missing):
+            request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
+            part = self._runtime_client.PullObject(request)
+            if not part.object_found:
+                raise MalformedMessage(LOST)
+            if part.object_available:
+                arriving.take(name, part.object_content, self._clock())
+            elif (awaited := awaited + 1) == AT_ONCE:
+                return
+
+    def _check_comes(self, arriving: Arriving) -> None:
+        """Refuse to wait longer for a reply of which nothing has come for long."""
+        there = self._presence.since(arriving.envelope.metadata.src_node_id)
+        if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
+            raise MalformedMessage(LOST)
 
     def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
         """Return a reply, or an error in its place where it is not what the asked node may say."""
@@ -278,7 +320,7 @@ def patient() -> RetryInvoker:
 
     def final(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
-            return error.response.status_code not in AWAY
+            return not is_away(error.response.status_code)
         return "certificate" in str(error).lower()
 
     return RetryInvoker(

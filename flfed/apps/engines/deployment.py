@@ -22,6 +22,7 @@ from flfed.apps.coordinator import admission
 from flfed.apps.coordinator.bodies import remove_bodies
 from flfed.apps.coordinator.control import Control, Link, database, pem_of
 from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.apps.coordinator.queued import is_with
 from flfed.apps.coordinator.server_task import Heartbeat, acquired
 from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.apps.engines.questions import REPEATED_SECONDS, Tell, given_up, silent
@@ -76,7 +77,14 @@ def deployed(
         task = acquired(folder, link, control, {**run_config, "sites": there})
         try:
             with Heartbeat(task) as heartbeat:
-                grid = DeployedGrid(task.runtime, names, heartbeat.check, online=partial(_online, control), told=told)
+                grid = DeployedGrid(
+                    task.runtime,
+                    names,
+                    heartbeat.check,
+                    online=partial(_online, control),
+                    has=partial(is_with, database(folder)),
+                    told=told,
+                )
                 try:
                     grid.set_run(task.begin())
                     yield grid

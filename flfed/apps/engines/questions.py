@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 
 from flfed.apps.engines.inprocess import Clock
+from flfed.apps.received import MOST_BYTES
 from flfed.errors import FlfedError
+from flfed.updates.content import MalformedMessage
 
 LOOK_SECONDS = 1.0
 """How often the server is asked which nodes are online, while a question waits."""
@@ -29,14 +31,66 @@ REPEATED_SECONDS = 30.0
 NAMED = 5
 """Sites that a sentence names; the others are counted."""
 
+ARRIVING_SECONDS, GONE_SECONDS = 150.0, 30.0
+"""How long no part of a reply may come whose beginning has arrived: a little longer than the server lets one part
+take (120 s); and where its node is not online."""
+
 Online = Callable[[], Mapping[int, str]]
 """Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
+
+With = Callable[[str, str], bool]
+"""Tells of a message's number whether a node that is online since then has it, or is still to be given it."""
 
 Tell = Callable[[str], None]
 
 
+def with_nobody(number: str, since: str) -> bool:
+    """Tell that nothing is known of a message."""
+    return False
+
+
 def silent(sentence: str) -> None:
     """Tell nobody."""
+
+
+@dataclass(eq=False)
+class Arriving:
+    """A reply whose beginning has come, until its parts have.
+
+    Attributes
+    ----------
+    envelope : Message
+        What the server says of it.
+    missing : list of str
+        Names of the parts that have not come.
+    last : float, seconds
+        When something of it came last.
+    fault : str
+        Why it cannot be read.
+    contents : dict of part to bytes
+    left : int, bytes
+        How many may still come.
+    """
+
+    envelope: Message
+    missing: list[str]
+    last: float
+    fault: str = ""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    left: int = field(default_factory=lambda: MOST_BYTES)
+
+    def take(self, name: str, content: bytes, now: float) -> None:
+        """Keep a part.
+
+        Raises
+        ------
+        MalformedMessage
+            If they are too many bytes together.
+        """
+        self.missing.remove(name)
+        self.contents[name], self.last, self.left = content, now, self.left - len(content)
+        if self.left < 0:
+            raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
 
 
 @dataclass(eq=False)
@@ -52,12 +106,15 @@ class Question:
         Why it is to be sent again: its node went away with it, or its reply got lost.
     sent : int
         How often it was sent.
+    arriving : Arriving, optional
+        Its reply, of which not all is there.
     """
 
     asked: Message
     since: str
     lost: str = ""
     sent: int = 1
+    arriving: Arriving | None = None
 
     @property
     def node(self) -> int:

@@ -8,7 +8,8 @@ Private names of Flower 1.41 that this file uses, for who checks a new version (
 
 - `flwr.supernode.fleet_http_connection.make_simple_http_retry_invoker`, whose `RetryInvoker` is given other pauses,
   errors and words, and `http_request_response` as `flwr.supernode.start_client_internal` names it;
-- `flwr.supercore.heartbeat.exponential`, the pauses between heart-beats that fail;
+- `flwr.supercore.heartbeat.exponential`, the pauses between heart-beats that fail, and `HeartbeatSender` as
+  `fleet_http_connection` names it;
 - `FleetHttpClient` with its `_client`, `DeactivateNode` and `SendNodeHeartbeat`;
 - `flwr.supernode.servicer.runtime.runtime_handlers.acquire_task`, and `get_tasks` of the node's state.
 """
@@ -28,6 +29,7 @@ import httpx
 
 from flfed.apps.private_files import write_whole
 from flfed.apps.pulse import Pulse
+from flfed.apps.server_away import is_away
 from flfed.errors import FlfedError
 
 SECONDS = 15.0
@@ -38,8 +40,6 @@ REPEATED_SECONDS, MOST_SECONDS = 60.0, 3600.0
 """After how long it is said again that the server cannot be reached; each time twice as long, up to an hour."""
 NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors after which the server cannot have handed out anything."""
-AWAY = frozenset({429, 502, 503, 504})
-"""What a server or its proxy answers that is away or has too much to do."""
 WRONG_CERTIFICATE = (
     "who answers at the coordinator's address shows a certificate that the coordinator's authority did not sign, or "
     "not for this address or day (CERTIFICATE_VERIFY_FAILED); it is not trusted, and tried again; if it lasts, ask the "
@@ -154,6 +154,7 @@ class Connection:
         make, connect, pauses = fleet.make_simple_http_retry_invoker, loop.http_request_response, beating.exponential
         replace_name(fleet, "make_simple_http_retry_invoker", lambda: self.patient(make()))
         replace_name(loop, "http_request_response", functools.partial(self._connected, connect))
+        replace_name(fleet, "HeartbeatSender", self.beating(fleet.HeartbeatSender))
         replace_name(beating, "exponential", lambda max_delay: pauses(max_delay=min(max_delay, LONGEST_PAUSE)))
 
     def opened(self, client: Any) -> None:
@@ -173,9 +174,23 @@ class Connection:
         invoker.wait_function = time.sleep
         return invoker
 
+    def beating(self, make: Callable[[Callable[[], bool]], Any]) -> Callable[[Callable[[], bool]], Any]:
+        """Return what makes Flower's heart-beats as one whose heart goes on while the server is away."""
+
+        def beaten(beat: Callable[[], bool]) -> bool:
+            try:
+                return beat()
+            except httpx.HTTPStatusError as error:
+                if not is_away(error.response.status_code):
+                    raise
+                self._outage.failed(error)
+                return False
+
+        return lambda beat: make(functools.partial(beaten, beat))
+
     def _is_final(self, error: Exception, refused: Callable[[Exception], bool]) -> bool:
         """Tell whether a request is given up; a place that a killed process still holds is freed first."""
-        if not isinstance(error, httpx.HTTPStatusError) or error.response.status_code in AWAY:
+        if not isinstance(error, httpx.HTTPStatusError) or is_away(error.response.status_code):
             return False
         if error.response.status_code == httpx.codes.PRECONDITION_FAILED:
             # Else its key may be registered in a moment, where it has just been admitted.
@@ -205,25 +220,29 @@ class Connection:
     def _leave_before(self) -> bool:
         """Leave the server as the process that was here before and could not; tell whether there was one."""
         try:
-            node = int(self._known_as.read_text(encoding="ascii"))
+            self._leave(int(self._known_as.read_text(encoding="ascii")))
             self._known_as.unlink()
-        except (OSError, ValueError):
-            return False
-        self._leave(node)
+        except (OSError, ValueError, httpx.HTTPError):
+            return False  # there was none; or it is tried again with the next request
         self._say("the server still held the place of the node that was here before; it was freed")
         return True
 
     def _leave(self, node: int) -> None:
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 
-        with suppress(httpx.HTTPStatusError):  # where it has left already
+        try:
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+        except httpx.HTTPStatusError as error:
+            if is_away(error.response.status_code):
+                raise
+            # Else it has left already.
 
     @contextmanager
     def _connected(self, connect: Callable[..., Any], *given: Any) -> Iterator[Any]:
         """Connect as Flower does, with a note of whatever goes wrong in what it asks."""
         with connect(*given) as (node, receive, *asks):
-            write_whole(self._known_as, str(node).encode())
+            with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
+                write_whole(self._known_as, str(node).encode())
             yield (node, functools.partial(self._received, receive, node), *map(self._noted, asks))
 
     def _received(self, receive: Callable[[], Any], node: int) -> Any:

@@ -2,7 +2,8 @@
 
     gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
 
-On both ways one byte asks for a connection, and one byte answers, with an open socket beside it or without.
+On both ways one byte asks for a connection, and one byte answers, with an open socket beside it or without: then
+it says whether the node is there at all.
 What the gate writes cannot name a place, and a socket that it gets was made by the relay. The connector stays when
 the node is started anew, and so does the gate, with its tables warm; it ends with the gate.
 
@@ -25,11 +26,17 @@ from flfed.apps.gate.isolating import drop_capabilities, hide_memory
 from flfed.apps.gate.syscall_filter import refuse_calls
 from flfed.errors import FlfedError
 
-ASK, HERE, NONE = b"?", b"+", b"-"
-"""The question, and the answers: a socket comes with this byte; there is none."""
+ASK, HERE, NONE, ABSENT = b"?", b"+", b"-", b"0"
+"""The question, and the answers: a socket comes with this byte; there is none; the node is not there."""
 SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0
 """How long the relay, which is on this machine, may take."""
+END_SECONDS = 2.0
+"""How long the connector may take to end; its supervisor gives the gate 10."""
+
+
+class NodeAbsent(ConnectionRefusedError):
+    """Nobody is there to connect to: the node does not run, or is not up yet."""
 
 
 def fetched(control: socket.socket) -> socket.socket:
@@ -39,23 +46,27 @@ def fetched(control: socket.socket) -> socket.socket:
     ------
     EOFError
         If nobody is at the other end any more.
+    NodeAbsent
+        If the node is not there.
     ConnectionRefusedError
-        If there is none to be had: the node is not there, or has too many.
+        If there is none to be had: it has too many.
     """
     control.sendall(ASK)
     answer, numbers, _, _ = socket.recv_fds(control, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
     if not answer:
         raise EOFError
+    if answer == ABSENT:
+        raise NodeAbsent("the node is not there")
     if not numbers:
         raise ConnectionRefusedError("the node has no connection to give")
     os.set_inheritable(numbers[0], False)  # where a system has no flag for it
     return socket.socket(fileno=numbers[0])
 
 
-def hand_over(control: socket.socket, made: socket.socket | None) -> None:
-    """Answer a question: with a socket, or with none."""
-    if made is None:
-        control.sendall(NONE)
+def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
+    """Answer a question: with a socket, or with why there is none."""
+    if isinstance(made, bytes):
+        control.sendall(made)
     else:
         socket.send_fds(control, [HERE], [made.fileno()])
 
@@ -77,6 +88,8 @@ class RelayClient:
 
         Raises
         ------
+        NodeAbsent
+            If the node is not there.
         OSError
             If there is none now.
         """
@@ -102,6 +115,9 @@ class RelayClient:
         made.settimeout(SECONDS)
         try:
             made.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            made.close()
+            raise NodeAbsent("nobody relays to the node") from None
         except OSError:
             made.close()
             raise
@@ -139,6 +155,8 @@ class Connector:
 
         Raises
         ------
+        NodeAbsent
+            If the node is not there.
         ConnectionRefusedError
             If there is none now.
         FlfedError
@@ -155,7 +173,11 @@ class Connector:
     def close(self) -> None:
         """Have the connector end."""
         self._control.close()
-        self._process.wait()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         """Return this."""
@@ -172,8 +194,8 @@ def work(control: socket.socket, path: Path) -> None:
     while control.recv(1):
         try:
             made = relay.connect()
-        except OSError:
-            hand_over(control, None)
+        except OSError as error:
+            hand_over(control, ABSENT if isinstance(error, NodeAbsent) else NONE)
             continue
         with made:
             hand_over(control, made)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flfed.apps.gate.connector import Connector
+from flfed.apps.gate.connector import Connector, NodeAbsent
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.isolating import drop_capabilities, hide_memory, leave_network
 from flfed.apps.gate.memory import limit_process
@@ -50,7 +51,7 @@ class Executor:
         The gate's decisions around the installed client app. What it raises becomes an error reply
         that names the exception's type; only our own sentences cross (`client_app.redacted`).
     pulse : Pulse
-        Touched whenever the node was reached; busy while a message is answered.
+        Touched whenever the node was reached, and where it is not there; busy while a message is answered.
     """
 
     def __init__(self, tasks: Tasks, answer: Answer, pulse: Pulse) -> None:
@@ -127,6 +128,8 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
     """
     look_at_packages()
+    pulse = Pulse(folder.gate_pulse)
+    pulse.beat()
     refused = leave_network()  # before torch or numpy start a thread
     drop_capabilities()
     memory = limit_process()
@@ -144,23 +147,45 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         LOG.warning("THIS PROCESS COULD OPEN A UNIX SOCKET that its user may: %s", unfiltered)
     LOG.info("it may have %d MB of memory", memory >> 20)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    secret = wait_for_secret(folder)
-    from flfed.apps.gate.tasks import Tasks
-
-    answer, leaving = make_gate(folder)
-    tasks, pulse = Tasks(connector.connect, secret, leaving=leaving), Pulse(folder.gate_pulse)
-    pulse.beat()  # it has begun: what it loads takes seconds
+    secret = wait_for_secret(folder, waits=pulse.beat)
+    tasks: Tasks | None = None
     try:
-        Executor(tasks, answer, pulse).run(threading.Event())
+        with pulse.busy():  # what it loads takes as long as the machine is busy
+            tasks, executor = _loaded(folder, make_gate, connector, secret, pulse)
+        executor.run(threading.Event())
     except KeyboardInterrupt:
         sys.exit(0)
     finally:
-        tasks.close()
+        if tasks is not None:
+            tasks.close()
         connector.close()
 
 
-def wait_for_secret(folder: SiteFolder, *, patience: float = float("inf")) -> bytes:
+def _loaded(
+    folder: SiteFolder, make_gate: MakeGate, connector: Connector, secret: bytes, pulse: Pulse
+) -> tuple[Tasks, Executor]:
+    """Load torch, Flower and the site's package; return what asks the node, and what answers."""
+    from flfed.apps.gate.tasks import Tasks
+
+    answer, leaving = make_gate(folder)
+
+    def connect() -> socket.socket:
+        try:
+            return connector.connect()
+        except NodeAbsent:
+            pulse.beat()  # no fault of this process: a new one would not find the node either
+            raise
+
+    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat)
+    return tasks, Executor(tasks, answer, pulse)
+
+
+def wait_for_secret(
+    folder: SiteFolder, *, patience: float = float("inf"), waits: Callable[[], None] = lambda: None
+) -> bytes:
     """Return what the node wrote for the gate, once it did; nobody else may read it.
+
+    `waits` is called before each second, or less, that it is not there.
 
     Raises
     ------
@@ -173,6 +198,7 @@ def wait_for_secret(folder: SiteFolder, *, patience: float = float("inf")) -> by
         patience -= pause
         if patience < 0:
             raise UsageError(f"{folder.secret}: is not there; start: flfed site serve {folder.site} --network-only")
+        waits()
         waiting.wait(pause)
     return shared_secret(folder)
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
-from flfed.apps.gate.connector import hand_over
+from flfed.apps.gate.connector import ABSENT, NONE, hand_over
 from flfed.errors import UsageError
 
 MODE = 0o660
@@ -140,19 +140,24 @@ class Relay:
             control.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(control, 1):
                 made = await self._connected()
-                hand_over(control, made)
-                if made is not None:
-                    made.close()
+                with made if isinstance(made, socket.socket) else contextlib.nullcontext():
+                    hand_over(control, made)
 
-    async def _connected(self) -> socket.socket | None:
-        """Return one end of a new connection to the node, or None where there is none to be had."""
+    async def _connected(self) -> socket.socket | bytes:
+        """Return one end of a new connection to the node, or why there is none to be had."""
         if len(self._open) >= self._most:
-            return None
+            return NONE
         try:
             node = await asyncio.open_connection(LOOPBACK, self._port)
+        except ConnectionRefusedError:
+            return ABSENT  # its own port does not listen, or not yet
+        except OSError:
+            return NONE
+        try:
             ours, theirs = socket.socketpair()
         except OSError:
-            return None  # the node is not there (yet)
+            await _close(node[1])
+            return NONE
         gate = await asyncio.open_connection(sock=ours)
         _note(self._open, self._forward(*gate, *node))
         return theirs

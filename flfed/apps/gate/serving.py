@@ -24,9 +24,10 @@ UNTRIED = "it could not be tried"
 PATIENCE = 10.0
 """Seconds that a process may take to end: the node tells the server that it leaves."""
 NODE_SILENCE, GATE_SILENCE = 90.0, 60.0
-"""Seconds after which a node that had no answer of the server, and a gate that has not reached its node and is not
-answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate computes."""
-UNHEARD, UNLINKED = "had no answer of the coordinator's server", "has not reached its node"
+"""Seconds after which a node none of whose requests the server answered well, and a gate that has not reached its
+node and is not answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate
+computes."""
+UNHEARD, UNLINKED = "had no request answered well by the coordinator's server", "has not reached its node"
 
 
 def children(

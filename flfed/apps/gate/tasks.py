@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
+from flfed.apps.gate.pacing import Pace
 from flfed.apps.gate.transport import Connect, NodeTransport
 from flfed.apps.one_piece import apart, joined
 from flfed.apps.received import MOST_BYTES, opened, parts_of
@@ -56,8 +58,10 @@ SHORT = 1 << 20
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0
-"""How long the node may take to have the rest of a message that it has begun to receive."""
-SOON = 0.02
+"""How long the node may take to say which message a task is about. What it then downloads takes as long as the line
+does: it tells that it still waits, or that it gave the message up, and its own supervisor looks whether it hangs."""
+SOON, LATEST = 0.02, 0.5
+"""Seconds between two looks for a part, at first and at most."""
 KEPT_ALIVE = 2.0
 """Seconds that an unused connection is kept: the node closes its own after 5."""
 ASK = "/flwr.proto.Runtime/AcquireTask"
@@ -65,6 +69,7 @@ KIND = "flwr-clientapp"
 REFUSED = 1
 
 T = TypeVar("T")
+Alive = Callable[[], None]
 Leaving = Callable[[Message, Message, Context], Message]
 """What an error reply passes before it leaves: (what was asked, the reply, the settings) → the reply."""
 
@@ -228,12 +233,20 @@ class Tasks:
         Of one message with its bundle.
     leaving : callable (message, reply, context) → reply
         `Gate.leaving`: what the errors pass that are replied to messages which never reach the gate.
+    alive : callable
+        Called with each answer of a node that still downloads a message.
     """
 
     def __init__(
-        self, connect: Connect, secret: bytes, *, most_bytes: int = MOST_BYTES, leaving: Leaving = _as_it_is
+        self,
+        connect: Connect,
+        secret: bytes,
+        *,
+        most_bytes: int = MOST_BYTES,
+        leaving: Leaving = _as_it_is,
+        alive: Alive = lambda: None,
     ) -> None:
-        self._connect, self._most, self._leaving = connect, most_bytes, leaving
+        self._connect, self._most, self._leaving, self._alive = connect, most_bytes, leaving, alive
         signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
         self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
@@ -270,7 +283,9 @@ class Tasks:
         """Read all of a task while its heart beats; answer one that may not be read."""
         identity: Any = TaskIdentity
         identity.task_id, identity.run_id = found.task.task_id, found.task.run_id
-        waiting = _soon(lambda: client.PullMessages(PullAppMessagesRequest()), lambda got: bool(got.messages_list))
+        waiting = self._soon(
+            lambda: client.PullMessages(PullAppMessagesRequest()), lambda got: bool(got.messages_list), ARRIVING
+        )
         envelope, tree = message_from_proto(waiting.messages_list[0]), waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
         node = envelope.metadata.dst_node_id
@@ -308,24 +323,27 @@ class Tasks:
         node, run = Node(node_id=task.context.node_id), task.context.run_id
         for name in names:
             pull = partial(client.PullObject, PullObjectRequest(node=node, run_id=run, object_id=name))
-            task._contents[name] = _soon(pull, lambda got: got.object_available).object_content
+            found = self._soon(pull, lambda got: got.object_available or not got.object_found)
+            if not found.object_found:
+                raise LinkLost("the node gave up receiving a message")
+            task._contents[name] = found.object_content
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
         )
 
+    def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
+        """Ask until the node has received it: it hands a task out before its message is in."""
+        until, pace = time.monotonic() + seconds, Pace(SOON, LATEST)
+        while not there(found := ask()):
+            if time.monotonic() > until:
+                raise LinkLost("the node does not say which message a task is about")
+            self._alive()
+            time.sleep(pace.seconds())
+        return found
+
     def close(self) -> None:
         """Close the connection to the node."""
         self._client.close()
-
-
-def _soon(ask: Callable[[], T], there: Callable[[T], bool]) -> T:
-    """Ask until the node has received it all: it hands a task out before the last of its message is in."""
-    until = time.monotonic() + ARRIVING
-    while not there(found := ask()):
-        if time.monotonic() > until:
-            raise LinkLost("the node does not have all of a message")
-        time.sleep(SOON)
-    return found
 
 
 def _beat(client: NodeClient) -> Callable[[], bool]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_from_proto, run_from_proto
 from flwr.proto import message_pb2, runtime_pb2
 from flwr.proto.run_pb2 import Run
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
 from flwr.supercore.task_identity import TaskIdentity
 
-from flfed.apps.engines import deployed_grid
+from flfed.apps.engines import deployed_grid, questions
 from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.apps.one_piece import joined
 
@@ -120,6 +122,83 @@ def test_a_reply_that_is_none_is_a_fault_of_its_node_and_the_others_count(said, 
 
 
 def test_a_reply_that_would_fill_the_memory_is_not_kept(said, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(deployed_grid, "MOST_BYTES", 2000)
+    for module in (deployed_grid, questions):
+        monkeypatch.setattr(module, "MOST_BYTES", 2000)
     found = said(lambda asked: parts(reply_to(asked, "x" * 3000)))
     assert (found[GOOD], found[EVIL]) == ("hello", "evil: its reply is larger than 2000 bytes, which are read")
+
+
+class SlowServer(Server):
+    """Has one part more of a reply each second; counts what is asked, and says when the honest node's is confirmed."""
+
+    def __init__(self, answer: Callable[[Message], Parts], clock: Callable[[], float]) -> None:
+        super().__init__(answer)
+        self._now, self._began, self.sent, self.confirmed = clock, clock(), 0, dict[str, float]()
+
+    def PushMessages(self, request):
+        self.sent += len(request.messages_list)
+        return super().PushMessages(request)
+
+    def PullObject(self, request):
+        found = super().PullObject(request)
+        name, slow = request.object_id, list(self._slow())
+        if name in slow and self._now() < self._began + 1 + slow.index(name):
+            return message_pb2.PullObjectResponse(object_found=True, object_available=False)
+        return found
+
+    def _slow(self):
+        return [name for name, content in self._parts.items() if b"ArrayChunk" in content[:20]]
+
+    def ConfirmMessageReceived(self, request):
+        self.confirmed[request.message_object_id] = self._now() - self._began
+        return super().ConfirmMessageReceived(request)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(
+    said, monkeypatch: pytest.MonkeyPatch, online: bool
+):
+    """Six pieces, one a second, where nothing may come for no longer than two: all are waited for."""
+    monkeypatch.setattr(deployed_grid, "ARRIVING_SECONDS" if online else "GONE_SECONDS", 2.0)
+    monkeypatch.setattr(deployed_grid, "GONE_SECONDS" if online else "ARRIVING_SECONDS", 0.1)
+
+    def slow(asked: Message) -> Parts:
+        reply = Message(RecordDict({"arrays": ArrayRecord([np.full(10, float(n)) for n in range(6)])}), reply_to=asked)
+        return parts(reply)
+
+    server = SlowServer(slow, time.monotonic)
+    nodes = {GOOD: "9:00", EVIL: "9:00" if online else ""}
+    grid = DeployedGrid(lambda: server, {GOOD: "good", EVIL: "slow"}, lambda: None, online=lambda: nodes)
+    grid.set_run(run_from_proto(Run(run_id=RUN)))
+    content = RecordDict({"config": ConfigRecord({"x": 1})})
+    asked = [Message(content, dst_node_id=node, message_type="train") for node in (EVIL, GOOD)]
+    replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(asked, timeout=30)}
+    assert [float(array[0]) for array in replies[EVIL].content["arrays"].to_numpy_ndarrays()] == [0, 1, 2, 3, 4, 5]
+    assert replies[GOOD].content["config"]["said"] == "hello"
+    first, last = sorted(server.confirmed.values())
+    assert (server.sent, first < 1, 5.5 < last < 15) == (2, True, True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_question_that_a_node_which_began_anew_still_has_is_not_asked_twice(said, there: bool):
+    server, nodes = SlowServer(lambda asked: parts(joined(reply_to(asked, "hi"))), time.monotonic), {EVIL: "9:00"}
+    pull, known = server.PullMessages, list[tuple[str, str]]()
+
+    def pulled(request):
+        """Answer once the node was away, and the coordinator has noticed."""
+        nodes[EVIL] = "9:01"
+        return pull(request) if known else runtime_pb2.PullAppMessagesResponse()
+
+    server.PullMessages = pulled
+
+    def has(number: str, since: str) -> bool:
+        known.append((number, since))
+        return there
+
+    grid = DeployedGrid(lambda: server, {EVIL: "evil"}, lambda: None, online=lambda: dict(nodes), has=has)
+    grid.set_run(run_from_proto(Run(run_id=RUN)))
+    message = Message(RecordDict({"config": ConfigRecord({"x": 1})}), dst_node_id=EVIL, message_type="train")
+    (reply,) = grid.send_and_receive([message], timeout=20)
+    assert reply.content["config"]["said"] == "hi"
+    assert server.sent == (1 if there else 2)
+    assert [since for _, since in known] == ["9:01"]

@@ -1,6 +1,6 @@
 """A gate's process for tests: the real one, with an answer that tells what it could reach and read.
 
-`answering.py SITE`
+`answering.py SITE [SECONDS]`; so many seconds its loading takes longer.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def table_of(size: int) -> object:
 def make(folder: SiteFolder) -> tuple[Callable[..., Message], Callable[..., Message]]:
     import torch
     from flwr.app import ConfigRecord, Message, RecordDict
+
+    time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
 
     def answer(message: Message, context: Context, bundle: str) -> Message:
         asked = message.content["config"]

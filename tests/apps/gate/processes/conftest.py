@@ -92,8 +92,19 @@ class GateNode:
             content = RecordDict({"config": ConfigRecord({"n": 3}), "arrays": ArrayRecord([np.arange(6.0)])})
         return Message(content, dst_node_id=NODE, message_type=kind, group_id="1")
 
-    def put(self, message: Message | None = None, *, claimed: str = "", bundle: bytes = BUNDLE, late: float = 0) -> str:
-        """Let a message wait for the gate; return its id. `late` seconds pass before each part of it."""
+    def put(
+        self,
+        message: Message | None = None,
+        *,
+        claimed: str = "",
+        bundle: bytes = BUNDLE,
+        late: float = 0,
+        download: float = 0,
+    ) -> str:
+        """Let a message wait for the gate; return its id.
+
+        `late` seconds pass before each part of it, and `download` seconds between its envelope and all parts.
+        """
         message = message or self.message()
         digest = claimed or hashlib.sha256(bundle).hexdigest()
         run = Run.create_empty(RUN)
@@ -110,6 +121,7 @@ class GateNode:
             message.metadata.__dict__["_message_id"] = message.object_id
             self.store.preregister(RUN, get_object_tree(message))
             self.state.store_message(remove_content_from_message(message))
+            time.sleep(download)
             for name, part in get_all_nested_objects(message).items():
                 time.sleep(late)
                 self.store.put(name, part.deflate())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.gate.connector import ASK, Connector
+from flfed.apps.gate.connector import ASK, Connector, NodeAbsent
 from flfed.apps.gate.relay import bound, relaying
 from flfed.errors import FlfedError
 
@@ -48,7 +48,7 @@ def test_it_outlives_the_relay_and_finds_the_next(tmp_path: Path, node: int):
     with Connector(tmp_path / "s") as connector:
         process = connector._process.pid
         for _ in range(3):
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(NodeAbsent):
                 connector.connect()
             with relaying(tmp_path / "s", node):
                 assert [greeting(connector) for _ in range(20)] == [b"hello"] * 20
@@ -62,6 +62,17 @@ def test_asked_to_end_it_goes_on_until_the_gate_is_gone(tmp_path: Path, node: in
         assert greeting(connector) == b"hello"
         os.kill(connector._process.pid, signal.SIGTERM)
         assert greeting(connector) == b"hello"
+
+
+def test_a_connector_that_hangs_keeps_no_gate_from_ending(tmp_path: Path):
+    connector = Connector(tmp_path / "s")
+    os.kill(connector._process.pid, signal.SIGSTOP)
+    ending = threading.Thread(target=connector.close, daemon=True)
+    ending.start()
+    ending.join(8)
+    stuck = ending.is_alive()
+    os.kill(connector._process.pid, signal.SIGCONT) if stuck else None
+    assert (stuck, connector._process.returncode) == (False, -signal.SIGKILL)
 
 
 def test_a_connector_that_died_is_said_so_that_the_gate_is_started_anew(tmp_path: Path, node: int):
@@ -85,8 +96,9 @@ def test_a_socket_of_somebody_else_in_the_relays_place_is_told_one_byte_and_give
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(ConnectionRefusedError) as refused:
             connector.connect()
+        assert not isinstance(refused.value, NodeAbsent)  # somebody is there
         thread.join()
     assert heard == [ASK]
 

@@ -16,7 +16,7 @@ import pytest
 
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.serving import GATE_SILENCE, NODE_SILENCE, children
-from flfed.apps.pulse import Pulse
+from flfed.apps.pulse import BUSY, Pulse
 from flfed.apps.supervising import Supervisor
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -80,6 +80,30 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
         wait_until(lambda: supervisor.look() or folder.known_as.exists(), 60)
         os.kill(supervisor.processes["the node"], signal.SIGSTOP)
         until("the gate has not reached its node for 20 s, and was ended")
-        until("the node had no answer of the coordinator's server for 45 s, and was ended")
+        until("the node had no request answered well by the coordinator's server for 45 s, and was ended")
         folder.known_as.unlink()
         wait_until(lambda: supervisor.look() or folder.known_as.exists(), 90)
+
+
+def test_a_gate_that_loads_for_long_or_has_no_node_is_not_ended(home: Path, gate_secret: bytes):
+    folder, told, silence = SiteFolder("cleveland"), list[str](), 8.0
+    folder.make()
+    (gate,) = children(folder, network=False, gate=True, silence=(NODE_SILENCE, silence))
+    slow = (sys.executable, str(HERE / "answering.py"), folder.site, str(2 * silence))
+    with Supervisor([replace(gate, command=slow)], told=told.append) as supervisor:
+
+        def watch(what: Callable[[], bool], seconds: float) -> bool:
+            end = time.monotonic() + seconds
+            while not what() and time.monotonic() < end:
+                supervisor.look()
+                assert len(told) == 0, (told, gate.log.read_text())
+                time.sleep(0.2)
+            return what()
+
+        pulse = Pulse(folder.gate_pulse)
+        watch(lambda: False, 2 * silence)  # no node has written the secret that it waits for
+        folder.secret.write_bytes(gate_secret)
+        folder.secret.chmod(0o640)
+        assert watch(lambda: pulse.seen() == BUSY, 10)
+        assert watch(lambda: pulse.seen() != BUSY, 120)  # it loads
+        watch(lambda: False, 2.5 * silence)  # and asks for a node that is not there

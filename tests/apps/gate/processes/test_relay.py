@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.gate.connector import RelayClient
+from flfed.apps.gate.connector import NodeAbsent, RelayClient
 from flfed.apps.gate.relay import bound, relaying
 from flfed.errors import UsageError
 
@@ -93,8 +94,9 @@ def test_one_connection_too_many_is_refused_and_the_next_after_an_end_is_served(
         for made in open_ones:
             made.sendall(b"12")
             assert made.recv(9) == b"21"
-        with pytest.raises(ConnectionRefusedError, match="no connection to give"):
+        with pytest.raises(ConnectionRefusedError, match="no connection to give") as refused:
             linked(tmp_path / "s")
+        assert not isinstance(refused.value, NodeAbsent)
         open_ones[0].close()
         wait_until(lambda: _served(tmp_path / "s"))
         open_ones[1].sendall(b"34")
@@ -124,8 +126,22 @@ def test_a_silent_connection_is_closed_and_a_talking_one_is_not(tmp_path: Path, 
 def test_where_nobody_listens_on_the_port_there_is_no_connection(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with relaying(tmp_path / "s", port), pytest.raises(ConnectionRefusedError, match="no connection to give"):
+    with relaying(tmp_path / "s", port), pytest.raises(NodeAbsent, match="the node is not there"):
         linked(tmp_path / "s")
+
+
+def test_where_no_pair_of_sockets_can_be_made_the_nodes_end_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def too_many() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with socket.create_server(("127.0.0.1", 0)) as node, relaying(tmp_path / "s", node.getsockname()[1]):
+        monkeypatch.setattr(socket, "socketpair", too_many)
+        with pytest.raises(ConnectionRefusedError, match="no connection to give"):
+            linked(tmp_path / "s")
+        made, _ = node.accept()
+        made.settimeout(5)
+        assert made.recv(1) == b""
+        made.close()
 
 
 def test_open_connections_do_not_hold_up_the_end(tmp_path: Path, echo: int):

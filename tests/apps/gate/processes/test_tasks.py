@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,9 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
+from flwr.supercore.object_store.object_store import NoObjectInStoreError
 
+from flfed.apps.gate import tasks as tasks_module
 from flfed.apps.gate.connector import RelayClient
 from flfed.apps.gate.tasks import Bounded, LinkLost, Task, Tasks
 from flfed.updates.content import MalformedMessage
@@ -75,6 +80,45 @@ def test_a_task_that_comes_before_its_message_is_waited_for(gate_node: Any, task
     assert task.message.content["config"]["n"] == 3
     putting.join()
     task.close()
+
+
+def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_life(
+    gate_node: Any, gate_secret: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tasks_module, "ARRIVING", 0.5)  # a slow line takes longer than that, for all parts together
+    beats = [time.monotonic()]
+    tasks = Tasks(gate_node.link.connect, gate_secret, alive=lambda: beats.append(time.monotonic()))
+    putting = threading.Thread(target=lambda: gate_node.put(download=2.5))
+    putting.start()
+    while (task := tasks.next()) is None:
+        pass
+    beats.append(time.monotonic())
+    assert task.message.content["config"]["n"] == 3
+    assert beats[-1] - beats[0] > 2
+    assert max(after - before for before, after in pairwise(beats)) < 1
+    putting.join()
+    task.close()
+    tasks.close()
+
+
+def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node: Any, tasks: Tasks):
+    asked = gate_node.message()
+
+    def put() -> None:
+        with suppress(NoObjectInStoreError):
+            gate_node.put(asked, download=3)
+
+    putting = threading.Thread(target=put)
+    putting.start()
+    gone = threading.Timer(1.0, lambda: gate_node.store.delete(asked.metadata.message_id))
+    gone.start()
+    began = time.monotonic()
+    with pytest.raises(LinkLost, match="the node gave up receiving a message"):
+        while tasks.next() is None:
+            pass
+    assert time.monotonic() - began < 10
+    for thread in (gone, putting):
+        thread.join()
 
 
 def test_a_bundle_that_is_not_what_it_claims_is_refused(gate_node: Any, tasks: Tasks):
