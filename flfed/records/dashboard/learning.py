@@ -20,7 +20,6 @@ from flfed.records.verdicts import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
     DO_NOT_USE,
-    NO_CLEAR_GAIN,
     PAYS,
     Difference,
     code_of,
@@ -38,6 +37,8 @@ HOW = (
     "The study asks for no learning curve. With `curve = { rows = [10, 20, 40, 80], draws = 20 }` under `[compare]`, "
     "it shows from how many own rows on a site does as well alone."
 )
+IN_WORDS = {PAYS: "clear gain", DO_NOT_USE: "clear loss"}
+"""Of a verdict, in a cell of a table; the others stand there as they are."""
 COLUMNS = ("site", "rows", "draws", "arm", "metric", "value", "low", "high")
 
 
@@ -94,18 +95,6 @@ def _caption(points: Sequence[LearningPoint]) -> str:
     )
 
 
-def verdict_of(gain: Difference, worthwhile: float) -> str:
-    """Return whether a gain is clear, by the rule of every verdict; one without an interval is not.
-
-    Examples
-    --------
-    >>> verdict_of(Difference(0.1, 0.02, 0.2), 0.005), verdict_of(Difference(0.1), 0.005)
-    ('joining pays', 'no clear gain')
-    """
-    code = code_of(gain, worthwhile)
-    return NO_CLEAR_GAIN if code == CANNOT_BE_TOLD else code
-
-
 def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str:
     """Return one site's learning curve in words, and at which sizes the gain is clear.
 
@@ -133,7 +122,7 @@ def gains_of(points: Sequence[LearningPoint], rule: Report | None = None) -> lis
     if curve is None:
         return []
     gains = [(rows, gain_at(arms, curve)) for sizes in by_size(curve).values() for rows, arms in sizes.items()]
-    return [(rows, gain, verdict_of(gain, worthwhile_in(curve))) for rows, gain in gains]
+    return [(rows, gain, code_of(gain, worthwhile_in(curve))) for rows, gain in gains]
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -160,10 +149,10 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
             "Own model alone": _cell(by_place.get((rows, ALONE))),
             "Joined": _cell(by_place.get((rows, ADJUSTED))),
         }
-        gain, code = gains.get(rows, (Difference(None), NO_CLEAR_GAIN))
+        gain, code = gains.get(rows, (Difference(None), CANNOT_BE_TOLD))
         known = gain.value is not None
         cells |= {"Gain, + is better (95 %, unadjusted)": gain_in_brackets(gain) if known else ABSENT}
-        cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(code, "no clear gain")}
+        cells |= {"In words": IN_WORDS.get(code, code)}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
 
@@ -215,8 +204,11 @@ def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
     ]
     if not rows:
         return None
-    scale = alt.Scale(domain=list(VERDICT_COLOURS)[:3], range=list(VERDICT_COLOURS.values())[:3])
-    colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(title=None, orient="top", labelFontSize=12))
+    scale = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
+    # "cannot be told" stands in the legend where a point is so.
+    there = [code for code in VERDICT_COLOURS if code != CANNOT_BE_TOLD or any(row["verdict"] == code for row in rows)]
+    legend = alt.Legend(title=None, orient="top", values=there, labelFontSize=12)
+    colour = alt.Color("verdict:N", scale=scale, legend=legend)
     base = alt.Chart(pd.DataFrame(rows)).properties(height=HEIGHT).encode(x=_x(points))
     y = alt.Y("value:Q", title=f"gain in {metric_name(points[0].metric)}", axis=_numbers())
     zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color="#808080")
