@@ -281,10 +281,10 @@ class _Record:
                 for arm in ARMS:
                     figures = [arms[arm] for arms in self._found[site, rows] if arm in arms]
                     draws, value, low, high = self._mean(site, figures)
-                    bounds = (possible(self._metric, bound, difference=" - " in arm) for bound in (low, high))
+                    bottom, top = (possible(self._metric, bound, difference=" - " in arm) for bound in (low, high))
                     freedom = None if site in self._fixed or low is None else draws - 1
                     own = (site, rows or all_rows, draws, arm, self._metric)
-                    found.append(LearningPoint(*own, value, *bounds, freedom))
+                    found.append(LearningPoint(*own, value, bottom, top, freedom))
         return found
 
     def _mean(self, site: str, figures: Sequence[Judged]) -> tuple[int, float | None, float | None, float | None]:

@@ -67,7 +67,7 @@ def _size(entry: Mapping[str, Any]) -> float:
         from flfed.drift import APART  # numpy, which few reports need
 
         return math.inf if entry["reason"] == APART else 0.0
-    return abs(entry["difference"] or 0.0)
+    return abs(float(entry["difference"] or 0.0))
 
 
 def _is_far(entry: Mapping[str, Any]) -> bool:

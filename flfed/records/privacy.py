@@ -43,11 +43,6 @@ SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
 )
-GIVEN_THE_ENCODER = (
-    "Given the encoder: the means and deviations by which all rows are scaled are exact sums over the rows. What one "
-    'row changes through them is not in that ε, and can be more than it. A study with [encode] scaler = "schema" '
-    "takes them from the schema instead, where no row has a say."
-)
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """What needs a look first."""
 THE_SITES_OWN = (
@@ -260,6 +255,21 @@ def bound_in_words(privacy: Private) -> str:
     return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
 
 
+def given_the_encoder(unit: str) -> str:
+    """Return what a promise to one `unit` ("row", "site") leaves out where the encoder is made of the rows.
+
+    Examples
+    --------
+    >>> given_the_encoder("site").split(". ")[1]
+    'What one site changes through them is not in that ε, and can be more than it'
+    """
+    return (
+        "Given the encoder: the means and deviations by which all rows are scaled are exact sums over the rows. What "
+        f"one {unit} changes through them is not in that ε, and can be more than it. A study with [encode] scaler = "
+        '"schema" takes them from the schema instead, where no row has a say.'
+    )
+
+
 def promise_in_words(privacy: Private) -> list[str]:
     """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
     if privacy["mechanism"] is None:
@@ -278,7 +288,7 @@ def promise_in_words(privacy: Private) -> list[str]:
         odds_in_words(unit, privacy["epsilon"]),
     ]
     if privacy["given-encoder"]:
-        lines.append(GIVEN_THE_ENCODER)
+        lines.append(given_the_encoder(unit))
     if privacy["noise-from"] == "seed":
         lines.append(SIMULATED)
     if privacy["repeats"] > 1:

@@ -15,6 +15,7 @@ from flfed.records.verdicts import (
     PAYS,
     VERDICTS,
     Difference,
+    as_given,
     better_of,
     decimals_of,
     gain_in_brackets,
@@ -226,7 +227,7 @@ def widened_for(found: Report) -> str:
 
 def least_gain(found: Report, metric: str) -> str:
     """Return the gain above which joining pays, as it is written: "0", ".005"."""
-    return number(found["verdict-rule"]["worthwhile"][metric]) if found["verdict-rule"]["worthwhile"][metric] else "0"
+    return as_given(found["verdict-rule"]["worthwhile"][metric])
 
 
 def is_measured(found: Report, metric: str) -> bool:

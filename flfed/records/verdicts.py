@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 Better = Literal["higher", "lower"]
@@ -144,6 +145,19 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     text = f"{abs(value):.{decimals_of(value) if decimals is None else decimals}f}"
     sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
     return sign + text.removeprefix("0" if "." in text else "")
+
+
+def as_given(value: float) -> str:
+    """Return a figure that somebody wrote, as `[compare] worthwhile`, with the digits it has.
+
+    Examples
+    --------
+    >>> as_given(0.005), as_given(0.0025), as_given(0.00004), as_given(2.0), as_given(0.0), as_given(1.5)
+    ('.005', '.0025', '.00004', '2', '0', '1.5')
+    """
+    whole, _, rest = f"{Decimal(repr(float(value))):f}".partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole}.{rest}".removeprefix("0") if rest else whole
 
 
 def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
@@ -318,7 +332,7 @@ def verdict(
     if code == PAYS:
         return code, f"{words}{unadjusted}."
     if code == DO_NOT_USE:
-        where = f"below {number(-least)}" if least else "below 0"
+        where = f"below {MINUS}{as_given(least)}" if least else "below 0"
         return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."
     return code, f"{words}; {why_unclear(gain, least)}{unadjusted}."
 
@@ -340,7 +354,7 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
         return f"the interval{wide} contains 0, so this may be chance"
     side, what = ("above", "gain") if low > 0 else ("below", "loss")
     may = "is" if abs(value) < worthwhile else "may be"
-    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {number(worthwhile)})"
+    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {as_given(worthwhile)})"
 
 
 def _if_worse(gain: Difference, worthwhile: float) -> str:

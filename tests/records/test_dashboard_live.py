@@ -3,6 +3,7 @@
 import csv
 import io
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,17 @@ def test_a_site_without_a_figure_at_any_size_is_a_sentence_and_no_empty_chart(st
     assert "AUC was not defined in any draw" in words(page)
     assert table_of(page)["10"]["In words"] == "not defined"
     assert "AUC at long-beach" not in words(page)
+
+
+def test_a_gain_without_an_interval_cannot_be_told_in_table_chart_and_words(store, write):
+    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
+    found = points("long-beach", AUC, {10: (0.56, 0.75, 0.10), 86: (0.64, 0.75, 0.08)})
+    write(store, series).learning_curve([replace(p, low=None, high=None) if p.rows == 86 else p for p in found])
+    page = at_site(series)
+    assert "with all its 86 rows, it cannot be told: AUC was defined in too few draws" in words(page)
+    assert table_of(page)["all (86)"]["In words"] == "cannot be told"
+    drawn = [chart.proto.spec for chart in page.get("vega_lite_chart") if "gain in AUC" in chart.proto.spec]
+    assert any('"cannot be told"' in spec for spec in drawn)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from flfed.records.audits import AuditRow
 from flfed.records.entries import CrossedEntry
 from flfed.records.odds import odds_in_words
 from flfed.records.privacy import (
-    GIVEN_THE_ENCODER,
     epsilon_in_words,
+    given_the_encoder,
     in_words,
     not_covered,
     promise_in_words,
@@ -63,7 +63,10 @@ def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told,
     del payload["given-encoder"]  # of an earlier version, whose encoder always was of the rows
     by_rows = promise_in_words(told(payload)["privacy"])
     assert "encoder" not in " ".join(by_schema)
-    assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0] and GIVEN_THE_ENCODER in by_rows
+    assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0]
+    assert given_the_encoder(payload["unit"]) in by_rows
+    of_sites = promise_in_words(told(payload | {"unit": "site"})["privacy"])
+    assert any("What one site changes through them is not in that ε" in line for line in of_sites)
 
 
 def test_an_earlier_run_says_that_nothing_was_recorded(told):

@@ -98,14 +98,17 @@ def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same
     for text, codes in (
         ("", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
         ("[compare]\nworthwhile = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
+        ("[compare]\nworthwhile = 0.0025", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
         ("[compare]\nworthwhile = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
     ):
         series = recorded(store, sites, text=text)
         found = found_of(url, series)
         assert {site: of["verdict"] for site, of in found["sites"].items()} == codes
         said = {site: site_verdict(of, AUC)[1] for site, of in found["sites"].items()}
+        assert ("(under .0025)" in said["b"]) == ("0.0025" in text)
         for site, code in codes.items():
             assert ("too small to matter" in said[site]) == (code == NO_CLEAR_GAIN)
+            assert not any(f"(under {figure})" in said[site] for figure in (".003", ".000"))
             with RunReader.open(url, only=site) as reader:
                 own = report(reader, series)
             assert (own["verdict-rule"], list(own["sites"])) == (found["verdict-rule"], [site])

@@ -11,7 +11,7 @@ from flfed.apps.gate.study_messages import StudyMessages
 from flfed.apps.protecting import charge_of
 from flfed.apps.spending import shown as shown_epsilon
 from flfed.errors import FlfedError
-from flfed.records.privacy import GIVEN_THE_ENCODER
+from flfed.records.privacy import given_the_encoder
 from flfed.rows import datasets
 from flfed.rows.schema import Column, Schema
 from flfed.rows.site import Site
@@ -146,7 +146,7 @@ def _privacy(study: Study) -> str:
         return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
     given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
     said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
-    return said if study.encode.scaler == "schema" else f"{said} {GIVEN_THE_ENCODER}"
+    return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
 
 
 def _columns(study: Study, schema: Schema) -> Iterator[str]:

@@ -24,7 +24,6 @@ from flfed.records.verdicts import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
     DO_NOT_USE,
-    NO_CLEAR_GAIN,
     PAYS,
     Difference,
     code_of,
@@ -42,6 +41,8 @@ HOW = (
     "The study asks for no learning curve. With `curve = { rows = [10, 20, 40, 80], draws = 20 }` under `[compare]`, "
     "it shows from how many own rows on a site does as well alone."
 )
+IN_WORDS = {PAYS: "clear gain", DO_NOT_USE: "clear loss"}
+"""Of a verdict, in a cell of a table; the others stand there as they are."""
 COLUMNS = ("site", "rows", "draws", "arm", "metric", "value", "low", "high")
 
 
@@ -98,18 +99,6 @@ def _caption(points: Sequence[LearningPoint]) -> str:
     )
 
 
-def verdict_of(gain: Difference, worthwhile: float) -> str:
-    """Return whether a gain is clear, by the rule of every verdict; one without an interval is not.
-
-    Examples
-    --------
-    >>> verdict_of(Difference(0.1, 0.02, 0.2), 0.005), verdict_of(Difference(0.1), 0.005)
-    ('joining pays', 'no clear gain')
-    """
-    code = code_of(gain, worthwhile)
-    return NO_CLEAR_GAIN if code == CANNOT_BE_TOLD else code
-
-
 def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str:
     """Return one site's learning curve in words, and at which sizes the gain is clear.
 
@@ -137,7 +126,7 @@ def gains_of(points: Sequence[LearningPoint], rule: Report | None = None) -> lis
     if curve is None:
         return []
     gains = [(rows, gain_at(arms, curve)) for sizes in by_size(curve).values() for rows, arms in sizes.items()]
-    return [(rows, gain, verdict_of(gain, worthwhile_in(curve))) for rows, gain in gains]
+    return [(rows, gain, code_of(gain, worthwhile_in(curve))) for rows, gain in gains]
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -164,10 +153,10 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
             "Own model alone": _cell(by_place.get((rows, ALONE))),
             "Joined": _cell(by_place.get((rows, ADJUSTED))),
         }
-        gain, code = gains.get(rows, (Difference(None), NO_CLEAR_GAIN))
+        gain, code = gains.get(rows, (Difference(None), CANNOT_BE_TOLD))
         known = gain.value is not None
         cells |= {"Gain, + is better (95 %, unadjusted)": gain_in_brackets(gain) if known else ABSENT}
-        cells |= {"In words": {PAYS: "clear gain", DO_NOT_USE: "clear loss"}.get(code, "no clear gain")}
+        cells |= {"In words": IN_WORDS.get(code, code)}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
 

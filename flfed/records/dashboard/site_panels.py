@@ -41,6 +41,7 @@ from flfed.records.verdicts import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
     DO_NOT_USE,
+    MINUS,
     NO_CLEAR_GAIN,
     PAYS,
     TOO_SMALL,
@@ -363,7 +364,7 @@ def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
 def how_to_read(found: Report, metric: str) -> None:
     """Show what the words of the charts mean, folded away."""
     least = found["verdict-rule"]["worthwhile"][metric]
-    small = f" A clear gain below {number(least)} is *{TOO_SMALL}*." if least else ""
+    small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
     with st.expander("How to read this"):
         st.markdown(
             "- *Own model alone*: a model each site tuned on its own rows.\n"
@@ -374,7 +375,7 @@ def how_to_read(found: Report, metric: str) -> None:
             "where telling the sites apart helps.\n"
             "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
             f"- **{PAYS}**: the gain's interval ({widened_for(found)}) lies above {least_gain(found, metric)}. "
-            f"**{DO_NOT_USE}**: it lies below {number(-least) if least else '0'}. "
+            f"**{DO_NOT_USE}**: it lies below {MINUS if least else ''}{least_gain(found, metric)}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
             "- *Widened*: of many sites some seem to gain by chance alone, as one unadjusted interval in twenty "
             "excludes 0. So verdicts go by intervals that hold at all sites together (Bonferroni), the thin lines of "

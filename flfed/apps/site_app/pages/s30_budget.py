@@ -13,7 +13,7 @@ from flfed.apps.site_app.sent_charts import kind_of_line
 from flfed.apps.spending import shown
 from flfed.records.dashboard.panels import card, escape, table
 from flfed.records.dashboard.showing import Line, download
-from flfed.records.privacy import GIVEN_THE_ENCODER
+from flfed.records.privacy import given_the_encoder
 
 
 def show() -> None:
@@ -60,7 +60,8 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
             cards(one, found["delta"])
         st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
     if one["given-encoder"]:
-        st.caption(escape(GIVEN_THE_ENCODER))
+        units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
+        st.caption(escape(given_the_encoder(" or ".join(units))))
     runs(one)
     uncharged(one)
 
