@@ -18,11 +18,12 @@ SEPARATORS = (",", ";", "\t", "|")
 FIRST_LINES = 20
 """Lines in which another separator is looked for."""
 UNCLOSED = "a quote is opened and never closed"
+TOO_LONG = "a cell has more than 131,072 signs: leave its column out, or close the quote that opens it"
 Record = list[str]
-_QUOTED_CELL = re.compile(r'(?:"(?:[^"]|"")*"|\S)+')
-"""Between blanks, of which those within quotes are of the cell."""
-LONGEST_CELL = 2**27
-"""Signs of a cell that may be a text; Python's own limit of 131,072 is in reach of a letter."""
+LOOKED_AT = 2000
+"""Lines whose first cells tell what a line begins like."""
+_BIG_ENDIAN = {b"\xfe\xff": "utf-16-be", b"\x00\x00\xfe\xff": "utf-32-be"}
+_END_SIGN = re.compile(rb"(?<=[\r\n])\x1a[\x1a\r\n]*\Z")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Lines:
     shorter, longer : int
         Lines after the first with fewer cells, and with more that are not empty.
     swallowed : int
-        Cells that hold as many line ends and separators as whole lines have: a stray quote joined those.
+        Cells that hold whole lines, which begin as the file's others do: a stray quote joined those.
     last_short : bool
         Whether the last line has fewer cells.
     ended : bool
@@ -65,12 +66,13 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
     Raises
     ------
     csv.Error
-        If a cell is too long for one: a quote is opened and never closed.
+        If a cell is too long for one, or a quote is opened and never closed.
     UnicodeError
         If the bytes are not of that encoding.
     """
     width, shorter, longer, swallowed, last_short, named = len(columns or ()), 0, 0, 0, False, False
     quoted, first = b'"' in content, True
+    begins, joined = set[str](), list[list[str]]()
     for record in _records(content, encoding, separator):
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
@@ -82,17 +84,43 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
             shorter += len(record) < width
             longer += len(record) > width and any(cell.strip() for cell in record[width:])
         last_short = len(record) < width
-        swallowed += quoted and any("\n" in cell and _is_lines(cell, separator, width) for cell in record)
+        if quoted and not first and len(begins) < LOOKED_AT:
+            begins.add(_shape(record[0]))
+        if quoted and width >= 3:
+            joined += [_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell]
         first = False
+    swallowed = sum(bool(starts) and 2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
     return Lines(0 if first else width, shorter, longer, swallowed, last_short, _ends(content, encoding), named)
 
 
-def _is_lines(cell: str, separator: str, width: int) -> bool:
-    """Tell whether a quoted cell is the rest of one line and the start of another."""
-    return width >= 3 and cell.count(separator) == cell.count("\n") * (width - 1)
+def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
+    """Return how lines begin that a quoted cell joins, as shapes; none where it is a text with line breaks.
+
+    Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
+    """
+    parts = [part.split() if separator == BLANKS else part.split(separator) for part in cell.split("\n")]
+    wanted = [width - at, *[width] * (len(parts) - 2), at + 1]
+    return [_shape(part[0]) for part in parts[1:]] if [len(part) for part in parts] == wanted else []
+
+
+def _shape(cell: str) -> str:
+    """Return what a cell looks like.
+
+    Examples
+    --------
+    >>> _shape("P-0071"), _shape("sent home")
+    ('a-9', 'a a')
+    """
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:100]))
+
+
+def without_end_sign(content: bytes) -> bytes:
+    """Return a file without the sign on a line of its own that ended files of MS-DOS."""
+    return _END_SIGN.sub(b"", content)
 
 
 def _ends(content: bytes, encoding: str) -> bool:
+    encoding = next((name for mark, name in _BIG_ENDIAN.items() if content.startswith(mark)), encoding)
     last = content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a")
     return last.endswith(("\n", "\r"))
 
@@ -125,7 +153,8 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
 def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
     if separator == BLANKS:
-        return (_QUOTED_CELL.findall(line) for line in text)
+        plain = (line.replace("\t", " ").strip(" \r\n") + "\n" for line in text)
+        return csv.reader(plain, delimiter=" ", skipinitialspace=True)
     return csv.reader(text, delimiter=separator)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.file_kinds import NoTable, content_of, kind_of, wrong_encoding
-from flfed.rows.lines import BLANKS, UNCLOSED, lines_of, why_uneven
+from flfed.rows.lines import BLANKS, TOO_LONG, UNCLOSED, lines_of, why_uneven, without_end_sign
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -67,7 +67,7 @@ class Csv:
         """
         path = find_file(self.path, folders)
         try:
-            content = content_of(path)
+            content = without_end_sign(content_of(path))
             ended = self._check(content)
             with warnings.catch_warnings():
                 # pandas only warns of cells that it drops where lines are longer than the header.
@@ -80,7 +80,8 @@ class Csv:
         except (*_CSV_ERRORS, csv.Error) as error:
             # The parser's own message quotes cells.
             unclosed = isinstance(error, csv.Error) or "EOF inside string" in str(error)
-            raise self._refusal(path, UNCLOSED if unclosed else "its lines are not alike") from None
+            too_long = TOO_LONG if "field larger" in str(error) else UNCLOSED
+            raise self._refusal(path, too_long if unclosed else "its lines are not alike") from None
         except UnicodeError:
             raise self._refusal(path, "it is not in that encoding") from None
         except LookupError:

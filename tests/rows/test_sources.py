@@ -213,3 +213,48 @@ def test_a_separator_is_one_sign_or_blanks(tmp_path):
     (tmp_path / "t.txt").write_text("a b c\n1 2 3\n4 5\n")
     with pytest.raises(UsageError, match="last line is cut|fewer cells"):
         blanks.read((tmp_path,))
+
+
+def test_a_text_with_line_breaks_is_no_damage_and_lines_that_a_stray_quote_joins_are(tmp_path):
+    def read(text: str, **how: object) -> pd.DataFrame:
+        (tmp_path / "t.csv").write_bytes(text.encode(str(how.get("encoding", "utf-8"))))
+        return Csv("t.csv", **how).read((tmp_path,))
+
+    rows = [f"P-{at},{at},0" for at in range(9)]
+    for place in range(3):
+        cells = ["P-9", "9", "1"]
+        texts = ["felt well, no pain,\nsent home", "well,\nno pain,\nso", "well\nno, pain, so"]
+        for text in texts:
+            cells[place] = f'"{text}"'
+            found = read("\n".join(["id,a,b", *rows, ",".join(cells)]) + "\n")
+            assert (len(found), found.iloc[9, place]) == (10, text)
+        joined = [line.split(",") for line in rows]
+        joined[3][place] = f'"{joined[3][place]}'
+        joined[5][place] = f'{joined[5][place]}"'
+        with pytest.raises(UsageError, match="a quote is opened and never closed, and joins lines"):
+            read("\n".join(["id,a,b", *map(",".join, joined)]) + "\n")
+
+
+def test_quoted_cells_between_blanks_are_read_as_pandas_reads_them(tmp_path):
+    text = 'id age  town\n1\t30 "New York"\n 2 40 "the ""old"" town" \n3 50 x"y\n'
+    (tmp_path / "t.csv").write_text(text)
+    found = Csv("t.csv", separator=r"\s+").read((tmp_path,))
+    assert found["town"].tolist() == ["New York", 'the "old" town', 'x"y']
+    assert found["age"].tolist() == ["30", "40", "50"]
+    (tmp_path / "t.csv").write_text(text + "4 60 New York\n")
+    with pytest.raises(UsageError, match="lines have more cells than the first"):
+        Csv("t.csv", separator=r"\s+").read((tmp_path,))
+
+
+def test_the_end_of_a_file_is_told_in_every_width_and_a_cell_that_is_too_long_for_what_it_is(tmp_path):
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-be"):
+        mark = "\ufeff" if encoding != "utf-8" else ""
+        for end, unended in (("\n", False), ("", True)):
+            (tmp_path / "t.csv").write_bytes(f"{mark}a,b\n1,2\n3,4{end}".encode(encoding))
+            name = "utf-8" if encoding == "utf-8" else encoding[:6]
+            assert Csv("t.csv", encoding=name).read((tmp_path,)).attrs["unended"] is unended
+    (tmp_path / "t.csv").write_bytes(b"a,b\r\n1,2\r\n\x1a")
+    assert Csv("t.csv").read((tmp_path,))["b"].tolist() == ["2"]
+    (tmp_path / "t.csv").write_text("a,b\n1," + "x" * 140_000 + "\n")
+    with pytest.raises(UsageError, match="a cell has more than 131,072 signs: leave its column out"):
+        Csv("t.csv").read((tmp_path,))
