@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,58 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 
 
-def answers_slowly(consortium: Any, folder: SiteFolder, seconds: float, silence: tuple[float, float]) -> list[str]:
-    """Have a site asked for what takes so long; return what was said of its processes until it had answered."""
+class SlowLine:
+    """A line from a site to its server, over which from some time on only so many bytes a second come."""
+
+    def __init__(self, port: int, speed: int) -> None:
+        self._target, self._speed, self.slow = port, speed, threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                site, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                for here, there, back in ((site, server, False), (server, site, True)):
+                    threading.Thread(target=self._pump, args=(here, there, back), daemon=True).start()
+
+    def _pump(self, here: socket.socket, there: socket.socket, back: bool) -> None:
+        with suppress(OSError), here, there:
+            while piece := here.recv(self._speed // 10):
+                there.sendall(piece)
+                if back and self.slow.is_set():
+                    time.sleep(len(piece) / self._speed)
+
+    def close(self) -> None:
+        self.slow.clear()
+        self._listening.close()
+
+
+def answers_slowly(
+    consortium: Any,
+    folder: SiteFolder,
+    seconds: float,
+    silence: tuple[float, float],
+    before: Callable[[], object] = lambda: None,
+) -> tuple[list[str], float]:
+    """Have a site asked for what takes so long.
+
+    Return what was said of its processes until it had answered, and the seconds from `before` on.
+    """
     node, gate = children(folder, network=True, gate=True, silence=silence)
     gate = replace(gate, command=(sys.executable, str(HERE / "answering.py"), folder.site))
     told, replies, linked, stop = list[str](), list[Any](), threading.Event(), threading.Event()
+    took = list[float]()
 
     def ask() -> None:
         consortium.do("begin", config={"study": "text"})
         linked.wait(120)
-        replies.extend(consortium.do("ask", config={"sleep": seconds}, seconds=seconds + 60)["replies"])
+        before()
+        answered = consortium.do("ask", config={"sleep": seconds}, seconds=seconds + 60)
+        replies.extend(answered["replies"])
+        took.append(answered["seconds"])
         stop.set()
 
     def look() -> None:
@@ -50,17 +94,28 @@ def answers_slowly(consortium: Any, folder: SiteFolder, seconds: float, silence:
         supervisor.supervise(stop, look)
         asking.join()
     assert [reply["site"] for reply in replies] == [folder.site], (told, gate.log.read_text()[-1000:])
-    return told
+    return told, took[0]
+
+
+def test_a_message_that_comes_more_slowly_than_a_gate_may_be_silent_is_answered(consortium: Any, home: Path):
+    folder, line = consortium.joined("cleveland"), SlowLine(consortium.port, 1600)  # of 16 kB
+    folder.join.write_text(folder.join.read_text().replace(f":{consortium.port}", f":{line.port}"))
+    try:
+        told, took = answers_slowly(consortium, folder, 0.0, (NODE_SILENCE, 4.0), line.slow.set)
+    finally:
+        line.close()
+    assert [said for said in told if "ended" in said] == []
+    assert took > 8
 
 
 def test_a_fit_that_takes_longer_than_a_gate_may_be_silent_is_not_interrupted(consortium: Any, home: Path):
-    told = answers_slowly(consortium, consortium.joined("cleveland"), 15.0, (NODE_SILENCE, 6.0))
+    told, _ = answers_slowly(consortium, consortium.joined("cleveland"), 15.0, (NODE_SILENCE, 6.0))
     assert [line for line in told if "ended" in line] == []
 
 
 @pytest.mark.proof
 def test_a_fit_of_three_minutes_is_not_interrupted(consortium: Any, home: Path):
-    told = answers_slowly(consortium, consortium.joined("cleveland"), 180.0, (NODE_SILENCE, GATE_SILENCE))
+    told, _ = answers_slowly(consortium, consortium.joined("cleveland"), 180.0, (NODE_SILENCE, GATE_SILENCE))
     assert [line for line in told if "ended" in line] == []
 
 
