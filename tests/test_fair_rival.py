@@ -18,7 +18,7 @@ from flfed.rows.workplace import Workplace
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("taiwan")]
 
 AUC = "roc_auc_score"
-GRID = {"max_leaf_nodes": [4, 8, 16], "max_iter": [150], "learning_rate": [0.05]}
+GRID = {"max_leaf_nodes": [4, 8, 16], "max_iter": [100, 200], "learning_rate": [0.05]}
 
 
 def searched(work: Workplace) -> list[float]:

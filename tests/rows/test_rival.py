@@ -13,7 +13,7 @@ from flfed.rows.encode import Encoded
 from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.cohort import answer_together
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.rival import LEARNING_RATE, PENALTIES, RIDGE, TREES, best_alone
+from flfed.rows.training.rival import LEARNING_RATE, PENALTIES, TREES, best_alone
 
 SEED = 5
 
@@ -32,13 +32,7 @@ def rows_of(task: str, law: str, rows: int = 400) -> Encoded:
 
 def boosting(task: str, leaves: int, trees: int):
     kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
-    return kind(
-        learning_rate=LEARNING_RATE,
-        l2_regularization=RIDGE,
-        max_leaf_nodes=leaves,
-        max_iter=trees,
-        early_stopping=False,
-    )
+    return kind(learning_rate=LEARNING_RATE, max_leaf_nodes=leaves, max_iter=trees, early_stopping=False)
 
 
 def linear(task: str, l2: float, rows: int):

@@ -30,8 +30,7 @@ PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
 """Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
 TREES = {4: (60, 180), 12: (40, 100)}
 """Numbers of trees by most leaves of a tree: four settings. The few trees are the first of the many."""
-LEARNING_RATE, RIDGE = 0.06, 1.0
-"""Of each tree, and of its leaves: without the second, leaves of a rare outcome are far too sure."""
+LEARNING_RATE = 0.06
 LEAST_ROWS = 200
 LEAST_OF_A_CLASS = 20
 """Rows, and people (or rows, where each is its own) of each class, below which no trees are grown."""
@@ -121,12 +120,7 @@ def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> An
 
     kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
     model = kind(
-        learning_rate=LEARNING_RATE,
-        l2_regularization=RIDGE,
-        max_leaf_nodes=leaves,
-        max_iter=trees,
-        early_stopping=False,
-        random_state=seed,
+        learning_rate=LEARNING_RATE, max_leaf_nodes=leaves, max_iter=trees, early_stopping=False, random_state=seed
     )
     return model.fit(rows.x, rows.y, rows.weight if np.ptp(rows.weight) else None)
 
