@@ -16,6 +16,7 @@ from flfed.records.own_models import BETTER_OF, SAME
 from flfed.records.reports import (
     DIFFERENCES,
     REFERENCES,
+    SITE_ARMS,
     Report,
     arms_shown,
     best_arm,
@@ -294,7 +295,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     return cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
-def _words(name: str, site: Report, metric: str, arms: Sequence[str]) -> dict[str, str]:
+def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
     """Return one line of the table that people read."""
     cells = {}
     for arm in arms:
