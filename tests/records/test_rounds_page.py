@@ -169,7 +169,7 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
 def test_the_bound_is_that_of_the_further_end_where_the_other_was_cut_at_1(store):
     # Measured are rounds before these: from .98 on, of which .985 + .025 would be beyond 1.
     page = rounds_page(write(begin(store, rounds=3), rounds=3, shift=0.27, band=(0.955, 1.0)))
-    assert "the AUC of the rows lies within .035 of this one in each round drawn. Where" in words(page)
+    assert "the AUC of the rows lies within .035 of this one at each point drawn. Where" in words(page)
 
 
 def test_a_map_of_one_block_is_a_sentence(store):
