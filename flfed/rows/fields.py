@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +40,8 @@ class Field:
         none, so that "35.125" is a little over 35. Without it, a column in which every mark stands before just three
         digits is reported, for nobody can tell which of the two is meant. A blank stands for any kind of blank.
     date : str
-        How dates written as text are to be read, such as "%d.%m.%Y"; default: 2026-01-31.
+        How dates written as text are to be read, such as "%d.%m.%Y", with four digits of the year;
+        default: 2026-01-31.
     """
 
     column: str
@@ -81,6 +83,12 @@ def _check_date_format(where: str, form: str) -> None:
         whole = False
     if not whole or "%z" in form or "%Z" in form:
         raise UsageError(f"{where}: date={form!r} must say day, month and year, such as '%d.%m.%Y'")
+    if re.search(r"(?<!%)(?:%%)*%[yx]", form):
+        # Python takes 68 for 2068 and 69 for 1969.
+        raise UsageError(
+            f"{where}: date={form!r} has two digits of a year, of which nobody can tell the century: have the source "
+            "give four (%Y)"
+        )
 
 
 def check_codes(where: str, missing: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flfed.errors import UsageError
 from flfed.rows.fields import NO_GROUP, Field
 from flfed.rows.mapping import _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
 from flfed.rows.marks import AMBIGUOUS
@@ -335,3 +336,10 @@ def test_a_group_without_an_identifier_is_reported_with_its_rows_and_an_absent_o
     assert [rule.split("'y' ")[1].split(" in ")[0] for rule in spoiled] == [
         "has a value that the schema does not allow", "has no value (rows without an outcome cannot be used)"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%y", "%x", "%%%y-%m-%d"])
+def test_two_digits_of_a_year_are_refused_where_the_package_asks_for_them(form):
+    with pytest.raises(UsageError, match="two digits of a year, of which nobody can tell the century"):
+        Field("seen", date=form)
+    assert Field("seen", date="%d.%m.%Y %%y").date
