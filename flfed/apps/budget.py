@@ -337,7 +337,14 @@ def unprotected_in_words(updates: int) -> str:
 
 
 def run_in_words(
-    site: Site, ledger: Ledger, dataset: str, release: Release, rounds: int, *, unit: str = "person"
+    site: Site,
+    ledger: Ledger,
+    dataset: str,
+    release: Release,
+    rounds: int,
+    *,
+    unit: str = "person",
+    given_encoder: bool = False,
 ) -> str:
     """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
 
@@ -352,6 +359,8 @@ def run_in_words(
     rounds : int
     unit : {"person", "row"}
         Whom the study protects.
+    given_encoder : bool
+        Whether the study's ε leaves out what a row moves in its encoder.
     """
     policy = site.policy
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
@@ -360,6 +369,8 @@ def run_in_words(
     if unit == "row" and may_have_several_rows(dataset):
         after = math.inf
     then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
+    given = GIVEN if given_encoder and not (math.isinf(after) or account.given_encoder) else ""
+    then += given
     unprotected = unprotected_in_words(len(account.unprotected))
     said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
     said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
@@ -374,14 +385,14 @@ def run_in_words(
     said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
     if after <= policy.epsilon:
         left = math.floor((policy.epsilon - after) * 1000) / 1000
-        return f"{said}; a run would make it {shown(after)} and leave {left:g}."
+        return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
     if policy.disclosure == "open":
         return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
     if math.isinf(after):
         return f"{said}; a run would make it {then}, so this site refuses it."
     fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
-    return f"{said}; a whole run would make it {shown(after)}, so this site stops it{about}."
+    return f"{said}; a whole run would make it {then}, so this site stops it{about}."
 
 
 def finite(value: float) -> float | None:

@@ -195,13 +195,14 @@ def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what a run would spend of the privacy of these rows; nothing where the study spends none."""
     from flfed.apps.budget import run_in_words
     from flfed.apps.gate.receipts import ledger_of
-    from flfed.apps.protecting import charge_of
+    from flfed.apps.protecting import charge_of, given_encoder
 
     charge = charge_of(study)
     if charge is None:
         return []
     ledger, dataset = ledger_of(folder), study.dataset.name
-    return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit)]
+    given = given_encoder(study)
+    return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit, given_encoder=given)]
 
 
 def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:
