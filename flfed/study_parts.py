@@ -101,7 +101,8 @@ class Encode:
         `schema` takes centre and scale from the schema, in which no row has a say: the default under
         `record-dp`. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
     impute : {"mean"}
-        Missing cells become the mean over all sites' training rows.
+        Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the
+        column's typical span.
     missing_indicator : bool
         Whether a column's being missing is an input of its own, for every column. Look at the
         leak warnings first: a value may be missing because of the outcome.

@@ -21,7 +21,7 @@ from flfed.rows.fields import Field, Finding
 from flfed.rows.headers import MAP_IT, NONE_FOUND
 from flfed.rows.intervals import estimates
 from flfed.rows.mapping import map_table
-from flfed.rows.oddities import oddities
+from flfed.rows.oddities import MAP_TO_NONE, oddities
 from flfed.rows.schema import Schema
 from flfed.rows.scoring import metrics_of
 from flfed.rows.sources import Csv, Parquet
@@ -184,7 +184,9 @@ def _notes(
     """Return what is odd in the columns that the model reads, and in the table as a whole."""
     read = {column.name for column in model.layout.features}
     found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
-    return [f"{'the table' if n.column == 'table' else f'column {n.column!r}'}: {n.text}" for n in found]
+    texts = [note.text.removesuffix(MAP_TO_NONE) for note in found]  # nothing is mapped here
+    places = ["the table" if note.column == "table" else f"column {note.column!r}" for note in found]
+    return [f"{place}: {text}" for place, text in zip(places, texts, strict=True)]
 
 
 def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ FEWEST = 20
 """Rows with a value from which on a column is looked at."""
 LEAST, SHARE = 5, 0.01
 """A code for "not known" stands in at least so many rows, and in this share of them."""
+EMPTY, MAP_TO_NONE = "is empty", ": map it to None if the site does not have it"
 FAR, WIDE = 5, 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
 
@@ -96,7 +97,7 @@ def _of_cells(name: str, cells: pd.Series, column: Column, schema: Schema) -> It
     if column.leak or column.kind == "target" and not column.is_number():
         return
     if len(cells) and not len(known):
-        yield "is empty: map it to None if the site does not have it"
+        yield EMPTY + MAP_TO_NONE
     elif len(known) >= FEWEST and known.nunique() == 1:
         yield "has the same value in every row that has one"
     many = far_from_all(known) if column.is_number() or column.kind == "date" else 0
