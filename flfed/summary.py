@@ -18,6 +18,9 @@ import numpy as np
 BINS = 64
 """Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
 SEPARATION = 0.98
+SHIFTS = (2**0.5 - 1, 2**0.5 - 0.5)
+STEP = 1e-5
+"""Of a moment in its hash: more than its rounding, and less than what a row moves."""
 LEAST_SPREAD = 0.1
 """Deviation of the indicator of a value that one row in a hundred has: rarer ones count as that,
 so that a single row's input stays below 10 and a step of SGD stable."""
@@ -219,6 +222,30 @@ class Encoder:
     def sha256(self) -> str:
         """Return the hash of the encoder, over sorted names and little-endian bytes."""
         return arrays_sha256(self.arrays())
+
+    def is_close(self, other: Encoder) -> bool:
+        """Tell whether another is the same but for what processors round otherwise."""
+        mine, others = self.arrays(), other.arrays()
+        return all(
+            mine[name].shape == others[name].shape and np.allclose(mine[name], others[name], rtol=1e-9, atol=1e-9)
+            for name in mine
+        )
+
+
+def sums_sha256(summary: Summary) -> list[str]:
+    """Return two hashes of counts and rounded moments: sums of the same rows have one in common, by whom they may be.
+
+    How numbers are added up depends on the processor, in their last bits. A moment that lies where one of two
+    grids rounds lies between two steps of the other; no short decimal lies where either does.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of rows of one site or of all.
+    """
+    counts = {name: getattr(summary, name) for name in ("rows", "cells", "cells_known", "moments_known", "sites")}
+    steps = summary.moments / STEP
+    return [arrays_sha256(counts | {"moments": np.floor(steps + shift) + 0.0}) for shift in SHIFTS]
 
 
 def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Encoder:

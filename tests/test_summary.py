@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flfed.leaks import LeakWarning, chance_at_most, leak_warnings
-from flfed.summary import ColumnLayout, Layout, Summary, arrays_sha256, fit_encoder, merge, schema_encoder
+from flfed.summary import (
+    SHIFTS,
+    STEP,
+    ColumnLayout,
+    Layout,
+    Summary,
+    arrays_sha256,
+    fit_encoder,
+    merge,
+    schema_encoder,
+    sums_sha256,
+)
 
 X = ColumnLayout(name="x", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0))
 FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
@@ -171,3 +182,16 @@ def test_a_hash_covers_names_shapes_types_and_values():
     big = np.ones((2, 3)).astype(">f8")
     assert arrays_sha256({"w": big}) == base
     assert arrays_sha256({"w": np.asfortranarray(np.ones((2, 3)))}) == base
+
+
+def test_sums_of_the_same_rows_have_a_hash_in_common_whoever_adds_them_up():
+    for seed in range(20):
+        sums = summary(seed, moments=np.random.default_rng(seed).normal(size=(3, 3)) * 300)
+        for shift in SHIFTS:  # where a grid rounds, and one bit below and above
+            edge = (np.round(sums.moments / STEP) - shift) * STEP
+            near = [replace(sums, moments=np.nextafter(edge, to)) for to in (-np.inf, np.inf)]
+            assert set(sums_sha256(near[0])) & set(sums_sha256(near[1]))
+        other = sums.moments.copy()
+        other[0, 1] += 1e-4
+        for changed in (replace(sums, moments=other), replace(sums, rows=sums.rows + 1)):
+            assert not set(sums_sha256(sums)) & set(sums_sha256(changed))

@@ -14,7 +14,7 @@ from flfed.apps.asking import ask
 from flfed.apps.attacked import promise_of
 from flfed.apps.checking import check, taking_part
 from flfed.apps.engines.starting import answer_of, path_of, started
-from flfed.apps.exporting import shared_model
+from flfed.apps.exporting import WITHOUT_MODEL, shared_model
 from flfed.apps.held_tables import HeldTables
 from flfed.apps.model_folder import SharedModel
 from flfed.apps.recording import Progress, Recorder, no_progress
@@ -29,7 +29,7 @@ from flfed.records.reports import report
 from flfed.records.store import RunStore
 from flfed.rows.site import Site
 from flfed.study_parts import Sharing, strictest
-from flfed.summary import arrays_sha256, fit_encoder, merge
+from flfed.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.auditing import AUDIT, AuditFigure, AuditReply, AuditRequest
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages import ENROL, EnrolReply, EnrolRequest
@@ -94,7 +94,8 @@ def audit(
     Parameters
     ----------
     run : str
-        Id of a run or a series, or "latest". Of a series with repeats the first one's model is attacked.
+        Id of a run or a series, or "latest". Of a series with repeats the first one's model is attacked
+        that has one.
     only : sequence of str
         Sites, as the record names them; all unless given.
     attacks : sequence of str
@@ -121,11 +122,11 @@ def audit(
     chosen = _known_attacks(attacks)
     with RunReader.open(store) as reader:
         entries, series = reader.runs_of(run), reader.series(run)
-        entry = entries[0]
+        entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
         elsewhere = entry.engine == "deployment"
         model = shared_model(reader, entry, series, report(reader, entry.run), sent=elsewhere)
         asked = reader.summary(entry.run, "asked") or {}
-        sums = (reader.summary(entry.run, "training-sums") or {}).get("sha256", "")
+        sums = reader.summary(entry.run, "training-sums") or {}
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study, engine = model.study, "inprocess" if entry.engine == "ray" else entry.engine
     if series.study != study.name:
@@ -189,8 +190,8 @@ class Auditor:
     store : RunStore
     tables : HeldTables or None
         Of an engine that holds every site's table.
-    training_sums : str
-        SHA-256 of the sums over the run's training rows; empty where its record has none.
+    training_sums : mapping
+        Hashes of the sums over the run's training rows; empty where its record has none.
     """
 
     grid: Grid
@@ -200,7 +201,7 @@ class Auditor:
     recorder: Recorder
     store: RunStore
     tables: HeldTables | None
-    training_sums: str = ""
+    training_sums: Mapping[str, Any] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
     def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
@@ -286,14 +287,19 @@ class Auditor:
     def _hold_rows(self, tables: HeldTables, sites: list[str]) -> None:
         """Refuse tables whose sums are not the run's: an attack needs the rows it trained on."""
         merged = merge([workplace.summary() for workplace in tables.workplaces(sites)])
-        same = arrays_sha256(merged.arrays()) == self.training_sums
-        if not self.training_sums:  # a run of an earlier version wrote no hash of its sums down: they made its encoder
+        exactly = ""
+        if "rounded" in self.training_sums:
+            same = not set(sums_sha256(merged)).isdisjoint(self.training_sums["rounded"])
+        elif self.training_sums:
+            same = arrays_sha256(merged.arrays()) == self.training_sums.get("sha256")
+            exactly = ", or were added up on another processor (the record has them to the last bit only)"
+        else:  # a run of an earlier version wrote no hash of its sums down: they made its encoder
             encoder = fit_encoder(self.model.layout, merged, self.model.study.encode.scaler)
-            same = encoder.sha256() == self.model.encoder.sha256()
+            same = encoder.is_close(self.model.encoder)
         if not same:
             raise UsageError(
-                f"the sites' training rows are not those of run {self.entry.run} (their sums differ), or a site's "
-                "policy has changed since: run the study anew, and audit that run"
+                f"the sites' training rows are not those of run {self.entry.run} (their sums differ){exactly}, or a "
+                "site's policy has changed since: run the study anew, and audit that run"
             )
 
     def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:

@@ -26,6 +26,8 @@ from flfed.updates import checkpoint as checkpoints
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
+WITHOUT_MODEL = ("running", "interrupted", "failed")
+"""States of a run that has no final model."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def shared_model(
     FlfedError
         If the file on this machine is not the model that the store names.
     """
-    if run.status in ("running", "interrupted", "failed"):
+    if run.status in WITHOUT_MODEL:
         raise UsageError(f"run {run.run} is {run.status}: it has no final model")
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():

@@ -6,8 +6,6 @@ import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 
-import numpy as np
-
 from flfed.errors import FlfedError, UsageError
 from flfed.records.entries import RunEntry
 from flfed.rows import datasets
@@ -16,9 +14,6 @@ from flfed.rows.workplace import study_layout
 from flfed.study import Study
 from flfed.summary import Encoder, schema_encoder
 from flfed.updates import checkpoint as checkpoints
-
-ROUNDING = 1e-9
-"""By how much, for its size, an encoder that was made on another processor may differ."""
 
 
 def study_of(text: str, encoder: Encoder | None, schema: Schema | None, *, refuse: str = "") -> Study:
@@ -50,9 +45,8 @@ def study_of(text: str, encoder: Encoder | None, schema: Schema | None, *, refus
     if encoder is None or table.get("privacy", {}).get("name") != "record-dp" or "scaler" in encode:
         return Study.parse(text)
     before = Study.parse(tomli_w.dumps({**table, "encode": {**encode, "scaler": "global"}}))
-    own = schema_encoder(study_layout(before, schema or datasets.load(before.dataset.name).schema)).arrays()
-    found = encoder.arrays()
-    if all(np.allclose(found[name], own[name], rtol=ROUNDING, atol=ROUNDING) for name in own):
+    own = schema_encoder(study_layout(before, schema or datasets.load(before.dataset.name).schema))
+    if encoder.is_close(own):
         return Study.parse(text)
     if refuse:
         raise UsageError(

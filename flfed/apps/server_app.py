@@ -38,6 +38,7 @@ from flfed.summary import (
     fit_encoder,
     merge,
     one_class,
+    sums_sha256,
 )
 from flfed.updates import checkpoint as checkpoints
 from flfed.updates.checkpoint import Checkpoint
@@ -167,7 +168,8 @@ class Conductor:
         merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
-        self.recorder.writer.summary("training-sums", {"sha256": arrays_sha256(merged.arrays())}, durable=False)
+        sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
+        self.recorder.writer.summary("training-sums", sums, durable=False)
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +240,34 @@ def test_rows_that_changed_since_the_run_are_not_attacked(small, small_study, sc
     found = audit(ended.run, attacks=[MEMBERSHIP], sites=[fewer, sites[1]])
     assert found.faults == {"site-01": CHANGED}
     assert {row.site for row in found.findings} == {"site-02"}
+
+
+def test_an_audit_of_a_record_with_sums_to_the_last_bit_says_why_it_cannot_tell(small, home):
+    sites, ended = small()
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute("UPDATE summary SET payload = json_remove(payload, '$.rounded') WHERE name = 'training-sums'")
+    assert audit(ended.run, attacks=[MEMBERSHIP], sites=sites).faults == {}
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute("UPDATE summary SET payload = json_set(payload, '$.sha256', '0') WHERE name = 'training-sums'")
+    with pytest.raises(UsageError, match="or were added up on another processor"):
+        audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
+
+
+def test_rows_are_those_of_the_run_whatever_the_last_bit_of_their_sums(small, home):
+    sites, ended = small()
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute("UPDATE summary SET payload = json_set(payload, '$.sha256', '0') WHERE name = 'training-sums'")
+    assert audit(ended.run, attacks=[MEMBERSHIP], sites=sites).faults == {}
+
+
+def test_of_a_series_the_first_repeat_that_has_a_model_is_attacked(small, home):
+    sites, ended = small(repeats=2)
+    with RunReader.open() as reader:
+        first, second = (entry.run for entry in reader.runs_of(ended.run))
+    with sqlite3.connect(home / "runs.db") as store:
+        store.execute("UPDATE run SET status = 'failed' WHERE id = ?", (first,))
+    found = audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
+    assert (found.run, found.repeat, found.repeats) == (second, 1, 2)
 
 
 @pytest.mark.slow
