@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ FEWEST = 20
 """Rows with a value from which on a column is looked at."""
 LEAST, SHARE = 5, 0.01
 """A code for "not known" stands in at least so many rows, and in this share of them."""
+MOST = 4
+"""A 0 in more than a quarter of the rows is a value: most people have no visit."""
+TIMES = 3
+"""Copies are told where they are so many times the pairs of rows that are alike by chance."""
 EMPTY, MAP_TO_NONE = "is empty", ": map it to None if the site does not have it"
 FAR, WIDE = 5, 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
@@ -79,8 +84,16 @@ def _of_the_whole(raw: pd.DataFrame) -> Iterator[str]:
     if empty:
         yield f"{count_in_words(empty)} rows are empty throughout: remove them"
     copies = int(texts.dropna(how="all").duplicated().sum())
-    if copies:
+    if copies > TIMES * _pairs_by_chance(texts):
         yield f"{count_in_words(copies)} rows are copies of another row in every column: was something exported twice?"
+
+
+def _pairs_by_chance(texts: pd.DataFrame) -> float:
+    """Return how many pairs of rows are alike where columns have nothing to do with each other."""
+    alike_in_each = [
+        float(np.square(cells.value_counts(normalize=True, dropna=False)).sum()) for _, cells in texts.items()
+    ]
+    return len(texts) * (len(texts) - 1) / 2 * math.prod(alike_in_each)
 
 
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
@@ -138,7 +151,8 @@ def far_from_all(known: pd.Series) -> int:
         span, step = float(others[-1]) - float(others[0]), float(np.median(np.diff(others)))
         alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
         far = gap > span or (_is_code(values[place]) and gap > max(FAR * step, WIDE * span)) or alone_below
-        if far and counts[place] >= enough:
+        common = values[place] == 0 and MOST * counts[place] > len(numbers)
+        if far and counts[place] >= enough and not common:
             return int(counts[place])
     return 0
 
