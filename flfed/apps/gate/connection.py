@@ -36,7 +36,7 @@ SECONDS = 15.0
 """For one answer of the server; Flower waits 30."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 """Seconds before a request is tried again, at first and at most; Flower pauses up to 20."""
-REPEATED_SECONDS, MOST_SECONDS = 60.0, 3600.0
+SAID_AGAIN_SECONDS, MOST_SECONDS = 60.0, 3600.0
 """After how long it is said again that the server cannot be reached; each time twice as long, up to an hour."""
 NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors after which the server cannot have handed out anything."""
@@ -93,7 +93,7 @@ class Outage:
         why, now = reason_of(error), self._clock()
         with self._lock:
             if not self._said:
-                self._began, self._pause, self._due = now, REPEATED_SECONDS, now + REPEATED_SECONDS
+                self._began, self._pause, self._due = now, SAID_AGAIN_SECONDS, now + SAID_AGAIN_SECONDS
             if why not in self._said:
                 self._said.add(why)
                 self._say(why)

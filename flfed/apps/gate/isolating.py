@@ -8,10 +8,12 @@ import socket
 import sys
 from pathlib import Path
 
+from flfed.apps.gate.syscall_filter import NO_NEW_PRIVILEGES, refuse_calls
+
 NEW_USER, NEW_NET = 0x10000000, 0x40000000
 """CLONE_NEWUSER and CLONE_NEWNET (linux/sched.h); `os` has them from Python 3.12 on only."""
-NO_NEW_PRIVILEGES, SET_DEATH_SIGNAL, GET_DEATH_SIGNAL = 38, 1, 2
-"""PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG and PR_GET_PDEATHSIG (linux/prctl.h)."""
+SET_DEATH_SIGNAL, GET_DEATH_SIGNAL = 1, 2
+"""PR_SET_PDEATHSIG and PR_GET_PDEATHSIG (linux/prctl.h)."""
 SET_DUMPABLE = 4
 """PR_SET_DUMPABLE (linux/prctl.h)."""
 CAPABILITY_VERSION = 0x20080522
@@ -95,7 +97,5 @@ def _unshared() -> str:
 
 
 if __name__ == "__main__":
-    from flfed.apps.gate.syscall_filter import refuse_calls
-
     print(leave_network())
     print(refuse_calls())

@@ -33,6 +33,7 @@ from typing import Any
 from flfed.apps.gate.connection import Connection, notice_a_gate_anew, replace_name
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.pacing import Pace
+from flfed.apps.gate.relay import LOOPBACK, relaying
 from flfed.apps.private_files import SHARED, read_private, write_whole
 from flfed.apps.pulse import Pulse
 from flfed.apps.supervising import NEWS
@@ -43,7 +44,6 @@ LEAST, MOST = 0.15, 10.0
 ANSWERING = 0.02
 """Seconds between two looks for the gate's answer, in this process's own memory."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,6 @@ def thread_ended(ended: threading.ExceptHookArgs) -> None:
 def work(folder: SiteFolder) -> None:
     """Be the node of a site, until this process is told to end."""
     from flfed.apps.gate.executor import shared_secret
-    from flfed.apps.gate.relay import relaying
 
     port = free_port()
     words = options(folder, port)
