@@ -53,7 +53,7 @@ def private_folder(path: Path) -> None:
         If it cannot be made.
     """
     if not path.is_dir():
-        for absent in reversed([above for above in (path, *path.parents) if not above.exists()]):
+        for absent in reversed([above for above in (path, *path.parents) if not above.is_dir()]):
             absent.mkdir(mode=0o700, exist_ok=True)
     found = path.stat()
     if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
