@@ -135,7 +135,7 @@ def shared_model(
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
     kept = final.facts.get("schema")  # absent from runs of earlier versions
     own = None if kept is None else Schema.model_validate(kept)
-    study = study_of(series.study_text, final.encoder, own, refuse=run.run if sent else "")
+    study = study_of(series.study_text, lambda: final.encoder, own, refuse=run.run if sent else "")
     schema = own or datasets.load(study.dataset.name).schema
     if run.hashes.get("schema") not in (None, schema.sha256()):
         raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")

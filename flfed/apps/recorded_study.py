@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from flfed.errors import FlfedError, UsageError
@@ -16,7 +16,7 @@ from flfed.summary import Encoder, schema_encoder
 from flfed.updates import checkpoint as checkpoints
 
 
-def study_of(text: str, encoder: Encoder | None, schema: Schema | None, *, refuse: str = "") -> Study:
+def study_of(text: str, encoder_of: Callable[[], Encoder | None], schema: Schema | None, *, refuse: str = "") -> Study:
     """Return the study of a recorded run; of an earlier version with the scaler that it had by default then.
 
     Under `record-dp` a text that names no scaler meant "global" before it meant "schema". Which of them a run
@@ -26,8 +26,8 @@ def study_of(text: str, encoder: Encoder | None, schema: Schema | None, *, refus
     ----------
     text : str
         As the sites approved it.
-    encoder : Encoder or None
-        The run's; None where it has none yet.
+    encoder_of : callable
+        Returns the run's encoder, None where it has none yet; called only where it decides.
     schema : Schema or None
         The run's; None for the one that the dataset has here.
     refuse : str
@@ -42,7 +42,10 @@ def study_of(text: str, encoder: Encoder | None, schema: Schema | None, *, refus
 
     table = tomllib.loads(text)
     encode = table.get("encode", {})
-    if encoder is None or table.get("privacy", {}).get("name") != "record-dp" or "scaler" in encode:
+    encoder = None
+    if table.get("privacy", {}).get("name") == "record-dp" and "scaler" not in encode:
+        encoder = encoder_of()
+    if encoder is None:
         return Study.parse(text)
     before = Study.parse(tomli_w.dumps({**table, "encode": {**encode, "scaler": "global"}}))
     own = schema_encoder(study_layout(before, schema or datasets.load(before.dataset.name).schema))

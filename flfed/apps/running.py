@@ -187,7 +187,7 @@ def resume(
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
     approved = run if entries[0].engine == "deployment" else ""
-    study = study_of(series.study_text, encoder_of(entries), None, refuse=approved)
+    study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=approved)
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]

@@ -140,12 +140,12 @@ def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
     centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
     gappy = [number for number, gap in enumerate(missing) if gap.any()]
     if gappy:  # of a column without a gap both are 0
-        gaps = np.array([missing[number] - missing[number].mean() for number in gappy])
-        u[gappy] = gaps @ centred
-        spread = np.square(gaps).sum(axis=1, keepdims=True)
+        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+        u[gappy] = [missing[number].astype(float) @ centred for number in gappy]
+        share = np.array([missing[number].mean() for number in gappy])[:, None]
+        spread = rows.rows * share * (1 - share)
         v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
         if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
-            share = np.array([missing[number].mean() for number in gappy])[:, None]
             v[gappy] /= np.maximum(share, 1 - share)
     known = [~gap if number in gappy else slice(None) for number, gap in enumerate(missing)]
     strength = np.array(

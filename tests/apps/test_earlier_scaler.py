@@ -80,5 +80,5 @@ def test_such_a_run_is_gone_on_with_through_the_encoder_that_it_began_with(sites
 def test_a_run_of_today_keeps_the_schema_s_scaler(text, sites):
     schema = datasets.load("small").schema
     own = schema_encoder(study_layout(Study.parse(text), schema))
-    assert study_of(text, own, None).encode.scaler == "schema"
-    assert study_of(text, None, None).text == text
+    assert study_of(text, lambda: own, None).encode.scaler == "schema"
+    assert study_of(text, lambda: None, None).text == text

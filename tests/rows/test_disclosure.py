@@ -310,3 +310,14 @@ def test_groups_hold_every_cell_once_and_enough_rows(counts, kind, minimum):
     assert sorted(cell for group in found for cell in group) == list(range(len(counts)))
     if sum(counts) >= minimum:
         assert min(sum(counts[cell] for cell in group) for group in found) >= minimum or len(found) == 1
+
+
+def test_no_bit_of_what_one_column_tells_depends_on_another_column():
+    layout = Layout(features=(FLAG, replace(category("c", 4), name="c"), number("n", 12)), target=YES_NO, task="binary")
+    tables = {column.name: np.zeros(len(column.cells), dtype=int) for column in layout.features}
+    tables[FLAG.name][0], tables["n"][[2, -1]] = 41, [20, 21]
+    replies = []
+    for gaps in range(3):
+        tables["c"][[0, -1]] = 41 - gaps, gaps
+        replies.append(text_of(disclose(exact_of(layout, tables, 41), layout, 10)))
+    assert len(set(replies)) == 1
