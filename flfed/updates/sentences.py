@@ -77,6 +77,7 @@ MALFORMED = (
     "the message has no text '{column}' that is fit to be shown", "the message has no whole number '{column}'",
     "the columns of '{column}' differ in length, or are too long", "the settings have no '{word}'",
     "the reply has no {fields}", "the message asks for an attack that is not known here", "the message cannot be read",
+    "the message names a family of models that is not known",
     "the message holds something else than a message", "the message has more than {n} parts, which are not read",
     "the message is not the one that its envelope announces", "the message has another {word} than its envelope",
     "the message does not say how long it is, or is packed",
