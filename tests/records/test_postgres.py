@@ -152,11 +152,13 @@ def everything(url: str) -> dict[str, list[dict[str, Any]]]:
     with engine.connect() as connection:
         for table in Base.metadata.sorted_tables:
             rows = connection.execute(select(table)).mappings().all()
-            rows = sorted(rows, key=lambda row: [str(row[column.name]) for column in table.primary_key])
+            keys = [column.name for column in table.primary_key]
+            # Repeats go on side by side: which of them writes first is chance, and the order within each is not.
+            rows = sorted(rows, key=lambda row: (row.get("run_id") or "", *(row[key] for key in keys)))
             kept = [{key: value for key, value in row.items() if key not in own} for row in rows]
             for row in kept:
                 row |= {"value": None} if row.get("arm") == "clock" else {}
-            # Long tables are compared in the order of writing, as ids count it.
+            # Long tables are compared in the order in which each run wrote, as ids count it.
             kept = sorted(kept, key=repr) if "id" not in table.c or table.name in ("run", "series") else kept
             found[table.name] = kept
     engine.dispose()
