@@ -221,14 +221,14 @@ def best_of(
 ) -> tuple[str, Difference] | None:
     """Return the arm with the larger gain, and the gain (above 0 is an improvement); None where none was measured.
 
-    One without an interval comes after all that have one.
+    One without an interval comes after all that have one; of two that differ by rounding the shared model's is taken.
     """
     gains = [
         (arm, gain_of(difference, better))
         for arm, difference in (("global", shared), ("personalised", personalised))
         if difference and difference.value is not None
     ]
-    return max(gains, key=lambda item: (has_interval(item[1]), item[1].value), default=None)
+    return max(gains, key=lambda item: (has_interval(item[1]), round(item[1].value or 0.0, 9)), default=None)
 
 
 def has_interval(difference: Difference | None) -> bool:
