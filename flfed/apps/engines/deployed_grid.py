@@ -34,9 +34,7 @@ from flfed.apps.engines.questions import (
     Question,
     Tell,
     Told,
-    With,
     silent,
-    with_nobody,
 )
 from flfed.apps.one_piece import apart, joined
 from flfed.apps.received import MOST_BYTES, opened, parts_of
@@ -71,8 +69,6 @@ class DeployedGrid(HttpGrid):
         Raises where the run was ended.
     online : callable
         Returns the nodes that may connect, each with since when it is online.
-    has : callable
-        Tells whether a node that began anew has a message all the same.
     told : callable
         Told who is waited for.
     clock : callable
@@ -86,7 +82,6 @@ class DeployedGrid(HttpGrid):
         check: Callable[[], None],
         *,
         online: Online = dict,
-        has: With = with_nobody,
         told: Tell = silent,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -94,7 +89,7 @@ class DeployedGrid(HttpGrid):
         self._runtime, self._names, self._check, self._clock = runtime, dict(names), check, clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         self._retry_invoker = patient()
-        self._presence, self._has, self._told = Presence(online, clock), has, told
+        self._presence, self._told = Presence(online, clock), told
 
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
@@ -188,8 +183,6 @@ class DeployedGrid(HttpGrid):
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
             question.since = question.since or since  # not known when it was sent: that it was lost would be said
-            if not question.lost and since and since != question.since and self._has(number, since):
-                question.since = since  # it was not lost: asked again, it would be answered twice
             if since and question.sent < MOST_SENT and (question.lost or since != question.since):
                 del waiting[number]
                 again = question.asked

@@ -22,7 +22,6 @@ from flfed.apps.coordinator import admission
 from flfed.apps.coordinator.bodies import remove_bodies
 from flfed.apps.coordinator.control import Control, Link, database, pem_of
 from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.queued import is_with
 from flfed.apps.coordinator.server_task import Heartbeat, acquired
 from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.apps.engines.questions import REPEATED_SECONDS, Tell, given_up, silent
@@ -82,7 +81,6 @@ def deployed(
                     names,
                     heartbeat.check,
                     online=partial(_online, control),
-                    has=partial(is_with, database(folder)),
                     told=told,
                 )
                 try:

@@ -38,15 +38,7 @@ take (120 s); and where its node is not online."""
 Online = Callable[[], Mapping[int, str]]
 """Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
 
-With = Callable[[str, str], bool]
-"""Tells of a message's number whether a node that is online since then has it, or is still to be given it."""
-
 Tell = Callable[[str], None]
-
-
-def with_nobody(number: str, since: str) -> bool:
-    """Tell that nothing is known of a message."""
-    return False
 
 
 def silent(sentence: str) -> None:

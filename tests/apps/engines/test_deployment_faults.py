@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from flfed.apps.coordinator.control import Control, Link, database
-from flfed.apps.coordinator.queued import is_with
 from flfed.apps.coordinator.status import status
 from flfed.apps.engines.deployment import deployed
 from flfed.errors import FlfedError
@@ -102,33 +99,6 @@ def test_a_revoked_key_is_cut_off_in_the_middle_of_a_round_and_for_good(own_worl
     assert own_world.online() == 2
     nodes_now = {site.site: site.node for site in status(own_world.folder).sites}
     assert nodes_now == {"site-1": "online", "site-2": "unregistered", "site-3": "online"}
-
-
-def test_what_waits_for_a_node_and_what_it_was_given_lately_is_with_it(world: Any):
-    later, found = "2100-01-01T00:00:00+00:00", dict[str, str]()
-    with deployed(world.folder, SITES, CONFIG) as grid:
-        node = list(grid.get_node_ids())[0]
-        with Control(Link.of(world.folder)) as control:
-            since = next(known.online_since for known in control.nodes().values() if known.node_id == node)
-        os.kill(world.nodes["site-1"].pid, signal.SIGSTOP)
-        asking = threading.Thread(target=lambda: found.update(answers(grid, [train(node, sleep=5.0)], 90)))
-        try:
-            asking.start()
-            assert world.until(lambda: len(queued(world)) == 1, 20)
-            (number,) = queued(world)
-            assert is_with(database(world.folder), number, later)  # nobody has it
-        finally:
-            os.kill(world.nodes["site-1"].pid, signal.SIGCONT)
-        assert world.until(lambda: not is_with(database(world.folder), number, later), 20)
-        assert is_with(database(world.folder), number, since)
-        asking.join()
-        assert not is_with(database(world.folder), number, since)
-    assert found == {"site-1": "ok"}
-
-
-def queued(world: Any) -> list[str]:
-    with closing(sqlite3.connect(database(world.folder))) as connection:
-        return [number for (number,) in connection.execute("SELECT message_id FROM message_ins")]
 
 
 def test_a_server_killed_in_the_middle_of_a_round_is_started_again_and_the_round_ends(world: Any):

@@ -177,28 +177,3 @@ def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(
     assert replies[GOOD].content["config"]["said"] == "hello"
     first, last = sorted(server.confirmed.values())
     assert (server.sent, first < 1, 5.5 < last < 15) == (2, True, True)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_question_that_a_node_which_began_anew_still_has_is_not_asked_twice(said, there: bool):
-    server, nodes = SlowServer(lambda asked: parts(joined(reply_to(asked, "hi"))), time.monotonic), {EVIL: "9:00"}
-    pull, known = server.PullMessages, list[tuple[str, str]]()
-
-    def pulled(request):
-        """Answer once the node was away, and the coordinator has noticed."""
-        nodes[EVIL] = "9:01"
-        return pull(request) if known else runtime_pb2.PullAppMessagesResponse()
-
-    server.PullMessages = pulled
-
-    def has(number: str, since: str) -> bool:
-        known.append((number, since))
-        return there
-
-    grid = DeployedGrid(lambda: server, {EVIL: "evil"}, lambda: None, online=lambda: dict(nodes), has=has)
-    grid.set_run(run_from_proto(Run(run_id=RUN)))
-    message = Message(RecordDict({"config": ConfigRecord({"x": 1})}), dst_node_id=EVIL, message_type="train")
-    (reply,) = grid.send_and_receive([message], timeout=20)
-    assert reply.content["config"]["said"] == "hi"
-    assert server.sent == (1 if there else 2)
-    assert [since for _, since in known] == ["9:01"]
