@@ -13,6 +13,7 @@ from flfed.apps.spending import LINE, counts_rows_of, may_have_several_rows, rel
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_lines import RESTARTED, Line
 from flfed.records.ledger_totals import Total, bytes_of
+from flfed.records.privacy import GIVEN
 from flfed.rows.frozen import known
 from flfed.rows.site import Site
 from flfed.updates.accounting import Release, composed, epsilon
@@ -20,8 +21,6 @@ from flfed.updates.messages import TRAIN
 
 ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
 """Why no ε bounds what was spent of persons."""
-GIVEN = ", given the encoder"
-"""What an ε takes as given where a row moves the encoder too."""
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 
@@ -68,13 +67,8 @@ class RunSpent:
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
         alone = finite(epsilon(self.releases, delta))
-        plain: dict[str, Any] = {
-            "study": self.study,
-            "study-sha256": self.study_sha256,
-            "run": self.run,
-            "unit": self.unit,
-        }
-        plain |= {"dataset": self.dataset, "given-encoder": self.given_encoder}
+        plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
+        plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last}
         return [
             {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,

@@ -55,7 +55,9 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         f"at delta {promise.delta:g}, by {promise.mechanism}."
     )
     if found.repeats > 1:
-        typer.echo(f"It is the first of {found.repeats} repeats, each with its own model: name another to attack that.")
+        typer.echo(
+            f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
+        )
     rows = [row.as_object() for row in found.findings]
     shown = ordered(rows) if whole else headlines(rows)
     if shown:

@@ -43,6 +43,8 @@ SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
 )
+GIVEN = ", given the encoder"
+"""What an ε takes as given where a row moves the encoder too."""
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """What needs a look first."""
 THE_SITES_OWN = (
@@ -251,7 +253,7 @@ def counted(privacy: Private) -> str:
 
 def bound_in_words(privacy: Private) -> str:
     """Return ε and δ of a promise, with what it takes as given."""
-    given = ", given the encoder" if privacy["given-encoder"] else ""
+    given = GIVEN if privacy["given-encoder"] else ""
     return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
 
 

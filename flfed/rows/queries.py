@@ -16,23 +16,11 @@ _READINGS = [
 ]
 """With and without a backslash before a quote in a text, which databases read one way or the other."""
 _WORD = re.compile(r"[\"`\[\w$#@].*", re.DOTALL)
-_ENDS = {
-    "where",
-    "group",
-    "order",
-    "having",
-    "limit",
-    "window",
-    "union",
-    "except",
-    "intersect",
-    "minus",
-    "fetch",
-    "offset",
-}
-_ENDS |= {"offset", "qualify", "connect", "values", "select"}
+_SETS = frozenset({"union", "except", "intersect", "minus"})
+_ENDS = _SETS | {"where", "group", "order", "having", "limit", "window", "fetch", "offset"}
+_ENDS |= {"qualify", "connect", "values", "select"}
 """Words that end the list of tables."""
-_SETS = frozenset({"union", "except", "intersect", "minus", "all", "distinct"})
+_BETWEEN = _SETS | {"all", "distinct"}
 _JOINS = frozenset({"join", "straight_join", "apply"})
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
 _HERE = frozenset({"", "127.0.0.1", "::1", ".", "(local)", "/tmp", "/run/postgresql", "/var/run/postgresql"})
@@ -138,7 +126,7 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
             place = listed = (selects or start) and not (before == "distinct" and _word(tree, at - 2) in ("is", "not"))
         elif word in _JOINS:
             place = listed = True
-        elif (word == "," and listed) or (word == "table" and (start or before in _SETS)):
+        elif (word == "," and listed) or (word == "table" and (start or before in _BETWEEN)):
             place = True
         elif place and not _is_before_table(tree, at):
             parts, at = _name(tree, at)

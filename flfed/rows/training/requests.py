@@ -136,8 +136,8 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TuneRequest:
-    """Fit a linear model to `rows`, its ridge penalty chosen by cross-validation; returns a LinearPredictor.
+class _OfRowsAlone:
+    """A model that is chosen by cross-validation on some rows.
 
     Attributes
     ----------
@@ -155,24 +155,12 @@ class TuneRequest:
     rng: np.random.Generator
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RivalRequest:
-    """Fit the best model that `rows` alone give, linear or trees; returns a Rival.
+class TuneRequest(_OfRowsAlone):
+    """Fit a linear model to `rows`, its ridge penalty chosen by cross-validation; returns a LinearPredictor."""
 
-    Attributes
-    ----------
-    rows : Encoded
-    task : str
-    classes : int
-        Of the schema.
-    rng : Generator
-        Draws the folds.
-    """
 
-    rows: Encoded
-    task: str
-    classes: int
-    rng: np.random.Generator
+class RivalRequest(_OfRowsAlone):
+    """Fit the best model that `rows` alone give, linear or trees; returns a Rival."""
 
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest
