@@ -25,7 +25,7 @@ LATER = ("delta",)
 SITES = ["alpha", "beta", "gamma"]
 BREAKS = {"wrong certificate": 6, "end of file": 3, "reset in mid-body": 3, "nothing": 20, "one-way loss": 12}
 """How connections of site alpha break, and for how many seconds."""
-BACK_SECONDS = 30.0
+BACK_SECONDS, ROUND_SECONDS = 30.0, 75.0
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ class Going:
     def goes_on(self, wait_until: Callable[..., None], rounds: int = 1) -> None:
         """Wait until so many rounds more were answered."""
         enough = self.rounds() + rounds
-        wait_until("a round", lambda: self.rounds() >= enough or self.process.poll() is not None, 150)
+        wait_until("a round", lambda: self.rounds() >= enough or self.process.poll() is not None, ROUND_SECONDS)
         assert self.process.poll() is None, self.process.communicate()
 
     def end(self) -> tuple[dict[str, Any], str]:
@@ -113,12 +113,17 @@ def kill(machine: Any, module: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def kill_in_mid_round(machine: Any, module: str, wait_until: Callable[..., None]) -> None:
-    """Kill a process of a site while its gate answers a message."""
-    (pid,) = pids(machine, module)
+def wait_for_mid_round(machine: Any) -> None:
+    """Wait until a site's gate answers a message."""
     pulse, end = machine.gate / "gate.pulse", time.monotonic() + 60
     while pulse.stat().st_mtime_ns:  # 0 while it answers
         assert time.monotonic() < end
+
+
+def kill_in_mid_round(machine: Any, module: str, wait_until: Callable[..., None]) -> None:
+    """Kill a process of a site while its gate answers a message."""
+    (pid,) = pids(machine, module)
+    wait_for_mid_round(machine)
     os.kill(pid, signal.SIGKILL)
     wait_until(f"another {module}", lambda: pids(machine, module) not in ([], [pid]), 60)
 
@@ -138,6 +143,7 @@ def test_a_run_survives_what_networks_do(consortium: Any, forwarder: Forwarder, 
     try:
         for how, seconds in BREAKS.items():
             going.goes_on(wait_until)
+            wait_for_mid_round(consortium.sites["alpha"])  # the next on the line is the beginning of its reply
             with forwarder.breaking(how):
                 time.sleep(seconds)
             ended = time.monotonic()

@@ -240,10 +240,11 @@ class Connection:
     @contextmanager
     def _connected(self, connect: Callable[..., Any], *given: Any) -> Iterator[Any]:
         """Connect as Flower does, with a note of whatever goes wrong in what it asks."""
-        with connect(*given) as (node, receive, *asks):
+        with connect(*given) as (node, receive, send, *asks):
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
                 write_whole(self._known_as, str(node).encode())
-            yield (node, functools.partial(self._received, receive, node), *map(self._noted, asks))
+            receive, send = functools.partial(self._received, receive, node), functools.partial(self._sent, send)
+            yield (node, receive, *map(self._noted, [send, *asks]))
 
     def _received(self, receive: Callable[[], Any], node: int) -> Any:
         """Ask for a message; where none comes and one may be lost, leave the server and come back."""
@@ -252,6 +253,17 @@ class Connection:
             with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
                 self._come_back(node)
         return found
+
+    def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
+        """Send the beginning of a reply; it counts as lost where the server then wants none of its parts.
+
+        The coordinator has taken the beginning of it already: the server's answer to that was lost on the way. It would
+        wait for parts that nobody sends.
+        """
+        parts, session = send(*given)
+        if not parts:
+            self._lost.set()
+        return parts, session
 
     def _come_back(self, node: int) -> None:
         from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.proto import fleet_pb2, heartbeat_pb2
+from flwr.app import RecordDict
+from flwr.common.serde import message_from_proto, recorddict_to_proto
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
 from flfed.apps.gate.connection import Connection
 from flfed.apps.gate.node import stay_with_the_host
@@ -35,7 +37,7 @@ class Server:
 
     def __init__(self) -> None:
         self.first: dict[str, list[int]] = {}
-        self.asked: list[str] = []
+        self.asked, self.answers = list[str](), dict(ANSWERS)
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -47,7 +49,7 @@ class Server:
                 if status == BROKEN:
                     self.close_connection = True
                     return
-                body = ANSWERS[name].SerializeToString() if status == 200 else b""
+                body = server.answers[name].SerializeToString() if status == 200 else b""
                 self.send_response(status)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", str(len(body)))
@@ -78,9 +80,15 @@ class Node:
 
     @contextmanager
     def connected(self) -> Iterator[tuple[Any, ...]]:
-        loop = importlib.import_module("flwr.supernode.start_client_internal")
+        """Connect; what fails within the block is raised behind it, since Flower only logs it."""
+        loop, failed = importlib.import_module("flwr.supernode.start_client_internal"), list[Exception]()
         with loop.http_request_response(f"127.0.0.1:{self.server.port}", True) as asks:
-            yield asks
+            try:
+                yield asks
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed.append(error)
+        for error in failed:
+            raise error
 
 
 @pytest.fixture
@@ -128,3 +136,18 @@ def test_a_place_that_could_not_be_freed_is_freed_with_the_next_request(node: No
         "deactivate-node",
     ]
     assert sum("it was freed" in line for line in node.said) == 1
+
+
+def test_a_reply_of_which_the_server_wants_nothing_counts_as_lost(node: Node):
+    metadata = message_pb2.Metadata(run_id=1, message_id="b" * 64, src_node_id=NODE, message_type="train")
+    reply = message_from_proto(message_pb2.Message(metadata=metadata, content=recorddict_to_proto(RecordDict())))
+    tree = message_pb2.ObjectTree(object_id="b" * 64)
+    with node.connected() as (_, receive, send, *_):
+        for parts, says in ((["a" * 64], 0), ([], 1)):
+            answered = fleet_pb2.PushMessagesResponse(objects_to_push=parts, session_id="one")
+            node.server.answers["push-messages"] = answered
+            node.server.first = {"push-messages": [BROKEN]}
+            assert send(reply, tree, 0.0) == (set(parts), "one")
+            assert receive() is None
+            assert sum("the coordinator is asked for it again" in line for line in node.said) == says
+    assert node.server.asked.count("push-messages") == 4
