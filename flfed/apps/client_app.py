@@ -338,7 +338,7 @@ def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     """Judge every arm on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     workplace = open_workplace()
-    found = yield from compare(workplace, request.arrays, request.encoder, request.deviation)
+    found = yield from compare(workplace, request.arrays, request.encoder, request.deviation, request.bins)
     said = said_by(workplace)
     return CompareReply(
         num_examples=found.training_rows,

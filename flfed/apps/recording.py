@@ -20,6 +20,7 @@ from flfed.records.seen import TRAINING_ONLY
 from flfed.records.store import RunWriter
 from flfed.rows.reference import Reference
 from flfed.rows.scoring import auc_of_histogram
+from flfed.score_bins import EVEN_ODDS, ScoreBins
 from flfed.study_parts import Sharing
 from flfed.summary import Layout, Summary, merge
 from flfed.table_one import table_one
@@ -277,8 +278,10 @@ class Recorder:
         told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
         self.writer.summary("columns", {"columns": columns_of(layout, told), "note": said}, durable=False)
 
-    def comparison(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> None:
-        """Write down how every arm did at each site and over all."""
+    def comparison(
+        self, replies: Mapping[str, CompareReply], reference: Reference | None, bins: ScoreBins = EVEN_ODDS
+    ) -> None:
+        """Write down how every arm did at each site and over all; rows were counted in these bins."""
         figures, differences, own = [], [], self.shared_as.own(replies)
         self.writer.sites(
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
@@ -298,7 +301,7 @@ class Recorder:
         if families or (reference is not None and reference.pooled_family is not None):
             pooled = None if reference is None else reference.pooled_family
             self.writer.summary("own-models", {"sites": families, "pooled": pooled}, durable=False)
-        if (histograms := score_histograms(replies, self.shared_as)) is not None:
+        if (histograms := score_histograms(replies, self.shared_as, bins)) is not None:
             self.writer.summary("score-histograms", histograms, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)

@@ -11,17 +11,56 @@ import numpy as np
 from scipy.special import expit, logit
 
 from flfed.apps.sharing import SharedAs
-from flfed.binned_auc import auc_bound
 from flfed.records.spread import NORMAL_95
 from flfed.rows.intervals import hanley_mcneil
-from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT, auc_of_histogram
-from flfed.updates.messages import CompareReply
+from flfed.rows.scoring import auc_of_histogram
+from flfed.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
+from flfed.updates.messages import CompareReply, Scores
 
 Counts = dict[str, list[list[int]]]
 """By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
 
 
-def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+SCORE_BINS = "score-bins"
+"""Of what a checkpoint says."""
+LEAST_SITES = 3
+"""Of the counts of fewer sites no bins are made: of two each could tell where the other's predictions lie."""
+WIDEST = 0.0025
+"""How far the AUC of the last round's counts may be from that of the rows at most where holdout rows are counted in
+the same bins: half of what a figure at the end may be off."""
+CENTRE_STEPS = 4
+"""Parts of the spread to which the centre is told."""
+
+
+def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
+    """Return the bins in which sites shall count holdout rows, by the counts they sent with the last round.
+
+    About the mean of both classes alike where the bins about even odds would leave the AUC open by more than
+    `WIDEST`: where predictions are close to each other, which those of rare events often are.
+
+    Parameters
+    ----------
+    scores : dict of site to Scores
+        Of one kind of rows or several.
+    shared_as : SharedAs
+    """
+    given = {site: found.histogram for site, found in scores.items() if found.histogram is not None}
+    summed = [given[site] for site in shared_as.summable(given)]
+    if len(summed) < LEAST_SITES:
+        return EVEN_ODDS
+    counts = reduce(np.add, summed)
+    if not auc_bound(counts[0], counts[1]) > WIDEST:  # as little as where a class has no rows
+        return EVEN_ODDS
+    odds = EVEN_ODDS.points()[1::2]
+    weights = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
+    centre = weights @ odds
+    spread = max(float(f"{math.sqrt(weights @ (odds - centre) ** 2):.1e}"), LEAST_SPREAD)
+    return ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
+
+
+def score_histograms(
+    replies: Mapping[str, CompareReply], shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
+) -> dict[str, Any] | None:
     """Return the histograms of the shared model on holdout rows, by site and added up; None where no site gave one.
 
     Parameters
@@ -29,12 +68,13 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
     replies : dict of site to CompareReply
     shared_as : SharedAs
         A site that shares no figures of its own goes into the sum only, and only with another such.
+    bins : ScoreBins
 
     Returns
     -------
     dict
-        `bins`, `limit` and `scale` (bins are even in the inverse hyperbolic sine of the log-odds,
-        from -limit to limit), `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None),
+        `bins`, `limit` and `scale`, and `centre` and `spread` where the bins lie about another centre (see
+        `ScoreBins`), `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None),
         `in-all` and `asked`: over how many of how many sites that is. Which sites gave none is not
         told by name: it follows from who took part, and one site's people see no other's name.
     """
@@ -42,10 +82,13 @@ def score_histograms(replies: Mapping[str, CompareReply], shared_as: SharedAs) -
     if not given:
         return None
     summed = [given[site] for site in shared_as.summable(given)]
+    told: dict[str, Any] = {"scale": "asinh of log-odds"}
+    if bins.centre is not None:
+        told = {"scale": "Student's t (2) of log-odds", "centre": bins.centre, "spread": bins.spread}
     return {
-        "bins": HISTOGRAM_BINS,
-        "limit": HISTOGRAM_LIMIT,
-        "scale": "asinh of log-odds",
+        "bins": bins.bins,
+        "limit": bins.limit,
+        **told,
         "rows": "holdout",
         "sites": {site: _sparse(counts) for site, counts in shared_as.own(given).items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,

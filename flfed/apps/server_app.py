@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import RecordDict
@@ -17,6 +17,7 @@ from flfed.apps.engines.inprocess import Clock
 from flfed.apps.privacy_record import PrivacyRecord
 from flfed.apps.recording import Recorder
 from flfed.apps.run_record import Outcome
+from flfed.apps.score_histograms import SCORE_BINS, score_bins
 from flfed.apps.sharing import WITHHELD
 from flfed.apps.site_offsets import SITE_OFFSETS, SiteOffsets, offset_outputs, site_offsets
 from flfed.errors import FlfedError, UsageError
@@ -28,6 +29,7 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.encode import input_names
 from flfed.rows.reference import Reference
 from flfed.rows.workplace import study_layout, study_trainable
+from flfed.score_bins import EVEN_ODDS, ScoreBins
 from flfed.study import Study
 from flfed.summary import (
     Encoder,
@@ -52,6 +54,7 @@ from flfed.updates.messages import (
     CompareRequest,
     EnrolReply,
     EnrolRequest,
+    Scores,
     SummariseReply,
     SummariseRequest,
 )
@@ -120,6 +123,7 @@ class Conductor:
         self.seed, self.checkpoint, self.observer, self._enrolled = study.seed + repeat, checkpoint, observer, enrolled
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self._last, self._each_round = checkpoint, each_round
+        self._scores: Mapping[str, Scores] = {}
         self._next_checkpoint, self._apart = 0.0, 0.0 if each_round else checkpoints.seconds_apart()
         self.privacy = PrivacyRecord(study, recorder, deployed=each_round)
         self.privacy.restore(checkpoint)
@@ -157,7 +161,7 @@ class Conductor:
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(roster, outcome, kept.start, self.offsets(strategy))
+            self.compare(roster, outcome, kept.start, self.offsets(strategy), self.score_bins())
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Enrolled], Checkpoint]:
@@ -262,6 +266,7 @@ class Conductor:
         def observer(record: RoundRecord) -> None:
             if kept is None:
                 return
+            self._scores = record.scores
             trained = len(record.losses) >= strategy.needed(len(record.asked))
             if not trained and behind:
                 self._keep(behind.pop(), strategy, kept)  # the run may end here, and is gone on with from there
@@ -313,28 +318,44 @@ class Conductor:
         return first_arrays(given, len(input_names(self.layout)))
 
     def offsets(self, strategy: FedAvg) -> SiteOffsets:
-        """Return what is known of the sites' own intercepts: what it was before a resume, for sites may have heard it.
-
-        A site compares by one deviation in a run, and after a crash another set of sites may answer.
-        """
+        """Return what is known of the sites' own intercepts."""
         if not strategy.run.outputs:
             return SiteOffsets()
-        last = self._last
-        found = None if last is None else SiteOffsets.of(last.facts.get(SITE_OFFSETS))
-        if found is None:
-            found = site_offsets(strategy.offsets)
-            if last is not None and self._each_round:
-                facts = {**last.facts, SITE_OFFSETS: found.facts()}
-                checkpoints.write(self.recorder.writer.run, replace(last, facts=facts))
+        found = SiteOffsets(**self._once(SITE_OFFSETS, site_offsets(strategy.offsets).facts()))
         self.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
         return found
 
-    def compare(self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str, offsets: SiteOffsets) -> None:
+    def score_bins(self) -> ScoreBins:
+        """Return the bins in which sites shall count holdout rows by prediction."""
+        return ScoreBins(**self._once(SCORE_BINS, asdict(score_bins(self._scores, self.recorder.shared_as))))
+
+    def _once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return what the sites hear with the comparison: what it was before a resume, for sites may have heard it.
+
+        A site compares in one way in a run, and after a crash another set of sites may answer.
+        """
+        last = self._last
+        if last is None:
+            return facts
+        if name not in last.facts and self._each_round:
+            self._last = replace(last, facts={**last.facts, name: facts})
+            checkpoints.write(self.recorder.writer.run, self._last)
+        found: dict[str, Any] = last.facts.get(name, facts)
+        return found
+
+    def compare(
+        self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str, offsets: SiteOffsets, bins: ScoreBins
+    ) -> None:
         """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
+        knowing = {site for site, enrolled in roster.items() if reads_offset(enrolled.version)}
+        if len(knowing) < len(roster):
+            bins = EVEN_ODDS  # of a site that knows of no others the counts could not be added up
         known = replace(plain, offset_deviation=offsets.sent())
-        requests = {site: known if reads_offset(enrolled.version) else plain for site, enrolled in roster.items()}
+        if bins.centre is not None and bins.spread is not None:
+            known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
+        requests = {site: known if site in knowing else plain for site in roster}
         answers = ask_each(
             self.grid, COMPARE, requests, _nodes(roster), CompareReply.from_record, timeout=self._deadline()
         )
@@ -352,7 +373,7 @@ class Conductor:
         elif self.tables is not None:
             # Without a site's holdout it would compare with something else; and what fails there fails here.
             self.recorder.note("no pooled reference: not every site could be compared")
-        self.recorder.comparison(replies, reference)
+        self.recorder.comparison(replies, reference, bins)
         self._table_one(start, replies)
         self.recorder.progress("compare", 1, 1)
 

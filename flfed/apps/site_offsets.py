@@ -40,11 +40,6 @@ class SiteOffsets:
         """Return it as it is written down."""
         return asdict(self)
 
-    @classmethod
-    def of(cls, facts: Mapping[str, Any] | None) -> SiteOffsets | None:
-        """Read what `facts` gave; None where there is nothing."""
-        return None if facts is None else cls(**facts)
-
     def sent(self) -> float:
         """Return the deviation as a message has it."""
         return math.nan if self.deviation is None else self.deviation

@@ -167,7 +167,7 @@ def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) 
     rows = recorded.figures.get((None, "global", AUC), [])
     if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
         return figures
-    from flfed.binned_auc import bound_in  # numpy, which few reports need
+    from flfed.score_bins import bound_in  # numpy, which few reports need
 
     bound = spread.mean_of([bound_in(payload) for payload in counted if payload.get("all")])
     return figures | {AUC: figures[AUC] | {"bound": bound}}

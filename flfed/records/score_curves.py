@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from flfed.records.spread import NORMAL_95
+from flfed.score_bins import ScoreBins
 
 GROUPS = 10
 """Groups of calibration, of about as many rows each."""
@@ -42,20 +43,15 @@ class ScoreCounts:
     high: np.ndarray
 
     @classmethod
-    def read(cls, counts: Mapping[str, Any], *, bins: int, limit: float) -> Self:
-        """Return the counts that a record has, by class pairs of bin and rows.
-
-        The bins are even in the inverse hyperbolic sine of the log-odds, from `-limit` to `limit`; the
-        first and the last have all that is beyond, too.
-        """
-        both = np.zeros((2, bins))
+    def read(cls, counts: Mapping[str, Any], bins: ScoreBins) -> Self:
+        """Return the counts that a record has, by class pairs of bin and rows."""
+        both = np.zeros((2, bins.bins))
         for label in ("0", "1"):
             for place, rows in counts[label]:
                 both[int(label), int(place)] = rows
         there = both.sum(axis=0) > 0
-        odds = np.sinh((np.arange(2 * bins + 1) / bins - 1) * np.arcsinh(limit))
-        halves = 1 / (1 + np.exp(-odds))  # edge, middle, edge, middle, ..., edge
-        halves[[0, -1]] = 0.0, 1.0
+        with np.errstate(over="ignore"):  # at the ends: a probability of 0
+            halves = 1 / (1 + np.exp(-bins.points()))  # edge, middle, edge, middle, ..., edge
         return cls(halves[1::2][there], both[0][there], both[1][there], halves[:-2:2][there], halves[2::2][there])
 
     @property

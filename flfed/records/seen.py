@@ -20,7 +20,7 @@ KEPT = {
     "table-1": (),
     "columns": (),
     "own-models": (),
-    "score-histograms": ("bins", "limit", "in-all", "asked"),
+    "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
     ),

@@ -14,6 +14,7 @@ from flfed.rows.intervals import compare as compare_scores
 from flfed.rows.scoring import COUNTS, histogram, withheld
 from flfed.rows.training.requests import Asked, ScoreRequest, together
 from flfed.rows.workplace import Arrays, Workplace
+from flfed.score_bins import EVEN_ODDS, ScoreBins
 from flfed.seeds import generator
 from flfed.study_parts import OwnFamily
 from flfed.summary import Encoder, Summary
@@ -85,7 +86,11 @@ def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[A
 
 
 def compare(
-    workplace: Workplace, arrays: Arrays, encoder: Encoder, sd: float | None = None
+    workplace: Workplace,
+    arrays: Arrays,
+    encoder: Encoder,
+    sd: float | None = None,
+    bins: ScoreBins = EVEN_ODDS,
 ) -> Generator[Asked, Any, SiteComparison]:
     """Yield requests; return how every arm did on this site's holdout.
 
@@ -98,6 +103,8 @@ def compare(
         Of all sites.
     sd : float, optional
         Prior deviation of a site's own intercept, as it was estimated over sites.
+    bins : ScoreBins
+        In which rows are counted by class and predicted probability.
     """
     table = workplace.table.holdout("compare")
     policy, task = workplace.site.policy, workplace.task
@@ -117,7 +124,7 @@ def compare(
     budget = workplace.study.compare.alert_budget
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
     reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
-    counted = histogram(y, scores["global"]) if task == "binary" and policy.allows("score-histogram") else None
+    counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
     arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})

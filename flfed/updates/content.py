@@ -13,13 +13,13 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
+from flfed.score_bins import BINS
 from flfed.updates import held_arrays
 from flfed.updates.figures import METRIC
 from flfed.updates.held_arrays import STYPE, HeldArray
 from flfed.updates.sentences import CONTROL, LONGEST, recorded, recorded_words
 
 PROTOCOL = 1
-HISTOGRAM_BINS = 256
 LARGEST = 2**53
 """Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
 SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
@@ -147,8 +147,8 @@ def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
     if name not in record:
         return None
     counts = ndarrays(record, name).get("counts")
-    if counts is None or counts.shape != (2, HISTOGRAM_BINS) or counts.dtype != np.float64:
-        raise MalformedMessage(f"{name!r} does not count in 2 x {HISTOGRAM_BINS} bins")
+    if counts is None or counts.shape != (2, BINS) or counts.dtype != np.float64:
+        raise MalformedMessage(f"{name!r} does not count in 2 x {BINS} bins")
     if not (counts.min() >= 0 and counts.max() < math.inf):  # which NaN is not either
         raise MalformedMessage(f"{name!r} has counts that are negative or not finite")
     return counts

@@ -182,7 +182,8 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         "The comparison: metrics with intervals on each site's holdout rows, also of its own models and of the "
         "personalised one, which are trained without noise, and which kind of own model did best where several were "
         "tried.",
-        "Where a site's policy names them, histograms: rows by class and predicted probability.",
+        "Where a site's policy names them, histograms: rows by class and predicted probability; and to the sites, "
+        "where most predictions of all of them lie.",
         "If somebody audits the run, the figures of the attacks on its model.",
         "Where one machine holds all tables, figures of models trained without noise on all rows together.",
     ]

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from flwr.app import RecordDict
 
+from flfed.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.study_parts import OWN_FAMILIES, OwnFamily, Sharing
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
@@ -330,17 +331,25 @@ class CompareRequest:
     offset_deviation : float, >= 0
         How far the sites' own intercepts differ, as it was estimated over them; NaN where it was not,
         and then it does not cross.
+    odds_centre, odds_spread : float
+        Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
+        is not known, or bins about even odds do, and then neither crosses.
 
-    Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset.
+    Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset. Centre
+    and spread are of the counts by predicted probability that three or more sites sent with the last round, to
+    about a quarter of the spread.
     """
 
     arrays: Arrays
     encoder: Encoder
     offset_deviation: float = math.nan
+    odds_centre: float = math.nan
+    odds_spread: float = math.nan
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        known = {} if math.isnan(self.offset_deviation) else {"offset_deviation": self.offset_deviation}
+        chosen = ("offset_deviation", "odds_centre", "odds_spread")
+        known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         config = content.config_record(protocol=PROTOCOL, **known)
         return record_of(model_sections(self.arrays, self.encoder) | {"config": config})
 
@@ -353,12 +362,22 @@ class CompareRequest:
             raise content.MalformedMessage(
                 "the message is no CompareRequest: its deviation is not a number of at least 0"
             )
+        about = (found.odds_centre, found.odds_spread)
+        if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
+            raise content.MalformedMessage(
+                "the message is no CompareRequest: its odds-centre and odds-spread are not two numbers that bins have"
+            )
         return found
 
     @property
     def deviation(self) -> float | None:
         """The deviation; None where it does not cross."""
         return None if math.isnan(self.offset_deviation) else self.offset_deviation
+
+    @property
+    def bins(self) -> ScoreBins:
+        """The bins in which rows are to be counted."""
+        return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

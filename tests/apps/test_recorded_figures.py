@@ -14,6 +14,7 @@ from flfed.drift import BINNING, FEW
 from flfed.records.reading import RunReader
 from flfed.records.score_curves import ScoreCounts, roc_auc
 from flfed.rows.site import Policy
+from flfed.score_bins import ScoreBins
 
 
 def summary(result, name: str):
@@ -94,11 +95,11 @@ def test_a_curve_has_the_area_that_the_site_computed_from_its_rows(apart):
     payload = summary(result, "score-histograms")
     assert (payload["in-all"], payload["asked"], sorted(payload["sites"])) == (3, 3, sorted(result.report["sites"]))
     for site, counts in payload["sites"].items():
-        read = ScoreCounts.read(counts, bins=payload["bins"], limit=payload["limit"])
+        read = ScoreCounts.read(counts, ScoreBins.of(payload))
         exact = result.report["sites"][site]["global"]["roc_auc_score"]["value"]
         assert roc_auc(read) == pytest.approx(exact, abs=0.005)
         assert read.rows == result.report["sites"][site]["holdout-rows"]
-    together = ScoreCounts.read(payload["all"], bins=payload["bins"], limit=payload["limit"])
+    together = ScoreCounts.read(payload["all"], ScoreBins.of(payload))
     assert roc_auc(together) == pytest.approx(result.report["global"]["roc_auc_score"]["value"], abs=0.005)
     assert together.rows == sum(site["holdout-rows"] for site in result.report["sites"].values())
 

@@ -12,10 +12,12 @@ import pytest
 from flwr.app import Message
 
 from flfed import run
+from flfed.apps import score_histograms
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.recording import Recorder
 from flfed.apps.running import resume
+from flfed.apps.score_histograms import SCORE_BINS
 from flfed.apps.server_app import Conductor
 from flfed.apps.site_offsets import SITE_OFFSETS, offset_deviation
 from flfed.errors import RunStopped
@@ -27,6 +29,7 @@ from flfed.rows import datasets
 from flfed.rows.own_intercept import own_intercept, own_offset
 from flfed.rows.policy import Policy
 from flfed.rows.sources import Frame
+from flfed.score_bins import EVEN_ODDS, ScoreBins
 from flfed.study import Study
 from flfed.updates import checkpoint as checkpoints
 from flfed.updates.messages import COMPARE, ENROL, EVALUATE, CompareRequest, EnrolReply, TrainReply, TrainRequest
@@ -265,14 +268,18 @@ def test_a_run_that_ended_before_the_comparison_goes_on_with_the_same_deviation(
     assert again.report["personalised"] == whole.report["personalised"]
 
 
-def test_sites_hear_one_deviation_in_a_run_whoever_answers_after_a_crash(small_sites, small_study):
-    # A gate that compared by one deviation refuses another: what was sent has to outlive the process that sent it.
+def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_after_a_crash(
+    small_sites, small_study, monkeypatch
+):
+    # A gate that compared by one of these refuses another: what was sent has to outlive the process that sent it.
+    monkeypatch.setattr(score_histograms, "WIDEST", 0.0)
+
     def differing(place: int, table: pd.DataFrame) -> pd.DataFrame:
         return lawful(120, [5, place], (1.5, -1.0, 0.5, -1.0)[place])
 
     study = Study.parse(small_study)
     sites = {site.name: site for site in small_sites(4, change=differing)}
-    heard: list[float] = []
+    heard: list[tuple[float, ScoreBins]] = []
 
     class Grid(InProcessGrid):
         lost = False
@@ -281,7 +288,8 @@ def test_sites_hear_one_deviation_in_a_run_whoever_answers_after_a_crash(small_s
             asked = list(messages)
             kind = asked[0].metadata.message_type
             if kind == COMPARE:
-                heard.extend(CompareRequest.from_record(one.content).offset_deviation for one in asked)
+                requests = [CompareRequest.from_record(one.content) for one in asked]
+                heard.extend((request.offset_deviation, request.bins) for request in requests)
                 if not self.lost:
                     raise KeyboardInterrupt
             replies = super().send_and_receive(asked, timeout=timeout)
@@ -302,7 +310,8 @@ def test_sites_hear_one_deviation_in_a_run_whoever_answers_after_a_crash(small_s
             conduct(writer, lost=False)
         writer.finish(status="failed", reason="ended")
         kept = checkpoints.newest(writer.run, study.rounds)
-        assert kept.round == study.rounds and kept.facts[SITE_OFFSETS]["deviation"] == heard[0]
+        assert kept.round == study.rounds and kept.facts[SITE_OFFSETS]["deviation"] == heard[0][0]
+        assert ScoreBins(**kept.facts[SCORE_BINS]) == heard[0][1] != EVEN_ODDS
         again = store.resume_run(writer.run, lambda rounds: kept.round)
         assert conduct(again, lost=True, checkpoint=kept).status == "completed"
-    assert len(heard) == 8 and len(set(heard)) == 1 and heard[0] > 0.1
+    assert len(heard) == 8 and len(set(heard)) == 1 and heard[0][0] > 0.1

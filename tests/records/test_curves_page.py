@@ -24,6 +24,7 @@ from flfed.records.reports import report
 from flfed.records.score_curves import ScoreCounts, calibration
 from flfed.records.verdicts import interval, number
 from flfed.rows.site import Policy
+from flfed.score_bins import ScoreBins
 
 ROOT = Path(__file__).parents[2]
 APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p40_curves.py"
@@ -66,9 +67,7 @@ def summary_of(name: str) -> dict:
 
 
 def counts_of(payload: dict, name: str) -> ScoreCounts:
-    return ScoreCounts.read(
-        payload["all"] if name == ALL else payload["sites"][name], bins=payload["bins"], limit=payload["limit"]
-    )
+    return ScoreCounts.read(payload["all"] if name == ALL else payload["sites"][name], ScoreBins.of(payload))
 
 
 def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:

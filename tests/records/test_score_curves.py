@@ -22,7 +22,8 @@ from flfed.records.score_curves import (
     thinned,
     wilson,
 )
-from flfed.rows.scoring import HISTOGRAM_BINS, HISTOGRAM_LIMIT, auc_of_histogram, histogram
+from flfed.rows.scoring import auc_of_histogram, histogram
+from flfed.score_bins import EVEN_ODDS
 
 
 def sparse(counts: np.ndarray) -> dict[str, list[list[int]]]:
@@ -30,7 +31,7 @@ def sparse(counts: np.ndarray) -> dict[str, list[list[int]]]:
 
 
 def counted(y: np.ndarray, score: np.ndarray) -> ScoreCounts:
-    return ScoreCounts.read(sparse(histogram(y, score)), bins=HISTOGRAM_BINS, limit=HISTOGRAM_LIMIT)
+    return ScoreCounts.read(sparse(histogram(y, score)), EVEN_ODDS)
 
 
 def of_bins(probability: np.ndarray, negative: np.ndarray, positive: np.ndarray, reach: float = 0.0) -> ScoreCounts:

@@ -11,7 +11,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from flfed.errors import UsageError
 from flfed.rows.delong import delong
 from flfed.rows.scoring import (
-    HISTOGRAM_BINS,
     PRIMARY,
     RoundFigures,
     RowScores,
@@ -28,7 +27,6 @@ from flfed.rows.training.requests import Measured, drive
 from flfed.rows.workplace import Workplace
 from flfed.study import Study
 from flfed.summary import Encoder, fit_encoder
-from flfed.updates import content
 
 OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)
 GRADUAL = np.linspace(0.05, 0.95, 40)
@@ -194,7 +192,7 @@ def test_a_histogram_leaves_an_institution_only_where_its_policy_names_it():
 def test_a_histogram_counts_each_row_once_in_its_class_also_at_the_ends():
     y, score = classes(3, 4), np.array([0.0, 0.5, 1.0, 0.0, 1e-300, 0.9999, 1.0])
     counts = histogram(y, score)
-    assert counts.shape == (2, HISTOGRAM_BINS)
+    assert counts.shape == (2, 256)
     assert counts.sum(axis=1).tolist() == [3, 4]
     assert (counts[0, 0], counts[1, 0]) == (1, 2)
     assert (counts[0, -1], counts[1, -1]) == (1, 1)
@@ -214,10 +212,6 @@ def test_odds_that_are_no_numbers_are_counted_where_they_move_no_other_sites_row
     broken, whole = histograms_of_odds(y, odds, np.array([2, 2]))
     np.testing.assert_array_equal(whole, histogram(y[2:], 1 / (1 + np.exp(-odds[2:]))))
     assert broken.sum() == 2
-
-
-def test_the_message_takes_as_many_bins_as_the_histogram_has():
-    assert content.HISTOGRAM_BINS == HISTOGRAM_BINS
 
 
 @pytest.mark.parametrize("centre", [0.0, -4.0, 3.0])

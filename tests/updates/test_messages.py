@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flfed.updates.messages as messages
-from flfed.rows import scoring
+from flfed.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summary import Encoder, Summary
 from flfed.updates import content
 from flfed.updates.content import PROTOCOL, MalformedMessage, count_bytes
@@ -71,6 +71,7 @@ EXAMPLES = [
     TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=0, offset=OFFSET),
     CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.25),
     CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.0),
+    CompareRequest(arrays=ARRAYS, encoder=ENCODER, odds_centre=-2.5, odds_spread=0.5),
 ]  # fmt: skip
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
@@ -226,8 +227,25 @@ def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, secti
 def test_who_is_not_asked_for_an_offset_gets_the_message_of_the_first_versions(example):
     new = {TrainRequest: "offset", CompareRequest: "offset-deviation"}[type(example)]
     asked = getattr(example, "offset", False) or getattr(example, "deviation", None) is not None
-    assert set(example.to_record()["config"]) == EARLIER[type(example)] | ({new} if asked else set())
+    about = isinstance(example, CompareRequest) and example.bins != EVEN_ODDS
+    bins = {"odds-centre", "odds-spread"} if about else set()
+    assert set(example.to_record()["config"]) == EARLIER[type(example)] | ({new} if asked else set()) | bins
     assert "offset" not in TrainReply(delta={}, num_examples=1.0, steps=0).to_record()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"odds-spread": 0.2}, {"odds-spread": math.inf}, {"odds-spread": None}, {"odds-centre": None},
+     {"odds-spread": -1.0}, {"odds-centre": math.inf}, {"odds-centre": "0"}, {"odds-centre": True},
+     {"odds-spread": math.nan}],
+)  # fmt: skip
+def test_bins_without_a_centre_or_too_narrow_are_malformed(changed):
+    whole = CompareRequest(arrays=ARRAYS, encoder=ENCODER, odds_centre=-2.5, odds_spread=0.25).to_record()
+    assert CompareRequest.from_record(whole).bins == ScoreBins(-2.5, 0.25)
+    kept = {**dict(whole["config"].items()), **changed}
+    whole["config"] = ConfigRecord({name: value for name, value in kept.items() if value is not None})
+    with pytest.raises(MalformedMessage, match="are not two numbers that bins have|is of a wrong type"):
+        CompareRequest.from_record(whole)
 
 
 @pytest.mark.parametrize("value", [-0.1, math.inf, -math.inf, "0.1", True, 10**400])
@@ -296,10 +314,6 @@ def test_a_number_that_only_python_can_hold_is_no_number():
 def test_a_histogram_that_cannot_be_added_to_others_is_malformed(counts):
     with pytest.raises(MalformedMessage, match="histogram"):
         CompareReply.from_record(dataclasses.replace(EXAMPLES[11], histogram=counts).to_record())
-
-
-def test_a_histogram_has_as_many_bins_here_as_where_rows_are():
-    assert content.HISTOGRAM_BINS == scoring.HISTOGRAM_BINS == 256
 
 
 @pytest.mark.parametrize("bad", [np.array(["a", "b"]), np.arange(3), np.ones(3, dtype=np.float32)])

@@ -16,7 +16,7 @@ from flfed.apps.gate.expected import message_defect
 from flfed.apps.gate.folder import SiteFolder
 from flfed.apps.gate.incoming import content_sha256
 from flfed.apps.gate.lost import Continuity
-from flfed.apps.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_deviation, asked_sha256
+from flfed.apps.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
 from flfed.apps.gate.sentences import HELD_BACK, LONGEST, is_ours
 from flfed.apps.gate.study_messages import StudyMessages
 from flfed.apps.protecting import charge_of
@@ -114,8 +114,7 @@ class Leaving:
             line["asked_sha256"] = chosen
         if OFFSET in reply.content:
             line["offset"] = True
-        if (deviation := asked_deviation(message)) is not None:
-            line["offset_deviation"] = deviation
+        line |= {name.replace("-", "_"): value for name, value in chosen_numbers(message).items()}
         try:
             lost = self._continuity.refusal()
             if lost:

@@ -21,6 +21,9 @@ QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDI
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
 NOT_JUDGED = "it did not compare this model in this run: only such a model is attacked here"
 OTHER_DEVIATION = "it was asked to compare by another deviation of the sites' intercepts in this run"
+OTHER_BINS = "it was asked to count rows in other bins of predictions in this run"
+CHOSEN = {"offset-deviation": OTHER_DEVIATION, "odds-centre": OTHER_BINS, "odds-spread": OTHER_BINS}
+"""Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 OTHER_STUDY = "its ledger has a run of this name with another study"
 REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
@@ -49,12 +52,12 @@ def asked_sha256(message: Message) -> str:
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
-def asked_deviation(message: Message) -> float | None:
-    """Return by which deviation of the sites' own intercepts a comparison is asked for; None where by none."""
+def chosen_numbers(message: Message) -> dict[str, float]:
+    """Return the numbers, of those in `CHOSEN`, by which a comparison is asked for."""
     if message.metadata.message_type != COMPARE:
-        return None
-    found = message.content["config"].get("offset-deviation")
-    return float(found) if isinstance(found, (int, float)) else None
+        return {}
+    config = message.content["config"]
+    return {name: float(value) for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
 
 
 def run_of(facts: Mapping[str, Any]) -> Run:
@@ -77,7 +80,7 @@ class RunLimits:
     may choose the models freely reads rows from such figures. So each run, of which there are few, has one
     model evaluated and one compared, and is trained from one in a round. Runs of a ledger that was begun
     anew count where a line of theirs was carried over. A comparison's adjusted figures depend on the deviation
-    of the sites' own intercepts as well: of that a run has one, too.
+    of the sites' own intercepts as well, and its counts by prediction on the bins: of these a run has one, too.
     """
 
     def __init__(self, most: int) -> None:
@@ -89,7 +92,7 @@ class RunLimits:
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
-        self._deviations: dict[Run, set[float | None]] = defaultdict(set)
+        self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> str:
         """Return why a run may not have what it asks for, or an empty text.
@@ -113,8 +116,10 @@ class RunLimits:
         if kind == AUDIT:
             return "" if asked in self._asked[run, COMPARE, 0] else NOT_JUDGED
         round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
-        if kind == COMPARE and self._deviations[run] - {asked_deviation(message)}:
-            return OTHER_DEVIATION
+        chosen = chosen_numbers(message)
+        for name, why in CHOSEN.items() if kind == COMPARE else ():
+            if self._chosen[run, name] - {chosen.get(name)}:
+                return why
         if not self._asked[run, kind, round] - {asked}:
             return ""
         return f"it was asked to {QUESTIONS[kind]} another model in {f'round {round} of ' * (round > 0)}this run"
@@ -143,7 +148,8 @@ class RunLimits:
         if kind:
             self._asked[run, kind, _round(kind, line.facts.get("round"))].add(str(line.facts.get("asked-sha256", "")))
         if kind == COMPARE:
-            self._deviations[run].add(line.facts.get("offset-deviation"))
+            for name in CHOSEN:
+                self._chosen[run, name].add(line.facts.get(name))
 
 
 def _round(kind: str, round: object) -> int:

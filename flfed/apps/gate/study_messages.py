@@ -32,10 +32,11 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.compare import OWN_SAME, PAIRS
 from flfed.rows.encode import input_names
 from flfed.rows.schema import Schema
-from flfed.rows.scoring import HISTOGRAM_BINS, metrics_of, primary_of
+from flfed.rows.scoring import metrics_of, primary_of
 from flfed.rows.site import Site
 from flfed.rows.training.losses import outputs_of
 from flfed.rows.workplace import study_layout, study_trainable
+from flfed.score_bins import BINS, LEAST_SPREAD
 from flfed.study import Study
 from flfed.study_parts import OWN_FAMILIES, Own
 from flfed.summary import Layout, schema_encoder
@@ -125,6 +126,8 @@ class StudyMessages:
         sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
         if kind == COMPARE:
             known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
+            if self.schema.task == "binary":
+                known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
             return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
@@ -229,7 +232,7 @@ class StudyMessages:
         """Return the section of a histogram, where one may leave."""
         if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
             return {}
-        return {name: Held(shapes={"counts": ((2, HISTOGRAM_BINS), FLOAT64)}, needed=False)}
+        return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False)}
 
     def _comparison(self) -> Sections:
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))

@@ -41,6 +41,7 @@ from flfed.records.score_curves import (
     wilson,
 )
 from flfed.records.verdicts import ABSENT, interval, number
+from flfed.score_bins import ScoreBins
 
 SITES_DRAWN = 6
 """Sites drawn unless the reader picks others, beside all together."""
@@ -86,7 +87,8 @@ def found_in(payload: Mapping[str, Any]) -> Found:
     name = ALL if inside >= asked else f"{inside} of {asked} {TOGETHER}"
     given = {name: payload["all"]} if payload["all"] and inside > 1 else {}
     given |= {site: payload["sites"][site] for site in sorted(payload["sites"])}
-    return {name: ScoreCounts.read(of, bins=payload["bins"], limit=payload["limit"]) for name, of in given.items()}
+    bins = ScoreBins.of(payload)
+    return {name: ScoreCounts.read(of, bins) for name, of in given.items()}
 
 
 def choose(found: Found) -> Found:

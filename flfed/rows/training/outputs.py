@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from flfed.rows.delong import alike, areas
-from flfed.rows.scoring import HISTOGRAM_BINS, histograms_of_odds
+from flfed.rows.scoring import histograms_of_odds
 from flfed.rows.training.layered import layers_of
 from flfed.rows.training.losses import row_losses
 from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
+from flfed.score_bins import BINS
 
 BLOCK = 2048
 """Rows of one product: what a hidden layer makes of them stays in the processor's cache."""
@@ -71,7 +72,7 @@ def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)
     empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows)]
-    counts = {place: np.zeros((2, HISTOGRAM_BINS)) for place in empty}
+    counts = {place: np.zeros((2, BINS)) for place in empty}
     for task in sorted({request.task for request in requests}):
         some = np.array([place for place, request in enumerate(requests) if request.task == task])
         sizes = np.array([len(requests[place].rows) for place in some.tolist()])

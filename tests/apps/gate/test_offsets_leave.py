@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flfed.apps.client_app import ClientSide
-from flfed.apps.gate.run_limits import OTHER_DEVIATION
+from flfed.apps.gate.run_limits import OTHER_BINS, OTHER_DEVIATION
 from flfed.apps.gate.words import plain_words
 from flfed.rows.policy import Policy
 from flfed.study import Study
@@ -79,6 +79,34 @@ def test_a_run_compares_by_one_deviation_also_after_a_restart_and_is_audited_all
         sent = CompareRequest.from_record(compared(site).content)
         attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
         assert said(site.answer(site.message(AUDIT, attack), run=run)) == ""
+
+
+def test_a_run_has_rows_counted_in_one_set_of_bins_also_after_a_restart(gated):
+    # Each other set is another count of the same rows, from which single predictions follow.
+    site = gated(policy=Policy(**OPEN))
+    about = {"odds_centre": -1.0, "odds_spread": 0.5}
+    for run, first, others in (("one", about, ({}, about | {"odds_centre": -0.75}, about | {"odds_spread": 0.25})),
+                               ("two", {}, (about,))):  # fmt: skip
+        assert said(site.answer(compared(site, **first), run=run)) == ""
+        for other in others:
+            assert said(site.answer(compared(site, **other), run=run)) == OTHER_BINS
+        site.open()
+        assert said(site.answer(compared(site, **others[0]), run=run)) == OTHER_BINS
+        assert said(site.answer(compared(site, **first), run=run)) == ""
+    told = [(line.facts.get("odds-centre"), line.facts.get("odds-spread")) for line in site.lines()]
+    assert set(told) == {(-1.0, 0.5), (None, None)}
+
+
+@pytest.mark.parametrize("name", ["odds-centre", "odds-spread"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), "0.5", True, [0.5], 0.1])
+def test_bins_that_are_no_numbers_or_too_narrow_are_refused(gated, name: str, value: Any):
+    site = gated()
+    message = compared(site, odds_centre=0.5, odds_spread=0.5)
+    message.content["config"][name] = value
+    if (name, value) == ("odds-centre", 0.1):
+        assert site.refusal(message) == ""
+    else:
+        assert site.refusal(message).endswith(f"its section 'config' has a value '{name}' that does not fit")
 
 
 @pytest.mark.parametrize("value", [False, 1, 1.0, "yes", [True]])

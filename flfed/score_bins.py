@@ -1,0 +1,112 @@
+"""The bins of predictions by which sites count rows, and how far an AUC made of such counts may be from the rows'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BINS = 256
+LIMIT = 12.0
+"""Log-odds beyond which predictions share the last bin, where nobody knows where most of them lie."""
+LEAST_SPREAD = 0.25
+"""Log-odds: so narrow, bins are .003 wide at their centre. Narrower ones would tell one row's prediction."""
+
+
+@dataclass(frozen=True)
+class ScoreBins:
+    """Bins of log-odds, from low to high; the first and the last have all that is beyond, too.
+
+    Attributes
+    ----------
+    centre, spread : float or None
+        Where most predictions of all sites lie, in log-odds: the bins are even in the distribution function of
+        Student's t with 2 degrees of freedom about it. None: even in the inverse hyperbolic sine of the log-odds
+        from `-limit` to `limit`.
+    limit : float
+    bins : int
+
+    Notes
+    -----
+    Even in the inverse hyperbolic sine, bins are .025 wide about even odds, where a model of the first rounds has
+    all its predictions, and grow with the log-odds, so that rare events keep their resolution.
+
+    Examples
+    --------
+    >>> ScoreBins().places(np.array([-20.0, 0.0, 0.1, 20.0])).tolist()
+    [0, 128, 132, 255]
+    >>> ScoreBins(centre=-3.0, spread=0.5).places(np.array([-20.0, -3.0, -2.9, 0.0])).tolist()
+    [0, 128, 145, 252]
+    """
+
+    centre: float | None = None
+    spread: float | None = None
+    limit: float = LIMIT
+    bins: int = BINS
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any]) -> ScoreBins:
+        """Return the bins that a record's "score-histograms" names."""
+        return cls(payload.get("centre"), payload.get("spread"), payload["limit"], payload["bins"])
+
+    def places(self, odds: np.ndarray) -> np.ndarray:
+        """Return the bin of each of these log-odds; that of NaN is the first, for no bin is right for it."""
+        if self.centre is None or self.spread is None:
+            share = (1 + np.arcsinh(np.clip(odds, -self.limit, self.limit)) / np.arcsinh(self.limit)) / 2
+        else:
+            t = (np.clip(odds, -1e6, 1e6) - self.centre) / self.spread
+            share = (1 + t / np.sqrt(2 + t * t)) / 2
+        place = np.where(np.isnan(share), 0.0, share) * self.bins
+        places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
+        return places
+
+    def points(self) -> np.ndarray:
+        """Return where bins begin, have their middle and end, in log-odds [2 * bins + 1]; infinite at both ends."""
+        share = np.arange(1, 2 * self.bins) / (2 * self.bins)
+        if self.centre is None or self.spread is None:
+            inner = np.sinh((2 * share - 1) * np.arcsinh(self.limit))
+        else:
+            inner = self.centre + self.spread * (2 * share - 1) / np.sqrt(2 * share * (1 - share))
+        points: np.ndarray = np.concatenate([[-np.inf], inner, [np.inf]])
+        return points
+
+
+EVEN_ODDS = ScoreBins()
+"""The bins about even odds, of every count before the last."""
+
+
+def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Return how far the AUC of the rows may lie from that of their counts at most: half the pairs of one bin.
+
+    Of two rows in one bin nobody knows which has the higher prediction: such a pair counts half, and is 0 or 1.
+    Certain, and nothing less is: a bin may hold all that a strong input has to tell where the model gives it a
+    small weight, so no slope over all bins says how the rows of one bin are ordered.
+
+    Parameters
+    ----------
+    negative, positive : array [bins]
+        Rows without and with the outcome.
+
+    Returns
+    -------
+    float
+        NaN where a class has no rows.
+
+    Examples
+    --------
+    >>> auc_bound(np.array([2.0, 2.0]), np.array([0.0, 3.0]))  # 6 of 12 pairs are in one bin
+    0.25
+    """
+    pairs = negative.sum() * positive.sum()
+    return float(negative @ positive / 2 / pairs) if pairs else float("nan")
+
+
+def bound_in(payload: Mapping[str, Any]) -> float:
+    """Return how far the AUC of a record's "score-histograms" may be from that of the rows at most."""
+    both = np.zeros((2, payload["bins"]))
+    for label in ("0", "1"):
+        for place, rows in payload["all"][label]:
+            both[int(label), int(place)] = rows
+    return auc_bound(both[0], both[1])
