@@ -62,6 +62,15 @@ class ScoreBins:
         places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
         return places
 
+    def widths(self, odds: np.ndarray) -> np.ndarray:
+        """Return how wide a bin is where these log-odds lie."""
+        found: np.ndarray
+        if self.centre is None or self.spread is None:
+            found = 2 * np.arcsinh(self.limit) * np.sqrt(1 + odds**2) / self.bins
+        else:
+            found = self.spread * (2 + ((odds - self.centre) / self.spread) ** 2) ** 1.5 / self.bins
+        return found
+
     def points(self) -> np.ndarray:
         """Return where bins begin, have their middle and end, in log-odds [2 * bins + 1]; infinite at both ends."""
         share = np.arange(1, 2 * self.bins) / (2 * self.bins)

@@ -50,7 +50,7 @@ def test_an_own_model_is_within_five_thousandths_of_the_better_search_and_takes_
     assert len(behind) == 4 and max(behind.values()) <= 0.005
     with RunReader.open() as reader:
         counted = reader.summary(found["best"]["run"], "score-histograms")
-    assert bound_in(counted) <= 0.005  # of the area made of counts by prediction; about even odds it was .0052
+    assert bound_in(counted) <= 0.0025  # of the area made of counts by prediction; about even odds it was .0052
     # The federation's own kind, as it was before, is not.
     was = found["same"]["sites"]["taiwan-credit-graduate-school"]["local-only"][AUC]["value"]
     now = found["best"]["sites"]["taiwan-credit-graduate-school"]["local-only"][AUC]["value"]

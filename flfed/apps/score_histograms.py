@@ -55,7 +55,10 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     weights = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     centre = weights @ odds
     spread = max(float(f"{math.sqrt(weights @ (odds - centre) ** 2):.1e}"), LEAST_SPREAD)
-    return ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
+    found = ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
+    # A few rows far away make all bins wide: they are to be finer where the pairs are that cannot be told apart.
+    pairs = counts[0] * counts[1]
+    return found if pairs @ (found.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
 
 
 def score_histograms(

@@ -161,7 +161,7 @@ class Conductor:
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(roster, outcome, kept.start, self.offsets(strategy), self.score_bins())
+            self.compare(roster, outcome, kept.start, self.offsets(strategy), self.score_bins(roster))
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Enrolled], Checkpoint]:
@@ -325,9 +325,11 @@ class Conductor:
         self.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
         return found
 
-    def score_bins(self) -> ScoreBins:
-        """Return the bins in which sites shall count holdout rows by prediction."""
-        return ScoreBins(**self._once(SCORE_BINS, asdict(score_bins(self._scores, self.recorder.shared_as))))
+    def score_bins(self, roster: Mapping[str, Enrolled]) -> ScoreBins:
+        """Return the bins in which sites shall count holdout rows by prediction, where all of them read of such."""
+        all_read = all(reads_offset(enrolled.version) for enrolled in roster.values())
+        found = score_bins(self._scores, self.recorder.shared_as) if all_read else EVEN_ODDS
+        return ScoreBins(**self._once(SCORE_BINS, asdict(found)))
 
     def _once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Return what the sites hear with the comparison: what it was before a resume, for sites may have heard it.
@@ -350,8 +352,6 @@ class Conductor:
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
         knowing = {site for site, enrolled in roster.items() if reads_offset(enrolled.version)}
-        if len(knowing) < len(roster):
-            bins = EVEN_ODDS  # of a site that knows of no others the counts could not be added up
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
             known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
@@ -362,6 +362,8 @@ class Conductor:
         self._crossed(COMPARE, answers)
         self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
         replies = self._usable(answers.replies)
+        for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
+            replies[site] = replace(replies[site], histogram=None)
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None

@@ -403,7 +403,9 @@ class CompareReply:
     disclosure "institution" only where at least the cell minimum of rows of each class stands
     behind them and no smaller count follows, of three digits where record-level differential
     privacy protects rows there; sums over holdout rows under the same rules as
-    SummariseReply (training and holdout rows are disjoint, so neither narrows the other); and where the site's own
+    SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
+    names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
+    chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
     model is the better of two families, which one did better in cross-validation on its training rows (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
     """

@@ -183,7 +183,7 @@ def test_the_bound_holds_where_a_model_gives_a_strong_input_a_small_weight(sprea
         assert low <= exact <= high
 
 
-BAR = 0.005
+BAR, SHIPPED = 0.005, 0.0025
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_bound_on_shipped_studies_is_at_most_half_a_percent_and_holds(name, 
         payload = reader.summary(result.report["run"], "score-histograms")
     found = ScoreCounts.read(payload["all"], ScoreBins.of(payload))
     off = abs(roc_auc(found) - result.report["global"]["roc_auc_score"]["value"])
-    assert off <= bound_in(payload) <= BAR
+    assert off <= bound_in(payload) <= SHIPPED
     assert bound_in(payload) == pytest.approx(roc_auc_hidden(found), abs=1e-12)
 
 
@@ -245,6 +245,12 @@ def test_bins_lie_about_even_odds_where_that_is_fine_or_a_site_could_tell_anothe
     assert score_bins({}, SharedAs()) == EVEN_ODDS
     alone = SharedAs({site: "aggregate-only" if site == "s0" else "named" for site in close}, "series")
     assert score_bins(close, alone) == score_bins({site: close[site] for site in ("s1", "s2", "s3")}, SharedAs())
+    # A few rows far away would make the bins wider than they are where most rows lie.
+    far = {site: replace(one, histogram=one.histogram.copy()) for site, one in last_round(0.0, 0.2).items()}
+    assert score_bins(far, SharedAs()) != EVEN_ODDS
+    for one in far.values():
+        one.histogram[:, 0] += one.histogram.sum(axis=1) // 9
+    assert score_bins(far, SharedAs()) == EVEN_ODDS
     none = {
         site: replace(one, histogram=np.vstack([one.histogram.sum(axis=0), np.zeros(256)]))
         for site, one in close.items()
@@ -259,3 +265,5 @@ def test_every_prediction_is_in_the_bin_between_whose_ends_it_lies(bins):
     assert np.isinf(points[[0, -1]]).all() and (np.diff(points) > 0).all() and len(points) == 513
     assert (points[2 * places] <= odds + 1e-9).all() and (odds - 1e-9 <= points[2 * places + 2]).all()
     assert bins.places(np.array([np.nan])).tolist() == [0]
+    middle = slice(100, 157)
+    np.testing.assert_allclose(bins.widths(points[1::2][middle]), np.diff(points[::2])[middle], rtol=0.01)

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message
 
 from flfed import run
-from flfed.apps import score_histograms
+from flfed.apps import score_histograms, server_app
 from flfed.apps.client_app import ClientSide
 from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.apps.recording import Recorder
@@ -159,6 +159,23 @@ def of_version(version: str, site: str) -> Callable[[Message], Message]:
         return message
 
     return change
+
+
+def test_counts_of_a_site_that_knows_of_no_other_bins_are_added_to_no_others(
+    conduct, small_sites, small_study, monkeypatch
+):
+    # As after a resume, before which the other sites heard of bins.
+    def once(_: Conductor, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+        return {"centre": 0.5, "spread": 1.5} if name == SCORE_BINS else facts
+
+    monkeypatch.setattr(Conductor, "_once", once)
+    ran = conduct(small_sites(4, rows=150), small_study, change=of_version("0.1.0", "site-02"))
+    compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
+    assert compared.pop("site-02") == {"protocol"}
+    assert all(keys >= {"odds-centre", "odds-spread"} for keys in compared.values())
+    counted = ran.reader.summary(ran.run, "score-histograms")
+    assert (counted["centre"], counted["spread"], counted["in-all"], counted["asked"]) == (0.5, 1.5, 3, 4)
+    assert sorted(counted["sites"]) == ["site-01", "site-03", "site-04"]
 
 
 def test_a_site_of_an_earlier_version_is_asked_as_before_and_adjusts_as_before(conduct, small_sites, small_study):
@@ -313,5 +330,6 @@ def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_a
         assert kept.round == study.rounds and kept.facts[SITE_OFFSETS]["deviation"] == heard[0][0]
         assert ScoreBins(**kept.facts[SCORE_BINS]) == heard[0][1] != EVEN_ODDS
         again = store.resume_run(writer.run, lambda rounds: kept.round)
+        monkeypatch.setattr(server_app, "score_bins", lambda *_: ScoreBins(9.0, 9.0))
         assert conduct(again, lost=True, checkpoint=kept).status == "completed"
     assert len(heard) == 8 and len(set(heard)) == 1 and heard[0][0] > 0.1
