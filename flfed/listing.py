@@ -11,7 +11,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -157,7 +157,9 @@ def _on_path(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.Entr
     return tuple(importlib.metadata.entry_points(group=group))
 
 
-def settings(target: Callable[..., Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def settings(
+    target: Callable[..., Any], given: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
+) -> dict[str, Any]:
     """Check `given` keys against the signature of `target` and return keyword arguments.
 
     Parameters
@@ -169,6 +171,8 @@ def settings(target: Callable[..., Any], given: Mapping[str, Any], where: str) -
         As read from TOML.
     where : str
         What is being set, for the error: "[plan]" or "model 'mlp'".
+    beside : collection of str
+        Further keys that may stand there, for the error: who calls took them out.
 
     Raises
     ------
@@ -187,8 +191,8 @@ def settings(target: Callable[..., Any], given: Mapping[str, Any], where: str) -
     for key, value in given.items():
         name = snake(key)
         if key not in allowed:
-            close = nearest(key, allowed)
-            raise UsageError(f"{where}: key {key!r} is not known{close} Allowed: {', '.join(allowed)}")
+            known = [*beside, *allowed]
+            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
         result[name] = _typed(value, hints[name], f"{where}: {key}")
     return result
 

@@ -89,7 +89,8 @@ class Study:
             If there is neither, or the file breaks a rule.
         """
         path = FOLDER / f"{name}.toml"
-        if not path.is_file():
+        shipped = path.is_file()
+        if not shipped:
             path = Path(name)
         if not path.is_file():
             known = names()
@@ -102,7 +103,10 @@ class Study:
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.
             raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
-        return cls.parse(text)
+        try:
+            return cls.parse(text)
+        except UsageError as error:
+            raise error if shipped else UsageError(f"{path}: {error}") from None
 
     @classmethod
     def parse(cls, text: str) -> Study:

@@ -254,8 +254,9 @@ class Named:
 
     def build(self, kind: str, **given: Any) -> Any:
         """Return the thing, made from its settings and what the run itself gives."""
-        thing = listing.load(kind, self.name)
-        return thing(**given, **listing.settings(thing, self.settings, f"[{TABLE_OF.get(kind, kind)}] {self.name}"))
+        thing, where = listing.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
+        beside = ("name", "rounds") if kind == "strategy" else ("name",)
+        return thing(**given, **listing.settings(thing, self.settings, where, beside=beside))
 
 
 @dataclass(frozen=True, kw_only=True)

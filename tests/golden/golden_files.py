@@ -52,8 +52,10 @@ COMMANDS = (
     "data list --json",
     "site check south-lender --json",
 )
-VOLATILE = {"seconds", "started", "at", "code-sha256", "version", "mapping"}
-"""Keys whose values are of one run, one place or one version."""
+VOLATILE = {
+    "seconds", "started", "at", "code", "code-sha256", "version", "mapping", "arrays-sha256", "arrays", "encoder",
+}  # fmt: skip
+"""Keys whose values are of one run, one place, one version or one kind of processor (see `arrays`)."""
 MARKS = (
     (re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b"), "RUN"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?"), "TIME"),
