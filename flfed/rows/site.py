@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -268,6 +269,9 @@ def load(name: str) -> Site:
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
+    words = {name, name.replace("-", "_")}
+    if without := [root / "sites" / word for root in roots() for word in words if (root / "sites" / word).is_dir()]:
+        raise UsageError(f"site {name!r}: {without[0]} has no file __init__.py, which is to say where its rows are")
     raise not_known("site", name, names())
 
 
@@ -339,7 +343,14 @@ def _importing(where: str) -> Iterator[None]:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
     except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
-        raise UsageError(f"{where}: cannot be imported ({type(error).__name__})") from None
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}{_line_of(error)})") from None
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the last line of an institution's own code that led to an error, or an empty text."""
+    ours = (str(Path(__file__).parents[1]), "<")
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
 
 
 def _import_folder(folder: Path) -> Site:

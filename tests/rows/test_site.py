@@ -192,8 +192,10 @@ def test_a_sites_rows_are_those_of_its_source_in_number(small_sites):
 BROKEN = {
     "site = Site(": r"SyntaxError: '\(' was never closed \(__init__.py, line 1\)",
     "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
-    "raise KeyError('Jane Roe')": r"\(KeyError\)$",
-    "float('Jane Roe')": r"\(ValueError\)$",
+    "raise KeyError('Jane Roe')": r"\(KeyError in line 1 of __init__.py\)$",
+    "\nfloat('Jane Roe')": r"\(ValueError in line 2 of __init__.py\)$",
+    "from flfed import Csv\n\nCsv('t.csv', seperator=';')": r"\(TypeError in line 3 of __init__.py\)$",
+    "from flfed import Holdout\nHoldout(\n share='a')": r"\(TypeError in line 2 of __init__.py\)$",
     "from flfed.errors import UsageError\nraise UsageError('set CLINIC_URL')": "^set CLINIC_URL$",
     "site = 3": "must end with `site = Site",
 }
@@ -215,6 +217,15 @@ def test_a_package_that_cannot_be_imported_ends_only_what_asks_for_it(small_site
     # Once it is mended, it is there.
     (folder / "__init__.py").write_text(PACKAGE.format(name="broken"))
     assert [site.name for site in listing.of_dataset("small")] == ["broken", "whole"]
+
+
+def test_a_folder_whose_file_has_another_name_is_told_so(small_sites, tmp_path):
+    small_sites(1)
+    folder = tmp_path / "root" / "sites" / "my_clinic"
+    folder.mkdir(parents=True)
+    (folder / "site.py").write_text("")
+    with pytest.raises(UsageError, match=r"site 'my-clinic': .*/my_clinic has no file __init__.py, which is to say"):
+        listing.load("my-clinic")
 
 
 def test_a_site_of_the_dataset_with_a_wrong_policy_is_not_left_out_in_silence(small_sites, tmp_path):
