@@ -75,7 +75,8 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
     """Return why no site has a figure of the model adjusted to it, where none has."""
     if "personalised" in arms_shown(found, metric):
         return []
-    return [f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."]
+    same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
+    return [f"{same} Over all holdouts the figure may differ: there, rows of several sites are ranked together."]
 
 
 def reference_name(found: Report, arm: str) -> str:
