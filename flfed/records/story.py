@@ -8,7 +8,7 @@ from flfed.records.faults import fault_kind, missing_in_words, refused_sites, so
 from flfed.records.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.odd_sites import odd_sites_in_words
 from flfed.records.own_models import family_in_words, own_models_in_words
-from flfed.records.reports import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict
+from flfed.records.reports import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict, too_few
 from flfed.records.verdicts import (
     ABSENT,
     ARM_NAMES,
@@ -68,7 +68,14 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
             rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
-    return headers, rows, [*story(found, metric=metric), *unadjusted_in_words(found, metric)]
+    return headers, rows, [*story(found, metric=metric), *untold_in_words(found), *unadjusted_in_words(found, metric)]
+
+
+def untold_in_words(found: Report) -> list[str]:
+    """Return why nothing can be told of joining at the first site whose holdout is too small, and at how many more."""
+    few = [(name, why) for name, site in found["sites"].items() if (why := too_few(site)) is not None]
+    more = f" It is alike at {len(few) - 1} more." if len(few) > 1 else ""
+    return [f"Why it cannot be told at {few[0][0]}: {few[0][1]}.{more}"] if few else []
 
 
 def unadjusted_in_words(found: Report, metric: str) -> list[str]:

@@ -15,7 +15,7 @@ from flfed.records.reading import RunReader
 from flfed.records.reports import LEAST_OF_A_CLASS, best_arm, best_gain, metrics_of, report, site_verdict
 from flfed.records.spread import resplit_interval, widening
 from flfed.records.store import RunStore
-from flfed.records.story import gain_in_words, over_sites, stands_out, story
+from flfed.records.story import comparison_rows, gain_in_words, over_sites, stands_out, story, untold_in_words
 from flfed.records.verdicts import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
@@ -229,6 +229,11 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
     assert gain_in_words(sites["least"], AUC) == "+.400 (+.100 to +.700), shared"
     assert found["mean-gain"][AUC]["sites"] == 2
+    rare = "Why it cannot be told at rare: 2 of the 38 holdout rows do not have the outcome"
+    (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
+    assert why == f"{rare}; {needed}. It is alike at 1 more."
+    whole = {**found, "sites": {"least": sites["least"]}}
+    assert untold_in_words(whole) == []
 
 
 def test_the_counts_of_repeats_are_averaged(store, url):
