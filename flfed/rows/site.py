@@ -269,8 +269,8 @@ def load(name: str) -> Site:
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
-    words = {name, name.replace("-", "_")}
-    if without := [root / "sites" / word for root in roots() for word in words if (root / "sites" / word).is_dir()]:
+    folders = [path for root in roots() for path in root.glob("sites/*") if path.is_dir()]
+    if without := [path for path in folders if path.name.replace("_", "-") == name]:
         raise UsageError(f"site {name!r}: {without[0]} has no file __init__.py, which is to say where its rows are")
     raise not_known("site", name, names())
 
