@@ -112,10 +112,15 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     return float(negative @ positive / 2 / pairs) if pairs else float("nan")
 
 
+def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:
+    """Return the counts [2, bins] that a record has by class, as pairs of a bin and its rows."""
+    both = np.zeros((2, bins))
+    for label in ("0", "1"):
+        for place, rows in counts[label]:
+            both[int(label), int(place)] = rows
+    return both
+
+
 def bound_in(payload: Mapping[str, Any]) -> float:
     """Return how far the AUC of a record's "score-histograms" may be from that of the rows at most."""
-    both = np.zeros((2, payload["bins"]))
-    for label in ("0", "1"):
-        for place, rows in payload["all"][label]:
-            both[int(label), int(place)] = rows
-    return auc_bound(both[0], both[1])
+    return auc_bound(*dense(payload["all"], payload["bins"]))

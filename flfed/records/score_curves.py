@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from flfed.records.spread import NORMAL_95
-from flfed.score_bins import ScoreBins
+from flfed.score_bins import ScoreBins, auc_bound, dense
 
 GROUPS = 10
 """Groups of calibration, of about as many rows each."""
@@ -45,10 +45,7 @@ class ScoreCounts:
     @classmethod
     def read(cls, counts: Mapping[str, Any], bins: ScoreBins) -> Self:
         """Return the counts that a record has, by class pairs of bin and rows."""
-        both = np.zeros((2, bins.bins))
-        for label in ("0", "1"):
-            for place, rows in counts[label]:
-                both[int(label), int(place)] = rows
+        both = dense(counts, bins.bins)
         there = both.sum(axis=0) > 0
         with np.errstate(over="ignore"):  # at the ends: a probability of 0
             halves = 1 / (1 + np.exp(-bins.points()))  # edge, middle, edge, middle, ..., edge
@@ -94,12 +91,8 @@ def roc_auc(counts: ScoreCounts) -> float:
 
 
 def roc_auc_hidden(counts: ScoreCounts) -> float:
-    """Return how far the area from the rows themselves may lie from `roc_auc`, at most.
-
-    Of two rows in one bin nobody knows which has the higher score: such a pair counts half, and is 0 or 1.
-    """
-    tied = counts.negative @ counts.positive
-    return float(tied / 2 / (counts.negative.sum() * counts.positive.sum()))
+    """Return how far the area from the rows themselves may lie from `roc_auc`, at most."""
+    return auc_bound(counts.negative, counts.positive)
 
 
 def precision_recall(counts: ScoreCounts) -> Line:

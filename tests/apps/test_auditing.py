@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,7 +163,7 @@ def test_pseudonyms_and_sums_only_hold_for_an_audit(small, home):
     [alias] = set(ended.report["sites"]) - {"site-01", "site-03"}
     found = audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
     assert {row.site for row in found.findings} == {"site-01", alias}
-    assert not re.search(r"site-02(?![0-9a-f]{8})", str(found.as_object()))  # a pseudonym may begin so
+    assert "site-02" not in str(found.as_object()).replace(alias, "")  # a pseudonym may begin so
     study = Study.parse(ended_text(ended.run))
     for site, name in ((sites[0], "site-01"), (sites[1], alias)):
         same(stored(ended.run)[name, MEMBERSHIP, "auc-of-loss"], direct(study, site, ended.run, MEMBERSHIP)[

@@ -66,16 +66,21 @@ def test_a_site_answers_in_the_form_it_was_asked_in_and_its_ledger_says_so(gated
     ]
 
 
+def holds_to_the_first(site: Any, run: str, first: dict[str, float], others: Any, why: str) -> None:
+    """Ask in one way and then in others, of which none is answered, before and after a restart of the gate."""
+    assert said(site.answer(compared(site, **first), run=run)) == ""
+    for other in others:
+        assert said(site.answer(compared(site, **other), run=run)) == why
+    site.open()
+    assert said(site.answer(compared(site, **others[0]), run=run)) == why
+    assert said(site.answer(compared(site, **first), run=run)) == ""
+
+
 def test_a_run_compares_by_one_deviation_also_after_a_restart_and_is_audited_all_the_same(gated):
     site = gated(policy=Policy(**OPEN))
     for run, first, others in (("one", {"offset_deviation": 0.5}, ({"offset_deviation": 0.25}, {})),
                                ("two", {}, ({"offset_deviation": 0.5},))):  # fmt: skip
-        assert said(site.answer(compared(site, **first), run=run)) == ""
-        for other in others:
-            assert said(site.answer(compared(site, **other), run=run)) == OTHER_DEVIATION
-        site.open()
-        assert said(site.answer(compared(site, **others[0]), run=run)) == OTHER_DEVIATION
-        assert said(site.answer(compared(site, **first), run=run)) == ""
+        holds_to_the_first(site, run, first, others, OTHER_DEVIATION)
         sent = CompareRequest.from_record(compared(site).content)
         attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
         assert said(site.answer(site.message(AUDIT, attack), run=run)) == ""
@@ -87,12 +92,7 @@ def test_a_run_has_rows_counted_in_one_set_of_bins_also_after_a_restart(gated):
     about = {"odds_centre": -1.0, "odds_spread": 0.5}
     for run, first, others in (("one", about, ({}, about | {"odds_centre": -0.75}, about | {"odds_spread": 0.25})),
                                ("two", {}, (about,))):  # fmt: skip
-        assert said(site.answer(compared(site, **first), run=run)) == ""
-        for other in others:
-            assert said(site.answer(compared(site, **other), run=run)) == OTHER_BINS
-        site.open()
-        assert said(site.answer(compared(site, **others[0]), run=run)) == OTHER_BINS
-        assert said(site.answer(compared(site, **first), run=run)) == ""
+        holds_to_the_first(site, run, first, others, OTHER_BINS)
     told = [(line.facts.get("odds-centre"), line.facts.get("odds-spread")) for line in site.lines()]
     assert set(told) == {(-1.0, 0.5), (None, None)}
 
