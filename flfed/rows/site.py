@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import re
 import sys
 import traceback
@@ -348,7 +349,7 @@ def _importing(where: str) -> Iterator[None]:
 
 def _line_of(error: BaseException) -> str:
     """Return the last line of an institution's own code that led to an error, or an empty text."""
-    ours = (str(Path(__file__).parents[1]), "<")
+    ours = (f"{Path(__file__).parents[1]}{os.sep}", "<")  # a folder beside it may begin alike
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
 
