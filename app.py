@@ -6,18 +6,18 @@ import streamlit as st
 from streamlit.starlette import App
 
 from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
-from flfed.records.dashboard.only_with_token import Guard
-from flfed.records.dashboard.shell import load_pages, page_routes
+from flfed.records.dashboard.server import load_pages, page_routes
+from flfed.records.dashboard.token import Guard
 
 
 def main() -> None:
     """Show the page of the address, or the first one."""
     # Not above: declared before Streamlit runs, each function whose result is kept (st.cache_data) brings a warning.
-    from flfed.records.dashboard import people
+    from flfed.records.dashboard import access
 
     st.set_page_config(page_title="flfed", layout="wide")
-    viewer = people.admit()
-    st.session_state[people.VIEWER] = viewer
+    viewer = access.admit()
+    st.session_state[access.VIEWER] = viewer
     if viewer is None:
         return
     first = next(iter(page_files()))
@@ -33,9 +33,9 @@ def main() -> None:
 
 def logs_in() -> bool:
     """Tell whether people log in, so that no token is asked for."""
-    from flfed.records.dashboard import people
+    from flfed.records.dashboard import access
 
-    return people.logs_in()
+    return access.logs_in()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from statistics import fmean
 
-from flfed.apps.running import run
-from flfed.records.reading import RunReader
-from flfed.study import Study
-from flfed.updates import checkpoint
+from flfed.federation.server.run import run
+from flfed.records.store.reader import RunReader
+from flfed.study.study import Study
+from flfed.updates.checkpoints import checkpoint
 
 
 def main(words: list[str]) -> None:

@@ -28,7 +28,7 @@ from benchmarks.deployment import DATA, commit
 from benchmarks.limits import missed
 from benchmarks.machine import machine
 from flfed.records.dashboard import page_files
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, Served, Window, opened, served
 from tests.records.real_runs import MANY, begun, run
 

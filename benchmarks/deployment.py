@@ -32,9 +32,9 @@ from benchmarks.limits import missed
 from benchmarks.machine import machine
 from benchmarks.plain import plain
 from benchmarks.ways import DifferentResults
-from flfed.rows import datasets
-from flfed.rows import site as sites
-from flfed.study import Study
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites
+from flfed.study.study import Study
 
 ROUNDS = {"ours": 13, "plain": 5}
 SAME = 1e-6

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import look
-from flfed.study import Study
+from flfed.study.study import Study
 
 SITES = ("cleveland", "hungary", "long-beach")
 FLFED = (sys.executable, "-c", "from flfed.cli import main; main()")
@@ -52,7 +52,7 @@ class Processes:
 
     def start(self, name: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a process and leave it running."""
-        bound = (sys.executable, "-m", "flfed.apps.supervising", str(os.getpid()), *words)
+        bound = (sys.executable, "-m", "flfed.deployment.processes.supervisor", str(os.getpid()), *words)
         with (self.folder / f"{name}.log").open("ab") as log:
             self.started[name] = subprocess.Popen(
                 bound, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,

@@ -20,17 +20,17 @@ import torch
 
 from benchmarks.bare import Arrays, Job
 from benchmarks.workload import Workload, sites, study, write_dataset
-from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.starting import grid_of
-from flfed.apps.recording import Recorder
-from flfed.apps.server_app import Conductor
-from flfed.records.store import RunStore
-from flfed.rows.encode import Encoded
-from flfed.rows.site import Site
-from flfed.rows.training.cohort import answering
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.registry import grid_of
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import Conductor
+from flfed.records.store.writer import RunStore
+from flfed.rows.data.site import Site
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.stacked.answer import answering
 from flfed.seeds import generator
-from flfed.study import Study
-from flfed.summary import Encoder
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
 from flfed.updates.strategies.fedavg import FedAvg
 
 PRIMARY = "roc_auc_score"

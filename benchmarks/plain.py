@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import plain_flower
 from benchmarks.bare import Job
 from benchmarks.institutions import SITES, Missing, Processes, Ran, followed, free_name, free_port, listening, until
-from flfed.apps.signatures import new_node_key, private_text, public_text
+from flfed.signatures import new_node_key, private_text, public_text
 
 BIN = Path(sys.executable).parent
 PROJECT = """\

@@ -34,13 +34,13 @@ from benchmarks.deployment import commit
 from benchmarks.limits import missed
 from benchmarks.machine import machine
 from benchmarks.ways import DifferentResults
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private import Chance, SeededChance, SystemChance
-from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private.fit import private_fit
+from flfed.rows.training.private.noise import Chance, SeededChance, SystemChance
 from flfed.rows.training.requests import FitRequest
+from flfed.study.plan import Plan, PrivateSteps
 
 ROWS, BATCH, LR, CLIP, NOISE = 2560, 256, 0.1, 1.0, 1.0
 SHAPES: dict[str, tuple[int, ...]] = {

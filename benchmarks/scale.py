@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.ours import Timed, at_work, conducting
 from benchmarks.workload import Workload
-from flfed.summary import Summary
+from flfed.summaries.summary import Summary
 
 SIZES = (1000, 3000, 10_000)
 ROUNDS = 5

@@ -29,7 +29,7 @@ PARTS = {
     "pandas": "import pandas",
     "SQLAlchemy": "import sqlalchemy.orm",
     "SciPy": "import scipy.special",
-    "flfed's own modules": "import flfed.cli, flfed.apps.running, flfed.rows.models.logistic",
+    "flfed's own modules": "import flfed.cli, flfed.federation.server.run, flfed.rows.models.logistic",
 }
 """What a run imports, in this order; each pays for what the ones before it did not load."""
 

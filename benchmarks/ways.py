@@ -13,7 +13,7 @@ from benchmarks import bare, hand_made
 from benchmarks.bare import Arrays, Job, Loop
 from benchmarks.ours import Clock, at_work, run_ours
 from benchmarks.workload import Workload, study
-from flfed.rows.site import Site
+from flfed.rows.data.site import Site
 
 LOOPS: dict[str, Loop] = {"bare": bare.loop, "hand-made": hand_made.loop}
 OURS = {"one-by-one": False, "stacked": True}

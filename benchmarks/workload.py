@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flfed.rows import datasets
-from flfed.rows.holdout import HoldoutByTime, PublishedSplit
-from flfed.rows.site import Policy, Site, SiteTable
-from flfed.rows.sources import Frame
-from flfed.study import Study
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import HoldoutByTime, PublishedSplit
+from flfed.rows.data.site import Policy, Site, SiteTable
+from flfed.rows.data.sources import Frame
+from flfed.study.study import Study
 
 NAME = "benchmark"
 SEED = 42

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from flfed.records.dashboard import APP_TOKEN
-from flfed.records.dashboard.only_with_token import cookie_of
+from flfed.records.dashboard.token import cookie_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "of-the-apps-in-tests"

@@ -15,10 +15,10 @@ from hypothesis import settings
 
 from flfed import packages
 from flfed.cli import main
-from flfed.rows import datasets
-from flfed.rows.holdout import Holdout
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Frame
 
 # On a loaded machine a single example may take long: how long says nothing here.
 settings.register_profile("flfed", deadline=None)

@@ -86,7 +86,7 @@ class Machine:
 
     def study(self, name: str, **changes: object) -> str:
         """Write a file of a shipped study with other values of some keys; return its path."""
-        from flfed.study import Study
+        from flfed.study.study import Study
 
         text, path = Study.load(name).text, self.home / f"{name}.toml"
         for key, value in changes.items():

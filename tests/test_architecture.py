@@ -11,24 +11,29 @@ from pathlib import Path
 import pytest
 
 import flfed
-from flfed import listing
+from flfed import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
-OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.apps", "flfed.cli", "flfed.testing"}
+MEETING = {"flfed.federation", "flfed.experiments", "flfed.export", "flfed.deployment"}
+OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.cli", "flfed.testing"} | MEETING
 TABLES = {"pandas", "sklearn", "pyarrow"}
+SHARED = ("flfed", "flfed/study", "flfed/summaries")
 
 FORBIDDEN: dict[str, set[str]] = {
     "flfed/rows": {"flwr", "streamlit"} | OURS - {"flfed.rows"},
     "flfed/updates": {"streamlit"} | OURS - {"flfed.updates"} | TABLES | SQL,
     "flfed/records": {"flwr", "torch"} | OURS - {"flfed.records"},
     # The kit checks rows and updates alike, so it imports both; nothing that runs leans on it.
-    "flfed/testing": {"streamlit", "flfed.records", "flfed.apps", "flfed.cli"} | SQL,
-    "flfed/apps": {"flfed.testing", "flfed.cli"},
+    "flfed/testing": {"streamlit", "flfed.records", "flfed.cli"} | MEETING | SQL,
+    **{
+        f"flfed/{name}": {"flfed.testing", "flfed.cli"}
+        for name in ("federation", "experiments", "export", "deployment")
+    },
     "flfed/cli": {"flfed.testing"},
-    "flfed": OURS | {"flwr", "torch", "streamlit", "typer"} | TABLES | SQL,
+    **{name: OURS | {"flwr", "torch", "streamlit", "typer"} | TABLES | SQL for name in SHARED},
     "sites": {"flwr", "torch", "streamlit"} | OURS,
-    "app.py": {"flwr", "torch", "flfed.rows", "flfed.updates", "flfed.apps"},
+    "app.py": {"flwr", "torch", "flfed.rows", "flfed.updates"} | MEETING,
 }
 """STYLE.md section 1, by folder; `flfed` is the files directly in it, the words that all share."""
 
@@ -88,7 +93,7 @@ def test_site_packages_import_only_public_names_of_flfed():
     [
         ("import pandas as pd", "flfed/updates", ["pandas"]),
         ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
-        ("from flfed import run", "flfed/records", ["flfed.apps.running"]),
+        ("from flfed import run", "flfed/records", ["flfed.federation.server.run"]),
         ("from flfed import rows", "flfed/records", ["flfed.rows"]),
         ("from ..rows import site", "flfed/updates", ["..rows"]),
         ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
@@ -110,24 +115,26 @@ def loaded_after(*statements: str) -> set[str]:
 
 
 def test_reading_and_writing_the_record_loads_no_rows_no_arrays_and_no_flower():
-    loaded = loaded_after(*(f"import flfed.records.{name}" for name in ("store", "reading", "reports")))
+    loaded = loaded_after(
+        *(f"import flfed.records.{name}" for name in ("store.writer", "store.reader", "reports.report"))
+    )
     assert loaded & {"torch", "flwr", "numpy", "pandas", "sklearn", "flfed.rows", "flfed.updates"} == set()
     assert {"flfed.records", "sqlalchemy"} <= loaded
 
 
 def test_what_crosses_loads_neither_pandas_nor_scikit_learn():
-    updates = sorted((ROOT / "flfed" / "updates").glob("*.py"))
-    modules = [f"import flfed.updates.{file.stem}" for file in updates if file.stem != "__init__"]
-    strategies = [f"listing.load('strategy', {name!r})" for name in listing.names("strategy")]
-    loaded = loaded_after(*modules, "from flfed import listing", *strategies)
+    updates = [file for file in files_of("flfed/updates") if file.stem != "__init__"]
+    modules = ["import " + ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in updates]
+    strategies = [f"registry.load('strategy', {name!r})" for name in registry.names("strategy")]
+    loaded = loaded_after(*modules, "from flfed import registry", *strategies)
     assert len(modules) >= 5
     assert loaded & {"pandas", "sklearn", "flfed.rows", "flfed.records"} == set()
     assert {"flfed.updates", "flwr"} <= loaded
 
 
 def test_the_words_that_all_share_load_numpy_at_most():
-    names = sorted(file.stem for file in files_of("flfed") if file.stem != "__init__")
-    loaded = loaded_after(*(f"import flfed.{name}" for name in names))
+    files = [file for place in SHARED for file in files_of(place) if file.stem != "__init__"]
+    loaded = loaded_after(*("import " + ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files))
     assert loaded & (OURS | {"flwr", "torch", "pandas", "sklearn", "sqlalchemy", "streamlit"}) == set()
     assert "numpy" in loaded
 
@@ -139,7 +146,7 @@ def test_importing_flfed_loads_nothing_heavy_and_a_public_name_only_its_own():
 
 def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
-    code = ["import builtins, pathlib", "from flfed.rows import site", "found = [site.load(n) for n in site.names()]"]
+    code = ["import builtins, pathlib", "from flfed.rows.data import site", "found = [site.load(n) for n in site.names()]"]
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
     assert "flfed.rows" in loaded_after(*watch, *code)
@@ -159,7 +166,8 @@ def test_only_messages_build_a_reply():
     builders = {"RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord"}
     builders |= {"record_of", "config_record", "metric_record", "array_record"}
     allowed = {
-        f"flfed/updates/{name}.py" for name in ("messages", "offset", "sealing", "auditing", "content", "held_arrays")
+        f"flfed/updates/messages/{name}.py"
+        for name in ("train", "offset", "countersign", "audit", "fields", "in_memory_arrays")
     }
     found: dict[str, set[str]] = {}
     for file in (ROOT / "flfed").rglob("*.py"):
@@ -169,25 +177,24 @@ def test_only_messages_build_a_reply():
             found[str(file.relative_to(ROOT))] = used
     assert found == {
         # a node's empty state, and Flower's own types for global arrays, settings and a round's loss
-        "flfed/apps/engines/inprocess.py": {"RecordDict", "ConfigRecord"},
+        "flfed/federation/engines/inprocess.py": {"RecordDict", "ConfigRecord"},
         "flfed/updates/strategies/fedavg.py": {"array_record", "ConfigRecord", "MetricRecord"},
         # the empty state of a message that was not read yet
-        "flfed/apps/gate/tasks.py": {"RecordDict"},
-        "flfed/apps/engines/deployed_grid.py": {"RecordDict"},
+        "flfed/deployment/flower/site_client.py": {"RecordDict"},
+        "flfed/deployment/flower/grid.py": {"RecordDict"},
         # a message as one piece of bytes on its way
-        "flfed/apps/one_piece.py": {"RecordDict", "ConfigRecord"},
-        # the sections of a request that are the same for all sites
-        "flfed/updates/sent_model.py": {"array_record"},
+        "flfed/deployment/flower/packing.py": {"RecordDict", "ConfigRecord"},
         # the caller's settings, to see that no strategy writes into them
         "flfed/testing/strategies.py": {"ConfigRecord"},
+        # the sections of a request that are the same for all sites
+        "flfed/updates/messages/model_sections.py": {"array_record"},
         # a reply as it was sent, read from the site's own disk
-        "flfed/updates/kept.py": {"RecordDict", "array_record"},
+        "flfed/updates/checkpoints/reply_cache.py": {"RecordDict", "array_record"},
     }
 
 
 def test_every_message_says_what_it_reveals():
-    files = ("messages", "sealing", "auditing")
-    trees = [ast.parse((ROOT / "flfed" / "updates" / f"{name}.py").read_text()) for name in files]
+    trees = [ast.parse(file.read_text()) for file in files_of("flfed/updates/messages")]
     nodes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     classes = {node.name: ast.get_docstring(node) or "" for node in nodes}
     messages = {name: text for name, text in classes.items() if name.endswith(("Request", "Reply")) or name == "Scores"}

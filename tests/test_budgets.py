@@ -112,7 +112,8 @@ def test_nothing_catches_every_exception_but_the_border():
                     found.append(named(file))
     # The border, and two that hand an error over to the one who asked or waits.
     assert set(found) == {
-        "flfed/apps/client_app.py", "flfed/apps/engines/lockstep.py", "flfed/rows/training/cohort.py",
+        "flfed/federation/client/client.py", "flfed/federation/engines/lockstep.py",
+        "flfed/rows/training/stacked/answer.py",
     }  # fmt: skip
 
 

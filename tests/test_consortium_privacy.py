@@ -19,15 +19,15 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from flfed.apps.auditing import audit
-from flfed.apps.running import run
-from flfed.rows import site as site_packages
-from flfed.rows.attacking import attack
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import arrays_sha256
-from flfed.updates import checkpoint as checkpoints
+from flfed.experiments.audit import audit
+from flfed.federation.server.run import run
+from flfed.rows.comparison.attack_runner import attack
+from flfed.rows.data import site as site_packages
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.machines import COORDINATOR, ROOT, SITE, Machine, all_online, begin, machines_of, take_in, until
 
 SITES = ("cleveland", "hungary", "long-beach")

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from flfed.apps.coordinator.control import Control, Link
-from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.deployment.flower.control import Control, Link
 from flfed.errors import FlfedError
-from flfed.records.database import engine_to_read, store_url
-from flfed.records.reading import RunReader
+from flfed.folders import CoordinatorFolder
+from flfed.records.store.database import engine_to_read, store_url
+from flfed.records.store.reader import RunReader
 from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
 
 SITES = ("cleveland", "hungary", "long-beach")
@@ -28,7 +28,7 @@ SLOW_LINE = """
 import os, sys, time
 from pathlib import Path
 
-if "flfed.apps.gate.node" in sys.orig_argv:
+if "flfed.deployment.processes.node" in sys.orig_argv:
     import httpx
 
     there, sends = Path(os.environ["SLOW_LINE"]), httpx.Client.send
@@ -46,7 +46,7 @@ if "flfed.apps.gate.node" in sys.orig_argv:
 test says. A run that ended just then left its reply at the node, and the next run hung."""
 
 
-PASSED_ON = "from flfed.apps import child_processes as c; c.PREFIXES += ('PYTHONPATH', 'SLOW_LINE'); "
+PASSED_ON = "from flfed.deployment.processes import child_processes as c; c.PREFIXES += ('PYTHONPATH', 'SLOW_LINE'); "
 """What the node of this test is given besides: else only a fixed list of its caller's environment reaches it."""
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.running import run
-from flfed.records.reading import RunReader
-from flfed.study import Study
+from flfed.federation.server.run import run
+from flfed.records.store.reader import RunReader
+from flfed.study.study import Study
 from tests.machines import COORDINATOR, ROOT, SITE, Machine, all_online, begin, machines_of, take_in, until
 
 SHARES = {"cleveland": "named", "hungary": "pseudonym", "long-beach": "aggregate-only"}

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from flfed import drift
-from flfed.drift import by_chance, columns_of, mean_difference, share_difference
-from flfed.rows.summarise import disclose, summarise
-from flfed.summary import ColumnLayout, Layout
+from flfed.rows.features.summarise import disclose, summarise
+from flfed.summaries import drift
+from flfed.summaries.drift import by_chance, columns_of, mean_difference, share_difference
+from flfed.summaries.summary import ColumnLayout, Layout
 
 X = ColumnLayout(
     name="x", kind="number", cells=(*(str(n) for n in range(64)), "missing"), edges=tuple(np.linspace(-8.0, 8.0, 65))

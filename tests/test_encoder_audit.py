@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from flfed.rows.encode import encode
+from flfed.rows.data.schema import Schema
+from flfed.rows.features.encode import encode
+from flfed.rows.features.summarise import layout_of, summarise
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.schema import Schema
-from flfed.rows.summarise import layout_of, summarise
-from flfed.rows.training.cohort import answer_together
-from flfed.rows.training.private import SeededChance
+from flfed.rows.training.private.noise import SeededChance
 from flfed.rows.training.requests import FitRequest
-from flfed.study import Study
-from flfed.summary import fit_encoder
+from flfed.rows.training.stacked.answer import answer_together
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder
 from flfed.updates.mechanism import mechanism_of
 
 EPSILON, DELTA, CONFIDENCE = 1.0, 1e-3, 0.95

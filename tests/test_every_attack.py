@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from flfed.errors import UsageError
-from flfed.listing import load, names
-from flfed.plan import PrivateSteps
-from flfed.rows.attacking import Attacked, attack
+from flfed.registry import load, names
 from flfed.rows.attacks.canaries import Canaries
-from flfed.rows.training.alone import answer_alone, drive_alone
-from flfed.rows.training.cohort import answering
-from flfed.rows.training.private import Protection
+from flfed.rows.comparison.attack_runner import Attacked, attack
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import answer_alone, drive_alone
+from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import drive
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import fit_encoder
+from flfed.rows.training.stacked.answer import answering
+from flfed.study.plan import PrivateSteps
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder
 from flfed.testing.attacks import ATTACK_RULES, AttackSubject, check_attack
 from flfed.testing.rules import RuleBroken, keep
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.apps.gate.sentences import is_ours
+from flfed.deployment.gate.error_texts import is_ours
 from flfed.errors import FlfedError
-from flfed.rows import site as sites
+from flfed.rows.data import site as sites
 from tests.damage.catalogue import CATALOGUE
 from tests.damage.page import PAGE, page
 from tests.damage.tables import SCHEMA, Case, sound, write_dataset
@@ -135,7 +135,7 @@ def test_a_damaged_table_is_told_for_what_it_is(root, flfed, monkeypatch, case):
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that was trained on two sound clinics, exported."""
     from flfed import Study, run
-    from flfed.apps.exporting import export
+    from flfed.export.run_folder import export
 
     place = tmp_path_factory.mktemp("clinics")
     with pytest.MonkeyPatch.context() as patch:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows import site as sites
-from flfed.rows.datasets import Dataset
-from flfed.rows.mapping import map_table
-from flfed.rows.summarise import layout_of
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites
+from flfed.rows.data.datasets import Dataset
+from flfed.rows.data.mapping import map_table
+from flfed.rows.features.summarise import layout_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.parent.name for path in ROOT.glob("datasets/*/schema.toml"))

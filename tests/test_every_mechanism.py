@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flfed import listing
-from flfed.apps.checking import check
+from flfed import registry
 from flfed.errors import UsageError
-from flfed.listing import load, names
-from flfed.plan import Plan
-from flfed.study import Study
+from flfed.federation.server.preflight import check
+from flfed.registry import load, names
+from flfed.study.plan import Plan
+from flfed.study.study import Study
 from flfed.testing import MECHANISM_RULES, RuleBroken, Subject, check_mechanism, keep
 from flfed.updates.mechanism import Mechanism, mechanism_of, uncharged_outputs
 from flfed.updates.privacy.record_dp import RecordDp
@@ -127,7 +127,7 @@ def test_every_rule_is_broken_by_one_that_breaks_only_it(monkeypatch: pytest.Mon
     broken = (Unbased, Unsourced, Vague, Loose, Tabular, Boasting, Flat, Loud, Long, Quiet, Judging, Silent, Lax)
     for rule, kind in zip(MECHANISM_RULES, broken, strict=True):
         # Where a class is defined, all that its file imports comes along: this file's is not what is looked at.
-        monkeypatch.setattr(kind, "__module__", "flfed.rows.site" if kind is Tabular else RowClip.__module__)
+        monkeypatch.setattr(kind, "__module__", "flfed.rows.data.site" if kind is Tabular else RowClip.__module__)
         with pytest.raises(RuleBroken) as told:
             check_mechanism(kind)
         assert rule.__name__.replace("_", " ") in str(told.value), (rule, str(told.value))
@@ -266,7 +266,7 @@ def test_another_packages_mechanism_is_listed_built_and_kept(tmp_path: Path, mon
     source = Path(inspect.getfile(RowClip)).read_text().replace("RowClip", "EvenClip")
     installed(tmp_path, "even_clip", source, "[flfed.mechanism]\neven-clip = even_clip:EvenClip\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert "even-clip" in names("mechanism") and "even-clip" in listing.others("mechanism")
+    assert "even-clip" in names("mechanism") and "even-clip" in registry.others("mechanism")
     check_mechanism(load("mechanism", "even-clip"))
     made = mechanism_of(Study.parse(STUDY).replace({"privacy.name": "even-clip", "privacy.clip": 0.25}))
     assert made.private_steps(Plan(steps=2), 1).clip == 0.25

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from flfed.listing import load, names
+from flfed.registry import load, names
 from flfed.testing import METRIC_RULES, Subject, keep
 from flfed.testing.metrics import example
 

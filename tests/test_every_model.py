@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flfed.listing import load, names
+from flfed.registry import load, names
 from flfed.testing import MODEL_RULES, Subject, keep
 
 MODELS = names("model")

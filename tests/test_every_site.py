@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 import flfed
-from flfed.rows import datasets
-from flfed.rows import site as listing
-from flfed.rows.fields import Finding
-from flfed.rows.holdout import Holdout, HoldoutByTime
-from flfed.rows.schema import Schema
-from flfed.rows.site import Site, SiteTable
-from flfed.study import Study
+from flfed.rows.data import datasets
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.parsing.fields import Finding
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site, SiteTable
+from flfed.study.study import Study
 from flfed.testing import SITE_RULES, keep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +134,7 @@ def test_salts_differ_so_that_no_site_can_tell_anothers_holdout():
 
 WATCH = """
 import sys
-from flfed.rows import site as listing
+from flfed.rows.data import site as listing
 opened, connected = [], []
 def hook(event, arguments):
     if event == "open" and str(arguments[0]).endswith((".csv", ".data", ".parquet", ".db")):

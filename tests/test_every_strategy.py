@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from flfed.listing import load, names
+from flfed.registry import load, names
 from flfed.testing import STRATEGY_RULES, Subject, keep
 
 STRATEGIES = names("strategy")

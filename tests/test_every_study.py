@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.checking import check, find_sites
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows.schema import Schema
-from flfed.rows.scoring import PRIMARY
-from flfed.rows.site import of_dataset
-from flfed.rows.workplace import study_layout
-from flfed.study import Study, names
+from flfed.federation.server.preflight import check, find_sites
+from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import of_dataset
+from flfed.rows.evaluation.scoring import PRIMARY
+from flfed.rows.session import study_layout
+from flfed.study.study import Study, names
 
 
 @pytest.fixture(params=names())

@@ -91,7 +91,7 @@ def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     listed = json.loads(said(installed, FLFED, "study", "list", "--json"))
     assert {"fedavg", "fedprox", "trimmed-mean"} <= set(listed["strategies"])
     assert len(listed["models"]) >= 3 and len(listed["metrics"]) >= 10
-    check = "from flfed.listing import load; from flfed.testing import check_strategy; "
+    check = "from flfed.registry import load; from flfed.testing import check_strategy; "
     check += "check_strategy(load('strategy', 'trimmed-mean')); print('kept')"
     assert said(installed, sys.executable, "-c", check).strip() == "kept"
     quick = ("--set", "rounds=3", "--set", "draws=200", "--json")

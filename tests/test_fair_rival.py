@@ -12,10 +12,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from flfed import Study, run
-from flfed.apps.checking import find_sites
-from flfed.records.reading import RunReader
-from flfed.rows.workplace import Workplace
-from flfed.score_bins import bound_in
+from flfed.federation.server.preflight import find_sites
+from flfed.records.store.reader import RunReader
+from flfed.rows.session import Workplace
+from flfed.summaries.score_bins import bound_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("taiwan")]
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from flfed import listing
+from flfed import registry
 from flfed.errors import UsageError
-from flfed.listing import kebab, load, names, public_class, settings, snake
+from flfed.registry import kebab, load, names, public_class, settings, snake
 
 
 def thing(
@@ -76,17 +76,17 @@ def test_kebab_and_snake_undo_each_other(key):
     assert kebab(snake(key)) == key
 
 
-@pytest.mark.parametrize("kind", list(listing.FOLDERS))
+@pytest.mark.parametrize("kind", list(registry.FOLDERS))
 def test_every_name_loads_one_class_of_its_own_file(kind):
     for name in names(kind):
         found = load(kind, name)
         assert isinstance(found, type)
-        assert found.__module__ == f"{listing.FOLDERS[kind]}.{snake(name)}"
+        assert found.__module__ == f"{registry.FOLDERS[kind]}.{snake(name)}"
 
 
 def test_names_are_listed_without_importing_any_of_them():
     code = (
-        "import sys; from flfed.listing import FOLDERS, names; [names(kind) for kind in FOLDERS]; "
+        "import sys; from flfed.registry import FOLDERS, names; [names(kind) for kind in FOLDERS]; "
         "print(*[m for m in sys.modules if m.startswith(('flfed.rows', 'flfed.updates')) or m in ('torch', 'flwr')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,8 +140,8 @@ def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
     assert names("strategy").count("fedavg") == 1
     assert load("strategy", "fedavg").__name__ == "FedAvg"
     sentence = "its strategy 'fedavg' has the name of one of ours and is not used; rename it"
-    assert listing.clashes("strategy") == [f"their-package 1.0: {sentence}"]
-    assert listing.others("strategy") == {"theirs": "their-package 1.0"}
+    assert registry.clashes("strategy") == [f"their-package 1.0: {sentence}"]
+    assert registry.others("strategy") == {"theirs": "their-package 1.0"}
 
 
 @pytest.mark.parametrize("kind", ["strategy", "model", "metric", "split"])
@@ -154,7 +154,7 @@ def test_every_kind_may_come_from_another_package_as_a_class_or_as_the_file_that
     monkeypatch.syspath_prepend(tmp_path)
     assert {"by-class", "by-file"} <= set(names(kind))
     assert [load(kind, name).__module__ for name in ("by-class", "by-file")] == sorted(modules)
-    assert len(listing.others(kind)) == 2 and listing.clashes(kind) == []
+    assert len(registry.others(kind)) == 2 and registry.clashes(kind) == []
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed import drift
-from flfed.records.odd_sites import apart, odd_sites_in_words, reversed_outcomes
+from flfed.records.statistics.odd_sites import apart, odd_sites_in_words, reversed_outcomes
+from flfed.summaries import drift
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"

@@ -11,7 +11,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.packages import changeable, check_package, roots, strictly
-from flfed.rows import site as sites
+from flfed.rows.data import site as sites
 
 PACKAGE = """
 from flfed import Csv, Holdout, Site
@@ -136,7 +136,7 @@ def test_a_sticky_folder_and_a_group_of_ones_own_are_no_hindrance(tmp_path: Path
 
 
 def test_a_dataset_in_the_current_folder_has_to_be_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from flfed.rows import datasets
+    from flfed.rows.data import datasets
 
     folder = tmp_path / "datasets" / "ours"
     folder.mkdir(parents=True)

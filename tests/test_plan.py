@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
+from flfed.study.plan import Plan
 
 INF, NAN = math.inf, math.nan
 

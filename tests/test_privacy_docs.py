@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flfed.listing import names
+from flfed.registry import names
 from flfed.rows.attacks.membership_inference import largest_auc
-from flfed.rows.policy import Policy
-from flfed.study import Study
+from flfed.rows.data.policy import Policy
+from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, noise_for
 
 ROOT = Path(__file__).resolve().parent.parent

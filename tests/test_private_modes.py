@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from flfed.home import home as the_home
+from flfed.paths import home as the_home
 from tests.another_account import NOBODY, account
 from tests.browser import free_port
 
 FLFED = "from flfed.cli import main; main()"
 LEDGER = """
-from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.receipts import ledger_of
+from flfed.folders import SiteFolder
+from flfed.deployment.site_state.receipts import ledger_of
 ledger_of(SiteFolder("kentucky-clinic")).append(kind="train", study="s", run="r", round=1, bytes=1)
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")

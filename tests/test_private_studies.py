@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flfed import Study, run
-from flfed.apps.checking import find_sites
-from flfed.study import names
+from flfed.federation.server.preflight import find_sites
+from flfed.study.study import names
 from flfed.updates.accounting import Release, epsilon
 
 ROOT = Path(__file__).resolve().parent.parent

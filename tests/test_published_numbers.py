@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from flfed import Study, run
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 
 pytestmark = pytest.mark.slow
 

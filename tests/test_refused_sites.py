@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.rows.sources import Frame
+from flfed.rows.data.sources import Frame
 
 ROOT = Path(__file__).resolve().parents[1]
 REASON = "column 'x1' is not a number in fewer than 10 rows"

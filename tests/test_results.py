@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flfed import Study, run
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 
 pytestmark = pytest.mark.slow
 

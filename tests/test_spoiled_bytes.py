@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import FlfedError
-from flfed.rows.check import check_site
-from flfed.rows.holdout import Holdout
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Csv, Parquet
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Csv, Parquet
+from flfed.rows.data.table_check import check_site
 from tests.damage.files import zipped
 from tests.damage.tables import as_parquet, typed, write_dataset
 from tests.test_every_damage import SECRET, SOUND

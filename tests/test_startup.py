@@ -45,7 +45,7 @@ def loaded(code: str, home: Path) -> dict:
 
 
 def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
-    from flfed.records.store import RunStore
+    from flfed.records.store.writer import RunStore
 
     with RunStore.open():
         pass  # the store is there: only a new one needs the migrations

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
-from flfed.study import LARGEST_SEED, LATER, Study, names
-from flfed.study_parts import Named, Partition
+from flfed.study.plan import Plan
+from flfed.study.study import LARGEST_SEED, LATER, Study, names
+from flfed.study.tables import Named, Partition
 
 TEXT = """
 format = 1

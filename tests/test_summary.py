@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flfed.leaks import LeakWarning, chance_at_most, leak_warnings
-from flfed.summary import (
+from flfed.summaries.leaks import LeakWarning, chance_at_most, leak_warnings
+from flfed.summaries.summary import (
     SHIFTS,
     STEP,
     ColumnLayout,

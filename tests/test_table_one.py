@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.site import Policy, load
-from flfed.rows.summarise import disclose, summarise
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import ColumnLayout, Layout
-from flfed.table_one import SUPPRESSED, digits, table_one
+from flfed.rows.data.site import Policy, load
+from flfed.rows.features.summarise import disclose, summarise
+from flfed.rows.session import Workplace
+from flfed.study.study import Study
+from flfed.summaries.summary import ColumnLayout, Layout
+from flfed.summaries.table_one import SUPPRESSED, digits, table_one
 
 AGE = ColumnLayout(name="age", kind="number", cells=("low", "high", "missing"), edges=(0.0, 50.0, 100.0), unit="years")
 COST = ColumnLayout(

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from flfed.errors import FlfedError
-from flfed.rows.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.site import Site
-from flfed.rows.sources import Frame
 from flfed.testing import (
     METRIC_RULES,
     MODEL_RULES,

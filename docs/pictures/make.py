@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, opened, served
 
 HERE = Path(__file__).resolve().parent

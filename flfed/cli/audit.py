@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import show
-from flfed.cli.loading import loading
+from flfed.cli import output
+from flfed.cli.output import loading
 
 if TYPE_CHECKING:
-    from flfed.apps.auditing import Audited
+    from flfed.experiments.audit import Audited
 
 
 def audit(
@@ -19,7 +19,7 @@ def audit(
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
     all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and show how far each attack got against what the run promised.
 
@@ -31,11 +31,11 @@ def audit(
     Exit codes: 0 done, 1 failed or an attack got beyond what was promised, 2 wrong use or wrong input.
     """
     with loading():
-        from flfed.apps.auditing import audit as audit_run
-    with show.progress(quiet=as_json) as told:
+        from flfed.experiments.audit import audit as audit_run
+    with output.progress(quiet=as_json) as told:
         found = audit_run(run, only=sites, attacks=attacks, progress=told)
     if as_json:
-        show.as_json(found.as_object())
+        output.as_json(found.as_object())
     else:
         print_audit(found, whole=all_figures)
     if found.beyond():
@@ -44,8 +44,8 @@ def audit(
 
 def print_audit(found: Audited, *, whole: bool = False) -> None:
     """Print what each attack reached, and what it means, for people; `whole`: every figure."""
-    from flfed.records.headlines import by_figure, figure_name, headlines, not_promised, ordered, reached
-    from flfed.records.verdicts import number
+    from flfed.records.reports.audit_headlines import by_figure, figure_name, headlines, not_promised, ordered, reached
+    from flfed.records.statistics.verdict import number
 
     promise = found.promise
     typer.echo(
@@ -66,7 +66,7 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
             [row["attack"], row["site"], figure_name(row["metric"]), reached(row), bound, row["verdict"]]
             for row, bound in zip(shown, bounds, strict=True)
         ]
-        show.as_table(["attack", "site", "figure", "reached (95 %)", "promised", "verdict"], lines)
+        output.as_table(["attack", "site", "figure", "reached (95 %)", "promised", "verdict"], lines)
         typer.echo("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
     # Of each figure what it means at the worst site; where there is none, why.
     worst = [lines[0] for lines in by_figure(shown)]

@@ -1,13 +1,19 @@
-"""`flfed coordinator`: its keys, and who may join."""
+"""`flfed coordinator`: keys, who may join, the server, and a study at the institutions."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import show
+from flfed.cli import output
+from flfed.cli.study import NAME, SET
+
+if TYPE_CHECKING:
+    from flfed.deployment.coordinator.status import LastRun, SiteStatus
+
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
 TO = typer.Option(Path("."), "--to", help="The folder to write the file into.", show_default="the current folder")
@@ -25,17 +31,17 @@ class Key(StrEnum):
 def init_coordinator(
     title: str = typer.Option(..., help="What people read at the sites, such as 'Heart consortium'."),
     address: str = typer.Option(..., metavar="HOST:PORT", help="Where sites reach it from outside."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Make a coordinator: a certificate authority, the server's certificate and a signing key; never over another."""
-    from flfed.apps.coordinator.authority import Settings, initialise, server_days_left
-    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
+    from flfed.folders import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     initialise(folder, Settings(title, address))
     days = server_days_left(folder)
     if as_json:
-        show.as_json({"title": title, "address": address, "folder": str(folder.root), "server-days": days})
+        output.as_json({"title": title, "address": address, "folder": str(folder.root), "server-days": days})
         return
     typer.echo(f"{title} is at {folder.root}: keep a backup of its folder `keys` where nobody else can read it.")
     typer.echo(f"The server's certificate, for {address}, holds for {days} days: flfed coordinator rotate server")
@@ -46,19 +52,19 @@ def invite_site(
     site: str = SITE,
     days: int = typer.Option(14, min=1, max=90, help="For how many days the invitation holds."),
     to: Path = TO,
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Invite a site: write its kit, SITE.kit.zip. Inviting it again makes the earlier kit worthless.
 
     Whoever has the kit can join under this name, once: send it by a way that both sides trust, and
     compare its SHA-256 by telephone. A site that was revoked can be invited anew.
     """
-    from flfed.apps.coordinator.folder import CoordinatorFolder
-    from flfed.apps.coordinator.kits import invite
+    from flfed.deployment.coordinator.kits import invite
+    from flfed.folders import CoordinatorFolder
 
     made = invite(CoordinatorFolder.default(), site, to=to, days=days)
     if as_json:
-        show.as_json({"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256})
+        output.as_json({"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256})
         return
     typer.echo(f"{made.file} is the kit of {made.site}; it holds until {made.expires}.")
     typer.echo(f"SHA-256 of the kit, which `flfed site join` shows too: {made.sha256}")
@@ -67,40 +73,40 @@ def invite_site(
 
 def admit_site(
     file: Path = typer.Argument(..., metavar="FILE", help="What the site sent back, SITE.admission."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Admit a site by its admission file: signature, invitation, name and key are checked.
 
     Compare the key's fingerprint with the site by telephone: whoever had the kit could have made the file.
     """
-    from flfed.apps.coordinator.admission import admit
-    from flfed.apps.coordinator.authority import settings
-    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.deployment.coordinator.admission import admit
+    from flfed.deployment.coordinator.certificates import settings
+    from flfed.folders import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     settings(folder)
     found = admit(folder, file)
     if as_json:
-        show.as_json({"site": found.site, "node-key": found.fingerprint, "already": found.already})
+        output.as_json({"site": found.site, "node-key": found.fingerprint, "already": found.already})
         return
     done = "was admitted by this file already: nothing is left to do" if found.already else "is admitted"
     typer.echo(f"{found.site} {done}; its key, as `flfed site join` showed it: {found.fingerprint}")
 
 
-def revoke_site(site: str = SITE, as_json: bool = show.JSON) -> None:
+def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
     """Take back a site's invitation or admission: its key is never admitted again, under any name.
 
     What it sent before stays in the run records.
     """
-    from flfed.apps.coordinator.admission import revoke
-    from flfed.apps.coordinator.authority import settings
-    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.deployment.coordinator.admission import revoke
+    from flfed.deployment.coordinator.certificates import settings
+    from flfed.folders import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     settings(folder)
     already = revoke(folder, site)
     if as_json:
-        show.as_json({"site": site, "already": already})
+        output.as_json({"site": site, "already": already})
         return
     typer.echo(f"{site} {'was revoked already' if already else 'is revoked'}.")
     typer.echo(f"To have it back, with another key: flfed coordinator invite {site}")
@@ -109,7 +115,7 @@ def revoke_site(site: str = SITE, as_json: bool = show.JSON) -> None:
 def site_ledger(
     site: str = SITE,
     restart: str = typer.Option("", "--restart", metavar="WHY", help="The site lost its ledger; WHY goes on record."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Show what was signed last of a site's ledger; with --restart, take note that the site lost it.
 
@@ -118,16 +124,16 @@ def site_ledger(
     SITE --restart WHY`, and you take note of it: both are on record for good. What left the site before is
     then proved by what was signed here, and by the run records, alone.
     """
-    from flfed.apps.coordinator.authority import settings
-    from flfed.apps.coordinator.folder import CoordinatorFolder
-    from flfed.apps.coordinator.sealing import last_signed, note_restart
-    from flfed.cli.site_ledger import who
+    from flfed.cli.site_commands.ledger import who
+    from flfed.deployment.coordinator.certificates import settings
+    from flfed.deployment.coordinator.countersign import last_signed, note_restart
+    from flfed.folders import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     settings(folder)
     found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
     if as_json:
-        show.as_json({**found.facts(), "restarted": bool(restart)})
+        output.as_json({**found.facts(), "restarted": bool(restart)})
         return
     lines = f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}"
     typer.echo(f"{lines}." if found.n else f"No line of {site}'s ledger is signed.")
@@ -139,7 +145,7 @@ def rotate_key(
     key: Key = typer.Argument(..., help="Which key to change."),
     finish: bool = typer.Option(False, "--finish", help="authority only: let the prepared one take over."),
     to: Path = TO,
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Change a key of the coordinator.
 
@@ -157,9 +163,10 @@ def rotate_key(
 
     A renewal is not secret, and signed: any way of sending it will do.
     """
-    from flfed.apps.coordinator import authority, kits
-    from flfed.apps.coordinator.folder import CoordinatorFolder
+    from flfed.deployment.coordinator import certificates as authority
+    from flfed.deployment.coordinator import kits
     from flfed.errors import UsageError
+    from flfed.folders import CoordinatorFolder
 
     folder, file = CoordinatorFolder.default(), None
     authority.settings(folder)
@@ -174,7 +181,7 @@ def rotate_key(
         (authority.finish_authority if finish else authority.prepare_authority)(folder)
         file = kits.renewal(folder, to=to)
     if as_json:
-        show.as_json({"key": key.value, "finished": finish, "renewal": None if file is None else str(file)})
+        output.as_json({"key": key.value, "finished": finish, "renewal": None if file is None else str(file)})
         return
     typer.echo(f"{key.value}: done. {TAKEN_UP}")
     if file is not None:
@@ -183,17 +190,109 @@ def rotate_key(
         typer.echo("When all sites have: flfed coordinator rotate authority --finish")
 
 
-def write_renewal(to: Path = TO, as_json: bool = show.JSON) -> None:
+def write_renewal(to: Path = TO, as_json: bool = output.JSON) -> None:
     """Write a renewal for all sites: after flfed was updated, or if that of `rotate authority` was lost."""
-    from flfed.apps.coordinator.folder import CoordinatorFolder
-    from flfed.apps.coordinator.kits import renewal
+    from flfed.deployment.coordinator.kits import renewal
+    from flfed.folders import CoordinatorFolder
 
     file = renewal(CoordinatorFolder.default(), to=to)
     if as_json:
-        show.as_json({"renewal": str(file)})
+        output.as_json({"renewal": str(file)})
         return
     _say_renewal(file)
 
 
 def _say_renewal(file: Path) -> None:
     typer.echo(f"Send {file} to every site, which takes it by: flfed site join --renew {file.name}")
+
+
+LISTEN = typer.Option(
+    "",
+    "--listen",
+    metavar="[IP][:PORT]",
+    help="Where to listen, where it is not the public address: 10.0.0.5, :8443 or 10.0.0.5:8443.",
+)
+
+
+NOT_APPROVED = (
+    "--set {}: sites approve a study word for word, and have not approved this text; each refuses it unless its policy "
+    "asks for no approval. To ask for approvals, write the changes into a study file, and send that to the sites."
+)
+
+
+def serve_coordinator(listen: str = LISTEN) -> None:
+    """Serve the consortium until Ctrl-C or SIGTERM: nodes of admitted sites can connect, nobody else.
+
+    Flower's SuperLink runs on loopback, Caddy before it. A site that is admitted or revoked meanwhile is taken in or
+    cut off within seconds. The server's certificate is renewed in its last 30 days, where no run goes on.
+    """
+    from flfed.deployment.coordinator.proxy import listening
+    from flfed.deployment.coordinator.serve import serve
+    from flfed.deployment.processes.supervisor import told_to_stop
+    from flfed.folders import CoordinatorFolder
+
+    bind, port = listening(listen)
+    with told_to_stop() as stop:
+        serve(CoordinatorFolder.default(), stop, told=lambda said: typer.echo(said, err=True), bind=bind, port=port)
+
+
+def coordinator_status(as_json: bool = output.JSON) -> None:
+    """Show who is admitted and online, and what each site did in its last run."""
+    from flfed.deployment.coordinator.status import status
+    from flfed.folders import CoordinatorFolder
+
+    found = status(CoordinatorFolder.default())
+    if as_json:
+        output.as_json(found.as_json())
+        return
+    serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
+    typer.echo(f"{found.title}, {found.address}: {serving}.")
+    typer.echo(f"The server's certificate holds for {_days(found.server_days)}.")
+    for problem in found.problems:
+        typer.echo(f"Left out: {problem}.")
+    if found.sites:
+        rows = [[site.site, site.status, _node(site), *_last(site.last)] for site in found.sites]
+        output.as_table(["site", "", "node", "last run", "answer", "round"], rows)
+    else:
+        typer.echo("No site was invited yet: flfed coordinator invite SITE")
+
+
+def _days(left: int) -> str:
+    from flfed.deployment.coordinator.certificates import RENEWED_DAYS
+
+    if left >= RENEWED_DAYS:
+        return f"{left} days"
+    return f"{left} days; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
+
+
+def _node(site: SiteStatus) -> str:
+    said = f"online since {site.online_since[:16]}" if site.online_since else site.node
+    seconds = site.seconds_since_request
+    return said if seconds is None else f"{said}, last request {seconds:.0f} s ago"
+
+
+def _last(last: LastRun | None) -> list[str]:
+    if last is None:
+        return ["", "", ""]
+    why = f": {last.reason}" if last.reason else ""
+    return [f"{last.study} ({last.run}, {last.state})", f"{last.answer}{why}", f"{last.round} of {last.of}"]
+
+
+def run_deployed(
+    name: str = NAME,
+    changes: list[str] = SET,
+    repeats: int = typer.Option(1, help="How often, with other seeds."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Ask only these sites; all that are admitted."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Run a study at the institutions and print how every site did: study run --engine deployment.
+
+    Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
+    """
+    from flfed.cli.study import run_study
+
+    if changes:
+        typer.echo(NOT_APPROVED.format(", ".join(changes)), err=True)
+    run_study(
+        name, engine="deployment", changes=changes, repeats=repeats, sites=sites, one_by_one=False, as_json=as_json
+    )

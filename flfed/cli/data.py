@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import show
+from flfed.cli import output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
-    from flfed.rows.datasets import SourceDescription
+    from flfed.rows.data.datasets import SourceDescription
 
 app = typer.Typer(no_args_is_help=True, help="List datasets and fetch their files.")
 
 
 @app.command("list", epilog="Example: flfed data list")
-def list_data(as_json: bool = show.JSON) -> None:
+def list_data(as_json: bool = output.JSON) -> None:
     """List the datasets found, and whether their files are here."""
-    from flfed.rows import datasets
+    from flfed.rows.data import datasets
 
     found: list[dict[str, object]] = []
     for name in datasets.names():
@@ -37,10 +37,10 @@ def list_data(as_json: bool = show.JSON) -> None:
             | {"synthetic": dataset.source.synthetic, "state": state, "absent": absent}
         )
     if as_json:
-        show.as_json({"datasets": found})
+        output.as_json({"datasets": found})
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
-    show.as_table(headers, [[str(line[key]) for key in headers] for line in found])
+    output.as_table(headers, [[str(line[key]) for key in headers] for line in found])
 
 
 def _kind(source: SourceDescription) -> str:
@@ -58,7 +58,7 @@ def get_data(
     ),
 ) -> None:
     """Fetch a dataset's files and check them against their SHA-256."""
-    from flfed.rows import datasets
+    from flfed.rows.data import datasets
 
     dataset = datasets.load(name)
     if not dataset.source.files:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import show
+from flfed.cli import output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
-    from flfed.apps.predicting import Predictions
+    from flfed.export.predict import Predictions
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
     signed_by: str = typer.Option(
         "", metavar="FILE|FINGERPRINT", help="Only a model signed by this coordinator: its kit, or its key's SHA256:..."
     ),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Predict each row of a table with a run's model; a table that breaks the schema is refused.
 
@@ -31,10 +31,10 @@ def predict(
     """
     if (table is None) == (not site):
         raise UsageError("give a table or --site NAME: one of them, and not both")
-    from flfed.apps.model_folder import SharedModel
-    from flfed.apps.model_signature import whose
-    from flfed.apps.predicting import predict_site, predict_table
-    from flfed.home import write_private
+    from flfed.export.model_folder import SharedModel
+    from flfed.export.model_signature import whose
+    from flfed.export.predict import predict_site, predict_table
+    from flfed.paths import write_private
 
     shared = SharedModel.read(model)
     signed = whose(shared.signature, signed_by)
@@ -45,7 +45,7 @@ def predict(
         head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)} | signed.as_object()
         kept = {"predictions": found.rows()} if out is None else {"out": str(out)}
         metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
-        show.as_json({**head, **metrics, **kept})
+        output.as_json({**head, **metrics, **kept})
         return
     if out is None:
         typer.echo(found.as_csv(), nl=False)

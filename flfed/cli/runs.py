@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from flfed.cli import show
+from flfed.cli import output
 from flfed.cli.study import print_report, report_of
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and export runs.")
@@ -17,16 +17,16 @@ app = typer.Typer(no_args_is_help=True, help="List, show, compare and export run
 def list_runs(
     search: str = typer.Option("", help="Only runs whose study or id contains this."),
     limit: int = typer.Option(50, min=1, help="At most so many."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """List runs, newest first."""
-    from flfed.records.reading import RunReader
-    from flfed.records.reports import run_list
+    from flfed.records.reports.report import run_list
+    from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
         found = run_list(reader, search=search, limit=limit)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
         return
     if not found["runs"]:
         typer.echo("No run matches." if search else "No runs yet. Start one with: flfed demo")
@@ -43,17 +43,17 @@ def list_runs(
         ]
         for run in found["runs"]
     ]
-    show.as_table(["run", "study", "status", "engine", "started, UTC", "rounds", "sites that took no part"], lines)
+    output.as_table(["run", "study", "status", "engine", "started, UTC", "rounds", "sites that took no part"], lines)
 
 
 @app.command("show", epilog="Example: flfed run show latest")
 def show_run(
-    run: str = typer.Argument("latest", help="A run's or series' id, or latest."), as_json: bool = show.JSON
+    run: str = typer.Argument("latest", help="A run's or series' id, or latest."), as_json: bool = output.JSON
 ) -> None:
     """Show what a run, or a series of repeats, found."""
     found = report_of(run)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
     else:
         print_report(found)
 
@@ -62,14 +62,14 @@ def show_run(
 def compare(
     a: str = typer.Argument(..., help="A run's or series' id, or latest."),
     b: str = typer.Argument(..., help="The other one."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Show two runs side by side: settings, figures, and how far their models are apart."""
-    from flfed.apps.side_by_side import compare_runs
+    from flfed.experiments.compare_runs import compare_runs
 
     found = compare_runs(a, b)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
     else:
         _print_comparison(found)
 
@@ -78,14 +78,14 @@ def compare(
 def export_run(
     run: str = typer.Argument("latest", help="A run's or series' id, or latest."),
     to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""
-    from flfed.apps.exporting import export
+    from flfed.export.run_folder import export
 
     done = export(run, to)
     if as_json:
-        show.as_json(done.as_object())
+        output.as_json(done.as_object())
         return
     typer.echo(f"{done.folder}: {', '.join(done.files)}")
     typer.echo(
@@ -100,7 +100,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
     rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
-    show.as_table(["", "A", "B"], rows)
+    output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "not known"}
     typer.echo(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
     figures = [("all sites", arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
@@ -112,7 +112,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
         if metric in found["primary"].values() or where == "all sites"
     ]
     if lines:
-        show.as_table(["where", "arm", "metric", "A", "B", "B - A"], lines)
+        output.as_table(["where", "arm", "metric", "A", "B", "B - A"], lines)
     apart = found["arrays-max-difference"]
     typer.echo(
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None
@@ -122,7 +122,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
 
 def _gone(run: dict[str, Any]) -> str:
     """Return "2 of 4: basel, bern", "" where all took part."""
-    from flfed.records.faults import some
+    from flfed.records.reports.faults import some
 
     return f"{len(run['missing'])} of {run['sites']}: {some(run['missing'])}" if run["missing"] else ""
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import show
+from flfed.cli import output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
-    from flfed.rows.check import Line
+    from flfed.rows.data.table_check import Line
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
 
 
 @app.command("list", epilog="Example: flfed site list")
-def list_sites(as_json: bool = show.JSON) -> None:
+def list_sites(as_json: bool = output.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
-    from flfed.rows import site as sites
+    from flfed.rows.data import site as sites
 
     found, lines = [], []
     for name in sites.names():
@@ -33,9 +33,9 @@ def list_sites(as_json: bool = show.JSON) -> None:
             lines.append([name, f"broken: {error}", "", ""])
             found.append({"site": name, "title": lines[-1][1], "dataset": "", "also": [], "disclosure": ""})
     if as_json:
-        show.as_json({"sites": found})
+        output.as_json({"sites": found})
         return
-    show.as_table(["site", "title", "dataset", "disclosure"], lines)
+    output.as_table(["site", "title", "dataset", "disclosure"], lines)
 
 
 def _passed(line: Line) -> str:
@@ -49,12 +49,12 @@ def check_site(
     local_rows: Path | None = typer.Option(
         None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
     ),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
-    from flfed.rows import site as sites
-    from flfed.rows.check import check_site as check
-    from flfed.rows.check import write_local_rows
+    from flfed.rows.data import site as sites
+    from flfed.rows.data.table_check import check_site as check
+    from flfed.rows.data.table_check import write_local_rows
 
     site = sites.load(name)
     checked = check(site.serving(dataset or site.dataset))
@@ -64,10 +64,10 @@ def check_site(
     if as_json:
         counts = {"rows": checked.rows, "training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
         lines_found = [asdict(line) for line in checked.lines]
-        show.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
+        output.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
     else:
         rows = [[line.column, _passed(line), line.detail] for line in checked.lines]
-        show.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
+        output.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
         passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
         typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
     if not checked.passed:

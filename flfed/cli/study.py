@@ -1,4 +1,4 @@
-"""`flfed study`: list, show, check and run studies."""
+"""`flfed study`: list, show, check, run, verify and sweep studies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import show
-from flfed.cli.loading import loading
+from flfed.cli import output
+from flfed.cli.output import loading
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
-    from flfed.apps.recording import Progress
-    from flfed.apps.running import Result
+    from flfed.federation.recording.recorder import Progress
+    from flfed.federation.server.run import Result
+
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flfed.experiments.sweep import Swept
+    from flfed.experiments.verify import Compared, Verified
+
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 
@@ -23,31 +31,31 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the stud
 
 
 @app.command("list", epilog="Example: flfed study list")
-def list_studies(as_json: bool = show.JSON) -> None:
+def list_studies(as_json: bool = output.JSON) -> None:
     """List the shipped studies, what a study may name (strategies, models, mechanisms), metrics and attacks."""
-    from flfed import listing
-    from flfed.study import Study, names
+    from flfed import registry
+    from flfed.study.study import Study, names
 
     studies = [Study.load(name) for name in names()]
     kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "attack")}
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
-        show.as_json({"studies": named} | {word: listing.names(kind) for word, kind in kinds.items()})
+        output.as_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
     else:
-        show.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
+        output.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
     for word, kind in kinds.items():
         if not as_json:
-            others = listing.others(kind)
-            given = [f"{name} ({others[name]})" if name in others else name for name in listing.names(kind)]
+            others = registry.others(kind)
+            given = [f"{name} ({others[name]})" if name in others else name for name in registry.names(kind)]
             typer.echo(f"{word.capitalize()}: {', '.join(given)}")
-        for clash in listing.clashes(kind):
+        for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
 
 
 @app.command("show", epilog="Example: flfed study show preterm-birth")
 def show_study(name: str = NAME) -> None:
     """Print a study's text, as it would travel to the sites."""
-    from flfed.study import Study
+    from flfed.study.study import Study
 
     study = Study.load(name)
     typer.echo(study.text.rstrip())
@@ -55,21 +63,21 @@ def show_study(name: str = NAME) -> None:
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")
-def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = show.JSON) -> None:
+def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = output.JSON) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
-    from flfed.apps.checking import check, find_sites
-    from flfed.apps.promised import promised
+    from flfed.federation.recording.privacy_recorder import promised
+    from flfed.federation.server.preflight import check, find_sites
 
     facts = check(study)
     sites = [site.name for site in find_sites(study)]
     privacy = promised(study, len(sites))
     if as_json:
-        show.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy})
+        output.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy})
         return
     typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
     typer.echo(f"Sites: {', '.join(sites)}")
-    show.promise(privacy)
+    output.promise(privacy)
 
 
 @app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
@@ -86,7 +94,7 @@ def run_study(
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Compute for one site after the other: the same figures, several times slower."
     ),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print how every site did.
 
@@ -94,7 +102,7 @@ def run_study(
     """
     with loading():
         study = study_of(name, changes)
-        from flfed.apps.running import run
+        from flfed.federation.server.run import run
     _shown(
         lambda told: run(
             study, engine=engine, repeats=repeats, sites=sites or None, stacked=not one_by_one, progress=told
@@ -106,30 +114,30 @@ def run_study(
 @app.command("resume", epilog="Example: flfed study resume latest")
 def resume_study(
     run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest."),
-    as_json: bool = show.JSON,
+    as_json: bool = output.JSON,
 ) -> None:
     """Go on with a run that died, stopped or failed, and with the repeats that are left.
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
     with loading():
-        from flfed.apps.running import resume
+        from flfed.federation.server.run import resume
     _shown(lambda told: resume(run, progress=told), as_json)
 
 
 def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
     """Run with progress shown, print what it found, and leave with 3 where it stopped."""
     try:
-        with show.progress(quiet=as_json) as told:
+        with output.progress(quiet=as_json) as told:
             result = go(told)
     except FlfedError as error:
         if as_json and error.run:
             # Where the store itself has gone, the first error is what counts.
             with suppress(FlfedError):
-                show.as_json(report_of(error.run))
+                output.as_json(report_of(error.run))
         raise
     if as_json:
-        show.as_json(result.report)
+        output.as_json(result.report)
     else:
         print_report(result.report, short=True)
     if result.status == "stopped":
@@ -138,8 +146,8 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
 
 def report_of(run: str) -> dict[str, Any]:
     """Return what the store has of a run."""
-    from flfed.records.reading import RunReader
-    from flfed.records.reports import report
+    from flfed.records.reports.report import report
+    from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
         return report(reader, run)
@@ -147,11 +155,11 @@ def report_of(run: str) -> dict[str, Any]:
 
 def print_report(found: dict[str, Any], *, short: bool = False) -> None:
     """Print a run's comparison and its story, for people; `short` without the list of what nobody promised."""
-    from flfed.records.curves import curve_rows
-    from flfed.records.faults import fault_kind, sites_together
-    from flfed.records.reading import RunReader
-    from flfed.records.reports import purpose_of
-    from flfed.records.story import comparison_rows
+    from flfed.records.reports.faults import fault_kind, sites_together
+    from flfed.records.reports.narrative import comparison_rows
+    from flfed.records.reports.report import purpose_of
+    from flfed.records.statistics.learning_curve import curve_rows
+    from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])
@@ -160,15 +168,15 @@ def print_report(found: dict[str, Any], *, short: bool = False) -> None:
         typer.echo(f"{found['study']}: {purpose}.")
     headers, rows, footer = comparison_rows(found)
     if rows:
-        show.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
+        output.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
     for line in [*footer, *_unfinished(found)]:
         typer.echo(line)
     if found["learning-curve"]:
         headers, rows, footer = curve_rows(found["learning-curve"])
-        show.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
+        output.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
         for line in footer:
             typer.echo(line)
-    show.privacy(found, short=short)
+    output.privacy(found, short=short)
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
     words["update set aside"] = "Set aside"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
@@ -191,7 +199,7 @@ def _unfinished(found: dict[str, Any]) -> list[str]:
 
 def study_of(name: str, changes: list[str]) -> Any:
     """Return the study with `--set` applied."""
-    from flfed.study import Study
+    from flfed.study.study import Study
 
     study = Study.load(name)
     return study.replace(dict(_change(text) for text in changes)) if changes else study
@@ -201,6 +209,116 @@ def _change(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UsageError(f"--set {text}: write it as key=value, such as rounds=400")
-    from flfed.study import toml_value
+    from flfed.study.study import toml_value
 
     return key.strip(), toml_value(value)
+
+
+ABSENT = "–"
+GRID = typer.Option(
+    [], "--grid", metavar="KEY=V1,V2", help="Values to try of a key: plan.lr=0.01,0.1. May be given for several keys."
+)
+
+
+def verify_study(
+    name: str = NAME,
+    engine: str = typer.Option("inprocess", help="As for study run."),
+    changes: list[str] = SET,
+    as_json: bool = output.JSON,
+) -> None:
+    """Run a study as often as it says and hold it to the figures it expects.
+
+    Exit codes: 0 all figures hold, 1 one does not or the run failed, 2 wrong use or wrong input, 3 stopped.
+    """
+    study = study_of(name, changes)
+    from flfed.experiments.verify import verify
+
+    with output.progress(quiet=as_json) as told:
+        found = verify(study, engine=engine, progress=told)
+    if as_json:
+        output.as_json(found.as_json())
+    else:
+        _print_verified(found)
+    error = found.error()
+    if error is not None:
+        raise error
+
+
+def _print_verified(found: Verified) -> None:
+    headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
+    rows = [[f.expected.path, _published(f), _ours(f), _signed(f.difference), _verdict(f)] for f in found.figures]
+    over = f"{found.repeats} repeats" if found.repeats > 1 else "1 run"
+    output.as_table(headers, rows, title=f"{found.study}: expected and ours, {over} ({found.run})")
+    for figure in found.figures:
+        typer.echo(f"{figure.expected.path} is expected after: {figure.expected.source}.")
+    for figure in found.figures:
+        if figure.by_repeat:
+            lines = [
+                [str(r.repeat), str(r.seed), _number(r.published), _number(r.ours), _signed(r.difference)]
+                for r in figure.by_repeat
+            ]
+            columns = ["repeat", "seed", "published", "ours", "difference"]
+            output.as_table(columns, lines, title=f"{figure.expected.path}, one by one")
+    if found.holds:
+        typer.echo("Every expected figure holds.")
+
+
+def _published(figure: Compared) -> str:
+    expected = figure.expected
+    return f"at least {expected.least:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
+
+
+def _ours(figure: Compared) -> str:
+    spread = "" if figure.sd is None else f", sd {figure.sd:.4f}"
+    return f"{_number(figure.ours)}{spread}"
+
+
+def _verdict(figure: Compared) -> str:
+    return "holds" if figure.holds else "does not hold"
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    # No "-0.0000": it reads as a difference.
+    return ABSENT if value is None else f"{value:+.4f}" if f"{abs(value):.4f}" != "0.0000" else "0.0000"
+
+
+def sweep_study(
+    name: str = NAME, grid: list[str] = GRID, changes: list[str] = SET, as_json: bool = output.JSON
+) -> None:
+    """Try every point of a grid, and name the best on validation rows; no holdout is read.
+
+    The grid is the study's table `sweep` and every --grid; where both name a key, --grid counts.
+    """
+    study = study_of(name, changes)
+    from flfed.experiments.sweep import parse_grid, points_of, sweep
+
+    points = points_of(study, {**study.sweep, **parse_grid(grid)})
+    if not as_json:
+        many = "1 point" if len(points) == 1 else f"{len(points)} points"
+        typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
+    with output.progress(quiet=as_json) as told:
+        found = sweep(study, points, progress=told)
+    if as_json:
+        output.as_json(found.as_json())
+    else:
+        _print_swept(found)
+    error = found.error()
+    if error is not None:
+        raise error
+
+
+def _print_swept(found: Swept) -> None:
+    keys = list(found.points[0].settings)
+    headers = ["run", *keys, "validation loss", f"validation {found.primary}", "rounds", ""]
+    rows = [
+        [p.run, *(str(p.settings[key]) for key in keys), _number(p.loss), _number(p.primary), str(p.rounds), p.reason]
+        for p in found.ranked()
+    ]
+    output.as_table(headers, rows, title=f"{found.study}: {len(rows)} points, best first")
+    if found.best is not None:
+        typer.echo(f"Best: {found.best.as_options()}")
+    typer.echo(found.caution)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from flfed.plan import Plan
-from flfed.rows.bootstrap import units_of
-from flfed.rows.encode import Encoded
+from flfed.rows.evaluation.bootstrap import units_of
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, outputs_of
 from flfed.rows.training.requests import Asked, FitRequest, Fitted, RivalRequest, ScoreRequest, TuneRequest, together
-from flfed.rows.training.rival import Rival
-from flfed.rows.training.tuned_linear import Predictor
+from flfed.rows.training.tuning.best_model import Rival
+from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
+from flfed.study.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flfed.rows.attacking import Attacked, Finding
-from flfed.rows.policy import Policy
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace
+from flfed.rows.comparison.attack_runner import Attacked, Finding
+from flfed.rows.data.policy import Policy
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import drive_alone
 from flfed.testing.rules import (
     Rule,
     Subject,

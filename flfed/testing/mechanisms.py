@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private import SeededChance
-from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private.fit import private_fit
+from flfed.rows.training.private.noise import SeededChance
 from flfed.rows.training.requests import FitRequest
-from flfed.study import Study
-from flfed.study_parts import LearningCurve, Named
+from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.study import Study
+from flfed.study.tables import LearningCurve, Named
 from flfed.testing.rules import (
     Rule,
     Subject,
@@ -29,8 +29,8 @@ from flfed.testing.rules import (
 )
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.content import Arrays
 from flfed.updates.mechanism import BUDGETS, Mechanism, uncharged_outputs
+from flfed.updates.messages.fields import Arrays
 
 ROUNDS, STEPS, SITES, ROWS = 3, 4, 12, 20
 CLOSE = 1e-9

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from flfed.plan import Plan
-from flfed.rows import datasets
-from flfed.rows.encode import Encoded, input_names
-from flfed.rows.summarise import layout_of
+from flfed.rows.data import datasets
+from flfed.rows.features.encode import Encoded, input_names
+from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.fit import fit, score
 from flfed.rows.training.losses import outputs_of
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
+from flfed.study.plan import Plan
 from flfed.testing.rules import (
     Rule,
     Subject,

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.listing import kebab, settings
+from flfed.registry import kebab, settings
 
 PLAIN = {bool, int, float, str}
 

@@ -6,8 +6,8 @@ import pickle
 
 import pandas as pd
 
-from flfed.rows.holdout import Holdout, HoldoutByTime
-from flfed.rows.site import Site, SiteTable
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.site import Site, SiteTable
 from flfed.testing.rules import Rule, check, hold
 
 
@@ -17,7 +17,7 @@ def check_site(site: Site) -> None:
     Parameters
     ----------
     site : Site
-        As `flfed.rows.site.load(name)` gives it, or made in Python. Each dataset that it serves is
+        As `flfed.rows.data.site.load(name)` gives it, or made in Python. Each dataset that it serves is
         checked.
 
     Raises
@@ -27,7 +27,7 @@ def check_site(site: Site) -> None:
 
     Examples
     --------
-    >>> from flfed.rows import site
+    >>> from flfed.rows.data import site
     >>> check_site(site.load("kentucky-clinic"))
     """
     for dataset in site.datasets:

@@ -16,8 +16,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from flfed.plan import Plan
-from flfed.summary import Encoder
+from flfed.study.plan import Plan
+from flfed.summaries.summary import Encoder
 from flfed.testing.rules import (
     Rule,
     RuleBroken,
@@ -28,9 +28,9 @@ from flfed.testing.rules import (
     the_docstring_names_a_source,
     the_signature_is_the_config_schema,
 )
-from flfed.updates.content import Arrays
-from flfed.updates.messages import TRAIN, TrainReply, TrainRequest
-from flfed.updates.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 NODES = {"alpha": 41, "beta": 7, "gamma": 99, "delta": 3, "epsilon": 12}
@@ -39,7 +39,16 @@ ROWS = {"alpha": 10.0, "beta": 40.0, "gamma": 25.0, "delta": 300.0, "epsilon": 7
 ENCODER = Encoder(
     center=np.zeros(2), scale=np.ones(2), frequency=np.ones(2) / 2, spread=np.ones(2), class_weight=np.ones(2)
 )
-NEVER = ("pandas", "sklearn", "streamlit", "sqlalchemy", "flfed.rows", "flfed.records", "flfed.apps")
+NEVER = (
+    "pandas",
+    "sklearn",
+    "streamlit",
+    "sqlalchemy",
+    "flfed.rows",
+    "flfed.records",
+    "flfed.federation",
+    "flfed.deployment",
+)
 """What a strategy sees is updates: none of these comes along with it."""
 
 

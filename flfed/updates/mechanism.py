@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.plan import Plan, PrivateSteps
-from flfed.study import Study
+from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.study import Study
 from flfed.updates.accounting import Release
-from flfed.updates.content import Arrays
+from flfed.updates.messages.fields import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""
@@ -153,7 +153,7 @@ BUDGETS = "What a site's budget of epsilon is, and how much of it all studies ha
 def uncharged_outputs(study: Study) -> tuple[str, ...]:
     """Return a sentence for each thing that leaves sites beside their updates, which no mechanism puts noise on.
 
-    They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
+    They are what the messages of `flfed.updates.messages.train` hold (each class says what it Reveals), and
     what the run does by them.
     """
     rows = "validation" if study.plan.validation else "training"

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from flfed.apps.running import run
-from flfed.home import home
-from flfed.records.headlines import figure_name
-from flfed.records.store import RunStore
-from flfed.records.verdicts import interval, number
-from flfed.study import Study
+from flfed.federation.server.run import run
+from flfed.paths import home
+from flfed.records.reports.audit_headlines import figure_name
+from flfed.records.statistics.verdict import interval, number
+from flfed.records.store.writer import RunStore
+from flfed.study.study import Study
 
 MEMBERSHIP = "membership-inference"
 SITES = ["kentucky-clinic", "minnesota-clinic", "mississippi-clinic", "new-york-clinic"]
 ORACLE = '''
 """An attack that is always right, against a promise of chance."""
-from flfed.rows.attacking import Finding
+from flfed.rows.comparison.attack_runner import Finding
 
 class Oracle:
     """Right without a look at anything."""

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flfed import Study
-from flfed.apps.running import run
-from flfed.study import names
+from flfed.federation.server.run import run
+from flfed.study.study import names
 
 QUICK = ("--set", "rounds=3", "--set", "draws=200")
 

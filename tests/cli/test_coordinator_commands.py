@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from flfed.cli import coordinator, site_join
+from flfed.cli import coordinator
+from flfed.cli.site_commands import serve
 from flfed.errors import FlfedError, UsageError
 
 Call = Callable[..., str]
@@ -26,7 +27,7 @@ def commands() -> typer.Typer:
         "ledger": coordinator.site_ledger,
         "rotate": coordinator.rotate_key,
         "renewal": coordinator.write_renewal,
-        "join": site_join.join_site,
+        "join": serve.join_site,
     }.items():
         app.command(name)(function)
     return app
@@ -106,8 +107,8 @@ def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_p
 
 
 def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
-    from flfed.apps.coordinator.folder import CoordinatorFolder
-    from flfed.apps.coordinator.sealing import sign_head
+    from flfed.deployment.coordinator.countersign import sign_head
+    from flfed.folders import CoordinatorFolder
 
     assert made("ledger", "a") == "No line of a's ledger is signed.\n"
     sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, n_known=0, at_known="0" * 64)

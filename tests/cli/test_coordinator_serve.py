@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from flfed.apps.coordinator.authority import Settings, initialise, renew_server
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.status import SiteStatus, last_runs, status
-from flfed.apps.private_files import now_utc, write_whole
-from flfed.apps.sharing import pseudonyms
-from flfed.apps.signatures import new_node_key, public_text
-from flfed.cli import coordinator_serve
+from flfed.cli import coordinator
+from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server
+from flfed.deployment.coordinator.status import SiteStatus, last_runs, status
 from flfed.errors import UsageError
-from flfed.records.entries import EventRow, SiteRow
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore, RunWriter
+from flfed.federation.recording.pseudonyms import pseudonyms
+from flfed.files import now_utc, write_whole
+from flfed.folders import CoordinatorFolder
+from flfed.records.store.entries import EventRow, SiteRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore, RunWriter
+from flfed.signatures import new_node_key, public_text
 
 Call = Callable[..., str]
 
@@ -29,9 +29,9 @@ Call = Callable[..., str]
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Call a command; return what it printed on standard output."""
     app = typer.Typer()
-    app.command("serve")(coordinator_serve.serve_coordinator)
-    app.command("status")(coordinator_serve.coordinator_status)
-    app.command("run")(coordinator_serve.run_deployed)
+    app.command("serve")(coordinator.serve_coordinator)
+    app.command("status")(coordinator.coordinator_status)
+    app.command("run")(coordinator.run_deployed)
 
     def run(*words: str) -> str:
         app(words, standalone_mode=False)
@@ -111,7 +111,7 @@ def test_the_last_run_of_each_site_says_what_it_answered_and_why(recorded: str):
 )
 def test_the_status_says_how_long_ago_a_site_asked_last(online_since: str, seconds: float | None, said: str):
     site = SiteStatus("cleveland", "admitted", "", "offline", online_since, seconds, None)
-    assert coordinator_serve._node(site) == said
+    assert coordinator._node(site) == said
     assert site.as_json()["seconds-since-request"] == seconds
 
 
@@ -196,7 +196,7 @@ def test_a_study_is_run_at_the_institutions_that_are_admitted(call: Call, folder
 
 
 def test_nothing_heavy_is_loaded_with_the_commands():
-    text = Path(coordinator_serve.__file__).read_text()
+    text = Path(coordinator.__file__).read_text()
     top = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-    assert len(top) == 5
-    assert [line for line in top if "flfed.apps" in line or "flwr" in line] == []
+    assert len(top) == 7
+    assert [line for line in top if "flfed.deployment" in line or "flwr" in line] == []

@@ -28,7 +28,7 @@ def test_ctrl_c_while_a_module_is_imported_ends_a_command_without_a_word(module:
 
 @pytest.mark.parametrize("module", ["click", "streamlit.web.cli", "uvicorn", "pandas"])
 def test_ctrl_c_while_the_app_starts_ends_it_without_a_traceback(module: str, home):
-    code = STARTED.format(module=module).replace("flfed.cli", "flfed.records.dashboard.serving")
+    code = STARTED.format(module=module).replace("flfed.cli", "flfed.records.dashboard.streamlit_command")
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", "app.py", "--server.port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.apps.running import run
-from flfed.study import Study
+from flfed.federation.server.run import run
+from flfed.study.study import Study
 
 pytestmark = pytest.mark.slow  # real studies
 

@@ -13,14 +13,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load, save
 
-from flfed.apps.coordinator.authority import settings, signing_key
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.model_folder import INDEX, MODEL, SharedModel, _seal
-from flfed.apps.model_signature import Signer, fingerprint_of, signer_here
-from flfed.apps.running import run
-from flfed.apps.signatures import signing_public
-from flfed.study import Study
-from flfed.summary import arrays_sha256
+from flfed.deployment.coordinator.certificates import settings, signing_key
+from flfed.export.model_folder import INDEX, MODEL, SharedModel, _seal
+from flfed.export.model_signature import Signer, fingerprint_of, signer_here
+from flfed.federation.server.run import run
+from flfed.folders import CoordinatorFolder
+from flfed.signatures import signing_public
+from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
 
 pytestmark = pytest.mark.slow  # a real study
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.records.verdicts import number
+from flfed.records.statistics.verdict import number
 
 pytestmark = pytest.mark.slow  # a few seconds each: real runs
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from flfed import Mapped, Study, run
-from flfed.apps.checking import find_sites
 from flfed.errors import UsageError
-from flfed.rows import site as listing
-from flfed.rows.fields import Field
-from flfed.rows.site import Site
-from flfed.rows.sources import Csv
+from flfed.federation.server.preflight import find_sites
+from flfed.rows.data import site as listing
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv
 
 PACKAGE = """
 from flfed import Csv, Mapped, Policy, Site

@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from flfed.cli import data, main, show
+from flfed.cli import data, main, output
 
 HEADERS = [
     "site",
@@ -29,7 +29,7 @@ ROWS = [
 
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int) -> list[str]:
     monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=sys.stdout, width=width))
-    show.as_table(HEADERS, ROWS)
+    output.as_table(HEADERS, ROWS)
     return capsys.readouterr().out.splitlines()
 
 
@@ -48,9 +48,9 @@ def test_a_terminal_too_narrow_for_the_words_still_gets_them_whole(monkeypatch, 
 
 def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():
     # least widths 2 + 1; the first column needs 1 more for one line, the second 2 more for each of two cells
-    assert show.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=5) == [2, 3]
-    assert show.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=99) == [3, 3]
-    assert show.column_widths(["id"], [], room=9) == [2]
+    assert output.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=5) == [2, 3]
+    assert output.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=99) == [3, 3]
+    assert output.column_widths(["id"], [], room=9) == [2]
 
 
 COMMANDS = (
@@ -79,7 +79,7 @@ def test_a_stage_that_cannot_be_counted_is_shown_too(monkeypatch, capsys):
     monkeypatch.setattr(
         "rich.console.Console", lambda **_: Console(file=sys.stdout, width=80, force_terminal=True, _environ={})
     )
-    with show.progress() as told:
+    with output.progress() as told:
         told("rounds", 1, 2)
         told("compare", 0, 1)
         told("compare", 1, 1)

@@ -16,19 +16,20 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.apps.bundle import bundle_sha256
-from flfed.apps.gate import approval
-from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.receipts import ledger_of
-from flfed.apps.gate.words import plain_words, reveals, shown
-from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.cli.site_commands.approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.operator.study_description import plain_words, reveals, shown
+from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import FlfedError, UsageError
-from flfed.rows import datasets, frozen
-from flfed.rows import site as sites
-from flfed.rows.policy import Policy
-from flfed.rows.site import Site
-from flfed.study import Study
-from flfed.updates.messages import CompareReply, EnrolReply, Scores, SummariseReply, TrainReply
+from flfed.folders import SiteFolder
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots import snapshot
+from flfed.study.study import Study
+from flfed.updates.messages.train import CompareReply, EnrolReply, Scores, SummariseReply, TrainReply
 
 WITH = ("--with", "hungary,switzerland,long-beach")
 Run = Callable[..., Result]
@@ -68,7 +69,7 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     written = approval.approval_of(folder, study.sha256())
     assert (written.decision, written.by, written.text) == ("approved", "Dr Kim", study.text)
     assert written.co_sites == ("hungary", "long-beach", "switzerland")
-    facts = frozen.known(sites.load("cleveland"), folder.frozen)
+    facts = snapshot.known(sites.load("cleveland"), folder.frozen)
     assert (facts.rows, facts.sha256) == (303, written.rows_sha256)
     assert written.bundle_sha256 == bundle_sha256()
     assert written.schema_sha256 == datasets.load("heart-disease").schema.sha256()

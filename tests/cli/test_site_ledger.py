@@ -11,14 +11,14 @@ import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.receipts import keep_receipt, ledger_of
-from flfed.apps.signatures import sign_as_coordinator, signing_public
-from flfed.cli.site_ledger import show_ledger
+from flfed.cli.site_commands.ledger import show_ledger
+from flfed.deployment.site_state.receipts import keep_receipt, ledger_of
 from flfed.errors import FlfedError
-from flfed.records.ledger import Ledger
-from flfed.records.ledger_check import Receipt
-from flfed.records.ledger_totals import Total, moment_of, totals
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.totals import Total, moment_of, totals
+from flfed.records.ledger.verify import Receipt
+from flfed.signatures import sign_as_coordinator, signing_public
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 BEGAN = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)

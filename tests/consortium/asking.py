@@ -14,17 +14,17 @@ from unittest import mock
 import numpy as np
 from flwr.app import Message
 
-from flfed.apps.coordinator import control
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.engines.deployment import deployed
-from flfed.apps.gate.study_messages import StudyMessages
+from flfed.deployment.engine import deployed
+from flfed.deployment.flower import control
+from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
-from flfed.rows import datasets
-from flfed.rows import site as sites_
-from flfed.study import Study
-from flfed.summary import Encoder
-from flfed.updates.content import made, reason_of
-from flfed.updates.messages import ENROL, TRAIN, EnrolRequest, TrainRequest
+from flfed.folders import CoordinatorFolder
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites_
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
+from flfed.updates.messages.fields import made, reason_of
+from flfed.updates.messages.train import ENROL, TRAIN, EnrolRequest, TrainRequest
 
 
 def arrays_of(messages: StudyMessages, spoil: str) -> dict[str, np.ndarray]:

@@ -21,17 +21,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.apps.bundle import bundle_sha256
-from flfed.apps.coordinator.admission import admit
-from flfed.apps.coordinator.authority import Settings, initialise
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.kits import invite
-from flfed.apps.gate import approval
-from flfed.apps.gate.folder import SiteFolder
-from flfed.apps.gate.joining import join
-from flfed.rows import datasets, frozen
-from flfed.rows import site as site_packages
-from flfed.study import Study
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.coordinator.admission import admit
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.coordinator.kits import invite
+from flfed.deployment.operator.join import join
+from flfed.deployment.site_state import approval
+from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.rows.data import datasets
+from flfed.rows.data import site as site_packages
+from flfed.rows.snapshots import snapshot
+from flfed.study.study import Study
 
 Said = tuple[int, str, str]
 SITES = ("alpha", "beta", "gamma", "delta")
@@ -225,8 +225,8 @@ class Consortium:
             folder, site, dataset = SiteFolder(name), site_packages.load(name), datasets.load("small")
             folder.make()
             if not (folder.frozen / "small").is_dir():
-                frozen.freeze(site, folder.frozen, None)
-            facts = frozen.known(site, folder.frozen)
+                snapshot.freeze(site, folder.frozen, None)
+            facts = snapshot.known(site, folder.frozen)
             assert facts is not None
             others = [other for other in co_sites if other != name]
             given = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}

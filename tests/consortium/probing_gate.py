@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flfed.apps.gate.executor import gate_of, work
-from flfed.apps.gate.folder import SiteFolder
+from flfed.deployment.processes.executor import gate_of, work
+from flfed.folders import SiteFolder
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ABSTRACT = "\0flfed-outside"

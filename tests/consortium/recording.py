@@ -14,11 +14,11 @@ from typing import Any
 
 from flwr.app import Message
 
-from flfed.apps.coordinator.control import database
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.engines.deployed_grid import DeployedGrid
 from flfed.cli import main
-from flfed.updates.content import ndarrays
+from flfed.deployment.flower.control import database
+from flfed.deployment.flower.grid import DeployedGrid
+from flfed.folders import CoordinatorFolder
+from flfed.updates.messages.fields import ndarrays
 
 TO = Path(sys.argv[1]) if __name__ == "__main__" else Path()
 NUMBERS = count()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from flfed.apps.gate.executor import gate_of, work
-from flfed.apps.gate.folder import SiteFolder
+from flfed.deployment.processes.executor import gate_of, work
+from flfed.folders import SiteFolder
 
 
 def make(folder: SiteFolder) -> Any:
@@ -15,7 +15,7 @@ def make(folder: SiteFolder) -> Any:
     import numpy as np
     from flwr.app import Array
 
-    from flfed.apps.client_app import ClientSide
+    from flfed.federation.client.client import ClientSide
 
     app = ClientSide.app
 

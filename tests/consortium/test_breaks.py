@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from flfed.apps.coordinator.authority import Settings, initialise
-from flfed.apps.coordinator.folder import CoordinatorFolder
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.folders import CoordinatorFolder
 from tests.consortium.forwarder import Forwarder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -168,7 +168,7 @@ def test_a_run_survives_that_a_site_starts_anew(
     alpha = consortium.sites["alpha"]
     going = Going(consortium, ("rounds = 3", f"rounds = 12\nquorum = {quorum}"), ("epochs = 1", "epochs = 50"))
     try:
-        for module in ("flfed.apps.gate.executor", "flfed.apps.gate.node"):
+        for module in ("flfed.deployment.processes.executor", "flfed.deployment.processes.node"):
             going.goes_on(wait_until)
             kill_in_mid_round(alpha, module, wait_until)
         going.goes_on(wait_until)

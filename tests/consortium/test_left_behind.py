@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from flfed.records.database import engine_to_read, store_url
-from flfed.records.ledger import Ledger
-from flfed.records.reading import RunReader
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.store.database import engine_to_read, store_url
+from flfed.records.store.reader import RunReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent

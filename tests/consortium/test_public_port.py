@@ -18,13 +18,13 @@ import pytest
 from flwr.proto import control_pb2
 from flwr.superlink.main import create_app
 
-from flfed.apps.coordinator import front
-from flfed.apps.coordinator.authority import Settings, initialise
-from flfed.apps.coordinator.control import HEADER, Control, Link
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.private_files import write_whole
-from flfed.apps.signatures import new_node_key, private_text
+from flfed.deployment.coordinator import proxy
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.flower.control import HEADER, Control, Link
 from flfed.errors import FlfedError
+from flfed.files import write_whole
+from flfed.folders import CoordinatorFolder
+from flfed.signatures import new_node_key, private_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROUTE = "/v1/control/list-nodes"
@@ -119,7 +119,7 @@ def status_of(answer: bytes) -> int:
 
 def test_every_route_of_the_installed_flower_but_those_of_nodes_is_refused(port: Port):
     routes = set(create_app().openapi()["paths"])
-    published = {f"/v1/fleet/{route}" for route in front.ROUTES}
+    published = {f"/v1/fleet/{route}" for route in proxy.ROUTES}
     assert published < routes and len(routes) > 70
     for start, least in (("/v1/control/", 40), ("/v1/runtime/", 20)):
         assert sum(route.startswith(start) for route in routes) >= least

@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from flfed.apps.gate.connection import REFUSED
-from flfed.apps.signatures import new_node_key
+from flfed.deployment.processes.connection import REFUSED
+from flfed.signatures import new_node_key
 from tests.consortium.strangers import headers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -194,9 +194,9 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode import fleet_http_connection as fleet
-from flfed.apps.gate.connection import Connection
-from flfed.apps.gate.node import say, stay_with_the_host
-from flfed.apps.pulse import Pulse
+from flfed.deployment.processes.connection import Connection
+from flfed.deployment.processes.node import say, stay_with_the_host
+from flfed.deployment.processes.pulse import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
 connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), say)
 stay_with_the_host(connection.opened)

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from flfed.apps.coordinator.admission import admit
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.kits import invite
-from flfed.apps.gate import units
+from flfed.deployment.coordinator.admission import admit
+from flfed.deployment.coordinator.kits import invite
+from flfed.deployment.processes import units
+from flfed.folders import CoordinatorFolder
 from tests.another_account import account
 
 HERE = Path(__file__).parent
@@ -120,7 +120,7 @@ def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(
     for name in ("beta", "gamma"):
         consortium.approve(name, consortium.study(), ("alpha", "beta", "gamma"))
         consortium.sites[name].serve(f"site serve {name}")
-    node = alpha.start(NET, sys.executable, "-m", "flfed.apps.gate.node", "alpha")
+    node = alpha.start(NET, sys.executable, "-m", "flfed.deployment.processes.node", "alpha")
     wait_until("the node", lambda: ports_of(NET))
     told = alpha.base / "gate/told.jsonl"
     ports = [*listening, consortium.port, ports_of(NET)[0]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.updates.content import Arrays
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 

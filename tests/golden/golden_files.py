@@ -29,14 +29,14 @@ from flwr.common.serde import recorddict_to_proto
 
 import flfed
 from flfed import Study, run
-from flfed.apps.coordinator.authority import Settings, initialise
-from flfed.apps.coordinator.folder import CoordinatorFolder
-from flfed.apps.coordinator.kits import invite
 from flfed.cli import main
-from flfed.records.ledger import Ledger
-from flfed.records.tables import Base
-from flfed.rows.datasets import load
-from flfed.updates import checkpoint as checkpoints
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.coordinator.kits import invite
+from flfed.folders import CoordinatorFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.store.tables import Base
+from flfed.rows.data.datasets import load
+from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.updates import test_auditing, test_messages, test_sealing
 
 HERE = Path(__file__).parent

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from flfed.records.audits import AuditRow
-from flfed.records.reading import RunReader
-from flfed.records.store import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
+from flfed.records.store.entries import AuditRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 from tests.browser import Window, opened, served
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"

@@ -10,11 +10,11 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.spread import possible, widening
-from flfed.records.story import comparison_rows, headline, story
-from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, better_of
+from flfed.records.reports.narrative import comparison_rows, headline, story
+from flfed.records.reports.report import report
+from flfed.records.statistics.intervals import possible, widening
+from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, better_of
+from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
 STARTS = {

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 
 MANY = """
 format = 1

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from flfed.errors import UsageError
-from flfed.records.audits import AuditRow
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
+from flfed.records.store.entries import AuditRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 
 SAID = {"promise": 0.73, "verdict": "within the promise", "says": "Close to chance.", "method": "DeLong", "rows": 90}
 

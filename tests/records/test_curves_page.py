@@ -16,15 +16,15 @@ from statsmodels.stats.proportion import proportion_confint
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.dashboard.curve_charts import ALL
-from flfed.records.dashboard.curve_panels import NOT_COMPARABLE, SITES_DRAWN
-from flfed.records.entries import ComparisonRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.score_curves import ScoreCounts, calibration
-from flfed.records.verdicts import interval, number
-from flfed.rows.site import Policy
-from flfed.score_bins import ScoreBins
+from flfed.records.dashboard.components.curve_charts import ALL
+from flfed.records.dashboard.panels.curves import NOT_COMPARABLE, SITES_DRAWN
+from flfed.records.reports.report import report
+from flfed.records.statistics.score_curves import ScoreCounts, calibration
+from flfed.records.statistics.verdict import interval, number
+from flfed.records.store.entries import ComparisonRow
+from flfed.records.store.reader import RunReader
+from flfed.rows.data.site import Policy
+from flfed.summaries.score_bins import ScoreBins
 
 ROOT = Path(__file__).parents[2]
 APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p40_curves.py"
@@ -291,8 +291,8 @@ def test_one_site_that_looks_sees_its_own_curves(writer):
     def as_seen(run: str) -> None:
         from flfed.records.dashboard.pages import p40_curves
         from flfed.records.dashboard.run_page import Opened
-        from flfed.records.reading import RunReader
-        from flfed.records.seen import Viewer
+        from flfed.records.store.reader import RunReader
+        from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only="a") as reader:
             p40_curves.parts(Opened(run, reader.runs_of(run), Viewer("site", "a")))

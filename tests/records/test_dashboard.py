@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app.py"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.records.entries import LearningPoint, MetricRow
+from flfed.records.store.entries import LearningPoint, MetricRow
 
 pytestmark = pytest.mark.slow
 

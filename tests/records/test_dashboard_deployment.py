@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from flfed.records.dashboard import page_files
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 from tests.browser import opened, served
 from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.dashboard.live import LOOK_SECONDS, SLOW_SECONDS, course_of, course_of_list, mark_of
-from flfed.records.database import engine_to_write, store_url
-from flfed.records.entries import EventRow, LearningPoint, MetricRow
-from flfed.records.reading import RunReader
-from flfed.records.tables import Run
+from flfed.records.dashboard.refresh import LOOK_SECONDS, SLOW_SECONDS, course_of, course_of_list, mark_of
+from flfed.records.store.database import engine_to_write, store_url
+from flfed.records.store.entries import EventRow, LearningPoint, MetricRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Run
 
 pytestmark = pytest.mark.slow  # the app itself, run many times
 
@@ -304,8 +304,8 @@ def test_where_there_is_no_learning_curve_one_sentence_says_why(store, write, te
 
 
 def test_the_download_holds_every_point_and_no_formula(store, write):
-    from flfed.records.dashboard.learning import COLUMNS
-    from flfed.records.dashboard.showing import csv_of
+    from flfed.records.dashboard.components.figure import csv_of
+    from flfed.records.dashboard.panels.learning_curve import COLUMNS
 
     given = points("=cmd|' /C calc'!A0", AUC, {10: (0.8, 0.7, 0.05)})
     text = csv_of([{name: getattr(point, name) for name in COLUMNS} for point in given])

@@ -14,12 +14,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.dashboard import data_panels, live
-from flfed.records.dashboard.data_words import gaps_in_words
-from flfed.records.reading import RunReader
-from flfed.records.seen import NO_OTHERS, of_summary
-from flfed.records.verdicts import MINUS
-from flfed.rows.site import Policy
+from flfed.records.dashboard import refresh
+from flfed.records.dashboard.panels import data
+from flfed.records.dashboard.panels.data import gaps_in_words
+from flfed.records.statistics.verdict import MINUS
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import NO_OTHERS, of_summary
+from flfed.rows.data.site import Policy
 from tests.browser import opened, served
 from tests.records.test_dashboard import DATA, overview, words
 
@@ -66,7 +67,7 @@ def maps(found: AppTest) -> list[dict[tuple[str, str], dict[str, Any]]]:
 def write(store, name: str, *columns: dict[str, Any]) -> AppTest:
     """The page of a run once it has these columns."""
     store.added_to(name).summary("columns", {"columns": list(columns), "note": ""})
-    live.read_summaries.clear()  # a run that is over is read once
+    refresh.read_summaries.clear()  # a run that is over is read once
     return page(name)
 
 
@@ -255,11 +256,11 @@ def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
 
 
 def one_site(columns, rows):
-    from flfed.records.dashboard import data_panels
+    from flfed.records.dashboard.panels import data
 
-    data_panels.table_1({"rows": rows, "note": ""}, ["hungary"], ["hungary"], why_none="")
-    data_panels.missing(columns, ["hungary"], of=1, why_none="")
-    data_panels.drift(columns, ["hungary"], of=1, why_none="")
+    data.table_1({"rows": rows, "note": ""}, ["hungary"], ["hungary"], why_none="")
+    data.missing(columns, ["hungary"], of=1, why_none="")
+    data.drift(columns, ["hungary"], of=1, why_none="")
 
 
 def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences():
@@ -341,7 +342,7 @@ BOXES = """(() => { const svg = document.querySelector('[data-testid=stVegaLiteC
 
 def test_no_label_is_dropped_and_cells_without_a_figure_are_drawn():
     cells = [{"column": "x", "site": "a", "value": None, "text": "–", "says": ""}]
-    found = data_panels._map(cells, most=1)
+    found = data._map(cells, most=1)
     assert found is not None
     for axis in (found.spec["encoding"][way]["axis"] for way in "xy"):
         assert (axis["labelOverlap"], axis["labelFlush"]) == (False, False)

@@ -15,7 +15,7 @@ import pytest
 
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.pages import p10_runs
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, Window, opened, served
 from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make

@@ -2,8 +2,16 @@
 
 import pytest
 
-from flfed.records.headlines import FIRST, gave_away, headlines, not_promised, ordered, reached, unpromised_in_words
-from flfed.records.privacy import VERDICTS, audit_in_words, standing
+from flfed.records.reports.audit_headlines import (
+    FIRST,
+    gave_away,
+    headlines,
+    not_promised,
+    ordered,
+    reached,
+    unpromised_in_words,
+)
+from flfed.records.reports.privacy import VERDICTS, audit_in_words, standing
 
 SITES = ("a", "b", "c", "d")
 

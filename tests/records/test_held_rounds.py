@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
-from flfed.records.bulk import VALUES
-from flfed.records.entries import EventRow, LearningPoint, MetricRow, SentRow
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore, RunWriter
-from flfed.records.tables import Event, Metric, Run, Sent, Series
+from flfed.records.store.bulk_insert import VALUES
+from flfed.records.store.entries import EventRow, LearningPoint, MetricRow, SentRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Event, Metric, Run, Sent, Series
+from flfed.records.store.writer import RunStore, RunWriter
 
 RUN: dict[str, Any] = {
     "engine": "inprocess", "path": "stacked", "seed": 42, "rounds_planned": 9, "primary": "log_loss", "task": "binary",

@@ -2,10 +2,10 @@
 
 import pytest
 
-from flfed.records.curves import METHOD, by_size, curve_object, curve_rows, gain_at, in_words
-from flfed.records.entries import LearningPoint
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
+from flfed.records.reports.report import report
+from flfed.records.statistics.learning_curve import METHOD, by_size, curve_object, curve_rows, gain_at, in_words
+from flfed.records.store.entries import LearningPoint
+from flfed.records.store.reader import RunReader
 
 AUC = "roc_auc_score"
 CHANGE = "personalised - local-only"

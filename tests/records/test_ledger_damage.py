@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flfed.records.ledger import Ledger
-from flfed.records.ledger_check import Receipt
-from flfed.records.ledger_lines import START, Line, new_line, read_line
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.line import START, Line, new_line, read_line
+from flfed.records.ledger.verify import Receipt
 
 COUNT = 12
 

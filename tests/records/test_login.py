@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.records.dashboard.people import role_of, roles_file
-from flfed.records.seen import Viewer
-from flfed.records.store import EventRow, MetricRow, RunStore
+from flfed.records.dashboard.access import role_of, roles_file
+from flfed.records.store.visibility import Viewer
+from flfed.records.store.writer import EventRow, MetricRow, RunStore
 from tests.browser import Window, free_port, opened, served
 from tests.records.oidc_provider import CLIENT, SECRET, Provider, provider
 

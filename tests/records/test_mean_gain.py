@@ -10,11 +10,9 @@ import pytest
 from scipy import optimize, stats
 from statsmodels.stats.meta_analysis import combine_effects
 
-from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.mean_gain import COVERAGE, LEAST_SITES, METHOD, UNLIKE, apart_in_words, mean_gain, mean_gain_in_words
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.spread import (
+from flfed.records.reports.narrative import headline, stands_out, story
+from flfed.records.reports.report import report
+from flfed.records.statistics.intervals import (
     NORMAL_95,
     chi_squared_beyond,
     mean_over_sites,
@@ -22,8 +20,18 @@ from flfed.records.spread import (
     student_t_bound,
     variance_between,
 )
-from flfed.records.store import RunStore
-from flfed.records.story import headline, stands_out, story
+from flfed.records.statistics.mean_gain import (
+    COVERAGE,
+    LEAST_SITES,
+    METHOD,
+    UNLIKE,
+    apart_in_words,
+    mean_gain,
+    mean_gain_in_words,
+)
+from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 
 AUC, LOSS = "roc_auc_score", "log_loss"
 

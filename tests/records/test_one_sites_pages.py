@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
-from flfed.records.entries import ComparisonRow, EventRow
+from flfed.records.store.entries import ComparisonRow, EventRow
 from tests.browser import ROOT
 
 AUC = "roc_auc_score"
@@ -22,8 +22,8 @@ def page(name: str, run: str, site: str) -> AppTest:
 
         from flfed.records.dashboard import page_files
         from flfed.records.dashboard.run_page import Opened
-        from flfed.records.reading import RunReader
-        from flfed.records.seen import Viewer
+        from flfed.records.store.reader import RunReader
+        from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only=site) as reader:
             runs = reader.runs_of(run)
@@ -120,11 +120,11 @@ def test_one_sites_people_are_not_told_to_go_on_with_a_run_that_stopped(store, m
     run.finish(status="stopped", reason="only 1 of 3 sites answered")
 
     def script(run: str, only: str | None) -> None:
-        from flfed.records.dashboard import panels
-        from flfed.records.reading import RunReader
+        from flfed.records.dashboard.panels import overview
+        from flfed.records.store.reader import RunReader
 
         with RunReader.open(only=only) as reader:
-            panels.head("Sites", reader.runs_of(run), run, only=only)
+            overview.head("Sites", reader.runs_of(run), run, only=only)
 
     told = {
         only: AppTest.from_function(script, args=(run.run, only), default_timeout=60).run().warning[0].value
@@ -160,7 +160,7 @@ def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, writ
     other = write(store, store.begin_series(study="again", study_sha256="", study_text=""), shift=0.01)
 
     def script(a: str, b: str) -> None:
-        from flfed.records.dashboard.compare_panels import side_by_side
+        from flfed.records.dashboard.panels.compare import side_by_side
 
         side_by_side([a, b], "hungary")
 

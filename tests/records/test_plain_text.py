@@ -7,11 +7,11 @@ import io
 
 import pytest
 
-from flfed.records.dashboard.panels import JOINER, escape, holdout_in_words, with_code
-from flfed.records.dashboard.site_panels import _words
-from flfed.records.entries import EventEntry, EventRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
+from flfed.records.dashboard.panels.overview import JOINER, escape, holdout_in_words, with_code
+from flfed.records.dashboard.panels.sites import _words
+from flfed.records.reports.report import report
+from flfed.records.store.entries import EventEntry, EventRow
+from flfed.records.store.reader import RunReader
 from flfed.spreadsheet import plain_cell
 from tests.browser import Window
 
@@ -69,7 +69,7 @@ def test_a_short_table_that_is_copied_holds_no_formula():
     from streamlit.testing.v1 import AppTest
 
     def script(formula: str) -> None:
-        from flfed.records.dashboard.panels import table
+        from flfed.records.dashboard.panels.overview import table
 
         table([{"@why": formula, "Gain": "+.11 (+.02 to +.20), shared", "Rows": 12}])
 

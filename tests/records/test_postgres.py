@@ -24,14 +24,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, func, select, text
 
 from flfed import Study
-from flfed.apps.running import resume, run
 from flfed.cli import main
 from flfed.errors import FlfedError, UsageError
-from flfed.records.database import engine_to_read, newest_revision, store_url
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.store import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
-from flfed.records.tables import Base, Metric, Run, Sent
+from flfed.federation.server.run import resume, run
+from flfed.records.reports.report import report
+from flfed.records.store.database import engine_to_read, newest_revision, store_url
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Base, Metric, Run, Sent
+from flfed.records.store.writer import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 
 pytestmark = pytest.mark.slow
 
@@ -283,7 +283,7 @@ def test_an_empty_database_reads_as_a_store_without_runs(url):
 
 def test_programs_may_make_and_write_the_same_store_at_once(url):
     code = (
-        "from flfed.records.store import MetricRow, RunStore\n"
+        "from flfed.records.store.writer import MetricRow, RunStore\n"
         "store = RunStore.open()\n"
         "series = store.begin_series(study='s', study_sha256='', study_text='')\n"
         "run = store.begin_run(series, engine='e', path='p', seed=1, rounds_planned=20, primary='m', task='t')\n"

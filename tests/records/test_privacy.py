@@ -4,10 +4,7 @@ import math
 
 import pytest
 
-from flfed.records.audits import AuditRow
-from flfed.records.entries import CrossedEntry
-from flfed.records.odds import odds_in_words
-from flfed.records.privacy import (
+from flfed.records.reports.privacy import (
     epsilon_in_words,
     given_the_encoder,
     in_words,
@@ -16,8 +13,10 @@ from flfed.records.privacy import (
     spending_in_words,
     standing,
 )
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
+from flfed.records.reports.report import report
+from flfed.records.statistics.privacy_odds import odds_in_words
+from flfed.records.store.entries import AuditRow, CrossedEntry
+from flfed.records.store.reader import RunReader
 
 SITES = ["cleveland", "hungary", "long-beach", "switzerland"]
 

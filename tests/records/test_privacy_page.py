@@ -7,11 +7,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.audits import AuditRow
-from flfed.records.entries import SentRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.verdicts import MINUS, interval, number
+from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import MINUS, interval, number
+from flfed.records.store.entries import AuditRow, SentRow
+from flfed.records.store.reader import RunReader
 
 HEART = ("cleveland", "hungary", "long-beach", "switzerland")
 ROOT = Path(__file__).parents[2]
@@ -265,9 +264,10 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
 
 def seen_by(run: str, only: str) -> None:
     """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
-    from flfed.records.dashboard import attack_panels, privacy_panels
-    from flfed.records.privacy import audit_of, privacy_of
-    from flfed.records.reading import RunReader
+    from flfed.records.dashboard.panels import attacks as attack_panels
+    from flfed.records.dashboard.panels import privacy as privacy_panels
+    from flfed.records.reports.privacy import audit_of, privacy_of
+    from flfed.records.store.reader import RunReader
 
     with RunReader.open(only=only) as reader:
         entry = reader.runs_of(run)[0]

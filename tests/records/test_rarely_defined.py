@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.verdicts import CANNOT_BE_TOLD, PAYS
+from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import CANNOT_BE_TOLD, PAYS
+from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.reader import RunReader
 
 AUC = "roc_auc_score"
 ONE_CLASS = "the holdout has one class only"

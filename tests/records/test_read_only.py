@@ -17,24 +17,24 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.errors import UsageError
 from flfed.records.dashboard import page_files
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 from tests.another_account import NOBODY, account
 from tests.browser import opened, served
 
 ROOT = Path(__file__).parents[2]
 READ = """
 import json, sys
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
+from flfed.records.store.reader import RunReader
+from flfed.records.reports.report import report
 with RunReader.open() as reader:
     print(json.dumps(report(reader, sys.argv[1])["global"]["roc_auc_score"]["value"]))
 """
 WRITE = """
 import sys
 from flfed.errors import FlfedError
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 try:
     with RunStore.open() as store:
         store.added_to(sys.argv[1]).summary("x", {})
@@ -127,7 +127,7 @@ def test_the_group_must_be_one_and_the_store_not_in_the_home(url, monkeypatch):
 @needs_root
 def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable):
     (readable / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')
-    code = "from flfed.records.dashboard.people import roles_file; print(roles_file())"
+    code = "from flfed.records.dashboard.access import roles_file; print(roles_file())"
     found = as_nobody(code, "", readable, FLFED_HOME=str(readable))
     assert (found.stdout.strip(), found.returncode) == (str(readable / "roles.toml"), 0), found.stderr
     found = as_nobody(code, "", readable)

@@ -10,14 +10,14 @@ from types import FrameType
 import pytest
 from scipy import stats
 
-from flfed.records import reports
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow
-from flfed.records.faults import fault_kind, refused_sites
-from flfed.records.reading import RunReader
-from flfed.records.reports import purpose_of, report, run_list
-from flfed.records.spread import resplit_interval, student_t_bound, student_t_within
-from flfed.records.story import comparison_rows, story
-from flfed.records.verdicts import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
+from flfed.records.reports import report as reports
+from flfed.records.reports.faults import fault_kind, refused_sites
+from flfed.records.reports.narrative import comparison_rows, story
+from flfed.records.reports.report import purpose_of, report, run_list
+from flfed.records.statistics.intervals import resplit_interval, student_t_bound, student_t_within
+from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow
+from flfed.records.store.reader import RunReader
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [

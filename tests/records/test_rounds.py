@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from flfed.records import rounds as by_database
-from flfed.records.dashboard import participation
-from flfed.records.entries import CurvePoint, EventRow, MetricRow, SentRow
-from flfed.records.reading import RunReader
-from flfed.records.rounds import Block, band_of, costs, width_of
+from flfed.records.dashboard.components import participation_chart
+from flfed.records.reports import round_totals as by_database
+from flfed.records.reports.round_totals import Block, band_of, costs, width_of
+from flfed.records.store.entries import CurvePoint, EventRow, MetricRow, SentRow
+from flfed.records.store.reader import RunReader
 
 SITES = ("a", "b", "c")
 
@@ -62,14 +62,14 @@ def test_who_took_part_is_counted_in_blocks_of_rounds(run, width):
 def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
     with RunReader.open() as reader:
         found = by_database.participation(reader, [run.run], rounds=10, width=1)
-    states = {(block.site, block.first): participation.state_of(block) for block in found if block.asked}
+    states = {(block.site, block.first): participation_chart.state_of(block) for block in found if block.asked}
     assert states["a", 3] == "answer set aside"
     assert states["c", 5] == "no answer"
     assert sum(state == "took part" for state in states.values()) == 23
     assert ("b", 2) not in states
-    assert "b gave" not in participation.in_words(found)
-    assert participation.in_words(found).startswith("1 of 3 sites gave a good update in every round")
-    table = {line["Site"]: line for line in participation.lines(found)}
+    assert "b gave" not in participation_chart.in_words(found)
+    assert participation_chart.in_words(found).startswith("1 of 3 sites gave a good update in every round")
+    table = {line["Site"]: line for line in participation_chart.lines(found)}
     assert (table["c"]["Rounds asked"], table["c"]["No answer"], table["c"]["Good updates"]) == (10, 1, 9)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.records.dashboard import page_files
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 from tests.records.test_dashboard import overview, words
 
 AUC = "roc_auc_score"

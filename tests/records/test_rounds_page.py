@@ -13,10 +13,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.colours import BLUE, FAINT
-from flfed.records.entries import EventRow, MetricRow, SentRow
-from flfed.records.faults import folded
-from flfed.records.verdicts import number
+from flfed.records.dashboard.components.colours import BLUE, FAINT
+from flfed.records.reports.faults import folded
+from flfed.records.statistics.verdict import number
+from flfed.records.store.entries import EventRow, MetricRow, SentRow
 from tests.records.test_dashboard import APP, words
 
 AUC = "roc_auc_score"
@@ -305,8 +305,8 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
     def as_seen(run: str) -> None:
         from flfed.records.dashboard.pages import p50_rounds
         from flfed.records.dashboard.run_page import Opened
-        from flfed.records.reading import RunReader
-        from flfed.records.seen import Viewer
+        from flfed.records.store.reader import RunReader
+        from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only="b") as reader:
             p50_rounds.parts(Opened(run, reader.runs_of(run), Viewer("site", "b")))

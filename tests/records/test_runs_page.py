@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.dashboard.compare_panels import MOST, differences, warnings
-from flfed.records.entries import EventRow
-from flfed.records.faults import missing_in_words
-from flfed.records.reading import RunReader
-from flfed.records.reports import report
-from flfed.records.verdicts import interval, number
+from flfed.records.dashboard.panels.compare import MOST, differences, warnings
+from flfed.records.reports.faults import missing_in_words
+from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import interval, number
+from flfed.records.store.entries import EventRow
+from flfed.records.store.reader import RunReader
 from tests.records.test_dashboard import words
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from flfed.records.score_curves import (
+from flfed.records.statistics.score_curves import (
     GROUPS,
     LEAST_ROWS,
     MOST_POINTS,
@@ -22,8 +22,8 @@ from flfed.records.score_curves import (
     thinned,
     wilson,
 )
-from flfed.rows.scoring import auc_of_histogram, histogram
-from flfed.score_bins import EVEN_ODDS
+from flfed.rows.evaluation.scoring import auc_of_histogram, histogram
+from flfed.summaries.score_bins import EVEN_ODDS
 
 
 def sparse(counts: np.ndarray) -> dict[str, list[list[int]]]:

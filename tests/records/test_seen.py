@@ -7,13 +7,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from flfed.records import rounds as by_database
-from flfed.records.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, EventRow, LearningPoint, SentRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import REFERENCES, primary_of, purpose_of, report, run_list
-from flfed.records.seen import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
-from flfed.updates.guard import guard
-from flfed.updates.messages import TrainReply
+from flfed.records.reports import round_totals as by_database
+from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report, run_list
+from flfed.records.store.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, EventRow, LearningPoint, SentRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
+from flfed.updates.aggregation.guard import guard
+from flfed.updates.messages.train import TrainReply
 
 AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")

@@ -17,9 +17,9 @@ from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from flfed.cli.commands import app
-from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.store import RunStore
-from flfed.records.verdicts import ARM_NAMES
+from flfed.records.statistics.verdict import ARM_NAMES
+from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.writer import RunStore
 
 pytestmark = pytest.mark.slow  # the app itself, run many times
 

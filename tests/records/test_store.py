@@ -19,13 +19,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from flfed.errors import FlfedError, UsageError
-from flfed.home import home
-from flfed.records.alive import Writer, is_gone, this_process
-from flfed.records.database import newest_revision, store_url
-from flfed.records.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
-from flfed.records.tables import Base
+from flfed.paths import home
+from flfed.records.store.database import newest_revision, store_url
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Base
+from flfed.records.store.takeover import Writer, is_gone, this_process
+from flfed.records.store.writer import RunStore
 from tests.another_account import NOBODY, account
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +205,7 @@ def test_curves_are_averaged_over_repeats_by_the_database(store, url):
 
 def test_a_run_whose_program_ended_without_a_word_is_interrupted(store, url):
     code = (
-        "from flfed.records.store import RunStore\n"
+        "from flfed.records.store.writer import RunStore\n"
         "store = RunStore.open()\n"
         "series = store.begin_series(study='s', study_sha256='', study_text='')\n"
         "run = store.begin_run(series, engine='e', path='p', seed=1, rounds_planned=2, primary='m', task='t')\n"
@@ -243,7 +243,7 @@ def test_opening_a_store_that_is_up_to_date_takes_under_a_tenth_of_a_second(stor
 
 def test_two_programs_may_make_the_same_store_at_once(url):
     code = (
-        "from flfed.records.store import RunStore\n"
+        "from flfed.records.store.writer import RunStore\n"
         "RunStore.open().begin_series(study='s', study_sha256='', study_text='')"
     )
     command = [sys.executable, "-c", code]
@@ -316,7 +316,7 @@ def test_two_processes_do_not_begin_the_same_repeat(store):
 
 
 def test_another_user_of_the_named_group_reads_the_store_while_and_after_it_is_written(monkeypatch):
-    code = "from flfed.records.reading import RunReader\nprint(len(RunReader.open().runs()))\n"
+    code = "from flfed.records.store.reader import RunReader\nprint(len(RunReader.open().runs()))\n"
     other = account(NOBODY) if os.geteuid() == 0 else []
     monkeypatch.setenv("FLFED_STORE_GROUP", grp.getgrgid(NOBODY if other else os.getegid()).gr_name)
     with tempfile.TemporaryDirectory() as name:

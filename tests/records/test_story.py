@@ -10,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flfed.records.entries import ComparisonRow, DifferenceRow
-from flfed.records.reading import RunReader
-from flfed.records.reports import LEAST_OF_A_CLASS, best_arm, best_gain, metrics_of, report, site_verdict
-from flfed.records.spread import resplit_interval, widening
-from flfed.records.store import RunStore
-from flfed.records.story import comparison_rows, gain_in_words, over_sites, stands_out, story, untold_in_words
-from flfed.records.verdicts import (
+from flfed.records.reports.narrative import (
+    comparison_rows,
+    gain_in_words,
+    over_sites,
+    stands_out,
+    story,
+    untold_in_words,
+)
+from flfed.records.reports.report import LEAST_OF_A_CLASS, best_arm, best_gain, metrics_of, report, site_verdict
+from flfed.records.statistics.intervals import resplit_interval, widening
+from flfed.records.statistics.verdict import (
     ARM_NAMES,
     CANNOT_BE_TOLD,
     DO_NOT_USE,
@@ -29,6 +33,9 @@ from flfed.records.verdicts import (
     number,
     verdict,
 )
+from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 
 AUC, LOSS, CALIBRATION = "roc_auc_score", "log_loss", "calibration_in_the_large_error"
 ARMS = ("global", "personalised")

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 
-from flfed.plan import PrivateSteps
-from flfed.rows.attacking import Attacked, Promised
-from flfed.rows.holdout import Holdout
-from flfed.rows.shadows import trained
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.training.private import Protection
-from flfed.rows.workplace import Arrays, Workplace
-from flfed.study import Study
-from flfed.summary import fit_encoder
+from flfed.rows.comparison.attack_runner import Attacked, Promised
+from flfed.rows.comparison.shadow_models import trained
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.session import Arrays, Workplace
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.private.noise import Protection
+from flfed.study.plan import PrivateSteps
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder
 
 INPUTS = 40
 SCHEMA = 'format = 1\nname = "wide"\ntask = "binary"\ntarget = "y"\n' + "".join(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from flfed.plan import PrivateSteps
-from flfed.rows.attacking import Finding
 from flfed.rows.attacks.canaries import Canaries, least_epsilon, p_value
-from flfed.rows.training.alone import answer_alone
-from flfed.rows.training.cohort import answering
+from flfed.rows.comparison.attack_runner import Finding
+from flfed.rows.training.one_by_one import answer_alone
 from flfed.rows.training.requests import FitRequest, drive
+from flfed.rows.training.stacked.answer import answering
+from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
 MLP = {"model.name": "mlp", "model.hidden": [32]}

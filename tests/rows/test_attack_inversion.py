@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flfed.plan import PrivateSteps
-from flfed.rows.attacking import Finding, wilson
 from flfed.rows.attacks.gradient_inversion import GradientInversion, candidates
-from flfed.rows.policy import Policy
-from flfed.rows.training.alone import answer_alone, drive_alone
+from flfed.rows.comparison.attack_runner import Finding, wilson
+from flfed.rows.data.policy import Policy
+from flfed.rows.training.one_by_one import answer_alone, drive_alone
 from flfed.rows.training.requests import FitRequest, drive
+from flfed.study.plan import PrivateSteps
 
 MLP = {"model.name": "mlp", "model.hidden": [32]}
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"

@@ -10,23 +10,23 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from flfed.plan import PrivateSteps
-from flfed.rows.attacking import Attacked, Finding, pooled
 from flfed.rows.attacks.membership_inference import (
     MembershipInference,
     largest_auc,
     likelihood_ratio,
     over_people,
 )
-from flfed.rows.encode import Encoded
-from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.intervals import estimate
+from flfed.rows.comparison.attack_runner import Attacked, Finding, pooled
+from flfed.rows.comparison.shadow_models import log_odds
+from flfed.rows.data.holdout import HoldoutByTime
+from flfed.rows.evaluation.intervals import estimate
+from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.shadows import log_odds
-from flfed.rows.training.alone import answer_alone
-from flfed.rows.training.cohort import answering
 from flfed.rows.training.fit import score
+from flfed.rows.training.one_by_one import answer_alone
 from flfed.rows.training.requests import FitRequest, ScoreRequest, drive
+from flfed.rows.training.stacked.answer import answering
+from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
 OVERFIT = {"model.name": "mlp", "model.hidden": [64], "lr": 1.0, "steps": 40}

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.attacking import Attacked
 from flfed.rows.attacks.summary_reconstruction import SummaryReconstruction, given_away, known_counts
-from flfed.rows.coded import coded
-from flfed.rows.policy import Policy
-from flfed.rows.summarise import disclose, summarise
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import ColumnLayout, Layout
+from flfed.rows.comparison.attack_runner import Attacked
+from flfed.rows.data.policy import Policy
+from flfed.rows.features.columns import coded
+from flfed.rows.features.summarise import disclose, summarise
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.study.study import Study
+from flfed.summaries.summary import ColumnLayout, Layout
 
 FLAG = ColumnLayout(name="f", kind="flag", cells=("0", "1", "missing"))
 COLOUR = ColumnLayout(name="c", kind="category", cells=("red", "green", "blue", "missing"))

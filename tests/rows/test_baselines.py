@@ -13,22 +13,22 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from flfed.apps.checking import find_sites
-from flfed.plan import Plan
+from flfed.federation.server.preflight import find_sites
 from flfed.rows.baselines import Trainable, _epochs, fine_tuned, first_arrays, tuned_network
-from flfed.rows.encode import Encoded
+from flfed.rows.comparison.pooled import pooled_rows
+from flfed.rows.features.encode import Encoded
+from flfed.rows.features.summarise import summarise
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.reference import pooled_rows
-from flfed.rows.summarise import summarise
-from flfed.rows.training.alone import answer_alone, drive_alone
+from flfed.rows.session import Workplace
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, probabilities
+from flfed.rows.training.one_by_one import answer_alone, drive_alone
 from flfed.rows.training.requests import FitRequest, ScoreRequest, drive, listed
-from flfed.rows.training.tuned_linear import FOLDS, PENALTIES, tuned_linear, units_by_class
-from flfed.rows.workplace import Workplace
+from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, tuned_linear, units_by_class
 from flfed.seeds import generator
-from flfed.study import Study
-from flfed.summary import fit_encoder, merge
+from flfed.study.plan import Plan
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 

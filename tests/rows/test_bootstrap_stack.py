@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flfed.rows.bootstrap import Replicates, drawn_weights, left_out_weights, replicate, units_of
+from flfed.rows.evaluation.bootstrap import Replicates, drawn_weights, left_out_weights, replicate, units_of
+from flfed.rows.evaluation.scoring import metrics_of
+from flfed.rows.evaluation.weighted_metrics import add_up
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
 from flfed.rows.metrics.calibration_in_the_large_error import CalibrationInTheLargeError
-from flfed.rows.ranking import add_up
-from flfed.rows.scoring import metrics_of
 from flfed.testing.metrics import example
 
 TASKS = ("binary", "multi-class", "regression")

@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.holdout import canonical_order, canonical_rows
+from flfed.rows.data.holdout import canonical_order, canonical_rows
 
 DATES = [pd.NaT, pd.Timestamp("2026-01-02"), pd.Timestamp("2026-01-02T03:04:05.678")]
 PLAIN = ["", "a", "ab", "b", "a b", "ä", None]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows.check import check_site, write_local_rows
-from flfed.rows.holdout import Holdout
-from flfed.rows.site import Policy
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Policy
+from flfed.rows.data.table_check import check_site, write_local_rows
 
 
 def spoil(number, table):

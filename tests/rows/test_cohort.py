@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flfed.plan import Plan
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.alone import answer_alone
-from flfed.rows.training.cohort import answer_together, answering
+from flfed.rows.training.one_by_one import answer_alone
 from flfed.rows.training.requests import Failed, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, TuneRequest
+from flfed.rows.training.stacked.answer import answer_together, answering
+from flfed.study.plan import Plan
 
 BEFORE = Linear(start="uniform").first_arrays(4, 3, np.random.default_rng(9))
 PLAN = Plan(lr=0.1, batch=4, epochs=2)

@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from flfed.rows.coded import joined
-from flfed.rows.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
-from flfed.rows.encode import encode
+from flfed.rows.comparison.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.features.columns import joined
+from flfed.rows.features.encode import encode
+from flfed.rows.features.summarise import summarise
 from flfed.rows.own_intercept import own_intercept
-from flfed.rows.site import Policy, Site
-from flfed.rows.summarise import summarise
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import Encoder, fit_encoder, merge
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, fit_encoder, merge
 
 Arrays = dict[str, np.ndarray]
 

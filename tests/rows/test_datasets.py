@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import FlfedError, UsageError
-from flfed.rows import datasets
+from flfed.rows.data import datasets
 
 CONTENT = b"age,y\n50,no\n"
 

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from flfed.rows import delong as module
-from flfed.rows.delong import alike, areas, delong
+from flfed.rows.evaluation import delong as module
+from flfed.rows.evaluation.delong import alike, areas, delong
 
 
 def by_pairs(y, score):

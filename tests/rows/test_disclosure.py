@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.leaks import leak_warnings
-from flfed.rows.site import Policy
-from flfed.rows.summarise import disclose, grouped, summarise
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import ColumnLayout, Layout, Summary, fit_encoder, merge
-from flfed.updates.messages import CompareReply, SummariseReply
+from flfed.rows.data.site import Policy
+from flfed.rows.features.summarise import disclose, grouped, summarise
+from flfed.rows.session import Workplace
+from flfed.study.study import Study
+from flfed.summaries.leaks import leak_warnings
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, merge
+from flfed.updates.messages.train import CompareReply, SummariseReply
 
 LEAKS = ("leaks", "leaks_known")
 

@@ -9,11 +9,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.encode import Encoded, decode_target, encode, input_names
-from flfed.rows.summarise import summarise
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import ColumnLayout, Layout, fit_encoder, merge
+from flfed.rows.features.encode import Encoded, decode_target, encode, input_names
+from flfed.rows.features.summarise import summarise
+from flfed.rows.session import Workplace
+from flfed.study.study import Study
+from flfed.summaries.summary import ColumnLayout, Layout, fit_encoder, merge
 
 
 @pytest.fixture

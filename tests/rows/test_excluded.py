@@ -11,14 +11,14 @@ import pytest
 import sqlalchemy
 
 from flfed.errors import UsageError
-from flfed.rows import site as listing
-from flfed.rows.excluded import Excluded, Exclusion
-from flfed.rows.fields import Field
-from flfed.rows.frozen import freeze, load
-from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.site import Site
-from flfed.rows.sources import Csv, Frame, Parquet, Sql
-from flfed.rows.transactions import Transactions
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import HoldoutByTime
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv, Frame, Parquet, Sql
+from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
+from flfed.rows.snapshots.snapshot import freeze, load
 
 
 def listed(path: Path, text: str) -> Excluded:

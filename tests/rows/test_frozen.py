@@ -16,16 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flfed.errors import TableError, UsageError
-from flfed.rows import datasets, frozen
-from flfed.rows import site as listing
-from flfed.rows.frozen import FrozenSite, Prepared, freeze, load, rows_sha256
-from flfed.rows.holdout import Holdout, HoldoutByTime, SortedRows
-from flfed.rows.partition import cut
-from flfed.rows.schema import Schema
-from flfed.rows.site import Site
-from flfed.rows.sources import Csv, Frame, Parquet, Part
+from flfed.rows.data import datasets
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows
+from flfed.rows.data.partition import cut
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv, Frame, Parquet, Part
+from flfed.rows.snapshots import snapshot
+from flfed.rows.snapshots.snapshot import FrozenSite, Prepared, freeze, load, rows_sha256
 from flfed.rows.splits.flamby_43 import Flamby43
-from flfed.study_parts import Partition
+from flfed.study.tables import Partition
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name.replace("_", "-") for path in ROOT.glob("sites/*/__init__.py"))
@@ -202,7 +203,7 @@ def table_of(rows) -> pd.DataFrame:
 @given(ROWS, st.randoms())
 def test_any_table_comes_back_to_the_bit_and_its_hash_knows_no_order(rows, random):
     table = table_of(rows)
-    again = frozen._from_parquet(frozen._as_parquet(table), KINDS)
+    again = snapshot._from_parquet(snapshot._as_parquet(table), KINDS)
     pd.testing.assert_frame_equal(again, table, check_exact=True)
     assert bits(again) == bits(table)
     assert rows_sha256(table_of(random.sample(rows, len(rows)))) == rows_sha256(table)

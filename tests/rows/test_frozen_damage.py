@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from flfed.errors import FlfedError, UsageError
-from flfed.rows import frozen
-from flfed.rows.frozen import freeze, known, load
-from flfed.rows.private import locked, write_private_bytes
-from flfed.rows.site import Site
-from flfed.rows.sources import Frame
+from flfed.files import folder_locked, write_private_bytes
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.snapshots import snapshot
+from flfed.rows.snapshots.snapshot import freeze, known, load
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_facts_that_are_none_are_refused(site, own, text):
 def test_rows_of_another_schema_are_refused_also_where_the_facts_say_otherwise(site, own, tmp_path):
     table = site.inspect()[0]
     for spoilt in (table.rename(columns={"x1": "x3"}), table[["x2", "x1", *table.columns[:1], *table.columns[3:]]]):
-        whole = frozen._as_parquet(spoilt)
+        whole = snapshot._as_parquet(spoilt)
         digest = hashlib.sha256(whole).hexdigest()
         write_private_bytes(own / f"rows-{digest[:16]}.parquet", whole)
-        changed(own, file_sha256=digest, file=f"rows-{digest[:16]}.parquet", sha256=frozen.rows_sha256(spoilt))
+        changed(own, file_sha256=digest, file=f"rows-{digest[:16]}.parquet", sha256=snapshot.rows_sha256(spoilt))
         assert "cannot be read as Parquet of its schema" in refusal(site, own)
 
 
@@ -191,7 +191,7 @@ def test_nobody_reads_while_one_writes_and_readers_do_not_wait_for_each_other(si
     for writing, expected in ((True, []), (False, [60])):
         read.clear()
         thread = threading.Thread(target=lambda: read.append(load(site, own.parent).snapshot.rows))
-        with locked(own, writing=writing):
+        with folder_locked(own, writing=writing):
             thread.start()
             thread.join(0.5 if writing else 60)
             assert read == expected
@@ -202,9 +202,9 @@ def test_nobody_reads_while_one_writes_and_readers_do_not_wait_for_each_other(si
 FREEZING = """
 import sys
 from pathlib import Path
-from flfed.rows.frozen import Prepared
-from flfed.rows.site import Site
-from flfed.rows.sources import Csv
+from flfed.rows.snapshots.snapshot import Prepared
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv
 folder = Path(sys.argv[1])
 both = [Prepared.of(Site(name="site-01", dataset="small", source=Csv(path)), None) for path in sys.argv[2:]]
 print("ready", flush=True)
@@ -220,7 +220,7 @@ def test_a_killed_freeze_leaves_one_of_the_two_whole(small_sites, tmp_path):
     for number, site in enumerate(small_sites(2, rows=400)):
         paths.append(str(tmp_path / f"{number}.csv"))
         site.source.table.to_csv(paths[-1], index=False)
-        hashes.add(frozen.rows_sha256(site.inspect()[0]))
+        hashes.add(snapshot.rows_sha256(site.inspect()[0]))
     site = small_sites(1)[0]
     for wait in (0.0, 0.013, 0.031, 0.052):
         command = [sys.executable, "-c", FREEZING, str(tmp_path / "frozen"), *paths]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flfed import listing
+from flfed import registry
 from flfed.errors import UsageError
-from flfed.rows import site as sites
-from flfed.rows.policy import Policy
-from flfed.rows.schema import parse_settings
-from flfed.study import Study, names
+from flfed.rows.data import site as sites
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import parse_settings
+from flfed.study.study import Study, names
 
 ASKED: dict[str, Any] = {
     "strategy": "fedavg", "model": "logistic", "codec": "none", "mechanism": "none", "rounds": 40
@@ -62,9 +62,9 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[flfed.strategy]\nodd = no_such_module\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert listing.others("strategy")["odd"] == "other 1.0"
+    assert registry.others("strategy")["odd"] == "other 1.0"
     asked = {**ASKED, "strategy": "odd"}
-    shipped = ", ".join(name for name in listing.names("strategy") if name not in listing.others("strategy"))
+    shipped = ", ".join(name for name in registry.names("strategy") if name not in registry.others("strategy"))
     assert Policy().not_allowed(**asked) == f"its policy allows strategies {shipped}, the study asks for 'odd'"
     assert Policy(strategies=("odd",)).not_allowed(**asked) == ""
 

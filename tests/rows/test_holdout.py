@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed import Study, run
-from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.inprocess import InProcessGrid
-from flfed.apps.held_tables import HeldTables
-from flfed.apps.server_app import Conductor
 from flfed.errors import TableError, UsageError
-from flfed.records.reading import RunReader
-from flfed.rows.holdout import Holdout, HoldoutByTime, canonical_rows
-from flfed.rows.schema import Schema
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
-from flfed.rows.training.alone import answer_alone
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.server.server import Conductor
+from flfed.records.store.reader import RunReader
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.training.one_by_one import answer_alone
 
 COLUMNS = {
     "person": {"kind": "id"},
@@ -338,8 +338,8 @@ def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_
 @pytest.fixture
 def recorder():
     """A function that makes a recorder of a run in the store of this test's home."""
-    from flfed.apps.recording import Recorder
-    from flfed.records.store import RunStore
+    from flfed.federation.recording.recorder import Recorder
+    from flfed.records.store.writer import RunStore
 
     with RunStore.open() as store:
 

@@ -13,9 +13,9 @@ from scipy.integrate import quad
 from scipy.special import expit, ndtr
 from scipy.stats import binomtest, norm
 
-from flfed.rows.bootstrap import Replicates
-from flfed.rows.delong import delong
-from flfed.rows.intervals import (
+from flfed.rows.evaluation.bootstrap import Replicates
+from flfed.rows.evaluation.delong import delong
+from flfed.rows.evaluation.intervals import (
     Difference,
     Estimate,
     compare,

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.leaks import leak_warnings, untested
-from flfed.rows.summarise import leaving, one_of_each
-from flfed.summary import ColumnLayout, Layout, Summary, merge
+from flfed.rows.features.summarise import leaving, one_of_each
+from flfed.summaries.leaks import leak_warnings, untested
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
 
 COLUMNS = tuple(f"x{place}" for place in range(12))
 TARGET = ColumnLayout(name="y", kind="category", cells=("0", "1", "missing"))

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.apps.learning_curve import federate
-from flfed.rows.encode import encode
-from flfed.rows.learning_curve import RerunWorkplace, cut, order_of_rows
-from flfed.rows.site import Site
-from flfed.rows.sources import Frame
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
+from flfed.federation.server.learning_curve import federate
+from flfed.rows.comparison.learning_curve import RerunWorkplace, cut, order_of_rows
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.features.encode import encode
+from flfed.rows.session import Workplace
+from flfed.study.study import Study
 
 
 @pytest.fixture

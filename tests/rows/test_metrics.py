@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flfed.errors import UsageError
-from flfed.rows.intervals import estimate
+from flfed.rows.evaluation.intervals import estimate
 from flfed.rows.metrics.accuracy_score import AccuracyScore
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss

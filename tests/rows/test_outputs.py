@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from flfed.listing import load
-from flfed.rows.delong import delong
-from flfed.rows.encode import Encoded
+from flfed.registry import load
+from flfed.rows.evaluation.delong import delong
+from flfed.rows.evaluation.scoring import histogram
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.scoring import histogram
-from flfed.rows.training import outputs as module
+from flfed.rows.training import inference as module
 from flfed.rows.training.fit import measure, score
+from flfed.rows.training.inference import measure_together, score_together
 from flfed.rows.training.losses import loss_of_rows
-from flfed.rows.training.outputs import measure_together, score_together
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 
 WIDTHS = {"binary": 1, "multi-class": 3, "regression": 1}

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.plan import Plan
-from flfed.rows.encode import Encoded
-from flfed.rows.training.backward import Room
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import batches
-from flfed.rows.training.packed import Course, Kept, gathered, pack
+from flfed.rows.training.stacked.backward import Room
+from flfed.rows.training.stacked.batches import Course, Kept, gathered, pack
+from flfed.study.plan import Plan
 
 
 def table(rows: int, seed: int = 0) -> Encoded:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows.holdout import canonical_rows
-from flfed.rows.mapping import map_table
-from flfed.rows.partition import cut
-from flfed.rows.sources import Frame
-from flfed.study import Partition
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import canonical_rows
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.partition import cut
+from flfed.rows.data.sources import Frame
+from flfed.study.study import Partition
 
 
 def sizes(name: str, **partition) -> list[int]:

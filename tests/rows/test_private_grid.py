@@ -12,15 +12,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from flfed.errors import UsageError
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private import SeededChance, SystemChance
-from flfed.rows.training.private_draws import drawn_steps
-from flfed.rows.training.private_fit import fit_by_row, private_fit
-from flfed.rows.training.private_grid import PublicGrid
-from flfed.rows.training.private_rows import clipped_by_row
+from flfed.rows.training.private.fit import fit_by_row, private_fit
+from flfed.rows.training.private.noise import SeededChance, SystemChance
+from flfed.rows.training.private.per_row_gradients import clipped_by_row
+from flfed.rows.training.private.rounding import PublicGrid
+from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest
+from flfed.study.plan import Plan, PrivateSteps
 
 UNITS, SIGMA = 256, 8.0
 NOISY = PrivateSteps(clip=1.0, noise=SIGMA, sampling=1.0, unit="row")

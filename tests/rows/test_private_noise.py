@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.cohort import answer_together
-from flfed.rows.training.private import AT_A_TIME, SeededChance, SystemChance, source_of
-from flfed.rows.training.private_draws import PAGE, drawn_steps, units
-from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private.fit import private_fit
+from flfed.rows.training.private.noise import AT_A_TIME, SeededChance, SystemChance, source_of
+from flfed.rows.training.private.sampling import PAGE, drawn_steps, units
 from flfed.rows.training.requests import FitRequest
+from flfed.rows.training.stacked.answer import answer_together
+from flfed.study.plan import Plan, PrivateSteps
 
 STEPS = 2000
 NOISY = PrivateSteps(clip=0.5, noise=1.3, sampling=0.2, unit="row")

@@ -14,19 +14,19 @@ from opacus import GradSampleModule
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from flfed.errors import UsageError
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.alone import answer_alone
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.losses import row_losses
-from flfed.rows.training.private import SeededChance
-from flfed.rows.training.private_draws import drawn_steps
-from flfed.rows.training.private_fit import fit_by_row, private_fit
-from flfed.rows.training.private_rows import clipped_by_row
+from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.private.fit import fit_by_row, private_fit
+from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.training.private.per_row_gradients import clipped_by_row
+from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
+from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
 
 SHAPES = {

@@ -9,10 +9,10 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows.mapping import map_table
-from flfed.rows.partition import cut
-from flfed.study import Study
+from flfed.rows.data import datasets
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.partition import cut
+from flfed.study.study import Study
 
 
 def mapped(dataset: datasets.Dataset) -> pd.DataFrame:

@@ -12,17 +12,17 @@ from sklearn.model_selection import train_test_split
 
 from flfed import run
 from flfed.errors import UsageError
-from flfed.listing import load, names
-from flfed.rows import datasets
-from flfed.rows import site as listing
-from flfed.rows.compare import compare
-from flfed.rows.holdout import canonical_rows
-from flfed.rows.policy import Policy
-from flfed.rows.site import Mapped, Site
-from flfed.rows.sources import Csv, Parquet
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace, redraws, study_refusal, study_table
-from flfed.study import Study
+from flfed.registry import load, names
+from flfed.rows.comparison.compare import compare
+from flfed.rows.data import datasets
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import canonical_rows
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Mapped, Site
+from flfed.rows.data.sources import Csv, Parquet
+from flfed.rows.session import Workplace, redraws, study_refusal, study_table
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.study.study import Study
 
 SIZES = {"cleveland": (199, 104), "hungary": (172, 89), "switzerland": (30, 16), "long-beach": (85, 45)}
 FILES = {"cleveland": "cleveland", "hungary": "hungarian", "switzerland": "switzerland", "long-beach": "va"}

@@ -9,21 +9,21 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from flfed.apps.recording import from_reference, sites_mean
 from flfed.errors import UsageError
-from flfed.listing import load
-from flfed.rows import datasets
+from flfed.federation.recording.recorder import from_reference, sites_mean
+from flfed.registry import load
 from flfed.rows.baselines import first_arrays
-from flfed.rows.compare import arm_scores
-from flfed.rows.encode import Encoded, input_names
-from flfed.rows.reference import by_plan, personalised_scores, reference, union_scores
-from flfed.rows.summarise import summarise
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.workplace import Workplace, study_layout, study_trainable
+from flfed.rows.comparison.compare import arm_scores
+from flfed.rows.comparison.pooled import by_plan, personalised_scores, reference, union_scores
+from flfed.rows.data import datasets
+from flfed.rows.features.encode import Encoded, input_names
+from flfed.rows.features.summarise import summarise
+from flfed.rows.session import Workplace, study_layout, study_trainable
+from flfed.rows.training.one_by_one import drive_alone
 from flfed.seeds import generator, seed_of
-from flfed.study import Study
-from flfed.summary import fit_encoder, merge
-from flfed.updates.messages import CompareReply, Figure
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.messages.train import CompareReply, Figure
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("logistic", 3), ("linear", 1)])

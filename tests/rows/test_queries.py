@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flfed.rows.queries import server_of, tables_of
+from flfed.rows.data.parsing.queries import server_of, tables_of
 
 READS = {
     "WITH visits AS (SELECT * FROM visits WHERE a) SELECT * FROM visits": "visits",

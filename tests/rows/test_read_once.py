@@ -10,16 +10,15 @@ import pandas as pd
 import pytest
 
 from flfed import Study, run
-from flfed.rows import datasets
-from flfed.rows import site as listing
-from flfed.rows.holdout import Holdout, canonical_rows, row_keys
-from flfed.rows.partition import cut
-from flfed.rows.read_once import ReadOnce
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
+from flfed.rows.data import datasets
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import Holdout, canonical_rows, row_keys
+from flfed.rows.data.partition import cut
+from flfed.rows.data.site import Policy, ReadOnce, Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.session import Workplace
 from flfed.rows.splits.flamby_43 import Flamby43
-from flfed.rows.workplace import Workplace
-from flfed.study import Partition
+from flfed.study.study import Partition
 
 
 @dataclass(frozen=True, eq=False)

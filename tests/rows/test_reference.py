@@ -13,15 +13,15 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.encode import Encoded
-from flfed.rows.reference import Reference, _groups, pooled_rows, reference, union_scores
-from flfed.rows.site import Policy, Site
-from flfed.rows.summarise import summarise
-from flfed.rows.training.alone import drive_alone
-from flfed.rows.training.tuned_linear import PENALTIES
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import Encoder, fit_encoder, merge
+from flfed.rows.comparison.pooled import Reference, _groups, pooled_rows, reference, union_scores
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.features.encode import Encoded
+from flfed.rows.features.summarise import summarise
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.tuning.linear import PENALTIES
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, fit_encoder, merge
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from flfed.rows.encode import Encoded
-from flfed.rows.training.alone import answer_alone
-from flfed.rows.training.cohort import answer_together
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.one_by_one import answer_alone
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.rival import LEARNING_RATE, PENALTIES, TREES, best_alone
+from flfed.rows.training.stacked.answer import answer_together
+from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone
 
 SEED = 5
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows.holdout import row_texts
-from flfed.rows.resting import Chosen, resting
-from flfed.rows.row_sets import BYTES, RowSet, difference, digest, too_close, value_texts
-from flfed.rows.schema import Schema
-from flfed.rows.site import Site
-from flfed.rows.sources import Frame
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.snapshots.differencing import BYTES, RowSet, difference, digest, too_close, value_texts
+from flfed.rows.snapshots.withholding import Chosen, resting
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 

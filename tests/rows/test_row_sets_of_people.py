@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows.resting import Chosen, resting
-from flfed.rows.row_sets import BYTES, RowSet, difference, too_close
-from flfed.rows.schema import Schema
-from flfed.rows.site import Site
-from flfed.rows.sources import Frame
+from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.snapshots.differencing import BYTES, RowSet, difference, too_close
+from flfed.rows.snapshots.withholding import Chosen, resting
 
 KEY = b"k" * 32
 PLAIN = (Chosen("training"), Chosen("holdout"))

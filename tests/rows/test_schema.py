@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows.schema import Schema, read_schema
+from flfed.rows.data.schema import Schema, read_schema
 
 SMALL = """
 format = 1

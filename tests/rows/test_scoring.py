@@ -9,8 +9,9 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from flfed.errors import UsageError
-from flfed.rows.delong import delong
-from flfed.rows.scoring import (
+from flfed.rows.data.site import Policy
+from flfed.rows.evaluation.delong import delong
+from flfed.rows.evaluation.scoring import (
     PRIMARY,
     RoundFigures,
     RowScores,
@@ -21,12 +22,11 @@ from flfed.rows.scoring import (
     primary_of,
     withheld,
 )
-from flfed.rows.site import Policy
-from flfed.rows.training.alone import answer_alone
+from flfed.rows.session import Workplace
+from flfed.rows.training.one_by_one import answer_alone
 from flfed.rows.training.requests import Measured, drive
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import Encoder, fit_encoder
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, fit_encoder
 
 OPEN, INSTITUTION = Policy(disclosure="open"), Policy(disclosure="institution", cell_minimum=10)
 GRADUAL = np.linspace(0.05, 0.95, 40)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows import datasets
-from flfed.rows import site as sites
-from flfed.rows.simulated import CUSTOMER_FACTOR, LARGE, SimulatedTransactions, _made
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites
+from flfed.rows.data.transactions.simulated import CUSTOMER_FACTOR, LARGE, SimulatedTransactions, _made
 
 BIG = SimulatedTransactions(issuer=1, customers=2000)
 

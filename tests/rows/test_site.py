@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from flfed.errors import TableError, UsageError
-from flfed.rows import site as listing
-from flfed.rows.fields import Field
-from flfed.rows.holdout import canonical_rows
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Csv, Frame
+from flfed.rows.data import site as listing
+from flfed.rows.data.holdout import canonical_rows
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Csv, Frame
 
 PACKAGE = """
 from flfed import Csv, Holdout, Site

@@ -12,9 +12,9 @@ import sqlalchemy
 
 from flfed import run
 from flfed.errors import UsageError
-from flfed.rows.fields import Field
-from flfed.rows.site import Site
-from flfed.rows.sources import Csv, Frame, Parquet, Source, Sql, find_file
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv, Frame, Parquet, Source, Sql, find_file
 
 CANARY = "Canary-Jane-Roe-8842"
 QUERY = "SELECT * FROM patients"

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.plan import Plan
-from flfed.rows.encode import Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked import CHUNK, fit_together, program_of
+from flfed.rows.training.stacked.fit import CHUNK, fit_together, program_of
+from flfed.study.plan import Plan
 from flfed.updates.strategies.fedprox import proximal_gradient
 
 TASKS = ("binary", "multi-class", "regression")

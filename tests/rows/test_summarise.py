@@ -14,12 +14,12 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from flfed.apps.checking import find_sites
-from flfed.leaks import leak_warnings
-from flfed.rows.summarise import outcomes, summarise
-from flfed.rows.workplace import Workplace, study_layout
-from flfed.study import Study
-from flfed.summary import ColumnLayout, Layout, Summary, merge
+from flfed.federation.server.preflight import find_sites
+from flfed.rows.features.summarise import outcomes, summarise
+from flfed.rows.session import Workplace, study_layout
+from flfed.study.study import Study
+from flfed.summaries.leaks import leak_warnings
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
 
 
 def number(name: str) -> ColumnLayout:

@@ -24,8 +24,8 @@ from flfed import (
     Transactions,
 )
 from flfed.errors import TableError, UsageError
-from flfed.rows import datasets
-from flfed.rows.check import check_site
+from flfed.rows.data import datasets
+from flfed.rows.data.table_check import check_site
 from flfed.rows.splits.flamby_43 import Flamby43
 
 OWN = {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID", "time": "TX_DATETIME", "amount": "TX_AMOUNT",

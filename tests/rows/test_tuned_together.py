@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from flfed.apps.checking import find_sites
-from flfed.rows.encode import Encoded
-from flfed.rows.reference import pooled_rows
-from flfed.rows.training.newton import KEPT, Products, Stack, newton
+from flfed.federation.server.preflight import find_sites
+from flfed.rows.comparison.pooled import pooled_rows
+from flfed.rows.features.encode import Encoded
+from flfed.rows.session import Workplace
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuned_linear import PENALTIES, Search, search_alone, search_of, tuned_linear
-from flfed.rows.training.tuned_together import _ridges, search_together, tune_together
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
+from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of, tuned_linear
+from flfed.rows.training.tuning.newton import KEPT, Products, Stack, newton
+from flfed.rows.training.tuning.stacked import _ridges, search_together, tune_together
+from flfed.study.study import Study
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 

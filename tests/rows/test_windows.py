@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flfed.rows.schema import parse_settings
-from flfed.rows.windows import Windows, look_back
+from flfed.rows.data.schema import parse_settings
+from flfed.rows.data.transactions.windows import Windows, look_back
 
 ROOT = Path(__file__).resolve().parents[2]
 START = pd.Timestamp("2026-01-01")

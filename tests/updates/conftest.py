@@ -13,13 +13,13 @@ import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from flfed.plan import Plan
-from flfed.rows.holdout import Holdout
-from flfed.rows.site import Policy, Site
-from flfed.rows.sources import Frame
-from flfed.summary import Encoder
-from flfed.updates.messages import TRAIN, Scores, TrainReply
-from flfed.updates.rounds import Assignment, Enrolled, RoundRecord
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Policy, Site
+from flfed.rows.data.sources import Frame
+from flfed.study.plan import Plan
+from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.rounds import Assignment, Enrolled, RoundRecord
+from flfed.updates.messages.train import TRAIN, Scores, TrainReply
 from flfed.updates.strategies.fedavg import FedAvg
 
 ENCODER = Encoder(
@@ -90,7 +90,7 @@ class Sites:
 
     def send_and_receive(self, messages: list[Message], *, timeout: float | None = None) -> list[Message]:
         """Answer each message."""
-        from flfed.updates.messages import TrainRequest
+        from flfed.updates.messages.train import TrainRequest
 
         replies = {}
         for message in messages:

@@ -12,10 +12,10 @@ import pytest
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
-from flfed.summary import Encoder
-from flfed.updates import auditing
-from flfed.updates.auditing import MOST_FIGURES, AuditFigure, AuditReply, AuditRequest
-from flfed.updates.content import MalformedMessage, count_bytes
+from flfed.summaries.summary import Encoder
+from flfed.updates.messages import audit
+from flfed.updates.messages.audit import MOST_FIGURES, AuditFigure, AuditReply, AuditRequest
+from flfed.updates.messages.fields import MalformedMessage, count_bytes
 
 ENCODER = Encoder(
     center=np.array([0.5, 1.0]), scale=np.array([2.0, 1.0]), frequency=np.array([0.25]), spread=np.array([0.4]),
@@ -61,7 +61,7 @@ def test_how_many_bytes_an_answer_has():
 
 
 def test_every_message_is_frozen_and_says_what_it_reveals():
-    found = {kind for kind in vars(auditing).values() if inspect.isclass(kind) and hasattr(kind, "from_record")}
+    found = {kind for kind in vars(audit).values() if inspect.isclass(kind) and hasattr(kind, "from_record")}
     found -= {RecordDict}
     assert found == {AuditRequest, AuditReply}
     for kind in found:

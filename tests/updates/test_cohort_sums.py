@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from flfed.updates.cohort_sums import BLOCK, joint_norms, weighted_mean
-from flfed.updates.guard import guard
-from flfed.updates.messages import TrainReply
+from flfed.updates.aggregation.guard import guard
+from flfed.updates.aggregation.weighted_mean import BLOCK, joint_norms, weighted_mean
+from flfed.updates.messages.train import TrainReply
 
 SHAPES = {"weight": (3, 4), "bias": (4,), "none": (0, 2), "one": (1,)}
 MANY = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7]

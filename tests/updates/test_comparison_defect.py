@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flfed.updates.guard import comparison_defect
-from flfed.updates.messages import CompareReply, Figure
+from flfed.updates.aggregation.guard import comparison_defect
+from flfed.updates.messages.train import CompareReply, Figure
 
 
 def comparison(**changes) -> CompareReply:

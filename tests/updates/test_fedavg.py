@@ -10,22 +10,22 @@ from flwr.app import ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 from sklearn.linear_model import Ridge
 
-from flfed.apps.client_app import ClientSide, redact
-from flfed.apps.engines.inprocess import InProcessGrid
-from flfed.apps.recording import Recorder
-from flfed.apps.server_app import Conductor
 from flfed.errors import UsageError
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
-from flfed.rows.reference import pooled_rows
+from flfed.federation.client.client import ClientSide, redact
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import Conductor
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.rows.comparison.pooled import pooled_rows
+from flfed.rows.session import Workplace
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.workplace import Workplace
 from flfed.seeds import generator
-from flfed.study import Study
-from flfed.summary import Encoder, fit_encoder, merge
-from flfed.updates.messages import TRAIN, TrainReply, TrainRequest
-from flfed.updates.rounds import Assignment, Enrolled
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, fit_encoder, merge
+from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 START = {"weight": np.array([[1.0], [2.0]]), "bias": np.array([0.5])}

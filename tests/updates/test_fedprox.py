@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from flfed.apps.client_app import ClientSide
-from flfed.apps.engines.inprocess import InProcessGrid
 from flfed.errors import UsageError
-from flfed.rows.site import Site
-from flfed.rows.workplace import Workplace
-from flfed.study import Study
-from flfed.summary import fit_encoder, merge
-from flfed.updates.content import MalformedMessage
-from flfed.updates.rounds import Assignment, Enrolled
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.rows.data.site import Site
+from flfed.rows.session import Workplace
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 from flfed.updates.strategies.fedprox import FedProx, proximal_gradient
 

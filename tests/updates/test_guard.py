@@ -14,21 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from flfed.apps.client_app import ClientSide, redact
-from flfed.apps.engines.inprocess import InProcessGrid
-from flfed.apps.held_tables import HeldTables
-from flfed.apps.recording import Recorder
-from flfed.apps.server_app import Conductor
-from flfed.records.entries import EventEntry
-from flfed.records.reading import RunReader
-from flfed.records.store import RunStore
-from flfed.rows.reference import union_scores
-from flfed.rows.site import Site
-from flfed.rows.training.alone import answer_alone, drive_alone
-from flfed.study import Study
-from flfed.updates.cohort_sums import joint_norms
-from flfed.updates.guard import guard, guard_scores
-from flfed.updates.messages import TRAIN, Scores, TrainReply
+from flfed.federation.client.client import ClientSide, redact
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import Conductor
+from flfed.records.store.entries import EventEntry
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.rows.comparison.pooled import union_scores
+from flfed.rows.data.site import Site
+from flfed.rows.training.one_by_one import answer_alone, drive_alone
+from flfed.study.study import Study
+from flfed.updates.aggregation.guard import guard, guard_scores
+from flfed.updates.aggregation.weighted_mean import joint_norms
+from flfed.updates.messages.train import TRAIN, Scores, TrainReply
 
 BAD = "site-05"
 LIKE = {"weight": np.zeros((3, 1)), "bias": np.zeros(1)}

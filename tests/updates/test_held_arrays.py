@@ -11,10 +11,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import array_to_proto, recorddict_to_proto
 
-from flfed.updates import content
-from flfed.updates.content import MalformedMessage, count_bytes
-from flfed.updates.garbage import RARELY, rarely_collected
-from flfed.updates.held_arrays import (
+from flfed.gc_pause import RARELY, rarely_collected
+from flfed.updates.messages import fields
+from flfed.updates.messages.fields import MalformedMessage, count_bytes
+from flfed.updates.messages.in_memory_arrays import (
     HeldArray,
     array_record,
     config_record,
@@ -23,7 +23,7 @@ from flfed.updates.held_arrays import (
     own_copy,
     record_of,
 )
-from flfed.updates.messages import CompareRequest, TrainRequest
+from flfed.updates.messages.train import CompareRequest, TrainRequest
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 
 VALUES = [
@@ -99,11 +99,11 @@ def test_reading_takes_the_very_array_and_gives_one_of_bytes_no_more_freedom():
     held = array_record(ARRAYS)
     plain = ArrayRecord({name: Array(value) for name, value in ARRAYS.items()})
     for record in (held, plain):
-        found = content.ndarrays(RecordDict({"arrays": record}), "arrays")
+        found = fields.ndarrays(RecordDict({"arrays": record}), "arrays")
         for name, value in ARRAYS.items():
             np.testing.assert_array_equal(found[name], value)
             assert found[name].dtype == value.dtype and not found[name].flags.writeable
-    assert content.ndarrays(RecordDict({"arrays": held}), "arrays")["bias"] is held["bias"].values
+    assert fields.ndarrays(RecordDict({"arrays": held}), "arrays")["bias"] is held["bias"].values
 
 
 # Records that Flower has not checked value by value.

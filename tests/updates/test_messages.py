@@ -14,13 +14,14 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import flfed.updates.messages as messages
-from flfed.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summary import Encoder, Summary
-from flfed.updates import content
-from flfed.updates.content import PROTOCOL, MalformedMessage, count_bytes
-from flfed.updates.held_arrays import array_record
-from flfed.updates.messages import (
+import flfed.updates.messages.train as messages
+from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.summary import Encoder, Summary
+from flfed.updates.messages import fields
+from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, count_bytes
+from flfed.updates.messages.in_memory_arrays import array_record
+from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.train import (
     CompareReply,
     CompareRequest,
     EnrolReply,
@@ -32,7 +33,6 @@ from flfed.updates.messages import (
     TrainReply,
     TrainRequest,
 )
-from flfed.updates.offset import Offset
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
@@ -299,7 +299,7 @@ def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
 )
 def test_the_reason_of_a_node_without_an_answer_is_a_sentence_of_ours_or_counted(reason: str | None, told: str):
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
-    assert content.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told
+    assert fields.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told
 
 
 def test_a_number_that_only_python_can_hold_is_no_number():
@@ -377,7 +377,7 @@ def test_an_array_comes_back_whatever_its_type_order_and_size():
     for value in (np.zeros((0, 3)), np.ones((2, 3, 4), dtype=np.float32), by_columns, np.array([True, False]),
                   np.arange(5, dtype=np.int8), np.arange(3, dtype=">f8")):  # fmt: skip
         record = RecordDict({"arrays": ArrayRecord({"a": Array(value)})})
-        found = content.ndarrays(record, "arrays")["a"]
+        found = fields.ndarrays(record, "arrays")["a"]
         assert found.dtype == value.dtype and not found.flags.writeable
         np.testing.assert_array_equal(found, value)
 

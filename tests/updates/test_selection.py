@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
-from flfed.updates.messages import Scores
-from flfed.updates.selection import IMPROVEMENT, Selection
+from flfed.study.plan import Plan
+from flfed.updates.aggregation.early_stopping import IMPROVEMENT, Selection
+from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 HELD = Plan(validation=0.2)
@@ -122,7 +122,7 @@ def test_neither_training_nor_holdout_rows_decide_anything(bench, sites, reply, 
 
 
 def test_the_federated_loss_weighs_sites_by_their_validation_rows(bench, sites):
-    from flfed.updates.messages import TrainReply
+    from flfed.updates.messages.train import TrainReply
 
     strategy = FedAvg(select="best")
     made = bench(strategy, 2, plan=HELD, rounds=1)
@@ -137,7 +137,7 @@ def test_the_federated_loss_weighs_sites_by_their_validation_rows(bench, sites):
 
 
 def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, sites, reply):
-    from flfed.updates.messages import TrainRequest
+    from flfed.updates.messages.train import TrainRequest
 
     strategy = FedAvg()
     plan = Plan(schedule="plateau", plateau_patience=1, plateau_factor=0.1, validation=0.2)

@@ -13,11 +13,11 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flfed.errors import TableError
-from flfed.rows import datasets
-from flfed.updates.content import reason_of
-from flfed.updates.figures import Figure
-from flfed.updates.messages import ENROL, CompareReply, EnrolReply
-from flfed.updates.sentences import HEADS, is_known, plain, recorded, recorded_note, recorded_words
+from flfed.rows.data import datasets
+from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.fields import reason_of
+from flfed.updates.messages.sentences import HEADS, is_known, plain, recorded, recorded_note, recorded_words
+from flfed.updates.messages.train import ENROL, CompareReply, EnrolReply
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED = {"Refused", "NotTakingPart", "NotKept", "NotSpent", "MalformedMessage"}
@@ -29,7 +29,12 @@ RETURNING = {
 """Functions that return why a site does not answer."""
 OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
 """Functions that return why there is no figure, or what it does not mean."""
-HERE = {"flfed/apps/coordinator", "flfed/apps/engines", "flfed/records", "flfed/cli", "flfed/testing"}
+HERE = {
+    "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
+    "flfed/cli", "flfed/testing",
+    *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "message_purge", "node_auth", "questions")),
+    *(f"flfed/deployment/flower/{name}.py" for name in ("run_task", "superlink")),
+}  # fmt: skip
 """Where no sentence of a site is made."""
 PLACED = ("3", "heart-disease", "'heart-disease'", "2026-01-31", "1e-05", "s", "", "training", "evaluate", "(3,)")
 """What may stand where a sentence has a place for something; one of them fits."""

@@ -17,15 +17,15 @@ from flwr.supercore.privacy_accounting import (
 from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 from scipy.stats import chi2
 
-from flfed.apps.privacy_record import system_normals
 from flfed.errors import UsageError
-from flfed.plan import Plan
+from flfed.federation.recording.privacy_recorder import system_normals
 from flfed.seeds import generator
-from flfed.study import Study
+from flfed.study.plan import Plan
+from flfed.study.study import Study
 from flfed.updates.accounting import Release, rdp_epsilon
+from flfed.updates.aggregation.rounds import Assignment, Enrolled
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
-from flfed.updates.rounds import Assignment, Enrolled
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 from flfed.updates.strategies.fedprox import FedProx
 

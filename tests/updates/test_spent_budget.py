@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from flfed.updates.rounds import SPENT, why_stopped
+from flfed.updates.aggregation.rounds import SPENT, why_stopped
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 START = {"weight": np.array([[1.0], [2.0]]), "bias": np.array([0.5])}

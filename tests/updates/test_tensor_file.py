@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from flfed.summary import arrays_sha256
-from flfed.updates.tensor_file import NAMES, file_content
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints.tensor_file import NAMES, file_content
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flfed.listing import kebab
+from flfed.registry import kebab
 
 APP_TOKEN = "FLFED_APP_TOKEN"
 """The environment's variable with what the address of `flfed app` must hold."""

@@ -9,10 +9,12 @@ from functools import partial
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import live, page_files, page_style, panels, people
-from flfed.records.entries import RunEntry
-from flfed.records.reading import RunReader
-from flfed.records.seen import Viewer
+from flfed.records.dashboard import access, page_files, refresh
+from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard.panels import overview
+from flfed.records.store.entries import RunEntry
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
 
 OWN = (
     "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "
@@ -42,18 +44,18 @@ class Opened:
     viewer: Viewer
 
     @property
-    def mark(self) -> live.Mark:
+    def mark(self) -> refresh.Mark:
         """Return what differs whenever there is more to see."""
-        return live.mark_of(self.runs)
+        return refresh.mark_of(self.runs)
 
     @property
     def only(self) -> str | None:
         """Return the one site whose figures the viewer may see, and no sums over others; None for all."""
         return self.viewer.site
 
-    def shown(self) -> live.Shown:
+    def shown(self) -> refresh.Shown:
         """Return what the store has of the run, read once for each `mark`."""
-        return live.read(live.where(), self.name, self.mark, self.only)
+        return refresh.read(refresh.where(), self.name, self.mark, self.only)
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
@@ -68,13 +70,13 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         part in a place of its own (`st.container()`), so that one that comes later moves no other.
     """
     page_style.close_up()
-    viewer = people.viewer()
+    viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             listed = reader.runs(limit=500)
             if not listed:
                 st.title(title or "Overview")
-                panels.no_runs()
+                overview.no_runs()
                 return
             name = of_address("run") or listed[0].series
             try:
@@ -91,13 +93,13 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         name = runs[0].series
     keep("run", name)
     _choose(listed, runs[0].series, name)
-    course = live.course_of(runs)
+    course = refresh.course_of(runs)
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
 
 
 def _says_why_not(title: str, error: FlfedError) -> None:
     st.title(title or "Overview")
-    st.error(panels.with_code(str(error)))
+    st.error(overview.with_code(str(error)))
 
 
 def of_address(key: str) -> str | None:
@@ -118,7 +120,7 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
     asked = of_address("site")
     first = sites.index(asked) if asked in sites else 0
     if asked is not None and asked not in sites:
-        st.caption(panels.escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+        st.caption(overview.escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
     if asked in sites:
         keep("site", sites[first])
     key = f"site-{sites[first]}"
@@ -162,18 +164,18 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
     st.selectbox("Repeats", options, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
 
 
-def _body(title: str, parts: Callable[[Opened], None], name: str, course: live.Course) -> None:
+def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.Course) -> None:
     """Show the page's parts as the run is now; the page is shown anew when all of it changes, or who may see it."""
-    viewer = people.viewer()
+    viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             runs = reader.runs_of(name)
-        if live.course_of(runs) != course:
+        if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():
-            panels.head(title, runs, name, only=viewer.site)
+            overview.head(title, runs, name, only=viewer.site)
             if viewer.site:
-                st.caption(panels.escape(OWN.format(site=viewer.site)))
+                st.caption(overview.escape(OWN.format(site=viewer.site)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
-        st.error(panels.with_code(str(error)))
+        st.error(overview.with_code(str(error)))

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import binom
 
 from flfed.errors import UsageError
-from flfed.rows.attacking import NAN, Attacked, Finding, nothing, pooled
-from flfed.rows.encode import Encoded
-from flfed.rows.shadows import log_odds, trained
+from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.shadow_models import log_odds, trained
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.requests import Asked, ScoreRequest
 
 NAME = "canaries"

@@ -10,12 +10,12 @@ import numpy as np
 from scipy.stats import binom
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
-from flfed.rows.attacking import NAN, Attacked, Finding, nothing, share
-from flfed.rows.encode import Encoded
-from flfed.rows.training.layered import layers_of
+from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
+from flfed.rows.features.encode import Encoded
+from flfed.rows.session import Arrays
 from flfed.rows.training.requests import Asked, FitRequest
-from flfed.rows.workplace import Arrays
+from flfed.rows.training.stacked.layers import layers_of
+from flfed.study.plan import Plan
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}

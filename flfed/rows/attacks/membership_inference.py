@@ -11,13 +11,13 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from flfed.errors import UsageError
-from flfed.rows.attacking import NAN, Attacked, Finding, nothing, pooled
-from flfed.rows.bootstrap import units_of
-from flfed.rows.encode import Encoded
-from flfed.rows.holdout import HoldoutByTime
-from flfed.rows.intervals import Estimate, estimate, hanley_mcneil
+from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.shadow_models import log_odds, trained
+from flfed.rows.data.holdout import HoldoutByTime
+from flfed.rows.evaluation.bootstrap import units_of
+from flfed.rows.evaluation.intervals import Estimate, estimate, hanley_mcneil
+from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.shadows import log_odds, trained
 from flfed.rows.training.requests import Asked, ScoreRequest
 
 NAME = "membership-inference"

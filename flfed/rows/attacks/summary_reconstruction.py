@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flfed.rows.attacking import NAN, Attacked, Finding, nothing, share
-from flfed.rows.coded import Coded
+from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
+from flfed.rows.features.columns import Coded
 from flfed.rows.training.requests import Asked
-from flfed.summary import ColumnLayout, Layout, Summary
+from flfed.summaries.summary import ColumnLayout, Layout, Summary
 
 NAME = "summary-reconstruction"
 METRIC = "share-given-away"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.summed import by_sums, mean
+from flfed.rows.evaluation.weighted_metrics import by_sums, mean
 
 
 class AccuracyScore:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flfed.errors import UsageError
-from flfed.rows.ranking import Drawn, add_up, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, add_up, undefined
 
 
 class RecallAtAlertBudget:

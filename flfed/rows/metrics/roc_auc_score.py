@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.ranking import Drawn, add_up, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, add_up, undefined
 
 
 class RocAucScore:

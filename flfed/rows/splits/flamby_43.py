@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.schema import Schema
+from flfed.rows.data.schema import Schema
 
 
 class Flamby43:

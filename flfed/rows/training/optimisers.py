@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flfed.plan import Plan
+from flfed.study.plan import Plan
 
 Tensors = dict[str, Tensor]
 State = dict[str, Tensors]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from flfed.plan import Plan, PrivateSteps
-from flfed.rows.encode import Encoded
-from flfed.rows.training.private import Chance
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.private.noise import Chance
+from flfed.study.plan import Plan, PrivateSteps
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
@@ -125,7 +125,7 @@ class Measured:
     area, variance : float
         Area under the ROC curve and DeLong's variance of it; NaN where not asked for or unknown.
     histogram : float64 array [2, bins] or None
-        As `flfed.rows.scoring.histogram` counts; None where not asked for.
+        As `flfed.rows.evaluation.scoring.histogram` counts; None where not asked for.
     """
 
     outputs: np.ndarray

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flfed.plan import Plan, PrivateSteps
-from flfed.study import Study
+from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, noise_for, rdp_epsilon
 from flfed.updates.mechanism import BUDGETS, WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
 

@@ -8,12 +8,12 @@ from functools import lru_cache
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
-from flfed.study import Study
+from flfed.study.plan import Plan
+from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, least_noise
-from flfed.updates.cohort_sums import joint_norms, weighted_mean
-from flfed.updates.content import Arrays
+from flfed.updates.aggregation.weighted_mean import joint_norms, weighted_mean
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, in_range, uncharged_outputs
+from flfed.updates.messages.fields import Arrays
 
 FEW_SITES = 10
 

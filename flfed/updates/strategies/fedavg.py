@@ -15,18 +15,18 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
 
 from flfed.errors import UsageError
-from flfed.plan import Plan
+from flfed.gc_pause import rarely_collected
 from flfed.seeds import generator
-from flfed.updates.cohort_sums import weighted_mean
-from flfed.updates.content import Arrays, MalformedMessage, reason_of
-from flfed.updates.garbage import rarely_collected
-from flfed.updates.guard import Verdicts, guard, guard_scores
-from flfed.updates.held_arrays import array_record, immutable
-from flfed.updates.held_messages import HeldRecord, Sizes, addressed, read
-from flfed.updates.messages import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.offset import Offset, reads_offset
-from flfed.updates.rounds import SPENT, Assignment, RoundRecord, summable, why_stopped
-from flfed.updates.selection import Selection
+from flfed.study.plan import Plan
+from flfed.updates.aggregation.early_stopping import Selection
+from flfed.updates.aggregation.guard import Verdicts, guard, guard_scores
+from flfed.updates.aggregation.rounds import SPENT, Assignment, RoundRecord, summable, why_stopped
+from flfed.updates.aggregation.weighted_mean import weighted_mean
+from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
+from flfed.updates.messages.in_memory import HeldRecord, Sizes, addressed, read
+from flfed.updates.messages.in_memory_arrays import array_record, immutable
+from flfed.updates.messages.offset import Offset, reads_offset
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 Term = Callable[[Any, Any], Any]
 """A client-side term: gradient `(w, anchor) → g` of tensors with any leading dimension."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from flfed.errors import UsageError
-from flfed.updates.content import MalformedMessage
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import FedAvg, Term
 
 if TYPE_CHECKING:

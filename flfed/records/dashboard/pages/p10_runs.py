@@ -9,13 +9,15 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import compare_panels, live, page_files, page_style, people, run_page
-from flfed.records.dashboard.panels import STATUS_WORDS, escape, how_to_go_on, moment, no_runs, with_code
-from flfed.records.entries import RunEntry
-from flfed.records.faults import absence_in_words, missing_of
-from flfed.records.reading import RunReader
-from flfed.records.spread import mean_of
-from flfed.records.verdicts import metric_name, number
+from flfed.records.dashboard import access, page_files, refresh, run_page
+from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard.panels import compare
+from flfed.records.dashboard.panels.overview import STATUS_WORDS, escape, how_to_go_on, moment, no_runs, with_code
+from flfed.records.reports.faults import absence_in_words, missing_of
+from flfed.records.statistics.intervals import mean_of
+from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.store.entries import RunEntry
+from flfed.records.store.reader import RunReader
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
 TITLES = ("Started (UTC)", "Status", "Rounds", "Repeats", "Shared model")
@@ -32,7 +34,7 @@ def show() -> None:
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
-    only = people.viewer().site
+    only = access.viewer().site
     if only:
         st.caption(escape(run_page.OWN.format(site=only)))
     try:
@@ -41,7 +43,7 @@ def show() -> None:
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
             absent = missing_of(reader, [run.run for run in runs][:MISSING_SOUGHT])
-            course = live.course_of_list(reader)
+            course = refresh.course_of_list(reader)
     except FlfedError as error:
         st.error(with_code(str(error)))
         return
@@ -78,9 +80,9 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=[name for name in asked if name in options][: compare_panels.MOST],
+        default=[name for name in asked if name in options][: compare.MOST],
         format_func=label,
-        max_selections=compare_panels.MOST,
+        max_selections=compare.MOST,
         key="compare",
         placeholder="Choose two or more runs",
     )
@@ -89,16 +91,16 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         return
     st.query_params["compare"] = ",".join(chosen)
     try:
-        compare_panels.side_by_side(chosen, only)
+        compare.side_by_side(chosen, only)
     except FlfedError as error:
         st.error(with_code(str(error)))
 
 
-def _going(listed: list[str], course: live.Course) -> None:
+def _going(listed: list[str], course: refresh.Course) -> None:
     """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
-    only = people.viewer().site
+    only = access.viewer().site
     with suppress(FlfedError), RunReader.open(only=only) as reader:  # a store that is busy is looked at again
-        if live.course_of_list(reader) != course:
+        if refresh.course_of_list(reader) != course:
             st.rerun()
         for series in listed:
             runs = reader.runs_of(series)
@@ -131,7 +133,7 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
         columns[2].caption(escape(said))
     died = [run for run in runs if run.status == "interrupted"]
-    if died and people.viewer().site is None:
+    if died and access.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
     columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")

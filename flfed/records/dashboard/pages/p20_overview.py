@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files, panels, round_panels, run_page, site_panels
-from flfed.records.dashboard.live import Shown
+from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard.panels import overview, rounds, sites
+from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports import purpose_of
+from flfed.records.reports.report import purpose_of
 
 FURTHER = {
     "sites": "Should a site join?",
@@ -30,29 +31,29 @@ def parts(opened: Opened) -> None:
     with st.container():
         purpose = purpose_of(shown.study_text)
         if purpose:
-            st.markdown(f"{panels.escape(purpose)}.")
+            st.markdown(f"{overview.escape(purpose)}.")
     if opened.only:
         _own(shown, opened.only)
     else:
         _all_sites(opened, shown, planned)
     with st.container():
-        panels.set_aside(found, shown.events, only=opened.only)
+        overview.set_aside(found, shown.events, only=opened.only)
     with st.container():
         _further(opened.name)
-    panels.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
+    overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
 def _own(shown: Shown, site: str) -> None:
     """Show one site's people whether joining was worth it for them."""
     first = st.container()
     with st.container():
-        metric = site_panels.choose_metric(shown.found)
+        metric = sites.choose_metric(shown.found)
     with first:
         if metric is None:
-            site_panels.why_not_told(shown.found, shown.sites, site)
+            sites.why_not_told(shown.found, shown.sites, site)
         else:
-            site_panels.answer(shown.found, site, metric)
-            panels.odd_sites_notice(shown.found)
+            sites.answer(shown.found, site, metric)
+            overview.odd_sites_notice(shown.found)
 
 
 def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
@@ -60,28 +61,28 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
     found = shown.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
-        metric = site_panels.choose_metric(found)
+        metric = sites.choose_metric(found)
     with first:
         if metric is None:
-            panels.not_compared(found)
+            overview.not_compared(found)
         else:
-            panels.verdicts(found, metric)
-            panels.cards(found, metric, planned)
-            panels.leak_notice(shown, opened.name)
-            panels.odd_sites_notice(found)
+            overview.verdicts(found, metric)
+            overview.cards(found, metric, planned)
+            overview.leak_notice(shown, opened.name)
+            overview.odd_sites_notice(found)
     with st.container():
         left, right = st.columns(2)
         with left:
             if metric is not None:
-                site_panels.references(found, metric)
+                sites.references(found, metric)
         with right:
             if metric is not None:
-                site_panels.who_gains(found, metric, opened.name)
+                sites.who_gains(found, metric, opened.name)
     with st.container():
-        panels.in_words(found, metric, planned)
+        overview.in_words(found, metric, planned)
     with st.container():
         if shown.curve_names or found["status"] == "running":
-            round_panels.together(opened, shown)
+            rounds.together(opened, shown)
 
 
 def _further(name: str) -> None:

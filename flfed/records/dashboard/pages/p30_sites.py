@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records import reports
-from flfed.records.dashboard import learning, panels, run_page, site_panels
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.panels import learning_curve, overview, sites
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.reports import report
 
 
 def show() -> None:
@@ -20,30 +21,30 @@ def parts(opened: Opened) -> None:
     found = shown.found
     metric = None
     with st.container():
-        if reports.primary_of(found) is None and opened.only:
-            site_panels.why_not_told(found, shown.sites, opened.only)
-        elif reports.primary_of(found) is None or not found["sites"]:
-            panels.not_compared(found)
+        if report.primary_of(found) is None and opened.only:
+            sites.why_not_told(found, shown.sites, opened.only)
+        elif report.primary_of(found) is None or not found["sites"]:
+            overview.not_compared(found)
         else:
-            metric = site_panels.choose_metric(found)
+            metric = sites.choose_metric(found)
     with st.container():
         if metric is not None:
-            own = site_panels.own_figures(found, shown.sites)
+            own = sites.own_figures(found, shown.sites)
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")
-                site_panels.answer(found, site, metric)
-                panels.leak_notice(shown, opened.name)
-                learning.curve(shown, site)
+                sites.answer(found, site, metric)
+                overview.leak_notice(shown, opened.name)
+                learning_curve.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
     with st.container():
         if metric is not None:
-            site_panels.everywhere(found, metric, shown.sites, opened.only)
-            site_panels.how_to_read(found, metric)
+            sites.everywhere(found, metric, shown.sites, opened.only)
+            sites.how_to_read(found, metric)
         else:
-            panels.who_takes_part(shown.sites)
-            if learning.is_asked(shown):
-                learning.curve(shown, "")
+            overview.who_takes_part(shown.sites)
+            if learning_curve.is_asked(shown):
+                learning_curve.curve(shown, "")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.dashboard import curve_panels, panels, run_page
-from flfed.records.dashboard.colours import site_looks
-from flfed.records.dashboard.live import Shown, read, read_summaries, where
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.components.colours import site_looks
+from flfed.records.dashboard.panels import curves, overview
+from flfed.records.dashboard.refresh import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
 
@@ -30,23 +31,23 @@ def parts(opened: Opened) -> None:
         repeat = None
         if len(opened.runs) > 1:
             repeat = opened.runs[place].repeat + 1
-            st.info(curve_panels.says_which_repeat(repeat, opened.runs[place].repeats))
-        said = curve_panels.says_whose(payload, shown.sites, only=opened.only)
+            st.info(curves.says_which_repeat(repeat, opened.runs[place].repeats))
+        said = curves.says_whose(payload, shown.sites, only=opened.only)
         for line in said:
-            st.caption(panels.escape(line))
-        found = curve_panels.found_in(payload)
+            st.caption(overview.escape(line))
+        found = curves.found_in(payload)
         if not found:
             st.info("There are no counts of predictions that may be shown here, so there are no curves.")
             return
-        chosen = curve_panels.choose(found)
+        chosen = curves.choose(found)
     with st.container():
-        curve_panels.areas(chosen, shown.found, repeat)
+        curves.areas(chosen, shown.found, repeat)
     with st.container():
-        curve_panels.ranking(chosen, looks)
+        curves.ranking(chosen, looks)
     with st.container():
-        curve_panels.calibrated(found, chosen, shown.found, looks, repeat)
+        curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
-        curve_panels.how_to_read()
+        curves.how_to_read()
 
 
 def _first_with_counts(opened: Opened) -> tuple[int, dict[str, Any] | None]:
@@ -77,7 +78,7 @@ def _why_none(opened: Opened) -> None:
     else:
         st.info(
             "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
-            f"give them says so in its policy.toml: `{curve_panels.KEY}`; then run the study again."
+            f"give them says so in its policy.toml: `{curves.KEY}`; then run the study again."
         )
 
 

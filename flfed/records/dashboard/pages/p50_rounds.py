@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import panels, round_panels, run_page
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.panels import overview, rounds
 from flfed.records.dashboard.run_page import Opened
 
 
@@ -17,13 +18,13 @@ def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that one that comes later moves no other."""
     shown = opened.shown()
     with st.container():
-        round_panels.curves(opened, shown)
+        rounds.curves(opened, shown)
     with st.container():
-        round_panels.took_part(opened)
+        rounds.took_part(opened)
     with st.container():
-        round_panels.cost(opened)
+        rounds.cost(opened)
     with st.container():
-        panels.set_aside(shown.found, shown.events, only=opened.only)
+        overview.set_aside(shown.found, shown.events, only=opened.only)
 
 
 if __name__ == "__main__":

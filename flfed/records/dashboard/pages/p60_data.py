@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import data_panels, panels, run_page
-from flfed.records.dashboard.live import read_summaries, where
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.panels import data, overview
+from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.entries import NO_TABLE_1
+from flfed.records.store.entries import NO_TABLE_1
 
 
 def show() -> None:
@@ -21,21 +22,21 @@ def parts(opened: Opened) -> None:
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )
-    why = data_panels.SUMS_ONLY if opened.only and table_1 and not table_1["rows"] else _why_none(opened)
-    of = data_panels.sites_of(table_1, columns)
+    why = data.SUMS_ONLY if opened.only and table_1 and not table_1["rows"] else _why_none(opened)
+    of = data.sites_of(table_1, columns)
     taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if len(opened.runs) > 1:
             st.caption("The rows are the same in every repeat; what follows was summed in the first.")
-        sites = data_panels.choose_sites(of)
+        sites = data.choose_sites(of)
     with st.container():
-        data_panels.table_1(table_1, sites, of, why_none=why)
+        data.table_1(table_1, sites, of, why_none=why)
     with st.container():
-        data_panels.missing(columns, sites, of=taking_part, why_none=why)
+        data.missing(columns, sites, of=taking_part, why_none=why)
     with st.container():
-        data_panels.drift(columns, sites, of=taking_part, why_none=why)
+        data.drift(columns, sites, of=taking_part, why_none=why)
     with st.container():
-        panels.leaks(shown.events, shown.leaks, only=opened.only)
+        overview.leaks(shown.events, shown.leaks, only=opened.only)
 
 
 def _why_none(opened: Opened) -> str:
@@ -43,12 +44,12 @@ def _why_none(opened: Opened) -> str:
     shown = opened.shown()
     status, compared = shown.found["status"], bool(shown.found["global"])
     if status == "running":
-        return data_panels.NOT_YET
+        return data.NOT_YET
     said = next((event.reason for event in shown.events if event.reason.startswith(NO_TABLE_1)), "")
     if said:
-        return panels.escape(f"{said[0].upper()}{said[1:]}.")
+        return overview.escape(f"{said[0].upper()}{said[1:]}.")
     # One site's people are not told what was compared over all sites.
-    return data_panels.OLDER if compared or (opened.only and status == "completed") else data_panels.ENDED
+    return data.OLDER if compared or (opened.only and status == "completed") else data.ENDED
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import attack_panels, crossing, page_files, panels, privacy_panels, run_page
+from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard.panels import attacks, overview
+from flfed.records.dashboard.panels import privacy as crossing
+from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.entries import CrossedEntry
-from flfed.records.privacy import Private, Runs, audit_of, privacy_of
-from flfed.records.reading import RunReader
+from flfed.records.reports.privacy import Private, Runs, audit_of, privacy_of
+from flfed.records.store.entries import CrossedEntry
+from flfed.records.store.reader import RunReader
 
 
 def show() -> None:
@@ -30,8 +33,8 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     run, sites = found[0]
     many = f", {len(found)} repeats" if len(found) > 1 else ""
     with st.container(horizontal=True, vertical_alignment="center"):
-        went = f"{panels.STATUS_WORDS[run.status]}, {run.rounds} of {run.rounds_planned} rounds"
-        st.caption(f"{panels.escape(run.study)}: {went}{many}", width="content")
+        went = f"{overview.STATUS_WORDS[run.status]}, {run.rounds} of {run.rounds_planned} rounds"
+        st.caption(f"{overview.escape(run.study)}: {went}{many}", width="content")
         st.page_link(
             page_files()["overview"],
             label="How well it did",
@@ -39,11 +42,11 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
             query_params={"run": run.series},
         )
     with st.container():
-        privacy_panels.promise(privacy, audit, attackable=attack_panels.has_model(run), only=only)
+        privacy_panels.promise(privacy, audit, attackable=attacks.has_model(run), only=only)
     with st.container():
         privacy_panels.spending(privacy)
     with st.container():
-        attack_panels.attacks(privacy, audit, run, only=only)
+        attacks.attacks(privacy, audit, run, only=only)
     with st.container():
         privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
     with st.container():

@@ -1,0 +1,194 @@
+"""Output of commands: JSON on standard output, the rest for people; and loading torch with a sign of life."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from flfed.federation.recording.recorder import Progress
+
+
+import gc
+
+FIRST = "reading tables"
+SENTENCES = ("waiting for ", "without ")
+"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
+
+JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
+
+
+def as_json(found: object) -> None:
+    """Print one JSON object."""
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print a table for people; on a pipe it is as wide as it needs to be, on a terminal lines break between words."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    # After each column stand the cell's blank and the border's, and one more border before the first.
+    between = 2 * len(headers) + 1
+    widths = column_widths(headers, rows, room=console.width - between)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(header, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # Where not even the words fit, the terminal breaks the lines: an id stays whole.
+    console.width = max(console.width, sum(widths) + between)
+    console.print(table)
+
+
+def privacy(found: Mapping[str, Any], *, short: bool = False) -> None:
+    """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
+
+    `short`: of a run without a mechanism only how much is not covered.
+    """
+    from flfed.records.reports.privacy import in_words, not_covered
+
+    private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
+    for line in in_words(private, found["audit"], attackable=ended):
+        typer.echo(line)
+    uncharged = not_covered(private)
+    if not uncharged:
+        return
+    if short and private["mechanism"] == "none":
+        typer.echo(f"Not covered: {len(uncharged)} things that leave the sites, or steer the run: see flfed run show.")
+        return
+    nothing = private["epsilon"] is None
+    typer.echo("Not covered, for nothing was promised:" if nothing else "Not covered by the promise:")
+    for said in uncharged:
+        typer.echo(f"  - {said}")
+
+
+def promise(found: Mapping[str, Any]) -> None:
+    """Print what a study promises of privacy, before it is run, and how much that does not cover."""
+    from flfed.records.reports.privacy import counted, promise_in_words
+    from flfed.records.statistics.verdict import number
+
+    lines = promise_in_words(dict(found))
+    figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
+    known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
+    known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
+    lines += [f"How: {', '.join(known)}."] if known else []
+    lines += [f"Warning: {said}" for said in found["warnings"]]
+    lines += [f"Note: {said}" for said in found["notes"]]
+    many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
+    for line in [*lines, f"Not covered: {many}. --json lists them, docs/privacy.md explains them."]:
+        typer.echo(line)
+
+
+def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room: int) -> list[int]:
+    """Return the width of each column, in all at most `room` where the longest words allow it.
+
+    A column is at least as wide as its longest word, so that no word and no figure is broken, and
+    at most as wide as its longest cell. What is left goes, character by character, to the column
+    whose cells need the most lines.
+
+    Examples
+    --------
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=28)
+    [15, 13]
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=24)
+    [15, 9]
+    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=10)
+    [15, 7]
+    """
+    columns = [[header, *(row[place] for row in rows)] for place, header in enumerate(headers)]
+    widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
+    most = [max(len(cell) for cell in column) for column in columns]
+    lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
+    for _ in range(room - sum(widths)):
+        open_ones = [place for place, width in enumerate(widths) if width < most[place]]
+        if not open_ones:
+            break
+        place = max(open_ones, key=lambda place: lines[place])
+        widths[place] += 1
+        lines[place] = _lines(columns[place], widths[place])
+    return widths
+
+
+def _lines(cells: Sequence[str], width: int) -> int:
+    """Return how many lines the cells of one column need beyond the first of each."""
+    found = 0
+    for cell in cells:
+        used = 0
+        for word in cell.split() if len(cell) > width else ():
+            used, more = (used + 1 + len(word), 0) if used and used + 1 + len(word) <= width else (len(word), used > 0)
+            found += more
+    return found
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """Yield a function that shows stages on standard error while something long runs.
+
+    Where there is no bar, since the output is piped or is to be `quiet`, who is waited for is said in lines.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _in_lines
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
+        tasks: dict[str, Any] = {FIRST: bars.add_task(FIRST, total=None)}
+
+        def told(stage: str, done: int, of: int) -> None:
+            if FIRST in tasks:
+                bars.remove_task(tasks.pop(FIRST))
+            many = of if of > 1 else None
+            if many is None and done == of and stage not in tasks:
+                return
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=many)
+            bars.update(tasks[stage], completed=done, total=many)
+            if many is None and done == of:
+                bars.remove_task(tasks.pop(stage))
+
+        yield told
+
+
+def passed_over(site: str) -> None:
+    """Say where a package of this site lies in the current folder, and another one is taken."""
+    from flfed.packages import passed_over as said
+
+    if sentence := said("site", site):
+        typer.echo(sentence, err=True)
+
+
+def _in_lines(stage: str, done: int, of: int) -> None:
+    """Say a stage that is a sentence, in a line on standard error; show no other."""
+    if (done, of) == (0, 1) and stage.startswith(SENTENCES):
+        typer.echo(stage, err=True)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import in a `with` block without a look for garbage after every few hundred new objects.
+
+    Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
+    seconds (measured). What was loaded is left out of later looks too.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

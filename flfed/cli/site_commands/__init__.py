@@ -1,0 +1,1 @@
+"""The commands `flfed site ...` of an institution."""

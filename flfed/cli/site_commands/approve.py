@@ -1,0 +1,294 @@
+"""`flfed site approve`, `withdraw`, `pause` and `status`: what a person decides at a site, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flfed.cli import output
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    from flfed.deployment.site_state.approval import Approval
+    from flfed.folders import SiteFolder
+    from flfed.rows.data.site import Site
+    from flfed.study.study import Study
+
+BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_default="the user of this machine")
+SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
+LAST = 5
+"""Lines of the ledger that `status` shows."""
+LONGEST_NAME = 100
+
+
+def approve_study(
+    study: str = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file."),
+    site: str = SITE,
+    co_sites: str = typer.Option(
+        "", "--with", metavar="A,B,C", help="The other sites that may take part; those that the study names otherwise."
+    ),
+    by: str = BY,
+    yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
+    refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Show in plain words what a study does with this site's rows, and write down what a person decides.
+
+    Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
+    text of the study and these sites, until it is withdrawn or the study ends.
+    """
+    from flfed.deployment.operator.study_description import plain_words
+    from flfed.deployment.site_state.approval import refuse as write_refusal
+    from flfed.deployment.site_state.coordinator_terms import coordinator_of
+    from flfed.study.study import Study
+
+    if yes and refuse:
+        raise UsageError("--yes and --refuse exclude each other")
+    folder, own = _opened(site)
+    found = Study.load(study)
+    if refuse:
+        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+        return
+    others = _others(co_sites, found, own)
+    _check(found, own, others)
+    words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)
+    words += _budget(folder, own, found)
+    if not as_json:
+        typer.echo("\n\n".join(words))
+    decision = "approve" if yes else _asked(as_json)
+    if decision == "approve":
+        _say_decided(folder, _approved(folder, own, found, others, _who(by)), as_json)
+    elif decision == "refuse":
+        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+    else:
+        typer.echo(f"{found.name}: nothing is decided, so {own.name} does not answer it.")
+
+
+def withdraw_study(
+    study: str = typer.Argument(..., help="The study's name, or the first characters of its SHA-256."),
+    site: str = SITE,
+    by: str = BY,
+    as_json: bool = output.JSON,
+) -> None:
+    """Withdraw the approval of a study: from the next message on the site does not answer it."""
+    from flfed.deployment.site_state.approval import withdraw
+
+    folder, _ = _opened(site)
+    withdrawn = withdraw(folder, study, by=_who(by))
+    if as_json:
+        output.as_json({"site": folder.site, "withdrawn": [_facts(one) for one in withdrawn]})
+        return
+    for one in withdrawn:
+        typer.echo(f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn.")
+    typer.echo("What has left cannot be called back: the coordinator has the updates and sums of earlier rounds.")
+
+
+def pause_site(
+    name: str = typer.Argument(..., help="The site's name."),
+    end: bool = typer.Option(False, "--resume", help="Answer again."),
+    by: str = BY,
+    as_json: bool = output.JSON,
+) -> None:
+    """Stop answering messages of every study, from the next message on; approvals stay as they are."""
+    from flfed.deployment.site_state import approval
+
+    folder, _ = _opened(name)
+    before = approval.is_paused(folder)
+    if end:
+        approval.resume(folder)
+    else:
+        approval.pause(folder, by=_who(by))
+    if as_json:
+        output.as_json({"site": folder.site, "paused": not end, "changed": before == end})
+        return
+    said = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
+    same = "" if before == end else " (as before)"
+    typer.echo(f"{folder.site} {said}{same}.")
+
+
+def site_status(name: str = typer.Argument(..., help="The site's name."), as_json: bool = output.JSON) -> None:
+    """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
+    from flfed.deployment.operator.status import status_of
+
+    folder, own = _opened(name)
+    found = status_of(folder, own, last=LAST)
+    if as_json:
+        output.as_json(found)
+        return
+    typer.echo(f"{own.name}: {found['joined'] or 'has not joined yet'}")
+    typer.echo(f"Paused: {'yes, nothing is answered' if found['paused'] else 'no'}")
+    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
+    _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    for one in found["frozen"]:
+        if one["resting"] != "0":
+            why = "so that nobody can tell who opted out, or who came"
+            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
+    rows = [
+        [a["study"], a["study-sha256"][:12], f"{a['decision']} by {a['by']}", a["at"], _with(a), _holds(a)]
+        for a in found["studies"]
+    ]
+    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
+    rows = [
+        [str(line["n"]), line["at"], line["kind"], line["reason"] or line["study"], line["run"], str(line["bytes"])]
+        for line in found["last"]
+    ]
+    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
+    for problem in found["problems"]:
+        typer.echo(f"Look at this: {problem}", err=True)
+
+
+def _opened(name: str) -> tuple[SiteFolder, Site]:
+    """Return the folder and the package of a site: the one named, or the only one that has joined here."""
+    from flfed.folders import SiteFolder
+    from flfed.paths import home
+    from flfed.rows.data import site as sites
+
+    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    if not name and len(joined) != 1:
+        many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
+        raise UsageError(f"{many}: say which one with --site NAME")
+    site = sites.load(name or joined[0])
+    output.passed_over(site.name)
+    return SiteFolder(site.name), site
+
+
+def _others(given: str, study: Study, site: Site) -> tuple[str, ...]:
+    """Return the other sites that are named: on the command line, or else in the study."""
+    from flfed.folders import NAME
+
+    names = {name.strip() for name in given.split(",")} if given else set(study.dataset.sites or ())
+    wrong = sorted(name for name in names if not NAME.fullmatch(name))
+    if wrong:
+        raise UsageError(f"--with {wrong[0]!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
+    others = tuple(sorted(names - {site.name}))
+    if not others:
+        raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
+    return others
+
+
+def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
+    """Refuse to approve what the gate would then refuse."""
+    from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
+    from flfed.federation.server.preflight import check
+
+    check(study)
+    refused = study_policy_refusal(study, site) or cohort_refusal([site.name, *others], site, others)
+    if refused:
+        raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
+
+
+def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return what is to be said of the rows; for the site's own eyes, so the count is exact."""
+    from flfed.rows.snapshots import snapshot
+
+    facts = snapshot.known(site.serving(study.dataset.name), folder.frozen)
+    if facts is None:
+        return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
+    return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
+
+
+def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return what a run would spend of the privacy of these rows; nothing where the study spends none."""
+    from flfed.deployment.operator.budget import run_in_words
+    from flfed.deployment.site_state.receipts import ledger_of
+    from flfed.federation.client.protection import charge_of, given_encoder
+
+    charge = charge_of(study)
+    if charge is None:
+        return []
+    ledger, dataset = ledger_of(folder), study.dataset.name
+    given = given_encoder(study)
+    return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit, given_encoder=given)]
+
+
+def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:
+    from flfed.deployment.bundle import bundle_sha256
+    from flfed.deployment.site_state.approval import approve
+    from flfed.deployment.site_state.coordinator_terms import coordinator_of
+    from flfed.deployment.site_state.freeze import freeze_first, list_changed
+    from flfed.rows.data import datasets
+    from flfed.rows.snapshots import snapshot
+
+    serving = site.serving(study.dataset.name)
+    known = snapshot.known(serving, folder.frozen)
+    facts = known or freeze_first(folder, serving)
+    if known is None and facts.excluded is not None:
+        gone = facts.excluded
+        typer.echo(
+            f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
+        )
+    if list_changed(folder, facts):
+        why = f"the list of people who opted out changed after the rows of {study.dataset.name!r} were frozen"
+        raise UsageError(f"{why}: flfed site refresh {site.name}")
+    schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+    if facts.schema_sha256 != schema_sha256:
+        raise UsageError(
+            f"the rows of {study.dataset.name!r} were frozen under another schema: flfed site refresh {site.name}"
+        )
+    return approve(
+        folder,
+        study,
+        by=by,
+        co_sites=others,
+        rows_sha256=facts.sha256,
+        schema_sha256=schema_sha256,
+        bundle_sha256=bundle_sha256(),
+        coordinator=coordinator_of(folder),
+    )
+
+
+def _asked(as_json: bool) -> str:
+    """Ask the person at the terminal; where there is none, nobody decides."""
+    if as_json or not sys.stdin.isatty():
+        raise UsageError("nobody is here to ask: decide with --yes or --refuse")
+    said = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
+    return str(said)
+
+
+def _who(given: str) -> str:
+    """Return who decides, as one line."""
+    if given.strip():
+        return "".join(letter if letter.isprintable() else " " for letter in given).strip()[:LONGEST_NAME]
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"user {os.getuid()}"
+    other = os.environ.get("SUDO_USER", "")
+    return f"{other} (as {user})"[:LONGEST_NAME] if other.isprintable() and other else user
+
+
+def _say_decided(folder: SiteFolder, approval: Approval, as_json: bool) -> None:
+    if as_json:
+        output.as_json({"site": folder.site, **_facts(approval)})
+        return
+    typer.echo(f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}.")
+    if approval.decision == "approved":
+        typer.echo(
+            f"It is answered while this runs: flfed site serve {folder.site}. "
+            f"To end it: flfed site withdraw {approval.study}"
+        )
+
+
+def _facts(approval: Approval) -> dict[str, Any]:
+    from flfed.deployment.operator.status import facts_of
+
+    return facts_of(approval)
+
+
+def _with(found: dict[str, Any]) -> str:
+    return ", ".join(found["co-sites"]) or "nobody"
+
+
+def _holds(found: dict[str, Any]) -> str:
+    return "yes" if not found["reason"] else f"no: {found['reason']}"
+
+
+def _table(headers: list[str], rows: list[list[str]], title: str, nothing: str) -> None:
+    if rows:
+        output.as_table(headers, rows, title=title)
+    else:
+        typer.echo(f"{title}: {nothing}")

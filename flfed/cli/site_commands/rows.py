@@ -1,0 +1,177 @@
+"""`flfed site freeze`, `refresh` and `replay`: the rows that are served, and whether they gave what left."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from flfed.cli import output
+from flfed.errors import count_in_words
+
+if TYPE_CHECKING:
+    from flfed.deployment.site_state.freeze import Refresh
+    from flfed.rows.snapshots.opt_outs import Resting
+    from flfed.rows.snapshots.snapshot import Frozen
+
+NAME = typer.Argument(..., help="The site's name.")
+DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
+EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
+
+
+def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, as_json: bool = output.JSON) -> None:
+    """Write down the site's rows as they are now, mapped and checked, as those that its gate serves.
+
+    People on the list of those who opted out (excluded.csv) are left out first.
+    """
+    from flfed.deployment.site_state.freeze import freeze_first
+    from flfed.folders import SiteFolder
+    from flfed.rows.data import site as sites
+
+    site = sites.load(name)
+    folder = SiteFolder(site.name)
+    frozen = freeze_first(folder, site.serving(dataset or site.dataset))
+    if as_json:
+        output.as_json(_shown(frozen, exact))
+        return
+    _say_excluded(frozen, exact)
+    _say_resting(frozen.resting, exact)
+    typer.echo(f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen.")
+    typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
+
+
+def refresh_rows(
+    name: str = NAME,
+    dataset: str = DATASET,
+    yes: bool = typer.Option(False, "--yes", help="Write without asking."),
+    exact: bool = EXACT,
+    as_json: bool = output.JSON,
+) -> None:
+    """Show how the site's rows differ from its frozen ones, and freeze them again once a person agrees.
+
+    Where nearly all of them differ though about as many people are there, it warns that nobody can then tell who
+    joined or left. With --json nothing is asked: it writes with --yes only.
+    """
+    from flfed.deployment.site_state.freeze import refresh
+    from flfed.folders import SiteFolder
+    from flfed.rows.data import site as sites
+
+    site = sites.load(name)
+    found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
+    if not as_json:
+        _say_difference(found, exact)
+    agreed = found.changes and (yes or (not as_json and _asked()))
+    frozen = found.write() if agreed else None
+    if as_json:
+        counts = {part: _count(many, exact) for part, many in vars(found.difference).items()}
+        now = frozen or found.before
+        output.as_json(
+            {"site": site.name, "dataset": found.prepared.site.dataset, **counts, "voids": list(found.voids)}
+            | {
+                "resting": _resting(found.prepared.resting, exact),
+                "drifted": found.drifted,
+                "written": frozen is not None,
+                "rows-sha256": now.sha256 if now else None,
+                "unusable": found.unusable,
+            }
+        )
+    elif frozen is not None:
+        _say_excluded(frozen, exact)
+        typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
+    elif found.changes:
+        typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
+
+
+def _asked() -> bool:
+    """Ask the person at the terminal; where there is none, nobody agrees."""
+    return sys.stdin.isatty() and typer.confirm("Freeze the rows as they are now?")
+
+
+def _say_difference(found: Refresh, exact: bool) -> None:
+    site, difference = found.prepared.site, found.difference
+    if found.unusable:
+        typer.echo(f"The snapshot that is there cannot be compared with: {found.unusable}", err=True)
+    if not found.changes:
+        typer.echo(f"{site.name}: the rows of {site.dataset!r} are those that are frozen.")
+        return
+    lines = [[part, _count(many, exact)] for part, many in vars(difference).items()]
+    output.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
+    if found.names_table:
+        typer.echo("An earlier version froze them, and did not write down which table they are: freeze them again.")
+    _say_resting(found.prepared.resting, exact)
+    _warn_of_drift(found)
+    for study in found.voids:
+        typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
+
+
+def _warn_of_drift(found: Refresh) -> None:
+    """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
+    site, schema = found.prepared.site, found.prepared.schema
+    if not found.drifted or site.policy.disclosure == "open":
+        return
+    which = f"nearly all identifiers in column {schema.group!r} changed" if schema.group else "nearly all rows changed"
+    typer.echo(
+        f"Warning: {which} while about as many people are there. Sums over these rows cannot be held against sums that "
+        "left before: who joined or left in between may follow from both, and resting rows do not hide it. If a column "
+        "is computed anew each time (an age as of today, a sum in floating point, a numbering), round it or fix its "
+        "date in the mapping before you agree.",
+        err=True,
+    )
+
+
+def _say_excluded(frozen: Frozen, exact: bool) -> None:
+    counted = frozen.excluded
+    if counted is None:
+        return
+    rows = _count(counted.rows, exact)
+    typer.echo(f"{counted.found} of {counted.listed} identifiers of people who opted out were found; {rows} rows went.")
+
+
+def _say_resting(resting: Resting | None, exact: bool) -> None:
+    if resting is not None:
+        typer.echo(
+            f"{_count(resting.persons, exact)} other people's rows rest as well, so that nobody can tell from sums "
+            "which left before who opted out, or who came; they come back when that cannot be told any more."
+        )
+
+
+def _count(many: int, exact: bool) -> str:
+    return str(many) if exact else count_in_words(many)
+
+
+def _shown(frozen: Frozen, exact: bool) -> dict[str, object]:
+    """Return the facts of a snapshot for a program; the file's name is the gate's own matter."""
+    counted = frozen.excluded
+    gone = counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
+    facts = {key: value for key, value in frozen.as_json().items() if key in ("site", "dataset", "rows", "at")}
+    hashes = {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
+    return facts | hashes | {"excluded": gone, "resting": _resting(frozen.resting, exact)}
+
+
+def _resting(resting: Resting | None, exact: bool) -> dict[str, str] | None:
+    return None if resting is None else {part: _count(many, exact) for part, many in vars(resting).items()}
+
+
+def replay_round(
+    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it."),
+    round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
+    site: str = typer.Option(..., "--site", help="The site's name."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Compute the site's update of a round again from its frozen rows, and compare it with what left.
+
+    Exit codes: 0 bit for bit what the ledger says, 1 not, 2 wrong use, or no longer kept.
+    """
+    from flfed.deployment.operator.replay import replay
+    from flfed.folders import SiteFolder
+    from flfed.rows.data import site as sites
+
+    found = replay(SiteFolder(site), sites.load(site), run, round)
+    if as_json:
+        output.as_json(found.as_json())
+    error = found.error()
+    if error is not None:
+        raise error
+    if not as_json:
+        typer.echo(f"{site}: round {round} of run {run} gives bit for bit what left (SHA-256 {found.given[0]}).")

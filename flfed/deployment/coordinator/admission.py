@@ -1,0 +1,309 @@
+"""Who may connect: invited, admitted and revoked sites, each a JSON file in the coordinator's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import locked, note, now_utc, write_whole
+from flfed.folders import NAME, CoordinatorFolder
+from flfed.signatures import fingerprint, node_public_key, node_signed, public_text
+
+FORMAT = 1
+LARGEST = 16_384
+"""Bytes of an admission file; a real one has about 700."""
+ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "flfed": str, "signature": str}
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A site and the key by which its node is known.
+
+    Parameters
+    ----------
+    site : str
+    public_key_openssh : str
+        EC P-384, in OpenSSH's text form, without a comment.
+    node_id : int or None
+        Flower's number of the node; `None` until it was registered.
+    """
+
+    site: str
+    public_key_openssh: str
+    node_id: int | None
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What is kept of one site; times are ISO 8601, empty where it did not happen.
+
+    `earlier_keys` are those of earlier admissions that were revoked; none of them is admitted again.
+    """
+
+    site: str
+    status: str
+    invitation_sha256: str = ""
+    invited: str = ""
+    expires: str = ""
+    admitted: str = ""
+    revoked: str = ""
+    public_key: str = ""
+    node_id: int | None = None
+    earlier_keys: tuple[dict[str, Any], ...] = field(default=())
+
+    def every_key(self) -> set[str]:
+        """Return every public key that this name has or had."""
+        return {self.public_key, *(str(key["public-key"]) for key in self.earlier_keys)} - {""}
+
+    def node(self) -> Admitted:
+        """Return the site's key and node."""
+        return Admitted(self.site, self.public_key, self.node_id)
+
+
+def members(folder: CoordinatorFolder) -> dict[str, Membership]:
+    """Return every site that was ever invited, by name, in the names' order.
+
+    Raises
+    ------
+    FlfedError
+        If a file is damaged: whose key it had, and whether that was revoked, nobody knows.
+    """
+    return {member.site: member for member in map(_read, _files(folder))}
+
+
+def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[str, ...]]:
+    """Return the sites whose files can be read, as `members` does, and a sentence for each file that cannot."""
+    found, damaged = {}, []
+    for file in _files(folder):
+        try:
+            found[file.stem] = _read(file)
+        except FlfedError as error:
+            damaged.append(str(error))
+    return found, tuple(damaged)
+
+
+def admitted(folder: CoordinatorFolder) -> dict[str, Admitted]:
+    """Return the sites whose nodes may connect, by name; one whose file is damaged is not among them."""
+    return {name: member.node() for name, member in readable(folder)[0].items() if member.status == "admitted"}
+
+
+def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
+    """Return the keys and nodes that must not connect any more, by what can be read; a name may occur again."""
+    found = []
+    for member in readable(folder)[0].values():
+        found += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
+        if member.status == "revoked" and member.public_key:
+            found.append(member.node())
+    return tuple(found)
+
+
+def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
+    """Write down under which number Flower registered an admitted site's key."""
+    with locked(folder.sites):
+        member = _member(folder, site)
+        if member is None or member.status != "admitted":
+            raise FlfedError(f"site {site!r} is not admitted, so it has no node")
+        if member.node_id != node_id:
+            _write(folder, replace(member, node_id=node_id))
+
+
+def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: datetime | None = None) -> tuple[str, str]:
+    """Invite a site, or invite it again in place of an invitation not used yet or of a revoked admission.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    site : str
+    days : int, 1 to 90
+        How long the invitation holds.
+    now : datetime, optional
+
+    Returns
+    -------
+    code : str
+        Random, 256 bits; only its SHA-256 is kept here.
+    expires : str
+
+    Raises
+    ------
+    UsageError
+        If the name is not one, or admitted already.
+    """
+    now = now or now_utc()
+    if not NAME.fullmatch(site):
+        raise UsageError(f"site name {site!r} must be of a-z, 0-9 and single hyphens")
+    if not 1 <= days <= 90:
+        raise UsageError(f"days={days} must be 1 to 90: a kit lies about until it expires")
+    code, expires = secrets.token_hex(32), (now + timedelta(days=days)).isoformat(timespec="seconds")
+    with locked(folder.sites):
+        before = members(folder).get(site)
+        if before is not None and before.status == "admitted":
+            raise UsageError(
+                f"site {site!r} was admitted on {before.admitted}; "
+                f"to invite it anew, with another key, first: flfed coordinator revoke {site}"
+            )
+        _write(
+            folder,
+            Membership(
+                site, "invited", _hash(code), now.isoformat(timespec="seconds"), expires, earlier_keys=_earlier(before)
+            ),
+        )
+    return code, expires
+
+
+def _earlier(before: Membership | None) -> tuple[dict[str, Any], ...]:
+    if before is None:
+        return ()
+    if not before.public_key:
+        return before.earlier_keys
+    last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
+    return (*before.earlier_keys, last)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What `admit` did: the site, its key's fingerprint, and whether it was admitted before by the same file."""
+
+    site: str
+    fingerprint: str
+    already: bool
+
+
+def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None) -> Admission:
+    """Admit the site that an admission file is of, where its signature, invitation and key are right.
+
+    Raises
+    ------
+    UsageError
+        If anything of it is not; the refusal is in the log.
+    """
+    now = now or now_utc()
+    try:
+        with locked(folder.sites):
+            member, already = _admitted_by(folder, read_admission(file), now)
+            if not already:
+                _write(folder, member)
+    except FlfedError as error:
+        note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
+        raise
+    found = Admission(member.site, fingerprint(member.public_key), already)
+    note(folder.log, now, "already admitted" if already else "admitted", site=found.site, key=found.fingerprint)
+    return found
+
+
+def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
+    """Return the membership that an admission gives, and whether it is there already."""
+    site, again = given["site"], f"flfed coordinator invite {given['site']}"
+    key = node_public_key(given["public-key"])
+    if key is None:
+        raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
+    if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
+        raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
+    everyone = members(folder)
+    member = everyone.get(site)
+    if member is None:
+        raise UsageError(f"admission: site {site!r} was not invited; to invite it: {again}")
+    public = public_text(key)
+    invited = hmac.compare_digest(_hash(given["invitation"]), member.invitation_sha256)
+    if member.status == "admitted" and invited and public == member.public_key:
+        return member, True
+    if member.status == "admitted":
+        raise UsageError(
+            f"admission: site {site!r} was admitted on {member.admitted} with another key or invitation; "
+            f"if this file is to replace it: flfed coordinator revoke {site}, then: {again}"
+        )
+    if member.status == "revoked":
+        raise UsageError(f"admission: site {site!r} was revoked on {member.revoked}; to invite it anew: {again}")
+    if not invited:
+        raise UsageError(f"admission: not by the last invitation of site {site!r}; send it its last kit, or: {again}")
+    if now >= datetime.fromisoformat(member.expires):
+        raise UsageError(
+            f"admission: the invitation of site {site!r} expired on {member.expires}; to invite it anew: {again}"
+        )
+    for other in everyone.values():
+        if public in other.every_key():
+            raise UsageError(
+                f"admission: its key is or was in use as site {other.site!r}; "
+                "the site makes another one with a kit that was not used"
+            )
+    return replace(member, status="admitted", admitted=now.isoformat(timespec="seconds"), public_key=public), False
+
+
+def read_admission(file: Path) -> dict[str, Any]:
+    """Return what an admission file holds, each key there and of its type; nothing of it is believed yet."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    found: Any = None
+    if len(content) <= LARGEST:
+        try:
+            found = json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError):
+            found = None
+    right = isinstance(found, dict) and found.keys() == ADMISSION.keys()
+    if not right or not all(type(found[key]) is kind for key, kind in ADMISSION.items()):
+        raise UsageError("admission: not an admission file; the site's `flfed site join` writes it, SITE.admission")
+    if found["format"] != FORMAT:
+        raise UsageError(f"admission: format {found['format']} is not known here; use the same flfed as the site")
+    if not NAME.fullmatch(found["site"]):
+        raise UsageError("admission: the site's name in it must be of a-z, 0-9 and single hyphens")
+    return dict(found)
+
+
+def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None) -> bool:
+    """Take back a site's invitation or admission; return whether it was so already.
+
+    The serving coordinator unregisters the node; what the site sent before stays in the run records.
+    """
+    now = now or now_utc()
+    with locked(folder.sites):
+        member = _member(folder, site)
+        if member is None:
+            known = ", ".join(file.stem for file in _files(folder)) or "none"
+            raise UsageError(f"site {site!r} was never invited; known are: {known}")
+        if member.status == "revoked":
+            return True
+        _write(folder, replace(member, status="revoked", revoked=now.isoformat(timespec="seconds")))
+    note(folder.log, now, "revoked", site=site, was=member.status)
+    return False
+
+
+def _hash(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _member(folder: CoordinatorFolder, site: str) -> Membership | None:
+    """Return what is known of one site, whatever the files of others are like."""
+    files = {file.stem: file for file in _files(folder)}
+    return _read(files[site]) if site in files else None
+
+
+def _files(folder: CoordinatorFolder) -> list[Path]:
+    return sorted(folder.sites.glob("*.json")) if folder.sites.is_dir() else []
+
+
+def _read(file: Path) -> Membership:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        member = Membership(**{key.replace("-", "_"): value for key, value in facts.items()})
+        keyless = member.status == "admitted" and not member.public_key
+        wrong = keyless or any(node_public_key(key) is None for key in member.every_key())
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
+    if wrong or member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
+        raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew")
+    return replace(member, earlier_keys=tuple(member.earlier_keys))
+
+
+def _write(folder: CoordinatorFolder, member: Membership) -> None:
+    facts = {key.replace("_", "-"): value for key, value in asdict(member).items()}
+    write_whole(folder.sites / f"{member.site}.json", (json.dumps(facts, indent=2) + "\n").encode())

@@ -1,0 +1,322 @@
+"""The coordinator's keys: its certificate authority, the server's certificate, the key that signs; made and changed.
+
+Sites trust `ca.crt`. While authorities change it holds two certificates, the one that issues and the
+one to come, so that no site loses the coordinator before it took its renewal.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import tomli_w
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import locked, note, now_utc, read_private, write_whole
+from flfed.folders import CoordinatorFolder
+from flfed.signatures import private_text, signing_public
+
+FORMAT = 1
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 397
+"""What public authorities grant at most."""
+RENEWED_DAYS = 30
+"""A server that serves renews its certificate where fewer days are left."""
+EARLIER = timedelta(hours=1)
+"""Certificates hold from an hour before they are made: clocks differ."""
+ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[1-9][0-9]{0,4})")
+LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the host (an IPv6 address without brackets) and port of "host:port".
+
+    Examples
+    --------
+    >>> host_and_port("fl.example.org:443"), host_and_port("[::1]:8443")
+    (('fl.example.org', 443), ('::1', 8443))
+    """
+    said = f"address {address[:100]!r} must be host:port as sites reach it, such as fl.example.org:443"
+    found = ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > 65535:
+        raise UsageError(said)
+    host = found["host"].strip("[]")
+    # A name that ends in a number is a mistyped IPv4 address.
+    numeric = ":" in host or host.rpartition(".")[2].isdigit()
+    if numeric:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise UsageError(said) from None
+    elif not all(LABEL.fullmatch(label) for label in host.split(".")):
+        raise UsageError(said)
+    return host, int(found["port"])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `init` was told: a title people read, and the public address "host:port"."""
+
+    title: str
+    address: str
+
+    def __post_init__(self) -> None:
+        """Refuse a title or an address that is none."""
+        if not 1 <= len(self.title.strip()) <= 100 or not self.title.isprintable():
+            raise UsageError(f"title {self.title[:120]!r} must be of 1 to 100 printable characters")
+        host_and_port(self.address)
+
+    @property
+    def host(self) -> str:
+        """The public host, a name or an IP address."""
+        return host_and_port(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The public port."""
+        return host_and_port(self.address)[1]
+
+
+def settings(folder: CoordinatorFolder) -> Settings:
+    """Return the settings of a coordinator that was initialised."""
+    try:
+        found = tomllib.loads(folder.settings.read_text(encoding="utf-8"))
+        return Settings(str(found["title"]), str(found["address"]))
+    except FileNotFoundError:
+        raise UsageError(f"{folder.root}: is no coordinator yet; make it with: flfed coordinator init") from None
+    except (OSError, ValueError, KeyError):
+        raise FlfedError(f"{folder.settings}: cannot be read; it must be TOML with title and address") from None
+
+
+def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | None = None) -> None:
+    """Make a coordinator: authority, server certificate, signing key and settings.
+
+    Raises
+    ------
+    UsageError
+        If anything of one is there already: keys are never overwritten.
+    """
+    now = now or now_utc()
+    if folder.settings.exists() or any(folder.keys.glob("*")):
+        raise UsageError(
+            f"{folder.root}: holds a coordinator already and is not overwritten; its keys are changed by "
+            "`flfed coordinator rotate`, another one goes under another FLFED_HOME"
+        )
+    folder.make()
+    if folder.root.stat().st_mode & 0o077:
+        raise UsageError(f"{folder.root}: others may enter it; first: chmod 700 {folder.root}")
+    key, certificate = new_authority(given.title, now)
+    write_whole(folder.keys / "ca.key", _pem(key))
+    write_whole(folder.keys / "ca.crt", certificate_text(certificate))
+    _write_server(folder, given.host, key, certificate, now)
+    write_signing_key(folder, Ed25519PrivateKey.generate())
+    # Last: a folder with settings is a whole one.
+    facts = {"format": FORMAT, "title": given.title, "address": given.address, "made": _second(now)}
+    write_whole(folder.settings, tomli_w.dumps(facts).encode())
+    note(folder.log, now, "initialised", title=given.title, address=given.address)
+
+
+def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    """Return a key and a self-signed certificate that may issue certificates of servers, and nothing below."""
+    key = generate_private_key(SECP384R1())
+    # Two authorities of one coordinator must not bear one name: a chain is found by it.
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, title[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"flfed authority {secrets.token_hex(4)}"),
+        ]
+    )
+    usage = _usage(key_cert_sign=True, crl_sign=True)
+    built = (
+        _certificate(name, name, key.public_key(), now, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+    )
+    return key, built.sign(key, hashes.SHA384())
+
+
+def _write_server(
+    folder: CoordinatorFolder, host: str, key: EllipticCurvePrivateKey, authority: x509.Certificate, now: datetime
+) -> None:
+    """Issue a certificate for the public host, and for this machine: the proxy reaches the server by loopback."""
+    own = generate_private_key(SECP256R1())
+    names = dict.fromkeys([host, "localhost", "127.0.0.1", "::1"])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    built = (
+        _certificate(subject, authority.subject, own.public_key(), now, SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer, critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
+    )
+    write_whole(folder.keys / "server.key", _pem(own))
+    write_whole(folder.keys / "server.crt", certificate_text(built.sign(key, hashes.SHA384())))
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name.lower())
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, public: EllipticCurvePublicKey, now: datetime, days: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - EARLIER)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+
+
+def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def certificates(text: bytes) -> list[x509.Certificate]:
+    """Return the certificates of a PEM text, none where it is not one."""
+    try:
+        return x509.load_pem_x509_certificates(text)
+    except ValueError:
+        return []
+
+
+def certificate_text(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def trusted(folder: CoordinatorFolder) -> bytes:
+    """Return what sites are to trust, as PEM: the authority, and the one to come while they change."""
+    return read_private(folder.keys / "ca.crt")
+
+
+def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) -> int:
+    """Return for how many whole days the server's certificate holds; negative when it has expired."""
+    found = certificates(read_private(folder.keys / "server.crt"))
+    if not found:
+        raise FlfedError(f"{folder.keys / 'server.crt'}: is damaged; renew it with: flfed coordinator rotate server")
+    return (found[0].not_valid_after_utc - (now or now_utc())).days
+
+
+def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
+    """Return the key that signs receipts and renewals."""
+    file = folder.keys / "signing.key"
+    try:
+        key = serialization.load_ssh_private_key(read_private(file), None)
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise FlfedError(f"{file}: is damaged; bring it back from a backup")
+    return key
+
+
+def write_signing_key(folder: CoordinatorFolder, key: Ed25519PrivateKey) -> None:
+    """Keep a signing key, in place of the one before; written last, the private half is the one that counts."""
+    write_whole(folder.keys / "signing.pub", (signing_public(key) + "\n").encode())
+    write_whole(folder.keys / "signing.key", private_text(key))
+
+
+def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
+    """Give the server another key and certificate by the same authority; no site needs to know."""
+    now = now or now_utc()
+    host = settings(folder).host
+    with locked(folder.keys):
+        key, certificate = _issuing(folder)
+        _write_server(folder, host, key, certificate, now)
+    note(folder.log, now, "server certificate renewed")
+
+
+def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
+    """Make the authority to come: from now on sites are told to trust both, and the old one still issues."""
+    now = now or now_utc()
+    title = settings(folder).title
+    with locked(folder.keys):
+        if (folder.keys / "ca-next.key").exists():
+            raise UsageError(
+                "another authority was prepared already; "
+                "when the sites took their renewal: flfed coordinator rotate authority --finish"
+            )
+        issuing = certificate_text(_issuing(folder)[1])
+        key, certificate = new_authority(title, now)
+        write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
+        # Last: without it the other certificate counts for nothing, and is replaced when this is done again.
+        write_whole(folder.keys / "ca-next.key", _pem(key))
+    note(folder.log, now, "authority prepared")
+
+
+def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
+    """Let the prepared authority issue, and forget the one before and its key."""
+    now = now or now_utc()
+    host = settings(folder).host
+    coming = folder.keys / "ca-next.key"
+    with locked(folder.keys):
+        if not coming.exists():
+            raise UsageError("no other authority was prepared; first: flfed coordinator rotate authority")
+        key, certificate = _pair(coming, folder.keys / "ca.crt")
+        # Every step may be the last before a crash: doing it again ends it.
+        _write_server(folder, host, key, certificate, now)
+        write_whole(folder.keys / "ca.key", _pem(key))
+        write_whole(folder.keys / "ca.crt", certificate_text(certificate))
+        coming.unlink()
+    note(folder.log, now, "authority changed")
+
+
+def _issuing(folder: CoordinatorFolder) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    return _pair(folder.keys / "ca.key", folder.keys / "ca.crt")
+
+
+def _pair(file: Path, trusted_file: Path) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    """Return a private key and, among the trusted certificates, its own."""
+    try:
+        key = serialization.load_pem_private_key(read_private(file), None)
+    except (ValueError, TypeError):
+        raise FlfedError(f"{file}: is damaged; bring it back from a backup") from None
+    own = [c for c in certificates(read_private(trusted_file)) if c.public_key() == key.public_key()]
+    if not own or not isinstance(key, EllipticCurvePrivateKey):
+        raise FlfedError(f"{trusted_file}: has no certificate of {file.name}; bring both back from a backup")
+    return key, own[0]
+
+
+def _pem(key: EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _second(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")

@@ -1,0 +1,256 @@
+"""Countersigning the heads of the sites' ledgers: one that is cut or written anew shows.
+
+Before a run's first round each head is held to the one that was signed last; after it, those that follow are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from flfed.deployment.coordinator.certificates import signing_key
+from flfed.deployment.flower.grid import DeployedGrid
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.fan_out import Answers, ask_each
+from flfed.folders import CoordinatorFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.line import RESTARTED, START, Line
+from flfed.records.ledger.verify import Receipt
+from flfed.signatures import sign_as_coordinator
+from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
+
+SIGNED = "signed"
+CUT = "a crash cut its last line off"
+SEE = "a backup of it"
+
+
+class UnfollowedHead(FlfedError):
+    """A site's ledger that does not go on from the head that was signed last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What came of sealing the ledgers of a run's sites.
+
+    Attributes
+    ----------
+    signed : dict of site to Receipt
+        What this coordinator signed.
+    faults : dict of site to reason
+        Whose ledger is not signed, or who has no receipt.
+    crossed : tuple of (kind, Answers)
+        What was asked and answered, with its bytes.
+    """
+
+    signed: Mapping[str, Receipt]
+    faults: Mapping[str, str]
+    crossed: tuple[tuple[str, Answers[Any]], ...]
+
+
+def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, Receipt]:
+    """Return what was signed last for each site; for one that never was, a receipt of no lines."""
+    held = _receipts(folder)
+    with held.held() as found:
+        return _last_of(found.backwards(), sites)
+
+
+def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, n_known: int, at_known: str) -> str:
+    """Return the signature over the head of a site's ledger, once it is on this disk that it was given.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    site, run : str
+    n : int
+    head : str
+        What the site says its ledger's head is.
+    n_known : int
+        The line that it was asked for.
+    at_known : str
+        What the site says is the hash of that line.
+
+    Raises
+    ------
+    UnfollowedHead
+        If the site's ledger no longer has, as it was, the line that was signed last.
+
+    Notes
+    -----
+    That the head really follows from that line only the ledger itself shows: a site that lies says the
+    old hash. But then its ledger and the receipts here, held side by side, do not agree.
+    """
+    receipt = Receipt(site=site, run=run, n=n, head=head)
+    key = signing_key(folder)
+    _repair(folder)
+    with _receipts(folder).held() as held:
+        last = _last_of(held.backwards(), [site])[site]
+        why = _why_not(last, receipt, n_known, at_known)
+        if why:
+            raise UnfollowedHead(why)
+        signature = sign_as_coordinator(receipt.facts(), key)
+        if receipt != last:
+            held.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
+    return signature
+
+
+def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
+    """Return why a head does not follow from the one that was signed last, or an empty text."""
+    ask = f"ask the site what happened, there: flfed site ledger {new.site} --verify"
+    ask += f"; where it was lost: flfed coordinator ledger {new.site} --help"
+    signed = f"{last.n} lines were signed at run {last.run}"
+    if n_known != last.n:
+        return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
+    if new.n < last.n:
+        return f"{new.site}'s ledger was cut: it has {new.n} lines, and {signed}; {ask}"
+    if at_known != last.head or (new.n == last.n and new.head != last.head):
+        line = f"line {last.n} is not the one that was signed at run {last.run}"
+        return f"{new.site}'s ledger was written anew: {line}; {ask}"
+    return ""
+
+
+def unfollowed(
+    grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float
+) -> tuple[dict[str, str], Answers[SealReply]]:
+    """Return the sites whose ledger does not go on from what was signed last, with why, and what was answered.
+
+    Nothing is signed. Parameters and errors as of `seal_all`. A site that does not answer is among the faults of
+    the answers: of its ledger nothing is known.
+    """
+    known, heads = _heads(grid, folder, run, nodes, timeout)
+    whys = {}
+    for site, reply in heads.replies.items():
+        new = Receipt(site=site, run=run, n=reply.n, head=reply.head)
+        whys[site] = _why_not(known[site], new, known[site].n, reply.at_known)
+    return {site: why for site, why in whys.items() if why}, heads
+
+
+def _heads(
+    grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], timeout: float
+) -> tuple[dict[str, Receipt], Answers[SealReply]]:
+    """Return what was signed last for each site, and its head now, as it says."""
+    _repair(folder)
+    known = last_signed(folder, nodes)
+    questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
+    return known, ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+
+
+def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
+    """Ask the sites of a run for their ledgers' heads, sign those that follow, and send the receipts.
+
+    Parameters
+    ----------
+    grid : Grid
+    folder : CoordinatorFolder
+    run : str
+    nodes : mapping of site to node id
+    timeout : float, seconds
+        For each of the two exchanges.
+
+    Raises
+    ------
+    FlfedError
+        If this coordinator's own receipts or its key cannot be read or written.
+    """
+    known, heads = _heads(grid, folder, run, nodes, timeout)
+    signed: dict[str, Receipt] = {}
+    receipts: dict[str, SealedRequest] = {}
+    faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}
+    for site, reply in heads.replies.items():
+        n_known, at_known = known[site].n, reply.at_known
+        try:
+            signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
+        except UnfollowedHead as error:
+            faults[site] = str(error)
+            continue
+        signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
+        receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
+    kept: Answers[SealedReply] = Answers({}, {}, {})
+    if receipts:
+        told = {site: nodes[site] for site in receipts}
+        kept = ask_each(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
+    faults |= {site: f"it has no receipt of its ledger: {reason}" for site, reason in kept.faults.items()}
+    return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
+
+
+def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> Receipt:
+    """Take note that a site lost its ledger and began another; return the last receipt of the one before.
+
+    It is on record here, among the receipts, for good; the next run signs what the site has then.
+
+    Raises
+    ------
+    UsageError
+        If nothing of this site's ledger was signed so far, or nothing since the last time.
+    """
+    _repair(folder)
+    with _receipts(folder).held() as held:
+        last = _last_of(held.backwards(), [site])[site]
+        if last.n == 0:
+            raise UsageError(f"no line of {site}'s ledger is signed: it may begin as it likes")
+        facts = {"line": last.n, "head": last.head, "by": by, "why": why}
+        held.append(kind=RESTARTED, site=site, run=last.run, **facts)
+    return last
+
+
+def _receipts(folder: CoordinatorFolder) -> Ledger:
+    return Ledger(folder.receipts, see=SEE, ordered=False)
+
+
+def _repair(folder: CoordinatorFolder) -> None:
+    """Set aside what a crash left of a receipt: it was never sent, so nobody has it."""
+    with _receipts(folder).held() as held:
+        held.repair(by="flfed", why=CUT)
+
+
+def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt]:
+    """Return the last receipt of each site; `lines` come from the last to the first."""
+    found: dict[str, Receipt] = {}
+    for line in lines:
+        site = str(line.facts.get("site"))
+        if line.kind in (SIGNED, RESTARTED) and site in sites and site not in found:
+            run, head, n = str(line.facts["run"]), str(line.facts["head"]), int(line.facts["line"])
+            # What was signed of a ledger that was lost binds the next one to nothing.
+            anew = Receipt(site=site, run=run, n=0, head=START)
+            found[site] = Receipt(site=site, run=run, n=n, head=head) if line.kind == SIGNED else anew
+            if len(found) == len(sites):
+                break
+    return {site: found.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}
+
+
+SECONDS = 30.0
+"""For each of the two exchanges: a site answers at once, or its node is away."""
+AT_ONCE = 10.0
+"""Where a person who interrupted the run waits."""
+
+
+@contextmanager
+def sealed_afterwards(grid: DeployedGrid, recorder: Recorder) -> Iterator[None]:
+    """Run the block, then have the ledgers of a deployment's sites sealed.
+
+    A run that failed, or was interrupted, is sealed too: what left the sites has left.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(FlfedError):  # the first error is what counts
+            _seal(grid, recorder, SECONDS if isinstance(error, FlfedError) else AT_ONCE)
+        raise
+    _seal(grid, recorder)
+
+
+def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> None:
+    """Seal, and write down what crossed for it and whose ledger could not be; a run does not fail by it."""
+    taking_part = {site: node for site, node in grid.nodes.items() if site in recorder.taking_part}
+    try:
+        found = seal_all(grid, CoordinatorFolder.default(), recorder.writer.run, taking_part, timeout=seconds)
+    except FlfedError as error:
+        recorder.note(f"the ledgers of the sites are not signed: {error}")
+        return
+    for kind, answers in found.crossed:
+        recorder.crossed(kind, answers.to_node, answers.to_server)
+    recorder.events("fault", found.faults)

@@ -1,0 +1,288 @@
+"""What a site is given: the kit it joins with, and the renewal that keeps it joined when keys or versions change.
+
+A kit must reach the site by a way that both trust, for the site believes it; a renewal may come any
+way, for it is signed by the key that the site's kit (or its last renewal) named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+import flfed
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.coordinator.admission import new_invitation
+from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
+from flfed.errors import UsageError
+from flfed.files import locked, note, now_utc, write_whole
+from flfed.folders import NAME, CoordinatorFolder
+from flfed.signatures import canonical, coordinator_signed, sign_as_coordinator, signing_public
+
+FORMAT = 1
+MEMBERS = ("kit.toml", "ca.crt")
+HASH = re.compile(r"[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
+MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What both a kit and a renewal say of the coordinator.
+
+    Parameters
+    ----------
+    coordinator, address : str
+        Its title, and "host:port".
+    ca_sha256, signing_key, bundle_sha256 : str, 64 hex digits
+        Hash of the certificates to trust, public Ed25519 key, hash of the bundle that may run.
+    flfed, flwr : str
+        Its version, and Flower's "major.minor".
+    issued : str
+        When, ISO 8601 with a zone; a site takes none that is older than what it has.
+    """
+
+    coordinator: str
+    address: str
+    ca_sha256: str
+    signing_key: str
+    bundle_sha256: str
+    flfed: str
+    flwr: str
+    issued: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is not of its form."""
+        Settings(self.coordinator, self.address)
+        for name in ("ca_sha256", "signing_key", "bundle_sha256"):
+            _match(name, getattr(self, name), HASH)
+        _match("flfed", self.flfed, VERSION)
+        _match("flwr", self.flwr, MAJOR_MINOR)
+        moment("issued", self.issued)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What is in `kit.toml`: the terms, for whom, the invitation's code, and until when."""
+
+    terms: Terms
+    site: str
+    invitation: str
+    expires: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is not of its form; the code is not told."""
+        _match("site", self.site, NAME)
+        if not HASH.fullmatch(self.invitation):
+            raise UsageError("kit: invitation is not of its form; ask the coordinator for another kit")
+        moment("expires", self.expires)
+
+    @property
+    def invitation_sha256(self) -> str:
+        """What the coordinator knows the code by."""
+        return hashlib.sha256(self.invitation.encode()).hexdigest()
+
+    def as_toml(self) -> str:
+        """Return the text of `kit.toml`."""
+        facts = {
+            "format": FORMAT,
+            **kebab(asdict(self.terms)),
+            "site": self.site,
+            "invitation": self.invitation,
+            "expires": self.expires,
+        }
+        return tomli_w.dumps(facts)
+
+
+def kit_of(facts: Mapping[str, object]) -> Kit:
+    """Return the kit that a `kit.toml` tells of.
+
+    Raises
+    ------
+    UsageError
+        If a key is missing, unknown, or not of its form.
+    """
+    terms = terms_of(facts, "kit", "site", "invitation", "expires")
+    return Kit(terms, str(facts["site"]), str(facts["invitation"]), str(facts["expires"]))
+
+
+def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
+    """Return the terms among facts that hold these, `format` and `more`, nothing else, each a text."""
+    if type(facts.get("format")) is not int or facts["format"] != FORMAT:
+        raise UsageError(f"{what}: its format is not known here; use the same flfed as the coordinator")
+    names = [name.replace("_", "-") for name in Terms.__dataclass_fields__]
+    expected = {"format", *names, *more}
+    if facts.keys() != expected:
+        odd = ", ".join(repr(name[:40]) for name in sorted(facts.keys() ^ expected)[:3])
+        raise UsageError(f"{what}: {odd} is missing or not known; ask the coordinator for another {what}")
+    if not all(isinstance(facts[name], str) for name in expected - {"format"}):
+        raise UsageError(f"{what}: a value in it is not a text; ask the coordinator for another {what}")
+    return Terms(**{name.replace("-", "_"): str(facts[name]) for name in names})
+
+
+def kebab(facts: Mapping[str, object]) -> dict[str, object]:
+    """Return facts under the names that files have."""
+    return {name.replace("_", "-"): value for name, value in facts.items()}
+
+
+def moment(name: str, text: str) -> datetime:
+    """Return an ISO 8601 time that names its zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.utcoffset() is None:
+        raise UsageError(f"{name}={text[:40]!r} must be a time with its zone; ask the coordinator for another file")
+    return found
+
+
+def _match(name: str, value: str, pattern: re.Pattern[str]) -> None:
+    if not pattern.fullmatch(value):
+        raise UsageError(f"{name}={value[:80]!r} is not of its form; ask the coordinator for another file")
+
+
+def flwr_version() -> str:
+    """Return Flower's "major.minor" here: it must be one at all institutions."""
+    return ".".join(importlib.metadata.version("flwr").split(".")[:2])
+
+
+def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
+    """Return what this coordinator says of itself now, and the certificates to trust."""
+    given, ca = settings(folder), trusted(folder)
+    public = signing_public(signing_key(folder))
+    return Terms(
+        given.title,
+        given.address,
+        hashlib.sha256(ca).hexdigest(),
+        public,
+        bundle_sha256(),
+        flfed.__version__,
+        flwr_version(),
+        now.isoformat(),
+    ), ca
+
+
+@dataclass(frozen=True)
+class Invited:
+    """A kit that was written: where, until when it holds, and its SHA-256 for two people to compare."""
+
+    site: str
+    file: Path
+    expires: str
+    sha256: str
+
+
+def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, now: datetime | None = None) -> Invited:
+    """Invite a site and write its kit, `SITE.kit.zip`, in place of an earlier one.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    site : str
+    to : Path
+        The folder of the kit.
+    days : int, 1 to 90
+        How long it holds.
+    now : datetime, optional
+    """
+    now = now or now_utc()
+    check_folder(to)
+    terms, ca = _terms(folder, now)
+    code, expires = new_invitation(folder, site, days=days, now=now)
+    content = packed(Kit(terms, site, code, expires).as_toml().encode(), ca)
+    file = to / f"{site}.kit.zip"
+    write_whole(file, content)
+    made = Invited(site, file, expires, hashlib.sha256(content).hexdigest())
+    note(folder.log, now, "invited", site=site, expires=expires, kit=made.sha256)
+    return made
+
+
+def check_folder(to: Path) -> None:
+    """Refuse a folder that cannot be written into, before anything is changed for what would go there."""
+    if not to.is_dir() or not os.access(to, os.W_OK | os.X_OK):
+        raise UsageError(f"{to}: is not a folder that can be written; name another with --to")
+
+
+def packed(toml: bytes, ca: bytes) -> bytes:
+    """Return a kit's zip; the same bytes for the same content."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in zip(MEMBERS, (toml, ca), strict=True):
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100600 << 16
+            archive.writestr(entry, content)
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What a renewal says: the terms that hold from now on, and the certificates to trust (PEM)."""
+
+    terms: Terms
+    ca: str
+
+    def signed(self, key: Ed25519PrivateKey) -> bytes:
+        """Return the file: canonical JSON with the signature of the key that sites know."""
+        facts = self._facts()
+        return canonical({**facts, "signature": sign_as_coordinator(facts, key)}) + b"\n"
+
+    def is_signed(self, signature: str, public: str) -> bool:
+        """Tell whether a signature of it is that of the coordinator with this public key (hex)."""
+        return coordinator_signed(self._facts(), signature, public)
+
+    def _facts(self) -> dict[str, object]:
+        # `kind` keeps it apart from whatever else that key signs.
+        return {"format": FORMAT, "kind": "renewal", **kebab(asdict(self.terms)), "ca": self.ca}
+
+
+def renewal_of(facts: Mapping[str, object]) -> tuple[Renewal, str]:
+    """Return the renewal that a file tells of, and its signature, which is not checked yet."""
+    terms = terms_of(facts, "renewal", "kind", "ca", "signature")
+    ca = str(facts["ca"])
+    if facts["kind"] != "renewal" or hashlib.sha256(ca.encode()).hexdigest() != terms.ca_sha256:
+        raise UsageError("renewal: its parts do not belong together; ask the coordinator for another renewal")
+    return Renewal(terms, ca), str(facts["signature"])
+
+
+def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
+    """Write a renewal for all sites: how the coordinator is now, after its keys or its version changed."""
+    now = now or now_utc()
+    settings(folder)
+    key = signing_key(folder)
+    return _written(folder, to, now, key, key)
+
+
+def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
+    """Change the signing key; return the renewal that tells sites of it, the last thing that the old one signs."""
+    now = now or now_utc()
+    settings(folder)
+    with locked(folder.keys):
+        old, key = signing_key(folder), Ed25519PrivateKey.generate()
+        file = _written(folder, to, now, old, key)
+        # Only now: a key that nobody was told of could not be trusted by anyone.
+        write_signing_key(folder, key)
+    note(folder.log, now, "signing key changed", key=signing_public(key))
+    return file
+
+
+def _written(
+    folder: CoordinatorFolder, to: Path, now: datetime, signer: Ed25519PrivateKey, named: Ed25519PrivateKey
+) -> Path:
+    check_folder(to)
+    terms, ca = _terms(folder, now)
+    made = Renewal(replace(terms, signing_key=signing_public(named)), ca.decode("ascii"))
+    # With its microseconds: one of a signing key that replaced another of the same second would be missed for good.
+    file = to / f"renewal-{now:%Y%m%dT%H%M%S.%f}Z.json"
+    write_whole(file, made.signed(signer))
+    note(folder.log, now, "renewal written", issued=terms.issued, file=file.name)
+    return file

@@ -1,0 +1,209 @@
+"""What the world sees of the coordinator: Caddy, which passes on what nodes ask and refuses all else."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from flfed.deployment.coordinator.certificates import settings
+from flfed.deployment.flower.control import certificate_file
+from flfed.deployment.processes.child_processes import passed_on
+from flfed.errors import FlfedError, UsageError
+from flfed.files import write_whole
+from flfed.folders import CoordinatorFolder
+
+ROUTES = (
+    "activate-node",
+    "deactivate-node",
+    "send-node-heartbeat",
+    "pull-messages",
+    "push-messages",
+    "get-run",
+    "get-fab",
+    "push-object",
+    "pull-object",
+    "confirm-message-received",
+)
+"""What a node of Flower 1.41 asks, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
+LARGEST_BODY = "20MB"
+"""Of a body that does not say how long it is. One that does is held to less by `superlink`, which can say so:
+Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and asks again for ever."""
+
+LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
+
+CADDYFILE = """\
+# Written by flfed at each start: changes are lost.
+{
+	admin off
+	auto_https off
+	grace_period 5s
+	default_sni HOST
+	log {
+		output stderr
+		level INFO
+	}
+	servers {
+		protocols h1
+		max_header_size 16KB
+		timeouts {
+			read_header 10s
+			read_body 130s
+			idle 5m
+		}
+	}
+}
+https://:PORT {
+BIND	tls SERVER_CRT SERVER_KEY {
+		protocols tls1.2 tls1.3
+	}
+	log {
+		output stderr
+		format filter {
+			wrap json
+			fields {
+				request>headers delete
+				resp_headers delete
+			}
+		}
+	}
+	header {
+		-Server
+		-Via
+		defer
+	}
+	@node {
+		method POST
+		path ROUTES
+	}
+	handle @node {
+		request_body {
+			max_size LARGEST
+		}
+		vars skip_log true
+		reverse_proxy https://127.0.0.1:INSIDE {
+			header_up Expect 100-continue
+			transport http {
+				versions 1.1
+				expect_continue_timeout 30s
+				tls_trusted_ca_certs LOOPBACK_CRT
+				tls_server_name localhost
+			}
+			@refused status 401 403 412 413 503
+			handle_response @refused {
+				vars skip_log false
+				header Connection close
+				copy_response
+			}
+		}
+	}
+	handle {
+		respond 403 {
+			close
+		}
+	}
+}
+"""
+"""In it nothing is of anybody else's making: host, address and ports were checked before.
+
+Caddy asks the SuperLink (`Expect`) before it passes on a body, or reads more of it than came with the headers. HTTP/1.1
+alone: over HTTP/2 one connection could begin and drop requests without end. Who is refused is not waited for.
+"""
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Return address and port to listen on, as `--listen` says them; "" and 0 for what it does not say.
+
+    Examples
+    --------
+    >>> listening(""), listening("10.0.0.5"), listening(":8443"), listening("[::1]:8443")
+    (('', 0), ('10.0.0.5', 0), ('', 8443), ('::1', 8443))
+    """
+    found = LISTEN.fullmatch(text)
+    try:
+        if found is None or int(found["port"] or 0) > 65535:
+            raise ValueError
+        host = (found["host"] or "").strip("[]")
+        return (str(ipaddress.ip_address(host)) if host else ""), int(found["port"] or 0)
+    except ValueError:
+        raise UsageError(f"--listen {text[:100]}: must be IP, :PORT or IP:PORT, such as 10.0.0.5:8443") from None
+
+
+def caddyfile(folder: CoordinatorFolder) -> Path:
+    """Return where Caddy's configuration is."""
+    return folder.server / "Caddyfile"
+
+
+def environment(folder: CoordinatorFolder) -> dict[str, str]:
+    """Return what Caddy is told of where it may keep things: nothing in anybody's home."""
+    return {name: str(folder.server) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+
+
+def command(folder: CoordinatorFolder) -> tuple[str, ...]:
+    """Return how Caddy is started."""
+    return (_program(), "run", "--config", str(caddyfile(folder)), "--adapter", "caddyfile")
+
+
+def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", port: int = 0) -> None:
+    """Write Caddy's configuration and have Caddy check it.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    inside : int
+        The SuperLink's port on loopback.
+    bind : str
+        The address to listen on; all of the machine's where empty.
+    port : int
+        The port to listen on; that of the public address where 0.
+
+    Raises
+    ------
+    FlfedError
+        If Caddy is not there, or does not take it.
+    """
+    given = settings(folder)
+    words = {
+        "HOST": given.host,
+        "PORT": str(port or given.port),
+        "BIND": f"\tbind {bind}\n" if bind else "",
+        "SERVER_CRT": _quoted(folder.keys / "server.crt"),
+        "SERVER_KEY": _quoted(folder.keys / "server.key"),
+        "LOOPBACK_CRT": _quoted(certificate_file(folder)),
+        "ROUTES": " ".join(f"/v1/fleet/{route}" for route in ROUTES),
+        "LARGEST": LARGEST_BODY,
+        "INSIDE": str(inside),
+    }
+    text = CADDYFILE
+    for word, value in words.items():
+        text = text.replace(word, value)
+    write_whole(caddyfile(folder), text.encode())
+    _validate(folder)
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as one word of the configuration."""
+    if any(sign in str(path) for sign in '"`{}\\\n'):
+        raise UsageError(f"{path}: Caddy cannot be told of a folder of this name; set FLFED_HOME to another")
+    return f'"{path}"'
+
+
+def _program() -> str:
+    found = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
+    if found is None:
+        raise FlfedError("caddy is not installed: apt-get install caddy, then systemctl disable --now caddy")
+    return found
+
+
+def _validate(folder: CoordinatorFolder) -> None:
+    """Have Caddy check its configuration, certificate and key included."""
+    asked = [_program(), "validate", "--config", str(caddyfile(folder)), "--adapter", "caddyfile"]
+    done = subprocess.run(
+        asked, env={**passed_on(), **environment(folder)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
+        raise FlfedError(f"{caddyfile(folder)}: caddy does not take it: {last}")

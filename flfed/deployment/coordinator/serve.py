@@ -1,0 +1,358 @@
+"""`flfed coordinator serve`: the SuperLink on loopback, Caddy before it, and who may connect kept up to date."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from flfed.deployment.coordinator import admission, proxy
+from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
+from flfed.deployment.coordinator.public_port import holding
+from flfed.deployment.flower.control import (
+    Control,
+    Link,
+    NotLocked,
+    Refused,
+    certificate_file,
+    database,
+    pem_of,
+    secret_file,
+    serving_file,
+)
+from flfed.deployment.flower.message_purge import remove_bodies
+from flfed.deployment.processes.child_processes import python
+from flfed.deployment.processes.supervisor import Child, Supervisor, Told
+from flfed.errors import FlfedError, UsageError
+from flfed.files import held, note, now_utc, read_private, state_of, write_whole
+from flfed.folders import CoordinatorFolder
+
+LOOK_SECONDS = 1.0
+"""How often the folder is looked at: a revoked site is cut off after this long."""
+ANEW_SECONDS = 60.0
+"""How often all is compared although nothing changed, and what runs that died left is removed."""
+DAY_SECONDS = 86_400.0
+ANSWER_SECONDS = 5.0
+VALID_DAYS = 3650
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""For the SuperLink: it reports to nobody and installs nothing."""
+
+Clock = Callable[[], float]
+
+
+def serve(
+    folder: CoordinatorFolder,
+    stop: threading.Event,
+    *,
+    told: Told,
+    bind: str = "",
+    port: int = 0,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until `stop` is set; ends everything that it started.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+        Of a coordinator that was initialised.
+    stop : Event
+    told : callable
+        Told in a sentence what happens.
+    bind : str
+        The address to listen on; all of the machine's where empty.
+    port : int
+        The port to listen on; that of the public address where 0.
+    ready : callable
+        Called once, when sites can connect.
+
+    Raises
+    ------
+    UsageError
+        If it serves already, or another program on this port; was not initialised; or its folder is open to others.
+    FlfedError
+        If Caddy refuses its configuration, or the SuperLink is not locked.
+    """
+    check_private(folder)
+    with _alone(folder), holding(bind, port or settings(folder).port):
+        if said := _renewed(folder):
+            told(said)
+        inside = _prepare(folder, bind, port)
+        children = [
+            Child("superlink", _superlink(folder, inside), folder.server / "superlink.log", _quiet(folder)),
+            Child("caddy", proxy.command(folder), folder.server / "caddy.log", proxy.environment(folder)),
+        ]
+        with Supervisor(children, told=told) as supervisor:
+            supervisor.supervise(stop, Watch(folder, supervisor, told, ready).look)
+    told("the coordinator has stopped")
+
+
+RENEWED = f"the server's certificate had fewer than {RENEWED_DAYS} days left, and was renewed"
+
+
+def _renewed(folder: CoordinatorFolder) -> str:
+    """Renew the server's certificate where it is about to expire; return a sentence that says so, or why it cannot."""
+    days = server_days_left(folder)
+    if days >= RENEWED_DAYS:
+        return ""
+    try:
+        renew_server(folder)
+    except FlfedError as error:  # who keeps the authority's key elsewhere renews it by hand
+        return f"the server's certificate holds for {days} days, and cannot be renewed: {error}"
+    return RENEWED
+
+
+def check_private(folder: CoordinatorFolder) -> None:
+    """Refuse a folder that another user could look into, and one that is not there.
+
+    Raises
+    ------
+    UsageError
+        What is wrong and what to do.
+    """
+    settings(folder)
+    for path in (folder.root, folder.keys, folder.sites, folder.server):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077:
+            raise UsageError(f"{path}: other users may enter (mode {mode:o}): chmod 700 {path}")
+        if found.st_uid != os.geteuid():
+            raise UsageError(f"{path}: belongs to another user; serve as the one who initialised the coordinator")
+
+
+class Watch:
+    """Keeps the running server as the folder says: who may connect, and which certificate is shown.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    supervisor : Supervisor
+    told : callable
+    ready : callable
+        Called once, when the server answers and all admitted keys are registered.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        folder: CoordinatorFolder,
+        supervisor: Supervisor,
+        told: Told,
+        ready: Callable[[], None],
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._folder, self._supervisor, self._told, self._ready, self._clock = folder, supervisor, told, ready, clock
+        self._next = self._anew = self._expiry = 0.0
+        self._sites: object = None
+        self._said: set[str] = set()
+        self._shown = state_of(folder.keys, "server.*")
+        self._answers = False
+        self._problem = ""
+
+    def look(self) -> None:
+        """Look at the folder, where it is time to; what cannot be done now is tried again."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + LOOK_SECONDS
+        try:
+            self._look(now)
+            self._problem = ""
+        except NotLocked:
+            raise
+        except FlfedError as error:
+            # While the SuperLink starts, that it does not answer is no news.
+            if self._answers and str(error) != self._problem:
+                self._told(str(error))
+            self._problem = str(error)
+
+    def _look(self, now: float) -> None:
+        shown = state_of(self._folder.keys, "server.*")
+        if shown != self._shown:
+            self._shown = shown
+            self._supervisor.renew("caddy")
+            self._told("the server's certificate has changed: caddy was started again with it")
+        sites = state_of(self._folder.sites, "*.json")
+        if sites == self._sites and now < self._anew:
+            return
+        with Control(Link.of(self._folder), timeout=ANSWER_SECONDS) as control:
+            if not self._answers:
+                self._first_answer(control)
+            self._compare(control)
+            self._sites = sites
+            if now >= self._anew:
+                remove_bodies(database(self._folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
+                self._look_at_expiry(now, busy=bool(control.unfinished()))
+                self._anew = now + ANEW_SECONDS
+
+    def _look_at_expiry(self, now: float, *, busy: bool) -> None:
+        """Renew the certificate in time; where a run goes on, or it cannot be, say so once a day."""
+        said = "" if busy else _renewed(self._folder)
+        if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
+            said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
+        if said and (said == RENEWED or now >= self._expiry):
+            self._expiry = now + DAY_SECONDS
+            self._told(said)
+
+    def _first_answer(self, control: Control) -> None:
+        """See that the server is locked, before anybody is let in."""
+        control.check_lock()
+        self._compare(control)
+        self._answers = True
+        self._told(f"sites can connect: {settings(self._folder).address}")
+        self._ready()
+
+    def _compare(self, control: Control) -> None:
+        """Register the keys that are admitted, and cut off every other: while a file is damaged, only revoked ones."""
+        nodes = control.nodes()
+        admitted = admission.admitted(self._folder)
+        keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
+        damaged = self._say_damaged()
+        # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
+        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
+        for key, node in nodes.items():
+            if key in gone and key not in keys and node.status != "unregistered":
+                control.unregister(node.node_id)
+                self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
+        for key, site in keys.items():
+            known = nodes.get(key)
+            try:
+                node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
+            except (UsageError, Refused) as error:  # of this site alone: the others are let in
+                self._say_once(str(error))
+                continue
+            if admitted[site].node_id != node_id:
+                with suppress(FlfedError):  # revoked this very moment: seen at the next look
+                    admission.note_node(self._folder, site, node_id)
+                self._note("registered", f"site {site} can connect: node {node_id}")
+
+    def _say_damaged(self) -> bool:
+        """Say once which sites' files cannot be read; tell whether there are such."""
+        damaged = admission.readable(self._folder)[1]
+        for sentence in damaged:
+            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
+        return bool(damaged)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._told(sentence)
+
+    def _note(self, what: str, sentence: str) -> None:
+        note(self._folder.log, now_utc(), what, said=sentence)
+        self._told(sentence)
+
+
+@contextmanager
+def _alone(folder: CoordinatorFolder) -> Iterator[None]:
+    """Hold the folder: two servers must not write to one database."""
+    taken = f"{folder.root}: the coordinator serves already; stop the other one first"
+    with held(folder.server / "serving.lock", taken):
+        try:
+            yield
+        finally:
+            serving_file(folder).unlink(missing_ok=True)
+
+
+def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
+    """Write what the two processes read; return the SuperLink's port, the one it had before where that is free.
+
+    Secret, certificate and port last, so that a run that is under way finds the server again.
+    """
+    if not secret_file(folder).exists():
+        write_whole(secret_file(folder), secrets.token_hex(32).encode())
+    read_private(secret_file(folder))
+    _write_certificate(folder)
+    port = _free_port(_port_before(folder))
+    proxy.write_caddyfile(folder, port, bind=bind, port=public)
+    write_whole(_port_file(folder), json.dumps({"port": port}).encode())
+    write_whole(serving_file(folder), json.dumps({"port": port, "process": os.getpid()}).encode())
+    return port
+
+
+def _port_file(folder: CoordinatorFolder) -> Path:
+    return folder.server / "port.json"
+
+
+def _port_before(folder: CoordinatorFolder) -> int:
+    try:
+        return int(json.loads(_port_file(folder).read_text())["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _free_port(wanted: int) -> int:
+    """Return a port of loopback that is free: the wanted one, or any."""
+    for port in (wanted, 0):
+        with socket.socket() as found, suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(("127.0.0.1", port))
+            return int(found.getsockname()[1])
+    raise FlfedError("no port of 127.0.0.1 is free")
+
+
+def _write_certificate(folder: CoordinatorFolder) -> None:
+    """Make the certificate of loopback, where there is none: only this machine's commands and Caddy trust it."""
+    key_file = folder.server / "loopback.key"
+    if key_file.exists() and certificate_file(folder).exists():
+        read_private(key_file)
+        return
+    key, now = ec.generate_private_key(ec.SECP256R1()), now_utc()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flfed coordinator, loopback")])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_whole(key_file, private)
+    write_whole(certificate_file(folder), certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
+    """Return how the SuperLink is started; secrets stand in files."""
+    certificate = str(certificate_file(folder))
+    options = {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--ssl-certfile": certificate,
+        "--ssl-keyfile": str(folder.server / "loopback.key"),
+        "--ssl-ca-certfile": certificate,
+        "--database": str(database(folder)),
+        "--isolation": "process",
+        "--superexec-auth-secret-file": str(secret_file(folder)),
+    }
+    flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
+    program = python("flfed.deployment.flower.superlink", str(folder.root))
+    return (*program, *(word for option in options.items() for word in option), *flags)
+
+
+def _quiet(folder: CoordinatorFolder) -> dict[str, str]:
+    return {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}

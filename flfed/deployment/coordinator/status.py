@@ -1,0 +1,187 @@
+"""How the consortium stands: who is admitted, who is online, and what each site did in its last run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.deployment.coordinator import admission
+from flfed.deployment.coordinator.certificates import server_days_left, settings
+from flfed.deployment.flower.control import Control, Link, Node, pem_of
+from flfed.errors import FlfedError
+from flfed.federation.recording.pseudonyms import pseudonyms
+from flfed.federation.server.fan_out import NOT_THERE
+from flfed.folders import CoordinatorFolder
+from flfed.records.store.reader import RunReader
+
+ANSWER_SECONDS = 5.0
+RUNS_LOOKED_AT = 20
+"""A site that took part in none of so many runs has no last one here."""
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """What a site did in the newest run that it was asked in.
+
+    Attributes
+    ----------
+    run, study, state : str
+        `state` is the run's: running, interrupted, completed, stopped or failed.
+    answer : str
+        The site's: "accepted", "refused" or "not there".
+    reason : str
+        Why it refused, or is not there.
+    round, of : int
+        Rounds committed so far, and planned.
+    """
+
+    run: str
+    study: str
+    state: str
+    answer: str
+    reason: str
+    round: int
+    of: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """How one site stands.
+
+    Attributes
+    ----------
+    site : str
+    status : str
+        "invited", "admitted" or "revoked".
+    since : str
+        When it came to be that, ISO 8601.
+    node : str
+        "online", "offline", "never seen", or "not known" where the server does not answer; empty
+        where it may not connect.
+    online_since : str
+        ISO 8601; empty where it is not online.
+    seconds_since_request : float or None
+        Since its node last asked the server something; `None` where it did not since the server began.
+    last : LastRun or None
+    """
+
+    site: str
+    status: str
+    since: str
+    node: str
+    online_since: str
+    seconds_since_request: float | None
+    last: LastRun | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "site": self.site,
+            "status": self.status,
+            "since": self.since,
+            "node": self.node,
+            "online-since": self.online_since or None,
+            "seconds-since-request": self.seconds_since_request,
+            "last-run": None if self.last is None else self.last.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the consortium stands.
+
+    Attributes
+    ----------
+    title, address : str
+    serving : bool
+        Whether the server answers.
+    server_days : int
+        How long its certificate holds.
+    sites : tuple of SiteStatus, by name
+    problems : tuple of str
+        A sentence for each site whose file is damaged; it is not among `sites`.
+    """
+
+    title: str
+    address: str
+    serving: bool
+    server_days: int
+    sites: tuple[SiteStatus, ...]
+    problems: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "title": self.title,
+            "address": self.address,
+            "serving": self.serving,
+            "server-days": self.server_days,
+            "sites": [site.as_json() for site in self.sites],
+            "problems": list(self.problems),
+        }
+
+
+def status(folder: CoordinatorFolder) -> Status:
+    """Return how the consortium stands now."""
+    given, (nodes, seconds) = settings(folder), _nodes(folder)
+    members, problems = admission.readable(folder)
+    last = last_runs(members=members)
+    sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
+    return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites, problems)
+
+
+def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[str, float]]:
+    """Return the registered nodes, or None where the server does not answer, and when each site asked last."""
+    try:
+        with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
+            nodes = control.nodes()
+            try:
+                return nodes, control.seconds_since_request()
+            except FlfedError:
+                return nodes, {}  # a server of an earlier version that is still running
+    except FlfedError:
+        return None, {}
+
+
+def _site(
+    member: admission.Membership, nodes: dict[bytes, Node] | None, seconds: float | None, last: LastRun | None
+) -> SiteStatus:
+    since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
+    node, online_since = "", ""
+    if member.status == "admitted":
+        found = None if nodes is None else nodes.get(pem_of(member.public_key))
+        node = "not known" if nodes is None else "never seen" if found is None else found.status
+        node = "never seen" if node == "registered" else node
+        online_since = "" if found is None else found.online_since
+    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last)
+
+
+def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:
+    """Return the newest run over a deployment that each site was asked in, by site.
+
+    Parameters
+    ----------
+    store : str, optional
+        URL of the run store; the default one unless given.
+    members : collection of str
+        Sites that the store may know under pseudonyms of this coordinator.
+    """
+    found: dict[str, LastRun] = {}
+    with RunReader.open(store) as reader:
+        for run in [run for run in reader.runs() if run.engine == "deployment"][:RUNS_LOOKED_AT]:
+            sites = reader.sites(run.run)
+            hidden = members if any(site.shared_as == "pseudonym" for site in sites) else ()
+            names = {alias: name for name, alias in pseudonyms(run.series, hidden).items()} if hidden else {}
+            answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
+            for event in reader.events([run.run]):
+                if event.site is not None and event.reason.startswith(NOT_THERE):
+                    answers.setdefault(event.site, ("not there", event.reason.removeprefix(NOT_THERE)))
+            for site, (answer, reason) in answers.items():
+                last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
+                found.setdefault(site, last)
+    return found

@@ -1,0 +1,325 @@
+"""A grid to the nodes of institutions, with deadlines that are kept, over the running SuperLink.
+
+Private names of Flower: `HttpGrid` with `_client`, `_connect`, `_runtime_client` and `_retry_invoker`;
+`RetryInvoker`; `ErrorCode`; `message_from_proto`, `Message._content`, the `*_pb2` messages.
+Those of a message's parts are in `message_parts.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import httpx
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.packing import apart, joined
+from flfed.deployment.flower.questions import (
+    ARRIVING_SECONDS,
+    GONE_SECONDS,
+    MOST_SENT,
+    Arriving,
+    Online,
+    Presence,
+    Question,
+    Tell,
+    Told,
+    silent,
+)
+from flfed.deployment.flower.run_task import said
+from flfed.deployment.flower.server_away import is_away
+from flfed.federation.client.client import SITE_ERROR
+from flfed.federation.engines.inprocess import Clock
+from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.updates.messages.train import ENROL, EnrolReply
+
+POLL_SECONDS = 0.1
+"""How often replies are looked for; Flower's own grid does every 3 s."""
+PATIENCE_SECONDS = 120.0
+"""How long the server may be away in the middle of a run: it is started again with back-off."""
+LIFE_SECONDS = 600.0
+"""How long beyond its deadline a message may live: a site's clock may be five minutes off."""
+AT_ONCE = 4
+"""Parts that a node sends at a time: as many are looked for beyond those that are there."""
+SHORT = 1 << 20
+"""Of an answer, what is not a reply's part."""
+LATE = "no reply before the deadline"
+NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
+
+
+class DeployedGrid(HttpGrid):
+    """Flower's grid, with deadlines that are kept, and every fault told as an error reply of the site's node.
+
+    Parameters
+    ----------
+    runtime : callable
+        Returns a client that speaks for the run's task.
+    names : mapping of int to str
+        Each node's site, by the key it was admitted with. No other node is asked.
+    check : callable
+        Raises where the run was ended.
+    online : callable
+        Returns the nodes that may connect, each with since when it is online.
+    told : callable
+        Told who is waited for.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        runtime: Callable[[], RuntimeHttpClient],
+        names: Mapping[int, str],
+        check: Callable[[], None],
+        *,
+        online: Online = dict,
+        told: Tell = silent,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(token="held by the client")
+        self._runtime, self._names, self._check, self._clock = runtime, dict(names), check, clock
+        # Flower's own tries for ever, and interrupts its process when the run was ended.
+        self._retry_invoker = patient()
+        self._presence, self._told = Presence(online, clock), told
+
+    def _connect(self) -> None:
+        """Connect by our own client: no redirect, no proxy."""
+        self._client = self._runtime()
+        self._client._client.event_hooks["response"] = [_not_too_long]
+        self._client._retry_invoker = self._retry_invoker
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """The node of each site that is asked."""
+        return {site: node for node, site in sorted(self._names.items(), key=lambda item: item[1])}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes of the sites that are asked, in the order of the sites' names."""
+        return list(self.nodes.values())
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return the replies that came within `timeout` seconds; a fault is a reply with an error.
+
+        A reply counts by the message that it answers: where Flower answers for a node that is gone,
+        the error is made that node's own. A node that began anew is asked again.
+        """
+        return self._exchange(list(messages), timeout, wait=False)
+
+    def send_and_wait(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Do as `send_and_receive`, and wait for nodes that are away, up to `timeout` seconds."""
+        return self._exchange(list(messages), timeout, wait=True)
+
+    def _exchange(self, sent: list[Message], timeout: float | None, *, wait: bool) -> list[Message]:
+        end = None if timeout is None else self._clock() + timeout
+        waiting, replies = self._send(sent, timeout)
+        telling = Told(self._told, self._clock)
+        while waiting:
+            self._check()
+            with said():
+                for number, reply in self._answers(waiting):
+                    if not waiting[number].lost:
+                        del waiting[number]
+                        replies.append(reply)
+                replies += self._ask_again(waiting, wait=wait)
+            left = POLL_SECONDS if end is None else end - self._clock()
+            if not waiting or left <= 0:
+                break
+            self._tell(telling, waiting, None if end is None else left)
+            time.sleep(min(POLL_SECONDS, left))
+        telling.over()
+        # Who it is that does not enrol, and whose node is away, is known here only.
+        late = [question for question in waiting.values() if question.lost or _is_enrolment(question.asked)]
+        return replies + [self._fault(question.asked, question.lost or LATE) for question in late]
+
+    def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
+        """Send messages; return those that are on their way by their ids, and errors for the others."""
+        self._check()
+        self._presence.look()
+        for message in sent:
+            if timeout is not None:
+                message.metadata.ttl = timeout + LIFE_SECONDS
+        with said():
+            ids = list(self.push_messages([joined(message) for message in sent])) if sent else []
+        waiting = {
+            number: Question(message, self._presence.since(message.metadata.dst_node_id))
+            for number, message in zip(ids, sent, strict=False)
+            if number
+        }
+        lost = [message for message in sent if message.metadata.message_id not in waiting]
+        return waiting, [self._fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
+
+    def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
+        """Yield each reply that is there with its question's number, and note in the question where it got lost."""
+        self._begin(waiting)
+        for number, question in list(waiting.items()):
+            if question.arriving is None:
+                continue
+            reply = self._arrived(question.arriving)
+            if reply is not None:
+                question.arriving, found = None, self._said_by_its_node(question.asked, reply)
+                question.lost = self._lost(found) if question.sent < MOST_SENT else ""
+                yield number, found
+
+    def _lost(self, reply: Message) -> str:
+        """Return why a node has not answered where it, or its reply, was gone; else an empty text."""
+        name = self._names.get(reply.metadata.src_node_id, "")
+        reason = (reply.error.reason or "").removeprefix(f"{name}: ") if reply.has_error() else ""
+        return reason if reason in (NOT_ONLINE, LOST) else ""
+
+    def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
+        """Send again what a node that is there anew was asked; return errors of nodes that are waited for no more."""
+        if not self._presence.look():
+            return []
+        given_up = []
+        for number, question in list(waiting.items()):
+            since = self._presence.since(question.node)
+            question.since = question.since or since  # not known when it was sent: that it was lost would be said
+            if since and question.sent < MOST_SENT and (question.lost or since != question.since):
+                del waiting[number]
+                again = question.asked
+                again.metadata.created_at = time.time()
+                (fresh,) = self.push_messages([joined(again)]) or ("",)
+                if fresh:
+                    waiting[fresh] = Question(again, since, sent=question.sent + 1)
+                    continue
+                given_up.append(self._fault(again, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE))
+            elif question.lost and not self._is_waited_for(question, wait=wait):
+                del waiting[number]
+                given_up.append(self._fault(question.asked, question.lost, ErrorCode.NODE_UNAVAILABLE))
+        return given_up
+
+    def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
+        if self._presence.is_cut_off(question.node):
+            return False
+        return wait or self._presence.may_return(question.node)
+
+    def _tell(self, telling: Told, waiting: Mapping[str, Question], left: float | None) -> None:
+        """Say who is waited for, and who has answered."""
+        missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
+        telling.waiting(missing, set(self._names.values()) - set(missing), left)
+
+    def _begin(self, waiting: Mapping[str, Question]) -> None:
+        """Take the beginning of each reply that is there: the server hands it out once."""
+        numbers = [number for number, question in waiting.items() if not (question.lost or question.arriving)]
+        if not numbers:
+            return
+        given = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=numbers))
+        for envelope, tree in zip(
+            map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
+        ):
+            envelope.__dict__["_content"] = RecordDict()
+            question = waiting.get(envelope.metadata.reply_to_message_id)
+            if question is not None:
+                names, fault = list[str](), ""
+                try:
+                    names = parts_of(tree, envelope.metadata.message_id)
+                except MalformedMessage as error:
+                    fault = str(error)
+                question.arriving = Arriving(envelope, names, self._clock(), fault)
+
+    def _arrived(self, arriving: Arriving) -> Message | str | None:
+        """Return a reply whose parts are all there, why it cannot be read, or None where some are still to come."""
+        try:
+            if arriving.fault:
+                return arriving.fault
+            self._take(arriving)
+            if arriving.missing:
+                self._check_comes(arriving)
+                return None
+            metadata, node = arriving.envelope.metadata, self.node
+            self._runtime_client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=node, run_id=metadata.run_id, message_object_id=metadata.message_id)
+            )
+            return opened(arriving.envelope, arriving.contents)
+        except MalformedMessage as error:
+            return str(error)
+
+    def _take(self, arriving: Arriving) -> None:
+        """Take the parts of a reply that are there; too many bytes are not kept."""
+        awaited = 0
+        for name in list(arriving.missing):
+            request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
+            part = self._runtime_client.PullObject(request)
+            if not part.object_found:
+                raise MalformedMessage(LOST)
+            if part.object_available:
+                arriving.take(name, part.object_content, self._clock())
+            elif (awaited := awaited + 1) == AT_ONCE:
+                return
+
+    def _check_comes(self, arriving: Arriving) -> None:
+        """Refuse to wait longer for a reply of which nothing has come for long."""
+        there = self._presence.since(arriving.envelope.metadata.src_node_id)
+        if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
+            raise MalformedMessage(LOST)
+
+    def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
+        """Return a reply, or an error in its place where it is not what the asked node may say."""
+        if isinstance(reply, str):
+            return self._fault(asked, reply)
+        if reply.metadata.src_node_id != asked.metadata.dst_node_id:
+            code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
+            gone = code == ErrorCode.NODE_UNAVAILABLE
+            return self._fault(asked, NOT_ONLINE if gone else LOST, code)
+        try:
+            reply = apart(reply)
+        except MalformedMessage as error:
+            return self._fault(asked, str(error))
+        if asked.metadata.message_type != ENROL:
+            return reply
+        if reply.has_error():
+            # Who it is that does not enrol is known here only.
+            site = self._names.get(asked.metadata.dst_node_id, "")
+            return self._fault(asked, reason_of(reply, site), reply.error.code)
+        wrong = self._wrong_name(asked, reply)
+        return self._fault(asked, wrong) if wrong else reply
+
+    def _wrong_name(self, asked: Message, reply: Message) -> str:
+        """Return what is wrong with who a node says it is; one that cannot be read is for the reader to refuse."""
+        try:
+            site = EnrolReply.from_record(reply.content).site
+        except MalformedMessage:
+            return ""
+        name = self._names[asked.metadata.dst_node_id]
+        return "" if site == name else f"its node says it is site {site!r}, and was admitted as {name!r}"
+
+    def _fault(self, asked: Message, reason: str, code: int = SITE_ERROR) -> Message:
+        name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
+        return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
+
+
+def _is_enrolment(message: Message) -> bool:
+    return bool(message.metadata.message_type == ENROL)
+
+
+def _not_too_long(response: httpx.Response) -> None:
+    """Refuse an answer before it is read that would fill the memory."""
+    length = response.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
+        raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+
+
+def patient() -> RetryInvoker:
+    """Return what asks a server again that is away for a while, and gives up on what it refuses."""
+
+    def final(error: Exception) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            return not is_away(error.response.status_code)
+        return "certificate" in str(error).lower()
+
+    return RetryInvoker(
+        lambda: exponential(base_delay=0.2, max_delay=5),
+        (httpx.TransportError, httpx.HTTPStatusError),
+        max_tries=None,
+        max_time=PATIENCE_SECONDS,
+        should_giveup=final,
+    )

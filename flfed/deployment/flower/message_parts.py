@@ -1,0 +1,67 @@
+"""A message that arrived in parts: counted before it is read, and held to what its envelope says.
+
+Private names of Flower 1.41: `iterate_object_tree`, `inflate_object_from_contents`, `metadata._message_id`,
+`ObjectTree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from flwr.app import Message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf.message import DecodeError
+
+from flfed.updates.messages.fields import MalformedMessage
+
+MOST_BYTES = 64 << 20
+"""Of one message: far above every model for tables, far below what fills a machine."""
+MOST_PARTS = 10_000
+"""Of one message: Flower sends every array, and every piece of one, as an object of its own."""
+TOLD = ("run_id", "message_type", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id")
+
+
+def parts_of(tree: ObjectTree, message_id: str) -> list[str]:
+    """Return the names of a message's parts.
+
+    Raises
+    ------
+    MalformedMessage
+        If there are too many, or they are another message's.
+    """
+    names = [part.object_id for part in islice(iterate_object_tree(tree), MOST_PARTS + 1)]
+    if len(names) > MOST_PARTS:
+        raise MalformedMessage(f"the message has more than {MOST_PARTS} parts, which are not read")
+    if tree.object_id != message_id:
+        raise MalformedMessage("the message is not the one that its envelope announces")
+    return list(dict.fromkeys(names))
+
+
+def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
+    """Return the message that parts make up.
+
+    Parameters
+    ----------
+    envelope : Message
+        What the server says of it: who sent it, of which run it is, what it answers.
+    contents : dict of part to bytes
+
+    Raises
+    ------
+    MalformedMessage
+        If they make up none, or one that says otherwise of itself.
+    """
+    try:
+        found = inflate_object_from_contents(envelope.metadata.message_id, dict(contents))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, DecodeError):
+        raise MalformedMessage("the message cannot be read") from None
+    if not isinstance(found, Message):
+        raise MalformedMessage("the message holds something else than a message")
+    found.metadata.__dict__["_message_id"] = envelope.metadata.message_id
+    for name in TOLD:
+        if getattr(found.metadata, name) != getattr(envelope.metadata, name):
+            raise MalformedMessage(f"the message has another {name.replace('_', '-')} than its envelope")
+    return found

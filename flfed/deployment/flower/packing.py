@@ -1,0 +1,60 @@
+"""What a message says as one piece on its way between coordinator and gate, which read and check it as before.
+
+Flower sends every record and every array as an object of its own, and asks three times for each: a
+round of logistic regression is 34 objects a site. In one piece it is 6, a third of the CPU time.
+
+Private names of Flower: `recorddict_to_proto` and `recorddict_from_proto` of `flwr.common.serde`,
+`recorddict_pb2.RecordDict`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto import recorddict_pb2
+from google.protobuf.message import DecodeError
+
+from flfed.updates.messages.fields import MalformedMessage
+
+SECTION, KEY = "one-piece", "content"
+MOST_BYTES = 1 << 20
+"""Of a piece: what is larger goes as Flower sends it, in pieces of its own."""
+
+
+def joined(message: Message) -> Message:
+    """Return a message as it travels; the given one is not changed. An error, and what is large, stays as it is."""
+    if not message.has_content():
+        return message
+    piece = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
+    if len(piece) > MOST_BYTES:
+        return message
+    found = copy.copy(message)
+    found.content = RecordDict({SECTION: ConfigRecord({KEY: piece})})
+    return found
+
+
+def apart(message: Message) -> Message:
+    """Return a message as it was before it travelled; the given one is not changed.
+
+    Raises
+    ------
+    MalformedMessage
+        If its piece is none, or larger than one may be.
+    """
+    if not message.has_content() or list(message.content) != [SECTION]:
+        return message
+    found = copy.copy(message)
+    found.content = _record(message.content[SECTION])
+    return found
+
+
+def _record(section: object) -> RecordDict:
+    piece = section.get(KEY) if isinstance(section, ConfigRecord) and list(section) == [KEY] else None
+    if not isinstance(piece, bytes) or len(piece) > MOST_BYTES:
+        raise MalformedMessage("the message cannot be read")
+    try:
+        return recorddict_from_proto(recorddict_pb2.RecordDict.FromString(piece))
+    except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
+        raise MalformedMessage("the message cannot be read") from None

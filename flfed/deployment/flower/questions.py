@@ -1,0 +1,230 @@
+"""Questions that a run has asked of nodes, whatever happens to them meanwhile.
+
+A node that went away, or began anew, is asked again; who has not answered is named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+
+from flfed.deployment.flower.message_parts import MOST_BYTES
+from flfed.errors import FlfedError
+from flfed.federation.engines.inprocess import Clock
+from flfed.updates.messages.fields import MalformedMessage
+
+LOOK_SECONDS = 1.0
+"""How often the server is asked which nodes are online, while a question waits."""
+RESTART_SECONDS = 30.0
+"""How long a node that went away is waited for where no more patience is asked for: a site's supervisor starts it
+anew within seconds. One that is away for longer costs the rounds after it no time."""
+MOST_SENT = 5
+"""How often a question is sent, at most."""
+QUIET_SECONDS = 5.0
+"""For how long nothing is said of a question that waits: most are answered by then."""
+REPEATED_SECONDS = 30.0
+"""After how long it is said again who is waited for."""
+NAMED = 5
+"""Sites that a sentence names; the others are counted."""
+
+ARRIVING_SECONDS, GONE_SECONDS = 150.0, 30.0
+"""How long no part of a reply may come whose beginning has arrived: a little longer than the server lets one part
+take (120 s); and where its node is not online."""
+
+Online = Callable[[], Mapping[int, str]]
+"""Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
+
+Tell = Callable[[str], None]
+
+
+def silent(sentence: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(eq=False)
+class Arriving:
+    """A reply whose beginning has come, until its parts have.
+
+    Attributes
+    ----------
+    envelope : Message
+        What the server says of it.
+    missing : list of str
+        Names of the parts that have not come.
+    last : float, seconds
+        When something of it came last.
+    fault : str
+        Why it cannot be read.
+    contents : dict of part to bytes
+    left : int, bytes
+        How many may still come.
+    """
+
+    envelope: Message
+    missing: list[str]
+    last: float
+    fault: str = ""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    left: int = field(default_factory=lambda: MOST_BYTES)
+
+    def take(self, name: str, content: bytes, now: float) -> None:
+        """Keep a part.
+
+        Raises
+        ------
+        MalformedMessage
+            If they are too many bytes together.
+        """
+        self.missing.remove(name)
+        self.contents[name], self.last, self.left = content, now, self.left - len(content)
+        if self.left < 0:
+            raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+
+
+@dataclass(eq=False)
+class Question:
+    """A message to a node, until it is answered.
+
+    Attributes
+    ----------
+    asked : Message
+    since : str
+        When its node had come online when it was sent; "" where it was not, or that is not known.
+    lost : str
+        Why it is to be sent again: its node went away with it, or its reply got lost.
+    sent : int
+        How often it was sent.
+    arriving : Arriving, optional
+        Its reply, of which not all is there.
+    """
+
+    asked: Message
+    since: str
+    lost: str = ""
+    sent: int = 1
+    arriving: Arriving | None = None
+
+    @property
+    def node(self) -> int:
+        """The node that is asked."""
+        return int(self.asked.metadata.dst_node_id)
+
+
+class Presence:
+    """Which nodes are there, as the server said last.
+
+    Parameters
+    ----------
+    online : callable
+        Asks the server. While that does not answer, what it said before holds.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, online: Online, clock: Clock) -> None:
+        self._online, self._clock, self._due = online, clock, 0.0
+        self._nodes: Mapping[int, str] = {}
+        self._gone: dict[int, float] = {}
+        self.look()
+        # Who is not there from the beginning is not waited for.
+        self._gone = {node: -RESTART_SECONDS for node, since in self._nodes.items() if not since}
+
+    def look(self) -> bool:
+        """Ask the server, where that is due; tell whether it was asked."""
+        now = self._clock()
+        if now < self._due:
+            return False
+        self._due = now + LOOK_SECONDS
+        with suppress(FlfedError):
+            self._nodes = self._online()
+            for node in [node for node in self._gone if self._nodes.get(node)]:
+                del self._gone[node]
+        return True
+
+    def since(self, node: int) -> str:
+        """Return when a node came online; "" where it is not."""
+        return self._nodes.get(node, "")
+
+    def is_cut_off(self, node: int) -> bool:
+        """Tell whether a node may not connect, or is not known."""
+        return node not in self._nodes
+
+    def may_return(self, node: int) -> bool:
+        """Tell whether a node that is away went so lately that it may just be starting anew."""
+        now = self._clock()
+        return now - self._gone.setdefault(node, now) < RESTART_SECONDS
+
+
+@dataclass
+class Told:
+    """Says of questions that wait who has answered, who has not, and when they are given up.
+
+    Attributes
+    ----------
+    tell : callable
+        Told a sentence, and "" once nobody is waited for.
+    clock : callable
+        Seconds.
+    """
+
+    tell: Tell
+    clock: Clock
+    _began: float = field(init=False)
+    _due: float = field(init=False, default=0.0)
+    _last: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        """Begin to wait."""
+        self._began = self.clock()
+
+    def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float | None) -> None:
+        """Say who is waited for, where there is something new to say.
+
+        Parameters
+        ----------
+        missing : mapping of site to what is known of why
+        answered : collection of site
+        left : float or None, seconds
+            Until it is given up; None for never.
+        """
+        now = self.clock()
+        if now - self._began < QUIET_SECONDS or not missing:
+            return
+        who = waiting_sentence(missing, answered)
+        if (who == self._last or now - self._began < 2 * QUIET_SECONDS) and now < self._due:
+            return
+        self._last, self._due = who, now + REPEATED_SECONDS
+        self.tell(f"{who}; {given_up(left)}")
+
+    def over(self) -> None:
+        """Say that nobody is waited for."""
+        if self._last:
+            self.tell("")
+
+
+def waiting_sentence(missing: Mapping[str, str], answered: Collection[str]) -> str:
+    """Return who is waited for, and who is not.
+
+    Examples
+    --------
+    >>> waiting_sentence({"a": "", "b": "its node is not online"}, ["c"])
+    'waiting for a, b (its node is not online); answered: c'
+    """
+    names = [f"{site} ({why})" if why else site for site, why in sorted(missing.items())]
+    return f"waiting for {_some(names)}; answered: {_some(sorted(answered)) or 'nobody yet'}"
+
+
+def given_up(left: float | None) -> str:
+    """Return when waiting ends, by the clock on the wall and in seconds."""
+    if left is None:
+        return "it is not given up"
+    return f"given up at {time.strftime('%H:%M:%S', time.localtime(time.time() + left))} (in {left:.0f} s)"
+
+
+def _some(names: list[str]) -> str:
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])

@@ -1,0 +1,169 @@
+"""Flower's task of a run's server side, which the coordinator's process acquires and conducts itself.
+
+Private names of Flower: `RuntimeTokenHttpInterceptor`, `RuntimeHttpClient`, `runtime_pb2`, `run_from_proto`, `Run`,
+`TaskIdentity`, `SubStatus`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import httpx
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto import runtime_pb2
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+
+from flfed.deployment.flower.control import NOT_SERVING, Control, Link
+from flfed.errors import FlfedError
+from flfed.files import locked
+from flfed.folders import CoordinatorFolder
+
+HEARTBEAT_SECONDS = 10.0
+START_SECONDS = 30.0
+
+
+class ServerTask:
+    """The server's task of one run, which this process has acquired.
+
+    Parameters
+    ----------
+    link : Link
+    run : int
+        Flower's number of it.
+    token : str
+        By which the server knows who has the task; it stands in no command line and no file.
+    """
+
+    def __init__(self, link: Link, run: int, token: str) -> None:
+        self.link, self.run, self._token = link, run, token
+        self.client = self.runtime()
+
+    def runtime(self) -> RuntimeHttpClient:
+        """Return a client that speaks for this task."""
+        return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
+
+    def begin(self) -> Run:
+        """Begin the task; return the run that it is of."""
+        with said():
+            found = self.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
+        # Flower builds messages only where these are set.
+        TaskIdentity.task_id, TaskIdentity.run_id = found.task_id, found.run.run_id
+        TaskIdentity.node_id = found.context.node_id
+        return run_from_proto(found.run)
+
+    def end(self, status: str, details: str) -> None:
+        """Say in Flower how the run ended; it keeps nothing else of the run."""
+        with said():
+            self.client.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=status, details=details))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.client.close()
+
+
+def acquired(
+    folder: CoordinatorFolder, link: Link, control: Control, config: Mapping[str, bool | float | int | str]
+) -> ServerTask:
+    """Start a run and acquire its task; one that a process left behind which died in between is ended.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+        One process at a time does this.
+    link : Link
+    control : Control
+    config : mapping of str to scalar
+        The run config.
+
+    Raises
+    ------
+    FlfedError
+        If the server does not answer, or gives no task.
+    """
+    with locked(folder.server):
+        run = control.start_run(config)
+        acquiring, end = link.acquiring(), time.monotonic() + START_SECONDS
+        try:
+            while time.monotonic() < end:
+                with said():
+                    request = runtime_pb2.AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
+                    found = acquiring.AcquireTask(request)
+                if not (found.HasField("task") and found.token):
+                    time.sleep(0.05)
+                    continue
+                task = ServerTask(link, found.task.run_id, found.token)
+                if task.run == run:
+                    return task
+                _end_stray(task)
+        finally:
+            acquiring.close()
+        with suppress(FlfedError):
+            control.stop_run(run)
+        raise FlfedError("the server gave no task for the run: stop and start flfed coordinator serve")
+
+
+def _end_stray(task: ServerTask) -> None:
+    try:
+        with suppress(FlfedError), said():
+            task.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
+        task.end(SubStatus.FAILED, "its coordinator's process died")
+    finally:
+        task.close()
+
+
+class Heartbeat:
+    """Tells the server in a thread that the run goes on, and the run when the server has ended it.
+
+    Parameters
+    ----------
+    task : ServerTask
+    """
+
+    def __init__(self, task: ServerTask) -> None:
+        self._client, self._over, self._ended = task.runtime(), threading.Event(), False
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self._over.set()
+        self._thread.join()
+        self._client.close()
+
+    def check(self) -> None:
+        """Refuse to go on with a run that somebody has ended."""
+        if self._ended:
+            raise FlfedError("the run was ended at the server: by flfed, by hand, or because it was away too long")
+
+    def _beat(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._ended |= not self._client.SendTaskHeartbeat(runtime_pb2.SendTaskHeartbeatRequest()).success
+            except httpx.HTTPStatusError as error:
+                self._ended |= error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+            except httpx.TransportError:
+                pass  # the grid says so, if it lasts
+            self._over.wait(HEARTBEAT_SECONDS)
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """Turn errors of Flower's clients into sentences."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise FlfedError(f"the server refuses the run (status {status}): it was ended there") from None
+    except httpx.HTTPError:
+        raise FlfedError(NOT_SERVING) from None

@@ -1,0 +1,361 @@
+"""What the node holds for the gate: one message at a time, read over the relay, never executed.
+
+Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+`RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
+and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `push_message` of `supernode.runtime.run_clientapp`,
+`TaskIdentity`, the serde functions, the `*_pb2` messages, `Message._content`; more in `message_parts.py`. The
+bundle that a task names is read as bytes and hashed; nothing here installs it (`flwr.cli.install`) or imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import httpx
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import SubStatus
+from flwr.common.serde import context_from_proto, message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    AcquireTaskResponse,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PullTaskInputResponse,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime.run_clientapp import push_message
+from google.protobuf.message import DecodeError
+
+from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.packing import apart, joined
+from flfed.deployment.flower.transport import Connect, NodeTransport
+from flfed.deployment.processes.executor import Pace
+from flfed.errors import FlfedError
+from flfed.updates.messages.fields import MalformedMessage
+
+SHORT = 1 << 20
+"""Bytes of an answer that holds no message."""
+SECONDS = 30.0
+"""For one answer of the node, which is on this machine."""
+ARRIVING = 60.0
+"""How long the node may take to say which message a task is about. What it then downloads takes as long as the line
+does: it tells that it still waits, or that it gave the message up, and its own supervisor looks whether it hangs."""
+SOON, LATEST = 0.02, 0.5
+"""Seconds between two looks for a part, at first and at most."""
+KEPT_ALIVE = 2.0
+"""Seconds that an unused connection is kept: the node closes its own after 5."""
+ASK = "/flwr.proto.Runtime/AcquireTask"
+KIND = "flwr-clientapp"
+REFUSED = 1
+
+T = TypeVar("T")
+Alive = Callable[[], None]
+Leaving = Callable[[Message, Message, Context], Message]
+"""What an error reply passes before it leaves: (what was asked, the reply, the settings) → the reply."""
+
+
+def _as_it_is(asked: Message, reply: Message, context: Context) -> Message:
+    return reply
+
+
+class LinkLost(FlfedError):
+    """The node does not answer, or no longer knows the task: to be tried again."""
+
+
+@contextlib.contextmanager
+def _link() -> Iterator[None]:
+    """Turn what can go wrong between two processes into one error."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise LinkLost(f"the node answered {error.response.status_code}") from None
+    except (httpx.HTTPError, OSError) as error:
+        raise LinkLost(f"the node cannot be reached ({type(error).__name__})") from None
+
+
+class Bounded(httpx.BaseTransport):
+    """Connections over which at most so many bytes come, counted before one is read.
+
+    Parameters
+    ----------
+    connect : callable () → socket
+        Returns a connection to the node.
+    most : int
+        Bytes of all answers together.
+    each : bool
+        Whether every answer may have so many, instead of all together.
+    """
+
+    def __init__(self, connect: Connect, most: int, *, each: bool = False) -> None:
+        self._inner = NodeTransport(connect, most=4, kept=KEPT_ALIVE)
+        self._most, self._left, self._each = most, most, each
+        self._counting = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and refuse an answer that says no length, is packed, or is longer than what is left."""
+        request.headers["accept-encoding"] = "identity"
+        response = self._inner.handle_request(request)
+        length = response.headers.get("content-length", "")
+        try:
+            if not length.isdecimal() or "content-encoding" in response.headers:
+                raise MalformedMessage("the message does not say how long it is, or is packed")
+            with self._counting:
+                if int(length) > self._left:
+                    raise MalformedMessage(f"the message is larger than {self._most} bytes, which this site reads")
+                self._left -= 0 if self._each else int(length)
+        except MalformedMessage:
+            response.close()
+            raise
+        return response
+
+    def has_read(self) -> None:
+        """Note that the message is read: what comes from now on are short answers to what we send."""
+        with self._counting:
+            self._most, self._left, self._each = SHORT, SHORT, True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._inner.close()
+
+
+class NodeClient(RuntimeHttpClient):
+    """Flower's client of a node, over connections that are handed in, without redirects or proxies."""
+
+    def __init__(self, transport: httpx.BaseTransport, *interceptors: Any) -> None:
+        super().__init__("http://node", interceptors=interceptors, timeout=SECONDS, verify=False)
+        self._client.close()
+        self._client = httpx.Client(transport=transport, timeout=SECONDS, follow_redirects=False, trust_env=False)
+
+
+@dataclass
+class Task:
+    """One message that waits for its reply; the node hears a heart-beat until then.
+
+    Parameters
+    ----------
+    envelope : Message
+        The message with nothing in it: who asks, what kind, which run.
+    context : Context
+        With the site's name (`node_config`) and the run's settings (`run_config`).
+    bundle : bytes
+        What the run names as its code. Never installed, never imported.
+    bundle_sha256 : str
+        Of the bundle's bytes.
+    """
+
+    envelope: Message
+    context: Context
+    bundle: bytes
+    bundle_sha256: str
+    _client: NodeClient
+    _contents: dict[str, bytes]
+    _beating: HeartbeatSender
+    _leaving: Leaving
+    _in_one_piece: bool = False
+
+    @cached_property
+    def message(self) -> Message:
+        """The message with its content.
+
+        Raises
+        ------
+        MalformedMessage
+            If it is not a message, or not the one that its envelope announced.
+        """
+        found = opened(self.envelope, self._contents)
+        if not found.has_content():
+            raise MalformedMessage("the message holds something else than a message")
+        whole = apart(found)
+        self._in_one_piece = whole is not found
+        return whole
+
+    def reply(self, message: Message) -> None:
+        """Send the reply, in one piece where the message came so; of this process's state nothing goes with it.
+
+        Raises
+        ------
+        LinkLost
+            If the node went away; it answers for the site then.
+        """
+        try:
+            with _link():
+                push_message(self._client, joined(message) if self._in_one_piece else message, self.context)
+                status = SubStatus.FAILED if message.has_error() else SubStatus.COMPLETED
+                self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+        finally:
+            self.close()
+
+    def refuse(self, reason: str) -> None:
+        """Reply with an error, which the gate sees before it leaves."""
+        self.reply(self.seen(Message(Error(code=REFUSED, reason=reason), reply_to=self.envelope)))
+
+    def seen(self, reply: Message) -> Message:
+        """Return an error reply as the gate lets it leave, once the ledger has its line."""
+        return self._leaving(self.envelope, reply, self.context)
+
+    def close(self) -> None:
+        """Let the heart stop; safe to call again."""
+        if self._beating.is_running:
+            self._beating.stop()
+        self._client.close()
+
+
+class Tasks:
+    """The messages that wait at the node of this site.
+
+    Parameters
+    ----------
+    connect : callable () → socket
+        Returns a connection to the node, from the relay (`connector.py`).
+    secret : bytes
+        What the node and the gate know of each other; it signs each question for a task.
+    most_bytes : int
+        Of one message with its bundle.
+    leaving : callable (message, reply, context) → reply
+        `Gate.leaving`: what the errors pass that are replied to messages which never reach the gate.
+    alive : callable
+        Called with each answer of a node that still downloads a message.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        secret: bytes,
+        *,
+        most_bytes: int = MOST_BYTES,
+        leaving: Leaving = _as_it_is,
+        alive: Alive = lambda: None,
+    ) -> None:
+        self._connect, self._most, self._leaving, self._alive = connect, most_bytes, leaving, alive
+        signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
+        version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+        self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
+
+    def next(self) -> Task | None:
+        """Return the next message, or None if none waits.
+
+        Raises
+        ------
+        LinkLost
+            If the node cannot be reached.
+        MalformedMessage
+            If the message is too large, or its bundle is not the one it claims; it was answered so.
+        """
+        with _link():
+            found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[KIND]))
+        return self._taken(found) if found.HasField("task") and found.token else None
+
+    def _taken(self, found: AcquireTaskResponse) -> Task:
+        version = RuntimeVersionHttpInterceptor(component_name=KIND)
+        bounded = Bounded(self._connect, self._most)
+        client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(found.token))
+        try:
+            with _link():
+                return self._read(client, bounded, found)
+        except FlfedError:
+            client.close()
+            raise
+        except (ValueError, KeyError, TypeError, DecodeError):
+            client.close()
+            raise MalformedMessage("the message cannot be read") from None
+
+    def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
+        """Read all of a task while its heart beats; answer one that may not be read."""
+        identity: Any = TaskIdentity
+        identity.task_id, identity.run_id = found.task.task_id, found.task.run_id
+        waiting = self._soon(
+            lambda: client.PullMessages(PullAppMessagesRequest()), lambda got: bool(got.messages_list), ARRIVING
+        )
+        envelope, tree = message_from_proto(waiting.messages_list[0]), waiting.message_object_trees[0]
+        envelope.__dict__["_content"] = RecordDict()
+        node = envelope.metadata.dst_node_id
+        identity.node_id = node
+        context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})
+        task = Task(envelope, context, b"", "", client, {}, HeartbeatSender(_beat(client)), self._leaving)
+        task._beating.start()
+        try:
+            self._fill(task, client.PullTaskInput(PullTaskInputRequest()))
+            self._pull(task, client, tree)
+        except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
+            reason = str(error) if isinstance(error, MalformedMessage) else "the message cannot be read"
+            bounded.has_read()
+            task.refuse(reason)
+            raise MalformedMessage(reason) from None
+        except (httpx.HTTPError, OSError, FlfedError):
+            task.close()
+            raise
+        bounded.has_read()
+        return task
+
+    def _fill(self, task: Task, given: PullTaskInputResponse) -> None:
+        """Put context and bundle into a task, after the bundle's hash is checked."""
+        held = hashlib.sha256(given.fab.content).hexdigest()
+        task.context, task.bundle, task.bundle_sha256 = context_from_proto(given.context), given.fab.content, held
+        for claimed in (given.fab.hash_str, given.run.fab_hash):
+            if not hmac.compare_digest(claimed.encode(), held.encode()):
+                raise MalformedMessage("the message comes with a bundle that is not the one it claims to be")
+        if given.context.run_id != task.envelope.metadata.run_id:
+            raise MalformedMessage("the message and its settings are of two runs")
+
+    def _pull(self, task: Task, client: NodeClient, tree: ObjectTree) -> None:
+        """Read the bytes of every object of a message; none of them is opened."""
+        names = parts_of(tree, task.envelope.metadata.message_id)
+        node, run = Node(node_id=task.context.node_id), task.context.run_id
+        for name in names:
+            pull = partial(client.PullObject, PullObjectRequest(node=node, run_id=run, object_id=name))
+            found = self._soon(pull, lambda got: got.object_available or not got.object_found)
+            if not found.object_found:
+                raise LinkLost("the node gave up receiving a message")
+            task._contents[name] = found.object_content
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
+        )
+
+    def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
+        """Ask until the node has received it: it hands a task out before its message is in."""
+        until, pace = time.monotonic() + seconds, Pace(SOON, LATEST)
+        while not there(found := ask()):
+            if time.monotonic() > until:
+                raise LinkLost("the node does not say which message a task is about")
+            self._alive()
+            time.sleep(pace.seconds())
+        return found
+
+    def close(self) -> None:
+        """Close the connection to the node."""
+        self._client.close()
+
+
+def _beat(client: NodeClient) -> Callable[[], bool]:
+    """Return a heart-beat that does not end this process, as Flower's own would: the reply fails, and that is said."""
+
+    def beat() -> bool:
+        try:
+            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.TransportError:
+            return False
+        except (httpx.HTTPError, ValueError, RuntimeError, FlfedError):
+            return True
+        return True
+
+    return beat

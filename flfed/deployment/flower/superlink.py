@@ -1,0 +1,209 @@
+"""Flower's SuperLink with a lock on it: `python -m flfed.deployment.flower.superlink FOLDER OPTION…`.
+
+Flower 1.41 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
+nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
+might reach the port, do not. And it reads whole bodies before it asks whose they are. Here a node
+proves who it is by its headers, before a byte of the body is read; then its body is held to a size
+and a time.
+
+Private names of Flower: `flwr.superlink.extensions.get_middleware`, which is replaced, and
+`flwr.superlink.cli.flower_superlink`. That the lock holds is asked at each start (`Control.check_lock`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from flwr.superlink import extensions
+from flwr.superlink.cli import flower_superlink
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flfed.deployment.coordinator.proxy import ROUTES
+from flfed.deployment.flower.control import HEADER, LAST_REQUESTS, secret_file, word_of
+from flfed.deployment.flower.node_auth import NodeKeys
+from flfed.files import read_private
+from flfed.folders import CoordinatorFolder
+
+MOST_BYTES = 64_000
+"""Of a body that a node sends: its questions have some hundred."""
+MOST_BYTES_OF = {"push-object": 16_000_000, "push-messages": 1_000_000}
+"""Flower sends arrays in pieces of 5 MB; a message's list of parts has 70 bytes for each."""
+LIMITS = {f"/v1/fleet/{route}": MOST_BYTES_OF.get(route, MOST_BYTES) for route in ROUTES}
+BODY_SECONDS, SILENT_SECONDS = 120.0, 20.0
+"""How long a body may take, and how long nothing of it may come."""
+AT_A_TIME = 8
+"""Requests of one node; Flower's has four at most: two objects, a heartbeat, and what its loop asks."""
+
+
+class Lock:
+    """Answers those who know the word, and nodes that are known by their keys.
+
+    Parameters
+    ----------
+    app : ASGI application
+    word : str
+    keys : NodeKeys
+    """
+
+    def __init__(self, app: ASGIApp, word: str, keys: NodeKeys) -> None:
+        self._app, self._word, self._keys = app, word.encode(), keys
+        self._busy: Counter[bytes] = Counter()
+        self._last: dict[bytes, float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] in LIMITS:
+            await self._of_node(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif not self._knows_word(scope):
+            if scope["type"] == "http":
+                await _refuse(403, scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+        elif scope["path"] == LAST_REQUESTS:
+            await JSONResponse(self._seconds_since())(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _knows_word(self, scope: Scope) -> bool:
+        said = [value for name, value in scope["headers"] if name == HEADER.encode()]
+        return len(said) == 1 and hmac.compare_digest(said[0], self._word)
+
+    async def _of_node(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a node: nothing of its request is read before it is known, nor more than is allowed."""
+        node, most = self._keys.identify(scope["headers"]), LIMITS[scope["path"]]
+        if node is None:
+            await _refuse(401, scope, receive, send)
+            return
+        key = node[1]
+        self._last[key] = time.monotonic()
+        if _length(scope) > most:
+            await _refuse(413, scope, receive, send)
+            return
+        if self._busy[key] >= AT_A_TIME:
+            await _refuse(503, scope, receive, send)
+            return
+        self._busy[key] += 1
+        try:
+            await self._app(scope, Body(await read_body(receive, most), receive).receive, send)
+        except BodyRefused as refused:
+            if refused.status:
+                await _refuse(refused.status, scope, receive, send)
+        finally:
+            self._busy[key] -= 1
+
+    def _seconds_since(self) -> dict[str, float]:
+        """Return how long ago the last request of each admitted site came, by site."""
+        now, admitted = time.monotonic(), self._keys.admitted()
+        self._last = {key: then for key, then in self._last.items() if key in admitted}
+        return {admitted[key][0]: round(now - then, 1) for key, then in self._last.items()}
+
+
+class BodyRefused(Exception):
+    """A body that is not read to its end; `status` answers it, 0 where nobody waits for an answer."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Body:
+    """A body that was read, for the application to receive.
+
+    Parameters
+    ----------
+    content : bytes
+    receive : callable
+        Asked for what comes after the body.
+    """
+
+    def __init__(self, content: bytes, receive: Receive) -> None:
+        self._content: bytes | None = content
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        """Return the body, once; it is not kept."""
+        if self._content is None:
+            return await self._receive()
+        content, self._content = self._content, None
+        return {"type": "http.request", "body": content, "more_body": False}
+
+
+async def read_body(
+    receive: Receive, most: int, *, seconds: float = BODY_SECONDS, silent: float = SILENT_SECONDS
+) -> bytes:
+    """Return a request's body.
+
+    Parameters
+    ----------
+    receive : callable
+    most : int
+        Bytes.
+    seconds, silent : float
+        How long it may take, and how long nothing of it may come.
+
+    Raises
+    ------
+    BodyRefused
+        If it is larger, takes longer, or its sender went away.
+    """
+    pieces, size, end = list[bytes](), 0, time.monotonic() + seconds
+    while True:
+        try:
+            async with asyncio.timeout(min(silent, end - time.monotonic())):
+                message = await receive()
+        except TimeoutError:
+            raise BodyRefused(503) from None
+        if message["type"] == "http.disconnect":
+            raise BodyRefused(0)
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > most:
+            raise BodyRefused(413)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _length(scope: Scope) -> int:
+    """Return how long the body says that it is; 0 where it does not."""
+    said = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(said[0]) if said else 0
+
+
+async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a status alone, and close: what was not read of the body is not waited for."""
+    await Response(status_code=status, headers={"connection": "close"})(scope, receive, send)
+
+
+def _raise_open_files() -> None:
+    """Have room for as many connections as the system allows this process."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the SuperLink with Flower's own options; what it writes is for its owner only."""
+    os.umask(0o077)
+    _raise_open_files()
+    folder = CoordinatorFolder(Path(arguments[0]))
+    word, keys = word_of(read_private(secret_file(folder))), NodeKeys(folder)
+    vars(extensions)["get_middleware"] = lambda: (Middleware(Lock, word=word, keys=keys),)
+    sys.argv = ["flower-superlink", *arguments[1:]]
+    flower_superlink()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

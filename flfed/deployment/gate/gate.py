@@ -1,0 +1,387 @@
+"""The gate's decisions: whether a message is answered at all, and with which rows. No row is read for any of them."""
+
+from __future__ import annotations
+
+import datetime
+import hmac
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import Context, Error, Message
+
+import flfed
+from flfed.deployment.gate.local_results import keep_result
+from flfed.deployment.gate.message_schema import KINDS, StudyMessages
+from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.gate.outbound import Leaving
+from flfed.deployment.gate.study_policy import (
+    LONGEST_STUDY,
+    Refused,
+    cohort_refusal,
+    name_of,
+    parsed,
+    sha256_of,
+    study_policy_refusal,
+)
+from flfed.deployment.site_state import approval as decided
+from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.coordinator_terms import other_coordinator
+from flfed.deployment.site_state.freeze import list_changed
+from flfed.deployment.site_state.ledger_loss import Continuity
+from flfed.deployment.site_state.receipts import ledger_of, seal, sealed
+from flfed.deployment.site_state.request_archive import keep
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.client import SITE_ERROR, ClientSide, NotTakingPart, redact
+from flfed.federation.client.protection import Protecting
+from flfed.folders import NAME, SiteFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import parse_settings
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots import snapshot
+from flfed.rows.snapshots.snapshot import Frozen
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.private.noise import SystemChance
+from flfed.study.study import Study
+from flfed.updates.checkpoints.reply_cache import RUN, NotKept
+from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
+
+STUDIES = 4
+"""Studies, each with its rows, that stay warm."""
+REPEATS = 1_000_000
+"""As a study's seed allows."""
+MOST_SITES = 10_000
+"""Names that a run config may list."""
+LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
+ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
+Today = Callable[[], datetime.date]
+
+
+SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
+"""What answers for the ledger, by kind of message."""
+
+
+def today_utc() -> datetime.date:
+    """Return the day, in UTC as the ledger has it."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+class Gate:
+    """Decides for one site what is answered, and what leaves.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As the institution installed it; its rows are served from what is frozen.
+    today : callable
+        Returns the date; tests pass their own.
+    expected_bundle : str
+        SHA-256 of the bundle that a run must come with.
+    ledger : Ledger, optional
+        Default: the site's own.
+    """
+
+    def __init__(
+        self,
+        folder: SiteFolder,
+        site: Site,
+        *,
+        today: Today = today_utc,
+        expected_bundle: str,
+        ledger: Ledger | None = None,
+    ) -> None:
+        if site.name != folder.site:
+            raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
+        self.folder, self.site, self._today, self._bundle = folder, site, today, expected_bundle
+        self._policy_file = site.folder / "policy.toml" if site.folder else None
+        self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
+        self._ledger = ledger or ledger_of(folder)
+        self._continuity = Continuity(folder, self._ledger)
+        self._leaving = Leaving(site, self._ledger, today, self._continuity)
+        self._own: deque[str] = deque(maxlen=64)
+        self._known: OrderedDict[str, StudyMessages] = OrderedDict()
+        self._rows: dict[str, str] = {}
+        self._sides: OrderedDict[tuple[str, str, int], ClientSide] = OrderedDict()
+
+    def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
+        """Return what a message gets: the installed client app's reply where it may leave, else why not.
+
+        The ledger has its line before this returns.
+        """
+        reason = self.refusal(message, context, fab_sha256)
+        if not reason:
+            try:
+                keep(self.folder, message, context)
+            except NotKept as error:
+                reason = str(error)
+                self._own.append(reason)
+        if reason:
+            return self.leaving(message, _error(reason, message), context)
+        answering = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
+        return self.leaving(message, answering(message, context), context)
+
+    def _sealing(self, message: Message, context: Context) -> Message:
+        """Answer for the ledger: an engine without a gate has none, so that the client app does not know of it."""
+
+        def answer(message: Message, context: Context) -> Message:
+            answering = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
+            reply: SealReply | SealedReply = drive_alone(answering)
+            return Message(reply.to_record(), reply_to=message)
+
+        return redact(message, context, answer)
+
+    def refusal(self, message: Message, context: Context, fab_sha256: str) -> str:
+        """Return why a message is not answered, or an empty text; reads no row.
+
+        Parameters
+        ----------
+        message : Message
+        context : Context
+            Its run config has the study's text, the repeat, the run's name and the sites asked.
+        fab_sha256 : str
+            Of the bundle that the run came with. Nobody opens it.
+        """
+        try:
+            self._hold(message, context, fab_sha256)
+        except Refused as error:
+            self._own.append(str(error))
+            return str(error)
+        return ""
+
+    def leaving(self, message: Message, reply: Message, context: Context) -> Message:
+        """Return the reply where it may leave, else an error reply; the ledger has its line before.
+
+        Parameters
+        ----------
+        message : Message
+            What was asked.
+        reply : Message
+            Of the client app, or an error.
+        context : Context
+        """
+        facts = self._facts(message, context)
+        if reply.has_error():
+            return self._leaving.error(message, reply, facts, ours=reply.error.reason in self._own)
+        text = str(context.run_config.get("study", ""))
+        messages = self._known.get(sha256_of(text))
+        try:
+            # A person may have paused, withdrawn, or changed the policy while it was computed.
+            self._hold_decision(text)
+            if self._policy_now() != self.site.policy:
+                raise Refused("its policy was changed while this was computed; the next message is held to it")
+        except Refused as error:
+            return self._leaving.withhold(message, str(error), facts)
+        if messages is None:
+            return self._leaving.withhold(message, "it is the reply to a message that was not let in", facts)
+        left = self._leaving.reply(message, reply, facts, messages)
+        keep_result(self.folder, left, facts, messages)
+        return left
+
+    def find_site(self, name: str, study: Study) -> Site:
+        """Return the site with its frozen rows, as `ClientSide` asks for it.
+
+        Raises
+        ------
+        UsageError
+            If another site is asked for, or its rows cannot be served.
+        NotTakingPart
+            If other rows are frozen than the study was approved for.
+        """
+        if name != self.folder.site:
+            raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
+        found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
+        if found.snapshot.sha256 != self._rows.get(study.sha256()):
+            raise NotTakingPart(ROWS_CHANGED)
+        return found
+
+    def standing(self, approval: Approval) -> str:
+        """Return why a study would not be answered now, for all that is known at the site, or an empty text."""
+        names = ",".join(sorted({self.site.name, *approval.co_sites}))
+        try:
+            self._hold_policy()
+            self._hold_study({"study": approval.text, "run": "status", "sites": names})
+        except Refused as error:
+            return str(error)
+        return ""
+
+    def _side(self, context: Context) -> ClientSide:
+        """Return the client side that holds a study's rows: another one where other rows are frozen."""
+        sha256 = sha256_of(str(context.run_config["study"]))
+        key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
+        if key not in self._sides:
+            # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
+            protect = Protecting(ledger_of=lambda site: self._ledger, chance=SystemChance, rows=self._rows[sha256])
+            self._sides[key] = ClientSide(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
+            while len(self._sides) > STUDIES:
+                self._sides.popitem(last=False)
+        self._sides.move_to_end(key)
+        return self._sides[key]
+
+    def _facts(self, message: Message, context: Context) -> dict[str, Any]:
+        """Return what the ledger says of a message, whatever came in it."""
+        text = str(context.run_config.get("study", ""))
+        sha256 = sha256_of(text)
+        known, repeat = self._known.get(sha256), context.run_config.get("repeat", 0)
+        return {
+            "study": known.study.name if known else "",
+            "dataset": known.study.dataset.name if known else "",
+            "study_sha256": sha256,
+            "run": str(context.run_config.get("run", ""))[:100],
+            "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
+            "rows_sha256": self._rows.get(sha256, ""),
+        }
+
+    def _hold(self, message: Message, context: Context, fab_sha256: str) -> None:
+        """Raise Refused for the first thing that does not fit: from whoever asks to what is asked."""
+        if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
+            raise Refused(
+                f"the run came with another bundle than that of flfed {flfed.__version__}, which this site installed; "
+                "no code of a bundle is ever executed here"
+            )
+        kind = message.metadata.message_type
+        if kind not in KINDS:
+            raise Refused(f"a message of kind {kind[:40]!r} is not known; known: {', '.join(KINDS)}")
+        if context.node_config.get("site") != self.folder.site:
+            raise Refused(f"this is site {self.folder.site!r}, and its node has another name")
+        self._hold_policy()
+        messages = self._hold_study(context.run_config)
+        if not message.has_content():
+            raise Refused("the message has no content")
+        defect = message_defect(message.content, messages.incoming(kind))
+        if defect:
+            raise Refused(f"the {kind} message does not fit the study: {defect}")
+        over = self._leaving.used_up(message, self._facts(message, context))
+        if over:
+            raise Refused(over)
+
+    def _hold_policy(self) -> None:
+        """Serve under the policy as it stands now; refuse where it cannot be read, and forget what was opened."""
+        now = self._policy_now()
+        if now == self.site.policy:
+            return
+        # Rows are opened anew: those at work were opened under the policy before.
+        self._sides.clear()
+        self._known.clear()
+        if now is None:
+            raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
+        self.site = replace(self.site, policy=now)
+        self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
+
+    def _policy_now(self) -> Policy | None:
+        """Return what the policy file says, None where it cannot be read or is gone; without one, what it was."""
+        try:
+            if self._policy_file is not None and self._policy_file.exists():
+                return parse_settings(Policy, self._policy_file)
+            return self._policy_of_none
+        except (FlfedError, OSError):
+            return None
+
+    def _hold_study(self, config: Mapping[str, object]) -> StudyMessages:
+        """Return the messages of the study that a run config brings, or raise Refused."""
+        text, repeat, run = config.get("study"), config.get("repeat", 0), config.get("run")
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
+            raise Refused("the run brings no study")
+        if type(repeat) is not int or not 0 <= repeat < REPEATS:
+            raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
+        if not isinstance(run, str) or not RUN.fullmatch(run):
+            raise Refused("the run has no name of letters, digits and hyphens")
+        approval = self._hold_decision(text)
+        known = self._known.get(sha256_of(text))
+        study = known.study if known is not None else parsed(text)
+        if study.expires is not None and self._today() > study.expires:
+            raise Refused(f"the study expired on {study.expires.isoformat()}")
+        refused = study_policy_refusal(study, self.site)
+        if refused:
+            raise Refused(refused)
+        self._hold_rows(study, approval)
+        self._hold_cohort(config.get("sites"), study, approval)
+        return known or self._messages(study)
+
+    def _hold_decision(self, text: str) -> Approval | None:
+        """Return the approval of a study by its very text, or None where the policy asks for none."""
+        if decided.is_paused(self.folder):
+            raise Refused("the site is paused by its operator")
+        try:
+            found = decided.approval_of(self.folder, sha256_of(text))
+            others = [] if found is not None else decided.approvals(self.folder)
+        except FlfedError:
+            raise Refused(
+                f"its approvals cannot be read safely; at the site: flfed site status {self.site.name}"
+            ) from None
+        if found is not None and found.decision != "approved":
+            word = "refused" if found.decision == "refused" else "withdrawn"
+            raise Refused(f"the study was {word} here on {found.at[:10]}")
+        if found is not None:
+            if not hmac.compare_digest(found.bundle_sha256, self._bundle):
+                raise Refused("the study was approved under another version of flfed: it needs a new approval")
+            if other_coordinator(self.folder, found.coordinator):
+                raise Refused("the study was approved for another coordinator: it needs a new approval")
+            return found
+        name, free = name_of(text), self.site.policy.approval == "none"
+        if free and not any(other.study == name and other.decision != "approved" for other in others):
+            return None
+        if name and any(other.study == name for other in others):
+            raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
+        raise Refused("the study is not approved here")
+
+    def _hold_rows(self, study: Study, approval: Approval | None) -> None:
+        """Refuse where columns mean something else, or other rows are frozen, than when the study was approved."""
+        schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+        if approval is not None and approval.schema_sha256 != schema_sha256:
+            raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
+        rows = self._frozen(study)
+        if rows.schema_sha256 != schema_sha256:
+            raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
+        if approval is not None and rows.sha256 != approval.rows_sha256:
+            raise Refused(ROWS_CHANGED)
+        self._rows[study.sha256()] = rows.sha256
+
+    def _frozen(self, study: Study) -> Frozen:
+        """Return what is known of the frozen rows."""
+        try:
+            found = snapshot.known(self.site.serving(study.dataset.name), self.folder.frozen)
+            changed = found is not None and list_changed(self.folder, found)
+        except FlfedError:
+            raise Refused(
+                f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
+            ) from None
+        if found is None:
+            raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
+        if changed:
+            raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
+        return found
+
+    def _hold_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
+        """Refuse a cohort that is too small, or that has a site which was not named."""
+        names = given.split(",") if isinstance(given, str) and given else []
+        if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
+            raise Refused("the run does not name the sites that it asks")
+        named = None if approval is None else approval.co_sites
+        refused = cohort_refusal(names, self.site, named)
+        if refused:
+            raise Refused(refused)
+
+    def _messages(self, study: Study) -> StudyMessages:
+        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
+        try:
+            _ = found.model  # made once, now: a model that cannot be made is refused, not tried
+        except FlfedError as error:
+            raise Refused(f"the study's model cannot be made ({error})") from None
+        except (MemoryError, ValueError):
+            raise Refused("the study's model is too large for this site") from None
+        self._known[sha256_of(study.text)] = found
+        while len(self._known) > STUDIES:
+            self._known.popitem(last=False)
+        return found
+
+
+def _no_rows() -> None:
+    """Open nothing: what answers for the ledger asks for no rows."""
+
+
+def _error(reason: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

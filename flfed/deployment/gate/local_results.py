@@ -1,0 +1,149 @@
+"""A site's own figures of the runs that it took part in, kept at its gate: what its people may show without asking."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from flwr.app import Message
+
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.errors import FlfedError
+from flfed.files import now_utc, read_private, write_whole
+from flfed.folders import SiteFolder
+from flfed.paths import give
+from flfed.rows.evaluation.scoring import primary_of
+from flfed.study.tables import OWN_FAMILIES, OwnFamily
+from flfed.updates.checkpoints.reply_cache import RUN
+from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.train import COMPARE, CompareReply
+
+LOG = logging.getLogger("flfed.site")
+FORMAT = 1
+FACTS = ("study", "study-sha256", "dataset", "run", "at", "primary")
+"""What a file says besides its numbers, all text."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the models did on the holdout of a site in one run: the figures that left it, and no model.
+
+    Attributes
+    ----------
+    study, study_sha256, dataset, run : str
+    at : str
+        When the figures left; UTC, ISO 8601.
+    primary : str
+        The metric that the study calls its main one.
+    repeat : int
+    rows, holdout_rows : int
+        Training rows, and rows that nobody trained on.
+    arms, differences : tuple of Figure
+        With 95 % intervals; NaN where there is no figure.
+    note : str
+        What was left out and why.
+    own_family : str or None
+        Of the site's own model; None where it is of the shared one's kind, or is not told.
+    """
+
+    study: str
+    study_sha256: str
+    dataset: str
+    run: str
+    at: str
+    primary: str
+    repeat: int
+    rows: int
+    holdout_rows: int
+    arms: tuple[Figure, ...]
+    differences: tuple[Figure, ...]
+    note: str
+    own_family: OwnFamily | None = None
+
+
+def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], messages: StudyMessages) -> None:
+    """Keep the figures of a comparison that leaves; nothing else of the reply, and nothing of other kinds.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    reply : Message
+        One that has its line in the ledger.
+    facts : mapping
+        What the ledger says of the study and of the run.
+    messages : StudyMessages
+        Of the study.
+
+    Notes
+    -----
+    A disk that cannot take the file holds no reply up: the figures are in the coordinator's record as well.
+    """
+    run = str(facts["run"])
+    if reply.metadata.message_type != COMPARE or reply.has_error() or not RUN.fullmatch(run):
+        return
+    try:
+        found = CompareReply.from_record(reply.content)
+        numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
+        said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
+        compare = messages.study.compare
+        said["primary"] = primary_of(messages.schema.task, compare.primary, compare.alert_budget)
+        figures = {name: [_plain(one) for one in getattr(found, name)] for name in ("arms", "differences")}
+        own = {} if found.own_family is None else {"own-family": found.own_family}
+        at = now_utc().isoformat(timespec="seconds")
+        text = json.dumps(
+            {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
+        )
+        if not folder.results.is_dir():
+            folder.results.mkdir(mode=0o700)
+            give(folder.results, folder.gate)
+        write_whole(folder.results / f"{run}.json", text.encode())
+    except (MalformedMessage, FlfedError, OSError) as error:
+        LOG.error("the result of run %s is not kept: %s", run, error)
+
+
+def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
+    """Return the kept results, the latest first, and what cannot be read; reads files alone.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    """
+    found, problems = [], []
+    for path in folder.results.glob("*.json") if folder.results.is_dir() else ():
+        try:
+            found.append(_read(json.loads(read_private(path))))
+        except FlfedError as error:
+            problems.append(str(error))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            problems.append(f"{path}: is not as it was written; remove it")
+    return sorted(found, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)
+
+
+def _read(found: dict[str, Any]) -> Result:
+    arms, differences = (tuple(_figure(one) for one in found[name]) for name in ("arms", "differences"))
+    study, sha256, dataset, run, at, primary = (str(found[key]) for key in FACTS)
+    datetime.fromisoformat(at)  # ValueError where it is none
+    repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
+    family = next((known for known in OWN_FAMILIES if known == found.get("own-family")), None)
+    return Result(
+        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"]), family
+    )
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    """Return a figure as JSON has it, which knows no NaN."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(figure).items()}
+
+
+def _figure(found: dict[str, Any]) -> Figure:
+    value, low, high, extra = (
+        math.nan if found[key] is None else float(found[key]) for key in ("value", "low", "high", "extra")
+    )
+    metric, arm, method = (str(found[key]) for key in ("metric", "arm", "method"))
+    return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=extra, method=method)

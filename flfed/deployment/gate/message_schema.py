@@ -1,0 +1,281 @@
+"""The messages of one study, as `expected` checks them: what may come in, and what may leave."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+
+import flfed
+from flfed import registry
+from flfed.deployment.gate.message_sections import (
+    Columns,
+    Field,
+    Held,
+    Plain,
+    Section,
+    Shapes,
+    equal,
+    flag,
+    most_bytes,
+    number,
+    numbers,
+    one_of,
+    text,
+    whole,
+)
+from flfed.rows.baselines import first_arrays
+from flfed.rows.comparison.compare import OWN_SAME, PAIRS
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
+from flfed.rows.evaluation.scoring import metrics_of, primary_of
+from flfed.rows.features.encode import input_names
+from flfed.rows.session import study_layout, study_trainable
+from flfed.rows.training.losses import outputs_of
+from flfed.study.study import Study
+from flfed.study.tables import OWN_FAMILIES, Own
+from flfed.summaries.score_bins import BINS, LEAST_SPREAD
+from flfed.summaries.summary import Layout, schema_encoder
+from flfed.updates.checkpoints.reply_cache import RUN
+from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
+from flfed.updates.messages.compare import METRIC
+from flfed.updates.messages.countersign import SEAL, SEALED
+from flfed.updates.messages.fields import PROTOCOL
+from flfed.updates.messages.offset import SECTION as OFFSET
+from flfed.updates.messages.sentences import LONGEST
+from flfed.updates.messages.train import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
+
+KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
+"""Kinds of messages that a site answers."""
+FLOAT64 = np.dtype(np.float64)
+WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
+"""Fixed phrases of ours have no other characters; a name with an accent has."""
+SENTENCE = 200
+REASON = 500
+Sections = Mapping[str, Section]
+HASH, SIGNATURE = r"[0-9a-f]{64}", r"[0-9a-f]{128}"
+SEALING: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"run": text(RUN.pattern, 100), "n-known": whole()},
+    SEALED: {"run": text(RUN.pattern, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
+}
+"""What asks for the ledger's head, and what brings the coordinator's signature over it."""
+SEALINGS: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"n": whole(), "head": text(HASH, 64), "at-known": text(f"({HASH})?", 64)},
+    SEALED: {},
+}
+"""What they are answered with."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyMessages:
+    """What each message of a study may hold at one site; needs no row, and no connection.
+
+    Parameters
+    ----------
+    study : Study
+    schema : Schema
+    site : Site
+    """
+
+    study: Study
+    schema: Schema
+    site: Site
+
+    @cached_property
+    def model(self) -> Shapes:
+        """Names, shapes and types of the model's arrays."""
+        model = self.study.model.build("model")
+        given = study_trainable(self.study, self.schema, model, seed=self.study.seed)
+        arrays = first_arrays(given, len(input_names(self.layout)))
+        return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+    @cached_property
+    def own(self) -> Own:
+        """What the site's own model is, which the shared one is compared with."""
+        return self.study.compare.own_of(linear=self.study.model.build("model").linear)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the study's sums."""
+        return study_layout(self.study, self.schema)
+
+    @cached_property
+    def encoder(self) -> Shapes:
+        """Names, shapes and types of the encoder's arrays."""
+        columns, cells = len(self.layout.columns), sum(len(column.cells) for column in self.layout.columns)
+        shapes = {"center": columns, "scale": columns, "frequency": cells, "spread": cells}
+        shapes["class_weight"] = len(self.schema.classes)
+        return {name: ((length,), FLOAT64) for name, length in shapes.items()}
+
+    def incoming(self, kind: str) -> Sections:
+        """Return what a request of this kind may hold."""
+        if kind == ENROL:
+            asked = {"dataset": equal(self.study.dataset.name), "schema": text("[0-9a-f]*", 64)}
+            return {"config": _config(asked)}
+        if kind in SEALING:
+            return {"config": _config(SEALING[kind])}
+        if kind == SUMMARISE:
+            return {"config": _config({})}
+        positive = frozenset({"scale", "spread", "class_weight"})
+        values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
+        encoder = Held(shapes=self.encoder, positive=positive, values=values)
+        sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
+        if kind == COMPARE:
+            known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
+            if self.schema.task == "binary":
+                known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
+            return {"config": _config(known, optional=known), **sections}
+        if kind == AUDIT:
+            return {"config": _config({"attack": one_of(attacks())}), **sections}
+        settings = self._settings()
+        more = {"settings": Plain(fields=settings)} if settings else {}
+        asked = {"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {}
+        return {"config": _config({**self._round(kind), **asked}, optional=asked), **sections, **more}
+
+    def _round(self, kind: str) -> dict[str, Field]:
+        """Return what says which round it is; the evaluation that follows the last one trains nothing."""
+        plateau = self.study.plan.schedule == "plateau"
+        first, last = 1, self.study.rounds
+        if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
+            first, last = 2 if self.study.strategy.settings.get("patience") else last + 1, last + 1
+        return {
+            "round": whole(first, last),
+            "rounds": equal(self.study.rounds),
+            "lr-scale": number(0, 1) if plateau else equal(1.0),
+            "fit": equal(kind == TRAIN),
+            "score": flag(),
+        }
+
+    def _settings(self) -> dict[str, Field]:
+        """Return the strategy's numbers: those that the study itself gives must be just these."""
+        strategy = self.study.strategy.build("strategy")
+        given = {name: float(value) for name, value in strategy.client_settings().items()}
+        own = set(inspect.signature(type(strategy)).parameters)
+        # Flower's records have kebab-case keys wherever ours are made.
+        return {name.replace("_", "-"): equal(value) if name in own else number() for name, value in given.items()}
+
+    def leaving(self, kind: str, *, score: bool = True, offset: bool = True) -> Sections:
+        """Return what a reply of this kind may hold.
+
+        Parameters
+        ----------
+        kind : str
+        score : bool
+            Whether the request asked for scores.
+        offset : bool
+            Whether it asked for the site's own offset.
+        """
+        if kind == ENROL:
+            return {"config": _config(self._enrolled())}
+        if kind in SEALINGS:
+            return {"config": _config(SEALINGS[kind])}
+        if kind == SUMMARISE:
+            return {"config": _config({}), "summary": self._summary()}
+        if kind == COMPARE:
+            return self._comparison()
+        if kind == AUDIT:
+            return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
+        update = {"num-examples": number(1), "loss": number(), "steps": whole()}
+        sections: dict[str, Section] = {
+            "config": _config({"kind": equal("delta")}),
+            "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
+        }
+        if kind == TRAIN:
+            sections["arrays"] = Held(shapes=self.model)
+        elif offset and self.study.adjusts_intercept():
+            shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
+            shapes = {"value": shape, "error": shape}
+            sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
+        if score:
+            rows = "validation" if self.study.plan.validation else "training"
+            sections |= self._scores("scores", rows)
+            if self.study.compare.holdout_curve:
+                sections |= self._scores("holdout", "holdout")
+        return sections
+
+    def _enrolled(self) -> dict[str, Field]:
+        return {
+            "site": equal(self.site.name),
+            # Who refuses before a table is open has the name alone.
+            "title": one_of((self.site.title or self.site.name, self.site.name)),
+            "version": equal(flfed.__version__),
+            "accepted": flag(),
+            "reason": text("[^\x00-\x1f\x7f-\x9f]*", REASON),
+            "rows-low": whole(),
+            "rows-high": whole(),
+            "disclosure": one_of(("open", "institution")),
+            "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
+            "resplit": flag(),
+            "epsilon-budget": number(0, nan=True),
+            "epsilon-spent": number(0, nan=True),
+        }
+
+    def _summary(self, *, needed: bool = True) -> Held:
+        return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
+
+    def _scores(self, name: str, rows: str) -> dict[str, Section]:
+        primary = primary_of(self.schema.task, self.study.compare.primary, self.study.compare.alert_budget)
+        figures = {"loss": number(), primary: number()}
+        variances = {primary: number(nan=True)}
+        return {
+            name: Plain(fields={"rows": equal(rows), "num-examples": whole()}),
+            f"{name}-metrics": numbers(figures, needed=False, all_fields=False),
+            f"{name}-variances": numbers(variances, needed=False, all_fields=False),
+            **self._histogram(f"{name}-histogram"),
+        }
+
+    def _histogram(self, name: str) -> dict[str, Section]:
+        """Return the section of a histogram, where one may leave."""
+        if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
+            return {}
+        return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False)}
+
+    def _comparison(self) -> Sections:
+        metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
+        best = self.own == "best"
+        arms = sorted({arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()))
+        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
+        pairs = [f"{a} - {b}" for a, b in PAIRS]
+        plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
+        return {
+            "config": _config(plain),
+            "arms": _figures(metrics, arms),
+            "differences": _figures(metrics, pairs),
+            "summary": self._summary(needed=False),
+            **self._histogram("histogram"),
+            **family,
+        }
+
+    def run_bytes(self) -> int:
+        """Return the most bytes that a whole run of the study takes out of the site, every round asked once."""
+        kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
+        once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
+        return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
+
+
+def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
+    return Plain(fields={"protocol": equal(PROTOCOL), **fields}, optional=frozenset(optional))
+
+
+def attacks() -> list[str]:
+    """Return the attacks that a site makes on itself when asked: those that flfed brings, and no other package."""
+    return [name for name in registry.names("attack") if name not in registry.others("attack")]
+
+
+def _audited() -> Columns:
+    """Return what one attack may say: numbers, and sentences of ours with nothing but numbers in them."""
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "promise")}
+    sentences = text(f"[ε{WORDS[1:]}", 2 * REASON)
+    words = {"metric": text(METRIC, 80), "method": text(WORDS, SENTENCE), "says": sentences}
+    fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}
+    return Columns(fields=fields, longest=MOST_FIGURES)
+
+
+def _figures(metrics: list[str], arms: list[str]) -> Columns:
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
+    fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
+    return Columns(fields=fields, longest=len(metrics) * len(arms))

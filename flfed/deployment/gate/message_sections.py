@@ -1,0 +1,282 @@
+"""What each message of a study may hold, in both directions: it follows from the study and the schema alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from flfed.updates.messages.fields import LARGEST, MalformedMessage, count_bytes, ndarrays
+from flfed.updates.messages.in_memory_arrays import HeldArray
+
+HEAD = 256
+"""Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
+Check = Callable[[Any], bool]
+Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+class Section(Protocol):
+    """What one section of a message may be."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether the message must have it."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        ...
+
+    def defect(self, record: RecordDict, name: str) -> str:
+        """Return what is wrong with a message's section, or an empty text; never a word of what it holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One plain value: what tells whether it fits, and how many bytes it may have."""
+
+    fits: Check
+    most: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """A section of plain values.
+
+    Attributes
+    ----------
+    fields : mapping of key to Field
+    kind : type
+        Flower's record: ConfigRecord or MetricRecord.
+    needed, all_fields : bool
+        Whether the section, and each of its fields, must be there.
+    optional : frozenset of str
+        Fields that need not be there where all others must.
+    """
+
+    fields: Mapping[str, Field]
+    kind: type = ConfigRecord
+    needed: bool = True
+    all_fields: bool = True
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(key) + field.most for key, field in self.fields.items())
+
+    def defect(self, record: RecordDict, name: str) -> str:
+        """Return what is wrong with a message's section of this name, or an empty text."""
+        found = record[name]
+        if type(found) is not self.kind:
+            return "is of another kind"
+        wrong = _names(
+            found, self.fields, "value", needed=set(self.fields) - self.optional if self.all_fields else set()
+        )
+        if wrong:
+            return wrong
+        unfit = [key for key, value in found.items() if not self.fields[key].fits(value)]
+        return f"has a value {unfit[0]!r} that does not fit" if unfit else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A section of equally long lists.
+
+    Attributes
+    ----------
+    fields : mapping of key to Field
+        Of one item of each list.
+    longest : int
+        Most items.
+    """
+
+    fields: Mapping[str, Field]
+    longest: int
+    needed: bool = False
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(key) + field.most * self.longest for key, field in self.fields.items())
+
+    def defect(self, record: RecordDict, name: str) -> str:
+        """Return what is wrong with a message's section of this name, or an empty text."""
+        found = record[name]
+        if type(found) is not ConfigRecord:
+            return "is of another kind"
+        wrong = _names(found, self.fields, "list")
+        if wrong:
+            return wrong
+        lists = {key: values for key, values in found.items() if isinstance(values, list)}
+        if len(lists) < len(found):
+            return "has a value that is no list"
+        lengths = {len(values) for values in lists.values()}
+        if len(lengths) != 1 or not 1 <= lengths.pop() <= self.longest:
+            return "has lists of a wrong length"
+        unfit = [key for key, values in lists.items() if not all(map(self.fields[key].fits, values))]
+        return f"has a value in {unfit[0]!r} that does not fit" if unfit else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A section of arrays, finite ones.
+
+    Attributes
+    ----------
+    shapes : mapping of name to (shape, dtype)
+    needed : bool
+    positive : frozenset of str
+        Arrays all of whose values must be > 0.
+    values : mapping of name to array
+        Arrays that must have just these values.
+    """
+
+    shapes: Shapes
+    needed: bool = True
+    positive: frozenset[str] = field(default_factory=frozenset)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(name) + HEAD + _bytes(*like) for name, like in self.shapes.items())
+
+    def defect(self, record: RecordDict, name: str) -> str:
+        """Return what is wrong with a message's section; nothing is decoded before its size is known to fit."""
+        found = record[name]
+        if type(found) is not ArrayRecord:
+            return "is of another kind"
+        wrong = _names(found, self.shapes, "array")
+        if wrong:
+            return wrong
+        for key, like in self.shapes.items():
+            size, most = _size(found[key]), HEAD + _bytes(*like)
+            if size > most:
+                return f"has an array {key!r} that is too large ({size} bytes, where {most} are enough)"
+        arrays = ndarrays(record, name)
+        reasons = (_array_defect(key, arrays[key], self) for key in self.shapes)
+        return next((reason for reason in reasons if reason), "")
+
+
+def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
+    """Return why a message is not what it may be, or an empty text.
+
+    Parameters
+    ----------
+    record : RecordDict
+    sections : mapping of name to Section
+
+    Notes
+    -----
+    The sentence names only what was expected: a name that somebody else chose may say something.
+    """
+    many = len(set(record) - set(sections))
+    if many:
+        return f"it has {many} section{'s' * (many > 1)} too many"
+    for name, section in sections.items():
+        if name not in record:
+            if section.needed:
+                return f"it has no section {name!r}"
+            continue
+        try:
+            wrong = section.defect(record, name)
+        except MalformedMessage:
+            wrong = "cannot be read"
+        if wrong:
+            return f"its section {name!r} {wrong}"
+    size, most = count_bytes(record), most_bytes(sections)
+    return f"it has {size} bytes, where {most} are enough" if size > most else ""
+
+
+def most_bytes(sections: Mapping[str, Section]) -> int:
+    """Return the most bytes that a message of these sections may have."""
+    return sum(section.most for section in sections.values())
+
+
+def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None) -> str:
+    many = len(set(found) - set(known))
+    if many:
+        return f"has {many} {word}{'s' * (many > 1)} too many"
+    absent = sorted((set(known) if needed is None else needed) - set(found))
+    return f"has no {word} {absent[0]!r}" if absent else ""
+
+
+def _size(array: Array) -> int:
+    return array.count_bytes() if type(array) is HeldArray else len(array.data)
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
+    shape, dtype = held.shapes[name]
+    if value.shape != shape:
+        return f"has an array {name!r} of another shape than {shape}"
+    if value.dtype != dtype:
+        return f"has an array {name!r} of another type than {dtype}"
+    if not np.isfinite(value).all():
+        return f"has an array {name!r} with values that are not finite"
+    if name in held.positive and not (value > 0).all():
+        return f"has an array {name!r} with values that are not above 0"
+    if name in held.values and not np.array_equal(value, held.values[name]):
+        return f"has an array {name!r} that is not the one that follows from the study"
+    return ""
+
+
+def equal(wanted: str | int | float | bool) -> Field:
+    """Return the field of one value, of its very type."""
+    return Field(fits=lambda value: type(value) is type(wanted) and value == wanted, most=_most(wanted))
+
+
+def one_of(words: Sequence[str]) -> Field:
+    """Return the field of one text of several."""
+    known = frozenset(words)
+    return Field(fits=lambda value: isinstance(value, str) and value in known, most=max(map(_most, known)))
+
+
+def text(pattern: str, longest: int) -> Field:
+    """Return the field of a text, at most `longest` characters, all of it as the pattern has it."""
+    shape = re.compile(pattern)
+    return Field(
+        fits=lambda value: isinstance(value, str) and len(value) <= longest and shape.fullmatch(value) is not None,
+        most=longest,
+    )
+
+
+def flag() -> Field:
+    """Return the field of true or false."""
+    return Field(fits=lambda value: type(value) is bool, most=1)
+
+
+def whole(low: int = 0, high: int = LARGEST) -> Field:
+    """Return the field of a whole number, bounds included."""
+    return Field(fits=lambda value: type(value) is int and low <= value <= high)
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, nan: bool = False) -> Field:
+    """Return the field of a finite number within bounds; `nan` lets an unknown one pass."""
+
+    def fits(value: Any) -> bool:
+        if type(value) is not float and (type(value) is not int or abs(value) > LARGEST):
+            return False
+        return nan if math.isnan(value) else math.isfinite(value) and low <= value <= high
+
+    return Field(fits=fits)
+
+
+def numbers(fields: Mapping[str, Field], *, needed: bool = True, all_fields: bool = True) -> Plain:
+    """Return a section of numbers only."""
+    return Plain(fields=fields, kind=MetricRecord, needed=needed, all_fields=all_fields)
+
+
+def _most(value: str | int | float | bool) -> int:
+    return len(value) if isinstance(value, str) else 8

@@ -1,0 +1,216 @@
+"""What leaves a site: looked at a last time, counted, and written into the ledger before it goes."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+
+from flfed.deployment.gate.error_texts import HELD_BACK, LONGEST, is_ours
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
+from flfed.deployment.site_state.ledger_loss import Continuity
+from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.errors import FlfedError
+from flfed.federation.client.client import SITE_ERROR
+from flfed.federation.client.privacy_budget import NO_LEDGER
+from flfed.federation.client.protection import charge_of
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.rows.data.site import Site
+from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.offset import SECTION as OFFSET
+from flfed.updates.messages.sentences import CONTROL
+from flfed.updates.messages.train import ENROL, TRAIN
+
+LOG = logging.getLogger("flfed.site")
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The bytes of a day up to a line, which is known by its number and its hash."""
+
+    day: str = ""
+    n: int = 0
+    hash: str = ""
+    used: int = 0
+
+
+class Leaving:
+    """Lets replies out of one site, and what cannot be a reply.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    today : callable
+        Returns the date in UTC, as the ledger's lines have it.
+    continuity : Continuity, optional
+        Tells where the ledger was lost: then nothing is written into what is there in its place.
+    """
+
+    def __init__(
+        self, site: Site, ledger: Ledger, today: Callable[[], datetime.date], continuity: Continuity | None = None
+    ) -> None:
+        self._site, self._ledger, self._today = site, ledger, today
+        self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
+        self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
+
+    def used_up(self, message: Message, facts: Facts) -> str:
+        """Return why a message gets no reply, or an empty text: the ledger, the day's bytes, or what its run had.
+
+        Parameters
+        ----------
+        message : Message
+            What is asked; it fits the study.
+        facts : mapping
+            What the ledger says of the study, and of the run.
+        """
+        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
+        try:
+            lost = self._continuity.refusal()
+            if lost:
+                return lost
+            with self._ledger.held() as held:
+                return self._too_much(self._used(held), 1) or self._limits.refusal(held, message, run)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return NO_LEDGER
+
+    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
+        """Return a reply where it is what its kind may be and the day's bytes allow it, else an error reply.
+
+        Parameters
+        ----------
+        message : Message
+            What was asked; it fits the study.
+        reply : Message
+            Of the client app.
+        facts : mapping
+            What the ledger says of the study.
+        messages : StudyMessages
+        """
+        kind = message.metadata.message_type
+        asked = _round_of(message)
+        wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
+        defect = message_defect(reply.content, messages.leaving(kind, **wanted))
+        if not defect and kind == ENROL:
+            defect = self._enrol_defect(reply.content)
+        if defect:
+            return self.withhold(message, f"its {kind} reply is held back: {defect}", facts)
+        size = count_bytes(reply.content)
+        # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
+        charged = kind == TRAIN and charge_of(messages.study) is not None
+        line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
+        line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
+        if chosen := asked_sha256(message):
+            line["asked_sha256"] = chosen
+        if OFFSET in reply.content:
+            line["offset"] = True
+        line |= {name.replace("-", "_"): value for name, value in chosen_numbers(message).items()}
+        try:
+            lost = self._continuity.refusal()
+            if lost:
+                return _error(lost, message)
+            with self._ledger.held() as held:
+                over = self._too_much(self._used(held), size)
+                if not over:
+                    held.append(kind=kind.rpartition(".")[2], **line)
+                    return reply
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return _error(NO_LEDGER, message)
+        return self.withhold(message, over, facts)
+
+    def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
+        """Return an error reply instead of a reply that may not leave; the reason is ours."""
+        return self._said(WITHHELD, message, reason, facts)
+
+    def error(self, message: Message, reply: Message, facts: Facts, *, ours: bool) -> Message:
+        """Return an error reply whose text may leave.
+
+        Parameters
+        ----------
+        message : Message
+        reply : Message
+            An error.
+        facts : mapping
+        ours : bool
+            Whether the gate itself said it; what anything else said is read word for word.
+        """
+        reason = reply.error.reason or ""
+        plain = reason.removeprefix(f"{self._site.name}: ")
+        if not ours and not is_ours(plain, self._site):
+            LOG.error("an error of %d characters was held back", len(reason))
+            reason = HELD_BACK
+        return self._said(REFUSED if ours else ERROR, message, reason, facts)
+
+    def _said(self, kind: str, message: Message, reason: str, facts: Facts) -> Message:
+        """Write down what is said instead of a reply, and return it; it is short, so the day's bytes do not hold it."""
+        reason = CONTROL.sub(" ", reason)[:LONGEST]
+        sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
+        asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
+        line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
+        try:
+            lost = self._continuity.refusal()
+            if lost:
+                reason = lost  # and no line: it would be the first of a ledger that nobody began anew
+            else:
+                self._ledger.append(kind=kind, **line)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            reason = NO_LEDGER
+        return _error(reason, message)
+
+    def _enrol_defect(self, record: RecordDict) -> str:
+        config = dict(record["config"].items())
+        accepted, reason = config["accepted"], config["reason"]
+        if accepted and reason:
+            return "it accepts, and gives a reason"
+        return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
+
+    def _used(self, held: HeldLedger) -> int:
+        """Return how many bytes left today; a line of a later day, after a clock was set back, counts too.
+
+        Only lines that came since the last count are read, whoever wrote them; where what was counted is
+        not in the ledger any more, all of the day's are.
+        """
+        day, counted, used, newest = self._today().isoformat(), self._counted, 0, None
+        for line in held.backwards():
+            newest = newest or line
+            if (day, line.n, line.hash) == (counted.day, counted.n, counted.hash):
+                used += counted.used
+                break
+            if line.at[:10] < day:
+                break
+            size = line.facts.get("bytes", 0)
+            used += size if isinstance(size, int) and line.kind not in (REFUSED, ERROR, WITHHELD) else 0
+        if newest is not None:
+            self._counted = Counted(day, newest.n, newest.hash, used)
+        return used
+
+    def _too_much(self, used: int, more: int) -> str:
+        most = self._site.policy.daily_bytes
+        if used + more <= most:
+            return ""
+        return f"its policy lets {most} bytes leave in a day, and {used} have left: it answers again after midnight UTC"
+
+
+def _round_of(message: Message) -> dict[str, Any]:
+    """Return the round that was asked, and whether scores and an offset were; nothing of what is no plain value."""
+    config = message.content.get("config") if message.has_content() else None
+    if config is None:
+        return {}
+    found = {key: config.get(key) for key in ("round", "score", "offset")}
+    return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
+
+
+def _error(reason: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

@@ -1,0 +1,157 @@
+"""What a run may still have from a site, by the site's own ledger: few runs of a study, and one model a question."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Message
+
+from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.records.ledger.ledger import HeldLedger
+from flfed.records.ledger.line import CARRIED, Line
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.messages import fields
+from flfed.updates.messages.audit import AUDIT
+from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN
+
+QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
+"""Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
+NOT_JUDGED = "it did not compare this model in this run: only such a model is attacked here"
+OTHER_DEVIATION = "it was asked to compare by another deviation of the sites' intercepts in this run"
+OTHER_BINS = "it was asked to count rows in other bins of predictions in this run"
+CHOSEN = {"offset-deviation": OTHER_DEVIATION, "odds-centre": OTHER_BINS, "odds-spread": OTHER_BINS}
+"""Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
+OTHER_STUDY = "its ledger has a run of this name with another study"
+REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
+"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
+_OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
+
+Run = tuple[str, str, int]
+"""A run as it is counted: the study's hash, the run's name, the repeat."""
+
+
+def asked_sha256(message: Message) -> str:
+    """Return the hash of what the coordinator chose in a message; "" for a kind in which it chooses nothing.
+
+    Scores and figures depend on the model and its encoder alone; an update depends on all that was sent.
+
+    Raises
+    ------
+    MalformedMessage
+        If an array cannot be read.
+    """
+    kind = message.metadata.message_type
+    if kind not in QUESTIONS:
+        return ""
+    if kind == TRAIN:
+        return content_sha256(message.content)
+    both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
+    return hashlib.sha256("/".join(both).encode()).hexdigest()
+
+
+def chosen_numbers(message: Message) -> dict[str, float]:
+    """Return the numbers, of those in `CHOSEN`, by which a comparison is asked for."""
+    if message.metadata.message_type != COMPARE:
+        return {}
+    config = message.content["config"]
+    return {name: float(value) for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
+
+
+def run_of(facts: Mapping[str, Any]) -> Run:
+    """Return which run a line's facts are of; lines from before repeats were named are of repeat 0."""
+    repeat = facts.get("repeat")
+    return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
+
+
+class RunLimits:
+    """Tells what the runs of all studies had, as the ledger has it, and which question would be one too many.
+
+    Parameters
+    ----------
+    most : int
+        Runs of a study, each repeat counted, that may have an answer.
+
+    Notes
+    -----
+    Every evaluation of a model is an exact figure of the rows, and every comparison many of them: who
+    may choose the models freely reads rows from such figures. So each run, of which there are few, has one
+    model evaluated and one compared, and is trained from one in a round. Runs of a ledger that was begun
+    anew count where a line of theirs was carried over. A comparison's adjusted figures depend on the deviation
+    of the sites' own intercepts as well, and its counts by prediction on the bins: of these a run has one, too.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen = (0, "")
+        self._forget()
+
+    def _forget(self) -> None:
+        self._runs: dict[str, set[Run]] = defaultdict(set)
+        self._studies: dict[str, set[str]] = defaultdict(set)
+        self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
+        self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
+
+    def refusal(self, held: HeldLedger, message: Message, run: Run) -> str:
+        """Return why a run may not have what it asks for, or an empty text.
+
+        Parameters
+        ----------
+        held : HeldLedger
+        message : Message
+            One that fits the study.
+        run : Run
+            By whom it is asked.
+        """
+        self._read(held)
+        study, name, _ = run
+        if self._studies[name] - {study}:
+            return OTHER_STUDY
+        runs, most = self._runs[study], self._most
+        if run not in runs and len(runs) >= most:
+            return f"its policy lets {most} run{'s' * (most > 1)} of a study have answers, and {len(runs)} had them"
+        kind, asked = message.metadata.message_type, asked_sha256(message)
+        if kind == AUDIT:
+            return "" if asked in self._asked[run, COMPARE, 0] else NOT_JUDGED
+        round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
+        chosen = chosen_numbers(message)
+        for name, why in CHOSEN.items() if kind == COMPARE else ():
+            if self._chosen[run, name] - {chosen.get(name)}:
+                return why
+        if not self._asked[run, kind, round] - {asked}:
+            return ""
+        return f"it was asked to {QUESTIONS[kind]} another model in {f'round {round} of ' * (round > 0)}this run"
+
+    def _read(self, held: HeldLedger) -> None:
+        """Take note of the lines that came since the last time; of all where the last seen one is gone."""
+        since = []
+        for line in held.backwards():
+            if (line.n, line.hash) == self._seen:
+                break
+            since.append(line)
+        else:
+            self._forget()
+        self._seen = (since[0].n, since[0].hash) if since else self._seen
+        for line in since:
+            self._add(line)
+
+    def _add(self, line: Line) -> None:
+        if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
+            return
+        run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
+        if "study-sha256" in line.facts:
+            self._studies[run[1]].add(run[0])
+        if kind or CARRIED in line.facts:
+            self._runs[run[0]].add(run)
+        if kind:
+            self._asked[run, kind, _round(kind, line.facts.get("round"))].add(str(line.facts.get("asked-sha256", "")))
+        if kind == COMPARE:
+            for name in CHOSEN:
+                self._chosen[run, name].add(line.facts.get(name))
+
+
+def _round(kind: str, round: object) -> int:
+    """Return the round that a question is of: of those that are asked once a run, none."""
+    return round if kind == TRAIN and isinstance(round, int) else 0

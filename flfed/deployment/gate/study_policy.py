@@ -1,0 +1,86 @@
+"""Checks of a study against a site's policy, before any row is read."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.protection import privacy_refusal
+from flfed.rows.data.site import Site
+from flfed.rows.session import study_refusal
+from flfed.study.study import Study
+from flfed.updates.messages.sentences import CONTROL
+
+
+def study_policy_refusal(study: Study, site: Site) -> str:
+    """Return why a site's policy does not let a study in, or an empty text: by its rows, and how it computes."""
+    if study.dataset.name not in site.datasets:
+        mapped = " and ".join(repr(name) for name in site.datasets)
+        return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
+    if study.dataset.partition is not None:
+        return "the study cuts one table into research sites, which no institution is"
+    codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
+    names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
+    refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
+    refused = refused or study_refusal(study, site.serving(study.dataset.name))
+    try:
+        return refused or privacy_refusal(study, site)
+    except FlfedError as error:
+        return f"the study's [privacy] cannot be used ({error})"
+
+
+def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> str:
+    """Return why a site does not compute with just these sites, or an empty text.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All sites that are asked, this one among them.
+    site : Site
+    co_sites : sequence of str or None
+        The others that the approval names; None where there is no approval, and none is needed.
+    """
+    asked, least = set(names), site.policy.least_cohort()
+    if len(asked) < len(names) or site.name not in asked:
+        return "the run's list of sites does not name this one, or names one twice"
+    if len(asked) < least:
+        return f"the run asks {len(asked)} site{'s' * (len(asked) != 1)}, its policy needs at least {least}"
+    added = asked - {site.name} - set(asked if co_sites is None else co_sites)
+    if added:
+        return f"the run adds {', '.join(sorted(added)[:3])}, which the approval does not name"
+    foreign = asked - {site.name} - set(site.policy.co_sites or asked)
+    return f"its policy does not name {', '.join(sorted(foreign)[:3])} as a co-site" if foreign else ""
+
+
+LONGEST_STUDY = 100_000
+"""Characters of a study's text: it is parsed before anybody approved it."""
+
+
+class Refused(FlfedError):
+    """A message that the site does not answer; the sentence is ours and may cross."""
+
+
+def parsed(text: str) -> Study:
+    """Return the study, or raise Refused in plain words."""
+    try:
+        return Study.parse(text)
+    except UsageError as error:
+        raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
+    except (RecursionError, ValueError, OverflowError):
+        raise Refused("the study cannot be read") from None
+
+
+def name_of(text: str) -> str:
+    """Return the name in a study's text that nobody approved, or an empty text."""
+    try:
+        found = tomllib.loads(text).get("name")
+    except (RecursionError, ValueError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def sha256_of(text: str) -> str:
+    """Return the hash of a study's text, also of one that is no text for a file."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,401 @@
+"""A site's account of privacy for people: what each run spent, what is left, and what was charged to no budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flfed.federation.client.privacy_budget import (
+    LINE,
+    counts_rows_of,
+    may_have_several_rows,
+    release_of,
+    rounds_left,
+    shown,
+)
+from flfed.federation.client.row_accounts import KEY, RowAccounts, known_origin, named, names_in, origin_of, rows_key
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.line import RESTARTED, Line
+from flfed.records.ledger.totals import Total, bytes_of
+from flfed.records.reports.privacy import GIVEN
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots.snapshot import known
+from flfed.updates.accounting import Release, composed, epsilon
+from flfed.updates.messages.train import TRAIN
+
+ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
+"""Why no ε bounds what was spent of persons."""
+MOST_ROUNDS = 10_000
+"""Rounds that are counted ahead; more are called more than these."""
+
+
+@dataclass
+class RunSpent:
+    """What one run spent of one dataset.
+
+    Attributes
+    ----------
+    study, study_sha256, run, unit, dataset : str
+    first, last : str
+        When its first and its last round were written down; UTC.
+    n : int
+        The last line.
+    named : bool
+        Whether its lines say of which rows they are.
+    given_encoder : bool
+        Whether a row moved the encoder too, which no ε counts; true of lines that do not say it.
+    rounds : int
+        Asked for, those that were asked twice counted twice.
+    releases : list of Release
+    """
+
+    study: str
+    study_sha256: str
+    run: str
+    unit: str
+    first: str
+    dataset: str = ""
+    last: str = ""
+    n: int = 0
+    named: bool = True
+    given_encoder: bool = False
+    rounds: int = 0
+    releases: list[Release] = field(default_factory=list)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.last, self.n, self.rounds = line.at, line.n, self.rounds + 1
+        self.given_encoder |= line.facts.get("given-encoder") is not False
+        self.releases.append(release_of(line))
+
+    def kinds(self, delta: float) -> list[dict[str, Any]]:
+        """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
+        alone = finite(epsilon(self.releases, delta))
+        plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
+        plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
+        plain |= {"first": self.first, "last": self.last}
+        return [
+            {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
+             "epsilon": alone}
+            for kind in composed(self.releases)
+        ]  # fmt: skip
+
+
+@dataclass
+class Account:
+    """What a ledger says of one dataset.
+
+    Attributes
+    ----------
+    runs : dict of run, unit, dataset, and whether its rows are named, to RunSpent
+    datasets : tuple of str
+        Those that are of the same rows, where it is the account of rows.
+    uncharged : dict of kind of line to Total
+        Bytes that left and were charged to no budget: figures, sums and counts have no noise.
+    charged_bytes : int
+        Bytes of updates that were charged.
+    unprotected : set of run, round and hash
+        The updates that left without noise; one that left twice is one.
+    """
+
+    runs: dict[tuple[str, str, str, bool], RunSpent] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    uncharged: dict[str, Total] = field(default_factory=dict)
+    charged_bytes: int = 0
+    unprotected: set[tuple[str, ...]] = field(default_factory=set)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        if line.kind == LINE:
+            texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
+            dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
+            study, study_sha256, run, unit = texts
+            new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named)
+            self.runs.setdefault((new.run, new.unit, dataset, named), new).add(line)
+            return
+        charged = line.facts.get("charged-bytes", 0)
+        charged = charged if isinstance(charged, int) else 0
+        self.charged_bytes += charged
+        if line.kind == TRAIN and not charged:
+            self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
+        if bytes_of(line) > charged:
+            total = self.uncharged.setdefault(line.kind, Total())
+            total.lines, total.bytes = total.lines + 1, total.bytes + bytes_of(line) - charged
+
+    @property
+    def last(self) -> Release | None:
+        """What the last round in the ledger's order spent; None where nothing was."""
+        newest = max(self.runs.values(), key=lambda run: run.n, default=None)
+        return None if newest is None else newest.releases[-1]
+
+    @property
+    def given_encoder(self) -> bool | None:
+        """Whether a row moved the encoder of some run too, which no ε counts; None where nothing was spent."""
+        return any(run.given_encoder for run in self.runs.values()) if self.runs else None
+
+    def releases(self) -> list[Release]:
+        """Return what was spent, over all runs."""
+        return [release for run in self.runs.values() for release in run.releases]
+
+    def spent(self, dataset: str, delta: float, *more: Release) -> float:
+        """Return the ε of all that was spent and of `more`; infinite where rows of persons were counted one by one."""
+        by_rows = any(
+            run.unit == "row" or (run.named and counts_rows_of(dataset, run.dataset)) for run in self.runs.values()
+        )
+        if by_rows and may_have_several_rows(dataset):
+            return math.inf
+        return epsilon([*self.releases(), *more], delta)
+
+
+@dataclass
+class Accounts:
+    """What a ledger says of all datasets.
+
+    Attributes
+    ----------
+    datasets : dict of name to Account
+        The empty name has lines of studies whose dataset the ledger does not name.
+    restarted : str
+        When the ledger was begun anew since the one before was lost; what could be read of that one came over.
+    rows : RowAccounts
+        Which datasets are of the same rows.
+    """
+
+    datasets: dict[str, Account] = field(default_factory=dict)
+    restarted: str = ""
+    rows: RowAccounts = field(default_factory=RowAccounts)
+
+    @classmethod
+    def of(cls, lines: Iterable[Line]) -> Accounts:
+        """Return the sums over a ledger's lines."""
+        found, names = cls(), dict[str, str]()
+        for line in lines:
+            if line.kind == RESTARTED:
+                found.restarted = line.at
+            found.rows.add(line)
+            study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
+            name = names.setdefault(study, named) if named and study else named or names.get(study, "")
+            if line.kind == LINE or bytes_of(line):
+                found.datasets.setdefault(name, Account()).add(line)
+        return found
+
+    def account(self, name: str, names: frozenset[str] | None = frozenset()) -> Account:
+        """Return the account of the rows of a dataset; what left uncharged is that of the dataset alone.
+
+        Parameters
+        ----------
+        name : str
+        names : frozenset of str
+            That lines of the rows which are served now have; None where nobody knows them, so that all count.
+        """
+        of_all = sorted({*self.datasets, name} - {""})
+        same = of_all if names is None else sorted(self.rows.datasets(name, names))
+        own = self.datasets.get(name, Account())
+        runs: dict[tuple[str, str, str, bool], RunSpent] = {}
+        unprotected = set(own.unprotected)
+        for other, account in self.datasets.items():
+            runs |= {key: run for key, run in account.runs.items() if other in same or not run.named}
+            unprotected |= account.unprotected if other in same else set()
+        runs = dict(sorted(runs.items(), key=lambda item: item[1].first))
+        return replace(own, runs=runs, unprotected=unprotected, datasets=tuple(same))
+
+
+def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
+    """Return the names that lines of the rows which a dataset has now have; None where nobody knows them.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    dataset : str
+    look : bool
+        Whether the table is read where it is not frozen yet; else the ledger alone tells.
+    """
+    gate = ledger.path.parent
+    if dataset not in site.datasets or not (gate / KEY).exists():
+        return frozenset()
+    served = site.serving(dataset)
+    found = known(served, SiteFolder(site.name).frozen)
+    if found is None and not look:
+        return frozenset()
+    origin = origin_of(served) if found is None else known_origin(found.origin)
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
+
+
+def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
+    """Return a site's account by dataset as one JSON object; the site's own datasets are in it also where all is left.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    only : str
+        One dataset; all unless given.
+    """
+    accounts = Accounts.of(ledger.lines())
+    for name in site.datasets:
+        accounts.rows.join(name, names_now(site, ledger, name) or ())
+    names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
+    policy = site.policy
+    found = [_of_dataset(site, ledger, name, accounts) for name in names]
+    return {
+        "site": site.name,
+        "enforced": policy.epsilon is not None and policy.disclosure == "institution",
+        "delta": policy.delta,
+        "restarted": accounts.restarted or None,
+        "datasets": [one for one in found if one["dataset"] or one["uncharged"]],
+    }
+
+
+def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> dict[str, Any]:
+    policy, account = site.policy, accounts.account(name, names_now(site, ledger, name))
+    if not name:  # of studies whose dataset no line names: what they spent is on every account
+        account = accounts.datasets.get(name, Account())
+    spent = account.spent(name, policy.delta)
+    last, budget = account.last, policy.epsilon
+    rounds = None
+    if last is not None and budget is not None:
+        rounds = 0 if math.isinf(spent) else rounds_left(account.releases(), last, budget, policy.delta, MOST_ROUNDS)
+    return {
+        "dataset": name,
+        "account": list(account.datasets),
+        "budget": budget,
+        "spent": finite(spent),
+        "given-encoder": account.given_encoder,
+        "left": None if budget is None else max(0.0, budget - spent),
+        "rounds-left": rounds,
+        "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
+        "charged-bytes": account.charged_bytes,
+        "unprotected-updates": len(account.unprotected),
+        "uncharged": [
+            {"kind": kind, "lines": total.lines, "bytes": total.bytes}
+            for kind, total in sorted(account.uncharged.items())
+        ],
+    }
+
+
+def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
+    """Return what there is to say on a dataset's account.
+
+    Examples
+    --------
+    >>> found = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> in_words(found | {"unprotected-updates": 0}, 1e-5, enforced=True)
+    'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
+    >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
+    >>> in_words(found | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
+    'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
+    alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
+    """
+    runs = len({one["run"] for one in found["runs"]})
+    by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
+    unprotected = unprotected_in_words(found["unprotected-updates"])
+    alone = "Of protected updates, which alone are counted, " if unprotected else ""
+    same = same_in_words(found["dataset"], found.get("account", ()))
+    before = f"{found['dataset']}: {same}{unprotected}{alone}epsilon"
+    if found["spent"] is None:
+        budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
+        said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
+        return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
+    spent = shown(found["spent"])
+    by = (GIVEN if found.get("given-encoder") else "") + by
+    if found["budget"] is None:
+        return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
+    said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
+    left = found["rounds-left"]
+    if left is not None and left >= MOST_ROUNDS:
+        said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
+    elif left is not None:
+        said += f"; about {left:,} more rounds like the last one fit" if left else "; no round like the last one fits"
+    return f"{said}." if enforced else f"{said}. The site is 'open': it counts, and refuses nothing."
+
+
+def same_in_words(dataset: str, account: Collection[str]) -> str:
+    """Return a sentence on the datasets of the same rows, with a space after it; nothing where there is no other.
+
+    Examples
+    --------
+    >>> same_in_words("heart-flamby", ["heart-disease", "heart-flamby"])
+    "Its rows are those of 'heart-disease', so that both have one account. "
+    """
+    others = [repr(name) for name in account if name != dataset]
+    if not others:
+        return ""
+    return (
+        f"Its rows are those of {', '.join(others)}, so that {'both' if len(others) == 1 else 'all'} have one account. "
+    )
+
+
+def unprotected_in_words(updates: int) -> str:
+    """Return a sentence on the updates that left without noise, with a space after it; nothing where none did."""
+    if not updates:
+        return ""
+    many = f"{updates:,} updates" if updates > 1 else "1 update"
+    return f"{many} left without noise, so that no epsilon bounds what all of them told. "
+
+
+def run_in_words(
+    site: Site,
+    ledger: Ledger,
+    dataset: str,
+    release: Release,
+    rounds: int,
+    *,
+    unit: str = "person",
+    given_encoder: bool = False,
+) -> str:
+    """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+        Not made where there is none.
+    dataset : str
+    release : Release
+        Of one round.
+    rounds : int
+    unit : {"person", "row"}
+        Whom the study protects.
+    given_encoder : bool
+        Whether the study's ε leaves out what a row moves in its encoder.
+    """
+    policy = site.policy
+    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
+    whole = Release(release.noise, release.sampling, release.steps * rounds)
+    spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
+    if unit == "row" and may_have_several_rows(dataset):
+        after = math.inf
+    then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
+    given = GIVEN if given_encoder and not (math.isinf(after) or account.given_encoder) else ""
+    then += given
+    unprotected = unprotected_in_words(len(account.unprotected))
+    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
+    said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
+    said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
+    if account.given_encoder and not math.isinf(spent):
+        said += f"{GIVEN},"
+    if policy.epsilon is None:
+        return (
+            f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
+            f"{then}. The policy sets no budget (epsilon), so none is refused."
+        )
+    said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
+    if after <= policy.epsilon:
+        left = math.floor((policy.epsilon - after) * 1000) / 1000
+        return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
+    if policy.disclosure == "open":
+        return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
+    if math.isinf(after):
+        return f"{said}; a run would make it {then}, so this site refuses it."
+    fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
+    about = f" after about {fit} of its {rounds} rounds" if fit else ""
+    return f"{said}; a whole run would make it {then}, so this site stops it{about}."
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON has; None for one that it has not."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,306 @@
+"""A site joins: it reads the kit, makes its own key, and writes what the coordinator admits it by; later, it renews."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import flfed
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, kebab, moment, renewal_of
+from flfed.deployment.operator.kit import Read, check_authority, check_versions, read_kit, read_some
+from flfed.errors import FlfedError, UsageError
+from flfed.files import SHARED, locked, note, now_utc, write_whole
+from flfed.folders import SiteFolder
+from flfed.paths import home, private_folder
+from flfed.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node
+
+AHEAD = timedelta(days=1)
+"""By which two clocks may differ."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What joining did.
+
+    Parameters
+    ----------
+    site, coordinator, address : str
+    admission : Path
+        The file to send to the coordinator.
+    key : str
+        The node key's fingerprint, which `admit` shows too.
+    kit_sha256 : str
+        The kit's SHA-256, which `invite` shows too.
+    expires : str
+        Until when the coordinator admits it.
+    """
+
+    site: str
+    coordinator: str
+    address: str
+    admission: Path
+    key: str
+    kit_sha256: str
+    expires: str
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """What a renewal changed at a site: names of terms; `joined` where it was a new kit, with a new key."""
+
+    site: str
+    changed: tuple[str, ...]
+    joined: Joined | None = None
+
+
+def log_file() -> Path:
+    """Return the log of what was joined, renewed and refused at this machine, for all its sites."""
+    folder = home() / "sites"
+    private_folder(folder)
+    return folder / "joining.jsonl"
+
+
+def joined(folder: SiteFolder) -> dict[str, Any]:
+    """Return what a site knows of its coordinator, as `join.toml` says it.
+
+    Raises
+    ------
+    UsageError
+        If the site has not joined.
+    """
+    try:
+        return tomllib.loads(folder.join.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"site {folder.site!r} has not joined; ask for a kit, then: flfed site join KIT") from None
+    except (OSError, ValueError):
+        raise FlfedError(f"{folder.join}: cannot be read; as the user of the network, or from a backup") from None
+
+
+def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
+    """Join with a kit: make the site's key, keep what the kit says, write SITE.admission.
+
+    Parameters
+    ----------
+    file : Path
+        The kit.
+    to : Path
+        The folder of SITE.admission.
+    now : datetime, optional
+
+    Raises
+    ------
+    UsageError
+        If the kit is refused; why is in the log too.
+    """
+    now = now or now_utc()
+    try:
+        read = _readable(file, now)
+        folder = _made(read.kit.site)
+        with locked(folder.network):
+            _check_unused(folder, read)
+            if folder.join.exists():
+                raise UsageError(
+                    f"site {folder.site!r} has joined {joined(folder)['coordinator']!r} already; "
+                    "to join anew with this kit, with another key: flfed site join --renew KIT"
+                )
+            found = _written(folder, read, to, now, earlier=())
+    except FlfedError as error:
+        note(log_file(), now, "kit refused", file=file.name[:100], reason=str(error))
+        raise
+    note(log_file(), now, "joined", site=found.site, coordinator=found.coordinator, kit=found.kit_sha256, key=found.key)
+    return found
+
+
+def _readable(file: Path, now: datetime) -> Read:
+    read = read_kit(file, now=now)
+    _check_not_ahead(read.kit.terms, "kit", now)
+    check_versions(read.kit.terms, "kit", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
+    return read
+
+
+def _made(site: str) -> SiteFolder:
+    folder = SiteFolder(site)
+    folder.make()
+    if folder.network.stat().st_mode & 0o077:
+        raise UsageError(f"{folder.network}: others may enter it; first: chmod 700 {folder.network}")
+    return folder
+
+
+def _check_unused(folder: SiteFolder, read: Read) -> None:
+    if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
+        raise UsageError(
+            f"this kit was used here on {joined(folder)['joined']}: if the coordinator has not admitted "
+            f"{folder.site!r} yet, send {folder.admission} (again); else ask for another kit"
+        )
+
+
+def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
+    """Write all that joining leaves; `join.toml`, by which a site has joined, after everything it needs."""
+    kit, key = read.kit, new_node_key()
+    facts = {
+        "format": FORMAT,
+        "site": kit.site,
+        "public-key": public_text(key.public_key()),
+        "invitation": kit.invitation,
+        "flfed": flfed.__version__,
+    }
+    admission = canonical({**facts, "signature": sign_as_node(facts, key)}) + b"\n"
+    out = to / folder.admission.name
+    if out.exists():
+        raise UsageError(f"{out}: is there already and not replaced; move it away, or join in another folder")
+    check_folder(to)
+    write_whole(folder.node_key, private_text(key))
+    write_whole(folder.admission, admission)
+    if not folder.secret.exists():
+        write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
+    print_of_key = fingerprint(str(facts["public-key"]))
+    own = {
+        "site": kit.site,
+        "expires": kit.expires,
+        "joined": now.isoformat(timespec="seconds"),
+        "invitation-sha256": kit.invitation_sha256,
+        "node-key": print_of_key,
+    }
+    _keep(folder, kit.terms, read.ca, own, earlier)
+    write_whole(out, admission)
+    return Joined(kit.site, kit.terms.coordinator, kit.terms.address, out, print_of_key, read.sha256, kit.expires)
+
+
+def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object], earlier: tuple[str, ...]) -> None:
+    """Write the terms for both users, the certificates to trust, and `join.toml` last."""
+    for_gate = {
+        "format": FORMAT,
+        "site": folder.site,
+        "coordinator": terms.coordinator,
+        "bundle-sha256": terms.bundle_sha256,
+        "signing-key": terms.signing_key,
+        # What the coordinator signed before it changed its key stays verifiable.
+        "earlier-signing-keys": list(earlier),
+    }
+    write_whole(folder.terms, tomli_w.dumps(for_gate).encode(), mode=SHARED)
+    write_whole(folder.authority, ca)
+    facts = {"format": FORMAT, **kebab(asdict(terms)), **own, "earlier-signing-keys": list(earlier)}
+    write_whole(folder.join, tomli_w.dumps(facts).encode())
+
+
+def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) -> Renewed:
+    """Take the coordinator's renewal, or a new kit in place of the one the site joined with.
+
+    A renewal must be signed by the signing key that the site knows, and keeps the site's own key. A
+    new kit is believed as the first one was; the site makes another key and must be admitted again.
+    Neither may be older than what the site has.
+
+    Parameters
+    ----------
+    file : Path
+    to : Path
+        The folder of SITE.admission, if it is a kit.
+    site : str
+        Which site renews; needed where several sites of this machine have joined.
+    now : datetime, optional
+
+    Raises
+    ------
+    UsageError
+        If it is refused; why is in the log too.
+    """
+    now = now or now_utc()
+    try:
+        content = read_some(file)
+        if content.startswith(b"PK"):
+            found = _renewed_by_kit(file, to, site, now)
+        else:
+            found = _renewed(content, site or _only_site(), now)
+    except FlfedError as error:
+        note(log_file(), now, "renewal refused", file=file.name[:100], reason=str(error))
+        raise
+    note(log_file(), now, "renewed", site=found.site, changed=list(found.changed), anew=found.joined is not None)
+    return found
+
+
+def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
+    read = _readable(file, now)
+    if site not in ("", read.kit.site):
+        raise UsageError(f"kit: it is for site {read.kit.site!r}, not {site!r}; ask the coordinator for another kit")
+    folder = SiteFolder(read.kit.site)
+    joined(folder)
+    with locked(folder.network):
+        before = joined(folder)
+        _check_unused(folder, read)
+        _check_later(read.kit.terms, before, "kit", now)
+        earlier = _earlier(before, read.kit.terms)
+        found = _written(_made(folder.site), read, to, now, earlier=earlier)
+    return Renewed(folder.site, _changed(before, read.kit.terms), found)
+
+
+def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
+    folder = SiteFolder(site)
+    try:
+        facts = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise UsageError("renewal: neither a renewal nor a kit; ask the coordinator for it again")
+    given, signature = renewal_of(facts)
+    terms, ca = given.terms, given.ca.encode()
+    joined(folder)
+    with locked(folder.network):
+        before = joined(folder)
+        if not given.is_signed(signature, before["signing-key"]):
+            raise UsageError(
+                f"renewal: not signed by the key of {before['coordinator']!r} that site {site!r} knows; take "
+                "renewals in the order in which they were made, or ask the coordinator for a new kit"
+            )
+        _check_not_ahead(terms, "renewal", now)
+        _check_later(terms, before, "renewal", now)
+        check_authority(ca, now=now)
+        check_versions(terms, "renewal", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
+        shared = {field.name.replace("_", "-") for field in fields(Terms)} | {"format", "earlier-signing-keys"}
+        own = {name: value for name, value in before.items() if name not in shared}
+        _keep(folder, terms, ca, own, _earlier(before, terms))
+    return Renewed(site, _changed(before, terms))
+
+
+def _only_site() -> str:
+    found = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
+    if len(found) != 1:
+        said = f"{len(found)} sites have joined here ({', '.join(found)})" if found else "no site has joined here"
+        raise UsageError(f"renewal: {said}; name the one to renew with --site")
+    return found[0]
+
+
+def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
+    """Refuse what comes from the future: after it, nothing would be newer."""
+    if moment("issued", terms.issued) > now + AHEAD:
+        raise UsageError(
+            f"{what}: it was made on {terms.issued}, and here it is {now.isoformat(timespec='minutes')}: "
+            "set the clock that is wrong, and ask for another one"
+        )
+
+
+def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: datetime) -> None:
+    if moment("issued", before["issued"]) > now + AHEAD:
+        return  # what the site has came from the future itself: everything else is newer
+    if moment("issued", terms.issued) <= moment("issued", before["issued"]):
+        raise UsageError(
+            f"{what}: it was made on {terms.issued}, not after what the site has ({before['issued']}); "
+            "there is nothing to renew, or a newer one to ask for"
+        )
+
+
+def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
+    known = [*before["earlier-signing-keys"], before["signing-key"]]
+    return tuple(key for key in dict.fromkeys(known) if key != terms.signing_key)
+
+
+def _changed(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
+    return tuple(name for name, value in kebab(asdict(terms)).items() if before[name] != value and name != "issued")

@@ -1,0 +1,180 @@
+"""Whether a site's frozen rows give, bit for bit, the update that its ledger says left in a round."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Message
+
+import flfed
+from flfed.deployment.site_state.request_archive import Asked, asked, content_sha256, kept_rounds
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.line import Line
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots.snapshot import FrozenSite, load
+from flfed.study.study import Study
+from flfed.updates.messages.fields import reason_of
+from flfed.updates.messages.train import TRAIN
+
+LEFT = "train"
+"""The kind of a ledger's line for an update."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of computing a site's update of a round again.
+
+    Attributes
+    ----------
+    site, run : str
+    round : int
+    given : tuple of str
+        Hashes of the different updates that left in that round, as the ledger has them: one, unless
+        the round was asked again with another model.
+    again : tuple of str
+        Hashes of what was computed again, one for each message that is kept.
+    rows_then, rows_now : str
+        Hashes of the rows, as the ledger has it and of the snapshot.
+    refused : str
+        What the site said instead of an update, or an empty text.
+    other_versions : tuple of str
+        Versions of flfed that answered then, but for the one that is installed.
+    """
+
+    site: str
+    run: str
+    round: int
+    given: tuple[str, ...]
+    again: tuple[str, ...]
+    rows_then: str
+    rows_now: str
+    refused: str = ""
+    other_versions: tuple[str, ...] = ()
+
+    @property
+    def matches(self) -> bool:
+        """Tell whether every update that left came again, bit for bit, from the very same rows."""
+        return self.rows_then == self.rows_now and set(self.given) <= set(self.again)
+
+    def error(self) -> FlfedError | None:
+        """Return why it does not match, or None where it does."""
+        if self.matches:
+            return None
+        return FlfedError(
+            f"site {self.site!r}: its frozen rows do not give the update that left in round {self.round} of run "
+            f"{self.run}: {self._why()}"
+        )
+
+    def _why(self) -> str:
+        if self.rows_then != self.rows_now:
+            same = "; the update is the same for all that" if set(self.given) <= set(self.again) else ""
+            return f"the rows are not those of then (SHA-256 {self.rows_then}, now {self.rows_now}){same}"
+        if self.refused:
+            return f"the site answers now: {self.refused}"
+        if len(self.again) < len(self.given):
+            return f"{len(self.given)} different updates left, and only {len(self.again)} of their messages are kept"
+        if self.other_versions:
+            return (
+                f"flfed {', '.join(self.other_versions)} answered then, and {flfed.__version__} is installed; equal "
+                "bits are promised for one version on one machine, so repeat it with that one"
+            )
+        return (
+            "rows and version are those of then, so the message, the reply or the ledger was changed, or the site's "
+            "policy, or this is another machine"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts for a program."""
+        rows = {"rows-sha256": self.rows_then, "rows-sha256-now": self.rows_now}
+        hashes = {"sha256": list(self.given), "sha256-again": list(self.again)}
+        reason = "" if self.matches else self._why()
+        place = {"site": self.site, "run": self.run, "round": self.round}
+        return {**place, "matches": self.matches, **hashes, **rows, "reason": reason}
+
+
+def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
+    """Compute a site's update of a round again from its frozen rows, and hold it to its ledger.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+    run : str
+        As the ledger has it.
+    round : int
+
+    Raises
+    ------
+    UsageError
+        If the ledger has no update of that round; if what the site was asked is no longer kept; if the
+        update held noise; if nothing that can be served is frozen.
+    LedgerError
+        If the ledger is not as it was written.
+    """
+    left = _left(folder, run, round)
+    messages = asked(folder, run, round)
+    if not messages:
+        raise _no_longer_kept(folder, run, round)
+    dataset = Study.parse(messages[0].study).dataset.name
+    frozen = load(site.serving(dataset), folder.frozen)
+    then = datetime.datetime.fromisoformat(left[0].at).date()
+    again, refused = _again(frozen, messages, then)
+    others = {message.version for message in messages} - {flfed.__version__}
+    rows = {str(line.facts.get("rows-sha256", "")) for line in left}
+    return Replayed(
+        site=site.name,
+        run=run,
+        round=round,
+        given=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
+        again=again,
+        rows_then=rows.pop() if len(rows) == 1 else "several",
+        rows_now=frozen.snapshot.sha256,
+        refused=refused,
+        other_versions=tuple(sorted(others)),
+    )
+
+
+def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
+    """Return the lines of the ledger for the updates of a round, at least one."""
+    of_run = [line for line in Ledger(folder.ledger).lines() if line.facts.get("run") == run]
+    left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
+    if not left:
+        known = "no update of that round" if of_run else "nothing of that run"
+        raise UsageError(f"site {folder.site!r}: its ledger has {known}; see: flfed site ledger {folder.site}")
+    if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
+        raise UsageError(
+            f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
+            "from the operating system and kept nowhere, so the update cannot be computed again"
+        )
+    return left
+
+
+def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
+    rounds = kept_rounds(folder, run)
+    still = f"rounds {rounds[0]} to {rounds[-1]} of it may be" if rounds else "nor is any other round of that run"
+    return UsageError(
+        f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
+        f"so that its update cannot be computed again; {still}"
+    )
+
+
+def _again(site: FrozenSite, messages: Sequence[Asked], today: datetime.date) -> tuple[tuple[str, ...], str]:
+    """Return the hash of each reply, and what the site said in place of one."""
+    found, refused = [], ""
+    side = ClientSide(lambda name, study: site, today=lambda: today, releasing=False)
+    for message in messages:
+        # Without the run's name: else a reply that was kept might be sent again.
+        grid = InProcessGrid(side.app(), [site.name], {"study": message.study, "repeat": message.repeat})
+        (reply,) = grid.send_and_receive([Message(message.request.to_record(), dst_node_id=1, message_type=TRAIN)])
+        if reply.has_error():
+            refused = reason_of(reply)
+        else:
+            found.append(content_sha256(reply.content))
+    return tuple(found), refused

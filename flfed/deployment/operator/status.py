@@ -1,0 +1,116 @@
+"""How a site stands: joined, paused, what is approved and still holds, which rows are frozen, what left last."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.gate.gate import Gate
+from flfed.deployment.operator.join import joined
+from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.deployment.site_state.freeze import list_changed
+from flfed.deployment.site_state.ledger_loss import ahead
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.errors import FlfedError, count_in_words
+from flfed.folders import SiteFolder
+from flfed.records.ledger.line import Line
+from flfed.registry import kebab
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots import snapshot
+
+
+def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
+    """Return how a site stands, as JSON has it; reads no row, and opens no connection.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+    last : int
+        Lines of the ledger to show, the latest first.
+
+    Returns
+    -------
+    status : dict with site, joined, paused, policy, frozen, studies, last, problems
+        `joined` says with whom, or is an empty text; each of `studies` has the `reason` for which it
+        would not be answered now, or an empty text. What cannot be read is among `problems`.
+    """
+    problems: list[str] = []
+    found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
+    policy = site.policy
+    found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
+    found["frozen"] = _frozen(folder, site, problems)
+    found["studies"] = _studies(folder, site, problems)
+    found["last"] = _lines(folder, last, problems)
+    return {**found, "problems": problems}
+
+
+def facts_of(decided: Approval) -> dict[str, Any]:
+    """Return a decision as JSON has it, without the study's text."""
+    facts = {kebab(key): list(value) if isinstance(value, tuple) else value for key, value in asdict(decided).items()}
+    facts.pop("text")
+    return facts
+
+
+def _joined(folder: SiteFolder) -> str:
+    """Return with whom the site has joined; the user with the data sees only what the link says of it."""
+    try:
+        kit = joined(folder)
+    except FlfedError:
+        try:
+            kit = read_terms(folder)
+        except FlfedError:
+            return ""
+    where = f" at {kit['address']}" if "address" in kit else ""
+    return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
+
+
+def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for dataset in site.datasets:
+        try:
+            facts = snapshot.known(site.serving(dataset), folder.frozen)
+            if facts is not None:
+                list_changed(folder, facts)  # it raises where the list of those who opted out cannot be read
+        except FlfedError as error:
+            problems.append(str(error))
+            continue
+        if facts is not None:
+            resting = facts.resting.persons if facts.resting else 0
+            shown = {"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
+            found.append({**shown, "resting": count_in_words(resting)})
+    return found
+
+
+def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    """Return what was decided, and whether the gate would answer now."""
+    try:
+        decided = approval.approvals(folder)
+    except FlfedError as error:
+        problems.append(str(error))
+        return []
+    gate = Gate(folder, site, expected_bundle=bundle_sha256())
+    return [{**facts_of(one), "reason": gate.standing(one)} for one in decided]
+
+
+def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the ledger's last lines, the latest first; it is neither made nor opened to write."""
+    ledger = ledger_of(folder)
+    problems.extend(ledger.open_to_others())
+    try:
+        if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
+            problems.append(ahead(newest, folder.site))
+        with ledger.reading() as found:
+            return [] if found is None else [_shown(line) for line in islice(found.backwards(), last)]
+    except FlfedError as error:
+        problems.append(str(error))
+        return []
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    keys = ("study", "run", "round", "bytes", "reason")
+    return {"n": line.n, "at": line.at, "kind": line.kind, **{key: line.facts.get(key, "") for key in keys}}

@@ -1,0 +1,217 @@
+"""A study in plain words, for the person at a site who decides about it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.message_sections import most_bytes
+from flfed.errors import FlfedError
+from flfed.federation.client.privacy_budget import shown as shown_epsilon
+from flfed.federation.client.protection import charge_of
+from flfed.records.reports.privacy import given_the_encoder
+from flfed.rows.data import datasets
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.study.tables import Own, Sharing, strictest
+from flfed.updates.mechanism import mechanism_of
+from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.countersign import SEAL, SealReply
+from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.train import (
+    COMPARE,
+    ENROL,
+    EVALUATE,
+    SUMMARISE,
+    TRAIN,
+    CompareReply,
+    EnrolReply,
+    Scores,
+    SummariseReply,
+    TrainReply,
+)
+
+LONGEST = 600
+"""Characters of a text that came with the study: a longer one could push the rest off the screen."""
+SHARED: dict[Sharing, str] = {
+    "named": "Results are shown under this site's name.",
+    "pseudonym": (
+        "Results are shown under a pseudonym of this site. Whoever knows its size, or that "
+        "all other sites are named, may still tell whose they are."
+    ),
+    "aggregate-only": (
+        "This site's own figures go into sums over two or more such sites only: no store, no log and no page has them; "
+        "of two, each can take its own off the sum. "
+        "Until figures can be added up in secret, its messages still carry them to the coordinator's memory."
+    ),
+}
+DISCLOSURE = {
+    "open": "This site's policy is 'open' (public data): every figure is exact, however few rows are behind it.",
+    "institution": "This site's policy is 'institution': no count of fewer than {least} rows leaves.",
+}
+COMPARED: dict[Own, str] = {
+    "best": (
+        "The shared model is compared with the best that this site finds alone: inside the gate, on this site's "
+        "training rows, the better of a tuned logistic (or ridge) regression and boosted decision trees; a model of "
+        "the shared one's kind stands beside it."
+    ),
+    "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
+}
+"""What a site's own model is."""
+ALONE = (
+    "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
+    "memory holds this site's own updates. A coordinator that chooses the models it sends, instead of averaging, can "
+    "compute the rows of the columns above from enough of them: approve it for one that may see these columns. "
+    "On the way everything is encrypted (TLS)."
+)
+
+
+NOISE = (
+    "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
+    "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
+    "not any one {unit} was there: epsilon {epsilon} at delta {delta:g}, for {rounds} rounds. All else that leaves "
+    "(sums, counts, losses and metrics, the comparison) has no noise and is not part of that promise. "
+    "On the way everything is encrypted (TLS)."
+)
+
+
+def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "") -> list[str]:
+    """Return what a person should know before approving a study, a paragraph each.
+
+    Parameters
+    ----------
+    study : Study
+    site : Site
+    co_sites : sequence of str
+        The other sites that may take part.
+    coordinator : str
+        Whom the site has joined; empty where nobody yet.
+    """
+    schema = datasets.load(study.dataset.name).schema
+    messages = StudyMessages(study, schema, site.serving(study.dataset.name))
+    others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
+    return [
+        f"Study: {study.name} (SHA-256 {study.sha256()})",
+        f"Purpose: {shown(study.purpose)}",
+        f"Legal basis: {shown(study.legal_basis)}",
+        f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
+        f"{site.policy.least_cohort()} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
+        "leaves, and names the sites of a run.",
+        f"Columns: {'; '.join(_columns(study, schema))}.",
+        *_leaving(study, messages, audits=site.policy.audits),
+        f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
+        f"Privacy: {_privacy(study)}",
+        f"Sharing: {SHARED[strictest(study.compare.share_metrics, site.policy.share_metrics)]}",
+        f"Rounds: {_rounds(study, site, messages)}",
+        f"Until: {_until(study)}",
+    ]
+
+
+def shown(text: str) -> str:
+    r"""Return a text of the study as one line that cannot pretend to be ours, nor hide what follows it.
+
+    Examples
+    --------
+    >>> shown("Predict\x1b[2J\nLegal basis: consent")
+    'Predict [2J Legal basis: consent'
+    """
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    more = f" … ({len(plain) - LONGEST} characters more: flfed study show)" if len(plain) > LONGEST else ""
+    return plain[:LONGEST] + more
+
+
+def reveals(message: type) -> str:
+    """Return what a message says that it reveals, as one line.
+
+    Raises
+    ------
+    FlfedError
+        Where Python was told to drop docstrings: nobody should approve what is not shown.
+    """
+    found = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
+    # The one name of ours in these paragraphs; the words stand for the paragraph before.
+    return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
+
+
+def _privacy(study: Study) -> str:
+    """Return what a study promises of this site's rows: whoever reads it should know what is not promised, too."""
+    mechanism = mechanism_of(study)
+    promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    if promise is None or charge_of(study) is None:
+        return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
+    given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
+    said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
+    return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
+
+
+def _columns(study: Study, schema: Schema) -> Iterator[str]:
+    """Yield the columns that are read, with their kinds."""
+    for name in schema.features(study.dataset.features):
+        yield f"{name} ({_kind(schema.columns[name])})"
+    yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
+    if schema.group:
+        yield f"{schema.group} (id: keeps rows of one person together, and does not leave)"
+
+
+def _kind(column: Column) -> str:
+    values = ", ".join(column.values[:8]) + (", …" if len(column.values) > 8 else "")
+    kind = "" if column.kind == "target" else column.kind
+    return ", ".join(filter(None, (kind or ("" if values else "number"), column.unit, values)))
+
+
+def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator[str]:
+    """Yield what leaves, by message: how often, how much at most, and what it reveals."""
+
+    def many(kind: str) -> str:
+        return f"at most {_bytes(most_bytes(messages.leaving(kind)))}"
+
+    yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
+    yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
+    yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
+    yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
+    if study.adjusts_intercept():
+        yield f"With the last of these, once: {reveals(Offset)}"
+    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
+    if audits:
+        yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
+    yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+
+
+def _outputs(site: Site) -> str:
+    """Return what the policy lets leave besides."""
+    named = ", ".join(site.policy.outputs)
+    return f" Its policy lets leave besides: {named}." if named else ""
+
+
+def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
+    a_run, a_day = _bytes(messages.run_bytes()), _bytes(site.policy.daily_bytes)
+    more = messages.run_bytes() > site.policy.daily_bytes
+    stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
+    return (
+        f"{study.rounds} in a run, which takes at most {a_run} out of this site if each is asked once. The coordinator "
+        f"may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in a day.{stops}"
+    )
+
+
+def _until(study: Study) -> str:
+    ends = "the study has no last day" if study.expires is None else f"{study.expires.isoformat()} is its last day"
+    return f"{ends}; this site can withdraw at any moment (flfed site withdraw {study.name}), or pause."
+
+
+def _bytes(many: int) -> str:
+    """Return a number of bytes for people.
+
+    Examples
+    --------
+    >>> _bytes(950), _bytes(2_340), _bytes(20_000_000), _bytes(261_000)
+    ('950 bytes', '2.3 kB', '20 MB', '261 kB')
+    """
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if many >= size:
+            return f"{many / size:.3g} {unit}" if many / size >= 100 else f"{many / size:.2g} {unit}"
+    return f"{many} bytes"

@@ -1,0 +1,314 @@
+"""The node's connection to the coordinator: what breaks is tried again for ever, what got lost is asked for again.
+
+Flower 1.41 gives up at any error whose text has "ssl", "tls" or "certificate", and its server hands a message
+out once: where the answer that carried it was lost, nobody has it. Here a node that may have lost a message leaves
+and comes back in one breath; the coordinator sees that, and asks again what it had not answered.
+
+Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+
+- `flwr.supernode.fleet_http_connection.make_simple_http_retry_invoker`, whose `RetryInvoker` is given other pauses,
+  errors and words, and `http_request_response` as `flwr.supernode.start_client_internal` names it;
+- `flwr.supercore.heartbeat.exponential`, the pauses between heart-beats that fail, and `HeartbeatSender` as
+  `fleet_http_connection` names it;
+- `FleetHttpClient` with its `_client`, `DeactivateNode` and `SendNodeHeartbeat`;
+- `flwr.supernode.servicer.runtime.runtime_handlers.acquire_task`, and `get_tasks` of the node's state.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flfed.deployment.flower.server_away import is_away
+from flfed.deployment.processes.pulse import Pulse
+from flfed.errors import FlfedError
+from flfed.files import write_whole
+
+SECONDS = 15.0
+"""For one answer of the server; Flower waits 30."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
+"""Seconds before a request is tried again, at first and at most; Flower pauses up to 20."""
+SAID_AGAIN_SECONDS, MOST_SECONDS = 60.0, 3600.0
+"""After how long it is said again that the server cannot be reached; each time twice as long, up to an hour."""
+NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""Errors after which the server cannot have handed out anything."""
+WRONG_CERTIFICATE = (
+    "who answers at the coordinator's address shows a certificate that the coordinator's authority did not sign, or "
+    "not for this address or day (CERTIFICATE_VERIFY_FAILED); it is not trusted, and tried again; if it lasts, ask the "
+    "coordinator"
+)
+ASK = "ask the coordinator for: flfed coordinator status"
+REFUSED = {
+    401: f"its key was never admitted, was revoked, or this machine's clock is five minutes off; {ASK}",
+    403: f"it publishes no such route: is it a coordinator of this flfed? {ASK}",
+    412: f"its key was never admitted or was revoked, or its node was here a minute ago and is tried again; {ASK}",
+    413: "what it sends is larger than the server takes, 16 MB a piece; ask the coordinator for a smaller model",
+    503: "it takes too long to send, or asks too much at a time: is the line slow? It is tried again",
+}
+"""What the server's status codes mean for who reads the log."""
+GATE_ANEW = "the gate began anew in the middle of a message; the coordinator is asked for it again"
+
+Say = Callable[[str], None]
+
+
+def replace_name(owner: object, name: str, value: object) -> None:
+    """Put something of ours in the place of a name of Flower's.
+
+    Raises
+    ------
+    FlfedError
+        If this Flower has no such name.
+    """
+    if not hasattr(owner, name):
+        raise FlfedError(f"this Flower has no {name!r} where flfed needs it; install flwr 1.41")
+    setattr(owner, name, value)
+
+
+class Outage:
+    """Says that the server cannot be reached: once, seldom again, and when it answers.
+
+    Parameters
+    ----------
+    say : callable
+        Told the sentences.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(self, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock, self._lock = say, clock, threading.Lock()
+        self._began, self._due, self._pause = 0.0, 0.0, 0.0
+        self._said: set[str] = set()
+
+    def failed(self, error: Exception) -> None:
+        """Take note of a request that failed."""
+        why, now = reason_of(error), self._clock()
+        with self._lock:
+            if not self._said:
+                self._began, self._pause, self._due = now, SAID_AGAIN_SECONDS, now + SAID_AGAIN_SECONDS
+            if why not in self._said:
+                self._said.add(why)
+                self._say(why)
+            elif now >= self._due:
+                self._pause = min(2 * self._pause, MOST_SECONDS)
+                self._due = now + self._pause
+                self._say(f"still after {now - self._began:.0f} s: {why}")
+
+    def over(self) -> None:
+        """Take note of a request that was answered."""
+        with self._lock:
+            if self._said:
+                self._say(f"the coordinator's server answers again, after {self._clock() - self._began:.0f} s")
+            self._said.clear()
+
+
+def reason_of(error: Exception) -> str:
+    """Return in a sentence why a request failed; nothing of the error's own text is in it.
+
+    Examples
+    --------
+    >>> reason_of(httpx.ReadTimeout("hospital"))
+    "the coordinator's server does not answer (ReadTimeout); it is tried again until it does"
+    """
+    if "certificate" in str(error).lower():
+        return WRONG_CERTIFICATE
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+    if status in REFUSED:
+        return f"the coordinator's server refuses this site ({status}): {REFUSED[status]}"
+    what = f"status {status}" if status else type(error).__name__
+    return f"the coordinator's server does not answer ({what}); it is tried again until it does"
+
+
+class Connection:
+    """Keeps the connection of this process's SuperNode.
+
+    Parameters
+    ----------
+    known_as : Path
+        The file with the number that the server knows this node by: after a kill, what it holds of the process
+        before is let go of by it, and not after a minute.
+    pulse : Pulse
+        Touched with each answer of the server.
+    say : callable
+        Told in sentences what happens.
+    """
+
+    def __init__(self, known_as: Path, pulse: Pulse, say: Say) -> None:
+        self._known_as, self._pulse, self._say, self._outage = known_as, pulse, say, Outage(say)
+        self._client: Any = None
+        self._lost, self._freed = threading.Event(), False
+
+    def install(self) -> None:
+        """Have the SuperNode of this process connect by it."""
+        fleet = importlib.import_module("flwr.supernode.fleet_http_connection")
+        loop = importlib.import_module("flwr.supernode.start_client_internal")
+        beating = importlib.import_module("flwr.supercore.heartbeat")
+        make, connect, pauses = fleet.make_simple_http_retry_invoker, loop.http_request_response, beating.exponential
+        replace_name(fleet, "make_simple_http_retry_invoker", lambda: self.patient(make()))
+        replace_name(loop, "http_request_response", functools.partial(self._connected, connect))
+        replace_name(fleet, "HeartbeatSender", self.beating(fleet.HeartbeatSender))
+        replace_name(beating, "exponential", lambda max_delay: pauses(max_delay=min(max_delay, LONGEST_PAUSE)))
+
+    def opened(self, client: Any) -> None:
+        """Take the client that Flower made for the server."""
+        self._client = client
+        client._client.timeout = httpx.Timeout(SECONDS)
+        client._client.event_hooks["response"].append(self._answered)
+
+    def patient(self, invoker: Any) -> Any:
+        """Return Flower's invoker as one that tries again whatever breaks on the way."""
+        refused = invoker.should_giveup
+        exponential = importlib.import_module("flwr.supercore.retry").exponential
+        invoker.wait_gen_factory = lambda: exponential(base_delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE)
+        invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
+        invoker.should_giveup = lambda error: self._is_final(error, refused)
+        invoker.on_backoff, invoker.on_success, invoker.on_giveup = self._failed, None, None
+        invoker.wait_function = time.sleep
+        return invoker
+
+    def beating(self, make: Callable[[Callable[[], bool]], Any]) -> Callable[[Callable[[], bool]], Any]:
+        """Return what makes Flower's heart-beats as one whose heart goes on while the server is away."""
+
+        def beaten(beat: Callable[[], bool]) -> bool:
+            try:
+                return beat()
+            except httpx.HTTPStatusError as error:
+                if not is_away(error.response.status_code):
+                    raise
+                self._outage.failed(error)
+                return False
+
+        return lambda beat: make(functools.partial(beaten, beat))
+
+    def _is_final(self, error: Exception, refused: Callable[[Exception], bool]) -> bool:
+        """Tell whether a request is given up; a place that a killed process still holds is freed first."""
+        if not isinstance(error, httpx.HTTPStatusError) or is_away(error.response.status_code):
+            return False
+        if error.response.status_code == httpx.codes.PRECONDITION_FAILED:
+            # Else its key may be registered in a moment, where it has just been admitted.
+            self._freed = self._leave_before()
+            return False
+        from flwr.supercore.error import FlowerError
+
+        # With a reason of its own Flower refuses a run that is over, and not the site.
+        if error.response.status_code in REFUSED and FlowerError.from_json(error.response.text) is None:
+            self._say(reason_of(error))
+        return refused(error)
+
+    def _failed(self, state: Any) -> None:
+        """Take note of a request that is tried again: of a question for messages, that one may be lost."""
+        if self._freed:  # the next one is let in
+            self._freed = False
+            return
+        self._outage.failed(state.exception)
+        if state.target.__name__ == "PullMessages" and not isinstance(state.exception, NOTHING_SENT):
+            self._lost.set()
+
+    def _answered(self, response: httpx.Response) -> None:
+        if response.is_success:
+            self._pulse.beat()
+            self._outage.over()
+
+    def _leave_before(self) -> bool:
+        """Leave the server as the process that was here before and could not; tell whether there was one."""
+        try:
+            self._leave(int(self._known_as.read_text(encoding="ascii")))
+            self._known_as.unlink()
+        except (OSError, ValueError, httpx.HTTPError):
+            return False  # there was none; or it is tried again with the next request
+        self._say("the server still held the place of the node that was here before; it was freed")
+        return True
+
+    def _leave(self, node: int) -> None:
+        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
+        try:
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+        except httpx.HTTPStatusError as error:
+            if is_away(error.response.status_code):
+                raise
+            # Else it has left already.
+
+    @contextmanager
+    def _connected(self, connect: Callable[..., Any], *given: Any) -> Iterator[Any]:
+        """Connect as Flower does, with a note of whatever goes wrong in what it asks."""
+        with connect(*given) as (node, receive, send, *asks):
+            with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
+                write_whole(self._known_as, str(node).encode())
+            receive, send = functools.partial(self._received, receive, node), functools.partial(self._sent, send)
+            yield (node, receive, *map(self._noted, [send, *asks]))
+
+    def _received(self, receive: Callable[[], Any], node: int) -> Any:
+        """Ask for a message; where none comes and one may be lost, leave the server and come back."""
+        found = receive()
+        if found is None and self._lost.is_set():
+            with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
+                self._come_back(node)
+        return found
+
+    def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
+        """Send the beginning of a reply; it counts as lost where the server then wants none of its parts.
+
+        The coordinator has taken the beginning of it already: the server's answer to that was lost on the way. It would
+        wait for parts that nobody sends.
+        """
+        parts, session = send(*given)
+        if not parts:
+            self._lost.set()
+        return parts, session
+
+    def _come_back(self, node: int) -> None:
+        from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+        from flwr.proto.node_pb2 import Node
+
+        self._leave(node)
+        self._client.SendNodeHeartbeat(
+            SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        )
+        self._lost.clear()
+        self._say("a message may have been lost on the way; the coordinator is asked for it again")
+
+    def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a question to the server after which, where it fails for good, a message counts as lost."""
+        from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
+        from flwr.supercore.run import RunNotRunningException
+
+        @functools.wraps(ask)
+        def asked(*given: Any) -> Any:
+            try:
+                return ask(*given)
+            except (ObjectUnavailableError, RunNotRunningException):
+                raise  # to be asked again, or of a run that is over
+            except BaseException:
+                self._lost.set()
+                raise
+
+        return asked
+
+
+def notice_a_gate_anew(end: Say) -> None:
+    """Call `end` where the gate asks for a message although one is not answered: it no longer knows of that one.
+
+    A gate answers one message after the other, so the process that had it is gone, or the handing over failed.
+    Flower would wait a minute, then answer in the site's name, or wait for ever.
+    """
+    handlers = importlib.import_module("flwr.supernode.servicer.runtime.runtime_handlers")
+    from flwr.common.constant import Status
+
+    acquire = handlers.acquire_task
+
+    def acquired(request: Any, state: Any) -> Any:
+        if state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
+            end(GATE_ANEW)
+        return acquire(request, state)
+
+    replace_name(handlers, "acquire_task", acquired)

@@ -1,0 +1,213 @@
+"""The connector: a process that fetches connections to the node for a gate that may not connect by itself.
+
+    gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
+
+On both ways one byte asks for a connection, and one byte answers, with an open socket beside it or without: then
+it says whether the node is there at all.
+What the gate writes cannot name a place, and a socket that it gets was made by the relay. The connector stays when
+the node is started anew, and so does the gate, with its tables warm; it ends with the gate.
+
+Run as a program: `python -m flfed.deployment.processes.connector NUMBER PATH`, with the number of its end of the pair.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+from flfed.deployment.processes.child_processes import python
+from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory
+from flfed.deployment.processes.syscall_filter import refuse_calls
+from flfed.errors import FlfedError
+
+ASK, HERE, NONE, ABSENT = b"?", b"+", b"-", b"0"
+"""The question, and the answers: a socket comes with this byte; there is none; the node is not there."""
+SAME_PROGRAM = "/proc/self/exe"
+SECONDS = 5.0
+"""How long the relay, which is on this machine, may take."""
+END_SECONDS = 2.0
+"""How long the connector may take to end; its supervisor gives the gate 10."""
+
+
+class NodeAbsent(ConnectionRefusedError):
+    """Nobody is there to connect to: the node does not run, or is not up yet."""
+
+
+def fetched(control: socket.socket) -> socket.socket:
+    """Ask for a connection over a control socket, and return it.
+
+    Raises
+    ------
+    EOFError
+        If nobody is at the other end any more.
+    NodeAbsent
+        If the node is not there.
+    ConnectionRefusedError
+        If there is none to be had: it has too many.
+    """
+    control.sendall(ASK)
+    answer, numbers, _, _ = socket.recv_fds(control, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    if not answer:
+        raise EOFError
+    if answer == ABSENT:
+        raise NodeAbsent("the node is not there")
+    if not numbers:
+        raise ConnectionRefusedError("the node has no connection to give")
+    os.set_inheritable(numbers[0], False)  # where a system has no flag for it
+    return socket.socket(fileno=numbers[0])
+
+
+def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
+    """Answer a question: with a socket, or with why there is none."""
+    if isinstance(made, bytes):
+        control.sendall(made)
+    else:
+        socket.send_fds(control, [HERE], [made.fileno()])
+
+
+class RelayClient:
+    """Fetches connections from the relay at a path, which may go away and come back.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._asking = path, threading.Lock()
+        self._control: socket.socket | None = None
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the node.
+
+        Raises
+        ------
+        NodeAbsent
+            If the node is not there.
+        OSError
+            If there is none now.
+        """
+        with self._asking:
+            if self._control is not None:
+                try:
+                    return fetched(self._control)
+                except ConnectionRefusedError:
+                    raise
+                except (EOFError, OSError):
+                    self.close()  # the relay was started anew, and is where it was
+            try:
+                self._control = self._opened()
+                return fetched(self._control)
+            except ConnectionRefusedError:
+                raise
+            except (EOFError, OSError) as error:
+                self.close()
+                raise ConnectionRefusedError("nobody relays to the node") from error
+
+    def _opened(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(SECONDS)
+        try:
+            made.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            made.close()
+            raise NodeAbsent("nobody relays to the node") from None
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def close(self) -> None:
+        """Let go of the relay; the next connection is asked for anew."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+
+class Connector:
+    """The gate's end of the pair, and the process at the other.
+
+    Parameters
+    ----------
+    path : Path
+        Of the relay's socket. It is said once, before the gate reads anything that came from elsewhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._control, theirs = socket.socketpair()
+        self._asking = threading.Lock()
+        words = python(__name__, str(theirs.fileno()), str(path))
+        # This very program, also where its file lies in a folder that this user may not enter.
+        program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
+        with theirs:
+            self._process = subprocess.Popen(
+                words, executable=program, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the node.
+
+        Raises
+        ------
+        NodeAbsent
+            If the node is not there.
+        ConnectionRefusedError
+            If there is none now.
+        FlfedError
+            If the connector has ended: this process cannot reach the node any more, and is to be started anew.
+        """
+        with self._asking:
+            try:
+                return fetched(self._control)
+            except ConnectionRefusedError:
+                raise
+            except (EOFError, OSError):
+                raise FlfedError("the process that connects the gate to its node has ended") from None
+
+    def close(self) -> None:
+        """Have the connector end."""
+        self._control.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have the connector end."""
+        self.close()
+
+
+def work(control: socket.socket, path: Path) -> None:
+    """Fetch a connection for each question, until the gate's end is closed."""
+    relay = RelayClient(path)
+    while control.recv(1):
+        try:
+            made = relay.connect()
+        except OSError as error:
+            hand_over(control, ABSENT if isinstance(error, NodeAbsent) else NONE)
+            continue
+        with made:
+            hand_over(control, made)
+
+
+if __name__ == "__main__":
+    hide_memory()
+    drop_capabilities()
+    refuse_calls(connecting=True)  # where it could not, the gate could not either, and says so
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # also sent to the gate, which has yet to say that it ends
+    try:
+        work(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
+    except OSError:
+        os._exit(0)  # the gate is gone

@@ -1,0 +1,305 @@
+"""The gate's process: it has the data and no network, and answers one message after the other.
+
+Run as a program (`python -m flfed.deployment.processes.executor SITE`) it leaves the network before anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flfed.deployment.processes.connector import Connector, NodeAbsent
+from flfed.deployment.processes.memory import limit_process
+from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory, leave_network
+from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.syscall_filter import refuse_calls
+from flfed.errors import FlfedError, UsageError
+from flfed.folders import SiteFolder
+from flfed.packages import be_strict, look_at_packages
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+
+    from flfed.deployment.flower.site_client import Leaving, Task, Tasks
+
+    Answer = Callable[[Message, Context, str], Message]
+    MakeGate = Callable[[SiteFolder], tuple[Answer, Leaving]]
+
+
+SHARE = 20
+"""A wait is at most this part of the time since something last came: it adds a twentieth to what a site waited for
+anyway, 0.15 s where a round takes 3 s, 3 s after a minute, and a hundred sites do not wear the server down."""
+
+
+class Pace:
+    """The seconds to wait before asking again.
+
+    Parameters
+    ----------
+    least, most : float, seconds
+        Shortest and longest wait.
+    clock : callable
+        Returns seconds; tests pass their own.
+
+    Examples
+    --------
+    >>> now = [0.0]
+    >>> pace = Pace(0.15, 10, clock=lambda: now[0])
+    >>> waits = []
+    >>> for now[0] in (1, 20, 60, 300):
+    ...     waits.append(pace.seconds())
+    >>> waits
+    [0.15, 1.0, 3.0, 10]
+    >>> pace.came()
+    >>> pace.seconds()
+    0.15
+    """
+
+    def __init__(self, least: float, most: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._least, self._most, self._clock = least, most, clock
+        self._last = clock()
+
+    def came(self) -> None:
+        """Note that something came now."""
+        self._last = self._clock()
+
+    def seconds(self) -> float:
+        """Return how long to wait now."""
+        return min(self._most, max(self._least, (self._clock() - self._last) / SHARE))
+
+
+class Backoff:
+    """The seconds to wait after one failure after the other: each twice the one before.
+
+    Parameters
+    ----------
+    first, most : float, seconds
+
+    Examples
+    --------
+    >>> backoff = Backoff(0.1, 1)
+    >>> [backoff.seconds() for _ in range(5)]
+    [0.1, 0.2, 0.4, 0.8, 1]
+    >>> backoff.reset()
+    >>> backoff.seconds()
+    0.1
+    """
+
+    def __init__(self, first: float, most: float) -> None:
+        self._first, self._most, self._next = first, most, first
+
+    def seconds(self) -> float:
+        """Return how long to wait now."""
+        wait, self._next = self._next, min(self._most, 2 * self._next)
+        return wait
+
+    def reset(self) -> None:
+        """Note that it worked."""
+        self._next = self._first
+
+
+LOG = logging.getLogger("flfed.gate")
+LEAST, MOST = 0.05, 1.0
+"""Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds after which a broken link is tried again, and at most."""
+ENDED = "the message was not answered: the site ended its gate"
+
+
+class Executor:
+    """Answers the messages of one site's node, for as long as it runs.
+
+    Parameters
+    ----------
+    tasks : Tasks
+        Where the messages come from.
+    answer : callable (message, context, bundle's SHA-256) → Message
+        The gate's decisions around the installed client app. What it raises becomes an error reply
+        that names the exception's type; only our own sentences cross (`client_app.redacted`).
+    pulse : Pulse
+        Touched whenever the node was reached, and where it is not there; busy while a message is answered.
+    """
+
+    def __init__(self, tasks: Tasks, answer: Answer, pulse: Pulse) -> None:
+        # Here, and not with the first message: torch takes seconds to load.
+        from flfed.federation.client.client import redact
+
+        self._redact = redact
+        self._tasks, self._answer, self._pulse = tasks, answer, pulse
+        self._pace, self._backoff = Pace(LEAST, MOST), Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._linked = False
+
+    def run(self, ended: threading.Event) -> None:
+        """Answer until `ended` is set; a node that goes away or comes back is waited for."""
+        from flfed.deployment.flower.site_client import LinkLost
+        from flfed.updates.messages.fields import MalformedMessage
+
+        while not ended.is_set():
+            try:
+                pause = self.step()
+            except LinkLost as error:
+                if self._linked:
+                    # Its text alone: a record with the error holds on to what was open when it was raised.
+                    LOG.warning("%s; it is tried again until it answers", str(error))
+                self._linked, pause = False, self._backoff.seconds()
+            except MalformedMessage as error:
+                LOG.warning("refused: %s", str(error))
+                pause = 0.0
+            ended.wait(pause)
+
+    def step(self) -> float:
+        """Answer the message that waits, if one does; return the seconds until the next question."""
+        task = self._tasks.next()
+        self._pulse.beat()
+        self._backoff.reset()
+        if not self._linked:
+            LOG.info("linked to the node; waiting for messages")
+            self._linked = True
+        if task is None:
+            return self._pace.seconds()
+        try:
+            with self._pulse.busy():
+                self._reply(task)
+        finally:
+            task.close()
+            self._pace.came()
+        return 0.0
+
+    def _reply(self, task: Task) -> None:
+        answered: list[Message] = []
+
+        def ask(*_: object) -> Message:
+            answered.append(self._answer(task.message, task.context, task.bundle_sha256))
+            return answered[0]
+
+        try:
+            reply = self._redact(task.envelope, task.context, ask)
+        except (SystemExit, KeyboardInterrupt):
+            # Asked to end in the middle of a fit: said at once, so that nobody waits for a deadline.
+            task.refuse(ENDED)
+            raise
+        if reply.has_error():
+            LOG.warning("%s answered with an error: %s", task.envelope.metadata.message_type, reply.error.reason)
+        # What the gate answered it has seen; what was raised instead it sees now.
+        task.reply(reply if answered else task.seen(reply))
+
+
+def work(folder: SiteFolder, make_gate: MakeGate) -> None:
+    """Be the gate of a site until this process is told to end; says plainly where it still has a network.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    make_gate : callable
+        Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
+    """
+    look_at_packages()
+    pulse = Pulse(folder.gate_pulse)
+    pulse.beat()
+    refused = leave_network()  # before torch or numpy start a thread
+    drop_capabilities()
+    memory = limit_process()
+    connector = Connector(folder.socket)  # it may connect; this process, from here on, may not
+    hide_memory()
+    unfiltered = refuse_calls()
+    # Of others only what is wrong: httpx would write a line for each question to the node, twenty a second.
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("flfed").setLevel(logging.INFO)
+    if refused:
+        LOG.warning("THIS PROCESS HAS DATA AND A NETWORK: %s. Serve with the units of: flfed site units", refused)
+    else:
+        LOG.info("this process has no network")
+    if unfiltered:
+        LOG.warning("THIS PROCESS COULD OPEN A UNIX SOCKET that its user may: %s", unfiltered)
+    LOG.info("it may have %d MB of memory", memory >> 20)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    secret = wait_for_secret(folder, waits=pulse.beat)
+    tasks: Tasks | None = None
+    try:
+        with pulse.busy():  # what it loads takes as long as the machine is busy
+            tasks, executor = _loaded(folder, make_gate, connector, secret, pulse)
+        executor.run(threading.Event())
+    except KeyboardInterrupt:
+        sys.exit(0)
+    finally:
+        if tasks is not None:
+            tasks.close()
+        connector.close()
+
+
+def _loaded(
+    folder: SiteFolder, make_gate: MakeGate, connector: Connector, secret: bytes, pulse: Pulse
+) -> tuple[Tasks, Executor]:
+    """Load torch, Flower and the site's package; return what asks the node, and what answers."""
+    from flfed.deployment.flower.site_client import Tasks
+
+    answer, leaving = make_gate(folder)
+
+    def connect() -> socket.socket:
+        try:
+            return connector.connect()
+        except NodeAbsent:
+            pulse.beat()  # no fault of this process: a new one would not find the node either
+            raise
+
+    tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat)
+    return tasks, Executor(tasks, answer, pulse)
+
+
+def wait_for_secret(
+    folder: SiteFolder, *, patience: float = float("inf"), waits: Callable[[], None] = lambda: None
+) -> bytes:
+    """Return what the node wrote for the gate, once it did; nobody else may read it.
+
+    `waits` is called before each second, or less, that it is not there.
+
+    Raises
+    ------
+    UsageError
+        If others may read it, or if it is not there after `patience` seconds.
+    """
+    waiting, backoff = threading.Event(), Backoff(FIRST_PAUSE, 1.0)
+    while not os.path.lexists(folder.secret):  # a folder that may not be entered counts as absent too
+        pause = backoff.seconds()
+        patience -= pause
+        if patience < 0:
+            raise UsageError(f"{folder.secret}: is not there; start: flfed site serve {folder.site} --network-only")
+        waits()
+        waiting.wait(pause)
+    return shared_secret(folder)
+
+
+def shared_secret(folder: SiteFolder) -> bytes:
+    """Return the secret of node and gate; refuse one that others than the two users may read or write."""
+    try:
+        with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            if os.fstat(stream.fileno()).st_mode & 0o037:
+                raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
+            return stream.read()
+    except OSError as error:
+        raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
+
+
+def gate_of(folder: SiteFolder) -> tuple[Answer, Leaving]:
+    """Return the answers of a site: the gate's decisions around the client app that is installed here."""
+    from flfed.deployment.bundle import bundle_sha256
+    from flfed.deployment.gate.gate import Gate
+    from flfed.rows.data import site as sites
+
+    gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256())
+    return gate.answer, gate.leaving
+
+
+if __name__ == "__main__":
+    be_strict()
+    try:
+        work(SiteFolder(sys.argv[1]), gate_of)
+    except FlfedError as error:
+        sys.exit(f"flfed: {error}")

@@ -1,0 +1,199 @@
+"""The network's process: Flower's SuperNode of a site, with the relay to the gate; it has no data.
+
+Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+
+- `flwr.supernode.cli.flower_supernode`, the SuperNode's command, called here with its public options;
+- `flwr.supernode.start_client_internal.time`: its `sleep(3)` between two questions to the server and
+  its `sleep(0.5)` until the gate has answered are the only two things it uses `time` for (`paced`);
+- `flwr.supernode.start_client_internal._pull_and_store_message`, and the `msg_store` of the node's state
+  with its entries' `is_retrieved` and `message`: a reply that was left is sent (`nothing_left_unsent`);
+- `flwr.supercore.protobuf.client.ProtobufClient` with its `_client`: made by Flower to follow
+  redirects, also to another host, with the message in the body (`stay_with_the_host`).
+
+Those of its connection to the server are in `connection.py`. A name that is not there ends the process
+with a sentence: a new Flower is not used half-guarded.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
+from flfed.deployment.processes.executor import Pace
+from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.relay import LOOPBACK, relaying
+from flfed.deployment.processes.supervisor import NEWS
+from flfed.errors import FlfedError
+from flfed.files import SHARED, read_private, write_whole
+from flfed.folders import SiteFolder
+
+LEAST, MOST = 0.15, 10.0
+"""Seconds between two questions to the server: 0.15 while a study runs, 3 after a minute with no message, then 10."""
+ANSWERING = 0.02
+"""Seconds between two looks for the gate's answer, in this process's own memory."""
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+@dataclass(frozen=True)
+class PacedTime:
+    """What the SuperNode's loop sees as its `time`: it waits as long as our pace says.
+
+    Attributes
+    ----------
+    pace : Pace
+    wait : callable
+        Waits some seconds; tests pass their own.
+    """
+
+    pace: Pace
+    wait: Callable[[float], None] = time.sleep
+
+    def sleep(self, seconds: float) -> None:
+        """Wait: 1 s and more is Flower's wait for the next message, less is its wait for the gate's answer."""
+        if seconds >= 1:
+            self.wait(self.pace.seconds())
+        else:
+            self.pace.came()
+            self.wait(min(seconds, ANSWERING))
+
+
+def paced(pace: Pace) -> None:
+    """Have the SuperNode of this process ask at our pace."""
+    replace_name(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
+
+
+def nothing_left_unsent() -> None:
+    """Have the SuperNode of this process send a reply also when no message came with it.
+
+    Flower's loop looks for replies only after a message. Where a run ended while a message of it was on
+    its way, the next message's turn goes to the old reply, and its own would wait for the message after.
+    """
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    pull = loop._pull_and_store_message
+
+    def pulled(**given: Any) -> int | None:
+        run: int | None = pull(**given)
+        if run is None and _unsent(given["state"]):
+            return 0  # any run: the loop only asks whether there is one, and then sends what there is
+        return run
+
+    replace_name(loop, "_pull_and_store_message", pulled)
+
+
+def _unsent(state: Any) -> bool:
+    """Tell whether the gate has answered something that was not sent; nothing is taken out by looking."""
+    entries = list(state.msg_store.values())
+    return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
+
+
+def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> None:
+    """Have every client of Flower in this process refuse a redirect; `opened` is given each.
+
+    Whoever stands at the server's address could else have a site send its messages to any host,
+    within the hospital's network too.
+    """
+    client = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
+    make = client.__init__
+
+    @functools.wraps(make)
+    def made(self: Any, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        replace_name(self._client, "follow_redirects", False)
+        opened(self)
+
+    replace_name(client, "__init__", made)
+
+
+def options(folder: SiteFolder, port: int) -> list[str]:
+    """Return the SuperNode's command line; it names files, and holds no secret.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If the site has not joined, or its key may be read by others.
+    """
+    from flfed.deployment.operator.join import joined
+
+    known = joined(folder)
+    address = known.get("address")
+    if not isinstance(address, str) or known.get("site") != folder.site:
+        raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
+    read_private(folder.node_key)
+    words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
+    words += ["--auth-supernode-private-key", str(folder.node_key), "--node-config", f"site={json.dumps(folder.site)}"]
+    words += ["--isolation", "process", "--superexec-auth-secret-file", str(folder.secret)]
+    return [*words, "--host", LOOPBACK, "--port", str(port)]
+
+
+def make_secret(folder: SiteFolder) -> None:
+    """Make what node and gate know of each other, where it is absent."""
+    if not folder.secret.exists():
+        write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on; should somebody take it, the process is started again."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def say(sentence: str) -> None:
+    """Tell a person what happens, by the log and by who supervises this process."""
+    print(f"{NEWS}{sentence}", file=sys.stderr, flush=True)
+
+
+def end_process(why: str) -> None:
+    """Say why this process ends, and have Flower leave the server and end it; it is started anew."""
+    print(f"flfed: {why}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """End the process where a thread of it ended by an error: what it did is done by nobody any more."""
+    if ended.exc_type is not SystemExit:
+        end_process(f"a thread of Flower's node ended ({ended.exc_type.__name__})")
+
+
+def work(folder: SiteFolder) -> None:
+    """Be the node of a site, until this process is told to end."""
+    from flfed.deployment.processes.executor import shared_secret
+
+    port = free_port()
+    words = options(folder, port)
+    make_secret(folder)
+    shared_secret(folder)
+    os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
+    supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    connection = Connection(folder.known_as, Pulse(folder.node_pulse), say)
+    stay_with_the_host(connection.opened)
+    connection.install()
+    paced(Pace(LEAST, MOST))
+    nothing_left_unsent()
+    notice_a_gate_anew(end_process)
+    threading.excepthook = thread_ended
+    sys.argv = words
+    with relaying(folder.socket, port):
+        supernode.flower_supernode()
+    # Flower's loop has ended by an error that it only logs; its other threads would stay, and do nothing.
+    print("flfed: Flower's node ended by itself", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        work(SiteFolder(sys.argv[1]))
+    except FlfedError as error:
+        sys.exit(f"flfed: {error}")

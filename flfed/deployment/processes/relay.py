@@ -1,0 +1,221 @@
+"""The relay: a Unix socket in the process that has the network, for the one that has none.
+
+Who connects there asks for a connection with a byte, and is handed an open socket (SCM_RIGHTS). What comes
+in on that goes to one port of this machine's loopback and nowhere else; nothing in it is read, so nothing in
+it can name another place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+
+from flfed.deployment.processes.connector import ABSENT, NONE, hand_over
+from flfed.errors import UsageError
+
+MODE = 0o660
+"""Of the socket: its owner and its group, who may enter the folder that it is in."""
+MOST = 16
+"""Connections at a time. The gate has one question open, and a few that carry a message's arrays."""
+ASKERS = 4
+"""Who may ask at a time: one gate, and those before it that have just ended."""
+IDLE_SECONDS = 60.0
+"""A connection on which nothing came for so long is closed; the gate opens another when it needs one."""
+LONGEST = 107
+"""Bytes of a Unix socket's path (Linux: 108, with the ending zero)."""
+REFUSED_SECONDS = 0.5
+CHUNK = 1 << 16
+LOOPBACK = "127.0.0.1"
+
+
+def check_length(path: Path) -> None:
+    """Refuse a path that no Unix socket can have.
+
+    Raises
+    ------
+    UsageError
+        What to do instead.
+    """
+    if len(os.fsencode(path)) > LONGEST:
+        raise UsageError(f"{path}: too long for a socket ({LONGEST} bytes at most); set FLFED_HOME to a shorter folder")
+
+
+def bound(path: Path) -> socket.socket:
+    """Return a listening Unix socket at `path` for its owner and group; a dead one there is replaced.
+
+    Raises
+    ------
+    UsageError
+        If something serves there already, if something else than a socket is there, or if the path is too long.
+    """
+    check_length(path)
+    if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
+        raise UsageError(f"{path}: is there and is not a socket; remove it")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    earlier = os.umask(0o777 & ~MODE)  # no moment in which others could connect
+    try:
+        check_free(path)
+        made.bind(str(path))
+        made.listen(MOST)
+    except OSError as error:
+        made.close()
+        raise UsageError(f"{path}: no socket can be made there ({error.strerror})") from None
+    except UsageError:
+        made.close()
+        raise
+    finally:
+        os.umask(earlier)
+    return made
+
+
+def check_free(path: Path) -> None:
+    """Refuse to serve a site a second time; a socket that nobody serves any more is removed.
+
+    Raises
+    ------
+    UsageError
+        If it is being served.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise UsageError(f"{path}: this site is being served already; end that process first")
+
+
+class Relay:
+    """Forwards what comes in on a Unix socket to one loopback port, and the answers back.
+
+    Parameters
+    ----------
+    port : int
+        Of 127.0.0.1.
+    most : int
+        Connections at a time; one more is refused.
+    idle : float, seconds
+        How long a connection may say nothing.
+    """
+
+    def __init__(self, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> None:
+        self._port, self._most, self._idle = port, most, idle
+        self._asking: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listening: socket.socket, ended: asyncio.Event) -> None:
+        """Serve until `ended`; every connection is closed then."""
+        with listening:
+            accepting = asyncio.create_task(self._accept(listening))
+            await ended.wait()
+            running = [accepting, *self._asking, *self._open]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        listening.setblocking(False)
+        while True:
+            try:
+                control, _ = await asyncio.get_running_loop().sock_accept(listening)
+            except OSError:
+                await asyncio.sleep(REFUSED_SECONDS)  # too many open files, here or on the machine
+                continue
+            if len(self._asking) >= ASKERS:
+                control.close()
+            else:
+                _note(self._asking, self._hand_out(control))
+
+    async def _hand_out(self, control: socket.socket) -> None:
+        """Answer each question of one asker, until it is gone."""
+        with control, contextlib.suppress(OSError):
+            control.setblocking(False)
+            while await asyncio.get_running_loop().sock_recv(control, 1):
+                made = await self._connected()
+                with made if isinstance(made, socket.socket) else contextlib.nullcontext():
+                    hand_over(control, made)
+
+    async def _connected(self) -> socket.socket | bytes:
+        """Return one end of a new connection to the node, or why there is none to be had."""
+        if len(self._open) >= self._most:
+            return NONE
+        try:
+            node = await asyncio.open_connection(LOOPBACK, self._port)
+        except ConnectionRefusedError:
+            return ABSENT  # its own port does not listen, or not yet
+        except OSError:
+            return NONE
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            await _close(node[1])
+            return NONE
+        gate = await asyncio.open_connection(sock=ours)
+        _note(self._open, self._forward(*gate, *node))
+        return theirs
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        node_reader: asyncio.StreamReader,
+        node_writer: asyncio.StreamWriter,
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._idle) as clock, asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, node_writer, clock))
+                both.create_task(self._pump(node_reader, writer, clock))
+        except* OSError:
+            pass  # one side is gone, or said nothing for too long (TimeoutError is an OSError)
+        finally:
+            await _close(node_writer)
+            await _close(writer)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: asyncio.Timeout) -> None:
+        """Copy one direction; each piece, whichever way it goes, sets the clock back."""
+        while piece := await reader.read(CHUNK):
+            clock.reschedule(asyncio.get_running_loop().time() + self._idle)
+            writer.write(piece)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+def _note(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+    """Have something done beside, and count it for as long as it lasts."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> Iterator[None]:
+    """Relay from the socket at `path` to a loopback port, in a thread, until the block ends."""
+    listening = bound(path)
+    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    relay = Relay(port, most=most, idle=idle)
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(relay.serve(listening, ended)), name="gate-relay", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+        path.unlink(missing_ok=True)

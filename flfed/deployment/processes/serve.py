@@ -1,0 +1,175 @@
+"""`site serve`: the node and the gate of a site as two processes, kept running, ended together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from flfed.deployment.processes.child_processes import passed_on, python
+from flfed.deployment.processes.memory import VARIABLE, bytes_of
+from flfed.deployment.processes.network_isolation import hide_memory
+from flfed.deployment.processes.node import options
+from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.relay import check_free, check_length
+from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor, Told
+from flfed.errors import FlfedError, UsageError
+from flfed.files import held
+from flfed.folders import SiteFolder
+
+UNTRIED = "it could not be tried"
+PATIENCE = 10.0
+"""Seconds that a process may take to end: the node tells the server that it leaves."""
+NODE_SILENCE, GATE_SILENCE = 90.0, 60.0
+"""Seconds after which a node none of whose requests the server answered well, and a gate that has not reached its
+node and is not answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate
+computes."""
+UNHEARD, UNLINKED = "had no request answered well by the coordinator's server", "has not reached its node"
+
+
+def children(
+    folder: SiteFolder,
+    *,
+    network: bool,
+    gate: bool,
+    memory: str = "",
+    silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
+) -> list[Child]:
+    """Return the processes of a site in the order in which they start; they end in the other, the gate first."""
+    limit = {VARIABLE: str(bytes_of(memory))}
+    found = []
+    if network:
+        node = python("flfed.deployment.processes.node", folder.site)
+        life = Life(Pulse(folder.node_pulse), silence[0], UNHEARD)
+        found.append(Child("the node", node, folder.network / "node.log", life=life))
+    if gate:
+        executor = python("flfed.deployment.processes.executor", folder.site)
+        life = Life(Pulse(folder.gate_pulse), silence[1], UNLINKED)
+        found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
+    return found
+
+
+def network_left() -> tuple[str, str]:
+    """Find out by trying whether a process here can leave the network, and refuse itself system calls.
+
+    Returns
+    -------
+    refused, unfiltered : str
+        "", or why it cannot.
+    """
+    asked = subprocess.run(
+        python("flfed.deployment.processes.network_isolation"),
+        env=passed_on(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    lines = asked.stdout.splitlines()
+    return (lines[0], lines[1]) if asked.returncode == 0 and len(lines) == 2 else (UNTRIED, UNTRIED)
+
+
+def serve(
+    folder: SiteFolder,
+    stop: threading.Event,
+    *,
+    network: bool = True,
+    gate: bool = True,
+    told: Told,
+    pauses: tuple[float, ...] = PAUSES,
+    memory: str = "",
+    silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
+) -> None:
+    """Keep a site's processes running until `stop` is set.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    stop : threading.Event
+    network, gate : bool
+        Which of the two to run here; by default both.
+    told : callable
+        Told in sentences what happens.
+    pauses : tuple of float, seconds
+        Before a process that ended is started again; they reach past the minute for which Flower
+        refuses a node that died and comes back.
+    memory : str
+        What the gate's process may have, as "4G"; "" is half of the machine's.
+    silence : pair of float, seconds
+        After which node and gate are started anew that give no sign of life.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If the site has not joined, or is being served already; its key may be read by others; or FLFED_HOME is
+        too long for a socket.
+    """
+    if not (network or gate):
+        raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
+    check_length(folder.socket)
+    limit = bytes_of(memory)
+    folder.make()
+    with ExitStack() as alone:
+        if network:
+            options(folder, 0)
+            check_free(folder.socket)
+            _one(alone, folder.network, f"the node of {folder.site}")
+            told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
+        if gate:
+            _one(alone, folder.gate, f"the gate of {folder.site}")
+            hide_memory()  # this process, which the gate is a child of, may connect
+            room = _said(*network_left(), root=os.geteuid() == 0)
+            room += f"; it may have {limit >> 20} MB of memory"
+            told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
+        there = children(folder, network=network, gate=gate, memory=memory, silence=silence)
+        supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
+        told("serving; Ctrl-C ends it")
+        supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)
+        told("ending")
+
+
+def _one(alone: ExitStack, folder: Path, what: str) -> None:
+    """Hold the folder of the node, or of the gate: two gates would each answer half of the messages."""
+    alone.enter_context(
+        held(folder / "serving.lock", f"{folder}: {what} is being served already; end that process first")
+    )
+
+
+def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
+    if unfiltered:
+        return f"{_said(refused, root=root)}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
+    if not refused and root:
+        return "it has no network; but root could take it back: serve as another user"
+    if not refused:
+        return "it has no network"
+    return f"WARNING, it has data AND a network: {refused}; better: flfed site units"
+
+
+def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Told) -> Callable[[], None]:
+    """Return a look at `join.toml`: a node reads address, certificates and key at its start only."""
+    seen = [_changed(folder)]
+
+    def look() -> None:
+        now = _changed(folder)
+        if now != seen[0] and now:
+            seen[0] = now
+            told("what the site knows of its coordinator has changed; the node is started again")
+            try:
+                options(folder, 0)
+            except FlfedError as error:
+                told(str(error))
+                return
+            supervisor.renew("the node")
+
+    return look
+
+
+def _changed(folder: SiteFolder) -> int:
+    """Return when `join.toml` was written, 0 where it is not there; it is the last file that joining writes."""
+    try:
+        return folder.join.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,350 @@
+"""Child processes that are started, watched, started again, logged and ended together.
+
+Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound
+to the life of its parent: the kernel kills it when the parent dies, however that happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NoReturn, Self
+
+from flfed.deployment.processes.child_processes import passed_on, python
+from flfed.deployment.processes.pulse import BUSY, Pulse
+
+Clock = Callable[[], float]
+Told = Callable[[str], None]
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 30.0)
+"""Seconds before a child that ended is started again, by how often it did: the first six reach past the
+60 seconds within which Flower refuses a node that was killed and comes back."""
+STEADY_SECONDS = 60.0
+"""A child that ran this long has done well: what came before is forgotten."""
+LOOK_SECONDS = 0.2
+STAND_STILL_SECONDS = 5.0
+"""Between two looks: then this process, or the whole machine, stood still, and its children with it."""
+LOG_BYTES = 5_000_000
+"""How much of a child's output is kept, and as much again of what came before."""
+OURS, LONGEST = "flfed: ", 300
+"""What a sentence of ours in a child's output begins with; of what was said last, so many characters are told."""
+NEWS = "flfed says: "
+"""What a sentence begins with that is told at once, and not when the child ends."""
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Life:
+    """A child's signs of life.
+
+    Attributes
+    ----------
+    pulse : Pulse
+    silence : float, seconds
+        How long none may come: then the child is ended, and started anew.
+    meaning : str
+        What it means that none came, as "has not reached its node".
+    """
+
+    pulse: Pulse
+    silence: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """One process to keep running.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in messages.
+    command : tuple of str
+        Shown to every local user by the system: no secret may stand here.
+    log : Path
+        Where its output goes, readable by its owner only; `LOG.1` holds what came before.
+    environment : mapping of str to str
+        Added to what of this process's is passed on (`child_processes`).
+    life : Life, optional
+        Its signs of life; without them it is started anew only where it ends.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    life: Life | None = None
+
+
+class LimitedLog:
+    """A file that is written to its limit, then put aside, in place of the one put aside before.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int, bytes
+    news : callable
+        Told at once the sentences that begin with NEWS.
+    """
+
+    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Told = lambda sentence: None) -> None:
+        self._path, self._limit, self._news, self.said = path, limit, news, ""
+
+    def take(self, stream: IO[bytes]) -> None:
+        """Write what a stream gives until it ends; where the disk is full, what it gives is lost.
+
+        `said` is the last sentence of ours in it.
+        """
+        self.said = ""
+        while data := os.read(stream.fileno(), 65536):
+            lines = data.decode(errors="replace").splitlines()
+            ours = [line for line in lines if line.startswith(OURS)]
+            for line in lines:
+                if line.startswith(NEWS):
+                    self._news(line.removeprefix(NEWS)[:LONGEST])
+            self.said = ours[-1].removeprefix(OURS)[:LONGEST] if ours else self.said
+            with suppress(OSError):
+                self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Append to the file."""
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_size + len(data) > self._limit:
+                os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "ab") as file:
+            file.write(data)
+
+
+class _Kept:
+    """One child over its lives."""
+
+    def __init__(self, child: Child, log_bytes: int, told: Told) -> None:
+        self.child = child
+        self._log = LimitedLog(child.log, log_bytes, lambda sentence: told(f"{child.name}: {sentence}"))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.began = self.due = self._heard = 0.0
+        self._seen: int | None = None
+        self.ends = 0
+        self._reader = threading.Thread()
+
+    @property
+    def said(self) -> str:
+        """What it said last that is a sentence of ours."""
+        return self._log.said
+
+    def start(self, now: float) -> None:
+        """Start it, in a group of its own: Ctrl-C is for the supervisor, which ends its children in order."""
+        if self.child.life is not None:
+            self.child.life.pulse.forget()
+        self.process = subprocess.Popen(
+            python("flfed.deployment.processes.supervisor", str(os.getpid()), *self.child.command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**passed_on(), **self.child.environment},
+            start_new_session=True,
+        )
+        self.began, self._heard, self._seen = now, now, None
+        self._reader = threading.Thread(target=self._log.take, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    def ended(self) -> int | None:
+        """Return the exit code of a child that has ended by itself, once."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        code = self.process.returncode
+        self._bury()
+        return code
+
+    def hear(self, now: float) -> None:
+        """Take it that it gave a sign of life: nobody could have heard one."""
+        self._heard = now
+
+    def silence(self, now: float) -> str:
+        """Return for how long it gave no sign of life, where that is too long; by our clock, whatever the file's."""
+        life = self.child.life
+        if life is None or self.process is None:
+            return ""
+        seen = life.pulse.seen()
+        if seen == BUSY or seen != self._seen:
+            self._seen, self._heard = seen, now
+        return f"{life.meaning} for {life.silence:g} s" if now - self._heard >= life.silence else ""
+
+    def end(self, patience: float) -> None:
+        """End it: it is asked first, and killed where it has not ended after `patience` seconds."""
+        if self.process is None:
+            return
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Kill what is left of its group, and let go of it."""
+        if self.process is None:
+            return
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(2.0)
+        if self.process.stdout is not None and not self._reader.is_alive():
+            self.process.stdout.close()
+        self.process = None
+
+    def _signal(self, number: int) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+class Supervisor:
+    """Keeps children running, and ends all of them, the last one first.
+
+    Parameters
+    ----------
+    children : sequence of Child
+        In the order in which they are started.
+    told : callable
+        Told in a sentence when a child ends and when it will be started again.
+    pauses : sequence of float, seconds
+        Before a child is started again, by how often it has ended; the last one counts from there on.
+    patience : float, seconds
+        How long a child may take to end.
+    log_bytes : int
+        Limit of each log.
+    clock : callable
+        Seconds; tests pass their own.
+
+    Notes
+    -----
+    On Linux a child is killed when the thread that started it dies, so that a supervisor that is
+    killed leaves nothing behind: start and supervise in one thread, which lives as long.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        told: Told = lambda sentence: None,
+        pauses: Sequence[float] = PAUSES,
+        patience: float = 10.0,
+        log_bytes: int = LOG_BYTES,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._kept = {child.name: _Kept(child, log_bytes, told) for child in children}
+        self._told, self._pauses, self._patience, self._clock = told, tuple(pauses), patience, clock
+        self._looked = clock()
+
+    def __enter__(self) -> Self:
+        """Start all children; where one cannot be, end those that were."""
+        try:
+            for kept in self._kept.values():
+                kept.start(self._clock())
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all children."""
+        self.end()
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Process ids of the children that run, by name."""
+        return {name: kept.process.pid for name, kept in self._kept.items() if kept.process is not None}
+
+    def supervise(self, stop: threading.Event, also: Callable[[], None] = lambda: None) -> None:
+        """Look after the children until `stop` is set; `also` is called after each look, five times a second."""
+        while not stop.wait(LOOK_SECONDS):
+            self.look()
+            also()
+
+    def look(self) -> None:
+        """Notice which children have ended or are silent, and start again those whose pause is over."""
+        stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
+        self._looked = self._clock()
+        for kept in self._kept.values():
+            code, now = kept.ended(), self._clock()
+            if stood_still:
+                kept.hear(now)
+            if code is not None:
+                self._note_end(kept, now, f"{kept.child.name} ended ({in_words(code)})")
+            elif silence := kept.silence(now):
+                kept.end(self._patience)
+                self._note_end(kept, now, f"{kept.child.name} {silence}, and was ended")
+            if kept.process is None and now >= kept.due:
+                kept.start(now)
+
+    def _note_end(self, kept: _Kept, now: float, what: str) -> None:
+        """Say why a child is not there, and when it is started again."""
+        kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
+        pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
+        kept.due = now + pause
+        said = f": {kept.said}" if kept.said else ""
+        self._told(f"{what}{said}, see {kept.child.log}; started again in {pause:g} s")
+
+    def renew(self, name: str) -> None:
+        """End one child and start it again at once, because what it reads at its start has changed."""
+        kept = self._kept[name]
+        kept.end(self._patience)
+        kept.start(self._clock())
+
+    def end(self) -> None:
+        """End the children, the one started last first."""
+        for kept in reversed(self._kept.values()):
+            kept.end(self._patience)
+
+
+def in_words(code: int) -> str:
+    """Return an exit code as a person says it.
+
+    Examples
+    --------
+    >>> in_words(1), in_words(-9)
+    ('exit code 1', 'SIGKILL')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+@contextmanager
+def told_to_stop() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM and SIGINT set, in place of what they do; for the main thread."""
+    stop = threading.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def become(parent: int, command: Sequence[str]) -> NoReturn:
+    """Become the command, to be killed by the kernel when `parent` dies; Linux only, elsewhere just become it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # It may have died before this was said; then somebody else is the parent.
+        if os.getppid() != parent:
+            sys.exit(1)
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        sys.exit(f"{command[0]}: cannot be started ({error.strerror}); is it installed?")
+
+
+if __name__ == "__main__":
+    become(int(sys.argv[1]), sys.argv[2:])

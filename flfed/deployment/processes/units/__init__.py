@@ -1,0 +1,91 @@
+"""Two users for one site: units for systemd, and a compose file, with a site's own names filled in."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+import flfed
+from flfed.errors import FlfedError, UsageError
+from flfed.folders import SiteFolder
+
+BASE = Path("/var/lib/flfed")
+PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
+"""A path that no unit, shell or YAML reader takes for anything else."""
+NAMES = {
+    "network.service": "flfed-{site}-network.service",
+    "gate.service": "flfed-{site}-gate.service",
+    "sysusers.conf": "flfed-{site}-sysusers.conf",
+    "tmpfiles.conf": "flfed-{site}-tmpfiles.conf",
+    "compose.yaml": "flfed-{site}-compose.yaml",
+}
+"""The templates, and what they are called when they are filled in."""
+ANYWHERE = "# No egress rule: the coordinator is named, not numbered. With --address IP: IPAddressDeny, IPAddressAllow."
+
+
+def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") -> dict[str, str]:
+    """Return the files of one site, by name.
+
+    Parameters
+    ----------
+    site : str
+    command : Path
+        Where `flfed` is installed.
+    base : Path
+        The folder of the two users' folders; each has an `FLFED_HOME` of its own in it.
+    address : str
+        The coordinator's, "host:port". Where its host is an IP address, the node may reach that alone.
+
+    Raises
+    ------
+    UsageError
+        If a path is not absolute, or has characters that a unit would read as something else.
+    """
+    SiteFolder(site)
+    for path in (command, base):
+        if not PLAIN.fullmatch(str(path)):
+            raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
+    host = _host(address)
+    values = {
+        "SITE": site,
+        "VERSION": flfed.__version__,
+        "COMMAND": str(command),
+        "BASE": str(base),
+        # A program in somebody's home could not be started otherwise.
+        "PROTECT_HOME": "read-only" if command.parts[1] in ("home", "root") else "yes",
+        "HOST": host or "any",
+        "EGRESS": _egress(host),
+    }
+    folder = Path(__file__).parent
+    return {
+        name.format(site=site): re.sub(
+            "@([A-Z_]+)@", lambda found: values[found[1]], (folder / template).read_text(encoding="utf-8")
+        )
+        for template, name in NAMES.items()
+    }
+
+
+def _host(address: str) -> str:
+    """Return the host of "host:port" where it is an IP address, else ""."""
+    host = address.rpartition(":")[0].strip("[]") or address
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
+
+
+def _egress(host: str) -> str:
+    return f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE
+
+
+def write(folder: Path, files: dict[str, str]) -> list[Path]:
+    """Write the files into a folder, made where it is absent; what is there under these names is replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [folder / name for name in files]
+        for path in written:
+            path.write_text(files[path.name], encoding="utf-8")
+    except OSError as error:
+        raise FlfedError(f"{folder}: cannot be written ({error.strerror})") from None
+    return written

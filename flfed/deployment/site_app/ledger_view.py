@@ -1,0 +1,276 @@
+"""What a site's ledger says: checked whole once, and from then on only what came since."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import Any
+
+from flfed.deployment.site_state.ledger_loss import ahead, loss
+from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.errors import FlfedError
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
+from flfed.records.ledger.line import REPAIRED, RESTARTED, START, Line
+from flfed.records.ledger.totals import Total, bytes_of, round_of, study_of
+from flfed.records.ledger.verify import Inspection, Receipt
+
+KEPT_LINES = 200
+"""Lines of a study, or of a day, to read one by one: the last ones."""
+BLOCK = 1 << 20
+"""Bytes read at once for a hash."""
+
+
+@dataclass(frozen=True)
+class LineSeen:
+    """One line of a ledger, as people read it."""
+
+    n: int
+    at: str
+    kind: str
+    study: str
+    run: str
+    round: int
+    bytes: int
+    reason: str
+
+
+@dataclass
+class Left:
+    """What a ledger says, and whether it is as it was written.
+
+    Attributes
+    ----------
+    lines, bytes : int
+    sums : dict of (day, study, kind) to Total
+        Empty where lines are not as they were written: sums over a part would mislead.
+    last : dict of (day, study) to deque of LineSeen
+        The last ones of each; "" stands for any.
+    since, until, head : str
+    restarted : str
+        When, by whom and why the ledger was begun anew; "" where it never was.
+    receipts, signed_lines, repairs : int
+        Of the coordinator's signatures; up to which line they reach; torn lines that were set aside.
+    problems : list of str
+    torn : bool
+    lost : str
+        By what the ledger is known to be lost; "" where it is not.
+    notes : int
+        Lines of earlier versions whose time is before that of the line before them.
+    ahead : str
+        What the site says whose last line is later than its clock; "" where it is not.
+    """
+
+    lines: int = 0
+    bytes: int = 0
+    sums: dict[tuple[str, str, str], Total] = field(default_factory=dict)
+    last: dict[tuple[str, str], deque[LineSeen]] = field(default_factory=dict)
+    since: str = ""
+    until: str = ""
+    head: str = ""
+    restarted: str = ""
+    receipts: int = 0
+    signed_lines: int = 0
+    repairs: int = 0
+    problems: list[str] = field(default_factory=list)
+    torn: bool = False
+    lost: str = ""
+    notes: int = 0
+    ahead: str = ""
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        day, study = line.at[:10], study_of(line)
+        if not self.lines:
+            self.since = line.at
+            if line.kind == RESTARTED:
+                self.restarted = f"on {day} by {line.facts.get('by')}: {line.facts.get('why')}"
+        self.lines, self.until, self.head = self.lines + 1, line.at, line.hash
+        self.bytes += bytes_of(line)
+        self.sums.setdefault((day, study, line.kind), Total()).add(line)
+        run, reason = str(line.facts.get("run") or ""), str(line.facts.get("reason") or "")
+        seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
+        for key in {("", ""), (day, ""), ("", study), (day, study)}:
+            self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
+
+    def copy(self) -> Left:
+        """Return one to add lines to, while others read this one."""
+        sums = {key: replace(total) for key, total in self.sums.items()}
+        return replace(self, sums=sums, last={key: deque(seen, KEPT_LINES) for key, seen in self.last.items()})
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The part of a ledger that was checked, where every line of it is as it was written.
+
+    Attributes
+    ----------
+    left : Left
+        What its lines say.
+    size : int
+        Bytes from the file's start.
+    sha256 : str
+        Of these bytes.
+    agreed : frozenset of Receipt
+        Those that the lines agree with.
+    """
+
+    left: Left
+    size: int
+    sha256: str
+    agreed: frozenset[Receipt]
+
+
+class LedgerReader:
+    """Reads the ledger of a site: the whole of it at first, then only the lines that came since.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+
+    Guarantee: what it returns is what reading the whole anew would return. Before it goes on it holds every byte
+    that was checked to its SHA-256, so that a line that was changed since is found; and wherever something else came
+    than whole lines that follow, it reads the whole.
+    """
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self._folder = folder
+        self._one_reads = threading.Lock()
+        self._checked: Checked | None = None
+        self._mark: Any = None
+        self._found = Left()
+
+    def read(self, mark: object) -> Left:
+        """Return what the ledger says, which others read as well: it is not to be changed.
+
+        Parameters
+        ----------
+        mark : object, not None
+            Differs whenever there may be more to see; while it is the same nothing is read.
+
+        Raises
+        ------
+        FlfedError
+            If the ledger, its receipts or the site's terms cannot be read.
+        """
+        with self._one_reads:
+            if mark != self._mark:
+                self._found = self._read()
+                self._mark = mark
+            return self._found
+
+    def _read(self) -> Left:
+        ledger, receipts = ledger_of(self._folder), read_receipts(self._folder)
+        signed = receipts.all()
+        checked = None if self._checked is None else gone_on(ledger, self._checked, signed)
+        found, self._checked = checked_whole(ledger, signed) if checked is None else (checked.left, checked)
+        return replace(
+            found,
+            problems=[*found.problems, *ledger.open_to_others(), *receipts.problems],
+            ahead=_ahead(self._folder, ledger),
+            receipts=len(receipts.signed),
+            signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
+            torn=ledger.is_torn(),
+            lost=_lost(self._folder, ledger),
+        )
+
+
+def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
+    """Return what a ledger says, and what there is to go on from; None where something is not as it was written.
+
+    Every line and every receipt is checked, as `--verify` does.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    receipts : sequence of Receipt
+    """
+    found, inspection, size, digest = Left(), Inspection(tuple(receipts)), 0, hashlib.sha256()
+
+    def noted() -> Iterator[bytes]:
+        nonlocal size
+        for raw in ledger.raws():
+            size += len(raw)
+            digest.update(raw)
+            yield raw
+
+    for line in inspection.look(noted()):
+        found.add(line)
+    found.problems, found.repairs, found.notes = inspection.problems, inspection.repairs, len(inspection.notes)
+    if not found.problems:
+        return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
+    found.sums, found.last = {}, {}
+    return found, None
+
+
+def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Checked | None:
+    """Return what is checked of a ledger once the lines that came since are; None where the whole must be read.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    checked : Checked
+        Of the same ledger, earlier.
+    receipts : sequence of Receipt
+        As they are now.
+    """
+    try:
+        with ledger.reading() as held:
+            if held is None or held.size < checked.size:
+                return None
+            digest = hashlib.sha256()
+            _hash(held, checked.size, digest)
+            if digest.hexdigest() != checked.sha256:
+                return None
+            came = list(takewhile(lambda line: line.n > checked.left.lines, held.backwards()))[::-1]
+            size = held.size
+        new_bytes = sum(len(line.raw) + 1 for line in came)
+        if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
+            return None  # something else stands among them, or was set aside
+        times = [checked.left.until, *(line.at for line in came)]
+        if times != sorted(times):
+            return None
+        if came and came[0].before != (checked.left.head or START):
+            return None  # what was checked changed meanwhile
+        if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):
+            return None
+    except LedgerError:
+        return None
+    left = checked.left.copy() if came else checked.left
+    for line in came:
+        left.add(line)
+        digest.update(line.raw + b"\n")  # as it was checked: read again it may be another
+    return Checked(left, size, digest.hexdigest(), checked.agreed.union(receipts))
+
+
+def _hash(held: HeldLedger, size: int, digest: Any) -> None:
+    """Add the first bytes of a ledger's file to a hash."""
+    start = 0
+    while start < size:
+        block = os.pread(held.file, min(BLOCK, size - start), start)
+        if not block:
+            return  # the file got shorter, so that the hash is another
+        digest.update(block)
+        start += len(block)
+
+
+def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
+    """Return what a site says whose last line is later than its clock; what is changed in it is told elsewhere."""
+    try:
+        last = ledger.last()
+    except FlfedError:
+        return ""
+    return ahead(last, folder.site) if last is not None and ledger.is_ahead(last) else ""
+
+
+def _lost(folder: SiteFolder, ledger: Ledger) -> str:
+    """Return by what a ledger is known to be lost; what is changed in it is told elsewhere."""
+    try:
+        return loss(folder, ledger)
+    except FlfedError:
+        return ""

@@ -1,0 +1,106 @@
+"""Which site the app shows, who may look, and the frame of its pages: errors as sentences, shown anew by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import streamlit as st
+
+from flfed.deployment.site_app.access import closed, named
+from flfed.errors import FlfedError
+from flfed.folders import SiteFolder
+from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard.panels import overview
+from flfed.rows.data import site as sites
+from flfed.rows.data.site import Site
+
+LOOK_SECONDS = 2.0
+"""Between two looks at the site's folder: a look at its files' times costs less than a hundredth of a second."""
+KEPT_SECONDS = 3600
+State = tuple[str, int, int, int]
+"""Name, number and size of a file, and when it last changed in any way: a time that nobody sets by hand, unlike that
+of its content."""
+Mark = tuple[State | int, ...]
+"""The state of each file that the pages depend on, and the day: differs when there is more to see."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The site that the app shows, as it is now.
+
+    Attributes
+    ----------
+    name : str
+    mark : Mark
+        What is read for a page is kept by it.
+    """
+
+    name: str
+    mark: Mark
+
+    @property
+    def folder(self) -> SiteFolder:
+        """The site's folders."""
+        return SiteFolder(self.name)
+
+    @property
+    def site(self) -> Site:
+        """The site as its package and its policy describe it now."""
+        return sites.load(self.name)
+
+
+def mark_of(folder: SiteFolder, site: Site) -> Mark:
+    """Return what differs whenever the pages have more to show; opens no file."""
+    places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
+    for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
+        places += sorted(one.rglob("*"))
+    places += [] if site.folder is None else [site.folder / "policy.toml"]
+    today = datetime.now(UTC).toordinal()  # a study expires
+    return (today, *(found for found in map(state_of, places) if found))
+
+
+def state_of(path: Path) -> State | None:
+    """Return what differs whenever a file does, its content, mode and owner; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return str(path), found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def show(title: str, parts: Callable[[Opened], None]) -> None:
+    """Show a page of the site, and its parts anew every two seconds.
+
+    Parameters
+    ----------
+    title : str
+    parts : callable
+        Shows the page's parts, as the site is now, each in a place of its own.
+    """
+    page_style.close_up()
+    try:
+        site = sites.load(named())
+        why = closed(SiteFolder(site.name))
+    except FlfedError as error:
+        st.title(title)
+        st.error(overview.escape(str(error)))
+        return
+    st.title(overview.escape(title), anchor=False)
+    st.caption(
+        overview.escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here.")
+    )
+    if why:
+        st.error(overview.escape(why))
+        return
+    st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+
+
+def _body(name: str, parts: Callable[[Opened], None]) -> None:
+    """Show the parts as the site is now."""
+    try:
+        parts(Opened(name, mark_of(SiteFolder(name), sites.load(name))))
+    except FlfedError as error:
+        st.error(overview.escape(str(error)))

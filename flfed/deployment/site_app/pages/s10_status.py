@@ -1,0 +1,168 @@
+"""Status: what is going on at this site, in plain words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from flfed.deployment.site_app import page_files, page_frame, reads
+from flfed.deployment.site_app.charts import kind_of_line
+from flfed.deployment.site_app.page_frame import Opened
+from flfed.deployment.site_app.streamlit_command import node_listens
+from flfed.records.dashboard.panels.overview import escape, moment, table
+from flfed.records.dashboard.panels.privacy import size_in_words
+
+
+def show() -> None:
+    """Show how the site stands."""
+    page_frame.show("What is going on here", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show all parts, as the site is now."""
+    found = reads.status(opened.name, opened.mark)
+    with st.container():
+        in_short(opened, found)
+    with st.container():
+        for problem in found["problems"]:
+            st.error(escape(f"Look at this: {problem}"))
+    with st.container():
+        studies(opened.name, found)
+    with st.container():
+        frozen(opened.name, found)
+    with st.container():
+        what_left_last(opened.name, found)
+    with st.container():
+        policy(found)
+
+
+def in_short(opened: Opened, found: dict[str, Any]) -> None:
+    """Show joined, serving, paused and answering, a sentence each."""
+    name = opened.name
+    if not found["joined"]:
+        st.info(
+            "This site has not joined a study network yet. Ask the coordinator for a kit, then: "
+            f"`flfed site join {name}.kit.zip`"
+        )
+    lines = [f"It has {found['joined']}."] if found["joined"] else []
+    if node_listens(opened.folder):
+        lines.append("It is serving: its node runs on this machine, and waits for messages.")
+    else:
+        lines.append(f"It is not serving: no node of it runs on this machine. To start: flfed site serve {name}")
+    if found["paused"]:
+        lines.append(f"It is paused: nothing is answered. To answer again: flfed site pause {name} --resume")
+    else:
+        lines.append("It is not paused.")
+    held = [one for one in found["studies"] if not one["reason"]]
+    names = ", ".join(one["study"] for one in held)
+    lines.append(
+        f"It would answer {len(held)} of {len(found['studies'])} studies decided about" + f": {names}." * bool(held)
+    )
+    lines[-1] = lines[-1].rstrip(".") + "."
+    with st.container(border=True):
+        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
+
+
+def studies(name: str, found: dict[str, Any]) -> None:
+    """Show each decision in a line."""
+    st.markdown("### Studies")
+    if not found["studies"]:
+        st.info(
+            f"Nothing is decided yet. To read what a study asks, and decide: `flfed site approve STUDY --site {name}`"
+        )
+        return
+    table([
+        {
+            "Study": one["study"],
+            "Decision": f"{one['decision']} by {one['by']}",
+            "When (UTC)": moment(one["at"]),
+            "Would be answered now": "yes" if not one["reason"] else f"no: {one['reason']}",
+        }
+        for one in found["studies"]
+    ])  # fmt: skip
+    st.page_link(page_files()["approvals"], label="What each one allows", icon=":material/arrow_forward:")
+
+
+def frozen(name: str, found: dict[str, Any]) -> None:
+    """Show which rows are served."""
+    st.markdown("### Frozen rows: what studies are computed on")
+    if not found["frozen"]:
+        st.info(
+            "No rows are frozen, so that none are served. Approving a study freezes them, and so does: "
+            f"`flfed site freeze {name}`"
+        )
+        return
+    table([
+        {"Dataset": one["dataset"], "Rows": one["rows"], "Frozen at (UTC)": moment(one["at"]),
+         "SHA-256": one["sha256"][:12]}
+        for one in found["frozen"]
+    ])  # fmt: skip
+    for one in found["frozen"]:
+        if one["resting"] != "0":
+            st.caption(
+                escape(f"Of {one['dataset']} the rows of {one['resting']} other people rest, so that nobody can tell "
+                       "who opted out, or who came.")
+            )  # fmt: skip
+
+
+def what_left_last(name: str, found: dict[str, Any]) -> None:
+    """Show the ledger's last lines."""
+    st.markdown("### What left last")
+    if not found["last"]:
+        st.info("Nothing has left this site yet.")
+        return
+    table([
+        {
+            "Line": line["n"],
+            "When (UTC)": line["at"][:19].replace("T", " "),
+            "What": kind_of_line(line["kind"]),
+            "Study, or why not": line["reason"] or line["study"],
+            "Run": line["run"],
+            "Size": size_in_words(line["bytes"] or 0),
+        }
+        for line in found["last"]
+    ])  # fmt: skip
+    st.page_link(page_files()["ledger"], label="All that left", icon=":material/arrow_forward:")
+
+
+def policy(found: dict[str, Any]) -> None:
+    """Show what the site's policy says, in words."""
+    st.markdown("### What this site's policy allows, whatever a study asks for")
+    st.markdown("\n".join(f"- {escape(line)}" for line in policy_in_words(found["policy"])))
+    st.caption(
+        "It stands in policy.toml beside the site's mapping; a gate that runs holds the next message to what the file "
+        "says then."
+    )
+
+
+def policy_in_words(said: dict[str, Any]) -> list[str]:
+    """Return what a policy says, a sentence each.
+
+    Parameters
+    ----------
+    said : dict
+        As `flfed site status --json` has it.
+    """
+    exact = "open: figures are exact, however few rows are behind them"
+    kept = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
+    shares = {
+        "named": "with its name beside them",
+        "pseudonym": "under a pseudonym",
+        "aggregate-only": "in sums over several sites only",
+    }
+    budget = said["epsilon"]
+    return [
+        f"Disclosure is {exact if said['disclosure'] == 'open' else kept}.",
+        f"A run has at least {said['least-cohort']} sites.",
+        f"The site's own figures are written down {shares[said['share-metrics']]}.",
+        "A person must approve each study." if said["approval"] != "none" else "A study needs no approval by a person.",
+        f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
+        "There is no budget of differential privacy." if budget is None else
+        f"All studies together may spend epsilon {budget:g} of each dataset, at delta {said['delta']:g}.",
+        f"Attacks on a model may {'' if said['audits'] else 'not '}be tried here; only their figures leave.",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    show()

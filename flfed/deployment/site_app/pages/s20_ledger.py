@@ -1,0 +1,156 @@
+"""Ledger: everything that left the building, and whether the record of it is whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from flfed.deployment.site_app import page_frame, reads
+from flfed.deployment.site_app.charts import by_day, kind_of_line
+from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
+from flfed.deployment.site_app.page_frame import Opened
+from flfed.records.dashboard.components.figure import Line, download, figure
+from flfed.records.dashboard.components.spreadsheet_cells import scrolled
+from flfed.records.dashboard.panels.overview import escape, table
+from flfed.records.dashboard.panels.privacy import size_in_words
+from flfed.records.ledger.totals import Total
+
+ALL = "all"
+PROBLEMS = 20
+
+
+def show() -> None:
+    """Show what left the site."""
+    page_frame.show("What left the building", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show all parts, as the ledger is now."""
+    found = reads.left(opened.name, opened.mark)
+    with st.container():
+        chain(opened.name, found)
+    if not found.lines and not found.problems:
+        st.info("Nothing has left this site yet. Each message that does gets a line here before it leaves.")
+        return
+    if not found.sums:
+        return
+    with st.container():
+        study, day = chosen(found)
+    with st.container():
+        sums(found, study, day)
+    with st.container():
+        lines(found, study, day)
+
+
+def chain(name: str, found: Left) -> None:
+    """Say whether every line is as it was written, and what to do where it is not."""
+    if found.lost:
+        st.error(
+            escape(f"The ledger is lost or was cut: {found.lost}. Nothing leaves this site until it is put back from "
+                   "a backup, or begun anew with the reason on record: ")
+            + f"`flfed site ledger {name} --restart WHY`"
+        )  # fmt: skip
+    if found.ahead:
+        st.error(escape(f"Nothing leaves this site: {found.ahead}"))
+    if found.problems:
+        said = "\n".join(f"- {escape(problem)}." for problem in found.problems[:PROBLEMS])
+        more = len(found.problems) - PROBLEMS
+        said += f"\n- and {more} more." if more > 0 else ""
+        st.error(
+            f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
+            f"mislead.\n{said}\n\nTo see all of it: `flfed site ledger {name} --verify`"
+        )
+    if found.torn:
+        st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+    if found.problems or not found.lines:
+        return
+    st.success(
+        f"**The chain is intact:** each of {_many(found.lines, 'line')} is as it was written, from {found.since[:10]} "
+        f"to {found.until[:10]}; {size_in_words(found.bytes)} left in all."
+    )
+    if found.receipts:
+        after = max(found.lines - found.signed_lines, 0)
+        rest = f"; {_many(after, 'later line')} would not show as cut off" if after else ""
+        st.caption(f"The coordinator signed {_many(found.receipts, 'receipt')}, up to line {found.signed_lines}{rest}.")
+    else:
+        st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
+    if found.repairs:
+        st.caption(f"{_many(found.repairs, 'torn line')} set aside by a recorded repair.")
+    if found.notes:
+        st.caption(
+            f"{_many(found.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, by "
+            "a clock that was set back."
+        )
+    if found.restarted:
+        st.warning(escape(f"The ledger began anew {found.restarted}. What is left of the one before it is set aside."))
+
+
+def chosen(found: Left) -> tuple[str, str]:
+    """Return the study and the day that the reader picked, "" for any."""
+    studies = sorted({study for _, study, _ in found.sums if study})
+    days = sorted({day for day, _, _ in found.sums}, reverse=True)
+    with st.container(horizontal=True):
+        study = st.selectbox("Study", [ALL, *studies], key="ledger-study", width=320)
+        day = st.selectbox("Day (UTC)", [ALL, *days], key="ledger-day", width=200)
+    return "" if study == ALL else str(study), "" if day == ALL else str(day)
+
+
+def sums(found: Left, study: str, day: str) -> None:
+    """Show bytes by day and kind, and by study and kind, of what was picked."""
+    kept = {
+        key: total for key, total in found.sums.items()
+        if study in ("", key[1]) and day in ("", key[0])
+    }  # fmt: skip
+    if not kept:
+        st.info("Nothing of this study left on this day.")
+        return
+    drawn, cells, says = by_day(kept)
+    figure(st, "Bytes that left, by day", drawn, cells, key="left-by-day", says=says)
+    table(_by_study(kept))
+    st.caption(
+        "Bytes of the messages' content. What each kind tells about a row stands with each study on the page "
+        "Approvals. Lines of 0 bytes tell of something that did not leave, such as privacy that was spent."
+    )
+
+
+def _by_study(kept: dict[tuple[str, str, str], Total]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], Total] = {}
+    for (_, study, kind), total in kept.items():
+        into = found.setdefault((study, kind), Total())
+        into.lines, into.bytes = into.lines + total.lines, into.bytes + total.bytes
+    return [
+        {"Study": study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
+        for (study, kind), total in sorted(found.items())
+    ]
+
+
+def lines(found: Left, study: str, day: str) -> None:
+    """Show the last lines one by one, with a file to keep."""
+    there = list(found.last.get((day, study), ()))[::-1]
+    told: list[Line] = [
+        {
+            "Line": line.n,
+            "When (UTC)": line.at[:19].replace("T", " "),
+            "What": kind_of_line(line.kind),
+            "Study": line.study,
+            "Run": line.run,
+            "Round": str(line.round or ""),
+            "Bytes": line.bytes,
+            "Said instead": line.reason,
+        }
+        for line in there
+    ]
+    st.markdown(f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line")
+    scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
+    download(told, key="ledger-lines-file")
+    if len(told) == KEPT_LINES:
+        st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,128 @@
+"""Budget: what all studies have spent of the privacy of this site's rows, what is left, and what no budget counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from flfed.deployment.operator.budget import in_words
+from flfed.deployment.site_app import page_frame, reads
+from flfed.deployment.site_app.charts import kind_of_line
+from flfed.deployment.site_app.page_frame import Opened
+from flfed.federation.client.privacy_budget import shown
+from flfed.records.dashboard.components.figure import Line, download
+from flfed.records.dashboard.panels.overview import card, escape, table
+from flfed.records.reports.privacy import given_the_encoder
+
+
+def show() -> None:
+    """Show the site's account of privacy."""
+    page_frame.show("Budget of privacy", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show the account of each dataset, as the ledger has it now."""
+    found = reads.budget(opened.name, opened.mark)
+    with st.container():
+        above(found)
+    for one in found["datasets"]:
+        with st.container():
+            dataset(one, found)
+    with st.container():
+        st.caption(escape(COMPOSED))
+        st.caption(escape(NOT_COVERED))
+        st.caption(escape(f"An update without a mechanism: {UNPROTECTED[0].lower()}{UNPROTECTED[1:]}"))
+
+
+def above(found: dict[str, Any]) -> None:
+    """Say whether the budget is enforced, and whether the account has a gap."""
+    if found["restarted"]:
+        day = found["restarted"][:10]
+        st.warning(f"The ledger began anew on {day}: what the one before lost is not counted here.")
+    if found["enforced"]:
+        st.markdown("This site refuses the round that would overdraw its budget: the run then ends as stopped.")
+    elif any(one["budget"] is not None for one in found["datasets"]):
+        st.markdown("The policy's disclosure is 'open': what is spent is written down, and nothing is refused for it.")
+    else:
+        st.info(
+            "The policy sets no budget, so that nothing is refused for it. To set one, write into policy.toml: "
+            '`epsilon = 8.0` and `disclosure = "institution"`'
+        )
+
+
+def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
+    """Show the account of one dataset: what is spent, by which runs, and what left uncharged."""
+    name = one["dataset"] or "Studies whose dataset the ledger does not name"
+    st.markdown(f"### {escape(name)}")
+    if one["dataset"]:
+        if one["budget"] is not None:
+            cards(one, found["delta"])
+        st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
+    if one["given-encoder"]:
+        units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
+        st.caption(escape(given_the_encoder(" or ".join(units))))
+    runs(one)
+    uncharged(one)
+
+
+def cards(one: dict[str, Any], delta: float) -> None:
+    """Show what is spent of a budget as figures and as a bar."""
+    spent, whole = one["spent"], one["budget"]
+    rounds = one["rounds-left"]
+    with st.container(horizontal=True):
+        card("ε spent", "no bound" if spent is None else shown(spent), f"at δ {delta:g}")
+        card("Budget", f"{whole:g}", "all studies together")
+        card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
+        if rounds is not None:
+            card("Rounds like the last", f"{rounds:,}", "about so many still fit")
+    share = 1.0 if spent is None else min(spent / whole, 1.0)
+    st.progress(share, f"{share:.0%} of the budget is spent")
+
+
+def runs(one: dict[str, Any]) -> None:
+    """Show what each run spent."""
+    if not one["runs"]:
+        if one["dataset"]:
+            st.caption("No run has spent anything of it.")
+        return
+    st.markdown("**Spent, by study and run; together it is less than the sum of the last column**")
+    several = len(one["account"]) > 1
+    lines: list[Line] = [
+        {
+            "Study": run["study"], "Run": run["run"], **({"Dataset": run["dataset"]} if several else {}),
+            "Protects": f"each {run['unit']}", "Since": run["first"][:10],
+            "Rounds": run["rounds"], "Steps": run["steps"], "Noise": f"{run['noise']:g}",
+            "Sampling": f"{run['sampling']:g}",
+            "ε alone": "beyond any number" if run["epsilon"] is None else shown(run["epsilon"]),
+        }
+        for run in one["runs"]
+    ]  # fmt: skip
+    table(lines)
+    download(lines, key=f"spent-{one['dataset'] or 'unnamed'}")
+
+
+def uncharged(one: dict[str, Any]) -> None:
+    """Show what left without noise."""
+    if not one["uncharged"]:
+        return
+    st.markdown("**Left without noise: no budget counts it**")
+    table([
+        {"What": kind_of_line(left["kind"]), "Messages": f"{left['lines']:,}", "Bytes": f"{left['bytes']:,}"}
+        for left in one["uncharged"]
+    ])  # fmt: skip
+
+
+COMPOSED = (
+    "A run's ε is not added to the next one's: the accountant composes the whole history of the dataset, which is less "
+    "than the sum and more than any run alone."
+)
+NOT_COVERED = (
+    "The promise covers the updates, that is the arrays that training sends, and what is made of them: the models. "
+    "It does not cover figures."
+)
+UNPROTECTED = "It is charged to no budget, and flfed site budget says how many left: no ε bounds what these told."
+
+
+if __name__ == "__main__":
+    show()

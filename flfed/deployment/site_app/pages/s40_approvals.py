@@ -1,0 +1,95 @@
+"""Approvals: each study that was decided about, who decided, what was signed, and what it allows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import streamlit as st
+
+from flfed.deployment.site_app import page_frame, reads
+from flfed.deployment.site_app.page_frame import Opened
+from flfed.deployment.site_app.reads import Decided
+from flfed.records.dashboard.panels.overview import escape, moment
+
+Colour = Literal["green", "orange", "gray", "red"]
+
+
+def show() -> None:
+    """Show the decisions of this site."""
+    page_frame.show("Approvals", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show each decision, the latest first."""
+    found = reads.decided(opened.name, opened.mark)
+    for problem in reads.status(opened.name, opened.mark)["problems"]:
+        st.error(escape(f"Look at this: {problem}"))
+    if not found:
+        st.info(
+            "Nothing is decided yet, so that no study is answered. To read what a study asks, and decide: "
+            f"`flfed site approve STUDY --site {opened.name}`"
+        )
+    for one in found:
+        decision(opened.name, one)
+
+
+def decision(name: str, one: Decided) -> None:
+    """Show one decision: the study's purpose, who, when, hashes, and folded what it allows and its text."""
+    facts = one.facts
+    key = facts["study-sha256"]
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"### {escape(facts['study'])}", width="content")
+            said, colour = standing(facts)
+            st.badge(said, color=colour)
+        if facts["reason"]:
+            st.markdown(escape(f"It would not be answered now: {facts['reason']}."))
+        elif facts["decision"] == "approved":
+            st.markdown(
+                f"It is answered while the site serves. To end it: `flfed site withdraw {facts['study']} --site {name}`"
+            )
+        if one.purpose:
+            st.markdown(f"**Purpose:** {escape(one.purpose)}")
+        st.markdown(escape(f"{facts['decision'].capitalize()} by {facts['by']} on {moment(facts['at'])} UTC."))
+        for earlier in facts["earlier"]:
+            st.caption(escape(f"Before that: {earlier}"))
+        st.markdown("\n".join(f"- {name}: {said}" for name, said in signed(facts)))
+        allows = st.expander("What it allows, in plain words", key=f"allows-{key}", on_change="rerun")
+        if allows.open:
+            with allows:
+                st.markdown("\n\n".join(escape(word) for word in one.words))
+        text = st.expander("The study, word for word", key=f"text-{key}", on_change="rerun")
+        if text.open:
+            with text:
+                st.code(one.text, language="toml")
+
+
+def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
+    """Return how a decision stands in a word or two, with its colour."""
+    if facts["decision"] != "approved":
+        return facts["decision"], "gray"
+    if "expired" in facts["reason"]:
+        return "expired", "orange"
+    return ("approved, does not hold now", "orange") if facts["reason"] else ("approved, holds", "green")
+
+
+def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the decision is about, by hash, and who may take part, as Markdown."""
+    words = {
+        "Dataset": facts["dataset"],
+        "Other sites that may take part": ", ".join(facts["co-sites"]),
+        "Coordinator": facts["coordinator"],
+    }
+    hashes = {
+        "SHA-256 of the study's text": facts["study-sha256"],
+        "of the frozen rows": facts["rows-sha256"],
+        "of what the columns mean": facts["schema-sha256"],
+        "of the installed flfed": facts["bundle-sha256"],
+    }
+    found = [(name, escape(said)) for name, said in words.items() if said]
+    return found + [(name, f"`{re.sub('[^0-9a-f]', '', said)}`") for name, said in hashes.items() if said]
+
+
+if __name__ == "__main__":
+    show()

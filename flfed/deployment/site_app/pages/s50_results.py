@@ -1,0 +1,178 @@
+"""Results: how the shared model did on this site's own holdout, against its own model alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import streamlit as st
+
+from flfed.deployment.gate.local_results import Result
+from flfed.deployment.site_app import page_frame, reads
+from flfed.deployment.site_app.charts import arms
+from flfed.deployment.site_app.page_frame import Opened
+from flfed.records.dashboard.components.figure import Line, figure
+from flfed.records.dashboard.panels.overview import card, escape, moment, table
+from flfed.records.statistics.verdict import (
+    ARM_NAMES,
+    FAMILY_NAMES,
+    Difference,
+    better_of,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    verdict,
+)
+from flfed.updates.messages.compare import Figure
+
+SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+
+ALONE = (
+    "This site's result is looked at alone here. In the record of the run, where all sites' are looked at, intervals "
+    "are wider and a gain is clear less often: where the two differ, that verdict counts."
+)
+
+
+def show() -> None:
+    """Show this site's own results."""
+    page_frame.show("Our own results", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show the runs that compared models here, and one of them in full."""
+    found, problems = reads.results(opened.name, opened.mark)
+    for problem in problems:
+        st.error(escape(f"Look at this: {problem}"))
+    if not found:
+        st.info(
+            "No run has compared models at this site's gate yet: that follows the last round of a study that this "
+            "site approved and serves. Where a study runs in one process or in a simulation there is no gate, "
+            "and its results are with who ran it: `flfed app`"
+        )
+        return
+    with st.container():
+        table([in_a_line(result) for result in found])
+    with st.container():
+        names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in found}
+        run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
+        result = next(one for one in found if one.run == run)
+        metrics = metrics_of(result)
+        if not metrics:
+            st.info("No figure left this site in this run" + (f": {escape(result.note)}" if result.note else "."))
+            return
+        metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
+    with st.container():
+        against_our_own(result, str(metric))
+
+
+def in_a_line(result: Result) -> dict[str, Any]:
+    """Return a run in one line of a table, with its verdict by its first figure."""
+    metrics = metrics_of(result)
+    code = judged(result, metrics[0])[0] if metrics else "no figure"
+    return {
+        "Study": result.study,
+        "Run": result.run,
+        "When (UTC)": moment(result.at),
+        "Training rows": result.rows,
+        "Holdout rows": result.holdout_rows,
+        "Verdict": code,
+    }
+
+
+def against_our_own(result: Result, metric: str) -> None:
+    """Show the verdict, the figures with intervals, and what they rest on."""
+    code, sentence = judged(result, metric)
+    with st.container(border=True):
+        st.markdown("### The shared model against our own")
+        st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
+        with st.container(horizontal=True):
+            for line in of_metric(result, metric):
+                card(
+                    SHORT.get(line["arm"], line["name"]),
+                    number(line["value"]),
+                    f"95 % interval {interval(line['low'], line['high'])}",
+                )
+        st.caption(
+            f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
+            f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
+            f"{ALONE}"
+        )
+        if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
+            st.caption(
+                f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: "
+                "it is not shown apart."
+            )
+        if result.note:
+            st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+    lines: list[Line] = [
+        {"Model": line["name"], metric_name(metric): line["value"], "95 % low": line["low"], "95 % high": line["high"],
+         "Method": line["method"]}
+        for line in of_metric(result, metric)
+    ]  # fmt: skip
+    drawn = arms(of_metric(result, metric), metric)
+    says = f"{sentence} " + "; ".join(f"{line['Model']} {number(line[metric_name(metric)])}" for line in lines)
+    figure(st, f"{metric_name(metric)} on our holdout, with 95 % interval", drawn, lines, key="own-result", says=says)
+    table([
+        {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
+         f"{metric_name(metric)} (95 % interval)":
+         gain_in_brackets(Difference(plain(one.value), plain(one.low), plain(one.high)))}
+        for one in result.differences if one.metric == metric
+        for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
+    ])  # fmt: skip
+
+
+def metrics_of(result: Result) -> list[str]:
+    """Return the metrics of which a result has a figure, the study's main one first."""
+    there = sorted({one.metric for one in result.arms if plain(one.value) is not None})
+    return sorted(there, key=lambda metric: metric != result.primary)
+
+
+def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
+    """Return every model's figure of a metric: arm, name, value, low, high, method.
+
+    Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
+    """
+    shared, adjusted = (
+        [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
+        for arm in ("global", "personalised")
+    )
+    left_out = ("personalised",) if adjusted == shared != [None] else ()
+    return [
+        {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
+        | {key: plain(getattr(one, key)) for key in ("value", "low", "high")}
+        for one in result.arms
+        if one.metric == metric and one.arm not in left_out
+    ]
+
+
+def judged(result: Result, metric: str) -> tuple[str, str]:
+    """Return whether joining paid here: a code, and one sentence with the numbers."""
+    by_arm = {one.arm: one for one in result.differences if one.metric == metric}
+    shared, adjusted = (by_arm.get(f"{arm} - local-only") for arm in ("global", "personalised"))
+    figures = {one.arm: plain(one.value) for one in result.arms if one.metric == metric}
+    untold = [one.method for one in (shared, adjusted) if one is not None and plain(one.low) is None]
+    reason = untold[0] if untold else "no difference left this site"
+    return verdict(
+        difference(shared),
+        difference(adjusted),
+        better_of(metric),
+        metric=metric,
+        figures=figures,
+        reason=reason,
+        alone=FAMILY_NAMES.get(result.own_family or "", ""),
+    )
+
+
+def difference(one: Figure | None) -> Difference | None:
+    """Return a figure as the verdict takes it."""
+    return None if one is None else Difference(plain(one.value), plain(one.low), plain(one.high))
+
+
+def plain(value: float) -> float | None:
+    """Return a number, None where there is none."""
+    return value if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,1 @@
+"""What a gate knows: approvals, receipts, requests kept, terms of the coordinator."""

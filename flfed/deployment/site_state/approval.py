@@ -1,0 +1,234 @@
+"""Which studies a person approved at a site, and what was shown before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import now_utc, read_private, write_whole
+from flfed.folders import SiteFolder
+from flfed.registry import kebab, snake
+from flfed.study.study import Study
+
+Decision = Literal["approved", "refused", "withdrawn"]
+PAUSED = "paused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """One decision about one study at one site; the last one counts.
+
+    Attributes
+    ----------
+    study, study_sha256, text, dataset : str
+        The study that was decided about, word for word.
+    decision : {"approved", "refused", "withdrawn"}
+    by, at : str
+        Who decided, and when (UTC, ISO 8601).
+    co_sites : tuple of str
+        The other sites that may take part, in name order.
+    rows_sha256, schema_sha256, bundle_sha256 : str
+        Of the frozen rows, of what the columns mean, and of the flfed that was installed.
+    coordinator : str
+        Whom the site had joined; empty where it had joined nobody yet.
+    earlier : tuple of str
+        What was decided before, by whom and when, the first one first.
+    """
+
+    study: str
+    study_sha256: str
+    text: str
+    dataset: str
+    decision: Decision
+    by: str
+    at: str
+    co_sites: tuple[str, ...] = ()
+    rows_sha256: str = ""
+    schema_sha256: str = ""
+    bundle_sha256: str = ""
+    coordinator: str = ""
+    earlier: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the text of its file."""
+        return json.dumps({kebab(key): value for key, value in asdict(self).items()}, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Approval:
+        """Read the text of its file.
+
+        Raises
+        ------
+        ValueError
+            If it is none of ours.
+        """
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("not an approval")
+        given: dict[str, Any] = {snake(key): value for key, value in found.items()}
+        given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        try:
+            approval = cls(**given)
+        except TypeError:
+            raise ValueError("not an approval") from None
+        lists = [approval.co_sites, approval.earlier]
+        plain = [value for key, value in vars(approval).items() if key not in ("co_sites", "earlier")]
+        if not all(isinstance(words, tuple) and all(isinstance(word, str) for word in words) for words in lists):
+            raise ValueError("not an approval")
+        if not all(isinstance(word, str) for word in plain) or approval.decision not in _DECISIONS:
+            raise ValueError("not an approval")
+        return approval
+
+
+_DECISIONS = ("approved", "refused", "withdrawn")
+
+
+def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
+    """Return what was decided about the study of this hash, or None where nothing was.
+
+    Raises
+    ------
+    FlfedError
+        If the file is damaged, of another study, or others can read or write it.
+    """
+    path = _path(folder, study_sha256)
+    if not path.is_file():
+        return None
+    found = _read(path)
+    if found.study_sha256 != study_sha256:
+        raise FlfedError(f"{path}: is the approval of another study; remove it and approve again")
+    return found
+
+
+def approvals(folder: SiteFolder) -> list[Approval]:
+    """Return every decision of a site, the latest first.
+
+    Raises
+    ------
+    FlfedError
+        As for `approval_of`.
+    """
+    if not folder.approvals.is_dir():
+        return []
+    found = [_read(path) for path in folder.approvals.glob("*.json")]
+    return sorted(found, key=lambda approval: approval.at, reverse=True)
+
+
+def approve(
+    folder: SiteFolder,
+    study: Study,
+    *,
+    by: str,
+    co_sites: Sequence[str],
+    rows_sha256: str,
+    schema_sha256: str,
+    bundle_sha256: str,
+    coordinator: str = "",
+    at: datetime | None = None,
+) -> Approval:
+    """Write down that a person approved a study, for these rows, columns, sites and coordinator; return it."""
+    return _write(
+        folder,
+        Approval(
+            **_of(study),
+            decision="approved",
+            by=by,
+            at=_moment(at),
+            co_sites=tuple(sorted(set(co_sites) - {folder.site})),
+            rows_sha256=rows_sha256,
+            schema_sha256=schema_sha256,
+            bundle_sha256=bundle_sha256,
+            coordinator=coordinator,
+        ),
+    )
+
+
+def refuse(folder: SiteFolder, study: Study, *, by: str, at: datetime | None = None) -> Approval:
+    """Write down that a person refused a study; return it."""
+    return _write(folder, Approval(**_of(study), decision="refused", by=by, at=_moment(at)))
+
+
+def withdraw(folder: SiteFolder, study: str, *, by: str, at: datetime | None = None) -> list[Approval]:
+    """Withdraw every approval of a study; return them as they are now.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    study : str
+        Its name, or at least 8 characters of its SHA-256.
+
+    Raises
+    ------
+    UsageError
+        If no approval of that name or hash stands.
+    """
+    standing = [found for found in approvals(folder) if found.decision == "approved"]
+    meant = [a for a in standing if a.study == study or (len(study) >= 8 and a.study_sha256.startswith(study))]
+    if not meant:
+        names = ", ".join(sorted({a.study for a in standing})) or "none"
+        raise UsageError(f"site {folder.site!r} has no approval of study {study!r} that stands; those that do: {names}")
+    return [_write(folder, replace(found, decision="withdrawn", by=by, at=_moment(at))) for found in meant]
+
+
+def pause(folder: SiteFolder, *, by: str, at: datetime | None = None) -> None:
+    """Answer no message of any study until `resume`."""
+    folder.make()
+    write_whole(folder.gate / PAUSED, json.dumps({"by": by, "at": _moment(at)}).encode())
+
+
+def resume(folder: SiteFolder) -> bool:
+    """Answer again; return whether the site was paused."""
+    paused = is_paused(folder)
+    (folder.gate / PAUSED).unlink(missing_ok=True)
+    return paused
+
+
+def is_paused(folder: SiteFolder) -> bool:
+    """Tell whether the site answers no message; whatever stands in the way of the marker's place counts as one."""
+    return os.path.lexists(folder.gate / PAUSED)
+
+
+def _of(study: Study) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "study_sha256": study.sha256(),
+        "text": study.text,
+        "dataset": study.dataset.name,
+    }
+
+
+def _moment(at: datetime | None) -> str:
+    return (at or now_utc()).isoformat(timespec="seconds")
+
+
+def _path(folder: SiteFolder, study_sha256: str) -> Path:
+    return folder.approvals / f"{study_sha256}.json"
+
+
+def _read(path: Path) -> Approval:
+    try:
+        return Approval.from_json(read_private(path))
+    except ValueError:
+        raise FlfedError(f"{path}: is damaged; remove it and approve the study again") from None
+
+
+def _write(folder: SiteFolder, approval: Approval) -> Approval:
+    """Write a decision down in the place of the one before, which it names."""
+    before = approval_of(folder, approval.study_sha256)
+    if before is not None:
+        said = f"{before.decision} by {before.by} at {before.at}"
+        approval = replace(approval, earlier=(*before.earlier, said))
+    folder.make()
+    if not folder.approvals.is_dir():
+        folder.approvals.mkdir(mode=0o700)
+        if os.geteuid() == 0:  # an operator's command; the gate's user must be able to read it
+            owner = folder.gate.stat()
+            os.chown(folder.approvals, owner.st_uid, owner.st_gid)
+    write_whole(_path(folder, approval.study_sha256), approval.to_json().encode())
+    return approval

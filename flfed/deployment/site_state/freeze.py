@@ -1,0 +1,194 @@
+"""Freezing a site's rows for its gate, and freezing them again once a person has seen what that changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flfed.deployment.site_state.approval import approvals
+from flfed.errors import UsageError
+from flfed.federation.client.released_sets import RowSets
+from flfed.folders import SiteFolder
+from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots.differencing import group_texts
+from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
+from flfed.rows.snapshots.snapshot import Frozen, Prepared, known, load
+from flfed.rows.snapshots.withholding import resting
+
+DRIFTED = 0.5
+"""From this share of the frozen rows on, changed at once, it is the table that drifts and not its people who do."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a site's rows differ from its frozen ones: counts only. A changed row counts as removed and added."""
+
+    added: int
+    removed: int
+    unchanged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Refresh:
+    """What freezing again would change; nothing is written yet.
+
+    Attributes
+    ----------
+    folder : SiteFolder
+    prepared : Prepared
+        The rows as they are now.
+    before : Frozen or None
+        The snapshot that is there; None where there is none that can be served.
+    unusable : str
+        Why the snapshot that is there cannot be served, or an empty text.
+    difference : Difference
+        Of the rows; where nothing can be served, every row counts as added.
+    voids : tuple of str
+        Names of the studies whose approval would not hold any more.
+    drifted : bool
+        Whether nearly all people are others, and about as many: then nobody can tell who joined or left, and
+        sums that left before cannot be held against new ones. People are told by the schema's group, else by
+        all that their rows say.
+    """
+
+    folder: SiteFolder
+    prepared: Prepared
+    before: Frozen | None
+    unusable: str
+    difference: Difference
+    voids: tuple[str, ...]
+    drifted: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Tell whether there is anything to write."""
+        if self.before is None or self.before.sha256 != self.prepared.sha256():
+            return True
+        if self.names_table:
+            return True
+        return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
+
+    @property
+    def names_table(self) -> bool:
+        """Tell whether an earlier version froze the rows, which did not write down of which table they are."""
+        return self.before is not None and self.before.origin is None and self.prepared.source is not None
+
+    def write(self, at: datetime | None = None) -> Frozen:
+        """Write the rows as they are now; the snapshot before stays until this one is complete."""
+        return self.prepared.write(self.folder.frozen, at)
+
+
+def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
+    """Return the people who opted out of a dataset, None where there is no list.
+
+    `excluded-DATASET.csv` beside `excluded.csv` counts in its place, for a dataset whose table names
+    people in another column.
+    """
+    own = folder.excluded.with_name(f"{folder.excluded.stem}-{dataset}.csv")
+    path = own if _is_there(own) else folder.excluded
+    return Excluded.read(path) if _is_there(path) else None
+
+
+def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
+    """Tell whether the list of people who opted out is another one than when the rows were frozen.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    now = excluded_of(folder, frozen.dataset)
+    return (now.sha256() if now else "") != _list_of(frozen.excluded)
+
+
+def _list_of(excluded: Exclusion | None) -> str:
+    return "" if excluded is None else excluded.sha256
+
+
+def _is_there(path: Path) -> bool:
+    # A link to nowhere is there too: reading it then fails, where nobody would be excluded.
+    return path.exists() or path.is_symlink()
+
+
+def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) -> Frozen:
+    """Freeze a site's rows of its dataset for the first time, without those of people who opted out.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As it serves the dataset: `site.serving(dataset)`.
+    at : datetime, optional
+        Now; tests pass their own.
+
+    Raises
+    ------
+    UsageError
+        If they are frozen already: approvals hold for these rows, so that they are only replaced by
+        `refresh`, which says what changes.
+    """
+    before = known(site, folder.frozen)
+    if before is not None:
+        raise UsageError(
+            f"site {site.name!r}: dataset {site.dataset!r} is frozen since {before.at}; to see what has changed since: "
+            f"flfed site refresh {site.name} --dataset {site.dataset}"
+        )
+    folder.make()
+    return _prepared(folder, site).write(folder.frozen, at)
+
+
+def refresh(folder: SiteFolder, site: Site) -> Refresh:
+    """Read a site's table again, and return what freezing it would change; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        If nothing is frozen yet, or as `freeze`.
+    """
+    before, frozen, people, unusable = None, Counter[str](), set[str](), ""
+    try:
+        served = load(site, folder.frozen)
+        table, _, schema = served.inspect()
+        before, frozen, people = served.snapshot, Counter(row_texts(table)), set(group_texts(table, schema) or ())
+    except UsageError as error:
+        if not (folder.frozen / site.dataset).is_dir():
+            raise
+        unusable = str(error)
+    prepared = _prepared(folder, site)
+    rows = Counter(row_texts(prepared.table))
+    unchanged = (rows & frozen).total()
+    difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
+    drifted = _drifted(prepared, difference, people)
+    return Refresh(folder, prepared, before, unusable, difference, _voided(folder, prepared), drifted)
+
+
+def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
+    """Tell whether nearly all people (without a group: rows) are others, and about as many as before."""
+    came, went, before = rows.added, rows.removed, rows.removed + rows.unchanged
+    names = group_texts(prepared.table, prepared.schema)
+    if names is not None:
+        now = set(names)
+        came, went, before = len(now - people), len(people - now), len(people)
+    return before > 0 and min(came, went) >= DRIFTED * before
+
+
+def _prepared(folder: SiteFolder, site: Site) -> Prepared:
+    """Return a site's rows as they are now, without people who opted out and without those that rest with them.
+
+    Under `open` nothing rests: everything is exact there, and so is who went.
+    """
+    found = Prepared.of(site, excluded_of(folder, site.dataset))
+    if site.policy.disclosure == "open":
+        return found
+    released, key = RowSets(folder, site.dataset).released()
+    return found.without(resting(site, found.table, released, key, site.policy.cell_minimum)) if released else found
+
+
+def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:
+    """Return the studies that are approved for other rows, or other columns, than the prepared ones."""
+    site, rows, schema = prepared.site, prepared.sha256(), prepared.schema.sha256()
+    standing = [one for one in approvals(folder) if (one.dataset, one.decision) == (site.dataset, "approved")]
+    return tuple(sorted({one.study for one in standing if (one.rows_sha256, one.schema_sha256) != (rows, schema)}))

@@ -1,0 +1,144 @@
+"""The coordinator's receipts of this site's ledger, and what a site answers where it is asked for its head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message
+
+from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.errors import FlfedError, UsageError
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Clock, Ledger, now
+from flfed.records.ledger.verify import Inspection, Receipt
+from flfed.signatures import coordinator_signed
+from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
+
+RECEIPT = "receipt"
+KEY = re.compile(r"[0-9a-f]{64}")
+CUT = "a crash cut its last line off"
+
+
+class RefusedReceipt(FlfedError):
+    """A receipt that the site does not keep: its log says why."""
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """What a site has in writing of its ledger's earlier heads.
+
+    Attributes
+    ----------
+    signed : list of Receipt
+        By the coordinator's key, or by one that it had before: a renewal named each.
+    earlier : list of Receipt
+        By a key that no renewal named: nobody knows whose.
+    problems : list of str
+        What in the file is not as it was written, or bears no signature.
+    """
+
+    signed: list[Receipt] = field(default_factory=list)
+    earlier: list[Receipt] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def all(self) -> list[Receipt]:
+        """Return both: a ledger that is whole agrees with either."""
+        return [*self.earlier, *self.signed]
+
+
+def ledger_of(folder: SiteFolder, *, clock: Clock = now) -> Ledger:
+    """Return the ledger of a site."""
+    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")
+
+
+def _receipts_of(folder: SiteFolder) -> Ledger:
+    return Ledger(folder.receipts, ordered=False)
+
+
+def coordinator_key(folder: SiteFolder) -> str:
+    """Return the coordinator's public signing key as hex, as the site's kit or its last renewal named it.
+
+    Raises
+    ------
+    UsageError
+        If the site's terms are absent or damaged.
+    """
+    return _keys(folder)[0]
+
+
+def _keys(folder: SiteFolder) -> list[str]:
+    """Return the coordinator's key and those that it had before, as its signed renewals tell."""
+    terms = read_terms(folder)
+    earlier = terms.get("earlier-signing-keys", [])
+    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [None])]
+    if not all(isinstance(key, str) and KEY.fullmatch(key) for key in found):
+        raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
+    return [str(key) for key in found]
+
+
+def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
+    """Add a receipt to those of the site, once.
+
+    Raises
+    ------
+    RefusedReceipt
+        If it bears no signature of the coordinator, or is of another ledger than the site's.
+    """
+    key = coordinator_key(folder)
+    if receipt.site != folder.site or not coordinator_signed(receipt.facts(), signature, key):
+        raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
+    if ledger_of(folder).hash_at(receipt.n) != receipt.head:
+        raise RefusedReceipt(f"a receipt for {folder.site} is of another ledger than its own; it is not kept")
+    with _receipts_of(folder).held() as held:
+        # What a crash left of a receipt harms nothing: the next one covers the same lines.
+        repaired = held.repair(by="flfed", why=CUT)
+    with _receipts_of(folder).held() as held:
+        last = next(held.backwards(), None)
+        facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
+        if repaired is None and last is not None and facts.items() <= last.facts.items():
+            return
+        held.append(kind=RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
+
+
+def read_receipts(folder: SiteFolder) -> Receipts:
+    """Return the receipts of a site, with what is wrong with them; none where there is no file."""
+    found, inspection = Receipts(), Inspection()
+    ledger = _receipts_of(folder)
+    keys: list[str] = []
+    for line in inspection.look(ledger.raws()):
+        if line.kind != RECEIPT or not line.whole:
+            continue
+        keys = keys or _keys(folder)
+        names = ("run", "head", "signature", "signing-key")
+        run, head, signature, key = (str(line.facts.get(name)) for name in names)
+        n = line.facts.get("line")
+        receipt = Receipt(site=folder.site, run=run, n=n if type(n) is int else -1, head=head)
+        if not coordinator_signed(receipt.facts(), signature, key):
+            found.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
+        elif key in keys:
+            found.signed.append(receipt)
+        else:
+            found.earlier.append(receipt)
+    found.problems.extend(f"receipts: {problem}" for problem in (*inspection.problems, *ledger.open_to_others()))
+    return found
+
+
+def seal(message: Message, open_workplace: Callable[[], Any], site: str) -> Generator[Any, Any, SealReply]:
+    """Say what the head of the site's ledger is; a handler of the client app, which reads no row."""
+    request = SealRequest.from_record(message.content)
+    ledger = ledger_of(SiteFolder(site))
+    n, head = ledger.head()
+    return SealReply(n=n, head=head, at_known=ledger.hash_at(request.n_known))
+    yield  # a handler is a generator, also one that asks for nothing
+
+
+def sealed(message: Message, open_workplace: Callable[[], Any], site: str) -> Generator[Any, Any, SealedReply]:
+    """Keep the coordinator's receipt; a handler of the client app, which reads no row."""
+    request = SealedRequest.from_record(message.content)
+    receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
+    keep_receipt(SiteFolder(site), receipt, request.signature)
+    return SealedReply()
+    yield

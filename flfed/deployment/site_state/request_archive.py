@@ -1,0 +1,213 @@
+"""What a site was asked in the rounds of a run, kept at its gate so that `site replay` can answer it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+import flfed
+from flfed.folders import SiteFolder
+from flfed.paths import replace_whole
+from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.updates.checkpoints.reply_cache import RUN, NotKept
+from flfed.updates.checkpoints.tensor_file import file_content
+from flfed.updates.messages import fields
+from flfed.updates.messages.train import TRAIN, TrainRequest
+
+RUNS = 16
+"""Runs whose messages stay, the latest ones."""
+BYTES_A_RUN = 256 * 2**20
+"""Of one run; beyond them its earliest messages go. 400 rounds of 60,000 parameters are 192 MB."""
+_PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One message that a site was sent in a round.
+
+    Attributes
+    ----------
+    request : TrainRequest
+    study : str
+        The study's text, as it came with the run.
+    repeat : int
+    version : str
+        The flfed that answered.
+    """
+
+    request: TrainRequest
+    study: str
+    repeat: int
+    version: str
+
+
+def content_sha256(record: RecordDict) -> str:
+    """Return the hash of a message's content: what a ledger says of what left, and a replay must give again.
+
+    Over sorted sections, each with its kind, its keys and its values; arrays by name, dtype, shape and
+    little-endian bytes. It does not depend on how a message is written as bytes.
+
+    Raises
+    ------
+    MalformedMessage
+        If an array cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(record):
+        part = record[name]
+        if isinstance(part, ArrayRecord):
+            kind, said = "arrays", arrays_sha256(fields.ndarrays(record, name))
+        else:
+            kind = "config" if isinstance(part, ConfigRecord) else "metrics"
+            said = json.dumps(dict(part.items()), sort_keys=True, default=bytes.hex)
+        digest.update(json.dumps([name, kind, said]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def keep(
+    folder: SiteFolder, message: Message, context: Context, *, runs: int = RUNS, bytes_a_run: int = BYTES_A_RUN
+) -> str:
+    """Keep what a site is asked to train from, before it answers; return the content's hash.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    message : Message
+        One that the gate has checked and lets through. Only train messages are kept.
+    context : Context
+        Its run config has the study's text, the repeat and the run's name.
+    runs, bytes_a_run : int
+        How much stays: of the latest runs, and of each the latest messages, at least one.
+
+    Returns
+    -------
+    sha256 : str
+        Empty where nothing is kept: another kind of message, or a run without a name. The same message
+        again is the same file.
+
+    Raises
+    ------
+    NotKept
+        If it cannot be written, such as on a full disk, and then nothing of it is left; or if another model
+        was to be trained from in this round of the run: each further one would tell more of the rows.
+        `run_limits` holds the same, by the ledger, for what is no longer kept here.
+    MalformedMessage
+        If the message is no train request.
+
+    Notes
+    -----
+    Files that only their owner may read: a message holds nothing of a row, but the global model is not
+    for everybody.
+    """
+    run = context.run_config.get("run")
+    if message.metadata.message_type != TRAIN or not isinstance(run, str) or not RUN.fullmatch(run):
+        return ""
+    request = TrainRequest.from_record(message.content)
+    digest, whole = _as_file(request, str(context.run_config["study"]), int(context.run_config.get("repeat", 0)))
+    path = folder.incoming / run / f"round-{request.round:06d}-{digest[:16]}.safetensors"
+    try:
+        if not path.parent.is_dir():
+            folder.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _leave(_latest(folder.incoming)[runs:])
+        if not path.is_file():
+            if request.fit and any(path.parent.glob(f"round-{request.round:06d}-*.safetensors")):
+                raise NotKept(f"it was asked to train from another model in round {request.round} of this run")
+            replace_whole(path, whole)
+        _bound(path, bytes_a_run)
+    except OSError as error:
+        raise NotKept(f"it cannot keep what it is asked on its own disk ({error.strerror})") from None
+    return digest
+
+
+def asked(folder: SiteFolder, run: str, round: int) -> list[Asked]:
+    """Return what a site was asked in a round, the first message first; a damaged file counts as none."""
+    if not RUN.fullmatch(run):
+        return []
+    paths = sorted((folder.incoming / run).glob(f"round-{round:06d}-*.safetensors"), key=_written)
+    return [found for path in paths if (found := _from_file(path)) is not None]
+
+
+def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
+    """Return the rounds of a run of which a message is kept, in order."""
+    paths = (folder.incoming / run).glob("round-*-*.safetensors") if RUN.fullmatch(run) else ()
+    return sorted({int(path.name.removeprefix("round-").rpartition("-")[0]) for path in paths})
+
+
+def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes]:
+    """Return a request's hash, and a safetensors file of it."""
+    arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
+    arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
+    plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
+    asked = {"request": plain, "study": study, "repeat": repeat}
+    digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
+    metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
+    return digest, b"".join(file_content(arrays, metadata))
+
+
+def _sha256(arrays: fields.Arrays, asked: str) -> str:
+    return hashlib.sha256(f"{arrays_sha256(arrays)}/{asked}".encode()).hexdigest()
+
+
+def _from_file(path: Path) -> Asked | None:
+    """Return what a file holds, or None where it is not what was written."""
+    try:
+        whole = path.read_bytes()
+        arrays, metadata = load(whole), _metadata(whole)
+        if metadata["sha256"] != _sha256(arrays, metadata["asked"]):
+            return None
+        found = json.loads(metadata["asked"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
+    request = TrainRequest(arrays=dict(_section(arrays, "arrays")), encoder=encoder, **found["request"])
+    return Asked(request, found["study"], found["repeat"], metadata.get("version", ""))
+
+
+def _metadata(whole: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+    length = int.from_bytes(whole[:8], "little")
+    return dict(json.loads(whole[8 : 8 + length])["__metadata__"])
+
+
+def _section(arrays: fields.Arrays, section: str) -> Iterator[tuple[str, np.ndarray]]:
+    for key, value in arrays.items():
+        found, _, name = key.partition("/")
+        if found == section:
+            yield name, value
+
+
+def _bound(newest: Path, most: int) -> None:
+    """Remove the earliest messages of a run that has more bytes than it may; the newest stays."""
+    sizes = {path: path.stat().st_size for path in newest.parent.iterdir() if path != newest}
+    over = sum(sizes.values()) + newest.stat().st_size - most
+    for path in sorted(sizes, key=_written):
+        if over <= 0:
+            break
+        path.unlink(missing_ok=True)
+        over -= sizes[path]
+
+
+def _written(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def _latest(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=_written, reverse=True)
+
+
+def _leave(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

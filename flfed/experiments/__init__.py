@@ -1,0 +1,1 @@
+"""What is made of several runs: audits by attack, sweeps, comparisons, published tables verified."""

@@ -1,0 +1,348 @@
+"""Attacking a run's own model, at its sites, and writing down how far each attack got against what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from flwr.serverapp import Grid
+
+from flfed import registry
+from flfed.errors import FlfedError, UsageError, nearest
+from flfed.export.model_folder import SharedModel
+from flfed.export.run_folder import WITHOUT_MODEL, shared_model
+from flfed.federation.client.audit import promise_of
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.registry import answer_of, path_of, started
+from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
+from flfed.federation.recording.recorder import Progress, Recorder, no_progress
+from flfed.federation.server.fan_out import ask
+from flfed.federation.server.preflight import check, taking_part
+from flfed.federation.server.repeats import afterwards
+from flfed.federation.server.run import GIVEN
+from flfed.records.reports.report import report
+from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.rows.data.site import Site
+from flfed.study.tables import Sharing, strictest
+from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
+from flfed.updates.mechanism import Promise
+from flfed.updates.messages.audit import AUDIT, AuditFigure, AuditReply, AuditRequest
+from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+
+CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
+OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found, which is in the run's record as well.
+
+    Attributes
+    ----------
+    run, study : str
+    promise : Promise or None
+        Of the run as it was planned.
+    findings : tuple of AuditRow
+        By attack and site.
+    faults : mapping of site to reason
+        Of sites that were not attacked, or not by every attack.
+    repeat, repeats : int
+        Which repeat's model it was, of how many of the name that was given; each has a model of its own.
+    """
+
+    run: str
+    study: str
+    promise: Promise | None
+    findings: tuple[AuditRow, ...]
+    faults: Mapping[str, str]
+    repeat: int = 0
+    repeats: int = 1
+
+    def beyond(self) -> list[AuditRow]:
+        """Return the findings that are beyond what the run promises."""
+        return [row for row in self.findings if row.payload["verdict"] == "beyond the promise"]
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the object of `flfed audit --json`."""
+        return {
+            "run": self.run,
+            "study": self.study,
+            "repeat": self.repeat,
+            "repeats": self.repeats,
+            "promise": None if self.promise is None else asdict(self.promise),
+            "findings": [row.as_object() for row in self.findings],
+            "faults": [{"site": site, "reason": reason} for site, reason in self.faults.items()],
+        }
+
+
+def audit(
+    run: str,
+    *,
+    only: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    progress: Progress = no_progress,
+) -> Audited:
+    """Attack the model that a run ended with at each of its sites, and write the figures into its record.
+
+    Parameters
+    ----------
+    run : str
+        Id of a run or a series, or "latest". Of a series with repeats the first one's model is attacked
+        that has one.
+    only : sequence of str
+        Sites, as the record names them; all unless given.
+    attacks : sequence of str
+        Listed ones; all unless given.
+    sites : sequence of names, import paths or Site, optional
+        Needed only where the run was given Site objects.
+    store : str, optional
+        Database URL.
+    progress : callable (stage, done, of)
+
+    Notes
+    -----
+    The sites are opened as the run opened them: same study, same repeat, so the same holdout. Where the
+    run was a deployment, they are asked through the coordinator, attack themselves, and figures come
+    back; else this process opens their tables. One that shares its figures in sums only is not attacked.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, site or attack, the run has no model, or its sites' rows have changed.
+    FlfedError
+        If no site could be attacked.
+    """
+    chosen = _known_attacks(attacks)
+    with RunReader.open(store) as reader:
+        entries, series = reader.runs_of(run), reader.series(run)
+        entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
+        elsewhere = entry.engine == "deployment"
+        model = shared_model(reader, entry, series, report(reader, entry.run), sent=elsewhere)
+        asked = reader.summary(entry.run, "asked") or {}
+        sums = reader.summary(entry.run, "training-sums") or {}
+        recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
+    study, engine = model.study, "inprocess" if entry.engine == "ray" else entry.engine
+    if series.study != study.name:
+        raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
+    _check_named(only, recorded)
+    if sites is None and asked.get("given"):
+        raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
+    facts = check(study)
+    there = taking_part(engine, study, sites if sites is not None else asked.get("sites"))
+    found = [site for site in there if site.name in asked.get("names", [site.name])]
+    torch.set_num_threads(1)
+    config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": entry.repeat}
+    # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
+    config["run" if engine == "deployment" else "run-here"] = entry.run
+    answer = answer_of(path_of(engine, study, stacked=True))
+    with RunStore.open(store) as opened:
+        recorder = Recorder(
+            opened.added_to(entry.run), facts["primary"], study.rounds, progress, SharedAs(series=entry.series)
+        )
+        recorder.after(entry.rounds + 1)
+        with (
+            started(engine, found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
+            afterwards(engine, grid, recorder),
+        ):
+            done = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
+    return replace(done, repeat=entry.repeat, repeats=len(entries))
+
+
+def _known_attacks(given: Sequence[str]) -> list[str]:
+    """Return the attacks to make, each once."""
+    known = registry.names("attack")
+    for name in given:
+        if name not in known:
+            raise UsageError(f"attack {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    return list(dict.fromkeys(given)) or known
+
+
+def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
+    """Refuse sites that the run does not have, or that share no figure of their own."""
+    for name in only:
+        if name not in recorded:
+            names = sorted(recorded)
+            raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
+        if recorded[name].shared_as == "aggregate-only":
+            raise UsageError(f"site {name!r} shares no figures of its own: what an attack reached there is one")
+
+
+@dataclass
+class Auditor:
+    """Conducts one audit over a grid.
+
+    Attributes
+    ----------
+    grid : Grid
+    model : SharedModel
+        What is attacked.
+    entry : RunEntry
+    recorded : mapping of name to SiteEntry
+        The sites that took part, as the record names them.
+    recorder : Recorder
+    store : RunStore
+    tables : HeldTables or None
+        Of an engine that holds every site's table.
+    training_sums : mapping
+        Hashes of the sums over the run's training rows; empty where its record has none.
+    """
+
+    grid: Grid
+    model: SharedModel
+    entry: RunEntry
+    recorded: Mapping[str, SiteEntry]
+    recorder: Recorder
+    store: RunStore
+    tables: HeldTables | None
+    training_sums: Mapping[str, Any] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict, init=False)
+
+    def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
+        """Enrol, attack, and write down what was found, attack by attack.
+
+        Raises
+        ------
+        UsageError
+            If the rows are not those of the run.
+        FlfedError
+            If no site could be attacked.
+        """
+        nodes = self._enrol()
+        if self.tables is not None and self._is_whole(nodes):
+            self._hold_rows(self.tables, sorted(nodes))
+        shown = self.recorder.shared_as.name
+        silent = self.recorder.shared_as.in_sums_only
+        open_ones = {site: node for site, node in nodes.items() if site not in silent}
+        wanted = {site: node for site, node in open_ones.items() if not only or shown(site) in only}
+        findings: list[AuditRow] = []
+        for number, attack in enumerate(attacks):
+            self.recorder.progress("attacks", number, len(attacks))
+            findings += self._attack(attack, wanted)
+        self.recorder.progress("attacks", len(attacks), len(attacks))
+        if not findings and (self.faults or not wanted):
+            why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
+            raise FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
+        self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
+        return Audited(
+            run=self.entry.run,
+            study=self.model.study.name,
+            promise=promise_of(self.model.study),
+            findings=tuple(findings),
+            faults=dict(sorted(self.faults.items())),
+        )
+
+    def _enrol(self) -> dict[str, int]:
+        """Return the node of each site of the run that is there, in name order."""
+        request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
+        nodes = {str(node): node for node in self.grid.get_node_ids()}
+        answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=self._deadline())
+        replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
+        recorded_as = self._recorded_as(list(replies))
+        # What a site asked for once stays, whatever its policy says now.
+        self.recorder.share(
+            {s: strictest(reply.share_metrics, recorded_as.get(s, "named")) for s, (_, reply) in replies.items()}
+        )
+        found: dict[str, int] = {}
+        for site, (key, reply) in sorted(replies.items()):
+            if site not in recorded_as:
+                continue  # it took no part in the run
+            if not reply.accepted:
+                self._fault(site, reply.reason)
+            elif self.recorder.shared_as.name(site) not in self.recorded:
+                self._fault(site, OTHERWISE)
+            else:
+                found[site] = nodes[key]
+        self.recorder.taking_part = set(found)
+        self.recorder.crossed(
+            ENROL, *({s: sizes[replies[s][0]] for s in found} for sizes in (answers.to_node, answers.to_server))
+        )
+        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
+        for key, why in answers.faults.items():
+            self._fault(known.get(key, f"node {key}"), why.removeprefix(f"{known.get(key)}: "))
+        return found
+
+    def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:
+        """Return how each of some sites is written down in the run's record; without those that are not."""
+        found: dict[str, Sharing] = {}
+        hidden = [site for site in sites if site not in self.recorded]
+        called = pseudonyms(self.entry.series, hidden) if hidden else {}
+        for site in sites:
+            entry = self.recorded.get(site) or self.recorded.get(called.get(site, ""))
+            if entry is not None:
+                found[site] = cast(Sharing, entry.shared_as)
+        return found
+
+    def _is_whole(self, sites: Collection[str]) -> bool:
+        """Tell whether these are the sites whose sums made the run's encoder: one that gave none was not compared."""
+        compared = {n for n, e in self.recorded.items() if e.rows is not None or e.shared_as == "aggregate-only"}
+        return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
+
+    def _hold_rows(self, tables: HeldTables, sites: list[str]) -> None:
+        """Refuse tables whose sums are not the run's: an attack needs the rows it trained on."""
+        merged = merge([workplace.summary() for workplace in tables.workplaces(sites)])
+        exactly = ""
+        if "rounded" in self.training_sums:
+            same = not set(sums_sha256(merged)).isdisjoint(self.training_sums["rounded"])
+        elif self.training_sums:
+            same = arrays_sha256(merged.arrays()) == self.training_sums.get("sha256")
+            exactly = ", or were added up on another processor (the record has them to the last bit only)"
+        else:  # a run of an earlier version wrote no hash of its sums down: they made its encoder
+            encoder = fit_encoder(self.model.layout, merged, self.model.study.encode.scaler)
+            same = encoder.is_close(self.model.encoder)
+        if not same:
+            raise UsageError(
+                f"the sites' training rows are not those of run {self.entry.run} (their sums differ){exactly}, or a "
+                "site's policy has changed since: run the study anew, and audit that run"
+            )
+
+    def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:
+        """Make one attack at every site and write down what it reached."""
+        request = AuditRequest(arrays=self.model.arrays, encoder=self.model.encoder, attack=attack)
+        answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=self._deadline())
+        self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
+        for site, why in answers.faults.items():
+            self._fault(site, why, attack)
+        usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
+        rows = [
+            self._row(attack, name, figure)
+            for name, reply in self.recorder.shared_as.own(usable).items()
+            for figure in reply.figures
+        ]
+        self.store.audit(self.entry.run, rows)
+        return rows
+
+    def _other_rows(self, site: str, reply: AuditReply) -> bool:
+        """Tell whether a site has not as many rows as in the run, and take note of it."""
+        then = self.recorded[self.recorder.shared_as.name(site)]
+        now = (reply.num_examples + reply.holdout_rows, reply.holdout_rows)
+        if then.rows is None or now == (then.rows, then.holdout_rows):
+            return False
+        self._fault(site, CHANGED)
+        return True
+
+    def _row(self, attack: str, site: str, figure: AuditFigure) -> AuditRow:
+        payload = {
+            "promise": figure.promise,
+            "verdict": figure.verdict,
+            "says": self.recorder.shared_as.text(figure.says),
+            "method": figure.method,
+            "rows": figure.rows,
+        }
+        return AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload)
+
+    def _fault(self, site: str, reason: str, attack: str = "") -> None:
+        """Take note that a site was not attacked, in the record too: as a note, for the run itself is as it was."""
+        said = self.recorder.shared_as.text(f"{attack}: {reason}" if attack else reason)
+        name = self.recorder.shared_as.name(site)
+        if said not in self.faults.get(name, ""):
+            self.faults[name] = f"{self.faults[name]}; {said}" if name in self.faults else said
+            self.recorder.events("note", {site: f"not attacked: {said}"})
+
+    def _deadline(self) -> float:
+        return float(self.model.study.strategy.settings.get("deadline", 600.0))

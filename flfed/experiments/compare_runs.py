@@ -1,0 +1,133 @@
+"""Two runs side by side: what was set differently, what came out differently."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flfed.errors import FlfedError
+from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
+from flfed.records.store.entries import RunEntry
+from flfed.records.store.reader import RunReader
+from flfed.updates.checkpoints import checkpoint as checkpoints
+
+HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
+HASHES = ("study", "schema", "code", "encoder", "arrays")
+
+
+def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
+    """Return the object of `flfed run compare A B --json`.
+
+    Parameters
+    ----------
+    a, b : str
+        Ids of runs or series, or "latest".
+    store : str, optional
+        Database URL.
+
+    Returns
+    -------
+    found : dict
+        "a", "b" (what each is), "primary", "settings" (keys of the study that differ), "hashes"
+        (each with "equal"; null where one is not known), figures of each arm over all sites and
+        by site, each with "a", "b" and "difference" = b - a, and "arrays-max-difference": the
+        largest |b - a| over all entries of the final arrays, of all repeats; null with
+        "arrays-reason" where it is not known.
+
+    Raises
+    ------
+    UsageError
+        If one is not in the store.
+    """
+    with RunReader.open(store) as reader:
+        runs = [reader.runs_of(name) for name in (a, b)]
+        reports = [report(reader, name) for name in (a, b)]
+        texts = [reader.series(name).study_text for name in (a, b)]
+        hashes = [_hashes(reader, each) for each in runs]
+    first, second = reports
+    apart, reason = _arrays_apart(*runs)
+    overall = {arm: _figures(first[arm], second[arm]) for arm in REFERENCES}
+    sites = {
+        site: {arm: _figures(*((r["sites"].get(site) or {}).get(arm) for r in reports)) for arm in SITE_ARMS}
+        for site in sorted({*first["sites"], *second["sites"]})
+    }
+    return {
+        "a": {key: first[key] for key in HEAD},
+        "b": {key: second[key] for key in HEAD},
+        "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
+        "settings": _settings(*texts),
+        "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
+        **overall,
+        "sites": sites,
+        "arrays-max-difference": apart,
+        "arrays-reason": reason,
+    }
+
+
+def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
+    """Return the hashes of a run, or of a series where all repeats agree."""
+    each = [
+        {
+            **{name: run.hashes.get(name) for name in ("study", "schema", "code")},
+            "encoder": (reader.summary(run.run, "encoder") or {}).get("sha256"),
+            "arrays": run.arrays_sha256,
+        }
+        for run in runs
+    ]
+    return {name: each[0][name] if len({one[name] for one in each}) == 1 else None for name in HASHES}
+
+
+def _equal(a: str | None, b: str | None) -> dict[str, Any]:
+    return {"a": a, "b": b, "equal": None if a is None or b is None else a == b}
+
+
+def _settings(a: str, b: str) -> list[dict[str, Any]]:
+    """Return the keys in which two studies differ, with both values; null where a study has no such key."""
+    first, second = (dict(_leaves(tomllib.loads(text))) for text in (a, b))
+    keys = [*first, *(key for key in second if key not in first)]
+    return [
+        {"key": key, "a": first.get(key), "b": second.get(key)} for key in keys if first.get(key) != second.get(key)
+    ]
+
+
+def _leaves(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        name = f"{before}{key}"
+        if isinstance(value, dict):
+            found += _leaves(value, f"{name}.")
+        else:
+            found.append((name, value if isinstance(value, (bool, int, float, str, list)) else str(value)))
+    return found
+
+
+def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return both values of each metric and b - a; None where neither run has this arm."""
+    if not a and not b:
+        return None
+    found = {}
+    for metric in dict.fromkeys([*(a or {}), *(b or {})]):
+        one, other = ((given or {}).get(metric, {}).get("value") for given in (a, b))
+        apart = None if one is None or other is None else other - one
+        found[metric] = {"a": one, "b": other, "difference": apart}
+    return found
+
+
+def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float | None, str]:
+    """Return the largest difference of same-named arrays over all repeats, or why there is none."""
+    if len(a) != len(b):
+        return None, f"one has {len(a)} repeats, the other {len(b)}"
+    largest = 0.0
+    for one, other in zip(a, b, strict=True):
+        try:
+            first, second = (checkpoints.final(run.run).arrays for run in (one, other))
+        except FlfedError as error:
+            return None, str(error)
+        if {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
+            return None, "the models have arrays of other names or shapes"
+        apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]
+        largest = max([largest, *apart])
+    return largest, ""

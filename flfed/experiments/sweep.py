@@ -1,0 +1,323 @@
+"""Sweeping a study: every point of a grid is a run of its own, judged on validation rows only."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shlex
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.registry import answer_of, grid_of, path_of
+from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.recorder import Progress, Recorder, no_progress
+from flfed.federation.recording.run_record import bad_end_written, begin
+from flfed.federation.server.preflight import check, find_sites
+from flfed.federation.server.server import Conductor
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.rows.data.site import ReadOnce, Site
+from flfed.rows.training.requests import Answer
+from flfed.study.study import Study, toml_value
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints import checkpoint as checkpoints
+
+NOTE = "a point of a sweep: no holdout was read"
+CAUTION = (
+    "These figures are on validation rows: no holdout was read. The best point's is optimistic, "
+    "because it was chosen by it; flfed study run gives the figure on the holdouts."
+)
+SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
+"""Tables and keys that a grid may change: they leave the rows that judge as they are."""
+FIXED = ("plan.validation",)
+"""Keys of these tables that change which rows judge."""
+
+Grid = Mapping[str, Sequence[Any]]
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of a grid, and what came of it.
+
+    Attributes
+    ----------
+    settings : dict of key to value
+    run : str
+    status, reason : str
+        How the run ended; or why its loss cannot be compared.
+    rounds : int
+        Rounds after which the judged model came.
+    loss : float or None
+        Over the validation rows of all sites; None where the model has none.
+    primary : float or None
+        The study's primary metric on validation rows, where it follows from what sites send.
+    rows : int
+        Validation rows behind the loss.
+    """
+
+    settings: Settings
+    run: str
+    status: str
+    reason: str
+    rounds: int
+    loss: float | None
+    primary: float | None
+    rows: int
+
+    def as_options(self) -> str:
+        """Return the point as options of `flfed study run`, ready for a shell."""
+        return " ".join(f"--set {shlex.quote(f'{key}={_toml(value)}')}" for key, value in self.settings.items())
+
+    def as_json(self, metric: str) -> dict[str, Any]:
+        """Return the entry of `flfed study sweep --json`; `metric` names the primary one."""
+        return {
+            "set": dict(self.settings),
+            "run": self.run,
+            "status": self.status,
+            "reason": self.reason,
+            "rounds": self.rounds,
+            "validation-loss": self.loss,
+            "validation-rows": self.rows,
+            f"validation-{metric}": self.primary,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes
+    ----------
+    study : str
+    primary : str
+        Name of the study's primary metric.
+    points : tuple of Point
+        In the grid's order.
+    caution : str
+        What the figures are, and what they are not.
+    """
+
+    study: str
+    primary: str
+    points: tuple[Point, ...]
+    caution: str = CAUTION
+
+    def ranked(self) -> list[Point]:
+        """Return the points by validation loss, the best first, those without one last."""
+        return sorted(self.points, key=lambda point: math.inf if point.loss is None else point.loss)
+
+    @property
+    def best(self) -> Point | None:
+        """The point of the smallest validation loss, the first of equals; None where no point has one."""
+        first = self.ranked()[0]
+        return first if first.loss is not None else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `flfed study sweep --json`."""
+        points = [point.as_json(self.primary) for point in self.ranked()]
+        best = None if self.best is None else {**points[0], "options": self.best.as_options()}
+        return {"study": self.study, "points": points, "best": best, "note": self.caution}
+
+    def error(self) -> FlfedError | None:
+        """Return what to raise where no point gave a model that can be judged."""
+        if self.best is not None:
+            return None
+        return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid of `--grid KEY=V1,V2` options.
+
+    Raises
+    ------
+    UsageError
+        For an option without key or values.
+
+    Examples
+    --------
+    >>> parse_grid(["lr=0.01,0.1", "plan.optimiser=sgd,adam"])
+    {'lr': (0.01, 0.1), 'plan.optimiser': ('sgd', 'adam')}
+    """
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        key, separator, values = text.partition("=")
+        if not separator or not key.strip() or not values.strip():
+            raise UsageError(f"--grid {text}: write it as key=value,value, such as plan.lr=0.01,0.1")
+        if key.strip() in grid:
+            raise UsageError(f"--grid {text}: the key is given twice; write all its values after one --grid")
+        grid[key.strip()] = _values(values, text)
+    return grid
+
+
+def _values(values: str, text: str) -> tuple[Any, ...]:
+    """Return comma-separated values, as TOML where they are and as words where they are not."""
+    try:
+        return tuple(tomllib.loads(f"values = [{values}]")["values"])
+    except tomllib.TOMLDecodeError:
+        words = [word.strip() for word in values.split(",")]
+    if not all(words):
+        raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")
+    return tuple(toml_value(word) for word in words)
+
+
+def _toml(value: Any) -> str:
+    """Return a value as `--set` reads it back."""
+    if isinstance(value, str) and toml_value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
+    """Return every point of a grid: its settings, and the study with them.
+
+    Parameters
+    ----------
+    study : Study
+    grid : mapping of key to values
+
+    Raises
+    ------
+    UsageError
+        For an empty grid, a study without validation rows, a key that changes which rows judge,
+        or a point that is no study that can be run.
+    """
+    if not grid:
+        raise UsageError(f"study {study.name!r} has no [sweep]: give a grid, such as --grid plan.lr=0.01,0.1")
+    if not study.plan.validation:
+        raise UsageError(
+            "[plan]: validation=0 keeps no rows to choose on, and a sweep reads no others: "
+            "set it, such as --set plan.validation=0.2"
+        )
+    full = [study.full_key(key, "[sweep] or --grid") for key in grid]
+    for key, values in zip(full, grid.values(), strict=True):
+        _check_key(key, values, full)
+    # The curve by round over the holdout would read it.
+    plain = study.replace({"compare.holdout-curve": False}) if study.compare.holdout_curve else study
+    points: list[tuple[Settings, Study]] = []
+    for values in itertools.product(*grid.values()):
+        settings = dict(zip(full, values, strict=True))
+        point = plain.replace(settings)
+        check(point)
+        points.append((settings, point))
+    return points
+
+
+def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
+    """Refuse a key of a grid that may not be swept, or is there twice, and a value that is."""
+    if key in FIXED or not (key in SWEPT or key.partition(".")[0] in SWEPT):
+        raise UsageError(
+            f"[sweep] {key}: cannot be swept, since points must be judged on the same rows and from the same seed; "
+            f"what can: {', '.join(SWEPT)}"
+        )
+    if full.count(key) > 1:
+        raise UsageError(f"[sweep] {key}: stands there twice, as table.key and as the bare key; leave one out")
+    told = [json.dumps(value) for value in values]
+    if len(set(told)) < len(told):
+        raise UsageError(f"[sweep] {key}: a value stands there twice; each is tried once")
+
+
+def sweep(
+    study: Study,
+    points: Sequence[tuple[Settings, Study]],
+    *,
+    sites: Sequence[str | Site] | None = None,
+    progress: Progress = no_progress,
+) -> Swept:
+    """Run every point to its last evaluation, with no comparison, and return their validation losses.
+
+    Each point is a run in the store, under the study's name with `-sweep`. Tables are read once a
+    site. All points have the study's seed. A point whose rounds stop is listed without a loss.
+
+    Parameters
+    ----------
+    study : Study
+    points : sequence of (settings, study)
+        From `points_of`.
+    sites : sequence of names, import paths or Site, optional
+        As `run` takes them.
+    progress : callable (stage, done, of)
+
+    Raises
+    ------
+    FlfedError
+        If a point failed; it is in the store as failed.
+    """
+    taking_part = {site.name: ReadOnce.of(site) for site in find_sites(study, sites)}
+    torch.set_num_threads(1)
+    found = []
+    with RunStore.open() as store:
+        for number, (settings, point) in enumerate(points, start=1):
+            facts = check(point)
+            # A series of its own, since its settings are.
+            series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
+            path = path_of("inprocess", point, stacked=True)
+            writer = begin(store, series, point, facts, engine="inprocess", path=path)
+            recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=series))
+            _conduct(point, taking_part, recorder, answer_of(path))
+            found.append(_judged(settings, writer.run))
+            progress("points", number, len(points))
+    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
+
+
+def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Answer | None) -> None:
+    """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
+    writer, began = recorder.writer, time.monotonic()
+    side = ClientSide(lambda name, _: sites[name])
+    grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
+    try:
+        with bad_end_written(writer, began, kept="the points that were done are in the run store"):
+            recorder.note(NOTE)
+            conductor = Conductor(grid, point, recorder)
+            roster, kept = conductor.begin()
+            strategy, arrays = conductor.rounds(roster, kept.encoder, kept)
+    finally:
+        checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
+    writer.summary("encoder", {"sha256": kept.encoder.sha256()})
+    writer.finish(
+        status="stopped" if strategy.stopped else "completed",
+        reason=recorder.shared_as.text(strategy.stopped),
+        seconds=time.monotonic() - began,
+        arrays_sha256=arrays_sha256(arrays),
+        best_round=strategy.best_round,
+    )
+
+
+def _judged(settings: Settings, run: str) -> Point:
+    """Return what the record has of a point: the figures of the model that it ended with."""
+    with RunReader.open() as reader:
+        entry = reader.runs_of(run)[0]
+        rounds = entry.best_round or 0
+        rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
+    figures = {row.metric: row for row in rows}
+    loss, primary = figures.get("loss"), figures.get(entry.primary)
+    judged = entry.status == "completed" and loss is not None and loss.value is not None
+    return Point(
+        settings=settings,
+        run=run,
+        status=entry.status,
+        reason=entry.reason or ("" if judged else "no site may give its validation loss"),
+        rounds=rounds,
+        loss=loss.value if judged and loss is not None else None,
+        primary=None if primary is None else primary.value,
+        rows=0 if loss is None else loss.n or 0,
+    )
+
+
+def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points, without the loss of those that fewer rows judged: another mean altogether."""
+    most = max((point.rows for point in points if point.loss is not None), default=0)
+    return tuple(
+        point
+        if point.loss is None or point.rows == most
+        else replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
+        for point in points
+    )

@@ -1,0 +1,310 @@
+"""Verifying a study: its run beside the figures that were published, with a verdict for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.errors import FlfedError, RunStopped, UsageError, nearest
+from flfed.federation.recording.recorder import Progress, no_progress
+from flfed.federation.server.preflight import check, find_sites
+from flfed.federation.server.run import run
+from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
+from flfed.records.statistics import intervals
+from flfed.records.store.reader import RunReader
+from flfed.rows.evaluation.scoring import metrics_of
+from flfed.study.study import Study
+from flfed.study.tables import Expectation
+
+Report = dict[str, Any]
+SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """One repeat beside what was published for it.
+
+    Attributes
+    ----------
+    repeat : int
+        From 1.
+    seed : int
+    published : float
+    ours : float or None
+    """
+
+    repeat: int
+    seed: int
+    published: float
+    ours: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published."""
+        return None if self.ours is None else self.ours - self.published
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One expected figure beside ours.
+
+    Attributes
+    ----------
+    expected : Expectation
+    ours : float or None
+        Mean over the repeats; None where the run did not give it.
+    sd : float or None
+        Over the repeats, divisor n - 1.
+    without : int
+        Repeats that did not give the figure although others did.
+    by_repeat : tuple of Repeat
+        Where something was published for each.
+    """
+
+    expected: Expectation
+    ours: float | None
+    sd: float | None = None
+    without: int = 0
+    by_repeat: tuple[Repeat, ...] = ()
+
+    @property
+    def published(self) -> float:
+        """What was published, or the least that was asked."""
+        expected = self.expected
+        return expected.least if expected.value is None and expected.least is not None else expected.value or 0.0
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published."""
+        return None if self.ours is None else self.ours - self.published
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether ours is within the tolerance, or reaches the least, in full repeats.
+
+        A billionth is allowed for rounding: .83 must reach a least of .83.
+        """
+        if self.difference is None or self.without:
+            return False
+        if self.expected.least is not None:
+            return self.difference >= -1e-9
+        return abs(self.difference) <= self.expected.tolerance + 1e-9
+
+    def failing(self) -> str:
+        """Return by how much it does not hold, in words; an empty text where it does."""
+        path, difference = self.expected.path, self.difference
+        if self.holds:
+            return ""
+        if self.ours is None or difference is None:
+            return f"{path} was not measured"
+        if self.without:
+            return f"{path} is missing in {self.without} of the repeats"
+        if self.expected.least is not None:
+            return f"{path} is {self.ours:.4f}, {-difference:.4f} below the least of {self.expected.least:g}"
+        side = "above" if difference > 0 else "below"
+        allowed = self.expected.tolerance
+        return (
+            f"{path} is {self.ours:.4f}, {abs(difference):.4f} {side} {self.published:g} where {allowed:g} is allowed"
+        )
+
+    def as_json(self) -> Report:
+        """Return the entry of `flfed study verify --json`."""
+        expected = self.expected
+        return {
+            "figure": expected.path,
+            "published": expected.value,
+            "tolerance": expected.tolerance if expected.least is None else None,
+            "least": expected.least,
+            "ours": self.ours,
+            "sd": self.sd,
+            "difference": self.difference,
+            "holds": self.holds,
+            "source": expected.source,
+            "by-repeat": [
+                {"repeat": r.repeat, "seed": r.seed, "published": r.published, "ours": r.ours}
+                | {"difference": r.difference}
+                for r in self.by_repeat
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What verifying a study found.
+
+    Attributes
+    ----------
+    study, run : str
+    status, reason : str
+        How the run ended.
+    repeats : int
+    figures : tuple of Compared
+    """
+
+    study: str
+    run: str
+    status: str
+    reason: str
+    repeats: int
+    figures: tuple[Compared, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the run completed and every figure holds."""
+        return self.status == "completed" and all(figure.holds for figure in self.figures)
+
+    def as_json(self) -> Report:
+        """Return the object of `flfed study verify --json`."""
+        figures = [figure.as_json() for figure in self.figures]
+        return {"study": self.study, "run": self.run, "holds": self.holds, "figures": figures}
+
+    def error(self) -> FlfedError | None:
+        """Return what to raise: a run that stopped, or figures that do not hold; None where all is well."""
+        if self.status == "stopped":
+            return RunStopped(f"the run stopped, so nothing is verified: {self.reason}")
+        wrong = [figure.failing() for figure in self.figures if not figure.holds]
+        if not wrong:
+            return None
+        return FlfedError(f"{len(wrong)} of {len(self.figures)} expected figures do not hold: {'; '.join(wrong)}")
+
+
+def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:
+    """Run a study as often as its table [expected] says and compare what is expected.
+
+    Parameters
+    ----------
+    study : Study
+    engine : str
+        As `run` takes it.
+    progress : callable (stage, done, of)
+
+    Raises
+    ------
+    UsageError
+        If the study expects nothing, or a figure that a run of it cannot have; before anything runs
+        where that is known then.
+    FlfedError
+        If the run failed.
+    """
+    check_expected(study)
+    found = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
+    with RunReader.open() as reader:
+        runs = reader.runs_of(found["run"])
+        each = [report(reader, entry.run) for entry in runs]
+    strict = found["status"] == "completed"
+    figures = [
+        compared(expected, found, each, [entry.seed for entry in runs], strict=strict)
+        for expected in study.expected.figures
+    ]
+    return Verified(
+        study=study.name,
+        run=found["run"],
+        status=found["status"],
+        reason=found["reason"],
+        repeats=len(runs),
+        figures=tuple(figures),
+    )
+
+
+def compared(
+    expected: Expectation, whole: Report, each: Sequence[Report], seeds: Sequence[int], *, strict: bool = True
+) -> Compared:
+    """Return one expected figure beside ours.
+
+    Parameters
+    ----------
+    expected : Expectation
+    whole : dict
+        The report of the series.
+    each : sequence of dict
+        The report of each repeat.
+    seeds : sequence of int
+        Of the repeats.
+    strict : bool
+        Whether a path that leads nowhere is an error; a run that stopped may lack any figure.
+
+    Raises
+    ------
+    UsageError
+        If `expected.path` does not exist in `whole`.
+    """
+    entry = entry_at(whole, expected.path, strict=strict) or {}
+    values = [(entry_at(found, expected.path, strict=False) or {}).get("value") for found in each]
+    there = [value for value in values if value is not None]
+    pairs = zip(seeds, expected.by_repeat, values, strict=False)
+    return Compared(
+        expected=expected,
+        ours=entry.get("value"),
+        sd=entry["sd"] if entry.get("sd") is not None else intervals.sd_of(values),
+        without=len(values) - len(there) if there else 0,
+        by_repeat=tuple(
+            Repeat(repeat=number, seed=seed, published=published, ours=ours)
+            for number, (seed, published, ours) in enumerate(pairs, start=1)
+        ),
+    )
+
+
+def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
+    """Return the figure that `path` names in a report, such as "global.roc_auc_score".
+
+    Returns
+    -------
+    entry : dict with "value", or None where it is not there and `strict` is off
+
+    Raises
+    ------
+    UsageError
+        If there is nothing, or no figure, at `path`.
+    """
+    place: Any = found
+    for part in path.split("."):
+        if not isinstance(place, Mapping) or part not in place:
+            if not strict:
+                return None
+            known = list(place) if isinstance(place, Mapping) else []
+            names = f" There: {', '.join(known)}" if known else ""
+            raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, known)}{names}")
+        place = place[part]
+    if isinstance(place, Mapping) and "value" in place:
+        return dict(place)
+    if not strict:
+        return None
+    raise UsageError(f"[expected] {path!r}: is no figure of the run's report; one is 'global.roc_auc_score'")
+
+
+def check_expected(study: Study) -> None:
+    """Refuse a study that expects nothing, or what no run of it can have; reads no table.
+
+    Raises
+    ------
+    UsageError
+        For the first expectation that does not fit.
+    """
+    expected, task = study.expected, check(study)["task"]
+    metrics = list(metrics_of(task, study.compare.alert_budget))
+    sites = [site.name for site in find_sites(study)]
+    if not expected.figures:
+        raise UsageError(
+            f"study {study.name!r} has no [expected] to verify: write one, such as "
+            '"global.roc_auc_score" = { value = 0.89, tolerance = 0.02, source = "..." }'
+        )
+    for figure in expected.figures:
+        where, parts = f"[expected] {figure.path!r}", figure.path.split(".")
+        if figure.by_repeat and len(figure.by_repeat) != expected.repeats:
+            given = len(figure.by_repeat)
+            raise UsageError(f"{where}: by-repeat has {given} figures, the study's repeats are {expected.repeats}")
+        if parts[0] == "sites":
+            _known(where, "site", parts[1:2], sites)
+            _known(where, "arm", parts[2:3], SITE_PARTS)
+            _known(where, "metric", parts[3:], metrics)
+        elif parts[0] in REFERENCES:
+            _known(where, "metric", parts[1:], metrics)
+
+
+def _known(where: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a part of a path that is not exactly one of what is known."""
+    if len(given) == 1 and given[0] in known:
+        return
+    word = ".".join(given)
+    raise UsageError(f"{where}: {what} {word!r} is not known{nearest(word, tuple(known))} Known: {', '.join(known)}")

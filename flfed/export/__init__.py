@@ -1,0 +1,1 @@
+"""A trained model taken out: its folder, its signature, predictions by it."""

@@ -1,0 +1,235 @@
+"""A model as one folder: its arrays, its encoder, its schema and study, and hashes of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+import flfed
+from flfed.errors import FlfedError, UsageError
+from flfed.export.model_signature import Signature, Signer, read_signature
+from flfed.rows.data.schema import Schema, read_schema
+from flfed.rows.features.encode import input_names
+from flfed.rows.session import study_layout
+from flfed.rows.training.losses import outputs_of
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.updates.messages.fields import Arrays
+
+FORMAT = 1
+MODEL, ENCODER, SCHEMA, STUDY, INDEX = (
+    "model.safetensors",
+    "encoder.safetensors",
+    "schema.toml",
+    "study.toml",
+    "model.json",
+)
+NOT_SHOWN = (
+    "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
+    "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "
+    "diagnosis and no decision: check the model on rows of your own first."
+)
+NOT_EXPORTED = (
+    "What adjusts the shared model to one site (its own intercept, or fine-tuning) is fitted at that site and "
+    "is not in this folder: the predictions are those of the shared model."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedModel:
+    """The shared model of a run, with all that predicting needs.
+
+    Attributes
+    ----------
+    run : str
+        Id of the run that made it.
+    study : Study
+    schema : Schema
+        Of the dataset, as it was when the model was trained.
+    arrays : dict of name to array
+    encoder : Encoder
+    figures : dict
+        The comparison's figures and intervals, as in the run's report: "global" and "sites".
+    signature : Signature, optional
+        The coordinator's, where it was read from a folder that has one that holds.
+    """
+
+    run: str
+    study: Study
+    schema: Schema
+    arrays: Arrays
+    encoder: Encoder
+    figures: Mapping[str, Any]
+    signature: Signature | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Where each column stands among the model's inputs."""
+        return study_layout(self.study, self.schema)
+
+    def write(self, folder: Path, signer: Signer | None = None) -> None:
+        """Write the folder's files; `model.json`, which holds the others' hashes, last.
+
+        Parameters
+        ----------
+        folder : Path
+        signer : Signer, optional
+            Who signs what `model.json` says.
+
+        Raises
+        ------
+        FlfedError
+            If the disk does not take them.
+        """
+        meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
+        files = {
+            MODEL: save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()}),
+            ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
+            SCHEMA: tomli_w.dumps(meaning).encode(),
+            STUDY: self.study.text.encode(),
+        }
+        index = self._index() | {
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        }
+        if signer is not None:
+            index["signed"] = signer.signature(_seal(index))
+        index["sha256"] = _seal(index)
+        files[INDEX] = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+        write_files(folder, files)
+
+    def _index(self) -> dict[str, Any]:
+        """Return what `model.json` says, without the files' hashes."""
+        layout = self.layout
+        return {
+            "format": FORMAT,
+            "run": self.run,
+            "study": self.study.name,
+            "flfed": flfed.__version__,
+            "dataset": self.schema.name,
+            "task": self.schema.task,
+            "target": self.schema.target,
+            "classes": list(self.schema.classes),
+            "unit": self.schema.columns[self.schema.target].unit,
+            "model": {"name": self.study.model.name, **self.study.model.settings},
+            "features": [column.name for column in layout.features],
+            "inputs": list(input_names(layout)),
+            "encode": {"missing-indicator": layout.missing_indicator, "rows": self.study.encode.rows},
+            "hashes": self._hashes(),
+            "figures": dict(self.figures),
+            "not-shown": NOT_SHOWN,
+            "not-exported": NOT_EXPORTED,
+        }
+
+    def _hashes(self) -> dict[str, str]:
+        return {
+            "arrays-sha256": arrays_sha256(self.arrays),
+            "encoder-sha256": self.encoder.sha256(),
+            "schema-sha256": self.schema.sha256(),
+            "study-sha256": self.study.sha256(),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> SharedModel:
+        """Read a model folder and check every hash in it.
+
+        Raises
+        ------
+        UsageError
+            If it is no model folder, is of another version, or a file is missing or is not the
+            one that was written, or its signature does not hold.
+        """
+        index = _read_index(folder)
+        signature = _signature(folder, index)
+        for name, sha256 in index["files"].items():
+            if name not in (MODEL, ENCODER, SCHEMA, STUDY):
+                raise UsageError(f"{folder / INDEX}: names a file that belongs to no model: export the model again")
+            if not (folder / name).is_file():
+                raise UsageError(f"{folder}: {name} is missing: export the model again")
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+                raise UsageError(f"{folder / name}: is not the file that was exported (its SHA-256 differs); not used")
+        try:
+            arrays = load((folder / MODEL).read_bytes())
+            encoder = Encoder(**load((folder / ENCODER).read_bytes()))
+        except (SafetensorError, TypeError):
+            raise UsageError(f"{folder}: its arrays cannot be read: export the model again") from None
+        made = cls(
+            run=index["run"],
+            study=Study.parse((folder / STUDY).read_bytes().decode()),
+            schema=read_schema(folder / SCHEMA),
+            arrays=arrays,
+            encoder=encoder,
+            figures=index["figures"],
+            signature=signature,
+        )
+        if made._hashes() != index["hashes"] or not made._fits():
+            raise UsageError(f"{folder}: its parts do not belong together: export the model again")
+        return made
+
+    def _fits(self) -> bool:
+        """Tell whether the arrays are those of the study's model on the schema's inputs."""
+        if self.study.dataset.name != self.schema.name:
+            return False
+        layout, outputs = self.layout, outputs_of(self.schema.task, len(self.schema.classes))
+        first = self.study.model.build("model").first_arrays(
+            len(input_names(layout)), outputs, np.random.default_rng(0)
+        )
+        shapes = {name: value.shape for name, value in first.items()}
+        cells = sum(len(column.cells) for column in layout.columns)
+        return {name: value.shape for name, value in self.arrays.items()} == shapes and (
+            self.encoder.center.shape == self.encoder.scale.shape == (len(layout.columns),)
+            and self.encoder.frequency.shape == self.encoder.spread.shape == (cells,)
+        )
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Return the content of `model.json`, if it is what was written."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError(f"{path}: is not the file that was exported; not used") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {FORMAT}): update flfed")
+    if index.pop("sha256", "") != _seal(index):
+        raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
+    return index
+
+
+def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
+    """Return the signature of all else that `model.json` says, if it holds or there is none."""
+    try:
+        return read_signature(index.get("signed"), _seal({key: index[key] for key in index if key != "signed"}))
+    except UsageError as error:
+        raise UsageError(f"{folder / INDEX}: {error}") from None
+
+
+def _seal(index: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything that `model.json` says."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is made.
+
+    Raises
+    ------
+    FlfedError
+        If the disk does not take them.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise FlfedError(f"{folder}: cannot be written ({error.strerror}): choose another folder with --to") from None

@@ -1,0 +1,240 @@
+"""Predicting with an exported model: on a table in the schema's columns, or on a site's own rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import TableError, UsageError, count_in_words
+from flfed.export.model_folder import SharedModel
+from flfed.rows.data import datasets
+from flfed.rows.data import site as sites
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.oddities import MAP_TO_NONE, oddities
+from flfed.rows.data.parsing.fields import Field, Finding
+from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.sources import Csv, Parquet
+from flfed.rows.evaluation.intervals import estimates
+from flfed.rows.evaluation.scoring import metrics_of
+from flfed.rows.features.columns import codes
+from flfed.rows.features.encode import decode_target, encode
+from flfed.rows.training.fit import score
+from flfed.rows.training.losses import probabilities
+from flfed.rows.training.requests import ScoreRequest
+from flfed.seeds import generator
+from flfed.spreadsheet import csv_text
+
+ON_TABLE = (
+    "These figures are of this table only, with 95 % intervals: they flatter the model if it was trained on some of "
+    "these rows, and say nothing about rows that were chosen in another way."
+)
+ON_SITE = (
+    "These figures are of all rows of this site, with 95 % intervals: if the site took part they flatter the model, "
+    "which was trained on most of them; the holdout's are in the run's report."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """What a model says of the rows of one table, in their order.
+
+    Attributes
+    ----------
+    headers : tuple of str
+        One name per column of `values`: "probability", "probability CLASS", or "prediction".
+    values : float64 array [rows, columns]
+        P(last class) of a binary target, P(each class), or predictions in the target's unit. NaN
+        where the study trained on complete rows only and this one has a gap.
+    of : str
+        What a value is about: the last class, the classes, or the target with its unit.
+    figures : dict of metric to {"value", "low", "high", "method"}
+        On the rows whose outcome the table has; empty where it has none.
+    known : int
+        How many rows have an outcome and a prediction.
+    notes : tuple of str
+    """
+
+    headers: tuple[str, ...]
+    values: np.ndarray
+    of: str
+    figures: Mapping[str, Mapping[str, Any]]
+    known: int
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, float | int | None]]:
+        """Return one object per row: its number from 1, and its values by name."""
+        return [
+            {"row": number, **{h: _known(v) for h, v in zip(self.headers, row, strict=True)}}
+            for number, row in enumerate(self.values.tolist(), start=1)
+        ]
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV: "row", then the values with all their digits."""
+        values = ([None if math.isnan(value) else value for value in row] for row in self.values.tolist())
+        return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(values, start=1)))
+
+
+def predict_table(model: SharedModel, path: Path) -> Predictions:
+    """Return predictions for a CSV or Parquet file in the schema's columns.
+
+    Raises
+    ------
+    TableError
+        For the first rule the table breaks: column, rule and count.
+    UsageError
+        If the file is not there or cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError(f"table {path}: there is no such file")
+    source = Parquet(str(path.resolve())) if path.suffix.lower() in (".parquet", ".pq") else Csv(str(path.resolve()))
+    raw = source.read(())
+    if raw.shape[1] == 1 < len(model.layout.features):
+        raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
+    # A column that the model does not read may be absent.
+    unread = set(model.schema.features()) - {column.name for column in model.layout.features}
+    return _predict(model, raw, {name: None for name in unread if name not in raw.columns}, (), ON_TABLE)
+
+
+def predict_site(model: SharedModel, name: str) -> Predictions:
+    """Return predictions for all rows of a site, read and mapped as the site does.
+
+    Raises
+    ------
+    UsageError
+        If the site has another dataset, or another schema of it.
+    TableError
+        For the first rule the site's table breaks.
+    """
+    dataset = datasets.load(model.schema.name)
+    site = sites.load(name).serving(dataset.name)
+    if dataset.schema.sha256() != model.schema.sha256():
+        raise UsageError(f"dataset {dataset.name!r} has another schema here than the model was trained with")
+    raw = site.source.read(((site.folder,) if site.folder else ()) + dataset.folders())
+    return _predict(model, raw, site.mapping, site.source.missing, ON_SITE)
+
+
+def _predict(
+    model: SharedModel,
+    raw: pd.DataFrame,
+    mapping: Mapping[str, str | Field | None],
+    missing: tuple[str, ...],
+    about: str,
+) -> Predictions:
+    if model.study.encode.scaler == "per-site":
+        raise UsageError(
+            "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
+            "for another table; train it with scaler='global'"
+        )
+    table, findings = map_table(raw, model.schema, mapping, missing, outcome=False)
+    if findings:
+        raise _first_error(findings[0], model.schema)
+    if not len(table):
+        raise UsageError("the table has no rows: there is nothing to predict")
+    values, usable = _values(model, table)
+    notes = _notes(model, raw, table, mapping)
+    if not usable.all():
+        few = count_in_words(int((~usable).sum()))
+        notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
+    target = table[model.schema.target]
+    known = usable & target.notna().to_numpy()
+    if known.any():
+        notes.append(about)
+        if not known.all():
+            notes.append(f"The figures are of {known.sum()} of {len(table)} rows: the others have no outcome.")
+    figures = _figures(model, table[known], values[known]) if known.any() else {}
+    headers, of = _headers(model)
+    return Predictions(
+        headers=headers, values=values, of=of, figures=figures, known=int(known.sum()), notes=tuple(notes)
+    )
+
+
+ADD_IT = " (add it; leave its cells empty where they are not known)"
+ADVICE = {
+    MAP_IT: ADD_IT,
+    " (set thousands)": ": write numbers without marks between thousands, and decimals with another number of digits",
+    " (set censored)": "",
+    " (name them in missing)": ": leave them empty",
+}
+"""What is to be done about a table without a mapping, instead of what its mapping could say."""
+
+
+def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
+    """Return the error of a table to predict; what may be meant is told as well, for the table is the reader's own."""
+    error = finding.error()
+    rule = error.rule
+    for mapped, plain in ADVICE.items():
+        rule = rule.replace(mapped, plain)
+    if rule == NONE_FOUND:
+        return UsageError(f"the table has none of the columns of dataset {schema.name!r}: {finding.hint}")
+    if finding.hint:
+        rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
+    return TableError(error.column, rule, error.bad)
+
+
+def _notes(
+    model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: Mapping[str, str | Field | None]
+) -> list[str]:
+    """Return what is odd in the columns that the model reads, and in the table as a whole."""
+    read = {column.name for column in model.layout.features}
+    found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
+    texts = [note.text.removesuffix(MAP_TO_NONE) for note in found]  # nothing is mapped here
+    places = ["the table" if note.column == "table" else f"column {note.column!r}" for note in found]
+    return [f"{place}: {text}" for place, text in zip(places, texts, strict=True)]
+
+
+def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return predictions [rows, columns], and which rows have one."""
+    layout, task = model.layout, model.schema.task
+    x = encode(table, layout, model.encoder).x
+    outputs = score(ScoreRequest(model=model.study.model.build("model"), arrays=dict(model.arrays), x=x))
+    found = (
+        decode_target(outputs[:, 0], layout, model.encoder) if task == "regression" else probabilities(task, outputs)
+    )
+    values = found.astype(float).reshape(len(table), -1)
+    usable = np.ones(len(table), dtype=bool)
+    if model.study.encode.rows == "complete":
+        usable = table[[column.name for column in layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
+        values[~usable] = np.nan
+    return values, usable
+
+
+def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
+    """Return the names of the columns of predictions, and what they are about."""
+    schema = model.schema
+    if schema.task == "regression":
+        unit = schema.columns[schema.target].unit
+        return ("prediction",), f"{schema.target}{f' ({unit})' if unit else ''}"
+    if schema.task == "binary":
+        return ("probability",), f"{schema.target}={schema.classes[-1]}"
+    return tuple(f"probability {name}" for name in schema.classes), schema.target
+
+
+def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return each metric with its interval, and its method or why it is not there."""
+    task, cells = model.schema.task, table[model.schema.target]
+    y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
+    group = table[model.schema.group] if model.schema.group else None
+    groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
+    found = estimates(
+        metrics_of(task, model.study.compare.alert_budget),
+        y,
+        {"": values if task == "multi-class" else values[:, 0]},
+        generator(model.study.seed, site="", purpose="bootstrap"),
+        draws=model.study.compare.draws,
+        groups=groups,
+    )
+    return {
+        name: {"value": _known(e.value), "low": _known(e.low), "high": _known(e.high), "method": e.method}
+        for name, e in ((name, arms[""]) for name, arms in found.items())
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

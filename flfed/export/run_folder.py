@@ -1,0 +1,216 @@
+"""A run as a folder of files that others can read: the model, the report, tables, and a text that explains them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flfed.errors import FlfedError, UsageError
+from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
+from flfed.export.model_signature import Signer, fingerprint_of, signer_here
+from flfed.federation.recording.recorded_study import study_of
+from flfed.records.reports.narrative import story
+from flfed.records.reports.report import report
+from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema
+from flfed.signatures import signing_public
+from flfed.spreadsheet import csv_text
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints import checkpoint as checkpoints
+
+COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
+ROUNDS = ("run", "round", *MetricRow._fields)
+EVENTS = tuple(field.name for field in fields(EventEntry))
+WITHOUT_MODEL = ("running", "interrupted", "failed")
+"""States of a run that has no final model."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported, and where it is.
+
+    Attributes
+    ----------
+    run : str
+    folder : Path
+    model : str or None
+        Id of the run whose model is in the folder; None where none is.
+    reason : str
+        Why there is no model.
+    files : tuple of str
+    signer : Signer or None
+        Who signed the model.
+    """
+
+    run: str
+    folder: Path
+    model: str | None
+    reason: str
+    files: tuple[str, ...]
+    signer: Signer | None = None
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the object of `flfed run export --json`."""
+        shown = {"run": self.run, "folder": str(self.folder), "model": self.model, "reason": self.reason}
+        by = None if self.signer is None else self.signer.title
+        return shown | {"files": list(self.files), "signed-by": by, "signing-key": self.fingerprint}
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the key that signed the model, for people to compare; None where nobody did."""
+        return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
+
+
+def export(name: str, folder: Path | None = None, *, store: str | None = None) -> Exported:
+    """Write a run, or a series of repeats, into a folder.
+
+    Parameters
+    ----------
+    name : str
+        Id of a run or a series, or "latest". Of a series with repeats there is no one model: the
+        report is of all, and the model is exported by the repeat's own id.
+    folder : Path, optional
+        New or empty; default: a folder with the run's id, here.
+    store : str, optional
+        Database URL.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, the folder is not empty, or the run has no model on this machine.
+    """
+    with RunReader.open(store) as reader:
+        runs, series = reader.runs_of(name), reader.series(name)
+        found = report(reader, name)
+        model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
+        signer = signer_here(runs[0].engine) if model else None
+        target = folder if folder is not None else Path(found["run"])
+        _refuse_taken(target)
+        reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
+        planned = runs[0].rounds_planned
+        files = {
+            "report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
+            "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
+            "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
+            "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
+            "README.txt": _readme(found, planned, model, reason),
+        }
+    write_files(target, {file: content.encode() for file, content in files.items()})
+    if model:
+        model.write(target, signer)
+    written = tuple(sorted(path.name for path in target.iterdir()))
+    return Exported(found["run"], target, model.run if model else None, reason, written, signer)
+
+
+def shared_model(
+    reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any], *, sent: bool = False
+) -> SharedModel:
+    """Return the model that a run ended with, checked against what the store says of it.
+
+    `sent` tells whether the study's text goes to sites that approved it.
+
+    Raises
+    ------
+    UsageError
+        If the run has none on this machine, or kept no schema and its dataset's has changed since; where it is
+        sent, also if an earlier version read its text otherwise.
+    FlfedError
+        If the file on this machine is not the model that the store names.
+    """
+    if run.status in WITHOUT_MODEL:
+        raise UsageError(f"run {run.run} is {run.status}: it has no final model")
+    folder = checkpoints.folder_of(run.run)
+    if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
+        raise UsageError(
+            f"the model of run {run.run} is not in {folder}: it stopped before it had one, or ran on another "
+            "machine or under another FLFED_HOME"
+        )
+    final = checkpoints.final(run.run)
+    if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
+        raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
+    kept = final.facts.get("schema")  # absent from runs of earlier versions
+    own = None if kept is None else Schema.model_validate(kept)
+    study = study_of(series.study_text, lambda: final.encoder, own, refuse=run.run if sent else "")
+    schema = own or datasets.load(study.dataset.name).schema
+    if run.hashes.get("schema") not in (None, schema.sha256()):
+        raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
+    sites = {
+        site: {"rows": entry["rows"], "holdout-rows": entry["holdout-rows"], "global": entry["global"]}
+        for site, entry in found["sites"].items()
+    }
+    return SharedModel(
+        run=run.run,
+        study=study,
+        schema=schema,
+        arrays=final.arrays,
+        encoder=final.encoder,
+        figures={"global": found["global"], "sites-mean": found["sites-mean"], "sites": sites},
+    )
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty, and nothing in it is replaced: choose another folder with --to")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file: choose another folder with --to")
+
+
+def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
+    for run in runs:
+        for f in reader.figures(run.run):
+            yield (run.run, f.site, f.arm, None, f.metric, f.value, f.low, f.high, None, f.n, f.method, None)
+        for d in reader.differences(run.run):
+            yield (run.run, d.site, d.a, d.b, d.metric, d.value, d.low, d.high, d.p, None, d.method, d.verdict or None)
+
+
+def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
+    for run in runs:
+        # From the first arrays, which are round 0, to the round that a run stopped at.
+        for number in range(run.rounds + 2):
+            for row in reader.metrics(run.run, number):
+                yield (run.run, number, *row)
+
+
+def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
+    """Return what is in the folder, in plain words."""
+    lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
+    lines += [found["reason"]] if found["reason"] else []
+    lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
+    lines += ["What it does not show", "", NOT_SHOWN, "", "Files", "", *FILES, ""]
+    if model is None:
+        return "\n".join([*lines, f"There is no model here: {reason}.", ""])
+    schema = model.schema
+    unit = schema.columns[schema.target].unit
+    said = {
+        "binary": f"the probability (0 to 1) of {schema.target} = {schema.classes[-1] if schema.classes else ''}",
+        "multi-class": f"a probability (0 to 1) of each value of {schema.target}",
+        "regression": f"{schema.target}{f' in {unit}' if unit else ''}",
+    }[schema.task]
+    units = [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
+    lines += ["The model", "", *MODEL_FILES, "", f"It predicts {said}, one line a row:", ""]
+    lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
+    lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", "", *units, ""]
+    return "\n".join(lines)
+
+
+FILES = (
+    "report.json     the run's report, as `flfed run show RUN --json` prints it",
+    "comparison.csv  per site and over all (site empty): each arm's figure with its 95 % interval; where `against` is",
+    "                filled in, the difference of the two arms. Metrics are named as in scikit-learn.",
+    "rounds.csv      the figures of each round; round 0 is before training; `seconds` are seconds of wall clock",
+    "events.csv      faults, refusals, warnings and notes, with the time in UTC",
+    "                In all three, a text that a spreadsheet would run has an apostrophe before its first sign",
+)
+MODEL_FILES = (
+    f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file;",
+    "                     signed by the coordinator where it says so (`flfed predict` tells whose signature it is)",
+    "model.safetensors    its arrays",
+    "encoder.safetensors  how rows become inputs: means, deviations, shares",
+    "schema.toml          the columns: kinds, units, ranges, allowed values",
+    "study.toml           the study that it was trained by",
+)

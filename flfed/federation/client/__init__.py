@@ -1,0 +1,5 @@
+"""A site's half of a run: answers to the coordinator's questions, and what they cost in privacy.
+
+`client` has a handler for each kind of question; `disclosure` says what leaves; `protection` and `privacy_budget`
+charge the account before anything is computed; `released_rows` remembers what earlier runs were told.
+"""

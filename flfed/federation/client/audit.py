@@ -1,0 +1,87 @@
+"""The site's half of an audit: the run's model is attacked here, with the site's own rows, and figures leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+from flwr.app import Message
+
+from flfed import registry
+from flfed.rows.comparison.attack_runner import Finding, Promised, attack
+from flfed.rows.session import Workplace
+from flfed.rows.training.requests import Asked
+from flfed.study.study import Study
+from flfed.updates.mechanism import Promise, mechanism_of
+from flfed.updates.messages.audit import AuditFigure, AuditReply, AuditRequest, Verdict
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.in_memory import read
+
+
+def promise_of(study: Study) -> Promise | None:
+    """Return what a run of a study promises as it is planned; None for nothing."""
+    mechanism = mechanism_of(study)
+    return None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+
+
+def promised_to_rows(study: Study) -> Promised | None:
+    """Return the ε and δ that a run promises each row, or person; one for whole sites is none for their rows."""
+    promise = promise_of(study)
+    return None if promise is None or promise.unit == "site" else (promise.epsilon, promise.delta)
+
+
+def attacked(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Generator[Asked, Any, AuditReply]:
+    """Attack the model that came, with the site's own rows, and return how far that got.
+
+    Raises
+    ------
+    NotTakingPart
+        Where the site's policy does not let its rows be used so.
+    MalformedMessage
+        If there is no such attack here.
+    """
+    from flfed.federation.client.client import NotTakingPart  # it lists this handler, so it is loaded by now
+
+    request = read(AuditRequest, message.content)
+    workplace = open_workplace()
+    if not workplace.site.policy.audits:
+        raise NotTakingPart("its policy does not let a model be attacked with its rows (audits)")
+    if request.attack not in registry.names("attack"):
+        raise MalformedMessage("the message asks for an attack that is not known here")
+    found = yield from attack(
+        workplace,
+        request.arrays,
+        request.encoder,
+        (request.attack,),
+        seed=workplace.seed,
+        promised=promised_to_rows(workplace.study),
+    )
+    rows, held = len(workplace.table.training), workplace.table.holdout_rows
+    return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
+
+
+def verdict_of(finding: Finding) -> Verdict:
+    """Return what a figure says of the promise; without a promise, or without a figure, there is none.
+
+    A figure without a lower limit may be anything: whether it is within the promise is not known.
+    """
+    if math.isnan(finding.promise):
+        return "no promise"
+    if not math.isfinite(finding.low):
+        return "not known"
+    return "beyond the promise" if finding.beyond else "within the promise"
+
+
+def _figure(finding: Finding) -> AuditFigure:
+    return AuditFigure(
+        metric=finding.metric,
+        value=float(finding.value),
+        low=float(finding.low),
+        high=float(finding.high),
+        promise=float(finding.promise),
+        verdict=verdict_of(finding),
+        rows=int(finding.rows),
+        method=finding.method,
+        says=finding.says,
+    )

@@ -1,0 +1,362 @@
+"""The client app: what a node answers, for the site it stands for."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import traceback
+from collections.abc import Callable, Generator
+from functools import cache, lru_cache
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+import flfed
+from flfed import registry
+from flfed.errors import FlfedError, TableError, UsageError
+from flfed.federation.client.audit import attacked
+from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
+from flfed.federation.client.privacy_budget import NotSpent
+from flfed.federation.client.protection import Protecting, Reserving, privacy_refusal, promise_defect
+from flfed.federation.client.released_rows import Releases
+from flfed.rows.comparison.compare import compare
+from flfed.rows.data.site import Site
+from flfed.rows.session import FIT, Workplace, redraws, study_refusal
+from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.requests import Asked
+from flfed.seeds import Draws
+from flfed.study.study import Study
+from flfed.study.tables import strictest
+from flfed.updates.checkpoints.reply_cache import KeptReplies, NotKept, kept_replies
+from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.in_memory import HeldRecord, read, replying
+from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.train import (
+    COMPARE,
+    ENROL,
+    EVALUATE,
+    SUMMARISE,
+    TRAIN,
+    CompareReply,
+    CompareRequest,
+    EnrolReply,
+    EnrolRequest,
+    SummariseReply,
+    SummariseRequest,
+    TrainReply,
+    TrainRequest,
+)
+from flfed.updates.strategies.fedavg import FedAvg
+
+SITE_ERROR = 1
+CROSSING = 10
+"""Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
+NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE"
+LOG = logging.getLogger("flfed.site")
+
+Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
+Replying = Generator[Asked, Any, Reply]
+FindSite = Callable[[str, Study], Site]
+Today = Callable[[], datetime.date]
+
+
+class NotTakingPart(FlfedError):
+    """A site that does not answer, by its own policy: a fixed sentence of ours, so that it may cross."""
+
+
+class ClientSide:
+    """Answers messages for one site, or for many in one process.
+
+    Parameters
+    ----------
+    find_site : callable (name, study) → Site
+        How a node's `site` setting becomes a site.
+    today : callable
+        Returns the date; tests pass their own.
+    rows : str
+        Says which rows a site has now, where they may change: a reply kept for others is not sent again.
+    protect : Protecting, optional
+        How rows are protected where a study asks for it, and where it is written down; default: draws
+        follow from the study's seed, and each site has its ledger on this machine.
+    releasing : bool
+        Whether what is answered leaves the site, so that it is held to what was released before, and
+        written down; false where a site looks at its own rows.
+
+    Notes
+    -----
+    Handlers are generators: they yield fit and score requests and are sent the results, so that
+    an engine may answer the requests of a whole cohort together.
+    """
+
+    def __init__(
+        self,
+        find_site: FindSite,
+        *,
+        today: Today = datetime.date.today,
+        rows: str = "",
+        protect: Protecting | None = None,
+        releasing: bool = True,
+    ) -> None:
+        self._find_site, self._today, self._rows = find_site, today, rows
+        self._protect = Protecting(rows=rows) if protect is None else protect
+        self.workplaces: dict[tuple[str, str, int], Workplace] = {}
+        self._runs: dict[tuple[str, str, int], str] = {}
+        self._releases = Releases(self._protect.ledger_of) if releasing else None
+        self._over: set[KeptReplies] = set()
+        self._draws_of = cache(lambda seed: Draws(seed, FIT))
+
+    def app(self) -> ClientApp:
+        """Return the Flower client app; each message is answered alone."""
+        app = ClientApp(mods=[redact])
+        for kind, handler in HANDLERS.items():
+            category, _, action = kind.partition(".")
+            register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
+            register(action or "default")(self._answering(handler))
+        return app
+
+    def exchange(self, message: Message, context: Context) -> Generator[Asked, Any, Message]:
+        """Yield the requests that answer one message; return the reply, or the error that may cross.
+
+        For an engine that computes for all its sites together. No reply is kept on a disk: such an
+        engine's sites live and die with its process, and a round asked again gives the same bits.
+        """
+        try:
+            handler = HANDLERS[message.metadata.message_type]
+            leaves = handler is not enrol
+            site = str(context.node_config["site"])
+            reply = yield from handler(message, lambda: self.workplace(context, leaves=leaves), site)
+            return replying(HeldRecord(reply), message)
+        except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+            return redacted(error, message, context)
+
+    def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Replying]) -> ClientAppCallable:
+        def answer(message: Message, context: Context) -> Message:
+            site = str(context.node_config["site"])
+            kept = kept_replies(site, context.run_config.get("run"))
+            if kept is not None and kept not in self._over and handler is train:
+                return Message(self._once(message, context, kept), reply_to=message)
+            leaves = handler is not enrol
+            reply = drive_alone(handler(message, lambda: self.workplace(context, leaves=leaves), site))
+            if kept is not None and handler is judge:
+                self._over.add(kept)  # what is asked after the comparison is for reference only
+                kept.forget()
+            return Message(reply.to_record(), reply_to=message)
+
+        return answer
+
+    def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
+        """Return the reply to a round: the one given before, where the very same was asked before."""
+        workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
+        request = read(TrainRequest, message.content)
+        policy = workplace.site.policy.model_dump_json()
+        under = "\n".join((str(workplace.seed), self._rows, policy, workplace.study.text))
+        earlier = kept.reply_to(request, under=under) if request.fit else None
+        if earlier is not None:
+            return earlier
+        reply: TrainReply = drive_alone(_trained(request, workplace))
+        record = reply.to_record()
+        if request.fit:
+            kept.keep(request, record, under=under)
+        return record
+
+    def workplace(self, context: Context, *, leaves: bool = True) -> Workplace:
+        """Return the node's site at work on the run's study; its table is read once.
+
+        Every handler comes through here, so that a server cannot pass by the site's own policy.
+        An expired study, or one on another dataset, reads no row. That both sides have the same
+        schema is asked at enrolment only: it guards the result, not the site.
+
+        Raises
+        ------
+        NotTakingPart
+            By the site's own policy.
+        """
+        name, text = str(context.node_config["site"]), str(context.run_config["study"])
+        key = (name, text, int(context.run_config.get("repeat", 0)))
+        opened = self.workplaces.get(key)
+        study = _study(text) if opened is None else opened.study
+        if study.expires is not None and self._today() > study.expires:
+            raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
+        if opened is None:
+            opened = self.workplaces[key] = _opened(
+                self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
+            )
+        run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
+        refused = self._releases.refusal(opened, run, leaves=leaves) if self._releases is not None else ""
+        if refused:
+            raise NotTakingPart(refused)
+        if self._runs.get(key) != run:  # each run spends under its own name
+            opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
+        return opened
+
+
+@lru_cache(maxsize=8)
+def _study(text: str) -> Study:
+    """Return a study, parsed once for all sites of one process that it asks."""
+    return Study.parse(text)
+
+
+def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
+    """Return the site at work, or say why it does not take part."""
+    if study.dataset.name not in site.datasets:
+        mapped = " and ".join(repr(name) for name in site.datasets)
+        raise NotTakingPart(f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}")
+    site = site.serving(study.dataset.name)
+    refused = study_refusal(study, site) or privacy_refusal(study, site)
+    if refused:
+        raise NotTakingPart(refused)
+    try:
+        workplace = Workplace(site, study, repeat, draws=draws)
+    except TableError as error:
+        raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
+    unfit = workplace.too_small() or promise_defect(study, workplace.table.training)
+    if unfit:
+        raise NotTakingPart(unfit)
+    return workplace
+
+
+def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Answer an exception with what may leave: our own sentence, or the exception's type.
+
+    Flower sends the text of any exception to the server; pandas and scikit-learn quote cells, and
+    a UsageError may name the site's files. The site's log gets type and places, no text.
+    """
+    try:
+        return call_next(message, context)
+    except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
+        return redacted(error, message, context)
+
+
+def redacted(error: Exception, message: Message, context: Context) -> Message:
+    """Return the reply to a message that failed, with what may leave of the error."""
+    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
+        # What is malformed came from the server: it holds nothing of a table.
+        reason = str(error)
+    elif isinstance(error, TableError):
+        reason = error.said(CROSSING)
+    else:
+        places = "".join(traceback.format_tb(error.__traceback__))
+        LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
+        reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
+    if message.metadata.message_type == ENROL:
+        reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
+    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Tell whether an allocation failed; torch says so with a RuntimeError."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
+
+
+def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+    """Say which site this is, and whether it takes part by its own policy."""
+    request = EnrolRequest.from_record(message.content)
+    try:
+        workplace = open_workplace()
+        spend = None if workplace.protection is None else workplace.protection.spend
+        budget, spent = spend.figures() if isinstance(spend, Reserving) else (math.nan, math.nan)
+    except (NotTakingPart, NotSpent) as error:
+        return _refusal(site, str(error))
+    except TableError as error:
+        return _refusal(site, error.said(CROSSING))
+    except UsageError:
+        # Its text may hold the path or the address of the site's table.
+        return _refusal(site, f"it cannot open its table for this study; at the site: flfed site check {site}")
+    if workplace.schema.sha256() != request.schema_sha256:
+        return _refusal(site, f"its schema of {request.dataset!r} differs from the coordinator's")
+    rows, policy = len(workplace.table.training), workplace.site.policy
+    low = 10 ** (len(str(rows)) - 1)
+    return EnrolReply(
+        site=site,
+        title=workplace.site.title or site,
+        version=flfed.__version__,
+        accepted=True,
+        rows_low=low,
+        rows_high=10 * low - 1,
+        disclosure=policy.disclosure,
+        share_metrics=strictest(workplace.study.compare.share_metrics, policy.share_metrics),
+        resplit=redraws(workplace.study, workplace.site),
+        epsilon_budget=budget,
+        epsilon_spent=spent,
+    )
+    yield  # a handler is a generator, also one that asks for nothing
+
+
+def _refusal(site: str, reason: str) -> EnrolReply:
+    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=reason)
+
+
+def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+    """Return the sums over training rows that may leave."""
+    SummariseRequest.from_record(message.content)
+    return SummariseReply(summary=open_workplace().summary())
+    yield
+
+
+def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+    """Score the incoming model, train from it, or both."""
+    return (yield from _trained(read(TrainRequest, message.content), open_workplace()))
+
+
+def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, Any, TrainReply]:
+    done = yield from workplace.train(
+        request.arrays,
+        request.encoder,
+        round=request.round,
+        rounds=request.rounds,
+        lr_scale=request.lr_scale,
+        fit=request.fit,
+        score=request.score,
+        terms=_strategy(workplace.study.strategy.name).client_terms(request.settings),
+    )
+    said = said_by(workplace)
+    offset = (yield from workplace.offset(request.arrays, request.encoder)) if request.offset else None
+    return TrainReply(
+        delta=done.delta,
+        num_examples=float(done.rows),
+        loss=None if training_stays(workplace) else said(done.loss),
+        steps=done.steps,
+        scores=scores_of(done.scores, said, stays=training_stays(workplace)),
+        holdout=scores_of(done.holdout, said),
+        offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
+    )
+
+
+@cache
+def _strategy(name: str) -> type[FedAvg]:
+    """Return the class of a strategy: its client half is in the same file."""
+    found: type[FedAvg] = registry.load("strategy", name)
+    return found
+
+
+def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+    """Judge every arm on the site's holdout."""
+    request = CompareRequest.from_record(message.content)
+    workplace = open_workplace()
+    found = yield from compare(workplace, request.arrays, request.encoder, request.deviation, request.bins)
+    said = said_by(workplace)
+    return CompareReply(
+        num_examples=found.training_rows,
+        holdout_rows=found.holdout_rows,
+        arms=arms_of(found, said),
+        differences=differences_of(found, said),
+        summary=found.summary,
+        histogram=found.histogram,
+        note=found.note,
+        own_family=None if training_stays(workplace) else found.own_family,
+    )
+
+
+HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]] = {
+    ENROL: enrol,
+    SUMMARISE: summarise,
+    TRAIN: train,
+    EVALUATE: train,
+    COMPARE: judge,
+    AUDIT: attacked,
+}

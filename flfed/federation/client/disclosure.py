@@ -1,0 +1,85 @@
+"""From what a site computed to the figures that leave it: exact, or rounded where rows are protected by noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flfed.rows.comparison.compare import SiteComparison
+from flfed.rows.evaluation.scoring import RowScores, three_digits
+from flfed.rows.session import Workplace
+from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.train import Scores
+
+Said = Callable[[float], float]
+"""Makes of a figure the one that leaves."""
+
+
+def said_by(workplace: Workplace) -> Said:
+    """Return how a site says a figure: with three digits where it is an institution and training has noise.
+
+    There the updates tell next to nothing of a row, and an exact loss would: of a model chosen for it, the last
+    digits of a mean over all rows are one row's. Its first ones can be made to be, which no rounding prevents: so
+    nothing over the rows that are trained on leaves at all (`training_stays`).
+    """
+    return three_digits if _noisy(workplace) and workplace.site.policy.disclosure == "institution" else float
+
+
+def training_stays(workplace: Workplace) -> bool:
+    """Tell whether losses and metrics over rows that are trained on stay: noise in the updates protects these rows.
+
+    At an institution they do, unless its policy names the output "training-figures".
+    """
+    return _noisy(workplace) and not workplace.site.policy.allows("training-figures")
+
+
+def _noisy(workplace: Workplace) -> bool:
+    steps = None if workplace.protection is None else workplace.protection.steps
+    return steps is not None and steps.noise > 0
+
+
+def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
+    """Return the scores of a model on some rows as they leave; None for none.
+
+    Parameters
+    ----------
+    scores : RowScores or None
+    said : callable
+    stays : bool
+        Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
+    """
+    if scores is None:
+        return None
+    if stays and scores.rows == "training":
+        return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
+    return Scores(
+        rows=scores.rows,
+        num_examples=scores.num_examples,
+        metrics={name: said(value) for name, value in scores.metrics.items()},
+        variances={name: said(value) for name, value in scores.variances.items()},
+        histogram=scores.histogram,
+    )
+
+
+def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+    """Return every arm's figures on a site's holdout as they leave."""
+    return tuple(
+        _figure(metric, arm, asdict(estimate), "variance", said)
+        for metric, arms in found.arms.items()
+        for arm, estimate in arms.items()
+    )
+
+
+def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+    """Return the figures of every two arms' difference as they leave."""
+    return tuple(
+        _figure(metric, f"{a} - {b}", asdict(difference), "p", said)
+        for metric, pairs in found.differences.items()
+        for (a, b), difference in pairs.items()
+    )
+
+
+def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
+    value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
+    return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])

@@ -1,0 +1,356 @@
+"""What all studies together have spent of the privacy of a site's rows, and whether a round more may be spent.
+
+The site's own ledger is the account: a line of kind "spent" for each round that rows were trained on
+under record-level differential privacy, on the disk before the training begins. A crash after it has
+spent what nobody got; nothing that anybody got was not spent.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flfed.errors import FlfedError
+from flfed.federation.client.row_accounts import KEY, RowAccounts, named, names_in, rows_key
+from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
+from flfed.records.ledger.line import Line
+from flfed.rows.data import datasets
+from flfed.rows.data.origin import Origin
+from flfed.rows.data.policy import Policy
+from flfed.updates.accounting import Release, affordable, epsilon
+from flfed.updates.aggregation.rounds import SPENT
+
+NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its log"
+"""What a site says whose ledger is torn, changed, or cannot be reached.
+
+The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round.
+"""
+LINE = "spent"
+"""The kind of a ledger's line for what a round spends."""
+ROWS_COUNTED = (
+    f"{SPENT}an earlier study of unit 'row' protected each row by itself, and a person may have several, so that "
+    "no epsilon bounds what is spent of the budget, which is of persons"
+)
+"""Why nothing more is spent of a budget of persons once rows were counted one by one."""
+LOG = logging.getLogger("flfed.site")
+
+Kinds = Counter[tuple[float, float]]
+"""Steps by (noise multiplier, sampling): all that an accountant needs of a history."""
+
+
+class NotSpent(FlfedError):
+    """A round whose privacy may not be spent, or not be written down: a fixed sentence of ours, so that it may cross.
+
+    It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
+    """
+
+
+@dataclass
+class Tally:
+    """What some lines of a ledger spent.
+
+    Attributes
+    ----------
+    kinds : Counter
+    runs : set of str
+    rows : bool
+        Whether some of it was counted by rows, and not by persons.
+    """
+
+    kinds: Kinds = field(default_factory=Kinds)
+    runs: set[str] = field(default_factory=set)
+    rows: bool = False
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        release = release_of(line)
+        self.kinds[release.noise, release.sampling] += release.steps
+        self.runs.add(str(line.facts.get("run", "")))
+        self.rows |= line.facts.get("unit") == "row"
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return what was spent, by kind."""
+        return tuple(Release(*kind, steps) for kind, steps in sorted(self.kinds.items()))
+
+    @classmethod
+    def of(cls, several: Iterable[Tally]) -> Tally:
+        """Return the sum of several."""
+        found = cls()
+        for one in several:
+            found.kinds.update(one.kinds)
+            found.runs |= one.runs
+            found.rows |= one.rows
+        return found
+
+
+@dataclass
+class Seen:
+    """What was spent up to a line, which is known by its number and its hash.
+
+    Attributes
+    ----------
+    n, hash
+        Of the line.
+    datasets : dict of name to Tally
+        By lines that name their rows.
+    unnamed : Tally
+        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
+    accounts : RowAccounts
+    """
+
+    n: int = 0
+    hash: str = ""
+    datasets: dict[str, Tally] = field(default_factory=dict)
+    unnamed: Tally = field(default_factory=Tally)
+    accounts: RowAccounts = field(default_factory=RowAccounts)
+
+    def add(self, line: Line) -> None:
+        """Take note of one line more."""
+        self.accounts.add(line)
+        if line.kind == LINE:
+            dataset = str(line.facts.get("dataset", ""))
+            (self.datasets.setdefault(dataset, Tally()) if names_in(line.facts) else self.unnamed).add(line)
+
+    def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
+        """Return what counts for a dataset, whose rows have these names; None: nobody knows, so that all does."""
+        on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
+        on_it &= set(self.datasets)
+        found = Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it))])
+        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
+        return found
+
+
+class Spending:
+    """The account of the rows that one dataset has at one site.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The site's own; all studies and all years are in it.
+    dataset : str
+        Whose lines count. All of them do, whatever rows there were when they were written: rows that
+        came later are charged for what earlier ones spent, which is more than is true of them. So do those of
+        every other dataset that is of the same rows, now or ever, and lines that do not say of which they are.
+    policy : Policy
+        With the budget: `institution` enforces it, `open` records and never refuses.
+    prepare : callable
+        Makes the ledger's folder where it is absent.
+    origin : Origin or None
+        Where the rows come from that are served now; None where nothing tells, so that every line counts.
+
+    Guarantee: between two processes that reserve at once, the sum of what both were granted is within
+    the budget: a line is written under the lock under which all lines before it were read. The sum
+    is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person; where the
+    schema names no group a person has one row. Where it names one, the sum is infinite as soon as a
+    study of unit "row" is in it: how far several rows move its updates together, nothing bounds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dataset: str,
+        policy: Policy,
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        origin: Origin | None = None,
+    ) -> None:
+        self._ledger, self.dataset, self._prepare, self._origin = ledger, dataset, prepare, origin
+        self.budget, self.delta = policy.epsilon, policy.delta
+        self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
+        self._seen = Seen()
+
+    def spent(self) -> float:
+        """Return the ε that was spent so far, at the policy's δ; infinite where nothing bounds it."""
+        with self._held() as held:
+            spent = self._read(held)
+        if self._is_unbounded(spent):
+            return math.inf
+        return epsilon(spent.releases(), self.delta)  # the lock is free meanwhile: it may take a second
+
+    def refusal(self, release: Release, run: str) -> str:
+        """Return why a run could not have even one round, or an empty text.
+
+        Parameters
+        ----------
+        release : Release
+            What one of its rounds spends.
+        run : str
+            One that has spent here before is let in again: it may have no round left to ask for, and
+            each that it asks for is decided anew.
+        """
+        with self._held() as held:
+            spent = self._read(held)
+        return "" if run and run in spent.runs else self._over(spent, release)
+
+    def reserve(self, release: Release, **facts: Any) -> Line:
+        """Write down what a round spends, before it is trained; return the line once it is on the disk.
+
+        Parameters
+        ----------
+        release : Release
+        **facts
+            What the line says besides: study, study_sha256, run, round, rows_sha256, unit, delta.
+
+        Raises
+        ------
+        NotSpent
+            If the budget does not allow it, or the ledger cannot be written. Nothing is spent then.
+        """
+        with self._held() as held:
+            over = self._over(self._read(held), release)
+            if over:
+                raise NotSpent(over)
+            cost = {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
+            return held.append(kind=LINE, dataset=self.dataset, **self._named(), **cost, **facts)
+
+    def left(self, release: Release, most: int = 10_000) -> int:
+        """Return how many more rounds like `release` the budget allows, at most `most`; to about one in fifty.
+
+        `most` where there is no budget. That `open` never refuses is not looked at.
+        """
+        spent = self._looked()
+        budget, kinds = self.budget, spent.releases()
+        if budget is None:
+            return most
+        if self._is_unbounded(spent):
+            return 0
+
+        return rounds_left(kinds, release, budget, self.delta, most)
+
+    def _named(self) -> dict[str, Any]:
+        """Return what a line says of the rows; the key is made with the first such line."""
+        if self._origin is None:
+            return {}
+        return named(self._origin, rows_key(self._ledger.path.parent, make=not self._seen.accounts.groups))
+
+    def _names(self) -> frozenset[str] | None:
+        """Return the names that lines of the same rows have; None where nobody knows them."""
+        gate = self._ledger.path.parent
+        if self._origin is not None and not (gate / KEY).exists() and not self._seen.accounts.groups:
+            return frozenset()  # there is no such line yet
+        return None if self._origin is None else names_in(named(self._origin, rows_key(gate)))
+
+    def _is_unbounded(self, spent: Tally) -> bool:
+        """Tell whether no ε bounds what was spent of persons."""
+        return spent.rows and may_have_several_rows(self.dataset)
+
+    def _over(self, spent: Tally, release: Release) -> str:
+        """Return why a release more may not be, or an empty text."""
+        kinds = spent.releases()
+        if not self.enforced or self.budget is None:
+            return ""
+        if self._is_unbounded(spent):
+            return ROWS_COUNTED
+        if affordable(kinds, release, self.budget, self.delta):
+            return ""
+        after = epsilon([*kinds, release], self.delta)
+        return (
+            f"{SPENT}epsilon {shown(epsilon(kinds, self.delta))} of {self.budget:g} is spent at delta {self.delta:g}, "
+            f"and one more round would make it {shown(after)}"
+        )
+
+    def _read(self, held: HeldLedger) -> Tally:
+        """Return what the ledger says now of the account; only lines that came since the last time are read.
+
+        Where the last line seen is not in the ledger any more, all of it is read anew.
+        """
+        since: list[Line] = []
+        for line in held.backwards():
+            if (line.n, line.hash) == (self._seen.n, self._seen.hash):
+                break
+            since.append(line)
+        else:
+            self._seen = Seen()
+        try:
+            for line in reversed(since):
+                self._seen.add(line)
+        except LedgerError:
+            self._seen = Seen()  # of half of the lines nothing is known
+            raise
+        if since:
+            self._seen.n, self._seen.hash = since[0].n, since[0].hash
+        return self._seen.account(self.dataset, self._names())
+
+    def _looked(self) -> Tally:
+        """Return what the ledger says now to who only looks: it is neither made nor opened to write."""
+        try:
+            with self._ledger.reading() as found:
+                return Tally() if found is None else self._read(found)
+        except (FlfedError, OSError) as error:
+            LOG.error("%s", error)
+            raise NotSpent(NO_LEDGER) from None
+
+    @contextmanager
+    def _held(self) -> Iterator[HeldLedger]:
+        """Give the ledger under its lock; what is wrong with it is for the site's log."""
+        try:
+            self._prepare()
+            with self._ledger.held() as held:
+                yield held
+        except NotSpent:
+            raise
+        except (FlfedError, OSError) as error:
+            LOG.error("%s", error)
+            raise NotSpent(NO_LEDGER) from None
+
+
+def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
+    """Return how many rounds like `release` a budget allows beside what is spent, at most `most`; to one in fifty."""
+
+    def fits(rounds: int) -> bool:
+        several = Release(release.noise, release.sampling, rounds * release.steps)
+        return affordable(spent, several, budget, delta)
+
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, high * 2
+    high = min(high, most + 1)
+    while high - low > max(1, low // 50):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def release_of(line: Line) -> Release:
+    """Return what a line says was spent.
+
+    Raises
+    ------
+    LedgerError
+        If it does not say so in numbers: a sum without it would be too low.
+    """
+    noise, sampling, steps = (line.facts.get(key) for key in ("noise", "sampling", "steps"))
+    if not (isinstance(noise, (int, float)) and isinstance(sampling, (int, float)) and isinstance(steps, int)):
+        raise LedgerError(f"line {line.n} says that privacy was spent, and not how much: another version wrote it")
+    if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
+        raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
+    return Release(float(noise), float(sampling), steps)
+
+
+def may_have_several_rows(dataset: str) -> bool:
+    """Tell whether a person may have several rows of a dataset; so it is of one that is not known here any more."""
+    try:
+        return bool(datasets.load(dataset).schema.group)
+    except FlfedError:
+        return True
+
+
+def counts_rows_of(dataset: str, other: str) -> bool:
+    """Tell whether what was spent under another name of the same rows counts rows, where `dataset` has persons."""
+    return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)
+
+
+def shown(value: float) -> str:
+    """Return an ε for people, rounded up: never less than it is.
+
+    Examples
+    --------
+    >>> shown(2.99961), shown(0), shown(0.5)
+    ('3', '0', '0.5')
+    """
+    return f"{math.ceil(value * 1000 - 1e-9) / 1000:g}" if math.isfinite(value) else "beyond any number"

@@ -1,0 +1,214 @@
+"""From a study's mechanism to how one site trains, and to the account in which it is written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.federation.client.privacy_budget import NotSpent, Spending
+from flfed.federation.client.row_accounts import origin_of
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger
+from flfed.rows.data import datasets
+from flfed.rows.data.site import Site
+from flfed.rows.training.private.noise import Chance, Protection, SeededChance, no_spending
+from flfed.study.study import Study
+from flfed.updates.accounting import Release, delta_defect
+from flfed.updates.mechanism import mechanism_of
+
+Draw = Callable[[np.random.Generator], Chance]
+"""Makes of a round's seeded generator what its draws come from."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What each round of a study spends of a site's budget.
+
+    Attributes
+    ----------
+    release : Release
+    unit : {"person", "row"}
+        Whose privacy.
+    delta : float
+        Of the study's own promise.
+    """
+
+    release: Release
+    unit: str
+    delta: float
+
+
+def charge_of(study: Study) -> Charge | None:
+    """Return what each round of a study spends at a site; None without record-level differential privacy."""
+    mechanism = mechanism_of(study)
+    if mechanism is None:
+        return None
+    release = mechanism.round_release(study.plan, study.rounds)
+    promise = mechanism.promise(study.plan, study.rounds)
+    if release is None or promise is None:
+        return None
+    return Charge(release=release, unit=promise.unit, delta=promise.delta)
+
+
+def privacy_refusal(study: Study, site: Site) -> str:
+    """Return why a site's policy does not let a study protect rows as it does, or an empty text; reads no row."""
+    charge, policy = charge_of(study), site.policy
+    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
+    if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
+        return refused
+    if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
+        # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
+        return "its policy allows unit 'person' only, for its privacy budget is of persons; the study has unit 'row'"
+    return ""
+
+
+def promise_defect(study: Study, training: pd.DataFrame) -> str:
+    """Return why a study's promise would be worth nothing for a table, or an empty text, which names no count.
+
+    Parameters
+    ----------
+    study : Study
+    training : DataFrame
+        The mapped rows that are trained on.
+    """
+    charge, group = charge_of(study), datasets.load(study.dataset.name).schema.group
+    if charge is None:
+        return ""
+    units = training[group].nunique() if group and charge.unit == "person" else len(training)
+    defect = delta_defect(charge.delta, units)
+    return f"the study's {defect}" if defect else ""
+
+
+def given_encoder(study: Study) -> bool:
+    """Tell whether a row moves the study's encoder, which its ε leaves out."""
+    return study.encode.scaler != "schema"
+
+
+def protection_of(
+    study: Study, *, spend: Callable[[int], None] = no_spending, chance: Draw = SeededChance
+) -> Protection | None:
+    """Return how a site's rows are protected in a run of a study; None where the study asks for nothing.
+
+    Parameters
+    ----------
+    study : Study
+    spend : callable (round)
+        Writes down what a round will spend.
+    chance : callable (Generator) → Chance
+        Where draws come from; by default they follow from the study's seed.
+    """
+    mechanism = mechanism_of(study)
+    steps = None if mechanism is None else mechanism.private_steps(study.plan, study.rounds)
+    return None if steps is None else Protection(steps=steps, spend=spend, chance=chance)
+
+
+@dataclass(frozen=True)
+class Reserving:
+    """Writes down what the rounds of one run spend at one site; called with the number of a round.
+
+    Attributes
+    ----------
+    spending : Spending
+    charge : Charge
+    study : Study
+    run : str
+    rows : str
+        Hash of the site's rows, where one is known.
+    repeat : int
+    """
+
+    spending: Spending
+    charge: Charge
+    study: Study
+    run: str
+    rows: str = ""
+    repeat: int = 0
+
+    def __call__(self, round: int) -> None:
+        """Spend a round, which is on the disk when this returns.
+
+        Raises
+        ------
+        NotSpent
+            If it may not be spent, or cannot be written down.
+        """
+        self.spending.reserve(
+            self.charge.release,
+            study=self.study.name,
+            study_sha256=self.study.sha256(),
+            run=self.run,
+            repeat=self.repeat,
+            round=round,
+            rows_sha256=self.rows,
+            unit=self.charge.unit,
+            delta=self.charge.delta,
+            given_encoder=given_encoder(self.study),
+        )
+
+    def figures(self) -> tuple[float, float]:
+        """Return the site's budget (NaN: none) and what is spent of it, where a round more may be.
+
+        What is spent is NaN where no ε bounds it: no number that is not finite crosses.
+
+        Raises
+        ------
+        NotSpent
+            If not even one may, or the ledger cannot be read.
+        """
+        refused = self.spending.refusal(self.charge.release, self.run)
+        if refused:
+            raise NotSpent(refused)
+        budget, spent = self.spending.budget, self.spending.spent()
+        return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
+
+
+def own_ledger(site: Site) -> Ledger:
+    """Return the ledger of a site on this machine, which is made with its first line."""
+    return ledger_of(SiteFolder(site.name))
+
+
+class Protecting:
+    """How the sites of one process protect their rows, and where each writes down what it spends.
+
+    Parameters
+    ----------
+    ledger_of : callable (site) → Ledger
+        Default: the site's own on this machine.
+    chance : callable (Generator) → Chance
+        Where draws come from: an institution's come from its operating system, those of simulation
+        follow from the study's seed.
+    rows : str
+        Hash of the rows that are served, where one is known.
+    """
+
+    def __init__(
+        self, *, ledger_of: Callable[[Site], Ledger] = own_ledger, chance: Draw = SeededChance, rows: str = ""
+    ) -> None:
+        self.ledger_of, self._chance, self._rows = ledger_of, chance, rows
+        self._accounts: dict[tuple[str, str], Spending] = {}
+
+    def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
+        """Return how a site's rows are protected in a run; None where the study asks for nothing.
+
+        What research sites spend that a study cuts out of a table lives and dies with the run: nothing of it
+        is on the disk.
+        """
+        charge = charge_of(study)
+        if charge is None or study.dataset.partition is not None:
+            return protection_of(study, chance=self._chance)
+        reserving = Reserving(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
+        return protection_of(study, spend=reserving, chance=self._chance)
+
+    def _account(self, site: Site, dataset: str) -> Spending:
+        key = (site.name, dataset)
+        if key not in self._accounts:
+            prepare = SiteFolder(site.name).make
+            self._accounts[key] = Spending(
+                self.ledger_of(site), dataset, site.policy, prepare=prepare, origin=origin_of(site)
+            )
+        return self._accounts[key]

@@ -1,0 +1,296 @@
+"""The sets of rows whose sums left a site, kept there; a study over rows too close to one of them is refused.
+
+Beside the site's ledger are a key, and for each set a file of keyed hashes; the ledger has a line of kind
+`released` for each set and run, on the disk before the first sum leaves. Of the rows themselves nothing
+is kept, and without the key nobody can tell whether a person is among them.
+
+One table may be served under the names of several datasets. So beside each set stands another one of the same
+persons as their source has them, and a study is held to what left under the other names, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pandas as pd
+
+from flfed.deployment.gate.run_limits import Run, run_of
+from flfed.errors import FlfedError
+from flfed.federation.client.released_sets import RELEASED, RowSets
+from flfed.federation.client.row_accounts import RowAccounts, known_origin, named, names_in
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.records.ledger.line import Line
+from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.session import Workplace
+from flfed.rows.snapshots.differencing import RowSet, apart_by_few, too_close
+from flfed.rows.snapshots.persons import SourceSet
+from flfed.rows.snapshots.snapshot import FrozenSite
+from flfed.rows.snapshots.withholding import Chosen
+
+UNREADABLE = "its record of the rows that it released cannot be read, so nothing leaves the site: see its log"
+"""What a site says whose key, ledger or a set's file is damaged or gone."""
+UNTOLD = "sums left before over rows of dataset "
+"""How a refusal begins where rows cannot be held to those that were released under another name."""
+LOG = logging.getLogger("flfed.site")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of the rows of a study, as a set; and as one of the source's persons, where the source is known."""
+
+    chosen: Chosen
+    rows: RowSet
+    source: SourceSet | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The sets of rows that a study has sums over at a site, each once, and where the rows come from."""
+
+    all: list[Part]
+    origin: Origin | None
+
+
+def parts_of(workplace: Workplace, key: bytes) -> Parts:
+    """Return the sets of rows that a study has sums over at a site, and where the rows come from."""
+    study, site, schema = workplace.study, workplace.site, workplace.schema
+    complete: tuple[str, ...] = ()
+    if study.encode.rows == "complete":
+        complete = tuple(schema.features(study.dataset.features))
+    found, (whole, source) = [], _rows_of(site)
+    places = defaultdict[str, list[int]](list)
+    for at, text in enumerate(row_texts(whole) if source is not None else ()):
+        places[text].append(at)
+    for part, table in workplace.parts().items():
+        apart = part in ("fitted", "validation")
+        share, seed = (study.plan.validation, workplace.seed) if apart else (0.0, 0)
+        persons = None
+        if source is not None and (chosen := _places_of(table, places)) is not None:
+            persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
+        found.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
+    return Parts(found, None if source is None else known_origin(source.origin))
+
+
+def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
+    """Return a site's mapped table, and the same rows as the source has them; None where nothing tells."""
+    if isinstance(site, FrozenSite):
+        return site.inspect()[0], site.source_rows
+    return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
+
+
+def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int] | None:
+    """Return where the rows of a part stand in the whole table; None where one does not.
+
+    Rows that are alike in all columns are on the same side of every split that an institution allows.
+    """
+    seen, found = defaultdict[str, int](int), list[int]()
+    for text in row_texts(table):
+        if seen[text] >= len(places.get(text, ())):
+            return None
+        found.append(places[text][seen[text]])
+        seen[text] += 1
+    return found
+
+
+class Releases:
+    """Refuses studies over rows too close to released ones, and writes down what is released next.
+
+    Parameters
+    ----------
+    ledger_of : callable (site) → Ledger
+        Where a site writes down what it releases.
+
+    Notes
+    -----
+    One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
+    writes no line, since no sum leaves with it.
+    """
+
+    def __init__(self, ledger_of: Callable[[Site], Ledger]) -> None:
+        self._ledger_of = ledger_of
+        self._here = f"here-{secrets.token_hex(8)}"
+        self._done: WeakKeyDictionary[Workplace, set[tuple[str, bool]]] = WeakKeyDictionary()
+        self._parts: WeakKeyDictionary[Workplace, Parts] = WeakKeyDictionary()
+
+    def refusal(self, workplace: Workplace, run: str, *, leaves: bool) -> str:
+        """Return why no sum over a study's rows may leave, or an empty text; then the ledger has it.
+
+        Parameters
+        ----------
+        workplace : Workplace
+            The site at work on the study.
+        run : str
+            The run's name; where it has none, this process stands for one.
+        leaves : bool
+            Whether sums leave with the answer: then it is on the disk when this returns.
+        """
+        site, study, run = workplace.site, workplace.study, run or self._here
+        if site.policy.disclosure == "open" or study.dataset.partition is not None:
+            return ""
+        done = self._done.setdefault(workplace, set())
+        if (run, leaves) in done:
+            return ""
+        try:
+            said = self._decided(workplace, run, leaves)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return UNREADABLE
+        if not said:
+            done.add((run, leaves))
+        return said
+
+    def _decided(self, workplace: Workplace, run: str, leaves: bool) -> str:
+        folder, study = SiteFolder(workplace.site.name), workplace.study
+        folder.make()
+        kept = RowSets(folder, study.dataset.name, self._ledger_of(workplace.site))
+        with kept.ledger.held() as held:
+            key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
+        if workplace not in self._parts:
+            self._parts[workplace] = parts_of(workplace, key)  # takes a while, so nobody waits for the ledger
+        parts, policy = self._parts[workplace], workplace.site.policy
+        with kept.ledger.held() as held:
+            accounts, released = RowAccounts(), []
+            for line in held.backwards():
+                accounts.add(line)
+                released += [line] if line.kind == RELEASED else []
+            lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
+            facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
+            facts |= {"run": run, "repeat": workplace.seed - study.seed}
+            facts |= {} if parts.origin is None else named(parts.origin, key)
+            before = kept.all(lines, key)
+            for part in parts.all:
+                if part.rows.id in before:
+                    kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
+            said = _refusal(parts.all, before, lines, facts, policy)
+            same = accounts.datasets(kept.dataset, names_in(facts))
+            said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, policy)
+            if leaves and not said:
+                _record(kept, held, parts.all, lines, facts)
+        return said
+
+
+def _refusal(
+    parts: Sequence[Part],
+    before: Mapping[str, RowSet],
+    lines: Sequence[Line],
+    facts: Mapping[str, Any],
+    policy: Policy,
+) -> str:
+    """Return which rule keeps sums over the parts from leaving, or an empty text."""
+    released = dict(before)
+    for part in parts:
+        # By study and repeat too: one name for all of them would be one release for ever.
+        runs = {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run_of(facts)}
+        if len(runs) >= policy.queries:
+            return _too_often(policy.queries, len(runs))
+        if len(part.rows) < policy.cell_minimum:
+            return f"it has fewer than {policy.cell_minimum} people in its {part.chosen.part} rows"
+        if too_close(part.rows, list(released.values()), policy.cell_minimum):
+            return _too_close(policy.cell_minimum)
+        released[part.rows.id] = part.rows
+    return ""
+
+
+def _too_often(queries: int, had: int) -> str:
+    return f"its policy lets {queries} runs have sums over one set of rows, and {had} had them"
+
+
+def _too_close(minimum: int) -> str:
+    return (
+        f"its rows differ by fewer than {minimum} people from rows whose sums left before: "
+        "together such sums would give these people away"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """What was released under the names of all datasets of a site.
+
+    Attributes
+    ----------
+    kept : RowSets
+        Of the dataset's own name.
+    lines : sequence of Line
+        The ledger's on released sets, of all names.
+    same : collection of str
+        Datasets that are known to be of the same rows.
+    key : bytes
+    """
+
+    kept: RowSets
+    lines: Sequence[Line]
+    same: Collection[str]
+    key: bytes
+
+    def own(self) -> dict[str, list[SourceSet]]:
+        """Return the persons of the sets under the dataset's own name."""
+        return self.kept.sources(self.key)
+
+    def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
+        """Yield each other name with its lines, and the persons of each of its sets; none where nothing tells."""
+        for other in self.kept.others(self.lines):
+            lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
+            persons = other.sources(self.key)
+            yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
+
+
+def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> str:
+    """Return why sums over the parts may not leave beside those under other datasets' names, or an empty text."""
+    sources = [part.source for part in parts.all if part.source is not None]
+    others: list[SourceSet] = []
+    runs = defaultdict[str, set[Run]](set)
+    for name, lines, sets in names.others():
+        found = [one for persons in sets.values() for one in persons]
+        alike = [one for one in found if sources and one.columns == sources[0].columns]
+        # Sets that an earlier version wrote, and those of the same rows that are told by something else.
+        untold = not all(sets.values()) or (name in names.same and len(alike) < len(found))
+        if sets and (untold or len(sources) < len(parts.all)):
+            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.kept.dataset, name)
+            return f"{UNTOLD}{name!r}, of which it cannot tell whether they are of the same people"
+        others += alike
+        for line in lines:
+            for one in sets.get(str(line.facts.get("rows-sha256")), ()):
+                runs[one.id].add(run_of(line.facts))
+    for part in parts.all if others else ():
+        own = {run_of(line.facts) for line in names.lines if line.facts.get("rows-sha256") == part.rows.id}
+        had = len((runs[part.source.id if part.source else ""] | own) - {run_of(facts)})
+        if had >= policy.queries:
+            return _too_often(policy.queries, had)
+    return _too_close(policy.cell_minimum) if others and _closes_in(sources, others, names, policy) else ""
+
+
+def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:
+    """Tell whether the persons of some parts are too close to those released under this name and others together."""
+    own = [one for several in names.own().values() for one in several if one.columns == sources[0].columns]
+    if not any(one.meets(other) for other in others for one in (*own, *sources)):
+        return False
+    for one in sources:
+        if one.id not in {before.id for before in own}:
+            known = [before.digests for before in (*others, *own)]
+            if apart_by_few([one.digests, *known], policy.cell_minimum):
+                return True
+            own.append(one)
+    return False
+
+
+def _record(
+    kept: RowSets, held: HeldLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
+) -> None:
+    """Write down each part that this run has not released yet: its file first, then its line."""
+    there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
+    for part in parts:
+        chosen = part.chosen.facts()
+        if (run_of(facts), part.rows.id, chosen) not in there:
+            kept.write(part.rows, part.source)
+            line = held.append(kind=RELEASED, **facts, rows_sha256=part.rows.id, chosen=chosen)
+            held = replace(held, size=held.size + len(line.raw) + 1)

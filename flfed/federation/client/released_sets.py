@@ -1,0 +1,164 @@
+"""The released sets of a site as files: of one dataset's rows, and of the same persons as their source has them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.errors import UsageError
+from flfed.federation.client.row_accounts import KEY, rows_key
+from flfed.files import folder_locked, private_bytes, write_private_bytes
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.records.ledger.line import Line
+from flfed.rows.snapshots.differencing import RowSet
+from flfed.rows.snapshots.persons import SourceSet
+from flfed.rows.snapshots.withholding import Chosen
+
+RELEASED = "released"
+"""The kind of a ledger's line for a set of rows whose sums leave."""
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class RowSets:
+    """The released sets of one site and dataset, as files.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    dataset : str
+    ledger : Ledger, optional
+        Default: the site's own.
+
+    Notes
+    -----
+    A set counts once its file is there, also where a crash kept its line from the ledger, or where the
+    ledger was begun anew. One that the ledger names without its file, and a key that is gone while there
+    are sets, are errors: what cannot be compared is not released.
+    """
+
+    def __init__(self, folder: SiteFolder, dataset: str, ledger: Ledger | None = None) -> None:
+        self._site, self.dataset = folder, dataset
+        self.ledger = ledger or ledger_of(folder)
+        self.folder: Path = folder.gate / "released" / dataset
+        self.key_file: Path = folder.gate / KEY
+
+    def key(self, *, make: bool = False) -> bytes:
+        """Return the site's key of row hashes, which never leaves it and is made once.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be read, others may read it, or it is gone while there are sets.
+        """
+        return rows_key(self._site.gate, make=make)
+
+    def all(self, lines: Sequence[Line], key: bytes) -> dict[str, RowSet]:
+        """Return every released set by its id.
+
+        Parameters
+        ----------
+        lines : sequence of Line
+            The ledger's of this dataset and kind.
+        key : bytes
+
+        Raises
+        ------
+        UsageError
+            If one cannot be read, is not as it was written, or is named in the ledger and gone.
+        """
+        named = {str(line.facts.get("rows-sha256")) for line in lines}
+        if not named and not self.folder.is_dir():
+            return {}
+        with folder_locked(self.folder, writing=False):
+            there = {path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)}
+            return {id: self._read(id, key) for id in sorted(named | there)}
+
+    def _read(self, id: str, key: bytes) -> RowSet:
+        try:
+            return RowSet.from_bytes(self.dataset, private_bytes(self.folder / id), key, id=id)
+        except OSError as error:
+            raise UsageError(f"the set of released rows {id[:12]} cannot be read ({error.strerror})") from None
+
+    def write(self, rows: RowSet, source: SourceSet | None = None) -> None:
+        """Write a set down, and the same persons as their source has them; what is there stays as it is."""
+        with folder_locked(self.folder, writing=True):
+            if source is not None and not (beside := self.folder / f"{rows.id}.{source.id}").exists():
+                write_private_bytes(beside, source.to_bytes())
+            if not (self.folder / rows.id).exists():
+                write_private_bytes(self.folder / rows.id, rows.to_bytes())
+
+    def sources(self, key: bytes) -> dict[str, list[SourceSet]]:
+        """Return by the id of a released set the persons of its source: several where the source drifts beside it.
+
+        Raises
+        ------
+        UsageError
+            If one cannot be read, or is not as it was written.
+        """
+        found: dict[str, list[SourceSet]] = defaultdict(list)
+        if not self.folder.is_dir():
+            return found
+        with folder_locked(self.folder, writing=False):
+            for path in sorted(self.folder.iterdir()):
+                id, _, own = path.name.partition(".")
+                if not (_ID.fullmatch(id) and _ID.fullmatch(own)):
+                    continue
+                try:
+                    found[id].append(SourceSet.from_bytes(private_bytes(path), key, id=own))
+                except OSError as error:
+                    raise UsageError(f"released persons {own[:12]} cannot be read ({error.strerror})") from None
+        return found
+
+    def others(self, lines: Iterable[Line]) -> list[RowSets]:
+        """Return the sets that were released under other names: those of lines of the ledger, and those of files."""
+        names = {str(line.facts.get("dataset")) for line in lines}
+        if self.folder.parent.is_dir():
+            names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
+        return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
+
+    def lines(self, held: HeldLedger) -> list[Line]:
+        """Return the ledger's lines on released sets of the dataset, newest first."""
+        return [line for line in held.backwards() if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)]
+
+    def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
+        """Return each released set with how it was chosen, and the key; nothing where nothing was released.
+
+        Raises
+        ------
+        FlfedError
+            If ledger, key or a set cannot be read.
+        """
+        if not self.ledger.path.exists() and not self.folder.is_dir():
+            return [], b""
+        with self.ledger.held() as held:
+            lines = self.lines(held)
+        if not lines and not self.folder.is_dir():
+            return [], b""
+        key = self.key()
+        sets = self.all(lines, key)
+        return list(_chosen(lines, sets)), key
+
+    def intersecting(self, id: str) -> frozenset[str]:
+        """Return the ids of all released sets with a person of the set `id`; an unknown set meets all of them.
+
+        Raises
+        ------
+        FlfedError
+            If ledger, key or a set cannot be read.
+        """
+        with self.ledger.held() as held:
+            lines = self.lines(held)
+        sets = self.all(lines, self.key()) if lines or self.folder.is_dir() else {}
+        return frozenset(other for other, one in sets.items() if id not in sets or one.common(sets[id]))
+
+
+def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple[Chosen, RowSet]]:
+    for line in lines:
+        try:
+            yield Chosen.of_facts(line.facts["chosen"]), sets[line.facts["rows-sha256"]]
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(f"line {line.n} of the ledger does not say how rows were chosen") from None

@@ -1,0 +1,87 @@
+"""The in-process grid whose sites compute together: what the cohort asks is answered at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from flwr.app import Message
+
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.inprocess import Clock, InProcessGrid
+from flfed.rows.training.requests import Answer, Asked, Handler, listed, told
+
+
+class CohortGrid(InProcessGrid):
+    """Sends each message to its site and answers what the sites ask of the engine together.
+
+    Parameters
+    ----------
+    side : ClientSide
+    sites : sequence of str
+    run_config : mapping of str to scalar
+    answer : callable
+        Answers the requests of many sites.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        side: ClientSide,
+        sites: Sequence[str],
+        run_config: Mapping[str, bool | float | int | str],
+        answer: Answer,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(side.app(), sites, run_config, clock=clock)
+        self._side, self._answer = side, answer
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return the replies of the sites that took at most `timeout` seconds, in the order of the messages.
+
+        A site's time is that of its own code, and an even share of what is computed for all.
+        """
+        exchanges = [
+            _Exchange(self._side.exchange(self.numbered(m), self.context_of(m)), self._clock) for m in messages
+        ]
+        for exchange in exchanges:
+            exchange.start()
+        while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
+            began = self._clock()
+            # What a site asked and its result go as it answers: all of them and all replies are not alive together.
+            results = deque(self._answer([request for exchange in waiting for request in listed(exchange.asked)]))
+            share = (self._clock() - began) / len(waiting)
+            for exchange in waiting:
+                exchange.go_on([results.popleft() for _ in listed(exchange.asked)], share)
+        found = [exchange.reply for exchange in exchanges if timeout is None or exchange.seconds <= timeout]
+        return [reply for reply in found if reply is not None]
+
+
+class _Exchange:
+    """One message being answered: its handler, what it asks, its reply, and the seconds it took."""
+
+    def __init__(self, handler: Handler, clock: Clock) -> None:
+        self._handler, self._clock = handler, clock
+        self.asked: Asked = []
+        self.reply: Message | None = None
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        """Run the handler up to what it asks first."""
+        self._timed(None)
+
+    def go_on(self, results: Sequence[object], share: float) -> None:
+        """Give the handler its results; `share` are the seconds that computing them took for this site."""
+        self.seconds += share
+        self._timed(results)
+
+    def _timed(self, results: Sequence[object] | None) -> None:
+        began = self._clock()
+        try:
+            self.asked = next(self._handler) if results is None else told(self._handler, self.asked, results)
+        except StopIteration as end:
+            self.reply, self.asked = end.value, []
+        self.seconds += self._clock() - began

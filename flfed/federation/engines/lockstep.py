@@ -1,0 +1,186 @@
+"""Several federations side by side, so that one engine computes for all their sites together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from flfed.federation.engines.inprocess import Clock
+from flfed.rows.training.requests import Answer, Request
+
+Done = TypeVar("Done")
+Task = Callable[[Answer], Done]
+"""A federation: given what answers its requests, it runs to its end."""
+ROWS_AT_ONCE = 500_000
+"""Rows of all sites that federations side by side may have open at a time: about half a kilobyte each."""
+
+
+def side_by_side(tasks: Sequence[Task[Done]], answer: Answer) -> list[Done | BaseException]:
+    """Run tasks to their ends and return what each returned, or raised, in order.
+
+    Parameters
+    ----------
+    tasks : sequence of callables
+        Each is called with what answers its requests. One runs at a time, so that they share what
+        they like without locks; where one asks, it waits until all others have asked or ended.
+    answer : callable
+        Is given what all tasks ask at a time, in the order of the tasks.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Where a person interrupts, or a task raises it: every other task is interrupted where it
+        waits, and may write down how it ended. So is what `answer` raises.
+
+    Notes
+    -----
+    Each task has a thread because Flower's strategies call their grid and wait. What a thread does
+    by itself cannot be interrupted: it is waited for, until it asks.
+    """
+    steps = [_Step(task) for task in tasks]
+    try:
+        waiting = _after_a_turn(steps)
+        while waiting:
+            _answer(waiting, answer)
+            waiting = _after_a_turn(waiting)
+    except BaseException as error:
+        # The one whose turn it is comes first: two would run at a time else.
+        for step in sorted(steps, key=lambda step: not step.running):
+            step.end(error)
+        raise
+    return [step.outcome for step in steps]
+
+
+def _after_a_turn(steps: Sequence[_Step[Any]]) -> list[_Step[Any]]:
+    """Let each task run until it asks or ends, one after the other; return those that ask."""
+    for step in steps:
+        step.go_on()
+        if isinstance(step.outcome, KeyboardInterrupt):
+            raise step.outcome
+    return [step for step in steps if not step.over]
+
+
+def _answer(waiting: Sequence[_Step[Any]], answer: Answer) -> None:
+    """Answer what all tasks ask, and give each its own results."""
+    asked = [request for step in waiting for request in step.asked]
+    results = iter(zip(asked, answer(asked), strict=True))
+    for step in waiting:
+        step.results = [result for _, result in islice(results, len(step.asked))]
+    # strict: results that are missing, or too many, are found here and not at another task.
+    next(results, None)
+
+
+class _Step(Generic[Done]):
+    """One task in a thread of its own, which runs only while it is its turn."""
+
+    def __init__(self, task: Task[Done]) -> None:
+        self.asked: Sequence[Request] = ()
+        self.results: Sequence[Any] = ()
+        self.over = self.running = False
+        self.outcome: Done | BaseException = RuntimeError("the task did not end")
+        self._task = task
+        self._error: BaseException | None = None
+        self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
+        # A daemon: a second Ctrl-C ends the process, whatever a task is doing.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def go_on(self) -> None:
+        """Let the task run until it asks or ends."""
+        self.running = True
+        if self._thread.ident is None:
+            self._thread.start()
+        self._mine.release()
+        self._theirs.acquire()
+        self.running = False
+
+    def end(self, error: BaseException) -> None:
+        """Raise an error in the task where it asks, and wait until it has ended; one not begun never begins."""
+        self._error = error
+        if self._thread.ident is not None:
+            self._mine.release()
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._mine.acquire()
+        try:
+            if self._error is None:
+                self.outcome = self._task(self._ask)
+        except BaseException as error:  # noqa: BLE001 - handed to the one who waits for the task
+            self.outcome = error
+        self.over = True
+        self._theirs.release()
+
+    def _ask(self, requests: Sequence[Request]) -> Sequence[Any]:
+        """Hand over what the task asks, wait for its turn, and return the results."""
+        if self._error is None:
+            self.asked = requests
+            self._theirs.release()
+            self._mine.acquire()
+        if self._error is not None:
+            # A copy each: what the others add to theirs is not about this one.
+            raise copy(self._error)
+        return self.results
+
+
+class SharedTime:
+    """How the time of tasks side by side is told: each has its own turns, and an even share of what is computed.
+
+    So the seconds of the tasks add up to those that passed, and are what a task would be charged
+    with; that each took as long as all of them together would be true and of no use.
+
+    Parameters
+    ----------
+    answer : callable
+        What `side_by_side` is to answer with; its time is shared by the tasks that asked.
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(self, answer: Answer, clock: Clock = time.monotonic) -> None:
+        self._answer, self.clock = answer, clock
+        self.asking: list[OwnTime] = []
+
+    def answer(self, requests: Sequence[Request]) -> Sequence[Any]:
+        """Answer as ever, and charge those who asked."""
+        began = self.clock()
+        try:
+            return self._answer(requests)
+        finally:
+            share = (self.clock() - began) / max(1, len(self.asking))
+            for own in self.asking:
+                own.spent += share
+            self.asking.clear()
+
+
+class OwnTime:
+    """The clock of one task: seconds that were its own.
+
+    Parameters
+    ----------
+    shared : SharedTime
+    """
+
+    def __init__(self, shared: SharedTime) -> None:
+        self._shared = shared
+        self.spent, self._since = 0.0, shared.clock()
+
+    def __call__(self) -> float:
+        """Return the seconds so far; asked by the task itself, in its turn."""
+        return self.spent + self._shared.clock() - self._since
+
+    def stopped_while(self, answer: Answer) -> Answer:
+        """Return `answer`, during which the clock stands still."""
+
+        def asking(requests: Sequence[Request]) -> Sequence[Any]:
+            self.spent = self()
+            self._shared.asking.append(self)
+            try:
+                return answer(requests)
+            finally:
+                self._since = self._shared.clock()
+
+        return asking

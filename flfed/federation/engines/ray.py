@@ -1,0 +1,325 @@
+"""Flower's own simulation on Ray: the same apps on many cores; the extra `flfed[ray]`.
+
+`run_simulation` is deprecated, and its notice accepted here: what replaces it leaves a daemon running.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from queue import Empty, Queue
+from typing import Any
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import telemetry
+from flwr.supercore.run import Run
+
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.client import SITE_ERROR, ClientSide
+from flfed.rows.data.site import Site
+
+POLL_SECONDS = 0.02
+"""How often replies are looked for; Flower's own side of it polls every 0.1 s."""
+PATIENCE_SECONDS = 5.0
+"""How long Flower's side may take to end by itself; it looks once a second."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else Flower's threads would start another Ray once ours has ended
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Set while Ray starts, for its processes: nothing is reported to anybody, one thread a process."""
+
+
+def require() -> None:
+    """Refuse to go on without Ray.
+
+    Raises
+    ------
+    UsageError
+        If the extra is not installed, or Ray is in use in this process already.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("engine 'ray' needs an extra: pip install 'flfed[ray]'")
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        raise UsageError("engine 'ray' starts Ray itself: call ray.shutdown() first")
+
+
+@contextmanager
+def simulated(sites: Sequence[Site], run_config: Mapping[str, bool | float | int | str]) -> Iterator[Grid]:
+    """Start Ray and Flower's simulation, give its grid, and end both.
+
+    Partition i is the i-th site in name order. The caller conducts its run over the grid in its
+    own thread, so that its errors, and Ctrl-C, are its own.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+    run_config : mapping of str to scalar
+        What every node's context carries: the study, the repeat.
+
+    Raises
+    ------
+    UsageError
+        As `require` does.
+    FlfedError
+        If Ray cannot be started, or ends in the middle of the run.
+    """
+    require()
+    ordered = tuple(sorted(sites, key=lambda site: site.name))
+    handed, over = Queue[Grid](), threading.Event()
+    server = ServerApp()
+
+    @server.main()
+    def hand_over(grid: Grid, context: Context) -> None:
+        handed.put(grid)
+        over.wait()
+
+    with _quiet(), _ray(), ThreadPoolExecutor(1, "flower") as executor:
+        from flwr.simulation import run_simulation
+
+        nodes = Nodes(uuid.uuid4().hex, tuple(site.name for site in ordered), dict(run_config), _put(ordered))
+        simulation = executor.submit(
+            run_simulation, server, NodeApp(nodes), len(ordered), backend_config={"client_resources": {"num_cpus": 1}}
+        )
+        try:
+            yield RayGrid(handed, simulation, len(ordered))
+        finally:
+            over.set()
+            if not wait([simulation], timeout=PATIENCE_SECONDS).done:
+                _stop_computing()
+
+
+def _put(sites: Sequence[Site]) -> Any:
+    """Give the sites to Ray's processes, or say which one holds something that cannot travel there."""
+    import ray
+
+    dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
+    for site in sites:
+        try:
+            dumps(site)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            raise UsageError(
+                f"site {site.name!r} holds something that cannot be sent to Ray's processes, such as a function "
+                "written in its package: say it as text, or use --engine inprocess"
+            ) from None
+    return ray.put(list(sites))
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What every node of one simulation is made of; two are the same if their key is.
+
+    Attributes
+    ----------
+    key : str
+    names : tuple of str
+        Sites by partition.
+    run_config : dict of str to scalar
+    sites : Ray reference to a tuple of Site
+        Fetched once a process: a site may hold its table.
+    """
+
+    key: str
+    names: tuple[str, ...] = field(compare=False)
+    run_config: dict[str, bool | float | int | str] = field(compare=False)
+    sites: Any = field(compare=False)
+
+
+class NodeApp(ClientApp):
+    """The client app of every engine, told which site a partition is.
+
+    Parameters
+    ----------
+    nodes : Nodes
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__()
+        self._nodes = nodes
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer as the site whose partition this node has."""
+        nodes = self._nodes
+        seen = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config={"site": nodes.names[int(context.node_config["partition-id"])]},
+            state=context.state,
+            run_config=dict(nodes.run_config),
+        )
+        return _app(nodes)(message, seen)
+
+
+@cache
+def _app(nodes: Nodes) -> ClientApp:
+    """Return the client app of this process: tables are read once, not once a message."""
+    import ray
+
+    torch.set_num_threads(1)
+    by_name = {site.name: site for site in ray.get(nodes.sites)}
+    return ClientSide(lambda name, _: by_name[name]).app()
+
+
+class RayGrid(Grid):
+    """Flower's grid of a simulation, which says when the simulation is no more.
+
+    Parameters
+    ----------
+    handed : queue that Flower's grid comes through
+    simulation : future
+        Done when the simulation has ended.
+    nodes : int
+        How many there will be.
+    """
+
+    def __init__(self, handed: Queue[Grid], simulation: Future[None], nodes: int) -> None:
+        self._handed, self._simulation, self._nodes = handed, simulation, nodes
+        self._grid: Grid | None = None
+
+    def _flower(self) -> Grid:
+        """Return Flower's grid as soon as all nodes are there."""
+        while self._grid is None:
+            self._alive()
+            try:
+                self._grid = self._handed.get(timeout=POLL_SECONDS)
+            except Empty:
+                continue
+        while len(list(self._grid.get_node_ids())) < self._nodes:
+            self._alive()
+            time.sleep(POLL_SECONDS)
+        return self._grid
+
+    def _alive(self) -> None:
+        if self._simulation.done():
+            error = self._simulation.exception()
+            what = type(error.__cause__ or error).__name__ if error else "it ended early"
+            raise FlfedError(f"engine 'ray': Flower's simulation ended in the middle of the run ({what})")
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes; waits until they are there."""
+        return self._flower().get_node_ids()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return the replies that came within `timeout` seconds."""
+        grid = self._flower()
+        began = time.monotonic()
+        waiting, replies = set(grid.push_messages(messages)), list[Message]()
+        while waiting and (timeout is None or time.monotonic() - began < timeout):
+            self._alive()
+            found = list(grid.pull_messages(waiting))
+            waiting -= {message.metadata.reply_to_message_id for message in found}
+            replies += [_said(message) for message in found]
+            if not found:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Return a message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: Run) -> None:
+        """Take no other run than the simulation's own."""
+        raise RuntimeError("a simulation sets its run itself")
+
+    @property
+    def run(self) -> Run:
+        """The simulation's run."""
+        return self._flower().run
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages and return their ids."""
+        return self._flower().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there."""
+        return self._flower().pull_messages(message_ids)
+
+
+def _said(message: Message) -> Message:
+    """Return a reply, with the text of an error that is not the client app's own left out: Ray quotes whole traces."""
+    if message.has_error() and message.error.code != SITE_ERROR:
+        message.error = Error(code=message.error.code, reason="the process at this node failed: see Ray's logs")
+    return message
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Start Ray without dashboard, reports and noise, or join the cluster of `RAY_ADDRESS`; end it."""
+    import ray
+    from ray._private import worker
+
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(include_dashboard=False, logging_level=logging.CRITICAL, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FlfedError(f"engine 'ray': Ray could not be started ({type(error).__name__})") from error
+    node: Any = worker._global_node  # mypy sees None, which Ray replaces when it starts
+    started = [info.process for found in node.all_processes.values() for info in found]
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        for process in started:
+            process.wait()
+        gc.collect()  # while the warnings of unclosed files are silenced
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)
+
+
+def _stop_computing() -> None:
+    """End the processes of sites that still compute after an error or Ctrl-C: Flower would wait for them.
+
+    Flower keeps the handles to itself, so that Ray is asked for all that this run started.
+    """
+    import ray
+    from ray._private import state, worker
+
+    core: Any = worker.global_worker  # mypy sees no attribute that Ray sets when it connects
+    # What else is raised here says that Flower has ended Ray meanwhile.
+    with suppress(AssertionError, AttributeError, RuntimeError, ray.exceptions.RayError):
+        job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+        for actor in state.actors(job_id=job, actor_state_name="ALIVE"):
+            core.core_worker.kill_actor(ray.ActorID.from_hex(actor), True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Flower's and Ray's logs and reports, and leave the process's settings as they were."""
+    logger, before, reports = logging.getLogger("flwr"), dict(os.environ), telemetry.FLWR_TELEMETRY_ENABLED
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"
+    # Ray's processes import what this one can.
+    os.environ.update(QUIET, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="ray")
+            # Ray leaves what it opened to Python to close.
+            warnings.filterwarnings("ignore", "unclosed file .*/dev/null", ResourceWarning)
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        logger.setLevel(level)
+        telemetry.FLWR_TELEMETRY_ENABLED = reports

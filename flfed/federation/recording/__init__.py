@@ -1,0 +1,1 @@
+"""What the coordinator writes down of a run while it goes on."""

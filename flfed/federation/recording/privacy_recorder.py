@@ -1,0 +1,356 @@
+"""Record of a run's privacy: the guarantee, the charge of each site, what is in no guarantee."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flfed.errors import FlfedError
+from flfed.federation.client.protection import given_encoder
+from flfed.federation.recording.recorder import Recorder
+from flfed.paths import replace_whole
+from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
+from flfed.rows.training.private.noise import SystemChance
+from flfed.study.study import Study
+from flfed.updates.accounting import is_close
+from flfed.updates.aggregation.rounds import SPENT, RoundRecord
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
+from flfed.updates.messages.train import EnrolReply
+
+KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
+GIVEN = "given-encoder"
+"""Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
+INSTEAD = {
+    "batch": "[privacy] sampling says which rows take part in a step",
+    "epochs": "[plan] steps says how many steps a round has",
+}
+"""Keys of the plan that protected training has no use for, with what stands in their place."""
+
+
+def promised(study: Study, sites: int) -> dict[str, Any]:
+    """Return the object `privacy` of `flfed study check --json`; it reads no table.
+
+    Parameters
+    ----------
+    study : Study
+        Checked, so that its mechanism has noise that is enough.
+    sites : int
+        How many would take part.
+
+    Returns
+    -------
+    privacy : dict
+        "mechanism", `KEYS` and `GIVEN` (null where nothing is promised), "warnings", "uncharged" and "notes" (lists of
+        sentences), and as of a run's report "noise-from", "repeats" and "reason".
+
+    Raises
+    ------
+    UsageError
+        Where so few sites take part that the promise would mean nothing.
+
+    Guarantee: none of its own. The promise is the mechanism's, of the whole run as it is planned.
+    """
+    return {
+        **facts_of(study, sites),
+        "notes": ignored(study),
+        "noise-from": None,
+        "repeats": 1,
+        "reason": "",
+    }
+
+
+def facts_of(study: Study, sites: int) -> dict[str, Any]:
+    """Return what is known of a run's privacy before its first round, as its record says it too.
+
+    Parameters
+    ----------
+    study : Study
+    sites : int
+        How many take part.
+
+    Returns
+    -------
+    facts : dict
+        "mechanism", `KEYS`, `GIVEN`, "warnings" and "uncharged".
+
+    Raises
+    ------
+    UsageError
+        Where so few sites take part that the promise would mean nothing.
+    """
+    found = mechanism_of(study) or Mechanism()
+    found.check_sites(sites)
+    promise = found.promise(study.plan, study.rounds)
+    steps = found.private_steps(study.plan, study.rounds)
+    facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN))
+    if steps is not None:
+        facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
+        facts["steps"] = study.plan.steps * study.rounds
+    if promise is not None:
+        facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
+    said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
+    return {"mechanism": study.privacy.name, **facts, **said}
+
+
+def ignored(study: Study) -> list[str]:
+    """Return a sentence for each key of the study's text that protected training ignores; none of other training."""
+    mechanism = mechanism_of(study)
+    if mechanism is None or mechanism.private_steps(study.plan, study.rounds) is None:
+        return []
+    plan = tomllib.loads(study.text).get("plan", {})
+    return [f"plan.{key}={plan[key]} is not used: {instead}." for key, instead in INSTEAD.items() if key in plan]
+
+
+FEW_KINDS = 4
+"""Different numbers of rounds asked of sites whose ε is computed tightly at the end; of more, a bound does."""
+Facts = Mapping[str, Any]
+
+
+class PrivacyRecord:
+    """Writes down the summary "privacy" of one run, and counts what its sites were asked for.
+
+    Parameters
+    ----------
+    study : Study
+    recorder : Recorder
+        Through whose names sites are written down; those in sums only are not.
+    deployed : bool
+        Whether institutions take part: then noise comes from the operating system.
+
+    Notes
+    -----
+    A round that is done again after a crash has the same noise in a simulation, and is counted once. At
+    institutions it has other noise, and each time counts. So who is asked in a round is on the disk
+    before it begins, beside the checkpoints, and a resume reads it there. Of a round that was going on
+    sites may have answered, which counts for what they spend; they answer it again with what they
+    kept, so that it is an upper bound. The model of such a round the server had sent to nobody, for
+    it sends one only after its checkpoint: that is not counted for the unit "site".
+    """
+
+    def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
+        self._study, self._recorder = study, recorder
+        self._asked_for, self._deployed = mechanism_of(study), deployed
+        self.mechanism = self._asked_for or Mechanism()
+        self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
+        self._promise: Promise | None = self.mechanism.promise(study.plan, study.rounds)
+        self._of_sites = self._promise is not None and self._promise.unit == "site"
+        self._rounds = Counter[str]()
+        self._sites: tuple[str, ...] = ()
+        self._going_on: tuple[str, ...] = ()
+        self._done = 0
+        self._close = 0
+        self._ledgers: dict[str, tuple[float, float]] = {}
+        self._facts: dict[str, Any] = {}
+
+    def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
+        """Take note of the sites' budgets, and of what other studies have spent; what is known from before stays."""
+        if self._asked_for is not None:
+            found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
+            self._ledgers = found | self._ledgers
+
+    def counted(self, rows: Mapping[str, float]) -> None:
+        """Take note of the sites' training rows, which the promise's delta should be far below one over."""
+        if self._promise is not None and not self._of_sites:
+            self._close = sum(is_close(self._promise.delta, count) for count in rows.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps for the record to go on from."""
+        ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
+        close = {"delta-close": self._close} if self._close else {}
+        return {"asked": dict(self._rounds), "ledgers": ledgers, **close} if self._asked_for is not None else {}
+
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a checkpoint, None from before the first round; enrolling again then changes nothing of it.
+
+        Raises
+        ------
+        FlfedError
+            If what was asked of the sites cannot be read.
+        """
+        facts: Facts = checkpoint.facts.get("privacy", {}) if checkpoint else {}
+        self._done = checkpoint.round if checkpoint else 0
+        begun = self._read_begun()
+        if begun.get("round", 0) > self._done:
+            facts = begun
+        self._rounds, self._close = Counter(facts.get("asked", {})), int(facts.get("delta-close", 0))
+        if not self._of_sites:
+            self._rounds.update(facts.get("going-on", ()))
+        self._ledgers = {
+            site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
+        }
+
+    @contextmanager
+    def during(self, sites: Collection[str]) -> Iterator[None]:
+        """Write down what is promised, and at the end of the rounds, however they end, what was asked for.
+
+        Raises
+        ------
+        UsageError
+            Where so few sites take part that the promise would mean nothing.
+        FlfedError
+            Where it cannot be written down who is asked.
+        """
+        self._sites, self._facts = tuple(sites), facts_of(self._study, len(sites))
+        self.write()
+        self._begin_after(self._done)
+        try:
+            yield
+        except BaseException:
+            self._count(self._going_on)  # the round that was going on may have been trained
+            with suppress(FlfedError):  # what ended the run is what counts
+                self.write(final=True)
+            raise
+        if self._asked_for is not None:
+            self.write(final=True)
+
+    def asked(self, record: RoundRecord, *, trained: bool) -> None:
+        """Count a round, before its checkpoint; a model that was not made tells nothing of a site.
+
+        A site that had nothing left to spend trained nothing.
+        """
+        if record.fit and (trained or not self._of_sites):
+            spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
+            self._count([site for site in record.asked if site not in spent_out])
+        self._going_on = ()
+
+    def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
+        """Write down, after a round's checkpoint and before its model is sent on, who may be asked in the next one.
+
+        Raises
+        ------
+        FlfedError
+            If it cannot be written.
+        """
+        self._begin_after(record.round if record.fit and trained else self._study.rounds)
+
+    def _begin_after(self, round: int) -> None:
+        """Have on the disk that all sites may be asked in the round after this one, where there is one."""
+        if self._asked_for is None:
+            return
+        self._going_on = self._sites if round < self._study.rounds else ()
+        if not self._deployed:
+            return  # a round that is done again has the same noise
+        content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
+        try:
+            replace_whole(self._file, json.dumps(content).encode())
+        except OSError as error:
+            raise FlfedError(f"{self._file}: cannot be written ({error.strerror}): free some disk space") from None
+
+    def _read_begun(self) -> dict[str, Any]:
+        """Return what was written down before the last round that began; nothing of a run without."""
+        if not (self._deployed and self._file.exists()):
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            raise FlfedError(
+                f"{self._file}: cannot be read: what was asked of the sites is not known; run the study anew"
+            ) from None
+        return found
+
+    @property
+    def _file(self) -> Path:
+        return checkpoints.folder_of(self._recorder.writer.run) / checkpoints.ASKED
+
+    def write(self, *, final: bool = False) -> None:
+        """Write the summary, or write it anew; `final` where the run ends."""
+        sites, more = self._spent(final)
+        warnings = [*self._facts["warnings"], *self._of_delta(), *([more] if more else [])]
+        payload = {**self._facts, "warnings": warnings, "sites": sites}
+        self._recorder.writer.summary("privacy", payload, durable=final)
+
+    def _of_delta(self) -> list[str]:
+        """Return that the promise's delta is close to one over the training rows of some sites, if it is."""
+        if not self._close or self._promise is None:
+            return []
+        return [
+            f"{CLOSE_DELTA}: {self._promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} "
+            "sites. At one over the rows, one of them may be given away whole: choose a smaller delta."
+        ]
+
+    def checkpoint(self) -> None:
+        """Write the summary anew with a checkpoint; of a run without a mechanism there is nothing new."""
+        if self._asked_for is not None:
+            self.write()
+
+    def _count(self, sites: Collection[str]) -> None:
+        if self._asked_for is not None:
+            self._rounds.update(list(sites))  # of a mapping a Counter would add the values
+
+    def _spent(self, final: bool) -> tuple[dict[str, Any], str]:
+        """Return what each site was asked for so far, under the names that may be written down.
+
+        And a sentence where it is more than was planned.
+        """
+        if self._asked_for is None:
+            return {}, ""
+        plan, rounds, promise = self._study.plan, self._study.rounds, self._promise
+        asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
+        kinds = set(asked.values())
+        quick = not final or len(kinds) > FEW_KINDS
+        spent: dict[int, float | None] = {}
+        for count in kinds:
+            bound = self.mechanism.spent(plan, rounds, count, quick=quick)
+            if bound is not None and promise is not None:
+                # The quick bound of all rounds would be above what is promised of them.
+                bound = min(bound, promise.epsilon) if count <= rounds else max(bound, promise.epsilon)
+            spent[count] = bound
+        a_round = 1 if self._of_sites else plan.steps
+        lines = {}
+        for site in sorted(asked):
+            budget, before = self._ledgers.get(site, (math.nan, math.nan))
+            lines[site] = {
+                "steps": asked[site] * a_round,
+                "epsilon": spent[asked[site]],
+                "delta": None if promise is None else promise.delta,
+                "budget": _known(budget),
+                "spent-before": _known(before),
+            }
+        return dict(self._recorder.shared_as.own(lines)), more_than_planned(promise, asked, rounds, spent)
+
+
+def more_than_planned(
+    promise: Promise | None, asked: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
+) -> str:
+    """Return a sentence where rounds were done again and spent more than is promised, or an empty text.
+
+    Parameters
+    ----------
+    promise : Promise or None
+    asked : mapping of site to int
+        Rounds.
+    rounds : int
+        Planned.
+    spent : mapping of rounds to ε
+    """
+    most = max(asked.values(), default=0)
+    epsilon = spent.get(most)
+    if promise is None or epsilon is None or most <= rounds:
+        return ""
+    sites = sum(count > rounds for count in asked.values())
+    return (
+        f"{MORE_SPENT}, since rounds were done again: at {sites} of {len(asked)} sites up to "
+        f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
+        f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
+    )
+
+
+def system_normals(round: int) -> Normals:
+    """Return where the server's noise of a round comes from at institutions: nobody can draw it again."""
+    return SystemChance().normal
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

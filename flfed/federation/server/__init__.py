@@ -1,0 +1,5 @@
+"""The coordinator's half of a run: enrol, summarise, rounds, compare.
+
+`run` is what a person starts, `repeats` conducts it once a seed, `server` is one run from enrolment to comparison,
+`fan_out` asks all sites and waits.
+"""

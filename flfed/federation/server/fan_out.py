@@ -1,0 +1,131 @@
+"""Asking every node the same thing, and sorting what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
+from flfed.updates.messages.in_memory_arrays import own_copy
+from flfed.updates.messages.train import ENROL
+
+Reply = TypeVar("Reply")
+NOT_THERE = "not there: "
+"""What stands before the reason of a site that did not answer, and so refused nothing."""
+NOT_ONLINE, LOST = "its node is not online", "its reply was lost on the way"
+NO_ANSWER = (NOT_ONLINE, LOST, "no reply")
+"""So begin reasons that a site did not give."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Generic[Reply]):
+    """What came back when every node was asked the same thing, by the nodes' keys.
+
+    Attributes
+    ----------
+    replies : dict of key to reply, in key order
+    faults : dict of key to reason, in key order
+        Of the nodes without a usable reply.
+    to_node, to_server : dict of key to int
+        Bytes of the messages' content; an error has none.
+    """
+
+    replies: dict[str, Reply]
+    faults: dict[str, str]
+    to_node: dict[str, int]
+    to_server: dict[str, int] = field(default_factory=dict)
+
+
+def ask(
+    grid: Grid,
+    kind: str,
+    request: Any,
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    *,
+    timeout: float,
+) -> Answers[Reply]:
+    """Send one message a node and return what came back within `timeout` seconds.
+
+    Parameters
+    ----------
+    grid : Grid
+    kind : str
+        The message's type.
+    request : a message of `flfed.updates.messages.train`
+    nodes : mapping of key to node id
+    read : callable
+        Turns a reply's content into the reply, or raises MalformedMessage.
+    timeout : float, seconds
+    """
+    record = request.to_record()
+    # A record of its own for each node: one client's edit must not reach the next.
+    records = {key: own_copy(record) for key in nodes}
+    return _answers(grid, kind, records, dict.fromkeys(nodes, count_bytes(record)), nodes, read, timeout)
+
+
+def ask_each(
+    grid: Grid,
+    kind: str,
+    requests: Mapping[str, Any],
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    *,
+    timeout: float,
+) -> Answers[Reply]:
+    """Send each node a message of its own, as `ask` sends all the same; `requests` has one by key."""
+    records = {key: requests[key].to_record() for key in nodes}
+    sizes = {key: count_bytes(record) for key, record in records.items()}
+    return _answers(grid, kind, records, sizes, nodes, read, timeout)
+
+
+def _answers(
+    grid: Grid,
+    kind: str,
+    records: Mapping[str, RecordDict],
+    sizes: dict[str, int],
+    nodes: Mapping[str, int],
+    read: Callable[[RecordDict], Reply],
+    timeout: float,
+) -> Answers[Reply]:
+    messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
+    keys = {node: key for key, node in nodes.items()}
+    found: dict[str, Reply] = {}
+    faults = dict.fromkeys(nodes, "no reply before the deadline")
+    answers = Answers(found, faults, sizes)
+    for message in grid.send_and_receive(messages, timeout=timeout):
+        # The first reply of a node counts: a second one must not replace it.
+        key = keys.pop(message.metadata.src_node_id, None)
+        if key is None:
+            continue
+        if message.has_error():
+            faults[key] = reason_of(message, "" if kind == ENROL else key)
+            continue
+        answers.to_server[key] = count_bytes(message.content)
+        try:
+            found[key] = read(message.content)
+            faults.pop(key, None)
+        except MalformedMessage as error:
+            faults[key] = str(error)
+    return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
+
+
+def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Sort nodes that sent no answer to read: whose gate refused, who is not there, and those nobody knows by name.
+
+    Whose a node is only an engine of institutions knows beforehand.
+
+    Parameters
+    ----------
+    grid : Grid
+    faults : mapping of node to reason
+    """
+    known = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
+    whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
+    absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
+    refused = {site: why for site, why in whys.items() if site not in absent}
+    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]

@@ -1,0 +1,300 @@
+"""The learning curve: the federation again with one site cut to few rows, where all tables are held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import get_args
+
+import flfed
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
+from flfed.federation.engines.registry import grid_of
+from flfed.federation.recording.recorder import Progress, no_progress
+from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
+from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
+from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
+from flfed.records.store.writer import finite
+from flfed.rows.baselines import first_arrays
+from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
+from flfed.rows.data.site import Site
+from flfed.rows.features.encode import input_names
+from flfed.rows.session import Workplace, redraws, study_trainable
+from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.requests import Answer, drive, together
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
+from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+OUTPUT = "learning-curve"
+"""What a policy names that lets few rows be counted out of the site's own."""
+STAGE = "learning curve"
+ALL = 0
+"""In place of a size: all training rows."""
+AT_ONCE = 64
+"""Federations that run side by side, at most."""
+DEFINED = 0.9
+"""Share of draws that must have a figure for their spread to give an interval."""
+FIRST_DRAW = 10**6
+"""Draws after the first have seeds and holdouts that no repeat of a series has."""
+
+ARMS: tuple[CurveArm, ...] = get_args(CurveArm)
+Figures = dict[str, Judged]
+"""Of one site and draw, by arm; empty where nothing is defined."""
+
+
+def learning_curve(
+    study: Study,
+    sites: Sequence[Site],
+    *,
+    answer: Answer | None = None,
+    at_once: int = AT_ONCE,
+    progress: Progress = no_progress,
+) -> tuple[list[LearningPoint], str]:
+    """Return the points of the learning curve, or the reason why there are none.
+
+    Parameters
+    ----------
+    study : Study
+    sites : sequence of Site
+        Those that take part in the run.
+    answer : callable, optional
+        Answers what all sites of all federations ask at a time; None for one by one.
+    at_once : int, >= 1
+        Federations side by side, at most, where there is an `answer`; fewer of large tables.
+    progress : callable (stage, done, of)
+
+    Returns
+    -------
+    points : list of LearningPoint, by site, rows and arm
+        Empty without a `[compare] curve` table.
+    reason : str
+        Why there are none though the study asks for them, else empty.
+
+    Notes
+    -----
+    The first draw is the run itself: its holdouts, its seeds. Each further one draws other holdouts
+    where the sites' policies allow, and other rows to keep. The sizes of one draw are nested: the
+    first n of one order. A size is left out at a site that has fewer training rows in some draw.
+
+    The interval of a mean over draws with other holdouts is `spread.resplit_interval`, with the
+    site's holdout rows per training row at every size: the draws' errors go together because
+    their holdouts share rows, and how many they share does not depend on the cut. There is none
+    where the metric was undefined in more than a tenth of the draws: the other draws' holdouts then
+    share the same few rows of the rare class, and their spread would look far too small.
+    """
+    curve = study.compare.curve
+    if curve is None:
+        return [], ""
+    closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
+    if closed:
+        return [], f"{NO_CURVE}: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+    told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
+    fixed = {site.name for site in sites if not redraws(study, site)}
+    record, waiting = _Record(fixed, curve.draws), list[_Rerun]()
+    for number in range(curve.draws):
+        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, fixed)
+        for site, rows in [("", ALL), *((site, rows) for site in draw.places for rows in curve.rows)]:
+            if site and rows >= len(draw.places[site].table.training):
+                told.step()
+                continue
+            waiting.append(_Rerun(draw, site, rows, told))
+            if len(waiting) >= (1 if answer is None else min(at_once, draw.room())):
+                record.take(waiting, answer)
+                waiting = []
+    record.take(waiting, answer)
+    return record.points(), ""
+
+
+class _Draw:
+    """One draw: every site's table read once, for the federations over it.
+
+    Parameters
+    ----------
+    study : Study
+    sites : sequence of Site
+    repeat : int
+        Gives the seeds, and the holdouts where the policies allow.
+    fixed : collection of str
+        Sites whose holdout is the same in every draw: their figures get intervals.
+    """
+
+    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, fixed: Collection[str]) -> None:
+        self.study, self.repeat, self._fixed = study, repeat, fixed
+        ordered = sorted(sites, key=lambda site: site.name)
+        opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        # As at enrolment: another split may leave a small table without holdout rows.
+        self.places = {site: place for site, place in opened.items() if not place.too_small()}
+        self.orders = {site: order_of_rows(place) for site, place in self.places.items()}
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """The sums of every site over all its training rows."""
+        return {site: place.summary() for site, place in self.places.items()}
+
+    def room(self) -> int:
+        """Return for how many federations over these tables there is room: each encodes the rows anew."""
+        rows = sum(len(place.table.training) for place in self.places.values())
+        return max(1, ROWS_AT_ONCE // max(1, rows))
+
+    def all_rows(self, answer: Answer | None) -> dict[str, Figures]:
+        """Return the figures of every site with all rows, from one federation."""
+        places = {site: again(place) for site, place in self.places.items()}
+        trained = federate(self.study, self.repeat, places, self.summaries, answer)
+        if trained is None:
+            return dict.fromkeys(places, {})
+        judged = together([judge(place, *trained, intervals=site in self._fixed) for site, place in places.items()])
+        return dict(zip(places, drive(judged, answer or answer_alone), strict=True))
+
+    def few_rows(self, site: str, rows: int, answer: Answer | None) -> dict[str, Figures]:
+        """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
+        few = cut(self.places[site], self.orders[site], rows)
+        if few.too_small():
+            return {}
+        places = {name: few if name == site else again(place) for name, place in self.places.items()}
+        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, answer)
+        if trained is None:
+            return {site: {}}
+        return {site: drive(judge(few, *trained, intervals=site in self._fixed), answer or answer_alone)}
+
+
+@dataclass(frozen=True)
+class _Rerun:
+    """One federation of a draw: with all rows, or with one site cut to `rows`."""
+
+    draw: _Draw
+    site: str
+    rows: int
+    told: _Told
+
+    def __call__(self, answer: Answer | None) -> dict[str, Figures]:
+        """Run it, and return the figures by site."""
+        found = self.draw.few_rows(self.site, self.rows, answer) if self.site else self.draw.all_rows(answer)
+        self.told.step()
+        return found
+
+
+def federate(
+    study: Study,
+    repeat: int,
+    places: Mapping[str, Workplace],
+    summaries: Mapping[str, Summary],
+    answer: Answer | None = None,
+) -> tuple[Arrays, Encoder, float | None] | None:
+    """Return a run over open workplaces: arrays, encoder, the offsets' deviation; None where it ended early.
+
+    The same messages through the same client app as a run, so the same arrays; nothing is recorded.
+
+    Parameters
+    ----------
+    study : Study
+    repeat : int
+    places : mapping of site to Workplace, in name order
+    summaries : mapping of site to Summary
+    answer : callable, optional
+        As for `learning_curve`.
+    """
+    if len(places) < 2:  # one site is no federation
+        return None
+    first = next(iter(places.values()))
+    encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
+    side = ClientSide(lambda name, _: places[name].site, releasing=False)  # a policy names it, or it is refused
+    side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
+    # Its time is that of many side by side, and nobody waits for it: it has no deadline.
+    grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)
+    nodes = zip(places.items(), grid.get_node_ids(), strict=True)
+    roster = {
+        site: Enrolled(node_id=node, rows_high=len(place.table.training), version=flfed.__version__)
+        for (site, place), node in nodes
+    }
+    strategy: FedAvg = study.strategy.build("strategy")
+    seed = study.seed + repeat
+    outputs = offset_outputs(study, first.schema)
+    assignment = Assignment(
+        roster=roster, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed, outputs=outputs
+    )
+    strategy.assign(assignment)
+    start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
+    result = strategy.start(grid, to_record(start), study.rounds)
+    return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
+
+
+class _Told:
+    """Tells the progress, rerun by rerun."""
+
+    def __init__(self, progress: Progress, of: int) -> None:
+        self._progress, self._of, self._done = progress, of, 0
+
+    def step(self) -> None:
+        self._done += 1
+        self._progress(STAGE, self._done, self._of)
+
+
+class _Record:
+    """What the draws gave, by site and size, and the points that follow.
+
+    Parameters
+    ----------
+    fixed : collection of str
+        Sites whose holdout is the same in every draw.
+    draws : int
+    """
+
+    def __init__(self, fixed: Collection[str], draws: int) -> None:
+        self._fixed, self._draws, self._metric = fixed, draws, ""
+        self._training: dict[str, list[int]] = {}
+        self._ratios: dict[str, list[float]] = {}
+        self._found: dict[tuple[str, int], list[Figures]] = {}
+
+    def take(self, reruns: Sequence[_Rerun], answer: Answer | None) -> None:
+        """Run federations, side by side where `answer` answers them together, and take their figures."""
+        outcomes = [rerun(None) for rerun in reruns] if answer is None else side_by_side(reruns, answer)
+        for rerun, outcome in zip(reruns, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self.add(rerun.draw, rerun.rows, outcome)
+
+    def add(self, draw: _Draw, rows: int, figures: Mapping[str, Figures]) -> None:
+        """Take the figures of one federation of a draw, by site."""
+        for site, arms in figures.items():
+            self._found.setdefault((site, rows), []).append(arms)
+        if rows == ALL:
+            for site, place in draw.places.items():
+                training = len(place.table.training)
+                self._metric = place.primary
+                self._training.setdefault(site, []).append(training)
+                self._ratios.setdefault(site, []).append(place.table.holdout_rows / training)
+
+    def points(self) -> list[LearningPoint]:
+        """Return the points by site, rows and arm; a size that some draw had too few rows for is left out."""
+        found = []
+        for site in sorted(self._training):
+            all_rows = round(fmean(self._training[site]))
+            least = min(self._training[site])
+            sizes = sorted(rows for of, rows in self._found if of == site and ALL < rows < least)
+            for rows in [*sizes, ALL]:
+                for arm in ARMS:
+                    figures = [arms[arm] for arms in self._found[site, rows] if arm in arms]
+                    draws, value, low, high = self._mean(site, figures)
+                    bottom, top = (possible(self._metric, bound, difference=" - " in arm) for bound in (low, high))
+                    freedom = None if site in self._fixed or low is None else draws - 1
+                    own = (site, rows or all_rows, draws, arm, self._metric)
+                    found.append(LearningPoint(*own, value, bottom, top, freedom))
+        return found
+
+    def _mean(self, site: str, figures: Sequence[Judged]) -> tuple[int, float | None, float | None, float | None]:
+        """Return (draws with a figure, their mean, its interval)."""
+        known = [figure for figure in figures if math.isfinite(figure.value)]
+        values = [figure.value for figure in known]
+        if site in self._fixed:
+            low, high = (mean_of([finite(getattr(figure, side)) for figure in known]) for side in ("low", "high"))
+        elif len(known) < max(2, DEFINED * self._draws):
+            low, high = None, None
+        else:
+            _, low, high, _ = resplit_interval(values, fmean(self._ratios[site]))
+        return len(known), mean_of(values), low, high

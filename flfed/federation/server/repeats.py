@@ -1,0 +1,285 @@
+"""The repeats of a study: one after the other, or side by side so that one engine computes for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from flwr.serverapp import Grid
+
+from flfed.errors import RunStopped, UsageError
+from flfed.federation.engines.inprocess import Clock
+from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
+from flfed.federation.engines.registry import answer_of, started
+from flfed.federation.recording.provenance import code_sha256
+from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.recorder import Progress, Recorder, Slowest
+from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
+from flfed.federation.server.learning_curve import learning_curve
+from flfed.federation.server.preflight import Elsewhere
+from flfed.federation.server.server import Conductor, RunObserver, no_observer
+from flfed.gc_pause import rarely_collected
+from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
+from flfed.records.store.writer import RunStore, RunWriter
+from flfed.rows.data.site import ReadOnce, Site
+from flfed.rows.training.requests import Answer
+from flfed.rows.training.stacked.answer import answering
+from flfed.study.study import Study
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import Checkpoint
+
+AT_ONCE = 32
+"""Repeats that run side by side, at most."""
+SITES_AT_ONCE = 2000
+"""Sites whose tables are open at a time, over all repeats side by side."""
+KEPT = "what was done so far is kept: flfed study resume"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What one repeat runs with: what answers its requests (None: one by one), where it tells its progress, a clock."""
+
+    answer: Answer | None
+    progress: Progress
+    clock: Clock = time.monotonic
+    _shown: list[str] = field(default_factory=list)
+
+    def told(self, sentence: str) -> None:
+        """Show a sentence as what is being done, in place of the one before; an empty one shows none."""
+        while self._shown:
+            self.progress(self._shown.pop(), 1, 1)
+        if sentence:
+            self._shown.append(sentence)
+            self.progress(sentence, 0, 1)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The repeats of one study, begun or gone on with.
+
+    Attributes
+    ----------
+    store : RunStore
+    series : str
+        Its id.
+    repeats : int
+        How many there are in all.
+    study : Study
+    facts : mapping
+        From `checking.check`.
+    engine, path : str
+        From `engines.starting`; a series is gone on with by the path it was begun with.
+    sites : sequence of Site, or of Elsewhere in a deployment
+    asked : dict
+        How the sites can be found again.
+    progress, observer : callables
+        Side by side, the progress is that of the slowest repeat, and the observer is told by each
+        repeat in its turn.
+    """
+
+    store: RunStore
+    series: str
+    repeats: int
+    study: Study
+    facts: Mapping[str, str]
+    engine: str
+    path: str
+    sites: Sequence[Site | Elsewhere]
+    asked: dict[str, Any]
+    progress: Progress
+    observer: RunObserver
+
+    def go_on(self, entries: dict[int, RunEntry]) -> None:
+        """Run every repeat that is not completed; `entries` are those begun before."""
+        torch.set_num_threads(1)
+        left = [
+            number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
+        ]
+        # Repeats, and draws of the learning curve, differ in the split only.
+        again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
+        once = replace(self, sites=[ReadOnce.of(site) for site in self._here()]) if again else self
+        with rarely_collected():
+            while left:
+                some = left[: once._at_once()]
+                if len(some) == 1:
+                    once._repeat(some[0], entries.get(some[0]), _Way(answer_of(self.path), self.progress))
+                    later = []
+                else:
+                    later = once._several(some, entries)
+                left = later + left[len(some) :]
+                self.progress("repeats", self.repeats - len(left), self.repeats)
+
+    def _here(self) -> list[Site]:
+        """Return the sites whose tables this process may read."""
+        return [site for site in self.sites if isinstance(site, Site)]
+
+    def _at_once(self) -> int:
+        """Return how many repeats may run side by side, by what is known of the tables: each splits them anew."""
+        if self.path != "stacked":
+            return 1
+        read = [rows for site in self.sites if isinstance(site, ReadOnce) for rows in site.opened.values()]
+        by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
+        return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
+
+    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry]) -> list[int]:
+        """Run some repeats side by side; an error in one is raised once all have ended, the first one's.
+
+        Returns those that there was no room for, once the first one had read the tables.
+        """
+        progress, shared, later = Slowest(self.progress, repeats), SharedTime(answering()), list[int]()
+
+        def task(repeat: int) -> Callable[[Answer], None]:
+            def go(answer: Answer) -> None:
+                own = OwnTime(shared)
+                try:
+                    if repeat in repeats[self._at_once() :]:
+                        later.append(repeat)
+                        return
+                    way = _Way(own.stopped_while(answer), progress.of(repeat), own)
+                    self._repeat(repeat, entries.get(repeat), way)
+                except RunStopped as stopped:
+                    raise KeyboardInterrupt from stopped  # a person means all of them
+                finally:
+                    progress.over(repeat)
+
+            return go
+
+        try:
+            outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
+        except KeyboardInterrupt:
+            stopped = RunStopped(f"interrupted from the keyboard; {KEPT} {self.series}")
+            stopped.run = self.series
+            raise stopped from None
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        return later
+
+    def _repeat(self, repeat: int, entry: RunEntry | None, way: _Way) -> None:
+        """Run one repeat, from its beginning or from where it ended."""
+        gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
+        writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
+        shared_as = SharedAs(series=self.series)
+        recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress, shared_as)
+        if entry is not None and checkpoint is not None:
+            recorder.resumed(checkpoint.round, entry.reason)
+        elif gone:
+            recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
+        if self.path == "one-by-one" and self.engine == "inprocess" and self.asked.get("stacked"):
+            recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
+        self._run_once(repeat, recorder, checkpoint, way)
+
+    def _begin(self, repeat: int) -> tuple[RunWriter, None]:
+        """Write down that a repeat starts."""
+        writer = begin(
+            self.store, self.series, self.study, self.facts, engine=self.engine, path=self.path, repeat=repeat
+        )
+        writer.summary("asked", self.asked)
+        return writer, None
+
+    def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
+        """Take a begun repeat over, at its last checkpoint that the store knows of."""
+        checkpoint: Checkpoint | None = None
+
+        def keep(rounds: int) -> int:
+            nonlocal checkpoint
+            checkpoint = checkpoints.newest(entry.run, rounds)
+            if rounds and checkpoint is None:
+                raise UsageError(
+                    f"run {entry.run} has {rounds} rounds in the store and no checkpoint of them in "
+                    f"{checkpoints.folder_of(entry.run)}: set FLFED_HOME to where it ran, or run the study anew"
+                )
+            return checkpoint.round if checkpoint else 0
+
+        writer = self.store.resume_run(entry.run, keep)
+        checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
+        if entry.hashes.get("code") != code_sha256():
+            writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
+        return writer, checkpoint
+
+    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> None:
+        """Run one repeat to its end in the record, whatever the end is."""
+        writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
+            outcome = self._conduct(repeat, recorder, checkpoint, way)
+        writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
+        writer.finish(
+            status=outcome.status,
+            reason=outcome.reason,
+            seconds=outcome.seconds,
+            arrays_sha256=outcome.arrays_sha256(),
+            best_round=outcome.best_round,
+        )
+        if outcome.status == "completed":
+            checkpoints.settle(writer.run)
+
+    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> Outcome:
+        """Run one repeat on the engine and return how it ended."""
+        config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
+        # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
+        kept = self.study.dataset.partition is None and self.engine != "inprocess"
+        config["run" if kept else "run-here"] = recorder.writer.run
+        with (
+            started(self.engine, self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
+            afterwards(self.engine, grid, recorder),
+        ):
+            outcome = Conductor(
+                grid,
+                self.study,
+                recorder,
+                repeat=repeat,
+                tables=tables,
+                checkpoint=checkpoint,
+                observer=self._told_of(recorder.writer),
+                clock=way.clock,
+                each_round=self.engine == "deployment",
+                enrolled=beforehand(self.engine, grid, recorder),
+            ).conduct()
+        if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
+            taking_part = [site for site in self._here() if site.name in outcome.sites]
+            self._learning_curve(recorder, taking_part if tables is not None else None, way)
+        return outcome
+
+    def _told_of(self, writer: RunWriter) -> RunObserver:
+        """Return the observer, told of a round once it is in the store; it waits for nothing where nobody looks."""
+        if self.observer is no_observer:
+            return no_observer
+
+        def told(stage: str, round: int) -> None:
+            writer.flush()
+            self.observer(stage, round)
+
+        return told
+
+    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
+        """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
+        points: list[LearningPoint] = []
+        reason = f"{NO_CURVE}: engine {self.engine!r} does not hold every table"
+        if held is not None:
+            points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
+        recorder.learning_curve(points)
+        if reason:
+            recorder.note(reason)
+
+
+def beforehand(engine: str, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
+    """Return what is asked of the sites that enrolled on an engine, before their first sum."""
+    if engine != "deployment":
+        return lambda nodes: None
+    from flfed.deployment.coordinator.signed_heads import SignedHeads
+
+    return SignedHeads(grid, recorder).check
+
+
+def afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
+    """Return what follows a run on an engine."""
+    if engine != "deployment":
+        return nullcontext()
+    from flfed.deployment.coordinator.countersign import sealed_afterwards
+    from flfed.deployment.flower.grid import DeployedGrid
+
+    return sealed_afterwards(cast(DeployedGrid, grid), recorder)

@@ -1,0 +1,232 @@
+"""Running a study: from its text to a record, on an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.federation.engines.registry import check_engine, path_of
+from flfed.federation.recording.recorded_study import encoder_of, study_of
+from flfed.federation.recording.recorder import Progress, no_progress
+from flfed.federation.server.preflight import Elsewhere, check, taking_part
+from flfed.federation.server.repeats import Series
+from flfed.federation.server.server import RunObserver, no_observer
+from flfed.records.reports.report import REFERENCES, gain_at, report
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.updates.checkpoints import checkpoint as checkpoints
+
+GIVEN = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run, or a series of repeats, showed.
+
+    Attributes
+    ----------
+    report : dict
+        The object of `flfed study run --json`.
+    store : str or None
+        URL of the run store; None for the default.
+    """
+
+    report: dict[str, Any]
+    store: str | None = None
+
+    @property
+    def run(self) -> str:
+        """Id of the run or series, as `flfed run show` takes it."""
+        return str(self.report["run"])
+
+    @property
+    def status(self) -> str:
+        """How it ended: "completed" or "stopped"."""
+        return str(self.report["status"])
+
+    @cached_property
+    def sites(self) -> pd.DataFrame:
+        """One row per site, arm and metric: value, low, high, sd.
+
+        Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
+        joining is, with the `verdict`. Arm "difference" is the shared model minus the site's own, in the metric's sign.
+        """
+        lines: list[dict[str, Any]] = [
+            {"site": site, "arm": arm, "metric": metric, **figure}
+            for site, found in self.report["sites"].items()
+            for arm in ("global", "local-only", "personalised", "difference")
+            for metric, figure in (found.get(arm) or {}).items()
+        ]
+        lines += [
+            {"site": site, "arm": "gain", "metric": metric, **gain_at(found, metric)}
+            for site, found in self.report["sites"].items()
+            for metric in self.report["verdict-rule"]["worthwhile"]
+        ]
+        return pd.DataFrame(lines)
+
+    @cached_property
+    def overall(self) -> pd.DataFrame:
+        """One row per metric and arm over all sites: global, pooled and the others that were measured."""
+        lines = [
+            {"arm": arm, "metric": metric, **figure}
+            for arm in REFERENCES
+            for metric, figure in (self.report[arm] or {}).items()
+        ]
+        return pd.DataFrame(lines)
+
+
+def run(
+    study: Study | str | Path,
+    *,
+    engine: str = "inprocess",
+    repeats: int = 1,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    stacked: bool = True,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+) -> Result:
+    """Run a study and return what it showed; everything is in the run store as well.
+
+    Parameters
+    ----------
+    study : Study, or the name or file of one
+    engine : {"inprocess", "ray", "deployment"}
+        The last one asks the sites that this user's coordinator admitted (docs/run-a-consortium.md).
+    repeats : int, >= 1
+        Runs with other seeds, and other holdouts where the sites' policies allow.
+    sites : sequence of names, import paths or Site, optional
+        Instead of those that the study names or that are found.
+    store : str, optional
+        Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
+    stacked : bool
+        Whether the in-process engine computes for many sites, and many repeats, at once; the
+        figures are the same, several times faster.
+    progress : callable (stage, done, of)
+    observer : callable (stage, round)
+        Told "checkpoint" once a round's file is on the disk, "round" once it is in the store. Repeats
+        side by side tell it in turn, a round of each before the next one.
+
+    Notes
+    -----
+    Side by side, the others go on where one repeat fails or stops; the first error is raised at the
+    end. Ctrl-C stops all of them, and `resume` goes on with all. The seconds of a repeat are its share
+    of the time, so that those of a series add up to what it took.
+
+    Raises
+    ------
+    UsageError
+        For anything wrong with study, sites or options; nothing was run.
+    FlfedError
+        If a run failed; it is in the store as failed, with the reason.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("preterm-birth", repeats=10)  # doctest: +SKIP
+    >>> result.sites  # doctest: +SKIP
+    """
+    chosen = study if isinstance(study, Study) else Study.load(study)
+    check_engine(engine)
+    if repeats < 1:
+        raise UsageError(f"repeats={repeats} must be at least 1")
+    checkpoints.seconds_apart()
+    facts = check(chosen)
+    found = taking_part(engine, chosen, sites)
+    with RunStore.open(store) as opened:
+        series = opened.begin_series(
+            study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
+        )
+        asked = _asked(sites, found) | {"stacked": stacked}
+        path = path_of(engine, chosen, stacked=stacked)
+        Series(opened, series, repeats, chosen, facts, engine, path, found, asked, progress, observer).go_on({})
+    with RunReader.open(store) as reader:
+        return Result(report(reader, series), store)
+
+
+def resume(
+    run: str,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+) -> Result:
+    """Go on with a run that died, stopped or failed, and with what is left of its series.
+
+    It goes on after the last round that is both in its checkpoint and in the store, with the same
+    arrays as if nothing had happened. Repeats that are completed are left as they are.
+
+    Parameters
+    ----------
+    run : str
+        Id of a run or of its series, or "latest".
+    sites : sequence of names, import paths or Site, optional
+        Needed only where the run was given Site objects.
+    store, progress, observer
+        As for `run`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, it is completed, or a living process writes it.
+    FlfedError
+        If it failed again.
+    """
+    with RunReader.open(store) as reader:
+        entries = reader.runs_of(run)
+        series = reader.series(run)
+        entries = reader.runs_of(series.series)
+        asked = reader.summary(entries[0].run, "asked") or {}
+    approved = run if entries[0].engine == "deployment" else ""
+    study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=approved)
+    if series.study != study.name:
+        raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
+    left = [entry for entry in entries if entry.status != "completed"]
+    if not left and len(entries) == series.repeats:
+        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    for entry in left[1:]:  # the first is refused when it is taken over
+        if entry.status == "running":
+            raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
+    check_engine(entries[0].engine)
+    checkpoints.seconds_apart()
+    facts = check(study)
+    if facts["schema"] != entries[0].hashes.get("schema"):
+        raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
+    if sites is None and asked.get("given"):
+        raise UsageError(f"run {run} was run on {GIVEN}")
+    found = taking_part(entries[0].engine, study, sites if sites is not None else asked.get("sites"))
+    first = asked.get("names", [site.name for site in found])
+    with RunStore.open(store) as opened:
+        again = Series(
+            store=opened,
+            series=series.series,
+            repeats=series.repeats,
+            study=study,
+            facts=facts,
+            engine=entries[0].engine,
+            path=entries[0].path,
+            # A site that is new here would join the repeats that are left, and not those that are done.
+            sites=[site for site in found if site.name in first],
+            asked=asked,
+            progress=progress,
+            observer=observer,
+        )
+        again.go_on({entry.repeat: entry for entry in entries})
+    with RunReader.open(store) as reader:
+        return Result(report(reader, series.series), store)
+
+
+def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | Elsewhere]) -> dict[str, Any]:
+    """Return how the sites of a run can be found again, and which ones were found."""
+    words = None if sites is None else [item for item in sites if isinstance(item, str)]
+    given = words is not None and len(words) < len(sites or ())
+    return {"sites": words, "given": given, "names": [site.name for site in found]}

@@ -1,0 +1,201 @@
+"""Files for their owner alone: written whole, locked, refused where others may read them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flfed.errors import FlfedError, UsageError
+from flfed.paths import give, replace_whole
+
+PRIVATE = 0o600
+SHARED = 0o640
+"""For what the two users of a gate share, in their `link` folder."""
+
+
+def now_utc() -> datetime:
+    """Return the time, with its zone; the one clock of keys, invitations and logs."""
+    return datetime.now(UTC)
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+    """Write or replace a file at once: a reader, or a crash, finds the old one or the new one.
+
+    Written by root, the file belongs to whom its folder belongs to, so that the user of a service
+    can read what an operator wrote for it.
+
+    Raises
+    ------
+    FlfedError
+        If it cannot be written; nothing of it is left.
+    """
+    try:
+        replace_whole(path, content, mode=mode)
+    except OSError as error:
+        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_private(path: Path) -> bytes:
+    """Return what a file holds that only its owner may read.
+
+    Raises
+    ------
+    UsageError
+        If it is absent.
+    FlfedError
+        If it is not a plain file, or others may read or write it.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise FlfedError(f"{path}: must be a plain file")
+            if mode & 0o077:
+                said = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
+                raise FlfedError(f"{said}; consider it known to them, else: chmod 600 {path}")
+            return stream.read()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time read and then write what is in a folder."""
+    with held(folder / ".lock"):
+        yield
+
+
+def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file of a folder is written, made or removed."""
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        with suppress(FileNotFoundError):
+            facts = path.stat()
+            found.append((path.name, facts.st_mtime_ns, facts.st_ino))
+    return tuple(found)
+
+
+@contextmanager
+def held(path: Path, taken: str = "") -> Iterator[None]:
+    """Hold a file as long as the block runs: of two processes that want to, the second waits or is refused.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it is absent, and left there; what counts is the lock, which ends with the process.
+    taken : str
+        The sentence for who comes second; where there is none, they wait.
+
+    Raises
+    ------
+    UsageError
+        If another process holds it, or it cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+    except OSError as error:
+        raise UsageError(f"{path.parent}: cannot be used ({error.strerror})") from None
+    try:
+        give(handle, path.parent)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+        except BlockingIOError:
+            raise UsageError(taken) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def note(path: Path, at: datetime, what: str, **facts: object) -> None:
+    """Append one JSON line to a log of events, made private where it is absent; no secret belongs in it."""
+    line = json.dumps({"at": at.isoformat(timespec="seconds"), "what": what, **facts}) + "\n"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+        with os.fdopen(handle, "wb", buffering=0) as stream:
+            give(stream.fileno(), path.parent)
+            stream.write(line.encode())
+    except OSError as error:
+        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+OTHERS = 0o077
+"""The bits of a mode that let anybody in besides the owner."""
+
+
+def private_bytes(path: Path) -> bytes:
+    """Return the content of a file that only its owner may open.
+
+    Raises
+    ------
+    UsageError
+        If it is no plain file, or its mode lets others read or write it.
+    OSError
+        If it is not there, a link, or not readable by this user.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as stream:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"{path}: is no plain file; put one there that only its owner may read")
+        refuse_others(path, found.st_mode, 0o600)
+        return stream.read()
+
+
+def refuse_others(path: Path, mode: int, right: int) -> None:
+    """Refuse a file or folder whose mode lets in others than its owner; `right` is the mode it should have."""
+    if mode & OTHERS:
+        raise UsageError(
+            f"{path}: others than its owner may use it (mode {stat.S_IMODE(mode):04o}) and it concerns patients or "
+            f"customers; see who did, then: chmod {right:o} {path}"
+        )
+
+
+def write_private_bytes(path: Path, whole: bytes) -> None:
+    """Write a file for its owner alone, beside and renamed: after a crash it is as before, or as it should be.
+
+    Raises
+    ------
+    FlfedError
+        If it cannot be written; what was there stays.
+
+    Notes
+    -----
+    Written by root, it belongs to whom its folder belongs to: to the user of the gate.
+    """
+    try:
+        replace_whole(path, whole)
+    except OSError as error:
+        raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
+
+
+@contextmanager
+def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
+    """Hold a folder for its owner alone, while one writes in it or several read; a writer makes it if absent.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be opened, or (to read) its mode lets in others.
+    """
+    try:
+        if writing:
+            for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
+                missing.mkdir(parents=True, mode=0o700)
+                give(missing, missing.parent)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be used by this user ({error.strerror}); run it as its owner") from None
+    try:
+        if writing:
+            os.fchmod(handle, 0o700)
+        refuse_others(folder, os.fstat(handle).st_mode, 0o700)
+        fcntl.flock(handle, fcntl.LOCK_EX if writing else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,214 @@
+"""Who looks at the pages: everybody on this machine, or who logged in and stands in the file of roles."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from flfed.errors import UsageError
+from flfed.paths import where
+from flfed.records.dashboard import APP_TOKEN
+from flfed.records.dashboard.panels.overview import escape
+from flfed.records.dashboard.token import cookie_of, is_it
+from flfed.records.store.visibility import Viewer
+
+ROLES = ("coordinator", "analyst")
+"""Roles that are a word in the file; the third is a site, `{ site = "NAME" }`."""
+VIEWER = "viewer"
+"""Where a session keeps who looks."""
+ROLE_WORDS = {"coordinator": "coordinator: all", "analyst": "analyst: all results", "site": "reader of {site}"}
+
+
+UNREAD = (
+    "The file with the login, .streamlit/secrets.toml, is there and cannot be read as TOML: nobody is let in until it "
+    "is put right. The app's log says more."
+)
+NO_LOGIN = (
+    "There is a file of roles, or the folder where it belongs cannot be looked into, but no login is set up: nobody is "
+    "let in. docs/app.md says how, with `[auth]` in .streamlit/secrets.toml."
+)
+
+
+def roles_file() -> Path | None:
+    """Return where roles are written down, or may be: the file `FLFED_ROLES` names, else `roles.toml` under `home()`.
+
+    None where there is no such file for certain. Where that cannot be told, there may be one.
+
+    Raises
+    ------
+    UsageError
+        If this user has no folder for it.
+    """
+    given = os.environ.get("FLFED_ROLES")
+    path = Path(given) if given else where() / "roles.toml"
+    return path if given or _may_be(path) else None
+
+
+def _may_be(path: str | Path) -> bool:
+    """Tell whether something is there, or cannot be looked for."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
+    r"""Return who somebody is that logged in.
+
+    Parameters
+    ----------
+    claims : mapping
+        What the provider says of the person: `email`, `email_verified`, `name`.
+    roles : str
+        TOML: `[people]` with a line a person, `"ana@clinic.example" = "analyst"` (or "coordinator"),
+        `"it@clinic.example" = { site = "clinic" }`; `verified-only = false` takes an address that the
+        provider does not call verified, for providers that say nothing of it.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or has a person twice, the address is not verified, or the person is not in it.
+
+    Examples
+    --------
+    >>> role_of({"email": "Ana@Clinic.example", "email_verified": True}, '[people]\n"ana@clinic.example" = "analyst"')
+    Viewer(role='analyst', site=None, name='Ana@Clinic.example')
+    """
+    try:
+        found = tomllib.loads(roles)
+        lines = [(_same(address), role) for address, role in found.get("people", {}).items()]
+        strict = found.get("verified-only", True)
+    except (tomllib.TOMLDecodeError, AttributeError):
+        raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
+    people = dict(lines)
+    if len(people) < len(lines):
+        raise UsageError("the file of roles has two lines for one person: nobody is let in")
+    address = str(claims.get("email") or "")
+    if strict is not False and claims.get("email_verified") is not True:
+        raise UsageError("your login provider does not say that your e-mail address is verified")
+    role = people.get(_same(address)) if address else None
+    if role in ROLES:
+        return Viewer(role=role, name=address)
+    if isinstance(role, dict) and set(role) == {"site"} and isinstance(role["site"], str) and role["site"]:
+        return Viewer(role="site", site=role["site"], name=address)
+    if role is None:
+        raise UsageError(
+            f"{address or 'you'} may not see these pages: ask the coordinator to add you to the file of roles"
+        )
+    raise UsageError(f'the role of {address} must be "coordinator", "analyst" or {{ site = "NAME" }}')
+
+
+def _same(address: str) -> str:
+    """Return an address as it is compared: of ASCII, capitals are as good as small letters.
+
+    Others are compared as they are: there "ß" could pass for "ss", and be somebody else.
+    """
+    return address.lower() if address.isascii() else address
+
+
+def logs_in() -> bool:
+    """Tell whether people have to log in: a login is configured, or may be, or there may be a file of roles."""
+    try:
+        return _login_is_unread() or _has_login() or roles_file() is not None
+    except UsageError:
+        return True
+
+
+def _has_login() -> bool:
+    return st.secrets.load_if_toml_exists() and bool(st.secrets.get("auth"))
+
+
+def needs_login() -> bool:
+    """Tell whether who looks has to log in: people do, or this one came while they did, and so without the token."""
+    token = os.environ.get(APP_TOKEN, "")
+    came = not token or is_it(st.context.cookies.get(cookie_of(st.get_option("server.port"))), token)
+    return logs_in() or "is_logged_in" in st.user or not came
+
+
+def _login_is_unread() -> bool:
+    """Tell whether there is a file with a login that Streamlit cannot read, which then lets everybody in."""
+    try:
+        return any(map(_may_be, st.get_option("secrets.files"))) and not st.secrets.load_if_toml_exists()
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def _known() -> Viewer:
+    """Return who looks, as the file of roles says now.
+
+    Raises
+    ------
+    UsageError
+        If it says nothing of the person, or cannot be read.
+    """
+    if not needs_login():
+        return Viewer()
+    file = roles_file()
+    try:
+        roles = "" if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError("there is no file of roles that can be read: nobody is let in") from None
+    return role_of(st.user.to_dict(), roles)
+
+
+def admit() -> Viewer | None:
+    """Return who looks, or None where a page to log in, or why somebody may not, is shown instead.
+
+    Without a login it is a person on this machine, who may see all of the store.
+    """
+    if not needs_login():
+        return Viewer()
+    unread = _login_is_unread()
+    if unread or "is_logged_in" not in st.user:
+        st.title("Log in")
+        st.error(UNREAD if unread else NO_LOGIN)
+        return None
+    if not st.user.is_logged_in:
+        st.title("Log in")
+        st.markdown("These pages show results of studies. Who may see which is written down by the coordinator.")
+        st.button("Log in", on_click=st.login, type="primary")
+        return None
+    try:
+        found = _known()
+    except UsageError as error:
+        _refused(str(error))
+        return None
+    with st.sidebar:
+        st.caption(escape(f"{found.name}, {ROLE_WORDS[found.role].format(site=found.site)}"))
+        st.button("Log out", on_click=st.logout)
+    return found
+
+
+def _refused(why: str) -> None:
+    """Show why somebody may not see the pages, and let them log in as somebody else."""
+    st.title("Not for you")
+    st.error(escape(f"{why[0].upper()}{why[1:]}."))
+    st.button("Log out", on_click=st.logout)
+
+
+def viewer() -> Viewer:
+    """Return who looks, as the file of roles says now: all of the page is shown anew where that has changed.
+
+    A page that is run without the frame that lets people in shows nothing.
+    """
+    found = st.session_state.get(VIEWER)
+    if not isinstance(found, Viewer):
+        if needs_login():
+            st.stop()
+        return Viewer()
+    try:
+        changed = _known() != found
+    except UsageError:
+        changed = True
+    if changed:
+        del st.session_state[VIEWER]
+        st.rerun()
+    return found

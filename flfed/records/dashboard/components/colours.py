@@ -1,0 +1,104 @@
+"""Colours of the charts on a light page, and those that the browser puts in their place on a dark one.
+
+Found by search and by hand: every mark has a contrast of 3 or more to its background, every word one of 4.5, and the
+first six sites are as far apart as can be to readers with any kind of colour blindness, in either theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
+
+BLUE, PALE_BLUE, ORANGE, AMBER = "#0072B2", "#3C97CF", "#D55E00", "#B87600"
+GREEN, GREY, PINK, VIOLET = "#009E73", "#6e6e6e", "#B85C90", "#8a6bbe"
+NEUTRAL = "#808080"
+"""Of lines and marks that stand for no site, model or verdict."""
+FAINT = "#949494"
+"""Of the sites beside the one that is looked at."""
+INK, FIGURE = "#1b2733", "#7a7a7a"
+"""Of words in a chart: on a mark's own colour, and beside it. A picture that a reader keeps of a chart has these."""
+RISING, FALLING, NO_FIGURE = "#56B4E9", "#E69F00", "#d9d9d9"
+"""Of cells: the largest figures above and below 0, smaller ones letting the page through; behind a dash."""
+SITE_COLOURS = (BLUE, "#e37407", "#809677", "#940ef4", "#d21a2d", "#745f73", GREEN, "#C3699B")
+DARK = {
+    BLUE: "#56b3e8",
+    PALE_BLUE: "#2E8BCB",
+    ORANGE: "#FF8A3D",
+    AMBER: "#E3A82B",
+    GREEN: "#1fc997",
+    GREY: "#a3a3a3",
+    PINK: "#E5A0C6",
+    VIOLET: "#B39DDB",
+    NEUTRAL: "#949494",
+    FAINT: "#6f757c",
+    INK: "#e8edf2",
+    RISING: "#1F6A9C",
+    FALLING: "#8A5A00",
+    NO_FIGURE: "#3a434d",
+    **dict(zip(SITE_COLOURS[1:6], ("#ff9d39", "#b7d9a1", "#c14cff", "#de5748", "#988893"), strict=True)),
+    SITE_COLOURS[7]: "#e5aecf",
+}
+"""The colour on a dark page by that on a light one."""
+WORDS = ("#3d4955", "#c0c9d2")
+"""Of axes and legends, light and dark."""
+
+ARM_COLOURS = {
+    "global": BLUE,
+    "personalised": PALE_BLUE,
+    "local-only": GREY,
+    "local-only-same": GREY,
+    "sites-mean": PALE_BLUE,
+    "personalised-sites-mean": PALE_BLUE,
+    "pooled": VIOLET,
+    "pooled-same": VIOLET,
+    "own-model-everywhere": PINK,
+}
+VERDICT_COLOURS = {PAYS: GREEN, NO_CLEAR_GAIN: GREY, DO_NOT_USE: ORANGE, CANNOT_BE_TOLD: NEUTRAL}
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+SITE_DASHES = (0, 1, 2, 3, 0, 2, 3, 1)
+"""Which of `DASHES` goes with each of `SITE_COLOURS`: two colours that some eyes take for one have different dashes,
+and none is solid that they take for the grey of all sites together."""
+MOST_COLOURED = 8
+"""Of more sites in one chart, one is drawn in colour and the others in grey."""
+
+Looks = dict[str, tuple[str, list[int]]]
+"""Colour and dash of each site."""
+
+
+def site_looks(sites: Iterable[str]) -> Looks:
+    """Return colour and dash of each site of a run, by its place in the alphabet, the same in every chart.
+
+    Examples
+    --------
+    >>> site_looks(["b", "a"])["a"] == (SITE_COLOURS[0], [1, 0])
+    True
+    """
+    looks = {}
+    for place, site in enumerate(sorted(sites)):
+        turn, colour = divmod(place, len(SITE_COLOURS))
+        looks[site] = (SITE_COLOURS[colour], DASHES[(SITE_DASHES[colour] + turn) % len(DASHES)])
+    return looks
+
+
+def one_in_colour(sites: Iterable[str], chosen: str) -> Looks:
+    """Return the looks of many sites: the chosen one's stands out, all others are alike."""
+    return {site: (BLUE, DASHES[0]) if site == chosen else (FAINT, DASHES[0]) for site in sites}
+
+
+def style() -> str:
+    """Return the style that gives charts the colours of the page's theme, which the browser knows before the server.
+
+    A chart turns with its theme and is not made anew; a browser too old for `light-dark` shows the light colours.
+    """
+    chart = "[data-testid=stVegaLiteChart] svg.marks"
+    rules = [
+        f'{chart} [{what}="{light}"] {{{what}: light-dark({light}, {dark})}}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    ]
+    rules += [
+        f'{chart} text[fill="{FIGURE}"] {{fill: light-dark({INK}, {DARK[INK]})}}',
+        f"{chart} :is(.role-axis, .role-legend) text {{fill: light-dark({WORDS[0]}, {WORDS[1]})}}",
+    ]
+    return " ".join(rules)

@@ -1,0 +1,71 @@
+"""How every page looks beside its charts: close together, still, readable in both themes and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from flfed.records.dashboard.components import colours
+
+PHONE_PIXELS = 640
+"""On a narrower screen Streamlit puts columns below each other."""
+PALE = f"light-dark({colours.WORDS[0]}, {colours.WORDS[1]})"
+CLOSE = (
+    "[data-testid=stMainBlockContainer] {padding: 4rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
+    "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
+    "[data-testid=stSidebar][aria-expanded=false] {width: 0 !important}"
+    # On a tablet two charts side by side leave each too little room.
+    "@media (max-width: 900px) {[data-testid=stColumn]:has([data-testid=stVegaLiteChart])"
+    " {min-width: calc(100% - 1.5rem)}}"
+    f"@media (max-width: {PHONE_PIXELS}px) {{[data-testid=stMainBlockContainer] {{padding: 4rem 1rem}}}}"
+)
+STILL = (
+    # Streamlit fades what may change, which flickers.
+    "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
+    " {opacity: 1 !important; transition: none !important}"
+)
+READABLE = (
+    f"[data-testid=stCaptionContainer] {{color: {PALE} !important; opacity: 1 !important}}"
+    "[data-tag] {color: light-dark(#ffffff, #14191f) !important}"
+)
+RING = f"outline: 3px solid light-dark({colours.BLUE}, {colours.DARK[colours.BLUE]}) !important; outline-offset: 2px"
+FOCUS = (
+    f":focus-visible {{{RING}; opacity: 1 !important; transition: none !important}}"
+    "[data-testid=stElementToolbar]:focus-within {opacity: 1 !important}"  # else it shows under the mouse only
+    # What is drawn for a field is not the field itself.
+    f"label:has(input:focus-visible), [role=group][data-rac]:has(:focus-visible) {{{RING}}}"
+    "summary:focus-visible {outline-offset: -3px}"  # its box cuts off what is outside
+)
+
+
+def close_up() -> None:
+    """Start the page just below the navigation, in the looks of every page."""
+    st.html(f"<style>{CLOSE}{STILL}{READABLE}{FOCUS}{colours.style()}</style>")
+
+
+def cards_on_a_phone(line: str, header: str, titles: Sequence[str]) -> None:
+    """Make each line of a list a card on a phone, where its columns stand below each other, each with its title.
+
+    Parameters
+    ----------
+    line : str
+        How the keys of the lines' containers begin.
+    header : str
+        Key of the container with the list's titles, which a phone does not show.
+    titles : sequence of str
+        Of the columns from the second on.
+    """
+    card = f"[class*=st-key-{line}-]"
+    rules = [
+        f".st-key-{header} {{display: none}}",
+        f"{card} {{border: 1px solid light-dark(#9aa5b1, #56616d); border-radius: 0.5rem; padding: 0.75rem}}",
+        f"{card} [data-testid=stHorizontalBlock] {{gap: 0.4rem}}",
+        f"{card} [data-testid=stColumn]:not(:first-child) {{display: flex; min-width: 100%}}",
+        f"{card} [data-testid=stColumn]::before {{flex: 0 0 8.5rem; color: {PALE}}}",
+    ]
+    rules += [
+        f"{card} [data-testid=stColumn]:nth-child({place})::before {{content: '{title}'}}"
+        for place, title in enumerate(titles, start=2)
+    ]
+    st.html(f"<style>@media (max-width: {PHONE_PIXELS}px) {{{' '.join(rules)}}}</style>")

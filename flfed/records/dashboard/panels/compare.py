@@ -1,0 +1,237 @@
+"""Runs side by side: what each reached over all sites and at each, and in what their studies differ."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from flfed.records.dashboard import refresh
+from flfed.records.dashboard.components.axes import (
+    PLOT_HEIGHT,
+    ROW_PIXELS,
+    axis_title,
+    figure_axis,
+    figures_above,
+    names_axis,
+    ticks_of,
+)
+from flfed.records.dashboard.components.colours import ARM_COLOURS
+from flfed.records.dashboard.components.figure import Line, figure
+from flfed.records.dashboard.components.round_chart import Curves, Spec
+from flfed.records.dashboard.panels.overview import STATUS_WORDS, escape, table
+from flfed.records.reports.report import Report, primary_of, site_verdict
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.records.store.entries import RunEntry
+from flfed.records.store.reader import RunReader
+
+MOST = 6
+"""Most runs side by side; more columns cannot be read."""
+OVERLAP = (
+    "Intervals that overlap do not mean that two runs are alike. On the same holdout rows both go up and down "
+    "together, so that a difference between them is known better than either figure; it is not measured here."
+)
+Compared = list[tuple[str, refresh.Shown]]
+
+
+def side_by_side(series: Sequence[str], only: str | None) -> None:
+    """Show some runs beside each other, or why they cannot be."""
+    found: Compared = []
+    with RunReader.open(only=only) as reader:
+        entries = {name: reader.runs_of(name) for name in series}
+    for name, runs in entries.items():
+        found.append((_name(runs), refresh.read(refresh.where(), name, refresh.mark_of(runs), only)))
+    st.markdown("## Side by side")
+    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found}
+    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found], redrawn):
+        st.warning(escape(line))
+    table([line for line in _facts(found) if only is None or line[""] != "Sites"])
+    metric = next((primary_of(shown.found) for _, shown in found if primary_of(shown.found)), None)
+    if metric is not None:
+        _figures(found, metric, only)
+    differing = differences([(name, shown.study_text) for name, shown in found])
+    st.markdown("### In what the studies differ")
+    if differing:
+        table(differing)
+    else:
+        st.markdown("In nothing: the studies are the same, word for word in all that counts.")
+
+
+def _name(runs: Sequence[RunEntry]) -> str:
+    """Return what a run is called above its column: the end of its id tells runs of one study apart."""
+    return f"{runs[0].study} {runs[0].series[-4:]}"
+
+
+def warnings(
+    found: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> list[str]:
+    """Return which of these runs may not be compared with which, and why, in sentences.
+
+    Parameters
+    ----------
+    found : sequence of (name, report, text of the study)
+    redrawn : mapping of name to sites
+        Those that draw another holdout in each repeat.
+    """
+    datasets = {name: str(_keys(text).get("dataset.name", "")) for name, _, text in found}
+    lines = []
+    if len(by_dataset := _groups(datasets)) > 1:
+        told = "; ".join(f"{dataset or 'not known'}: {_and(names)}" for dataset, names in by_dataset.items())
+        lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
+    metrics = {name: primary_of(report) for name, report, _ in found}
+    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
+    for dataset, names in by_dataset.items():
+        where = f"Of the runs on {dataset}, " if len(by_dataset) > 1 else ""
+        by_metric = _groups({name: metrics[name] for name in names if metrics[name]})
+        if len(by_metric) > 1:
+            told = "; ".join(f"{metric_name(str(metric))}: {_and(of)}" for metric, of in by_metric.items())
+            lines.append(
+                _sentence(f"{where}not all were chosen by the same figure: compare one that all have ({told}).")
+            )
+        by_rows = _groups({name: judged[name] for name in names if judged[name]})
+        if len(by_rows) > 1:
+            told = "; ".join(_and(of) for of in by_rows.values())
+            said = f"not all were judged on the same sites and holdout rows ({told}): part of a difference is chance."
+            lines.append(_sentence(where + said))
+    return lines
+
+
+def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells apart on which rows a run was judged; () of one that was not.
+
+    A site's holdout is the same in all runs, but for one that draws another in each repeat: the mean is
+    then over as many of them as there are repeats.
+    """
+    rows = {name: site["holdout-rows"] for name, site in report["sites"].items()}
+    if not any(rows.values()) or primary_of(report) is None:
+        return ()
+    return tuple((name, rows[name] or 0, report["repeats"] if name in redrawn else 1) for name in sorted(rows))
+
+
+def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
+    """Return the names that have the same value, by it."""
+    groups: dict[Any, list[str]] = {}
+    for name, value in known.items():
+        groups.setdefault(value, []).append(name)
+    return groups
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _facts(found: Compared) -> list[dict[str, str]]:
+    """Return one line a fact, a column a run."""
+    lines: dict[str, dict[str, str]] = {}
+    for name, shown in found:
+        report, privacy = shown.found, shown.found["privacy"]
+        epsilon = "" if privacy["epsilon"] is None else f", ε {number(privacy['epsilon'])}"
+        seconds = ABSENT if report["seconds"] is None else f"{report['seconds']:.1f}"
+        facts = {
+            "Run": report["run"],
+            "Status": STATUS_WORDS[report["status"]],
+            "Engine": report["engine"],
+            "Rounds": f"{report['rounds']}",
+            "Repeats": f"{report['repeats']}",
+            "Seconds": seconds,
+            "Sites": f"{len(report['sites'])}",
+            "Privacy mechanism": f"{privacy['mechanism'] or 'not recorded'}{epsilon}",
+        }
+        for fact, value in facts.items():
+            lines.setdefault(fact, {"": fact})[name] = value
+    return list(lines.values())
+
+
+def _figures(found: Compared, metric: str, only: str | None) -> None:
+    """Show one figure of every run: over all sites as a chart, or at one, and at each site as a table."""
+    lines: list[Line] = []
+    for name, shown in found:
+        of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
+        entry = of["global"].get(metric, {})
+        span = {"95 % low": entry.get("low"), "95 % high": entry.get("high")}
+        lines.append({"Run": name, metric_name(metric): entry.get("value")} | span)
+    where = "over all sites" if only is None else f"at {escape(only)}"
+    title = f"{metric_name(metric)} of the shared model {where}, with 95 % interval"
+    says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)
+    figure(st, title, _chart(lines, metric), lines, key="compared", says=says)
+    st.caption(OVERLAP)
+    sites = sorted({site for _, shown in found for site in shown.found["sites"]})
+    if sites:
+        st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
+        table([{"Site": site} | {name: _at(shown.found, site, metric) for name, shown in found} for site in sites])
+
+
+def _at(report: Report, site: str, metric: str) -> str:
+    of_site = report["sites"].get(site)
+    if of_site is None:
+        return "took no part"
+    entry = of_site["global"].get(metric, {})
+    span = f" ({interval(entry['low'], entry['high'])})" if entry.get("low") is not None else ""
+    return f"{number(entry.get('value'))}{span}: {site_verdict(of_site, metric)[0]}"
+
+
+def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
+    known = [line for line in lines if line[metric_name(metric)] is not None]
+    if not known:
+        return None
+    keys = {"Run": "run", metric_name(metric): "value", "95 % low": "low", "95 % high": "high"}
+    rows = pd.DataFrame(known).rename(columns=keys).astype({"value": "float64", "low": "float64", "high": "float64"})
+    names = list(rows["run"])
+    rows["shown"] = [number(value) for value in rows["value"]]
+    y = {"field": "run", "type": "nominal", "sort": names, "axis": names_axis()}
+    ends = [line[key] for line in known for key in (metric_name(metric), "95 % low", "95 % high")]
+    x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
+    colour = ARM_COLOURS["global"]
+    spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "color": colour}}
+    spans |= {"transform": [{"filter": "isValid(datum.low)"}]}
+    spans |= {"encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y}}
+    tooltip: list[Spec] = [{"field": "run", "type": "nominal"}]
+    tooltip += [{"field": name, "type": "quantitative"} for name in ("value", "low", "high")]
+    dots: Spec = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 1, "color": colour}}
+    dots |= {"encoding": {"x": x, "y": y, "tooltip": tooltip}}
+    figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "y": y, "text": {"field": "shown"}}}
+    height = {"height": ROW_PIXELS * len(names), "autosize": PLOT_HEIGHT}
+    return Curves(rows, height | {"layer": [spans, dots, figures]})
+
+
+def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    r"""Return the keys in which the texts of some studies differ, a column a run.
+
+    Examples
+    --------
+    >>> differences([("a", "seed = 1\nname = 'x'"), ("b", "seed = 2\nname = 'x'")])
+    [{'Key': 'seed', 'a': '1', 'b': '2'}]
+    """
+    known = {name: _keys(text) for name, text in studies}
+    keys = dict.fromkeys(key for found in known.values() for key in found)
+    lines = []
+    for key in keys:
+        values = {name: str(found.get(key, "not given")) for name, found in known.items()}
+        if len(set(values.values())) > 1:
+            lines.append({"Key": key} | values)
+    return lines
+
+
+def _keys(text: str) -> dict[str, Any]:
+    """Return the values of a study by their whole keys, but for what it expects of itself."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+    return {key: value for key, value in _flat(found, "").items() if not key.startswith("expected.")}
+
+
+def _flat(found: Mapping[str, Any], before: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in found.items():
+        whole = f"{before}.{key}" if before else key
+        flat |= _flat(value, whole) if isinstance(value, dict) else {whole: value}
+    return flat

@@ -1,0 +1,449 @@
+"""Panels of the page Data: who is in the data, what is missing, how far sites lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from flfed.records.dashboard.components.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
+from flfed.records.dashboard.components.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
+from flfed.records.dashboard.components.figure import Line, download, figure
+from flfed.records.dashboard.components.round_chart import Curves
+from flfed.records.dashboard.panels.overview import escape
+from flfed.records.statistics.verdict import number
+from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
+from flfed.summaries.table_one import percent
+
+Payload = Mapping[str, Any]
+LEAST_GAP = 5.0
+"""Percentage points by which a site's share of missing rows has to be above that of the others to be named."""
+NAMED = 3
+"""Sentences at most."""
+
+
+def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
+    """Return where most is missing beside the other sites, the largest gap first: a sentence a column, three at most.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "columns" of a run.
+    sites : int
+        How many sites the run has, those too that are not in `payload`.
+
+    Returns
+    -------
+    list of str
+        One sentence where no gap is large; none where no site can be set beside another.
+    """
+    known = [(gap, column) for column in payload["columns"] if (gap := widest_gap(column)) is not None]
+    large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
+    sentences = []
+    for (_, site, others), column in large[:NAMED]:
+        own, rest = column["sites"][site], [column["sites"][other] for other in others]
+        elsewhere = _share_in_words(sum(one["missing"] for one in rest), sum(one["rows"] for one in rest))
+        where = f"at the {'other site' if sites == 2 else 'other sites'}"
+        if len(others) < sites - 1:
+            where = f"at {_those_that_tell(len(others))}"
+        share = _share_in_words(own["missing"], own["rows"])
+        sentences.append(
+            f"{column['column']} is missing at {share} of {site}'s rows and at {elsewhere} of the rows {where}."
+        )
+    if known and not sentences:
+        return [
+            "No site stands out: in no column is the share of missing rows "
+            f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
+        ]
+    return sentences
+
+
+def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
+    """Return how far a site's share of missing rows is above that of the others that tell, most of all sites.
+
+    Returns
+    -------
+    tuple or None
+        Percentage points, the site, and the others; None where fewer than two sites tell.
+    """
+    told = {site: entry for site, entry in column["sites"].items() if entry["missing"] is not None and entry["rows"]}
+    if len(told) < 2:
+        return None
+    missing, rows = (sum(entry[key] for entry in told.values()) for key in ("missing", "rows"))
+    gaps = {
+        site: 100 * (entry["missing"] / entry["rows"] - (missing - entry["missing"]) / (rows - entry["rows"]))
+        for site, entry in told.items()
+    }
+    site = max(gaps, key=lambda name: gaps[name])
+    return gaps[site], site, [name for name in told if name != site]
+
+
+def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
+    """Return which sites differ most from the others, and in what: the largest first, three at most.
+
+    What is told beside all the others goes before what only some of them tell.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "columns" of a run.
+    sites : int
+        How many sites the run has, those too that are not in `payload`.
+    """
+    entries = [(column, site, entry) for column in payload["columns"] for site, entry in column["sites"].items()]
+    # What is told beside fewer sites comes after what is told beside all.
+    order = sorted(entries, key=lambda one: (_told_by(one[2], sites) < sites - 1, -size(one[2])))
+    worst: dict[str, tuple[Payload, Payload]] = {}
+    for column, site, entry in order:
+        if stands_out(entry):
+            worst.setdefault(site, (column, entry))
+    if not worst:
+        about = any(entry.get("about") for _, _, entry in entries)
+        also = f" (of figures from groups of bins: {number(LARGE + BINNING, 2)})" if about else ""
+        return [
+            f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
+            f"deviations{also} and by more than chance would."
+        ]
+    sentences = []
+    for site, (column, entry) in list(worst.items())[:NAMED]:
+        where = "from" if column["towards"] is None else "above" if entry["difference"] > 0 else "below"
+        told = _told_by(entry, sites)
+        whom = _those_that_tell(told)
+        if told >= sites - 1:
+            whom = "the other site" if sites == 2 else "the other sites"
+        far = f"about {number(size(entry), 1)}" if entry.get("about") else number(size(entry), 2)
+        rough = " (from groups of bins)" if entry.get("about") else ""
+        sentences.append(f"{site} differs most in {named(column)}: {far} standard deviations {where} {whom}{rough}.")
+    return sentences
+
+
+def stands_out(entry: Payload) -> bool:
+    """Tell whether a difference is large, and more than chance, or than what groups of bins may add to it."""
+    if entry.get("about"):
+        return size(entry) > LARGE + BINNING
+    return size(entry) > LARGE and not by_chance(entry)
+
+
+def by_chance(entry: Payload) -> bool:
+    """Tell whether a difference is no larger than what chance alone brings about; never where that is not known."""
+    return entry["difference"] is not None and entry["chance"] is not None and size(entry) <= entry["chance"]
+
+
+def size(entry: Payload) -> float:
+    """Return how large a difference is, 0 where there is none."""
+    return abs(float(entry["difference"])) if entry["difference"] is not None else 0.0
+
+
+def named(column: Payload) -> str:
+    """Return a column's name, with the value whose share is compared."""
+    return f"{column['column']} (share of {column['towards']})" if column["towards"] else str(column["column"])
+
+
+def reasons_of(columns: Sequence[Payload]) -> list[str]:
+    """Return why sites have no difference, each reason once."""
+    return sorted({str(entry["reason"]) for column in columns for entry in column["sites"].values() if entry["reason"]})
+
+
+def _told_by(entry: Payload, sites: int) -> int:
+    """Return with how many other sites one is compared; earlier versions of flfed did not keep it."""
+    return int(entry.get("compared-with") or sites - 1)
+
+
+def _those_that_tell(others: int) -> str:
+    return "the one other site that tells" if others == 1 else f"the {others} other sites that tell"
+
+
+def _share_in_words(count: float, rows: float) -> str:
+    """Return a share in whole percent, as it stands in a sentence.
+
+    Examples
+    --------
+    >>> _share_in_words(190, 294), _share_in_words(2, 30000)
+    ('65 %', 'less than 1 %')
+    """
+    return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
+
+
+SITES_DRAWN = 12
+"""Sites shown unless the reader picks others."""
+COLUMNS_DRAWN = 25
+"""Columns drawn in a map, those with the largest gaps or differences."""
+FIRST_COLUMNS = ("Characteristic", "All sites")
+KEPT_BACK = "kept back"
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
+ROW_PIXELS, NAME_SHARE = 40, 0.45
+"""Height of a column in a map, and which share of it is for its name."""
+CELL_PIXELS = 38
+"""Narrower cells have no figure written in them."""
+LETTER_PIXELS = 7
+"""Of a site's name above a map."""
+OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
+NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
+ENDED = "It is written down with the comparison, and this run ended without one. What left the sites: page Privacy."
+WORDS = {
+    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
+    "small; it may itself be large, and it does not stand for 0.",
+    "at least": "*at least*: some of it is kept back.",
+    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
+    "± –": "± –: a single row has no deviation.",
+    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
+    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
+    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
+    "share: a few of the rows may have no value.",
+}
+"""What is explained below Table 1 where these words stand in it."""
+SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
+EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, and a share is that of all rows."
+
+
+def choose_sites(sites: Sequence[str]) -> list[str]:
+    """Return the sites to show: all, or those that the reader picked of many."""
+    if len(sites) <= SITES_DRAWN:
+        return list(sites)
+    chosen = st.multiselect("Sites shown", sites, default=sites[:SITES_DRAWN], max_selections=40, key="data-sites")
+    return list(chosen)
+
+
+def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
+    """Return the sites that either of the two tells of, by name."""
+    found = {site for column in (columns or {}).get("columns", ()) for site in column["sites"]}
+    for row in (table_1 or {}).get("rows", ()):
+        found |= {name for name in row if name not in FIRST_COLUMNS}
+    return sorted(found - {"column", "statistic", "all sites"})
+
+
+def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *, why_none: str) -> None:
+    """Show the federated Table 1, merged from sums of the sites; of many sites those that were picked."""
+    st.markdown("## Who is in the data (Table 1)")
+    rows = (payload or {}).get("rows")
+    if not rows or payload is None:
+        st.caption(why_none)
+        return
+    hidden = set(of) - set(sites)
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in hidden]
+    lines = [{name: "" if row.get(name) is None else str(row[name]) for name in names} for row in rows]
+    # All of it: who reads a Table 1 compares lines that a scroll bar would keep apart.
+    shown = [
+        {escape(name): escape(cell).replace(" %", f"{UNBROKEN}%") for name, cell in line.items()} for line in lines
+    ]
+    st.table(shown)
+    text = "\n".join(cell for line in lines for cell in line.values())
+    said = [meaning for word, meaning in WORDS.items() if word in text]
+    if "± " in text and "± SD" not in text:
+        said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
+    if said:
+        st.caption(" ".join(said))
+    if payload.get("note"):
+        st.caption(escape(str(payload["note"])))
+    download(rows, key="table-1")
+
+
+def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
+    """Show which share of each site's rows has no value, where any is missing; the run has `of` sites."""
+    st.markdown("## What is missing where")
+    if payload is None or not payload["columns"]:
+        st.caption(why_none)
+        return
+    gappy = [c for c in payload["columns"] if any(entry["missing"] != 0 for entry in c["sites"].values())]
+    if not gappy:
+        st.markdown("Every column has a value in every row, at every site that tells.")
+        return
+    gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
+    sentences = gaps_in_words(payload, sites=of)
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
+    cells = [_missing_cell(column, site) for column in gappy[:COLUMNS_DRAWN] for site in sites]
+    lines: list[Line] = [
+        {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites} for column in gappy
+    ]
+    title = "Rows without a value, % of each site's rows"
+    _say_how_many(gappy, "with the largest gaps between sites")
+    figure(st, title, _map(cells, most=100), lines, key="missing", says=" ".join(sentences))
+    if any(cell["value"] is None for cell in cells):
+        st.caption(
+            "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, "
+            "is small. It does not stand for 0."
+        )
+
+
+def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
+    """Show how far each site's rows lie from those of the other sites, by column; the run has `of` sites."""
+    st.markdown("## How far the sites lie apart")
+    if payload is None or not payload["columns"]:
+        st.caption(why_none)
+        return
+    columns = sorted(payload["columns"], key=_furthest)
+    if not any(size(entry) for column in columns for entry in column["sites"].values()):
+        reasons = "; ".join(reasons_of(columns)) or "there is none"
+        st.caption(escape(f"No difference can be given: {reasons}."))
+        return
+    sentences = drift_in_words(payload, sites=of)
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
+    cells = [
+        _drift_cell(column, site, entry)
+        for column in columns[:COLUMNS_DRAWN]
+        for site in sites
+        if (entry := column["sites"].get(site))
+    ]
+    _say_how_many(columns, "that differ most")
+    title = "Difference from the other sites, in standard deviations"
+    drawn = _map(cells, most=1)
+    figure(st, title, drawn, _drift_lines(columns, sites), key="drift", says=" ".join(sentences))
+    st.caption(_how_to_read("".join(cell["text"] for cell in cells)))
+
+
+def _how_to_read(text: str) -> str:
+    """Return what is said below the map of differences, of the signs that stand in its cells, in Markdown."""
+    signs = {
+        "±": "±: a category of three or more values, whose difference has no direction.",
+        "(": "White, in brackets: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
+        "many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more where rows depend "
+        "on each other, as several visits of one patient do.",
+        "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
+        "site's policy keeps; how much of it is chance cannot be told.",
+        "–": f"A dash: no figure, such as for want of {FEW_ROWS} rows with a value; the table says why.",
+    }
+    lines = [
+        "Standardised difference: the site's mean (or share) less that of the other sites that give theirs, in "
+        f"standard deviations of one row. Up to {number(SMALL, 1)} is usually called small, from {number(LARGE, 2)} "
+        "on it is worth a look: a rule of thumb.",
+        *(meaning for sign, meaning in signs.items() if sign in text),
+        "It compares one column at a time: sites may still differ in how columns go together, or in how they measure.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _say_how_many(columns: Sequence[Payload], which: str) -> None:
+    if len(columns) > COLUMNS_DRAWN:
+        st.caption(f"The {COLUMNS_DRAWN} columns {which} are drawn; the table has all {len(columns)}.")
+
+
+def _furthest(column: Payload) -> tuple[float, float]:
+    """Return what puts columns in order: the largest difference that is more than chance, then of all."""
+    entries = list(column["sites"].values())
+    beyond = [size(entry) for entry in entries if not by_chance(entry)]
+    return -max(beyond, default=0.0), -max(map(size, entries), default=0.0)
+
+
+def _share(entry: Payload | None) -> float | None:
+    """Return the share of rows without a value in percent; None where it is kept back."""
+    if entry is None or entry["missing"] is None or not entry["rows"]:
+        return None
+    return float(100 * entry["missing"] / entry["rows"])
+
+
+def _most_missing(column: Payload) -> float:
+    return max((_share(entry) or 0.0 for entry in column["sites"].values()), default=0.0)
+
+
+def _missing_cell(column: Payload, site: str) -> Payload:
+    entry = column["sites"].get(site)
+    share = _share(entry)
+    text, says = "–", KEPT_BACK
+    if entry is not None and share is not None:
+        text = percent(entry["missing"], entry["rows"])
+        says = f"{entry['missing']} of {entry['rows']} rows ({text} %)"
+    return {"column": column["column"], "site": site, "value": share, "text": text, "says": says}
+
+
+def _drift_cell(column: Payload, site: str, entry: Payload) -> Payload:
+    """Return a cell of the map: no colour for what may be chance, grey where there is no figure."""
+    value = 0.0 if by_chance(entry) else entry["difference"]
+    text, rows = _signed(column, entry), _with_value(entry)
+    says = f"no figure: {entry['reason']}" if entry["difference"] is None else text
+    says += f"; {entry['rows']} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
+
+
+def _with_value(entry: Payload) -> int | None:
+    return None if entry["missing"] is None else int(entry["rows"] - entry["missing"])
+
+
+def _signed(column: Payload, entry: Payload) -> str:
+    """Return a difference as it stands in its cell: with its sign, in brackets where it may be chance."""
+    if entry["difference"] is None:
+        return "–"
+    decimals = 1 if entry.get("about") else 2
+    said = number(entry["difference"], decimals, signed=True)
+    if column["towards"] is None:
+        said = f"±{number(size(entry), decimals)}"
+    if entry.get("about"):
+        return f"≈{said}"
+    return f"({said})" if by_chance(entry) else said
+
+
+def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]:
+    return [
+        {
+            "Column": named(column),
+            "Site": site,
+            "Rows": entry["rows"],
+            "Rows with a value": KEPT_BACK if (rows := _with_value(entry)) is None else rows,
+            "Difference (standard deviations)": _signed(column, entry) if entry.get("about") else entry["difference"],
+            "By chance up to": entry["chance"],
+            "Other sites compared with": entry.get("compared-with") or None,
+            "Why none": entry["reason"],
+        }
+        for column in columns
+        for site in sites
+        if (entry := column["sites"].get(site))
+    ]
+
+
+def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
+    """Return a map of columns and sites, with the figure written in each cell; grey where there is none.
+
+    A cell's colour is full where its figure is `most` or more, or as far below 0.
+    """
+    if not cells:
+        return None
+    rows = pd.DataFrame(cells).astype({"value": "float64"})
+    columns = list(dict.fromkeys(rows["column"]))
+    # Each label is there and at its column's middle, however many there are.
+    sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
+    longest = max(len(cell["site"]) for cell in cells)
+    if LETTER_PIXELS * longest * rows["site"].nunique() > NARROW_PIXELS:  # side by side they do not fit a phone
+        sites |= {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
+    else:
+        sites |= {"labelAngle": 0}
+    sites |= {"labelPadding": 22, "ticks": False}
+    band = {"paddingInner": NAME_SHARE, "paddingOuter": 0}
+    names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
+    base = {
+        "x": {"field": "site", "type": "nominal", "axis": sites},
+        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": names, "scale": band},
+        "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
+    }
+    fill = {
+        "color": {
+            "condition": [
+                {"test": "!isValid(datum.value)", "value": NO_FIGURE},
+                {"test": "datum.value < 0", "value": FALLING},
+            ],
+            "value": RISING,
+        },
+        "fillOpacity": {
+            "condition": {"test": "!isValid(datum.value)", "value": 1},
+            "field": "size",
+            "type": "quantitative",
+            "scale": {"domain": [0, most], "range": [0, 1], "clamp": True},
+            "legend": None,
+        },
+    }
+    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
+    wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
+    rows["size"] = rows["value"].abs()
+    spec = {
+        "height": ROW_PIXELS * len(columns),
+        "autosize": PLOT_HEIGHT,
+        "encoding": base,
+        "layer": [
+            {"mark": {"type": "rect", "stroke": NEUTRAL, "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
+            {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
+        ],
+    }
+    return Curves(rows, spec)

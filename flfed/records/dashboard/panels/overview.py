@@ -1,0 +1,407 @@
+"""The parts of the page of one run, in plain words for clinicians and risk officers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import streamlit as st
+
+from flfed.records.dashboard import page_files
+from flfed.records.dashboard.components.spreadsheet_cells import scrolled
+from flfed.records.dashboard.refresh import Shown
+from flfed.records.reports import report
+from flfed.records.reports.faults import (
+    fault_kind,
+    folded,
+    missing_in_words,
+    refused_sites,
+    sites_together,
+    updates_set_aside,
+)
+from flfed.records.reports.narrative import (
+    apart,
+    headline,
+    is_measured,
+    least_gain,
+    pooled_in_words,
+    stands_out,
+    story,
+    under,
+    widened_for,
+)
+from flfed.records.reports.report import Report
+from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.verdict import ABSENT, metric_name, number, size_and_span
+from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
+from flfed.records.store.reader import RunReader
+from flfed.spreadsheet import plain_cell
+
+STATUS_WORDS = {
+    "running": "running",
+    "interrupted": "interrupted: its program ended",
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+}
+HOLDOUT_READ = {
+    "compare": "{often} for the comparison, after the last round",
+    "holdout-curve": "in each round, for a curve that the study asks for; nothing was selected by it",
+    "learning-curve": "for each point of the learning curve; nothing was selected by it",
+    "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
+}
+"""For what holdout rows were read, by the reason in the record."""
+GOES_ON = {
+    "interrupted": "Go on from the last round that was kept",
+    "stopped": "Once the cause is put right, go on with",
+    "failed": "Once the cause is put right, go on with",
+}
+STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
+    "completed": "gray",
+    "running": "blue",
+    "stopped": "orange",
+}
+NOT_TOLD = "not told"
+"""Of a site that refused: its policy is its own."""
+COLUMNS_NAMED = 3
+"""Columns named in a notice."""
+JOINER = "\u2060"
+BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+"""Spaces, ends of lines, and signs that turn the direction of writing around."""
+LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_])", re.IGNORECASE)
+"""After these an address goes on, or the name of a picture or a colour."""
+CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
+"""How a line begins that would be one of a list, or a rule across the page."""
+SITES_SHOWN = 24
+CARD_PIXELS = 176
+"""Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
+
+
+def no_runs() -> None:
+    """Say what to do in an empty store."""
+    st.info("There is no run yet. Start one with `flfed demo`, or `flfed study run NAME`; it shows up here.")
+
+
+def moment(stamp: str) -> str:
+    """Return an ISO time as people read it, to the minute.
+
+    Examples
+    --------
+    >>> moment("2026-11-20T15:30:12.005Z")
+    '20 Nov 2026, 15:30'
+    """
+    when = datetime.fromisoformat(stamp)
+    return f"{when.day} {when:%b %Y, %H:%M}"
+
+
+def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None) -> None:
+    """Show a page's title with the study's name, how the run stands, why, and when it started.
+
+    How to go on with it is not told to `only`, one site's people, who cannot.
+    """
+    found = report.head(runs, name)
+    status = found["status"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
+        st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
+    repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
+    seconds = found["seconds"]
+    took = "" if seconds is None else ", under a second"
+    if seconds is not None and seconds >= 1:
+        took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
+    st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
+    if found["reason"]:
+        go_on = "" if only else how_to_go_on(runs)
+        said = f"Why it is {status}: {found['reason'].rstrip('.')}. "
+        # The reason may tell how to go on by itself.
+        st.warning(with_code(said) + (go_on if go_on.rpartition(": ")[2].strip("`") not in found["reason"] else ""))
+    elif status == "running":
+        progress(runs)
+
+
+def progress(runs: Sequence[RunEntry]) -> None:
+    """Show how far a series is, as a bar."""
+    going = [run for run in runs if run.status == "running"] or runs[-1:]
+    last = min(going, key=lambda run: run.rounds)
+    said = f"Round {last.rounds} of {last.rounds_planned}"
+    if last.rounds >= last.rounds_planned:
+        said = "All rounds ran; joining is compared now, on holdout rows"
+    if len(going) > 1:
+        said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
+    elif last.repeats > 1:
+        said = f"Repeat {last.repeat + 1} of {last.repeats}. {said}"
+    planned = last.rounds_planned * (last.repeats if len(runs) > 1 else 1)
+    st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), said)
+
+
+def how_to_go_on(runs: Sequence[RunEntry]) -> str:
+    """Return the command that goes on with the first run of some that did not end well, in Markdown; "" for none.
+
+    A point of a sweep is not gone on with: the sweep is run again.
+
+    Examples
+    --------
+    >>> how_to_go_on([])
+    ''
+    """
+    ended = [run for run in runs if run.status in GOES_ON and not run.study.endswith("-sweep")]
+    return f"{GOES_ON[ended[0].status]}: `flfed study resume {ended[0].run}`" if ended else ""
+
+
+def not_compared(found: Report) -> None:
+    """Say why there is no comparison of a run, and who took no part in it."""
+    for line in missing_in_words(found):
+        st.warning(escape(line))
+    why = {
+        "running": "Joining is compared after the last round, on rows nobody trained on.",
+        "interrupted": "Nothing was compared yet: that follows the last round.",
+        "completed": "This run was not compared with the sites' own models.",
+    }
+    ended = f"Nothing was compared: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
+    st.info(why.get(found["status"], ended))
+
+
+def cards(found: Report, metric: str, planned: int) -> None:
+    """Show the five answers people look for first."""
+    name, shared = metric_name(metric), found["global"][metric]
+    pooled = (found["pooled"] or {}).get(metric, {}).get("value")
+    what = shared.get("reason", ", ".join([name, *under(shared, found["repeats"])]))
+    away = "not measured in this run"
+    if pooled is not None and shared["value"] is not None:
+        away = apart(pooled, shared["value"], metric)
+    short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
+    if found["status"] == "running":
+        short = "still running"
+    refused = len(refused_sites(found))
+    below = f"and {refused} site{'' if refused == 1 else 's'} refused"
+    with st.container(horizontal=True, gap="xsmall"):
+        card("Shared model", number(shared["value"]), what)
+        family = f"{words}; " if (words := pooled_in_words(found)) else ""
+        card("All rows in one place", number(pooled), f"pooled, for reference; {family}{away}")
+        card("Largest clear gain", *_most(found, metric))
+        card("Rounds run", f"{found['rounds']} of {planned}", short)
+        card("Updates set aside", str(updates_set_aside(found)), below)
+
+
+def card(label: str, value: str, below: str) -> None:
+    """Show one figure with what it is above it, in a word or three, and what it means below."""
+    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
+        st.metric(escape(label), value)
+        st.caption(escape(below))
+
+
+def _most(found: Report, metric: str) -> tuple[str, str]:
+    """Return the largest gain of the sites at which joining pays, and at which one; or that it is clear at none."""
+    best = stands_out(found, metric)
+    if best is None:
+        none = f"no interval ({widened_for(found)}) lies above {least_gain(found, metric)}"
+        return "none", none if is_measured(found, metric) else "no gain was measured"
+    size, span = size_and_span(best[1], found["verdict-rule"]["worthwhile"][metric])
+    return size, f"at {best[0]} ({span}; {widened_for(found)})"
+
+
+def in_words(found: Report, metric: str | None, planned: int) -> None:
+    """Show the run as sentences; the verdict stands above already."""
+    above = [*missing_in_words(found), *headline(found, metric)] if metric else []
+    above += odd_sites_in_words(found)
+    lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
+    with st.container(border=True):
+        st.markdown("### In words")
+        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
+
+
+def verdicts(found: Report, metric: str) -> None:
+    """Show what joining gains on average over sites, and at how many, and which, it pays by themselves."""
+    first, *others = [*missing_in_words(found), *headline(found, metric)]
+    st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
+
+
+def escape(text: str) -> str:
+    r"""Return text so that Markdown shows it as it is, in one line, and makes no link or picture of any of it.
+
+    Streamlit looks for addresses and `:names:` once backslashes are gone: a joiner of no width, which
+    nobody sees, parts those.
+
+    Examples
+    --------
+    >>> escape("a_b [x] $1"), escape("12 % at 09:30, in 2.5 s"), escape("two\n\n# lines")
+    ('a\\_b \\[x\\] \\$1', '12 % at 09:30, in 2.5 s', 'two \\# lines')
+    >>> escape("see https://x.example").replace(JOINER, "|"), escape("ask a@b.example, :red").replace(JOINER, "|")
+    ('see https:|//x.example', 'ask a|@b.example, :|red')
+    """
+    parted = LINKED.sub(lambda found: found[0] + JOINER, BREAKS.sub(" ", text))
+    plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
+    return LISTED.sub(r"\1\\\2", plain)
+
+
+def with_code(text: str) -> str:
+    r"""Return text as `escape` does, but for what stands between backticks: that is shown as code.
+
+    Examples
+    --------
+    >>> with_code("run_1: `flfed run list`")
+    'run\\_1: `flfed run list`'
+    """
+    parts = CODE.split(BREAKS.sub(" ", text))
+    return "".join(f"`{part}`" if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
+    """Show what was set aside, refused or flagged, of one site or of all; says so where nothing was."""
+    groups: dict[tuple[str, str, str], list[int | None]] = {}
+    for fault in found["faults"]:
+        reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", fault["reason"])
+        groups.setdefault((fault_kind(fault), fault["site"] or "all", reason), []).append(fault["round"])
+    words = {"flag": "accepted, but odd", "note": "note"}
+    for event in events:
+        if event.kind in words:
+            groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
+    st.markdown("## Set aside, refused, odd")
+    if not found["faults"]:
+        none = "No update was set aside and no site was refused."
+        st.markdown(none if only is None else f"Nothing of {escape(only)} was set aside or refused.")
+    if groups:
+        last = found["rounds"] if found["status"] == "completed" else None
+        table(
+            [
+                _group_line(group, rounds, found["repeats"], last)
+                for group, rounds in sites_together(folded(groups)).items()
+            ]
+        )
+    lines = holdout_in_words(events)
+    if lines:
+        st.caption(with_code(" ".join(lines)))
+
+
+def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
+    """Return what holdout rows were read for, and how often: a sentence for each reason in the record."""
+    opened = [event for event in events if event.kind == "holdout-opened"]
+    reasons = {event.reason for event in opened}
+    lines = []
+    for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
+        found = [event for event in opened if event.reason == reason]
+        often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
+        said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
+        lines.append(f"Holdout rows were read {said}.")
+    return lines
+
+
+def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
+    """Return how often something was done, by how often in each run and at each site."""
+    most = max(by_place.values())
+    if most > 1:
+        return f"{most} times" + (f" in one of {runs} repeats" if runs > 1 else "")
+    return "once" if runs == 1 else f"once in each of {runs} repeats"
+
+
+def _group_line(
+    group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
+) -> dict[str, str]:
+    """Return one line for all rounds in which the same happened at the same site; `last` of a completed run."""
+    known = sorted({number for number in rounds if number is not None})
+    when = "rounds" if len(known) > 1 else "round"
+    listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
+    said = f"{when} {listed}"
+    if known and last is not None and known[0] > last:
+        said = "after the last round"
+    if repeats > 1 and known:
+        said += f" ({len(rounds)} times in {repeats} repeats)"
+    what, site, why = group
+    start = "at enrolment" if what == "site refused" else ""
+    return {"What": what, "Site": site, "When": said if known else start, "Why": why}
+
+
+def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
+    """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
+    if len(lines) <= most:
+        shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
+        st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
+    else:
+        scrolled(lines)
+
+
+def who_takes_part(sites: Sequence[SiteEntry]) -> None:
+    """Show which sites take part, and who refused."""
+    if sites:
+        st.markdown("## Who takes part")
+        table([_site_facts(site) for site in sites])
+
+
+def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
+    """Show which columns may give the target away; `only` is the one site whose people read it, and are told none."""
+    st.markdown("## Columns that may give the answer away")
+    if only is not None:
+        st.caption("Looked for in the rows of all sites together, of which one site's people are shown nothing.")
+        return
+    reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
+    reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
+    if reasons:
+        st.warning("\n".join(f"- {escape(reason)}" for reason in reasons))
+    elif payload is None:
+        st.caption("This run was not checked for leaks.")
+    else:
+        st.markdown("None was found: no column, and no gap in one, gives the target away by itself.")
+    if untested := (payload or {}).get("untested", ()):
+        listed = ", ".join(map(str, untested))
+        st.caption(escape(f"Too few rows have a gap, or none, to test whether gaps tell the target: {listed}."))
+
+
+def leak_notice(shown: Shown, name: str) -> None:
+    """Say, where figures are read, that a column may give the answer away, with a link to the page Data."""
+    columns = list(dict.fromkeys(str(one["column"]) for one in (shown.leaks or {}).get("found", ())))
+    if not columns:
+        return
+    what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    listed = ", ".join(columns[:COLUMNS_NAMED]) + (" and others" if len(columns) > COLUMNS_NAMED else "")
+    st.warning(
+        f"Before you believe these figures: {what} may give the answer away ({escape(listed)}), which would make every "
+        "model look too good. Run the study with `features` that leave it out, to see what rests on it."
+    )
+    st.page_link(
+        page_files()["data"], label="What was found, on page Data", icon=":material/arrow_forward:",
+        query_params={"run": name},
+    )  # fmt: skip
+
+
+def odd_sites_notice(found: Report) -> None:
+    """Say, where figures are read, which sites look as if they were coded otherwise."""
+    lines = odd_sites_in_words(found)
+    if lines:
+        st.warning("\n".join(f"- {escape(line)}" for line in lines))
+
+
+def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:
+    """Show sites, bytes and the study itself, folded away; `made_by` what program and machine made the run, too."""
+    title = "Sites, versions, hashes and the study" if made_by else "Sites and the study"
+    folded = st.expander(title, key="facts", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
+        table([_site_facts(site) for site in shown.sites])
+        with RunReader.open(only=only) as reader:
+            sent = reader.bytes_sent([run.run for run in runs])
+        if sent:
+            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
+            st.markdown("Crossed in all: " + ", ".join(ways))
+        if made_by:
+            run = runs[0]
+            facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
+            st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
+        if only:
+            st.caption("The study, without its comments, names of other sites and the figures that it expects:")
+        st.code(shown.study_text, language="toml")
+
+
+def _site_facts(site: SiteEntry) -> dict[str, Any]:
+    return {
+        "Site": site.site,
+        "Title": site.title,
+        "Status": site.status + (f": {site.reason}" if site.reason else ""),
+        "Rows": ABSENT if site.rows is None else site.rows,
+        "Disclosure": NOT_TOLD if site.status == "refused" else site.disclosure,
+        "Figures shared": NOT_TOLD if site.status == "refused" else site.shared_as,
+    }

@@ -1,0 +1,429 @@
+"""The parts of the page Rounds: the metric by round, who took part, what a round cost, and what the guard did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+
+import pandas as pd
+import streamlit as st
+
+from flfed.records.dashboard.components import participation_chart, round_chart
+from flfed.records.dashboard.components.axes import axis_title, legend_of
+from flfed.records.dashboard.components.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
+from flfed.records.dashboard.components.figure import Line, behind, figure
+from flfed.records.dashboard.components.round_chart import Curves
+from flfed.records.dashboard.panels.overview import escape
+from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
+from flfed.records.dashboard.run_page import Opened, of_address
+from flfed.records.reports import round_totals as by_database
+from flfed.records.reports.round_totals import Block, Cost
+from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.store.entries import CurvePoint, RunEntry
+from flfed.records.store.reader import RunReader
+
+SITES_DRAWN, MOST_DRAWN = 12, 20
+"""Sites drawn unless the reader picks others, and most of them: of more than eight one is in colour."""
+PART_BLOCKS = 3
+"""Blocks of rounds that are read together."""
+CURVE_BLOCKS = 50
+"""Points of a curve that are read together."""
+POINTS = 200
+"""Most points of a curve; more cannot be told apart on a screen."""
+ON_ROWS = {
+    "training": "measured on the rows the model was trained on, so they look better than they are",
+    "validation": "measured on validation rows that were kept out of training",
+    "holdout": "measured on the holdout, for reporting only",
+}
+WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
+HEIGHT = 300
+"""Of a chart of a cost with its legend, so that two side by side end alike."""
+
+
+def last_round(runs: Sequence[RunEntry]) -> int:
+    """Return the last round of which there may be something to show: one that stopped the run is not committed."""
+    return max(run.rounds if run.status in ("completed", "running") else run.rounds + 1 for run in runs)
+
+
+def curves(opened: Opened, shown: Shown) -> None:
+    """Show a metric by round, of all sites together and of each, and say on which rows."""
+    st.markdown("## How good the model was, round by round")
+    if not shown.curve_names:
+        st.caption(escape(_no_curve(opened)))
+        return
+    arm, metric = _choose(shown, opened.runs[0].primary)
+    sites = sorted(site.site for site in shown.sites if site.status != "refused")
+    if len(sites) > MOST_COLOURED:
+        sites = st.multiselect(
+            "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
+        )
+    points = _points(opened, arm, metric, sites)
+    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
+    with st.container():
+        _of_all_sites(opened, points, metric)
+    with st.container():
+        _of_each_site(opened, shown, points, metric, sites)
+
+
+def _width(opened: Opened) -> int:
+    """Return how many rounds a point of a curve stands for: the same ones whenever the page looks again."""
+    return by_database.nested_width(max(run.rounds for run in opened.runs), POINTS)
+
+
+def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
+    """Return a figure by round, or by as many rounds as a point stands for; what was read is kept part by part."""
+    width, last, names = _width(opened), last_round(opened.runs), [run.run for run in opened.runs]
+    found = (
+        read_curves(
+            where(),
+            names,
+            part,
+            None if part[1] < last else opened.mark,  # the figures of a round come with the next one
+            arm=arm,
+            metric=metric,
+            sites=sites,
+            width=width,
+            only=opened.only,
+        )
+        for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]
+    )
+    return list(chain.from_iterable(found))
+
+
+def _means_of(opened: Opened) -> str:
+    """Return what a point of a long run stands for; "" where it is one round."""
+    width = _width(opened)
+    said = f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
+    return said if width > 1 else ""
+
+
+def _no_curve(opened: Opened) -> str:
+    """Return why there is no figure by round."""
+    states = {run.status for run in opened.runs}
+    if "running" in states:
+        return "No round has a figure yet: the first comes with the second round."
+    if states == {"completed"}:
+        return f"No figure by round was kept{f' of {opened.only}' if opened.only else ''}."
+    return "The run ended before a round had a figure."
+
+
+def _before(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return what was there before training, which is not drawn; "" where nothing was measured then."""
+    first = [point for point in points if point.round == 0 and point.value is not None]
+    together = next((point.value for point in first if point.site is None), None)
+    if together is None:
+        return " Round 0, before training, is in the tables and not drawn." if first else ""
+    name = metric_name(metric)
+    return f" Before training, {name} over all sites together was {number(together)}: in the tables, not drawn."
+
+
+def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> None:
+    """Show the curve of all sites together, with its band or why it has none; or say why there is no curve."""
+    title, mine = "All sites together", [p for p in points if p.site is None and p.value is not None]
+    if not mine:
+        if not opened.only:  # the head of the page says why one site's people see its own figures only
+            st.markdown(f"**{title}**")
+            st.caption(_not_together(metric))
+        return
+    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
+    drawn = round_chart.of_all_sites(points, metric)
+    figure(st, title, drawn, _lines(points, metric, None), key="rounds-all-sites", says=says)
+    means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
+    st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
+    if said := _counted_in_bins(mine, metric):
+        st.caption(said)
+
+
+def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return how far a curve made of counts by bin may be from that of the rows; "" of any other."""
+    # Of two ends the further one: the other may have been cut at 0 or 1.
+    reaches = [
+        max(p.high - p.value, p.value - p.low)
+        for p in points
+        if p.round and p.value is not None and p.low is not None and p.high is not None
+    ]
+    if not reaches:
+        return ""
+    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
+    wide = f" Where it may be further off than {number(round_chart.DRAWN_FROM, 2)}, a thick line is the range."
+    return (
+        f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies within {most} of this "
+        f"one at each point drawn." + (wide if max(reaches) > round_chart.DRAWN_FROM else "")
+    )
+
+
+def _not_together(metric: str) -> str:
+    """Return why there is no figure over all sites together by round."""
+    if metric == "roc_auc_score":
+        return (
+            "Over all sites together there is no AUC by round: it needs the counts of predictions of every site, and "
+            'not every one gave them (`outputs = ["score-histogram"]` in its policy.toml).'
+        )
+    return f"Over all sites together there is no {metric_name(metric)} by round: what the sites sent does not give it."
+
+
+def _of_each_site(
+    opened: Opened, shown: Shown, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]
+) -> None:
+    """Show the curve of each site, with the band of the one that the reader picks."""
+    there = sorted(_banded([point for point in points if point.site in sites], metric))
+    many = len(sites) > MOST_COLOURED
+    picks = list(sites) if many else there
+    banded = picks[0] if picks else None
+    if len(picks) > 1:
+        asked = of_address("site")
+        first = picks.index(asked) if asked in picks else 0
+        label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
+        label = label if many else "Draw the 95 % interval of"
+        banded = st.selectbox(label, picks, index=first, key=f"curve-band-{picks[first]}", width=320)
+    looks = site_looks(site.site for site in shown.sites)
+    if many and banded is not None:
+        looks |= one_in_colour(sites, banded)
+    each = round_chart.of_each_site(points, metric, looks, banded=banded)
+    named = axis_title(metric)
+    says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
+    title = "Your site" if opened.only else "Each site"
+    figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
+    if banded not in there:
+        means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""
+        st.caption(f"Without bands: the spread of this figure is not known.{means}")
+    else:
+        st.caption(escape(f"The band is the 95 % interval of each figure of {banded}.{_over_repeats(opened)}"))
+
+
+def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
+    """Return whose points have an interval in some round; all sites together are ""."""
+    return {point.site or "" for point in points if point.round and None not in by_database.band_of(point, metric)}
+
+
+def _over_repeats(opened: Opened) -> str:
+    """Return what lines and bands are over several repeats; "" of one run."""
+    if len(opened.runs) < 2:
+        return ""
+    return (
+        " Lines are means over the repeats, and the band is the mean of the bounds that each of them has: how well one "
+        "split of the rows knows its figure, not how far the repeats lie apart."
+    )
+
+
+def together(opened: Opened, shown: Shown) -> None:
+    """Show the primary metric of all sites together by round, or that no round has it yet."""
+    st.markdown("## Round by round")
+    if not shown.curve_names:
+        st.caption(escape(_no_curve(opened)))
+        return
+    arm, choices = next(iter(shown.curve_names.items()))
+    primary = opened.runs[0].primary
+    metric = primary if primary in choices else choices[0]
+    points = _points(opened, arm, metric, [])
+    if not any(point.site is None and point.value is not None for point in points):
+        whose = f"that of {opened.only}" if opened.only else "those of each site"
+        said = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
+        st.caption(escape(said))
+        return
+    told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
+    st.caption(f"{told} The page Rounds has {'your' if opened.only else 'each'} site.")
+    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
+    drawn, title = round_chart.of_all_sites(points, metric), f"{metric_name(metric)} by round"
+    figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
+    if said := _counted_in_bins([point for point in points if point.site is None], metric):
+        st.caption(said)
+
+
+def _choose(shown: Shown, primary: str) -> tuple[str, str]:
+    """Return on which rows, and which figure, the reader picked."""
+    arms = list(shown.curve_names)
+    arm = arms[0]
+    if len(arms) > 1:
+        arm = st.radio("Measured on", arms, format_func=lambda arm: f"{arm} rows", horizontal=True, key="curve-arm")
+    choices = shown.curve_names[arm]
+    first = choices.index(primary) if primary in choices else 0
+    if len(choices) < 2:
+        return arm, choices[first]
+    key = f"curve-metric-{arm}"
+    metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key=key)
+    return arm, metric
+
+
+def _said(opened: Opened, text: str) -> str:
+    """Return what a reader who cannot see a chart is told; while the run goes on its title, which stays.
+
+    The browser makes a chart anew whose words change, which flickers; the table below it has the figures.
+    """
+    return "" if any(run.status == "running" for run in opened.runs) else text
+
+
+def _course(points: Sequence[CurvePoint], site: str | None) -> str:
+    """Return where a curve begins and ends, for a reader who cannot see it."""
+    known = [point for point in points if point.site == site and point.value is not None]
+    if not known:
+        return "no figures"
+    return f"{known[0].value:.3f} after round {known[0].round}, {known[-1].value:.3f} after round {known[-1].round}"
+
+
+def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | None) -> list[Line]:
+    """Return the table of a chart: of all sites together where `sites` is None, else of these."""
+    found: list[Line] = []
+    for point in points:
+        if (point.site is None) if sites is None else (point.site in sites):
+            low, high = by_database.band_of(point, metric)
+            who = {} if sites is None else {"Site": point.site}
+            bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
+            figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
+            ends = {} if point.first is None else {"Least": point.least, "Largest": point.most}
+            after = point.round if point.first in (None, point.round) else f"{point.first} to {point.round}"
+            found.append({"After round": after, **who, **figures, **ends})
+    return found
+
+
+@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
+def _blocks(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Block]:
+    with RunReader.open(only=only) as reader:
+        return by_database.participation(reader, names, rounds=last, width=width, first=first)
+
+
+@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
+def _costs(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Cost]:
+    with RunReader.open(only=only) as reader:
+        return by_database.costs(reader, names, rounds=last, width=width, first=first)
+
+
+def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
+    """Return the first and last rounds of parts that are read one by one, up to round `last`.
+
+    A part that is whole is read once a minute, however many rounds follow. A run that is resumed
+    does rounds again that were lost: those are shown as they are after a minute at the latest.
+
+    Examples
+    --------
+    >>> parts_of(60, 9)
+    [(1, 27), (28, 54), (55, 60)]
+    """
+    step = blocks * width
+    return [(start + 1, min(start + step, last)) for start in range(0, last, step)]
+
+
+def took_part(opened: Opened) -> None:
+    """Show who took part in which rounds; of a long run whole blocks only, since all of them are read anew."""
+    st.markdown("## Who took part")
+    last = last_round(opened.runs)
+    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation_chart.COLUMNS_DRAWN)
+    going = any(run.status == "running" for run in opened.runs)
+    drawn = last // width * width if going else last
+    names = [run.run for run in opened.runs]
+    found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
+    blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
+    said = participation_chart.in_words(blocks)
+    st.markdown(escape(said))
+    if participation_chart.is_plain(blocks):  # a map would be one block of one colour
+        if blocks:
+            behind(participation_chart.lines(blocks), key="participation")
+        return
+    if width > 1:
+        newest = " The newest cell comes once its rounds are complete." if going else ""
+        st.caption(f"Each cell stands for {width} rounds.{newest}")
+    figure(
+        st,
+        "Each site by round",
+        participation_chart.chart(blocks),
+        participation_chart.lines(blocks),
+        key="participation",
+        says=_said(opened, said),
+    )
+    if len({block.site for block in blocks}) > participation_chart.SITES_DRAWN:
+        st.caption(f"{participation_chart.whose(blocks)} are drawn; the table has all.")
+    if participation_chart.left_out(blocks):
+        st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
+
+
+def cost(opened: Opened) -> None:
+    """Show how long a round took, and how many bytes crossed in it."""
+    st.markdown("## What a round costs")
+    last = last_round(opened.runs)
+    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
+    names = [run.run for run in opened.runs]
+    found = (_costs(where(), names, *part, width, opened.only) for part in parts_of(last, width))
+    costs = list(chain.from_iterable(found))
+    lines = [
+        {
+            "Rounds": str(one.first) if one.first == one.last else f"{one.first} to {one.last}",
+            "Seconds a round": one.seconds,
+            "kB to the sites a round": one.to_site / 1000,
+            "kB from the sites a round": one.to_server / 1000,
+        }
+        for one in costs
+    ]
+    st.caption(_cost_in_words(costs, opened))
+    going = any(run.status == "running" for run in opened.runs)
+    if not costs and not going:
+        return
+    drawn = _seconds(costs)
+    timed = drawn is not None or going
+    left, right = st.columns(2) if timed else (st, st)
+    if timed:
+        says = "Seconds that a round took, by round."
+        figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
+    whose = "your site" if opened.only else "all sites together"
+    says = f"Kilobytes that crossed in a round, {whose}, by round."
+    figure(right, f"Kilobytes a round, {whose}", _bytes(costs), lines, key="round-bytes", says=says)
+
+
+def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
+    """Return what the rounds took in all."""
+    if not costs:
+        going = any(run.status == "running" for run in opened.runs)
+        return "No round is over yet." if going else "No message of training crossed."
+    rounds = sum(one.last - one.first + 1 for one in costs)
+    seconds = [(one.last - one.first + 1) * one.seconds for one in costs if one.seconds is not None]
+    out = sum((one.last - one.first + 1) * one.to_server for one in costs) / 1e6
+    back = sum((one.last - one.first + 1) * one.to_site for one in costs) / 1e6
+    each = ", one repeat with another" if len(opened.runs) > 1 else ""
+    took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
+    counted = f"{rounds} round{'' if rounds == 1 else 's'}{each}"
+    whose = ("your site", "it") if opened.only else ("the sites", "them")
+    return (
+        f"{counted}:{took} {out:.2f} MB left {whose[0]} and {back:.2f} MB came to {whose[1]} for training. "
+        "What crossed before and after the rounds is on the page Privacy."
+    )
+
+
+def _seconds(costs: Sequence[Cost]) -> Curves | None:
+    known = [one for one in costs if one.seconds is not None]
+    if not known:
+        return None
+    rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
+    y = round_chart.y_axis("seconds (lower is better)", zero=True)
+    return Curves(rows, _spec(y, BLUE, points=len(known) < round_chart.FEW_ROUNDS))
+
+
+def _bytes(costs: Sequence[Cost]) -> Curves | None:
+    if not costs:
+        return None
+    rows = pd.DataFrame(
+        [
+            {"round": one.last, "value": getattr(one, way) / 1000, "way": name}
+            for one in costs
+            for way, (name, _) in WAYS.items()
+        ]
+    )
+    names, colours = zip(*WAYS.values(), strict=True)
+    legend = legend_of(names, **round_chart.STROKES)
+    y = round_chart.y_axis("kB a round", zero=True)
+    scale = {"domain": list(names), "range": list(colours)}
+    spec = _spec(y, None, points=len(costs) < round_chart.FEW_ROUNDS)
+    spec["encoding"]["color"] = {"field": "way", "type": "nominal", "scale": scale, "legend": legend}
+    spec["encoding"]["strokeDash"] = {
+        "field": "way",
+        "type": "nominal",
+        "scale": {"domain": list(names)},
+        "legend": legend,
+    }
+    return Curves(rows, spec)
+
+
+def _spec(y: round_chart.Spec, colour: str | None, *, points: bool) -> round_chart.Spec:
+    mark = {"type": "line", "strokeWidth": 2, "point": points} | ({"color": colour} if colour else {})
+    tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
+    encoding = {"x": round_chart.X, "y": y, "tooltip": tooltip}
+    return {"height": HEIGHT, "mark": mark, "encoding": encoding}

@@ -1,0 +1,395 @@
+"""The parts of the page Sites: whether joining was worth it at one site, and how all sites did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from flfed.records.dashboard import page_files
+from flfed.records.dashboard.components import charts
+from flfed.records.dashboard.components.figure import Line, figure
+from flfed.records.dashboard.panels.overview import SITES_SHOWN, card, escape, not_compared, table
+from flfed.records.reports.narrative import (
+    gain_in_words,
+    least_gain,
+    over_sites,
+    pooled_in_words,
+    reference_name,
+    unadjusted_in_words,
+    widened_for,
+)
+from flfed.records.reports.report import (
+    DIFFERENCES,
+    REFERENCES,
+    SITE_ARMS,
+    Report,
+    arms_shown,
+    best_arm,
+    best_gain,
+    class_words,
+    metrics_of,
+    own_in_words,
+    site_verdict,
+    varies,
+    worthwhile_at,
+)
+from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
+from flfed.records.statistics.own_models import BETTER_OF, SAME
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    ARM_NAMES,
+    CANNOT_BE_TOLD,
+    DO_NOT_USE,
+    MINUS,
+    NO_CLEAR_GAIN,
+    PAYS,
+    TOO_SMALL,
+    better_of,
+    decimals_for,
+    has_interval,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+    size_and_span,
+    widened_in_words,
+)
+from flfed.records.store.entries import SiteEntry
+
+FEW_HOLDOUT_ROWS = 100
+"""Below so many holdout rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
+one half is known to within .10."""
+FEW_SITES = 8
+"""Sites on the page Overview."""
+SHOULD = {
+    PAYS: "Yes: joining pays at {site}.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",
+    DO_NOT_USE: "No: do not use the shared model at {site}.",
+}
+"""The answer to "should this site join?" by its verdict."""
+CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+MODELS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to site"}
+"""The columns of the table, by arm."""
+MEANING = (
+    "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, once it is "
+    "widened for the number of sites looked at, joining may as well bring nothing."
+)
+
+COSTS = (
+    "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
+    "person's rows, and what left."
+)
+TOGETHER = (
+    "Over all holdouts together a model is credited for telling the sites apart, too; what a site gains by joining is "
+    "measured within each site."
+)
+
+
+def answer(found: Report, site: str, metric: str) -> None:
+    """Show whether joining was worth it at one site: the answer, its figures, and what they rest on."""
+    of_site = found["sites"][site]
+    code, sentence = site_verdict(of_site, metric)
+    said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
+    with st.container(border=True):
+        st.markdown(f"### {escape(said)}")
+        st.markdown(escape(sentence))
+        with st.container(horizontal=True, gap="xsmall"):
+            card("Gain by joining", *_gain(of_site, metric))
+            for arm in arms_shown(found, metric):
+                value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
+                family = own_in_words(of_site) if arm == "local-only" else ""
+                card(CARDS[arm], value, f"{family}; {below}" if family else below)
+            if found["pooled"]:
+                value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
+                family = f"{words}; " if (words := pooled_in_words(found)) else ""
+                card("All rows in one place", value, f"{family}{below}; at all sites together, for reference")
+        for line in rests_on(found, site, metric):
+            st.caption(escape(line))
+
+
+def _worse_to_better(of_site: Report, metric: str) -> str:
+    """Return the interval of the gain that the verdict is about in words; "" without one."""
+    best = best_arm(of_site, metric)
+    if best is None or best[1].low is None or best[1].high is None:
+        return ""
+    deciding = best[1].deciding
+    digits, bounds = decimals_for(deciding), (deciding.low or 0.0, deciding.high or 0.0)
+    return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
+
+
+def _gain(of_site: Report, metric: str) -> tuple[str, str]:
+    """Return the gain that the verdict is about, and of which model it is, with its interval."""
+    best = best_arm(of_site, metric)
+    if best is None or not has_interval(best[1]):
+        return ABSENT, "it cannot be told"
+    size, span = size_and_span(best[1])
+    wide = widened_in_words(best[1], worthwhile_at(of_site, metric))
+    return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}{wide}; + is better"
+
+
+def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
+    """Return one figure, and what it is: its metric and interval, or why there is none."""
+    if entry.get("value") is None:
+        return ABSENT, str(entry.get("reason", "not measured"))
+    span = interval(entry["low"], entry["high"])
+    of = "of one repeat 95 %" if repeats > 1 else "95 %"
+    return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"{of} {span}")
+
+
+def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
+    """Say to the people of one site why a run has no figures of theirs."""
+    entry = next((entry for entry in sites if entry.site == site), None)
+    if entry is not None and entry.status == "refused":
+        st.info(escape(f"{site} did not take part in this run: {entry.reason.rstrip('.')}."))
+    elif entry is not None and entry.shared_as == "aggregate-only" and found["status"] == "completed":
+        st.info(escape(f"{site} shares its figures in sums over all sites only: the record has none of its own."))
+    else:
+        not_compared(found)
+
+
+def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
+    """Return the sites that can be looked at one by one: those that do not share sums only."""
+    hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
+    return sorted(set(found["sites"]) - hidden)
+
+
+def rests_on(found: Report, site: str, metric: str) -> list[str]:
+    """Return what a site's figures rest on, and what they do not show.
+
+    Parameters
+    ----------
+    found : dict
+        From `reports.report`.
+    site, metric : str
+    """
+    of_site = found["sites"][site]
+    lines = [MEANING] if best_gain(of_site, metric) is not None else []
+    rows, holdout = of_site["rows"], of_site["holdout-rows"]
+    over = ""
+    if found["repeats"] > 1:
+        over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
+    if holdout is not None:
+        count = f"{holdout} of its {rows} rows"
+        if varies(of_site):
+            least, most = of_site["holdout-rows-range"]
+            count = f"about {count} ({least} to {most}, drawn anew)"
+        lines.append(
+            f"Measured on the site's own holdout: {count}, which no model was trained on{over}. "
+            f"A {better_of(metric)} {metric_name(metric)} is better."
+        )
+        lines += _few(of_site)
+    lines += _own_model(of_site, metric)
+    if over:
+        lines.append(_two_intervals(of_site, metric))
+    if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
+        lines.append(mean)
+    if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
+        lines.append(
+            "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
+            f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
+        )
+    lines.append(COSTS)
+    lines.append(
+        "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
+        "each model ranks or predicts the outcomes of this holdout."
+    )
+    return lines
+
+
+def _own_model(of_site: Report, metric: str) -> list[str]:
+    """Return what the site's own model is, and how one of the shared one's kind does, where the two differ."""
+    same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
+    if of_site["local-only-family"] == SAME:
+        return []
+    which = f": {family}" if (family := own_in_words(of_site)) else ""
+    reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
+    return [f"The site's own model is {BETTER_OF}{which}.{reaches}"]
+
+
+def _two_intervals(of_site: Report, metric: str) -> str:
+    """Return of what the intervals of a site's figures and of its gain are, under repeats."""
+    best = best_arm(of_site, metric)
+    key = DIFFERENCES[best is not None and best[0] == "personalised"]
+    if (of_site[key].get(metric) or {}).get("freedom") is None:
+        return "Every interval is that of one typical repeat: on the same holdout, repeats tell nothing more about it."
+    return (
+        "Behind a model's figure is the interval of one typical repeat. Behind the gain is that of the mean of all "
+        "repeats, with room for the rows that their holdouts have in common (Nadeau and Bengio)."
+    )
+
+
+def _few(of_site: Report) -> list[str]:
+    """Return how many holdout rows have the outcome, where that is counted, and whether these are few."""
+    unseen = "a gain that matters may stay unseen"
+    holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
+    if classes is None:
+        return [f"{holdout} holdout rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
+    said = sentence_case(class_words(of_site))
+    return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
+
+
+def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:
+    """Show the gain and the models of every site, or of one, as charts and as a table, with who is not in it."""
+    own = own_figures(found, sites)
+    order = [name for name in charts.order_of_sites(found, metric) if name in own]
+    if order:
+        whose = "All sites" if only is None else escape(only)
+        st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
+        _beside(found, metric, order)
+    for line in left_out(sites):
+        st.caption(escape(line))
+
+
+def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
+    """Show gain and models of the sites of `order`, as charts and as a table."""
+    shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
+    if len(shown) < len(order):
+        half = SITES_SHOWN // 2
+        st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
+    arms = arms_shown(found, metric)
+    lines = [_line(name, found["sites"][name], metric, arms) for name in order]
+    left, right = st.columns(2)
+    gains, models = charts.gains(found, metric, shown), charts.sites_by_arm(found, metric, shown)
+    says = "; ".join(
+        f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
+    )
+    figure(
+        left, "Gain of each site, with 95 % interval", gains, lines, key="site-gains", says=f"Gain by joining. {says}"
+    )
+    with left:
+        _say_not_drawn(found, metric, shown)
+    words = [_words(name, found["sites"][name], metric, arms) for name in order]
+    names = [MODELS[arm] for arm in arms]
+    by_site = (
+        f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
+    )
+    title = "Each model at each site, with 95 % interval"
+    figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
+    table(words)
+    for line in unadjusted_in_words(found, metric):
+        st.caption(escape(line))
+
+
+def left_out(sites: Sequence[SiteEntry]) -> list[str]:
+    """Return which sites have no line of their own, and why."""
+    refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
+    hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
+    lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
+    if hidden:
+        lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")
+    return lines
+
+
+def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
+    """Return one line of the table behind the charts: every figure and its interval in a cell of its own."""
+    cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Holdout rows": site["holdout-rows"]}
+    for arm in arms:
+        entry = site[arm].get(metric, {})
+        title = ARM_NAMES[arm].capitalize()
+        cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
+    gain = best_gain(site, metric)
+    if gain is not None:
+        cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
+        cells |= {"Gain, widened low": gain.deciding.low, "Gain, widened high": gain.deciding.high}
+    return cells | {"Verdict": site_verdict(site, metric)[0]}
+
+
+def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
+    """Return one line of the table that people read."""
+    cells = {}
+    for arm in arms:
+        title, entry = MODELS[arm], site[arm].get(metric, {})
+        value = entry.get("value")
+        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
+        cells[title] = number(value) + _unbroken(span)
+    code, sentence = site_verdict(site, metric)
+    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
+    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
+    start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
+    said = f"{code}: {sentence.rstrip('.')}" if code == CANNOT_BE_TOLD else code
+    return (
+        start
+        | cells
+        | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
+    )
+
+
+def _unbroken(text: str) -> str:
+    """Return text whose part in brackets stays on one line of a table."""
+    before, bracket, after = text.partition(" (")
+    return before + bracket + after.replace(" ", "\u00a0")
+
+
+def references(found: Report, metric: str) -> None:
+    """Show the shared model beside pooled, the sites' mean and one site's own model everywhere."""
+    lines = []
+    for arm in REFERENCES:
+        entry = (found[arm] or {}).get(metric)
+        if entry:
+            figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
+            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | figures)
+    says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
+    drawn = charts.references(found, metric)
+    figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)
+    st.caption(TOGETHER)
+    if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
+        st.caption(escape(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}."))
+
+
+def who_gains(found: Report, metric: str, name: str) -> None:
+    """Show the gain of each site, and a link to those that gain most and least."""
+    order = charts.order_of_sites(found, metric)
+    shown = order if len(order) <= FEW_SITES else [*order[: FEW_SITES // 2], *order[-FEW_SITES // 2 :]]
+    arms = arms_shown(found, metric)
+    lines = [_line(site, found["sites"][site], metric, arms) for site in order]
+    says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
+    drawn = charts.gains(found, metric, shown)
+    figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)
+    if len(shown) < len(order):
+        st.caption(f"The {FEW_SITES // 2} sites that gain most and the {FEW_SITES // 2} that gain least.")
+    _say_not_drawn(found, metric, shown)
+    st.caption("Was it worth joining? One site at a time:")
+    with st.container(horizontal=True, gap="xsmall"):
+        for site in shown:
+            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
+
+
+def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
+    """Say which sites a chart of gains leaves out."""
+    names = [site for site in sites if best_gain(found["sites"][site], metric) is None]
+    if names:
+        st.caption(escape(f"Not drawn, as their gain cannot be told: {', '.join(names)}."))
+
+
+def how_to_read(found: Report, metric: str) -> None:
+    """Show what the words of the charts mean, folded away."""
+    least = found["verdict-rule"]["worthwhile"][metric]
+    small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
+    with st.expander("How to read this"):
+        st.markdown(
+            "- *Own model alone*: a model each site tuned on its own rows.\n"
+            "- *Shared model*: trained by all sites; no row left any of them.\n"
+            "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
+            "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+            "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
+            "where telling the sites apart helps.\n"
+            "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
+            f"- **{PAYS}**: the gain's interval ({widened_for(found)}) lies above {least_gain(found, metric)}. "
+            f"**{DO_NOT_USE}**: it lies below {MINUS if least else ''}{least_gain(found, metric)}. "
+            f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
+            "- *Widened*: of many sites some seem to gain by chance alone, as one unadjusted interval in twenty "
+            "excludes 0. So verdicts go by intervals that hold at all sites together (Bonferroni), the thin lines of "
+            "the charts; the thick ones, and the table, are unadjusted.\n"
+            "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
+            f"(random effects, Hartung-Knapp). It holds for {ASSUMES}. {sentence_case(COVERAGE)}."
+        )
+
+
+def choose_metric(found: Report) -> str | None:
+    """Return the compared metric that the reader picked, the primary one first; None where none was compared."""
+    metrics = metrics_of(found)
+    if len(metrics) < 2:
+        return metrics[0] if metrics else None
+    return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))

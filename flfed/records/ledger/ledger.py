@@ -1,0 +1,391 @@
+"""The ledger of what left a site: lines are only added, each is on the disk before its reply leaves, none can change.
+
+Each line's hash covers the line and the hash before it, so that a line that is changed, removed, moved
+or inserted shows; that the last ones were cut off shows by the coordinator's receipts of earlier heads.
+A hash needs no secret: who may write the file may write it anew from any line on, and only the
+receipts tell. Nothing is ever removed here, so the file may be made append-only (`chattr +a`).
+
+No line is of an earlier time than the line before it, so that a clock which is set back frees neither a day's
+bytes nor a date: up to five minutes back a line takes the time of the one before, further back none is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flfed.errors import FlfedError
+from flfed.records.ledger.line import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
+from flfed.records.ledger.verify import Inspection, Receipt
+from flfed.records.store.entries import stamp
+
+BLOCK = 16_384
+"""Bytes read at once from the end: a ledger's last line is in the first block."""
+VERIFY = "flfed site ledger NAME --verify"
+Clock = Callable[[], datetime]
+
+
+class LedgerError(FlfedError):
+    """A ledger that cannot be read or written, or is not as it was written, be it for a crash."""
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class HeldLedger:
+    """A ledger that is open, under its lock.
+
+    Parameters
+    ----------
+    file : int
+        Its descriptor.
+    size : int
+        Bytes it has: what stands before that never changes.
+    name, see : str
+        For errors: the file's name, and what tells more.
+    clock : callable
+    ordered : bool
+        As `Ledger` takes it.
+    """
+
+    file: int
+    size: int
+    name: str
+    see: str
+    clock: Clock
+    ordered: bool = True
+
+    def backwards(self) -> Iterator[Line]:
+        """Yield the lines from the last to the first, each of them held to the one after it.
+
+        Raises
+        ------
+        LedgerError
+            Where the lines so far are not as they were written.
+        """
+        raws = _backwards(self.file, self.size)
+        rest = next(raws, b"")
+        if rest and (not is_object(rest) or _whole(rest) is not None):
+            raise self._torn()
+        if rest:
+            raise self._changed("its last line")
+        after: Line | None = None
+        for raw in raws:
+            line = read_line(raw)
+            if line is None and after is not None and after.sets_aside(raw):
+                continue
+            if line is None and after is None and not is_object(raw):
+                raise self._torn()
+            followed = after is None or (line is not None and (line.n, line.hash) == (after.n - 1, after.before))
+            if line is None or not line.whole or not followed:
+                raise self._changed("its last line" if after is None else f"the line before line {after.n}")
+            yield line
+            after = line
+        if after is not None and (after.n, after.before) != (1, START):
+            raise LedgerError(f"{self.name}: its first line is missing; see: {self.see}")
+
+    def append(self, *, kind: str, **facts: Any) -> Line:
+        """Add a line and return it once it is on the disk; see `Ledger.append`."""
+        return self._add(next(self.backwards(), None), kind, facts)
+
+    def torn_end(self) -> bytes | None:
+        """Return what a crash left of a last line, with its end where it has one; None where nothing is torn."""
+        raws = _backwards(self.file, self.size)
+        rest = next(raws, b"")
+        if rest:
+            return rest
+        last = next(raws, None)
+        return last + b"\n" if last is not None and not is_object(last) else None
+
+    def repair(self, *, by: str, why: str) -> Line | None:
+        """Set aside a last line that a crash cut off, in a line that says so; see `Ledger.repair`."""
+        torn = self.torn_end()
+        if torn is None:
+            next(self.backwards(), None)  # which raises where the last line was changed
+            return None
+        raw = torn.removesuffix(b"\n")
+        before = replace(self, size=self.size - len(torn))
+        last = next(before.backwards(), None)
+        kept = _whole(raw)
+        if kept is not None and (kept.n - 1, kept.before) == (_number(last), _hash(last)):
+            last, raw = kept, b""  # only its end was missing
+        elif is_object(raw):
+            raise LedgerError(f"{self.name}: its last line was changed, which no crash does; it is not repaired")
+        facts = {"by": by, "why": why, "torn-bytes": len(raw), "torn-sha256": hashlib.sha256(raw).hexdigest()}
+        return self._add(last, REPAIRED, facts, start=b"" if torn.endswith(b"\n") else b"\n")
+
+    def _add(self, last: Line | None, kind: str, facts: dict[str, Any], start: bytes = b"") -> Line:
+        at = self._time_after(last, kind)
+        line = new_line(_number(last) + 1, _hash(last), at, kind, facts, format=FORMAT if self.ordered else 1)
+        text = start + line.raw + b"\n"
+        try:
+            while text:
+                text = text[os.write(self.file, text) :]
+            os.fsync(self.file)
+        except OSError as error:
+            # Nobody was told of this line. Where it cannot be taken back either, it shows as torn.
+            with suppress(OSError):
+                os.ftruncate(self.file, self.size)
+            raise LedgerError(f"{self.name}: cannot be written ({error.strerror}), so nothing may leave") from None
+        return line
+
+    def _time_after(self, last: Line | None, kind: str) -> str:
+        """Return the time of the line that follows: a repair may follow whatever there is."""
+        now = self.clock()
+        if not self.ordered or last is None or last.at <= stamp(now):
+            return stamp(now)
+        if kind != REPAIRED and last.is_ahead_of(now):
+            raise LedgerError(f"{self.name}: {ahead_in_words(last)}, so nothing may leave; see: {self.see}")
+        return last.at
+
+    def _changed(self, where: str) -> LedgerError:
+        return LedgerError(f"{self.name}: {where} is not as it was written; see: {self.see}")
+
+    def _torn(self) -> LedgerError:
+        return LedgerError(f"{self.name}: a crash cut its last line off, so nothing may leave; see: {self.see}")
+
+
+class Ledger:
+    """A ledger in a file, which is made with its first line, for its owner alone.
+
+    Parameters
+    ----------
+    path : Path
+    clock : callable
+        Returns the time; tests pass their own.
+    see : str
+        The command that tells what is wrong, for errors.
+    ordered : bool
+        Whether lines are held to the times of those before them. Receipts are not: their order is that of the
+        lines that they sign, and a coordinator whose clock was wrong once must be able to sign again.
+
+    Notes
+    -----
+    One process writes at a time, by a lock on the file that ends with the process. Readers see whole
+    lines only. Keys that this version does not know are kept, and the hash covers them.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock = now, see: str = VERIFY, ordered: bool = True) -> None:
+        self.path, self._clock, self._see, self._ordered = path, clock, see, ordered
+
+    def append(self, *, kind: str, **facts: Any) -> Line:
+        """Add a line and return it once it is on the disk.
+
+        Parameters
+        ----------
+        kind : str
+            What left: "train", "compare", "refused".
+        **facts
+            JSON values by key, in kebab-case or snake_case: study, run, round, bytes, sha256.
+
+        Raises
+        ------
+        LedgerError
+            If the line is not on the disk, for whatever reason: then nothing may leave.
+        """
+        with self.held() as held:
+            return held.append(kind=kind, **facts)
+
+    @contextmanager
+    def held(self) -> Iterator[HeldLedger]:
+        """Keep every other process from writing while lines are read and one is added."""
+        file = self._locked()
+        try:
+            yield self._opened(file, os.fstat(file).st_size)
+        finally:
+            os.close(file)
+
+    def _locked(self) -> int:
+        """Return the descriptor of the file that has the ledger's name once the lock on it is had."""
+        while True:
+            file = self._open_to_write()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # While this one waited, another may have been put in its place: see `gate.restarting`.
+                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+
+    def _opened(self, file: int, size: int) -> HeldLedger:
+        return HeldLedger(file, size, self.path.name, self._see, self._clock, self._ordered)
+
+    def last(self) -> Line | None:
+        """Return the last line; None where there is none."""
+        with self.reading() as found:
+            return None if found is None else next(found.backwards(), None)
+
+    def head(self) -> tuple[int, str]:
+        """Return the number and the hash of the last line: 0 and zeros where there is none."""
+        last = self.last()
+        return _number(last), _hash(last)
+
+    def is_ahead(self, last: Line | None) -> bool:
+        """Tell whether a ledger's last line is later than the clock, so that none can follow it."""
+        return last is not None and last.is_ahead_of(self._clock())
+
+    def hash_at(self, n: int) -> str:
+        """Return the hash of line `n`, from which all later lines follow; "" where the ledger is shorter."""
+        with self.reading() as found:
+            for line in () if found is None or n == 0 else found.backwards():
+                if line.n <= n:
+                    return line.hash if line.n == n else ""
+        return START if n == 0 else ""
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the lines from the first to the last.
+
+        Raises
+        ------
+        LedgerError
+            At the first place that is not as it was written: sums over a part would mislead.
+        """
+        inspection = Inspection()
+        found = inspection.look(self.raws())
+        for n, line in enumerate(found, start=1):
+            if inspection.problems or line.n != n:
+                break
+            yield line
+        deque(found, maxlen=0)  # that a line is missing is known at the end
+        if inspection.problems:
+            raise LedgerError(f"{self.path.name}: {inspection.problems[0]}; see: {self._see}")
+
+    def problems(self, receipts: Iterable[Receipt] = ()) -> list[str]:
+        """Return what is not as it was written, a sentence each; without receipts no cut tail is found."""
+        inspection = Inspection(tuple(receipts))
+        deque(inspection.look(self.raws()), maxlen=0)
+        return inspection.problems + self.open_to_others()
+
+    def open_to_others(self) -> list[str]:
+        """Return what is wrong with the file's mode."""
+        mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0
+        return [f"others may read or write the file (mode {mode:o}): chmod 600 {self.path}"] if mode & 0o077 else []
+
+    def raws(self) -> Iterator[bytes]:
+        """Yield the file's lines with their ends, as they stand there."""
+        with self.reading() as found:
+            if found is None:
+                return
+            with os.fdopen(os.dup(found.file), "rb") as stream:
+                stream.seek(0)
+                left = found.size
+                while left > 0:
+                    raw = stream.readline(left)
+                    if not raw:
+                        break
+                    left -= len(raw)
+                    yield raw
+
+    def repair(self, *, by: str, why: str) -> Line | None:
+        """Set aside what a crash left of a last line, in a line that says so; None where nothing is torn.
+
+        The torn bytes stay where they are: the new line holds their number and their hash. A line that
+        lacked nothing but its end counts.
+
+        Parameters
+        ----------
+        by : str
+            Who has it repaired.
+        why : str
+        """
+        with self.held() as held:
+            return held.repair(by=by, why=why)
+
+    def is_torn(self) -> bool:
+        """Tell whether a crash cut the last line off, so that a repair is due."""
+        with self.reading() as found:
+            return found is not None and found.torn_end() is not None
+
+    def _open_to_write(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            try:
+                file = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                file = os.open(self.path, flags)
+            else:
+                _begin(file, self.path.parent)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: cannot be opened ({error.strerror}), so nothing may leave") from None
+        state = os.fstat(file)
+        if not stat.S_ISREG(state.st_mode) or state.st_mode & 0o077:
+            os.close(file)
+            raise LedgerError(f"{self.path}: others may read or write it, so nothing may leave: chmod 600 {self.path}")
+        return file
+
+    @contextmanager
+    def reading(self) -> Iterator[HeldLedger | None]:
+        """Yield the ledger as it is now, for reading alone: nothing is made or changed; None where there is no file."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            raise LedgerError(f"{self.path}: cannot be read ({error.strerror}); ask its owner") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)  # no line is half written while the size is taken
+            size = os.fstat(file).st_size
+            fcntl.flock(file, fcntl.LOCK_UN)
+            yield self._opened(file, size)
+        finally:
+            os.close(file)
+
+
+def ahead_in_words(last: Line) -> str:
+    """Return that a ledger's last line is later than the clock of who reads it, as part of a sentence."""
+    return f"line {last.n} is of {last.at[:24]}, later than this machine's clock"
+
+
+def _whole(raw: bytes) -> Line | None:
+    """Return the line that bytes are, if they are one as it was written."""
+    line = read_line(raw)
+    return line if line is not None and line.whole else None
+
+
+def _number(last: Line | None) -> int:
+    return 0 if last is None else last.n
+
+
+def _hash(last: Line | None) -> str:
+    return START if last is None else last.hash
+
+
+def _begin(made: int, folder: Path) -> None:
+    """Give a file that root made to whom its folder belongs to, and have the folder keep its name."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+        os.fchown(made, owner.st_uid, owner.st_gid)
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _backwards(file: int, size: int) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends from the last to the first; at first, what follows the last end."""
+    end, rest = size, b""
+    while end:
+        start = max(0, end - BLOCK)
+        rest, *lines = (os.pread(file, end - start, start) + rest).split(b"\n")
+        yield from reversed(lines)
+        end = start
+    if size:
+        yield rest

@@ -1,0 +1,150 @@
+"""One line of a ledger: canonical JSON whose hash covers all of it and the hash of the line before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flfed.errors import UsageError
+from flfed.signatures import canonical
+
+START = "0" * 64
+"""What stands for the hash before the first line."""
+LONGEST = 65_536
+"""Bytes of a line."""
+REPAIRED = "repaired"
+"""The kind of a line that sets aside what a crash left of the line before it."""
+RESTARTED = "restarted"
+"""The kind of a first line that tells of a ledger before it, which was lost."""
+CARRIED = "carried-from"
+"""The key of a line that was carried over from such a ledger: the number that it had there."""
+FORMAT = 2
+"""Of lines whose time is held to that of the line before; those of earlier versions name no format, and are of 1."""
+SLACK = timedelta(minutes=5)
+"""How far a clock may be behind the last line: the next line then takes that one's time."""
+OWN = frozenset({"n", "at", "before", "hash", "format"})
+"""What a line says of itself; all else comes from who appends it."""
+HASH = re.compile(r"[0-9a-f]{64}")
+KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line as it stands in a ledger.
+
+    Attributes
+    ----------
+    n : int
+        From 1.
+    at : str
+        UTC, ISO with milliseconds.
+    kind : str
+    before, hash : str
+        SHA-256 as hex: of the line before, and of this line without its own.
+    facts : mapping
+        All its other keys, known or not.
+    raw : bytes
+        The line as it stands there, without its end.
+    whole : bool
+        Whether its hash is that of its content, and its bytes are those that were written.
+    format : int
+        From `FORMAT` on its time is held to that of the line before.
+    """
+
+    n: int
+    at: str
+    kind: str
+    before: str
+    hash: str
+    facts: Mapping[str, Any]
+    raw: bytes
+    whole: bool = True
+    format: int = 1
+
+    def content_hash(self) -> str:
+        """Return the hash that this content should have; that of what is there where it is not whole."""
+        plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before, **_named(self.format)}
+        return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
+
+    def is_ahead_of(self, now: datetime) -> bool:
+        """Tell whether this line is so much later than a clock that none can follow it; also where its time is none."""
+        try:
+            return datetime.fromisoformat(self.at) - now > SLACK
+        except (TypeError, ValueError):
+            return True
+
+    def sets_aside(self, torn: bytes) -> bool:
+        """Tell whether this line records that `torn`, which stands before it, is what a crash left."""
+        told = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
+        return self.kind == REPAIRED and told == (len(torn), hashlib.sha256(torn).hexdigest())
+
+
+def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
+    """Return the line that follows `n - 1` lines, the last of which has the hash `before`.
+
+    Raises
+    ------
+    UsageError
+        If a key is none that a line may have, or the line would be too long.
+    ValueError, TypeError
+        If a value is none that JSON has.
+    """
+    named = {key.replace("_", "-"): value for key, value in facts.items()}
+    wrong = sorted(key for key in named if not KEY.fullmatch(key) or key in OWN or key == "kind")
+    if wrong:
+        raise UsageError(f"ledger key {wrong[0]!r} must be of a-z, 0-9 and hyphens, and none of {', '.join(OWN)}, kind")
+    # Twice through JSON: a key that is a number becomes text there, and sorts as text from then on.
+    plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}))
+    digest = hashlib.sha256(canonical(plain)).hexdigest()
+    raw = canonical({**plain, "hash": digest})
+    if len(raw) >= LONGEST:
+        raise UsageError(f"a ledger line of {len(raw)} bytes is too long: at most {LONGEST - 1} are kept")
+    facts = {key: value for key, value in plain.items() if key not in OWN and key != "kind"}
+    return Line(n, at, kind, before, digest, facts, raw, format=format)
+
+
+def is_object(raw: bytes) -> bool:
+    """Tell whether bytes are a JSON object, whatever is in it: what a crash leaves of a line is none."""
+    return isinstance(_json(raw), dict)
+
+
+def read_line(raw: bytes) -> Line | None:
+    """Return a line of a ledger, whole or changed; None where the bytes are no line at all."""
+    found = _json(raw)
+    if not isinstance(found, dict):
+        return None
+    n, at, kind, before, digest = (found.pop(key, None) for key in ("n", "at", "kind", "before", "hash"))
+    if type(n) is not int or n < 1 or not isinstance(at, str) or not isinstance(kind, str):
+        return None
+    if not _is_hash(before) or not _is_hash(digest):
+        return None
+    format = found.pop("format") if type(found.get("format")) is int and found["format"] >= FORMAT else 1
+    plain = {**found, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
+    try:
+        right = hashlib.sha256(canonical(plain)).hexdigest() == digest
+        whole = right and canonical({**plain, "hash": digest}) == raw
+    except ValueError:  # NaN, which Python's reader takes
+        return None
+    return Line(n, at, kind, before, digest, found, raw, whole, format)
+
+
+def _named(format: int) -> dict[str, int]:
+    """Return what a line says of its format: those of the first say nothing."""
+    return {"format": format} if format > 1 else {}
+
+
+def _json(raw: bytes) -> Any:
+    """Return what a JSON text says; None where it is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and HASH.fullmatch(value) is not None

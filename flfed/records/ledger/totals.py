@@ -1,0 +1,96 @@
+"""How much left a site: bytes and lines of its ledger by study, by day, and by round and kind."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from flfed.errors import UsageError
+from flfed.records.ledger.line import Line
+from flfed.records.store.entries import stamp
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass
+class Total:
+    """Lines, and the bytes that they count: those of the messages' content, as the run store counts them."""
+
+    lines: int = 0
+    bytes: int = 0
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.lines += 1
+        self.bytes += bytes_of(line)
+
+
+@dataclass
+class Totals:
+    """Sums over a ledger's lines.
+
+    Attributes
+    ----------
+    all : Total
+    studies, days : dict of name, and of ISO date, to Total
+    rounds : dict of (round, kind) to Total
+        Round 0 has what is of none: enrolment, sums, comparison, refusals.
+    """
+
+    all: Total = field(default_factory=Total)
+    studies: dict[str, Total] = field(default_factory=dict)
+    days: dict[str, Total] = field(default_factory=dict)
+    rounds: dict[tuple[int, str], Total] = field(default_factory=dict)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.all.add(line)
+        _at(self.studies, study_of(line)).add(line)
+        _at(self.days, line.at[:10]).add(line)
+        _at(self.rounds, (round_of(line), line.kind)).add(line)
+
+
+def totals(lines: Iterable[Line]) -> Totals:
+    """Return the sums over lines."""
+    found = Totals()
+    for line in lines:
+        found.add(line)
+    return found
+
+
+def bytes_of(line: Line) -> int:
+    """Return how many bytes left with a line; 0 where it tells of nothing that left."""
+    found = line.facts.get("bytes")
+    return found if type(found) is int else 0
+
+
+def round_of(line: Line) -> int:
+    """Return the round of a line; 0 where it is of none."""
+    found = line.facts.get("round")
+    return found if type(found) is int else 0
+
+
+def study_of(line: Line) -> str:
+    """Return the study's name of a line, or an empty text."""
+    return str(line.facts.get("study") or "")
+
+
+def moment_of(text: str) -> str:
+    """Return a date or a time as a ledger writes it; without a zone it is UTC.
+
+    Examples
+    --------
+    >>> moment_of("2026-11-20"), moment_of("2026-11-20T08:30:00+01:00")
+    ('2026-11-20T00:00:00.000Z', '2026-11-20T07:30:00.000Z')
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no date and no time; such as 2026-11-20 or 2026-11-20T08:30:00Z") from None
+    return stamp(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
+
+
+def _at(found: dict[Key, Total], key: Key) -> Total:
+    return found.setdefault(key, Total())

@@ -1,0 +1,220 @@
+"""Which figures of an audit are told first, how each is written, and what attacks reached of that no promise covers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from flfed.records.statistics.verdict import interval, metric_name, number
+
+Line = dict[str, Any]
+"""One figure of an attack, as `flfed audit --json` has it."""
+
+HEADLINES = {
+    "canaries": "least-epsilon",
+    "gradient-inversion": "share-recovered",
+    "membership-inference": "auc-of-lira",
+    "summary-reconstruction": "share-given-away",
+}
+"""The one figure of an attack that is told first: chosen beforehand, for the larger of two would be too large.
+
+Of an attack that is not listed it is the first by name."""
+FIRST = ("beyond the promise", "not known", "no promise", "within the promise")
+"""What needs a look first."""
+ALWAYS = FIRST[:2]
+"""Verdicts that are told of every figure, headline or not."""
+CHANCE = 0.5
+AT_BATCH = "-at-plan-batch"
+FIGURE_NAMES = {
+    "auc-of-lira": "training rows told from others (AUC)",
+    "auc-of-loss": "training rows told by their loss (AUC)",
+    "least-epsilon": "ε that the attack shows",
+    "median-cosine": "median likeness (cosine)",
+    "share-close": "share nearly recovered",
+}
+"""What people call the figures of attacks, where the name of the record says little."""
+UNCOVERED = {
+    "share-given-away": "the sums gave cells of {share} of the rows away exactly",
+    "share-recovered": "the update of one step on a single row gave {share} of the rows tried away exactly",
+    "least-epsilon": "what was trained has an ε of at least {value}",
+}
+"""What it means that an attack reached a figure, where no promise covers it."""
+
+
+def headlines(audit: Sequence[Line]) -> list[Line]:
+    """Return the figures to tell first: of each attack its headline, and all that are beyond a promise or not known.
+
+    What needs a look stands first; of the same attack and figure the worst site.
+
+    Examples
+    --------
+    >>> two = [{"attack": "canaries", "metric": metric, "verdict": "no promise", "value": 0.5, "low": 0.5, "site": "a"}
+    ...        for metric in ("coins", "least-epsilon")]
+    >>> [line["metric"] for line in headlines(two)]
+    ['least-epsilon']
+    """
+    known: dict[str, set[str]] = {}
+    for line in audit:
+        known.setdefault(line["attack"], set()).add(line["metric"])
+    first = {attack: HEADLINES.get(attack, min(names)) for attack, names in known.items()}
+    # An audit by an earlier version may lack the figure.
+    first = {attack: name if name in known[attack] else min(known[attack]) for attack, name in first.items()}
+    return ordered([line for line in audit if line["metric"] == first[line["attack"]] or line["verdict"] in ALWAYS])
+
+
+def ordered(lines: Sequence[Line]) -> list[Line]:
+    """Return figures in the order in which they need a look: by verdict, attack and figure, the worst site first."""
+    return sorted(
+        lines,
+        key=lambda line: (
+            FIRST.index(line["verdict"]),
+            line["attack"],
+            line["metric"],
+            -_size(line),
+            line["site"] or "",
+        ),
+    )
+
+
+def _size(line: Line) -> float:
+    """Return how far an attack got, for the order of sites; one without a figure by the most it may be."""
+    known = [line[key] for key in ("value", "high", "low") if line.get(key) is not None]
+    return float(known[0]) if known else float("-inf")
+
+
+def by_figure(lines: Sequence[Line]) -> list[list[Line]]:
+    """Return figures in groups of the same attack, figure and verdict, in their order."""
+    groups: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line["attack"], line["metric"], line["verdict"]), []).append(line)
+    return list(groups.values())
+
+
+def figure_name(metric: str) -> str:
+    """Return what people call a figure of an attack.
+
+    Examples
+    --------
+    >>> figure_name("auc-of-lira"), figure_name("median-cosine-at-plan-batch"), figure_name("roc_auc_score")
+    ('training rows told from others (AUC)', "median likeness (cosine), in the plan's batches", 'AUC')
+    """
+    name, batch, _ = metric.partition(AT_BATCH)
+    plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
+    return plain + (", in the plan's batches" if batch else "")
+
+
+def is_bound(line: Line) -> bool:
+    """Return whether a figure is a lower bound, which has no interval around it."""
+    return line["value"] is not None and line["low"] == line["value"] and line["high"] is None
+
+
+def reached(line: Line) -> str:
+    """Return how far an attack got: a figure with its 95 % interval, or a bound.
+
+    Examples
+    --------
+    >>> reached({"value": 0.6493, "low": 0.6493, "high": None})
+    'at least .649'
+    >>> reached({"value": 1.0, "low": 0.96, "high": 1.0}), reached({"value": 0.11, "low": None, "high": None})
+    ('1.000 (.960 to 1.000)', '.110')
+    """
+    if is_bound(line):
+        return f"at least {number(line['value'])}"
+    span = "" if line["low"] is None or line["high"] is None else f" ({interval(line['low'], line['high'])})"
+    return number(line["value"]) + span
+
+
+def range_of(values: Sequence[float]) -> str:
+    """Return the smallest and the largest of some figures, once where they read alike.
+
+    Examples
+    --------
+    >>> range_of([0.394, 0.627]), range_of([1.0, 1.0]), range_of([0.00001, 0.0])
+    ('.394 to .627', '1.000', '.000')
+    """
+    ends = list(dict.fromkeys((number(min(values)), number(max(values)))))
+    return " to ".join(ends)
+
+
+def scale_of(metric: str) -> tuple[float, float] | None:
+    """Return the range that a figure can have, None where it has no upper end.
+
+    Examples
+    --------
+    >>> scale_of("share-given-away"), scale_of("roc_auc_score"), scale_of("median-cosine"), scale_of("least-epsilon")
+    ((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), None)
+    """
+    words = set(re.split(r"[-_]", metric))
+    return (-1.0, 1.0) if "cosine" in words else (0.0, 1.0) if words & {"share", "auc"} else None
+
+
+def gave_away(line: Line) -> bool:
+    """Return whether an attack got somewhere that no promise covers: certainly, by the interval's lower end.
+
+    A share is somewhere above none, an AUC above chance, and a bound of ε above 0.
+    """
+    if line["verdict"] != "no promise" or line["low"] is None:
+        return False
+    words = set(re.split(r"[-_]", line["metric"]))
+    if words & {"share", "epsilon"}:
+        return bool(line["low"] > 0)
+    return "auc" in words and bool(line["low"] > CHANCE)
+
+
+def share_in_words(value: float) -> str:
+    """Return a share as people say it; only all of it is 100 %.
+
+    Examples
+    --------
+    >>> share_in_words(1.0), share_in_words(0.9996), share_in_words(0.02), share_in_words(0.0)
+    ('100 %', '99.9 %', '2 %', '0 %')
+    """
+    percent = value * 100 if value == 1 else min(value * 100, 99.9)
+    return f"{percent:.3g} %"
+
+
+def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]:
+    """Return a sentence for each headline that no promise bounds, where an attack got somewhere all the same.
+
+    `only` is the one site whose people read it, if so.
+    """
+    groups = by_figure([line for line in headlines(audit) if gave_away(line)])
+    return [_uncovered(lines, audit, only) for lines in groups]
+
+
+def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -> str:
+    worst, metric = lines[0], lines[0]["metric"]
+    values = [line["value"] for line in lines if line["value"] is not None]
+    tried = {line["site"] for line in audit if (line["attack"], line["metric"]) == (worst["attack"], metric)}
+    sites = {line["site"] for line in lines}
+    where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
+    where = where if only is None else "at your site"
+    if not values:
+        return f"{worst['attack']} got somewhere {where}; the figure is withheld: no promise covers it."
+    shares = [share_in_words(value) for value in (min(values), max(values))]
+    share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
+    told = UNCOVERED.get(metric, f"{figure_name(metric)} {{value}}{', where .5 is chance' if 'auc' in metric else ''}")
+    said = told.format(share=share, value=range_of(values))
+    return f"{worst['attack']}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
+
+
+def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | None = None) -> list[str]:
+    """Return what is not promised, always, and how much attacks reached of it.
+
+    Parameters
+    ----------
+    uncharged : int
+        How many things leave the sites, or steer the run, outside the promise.
+    audit : sequence of Line
+    only : str, optional
+        The one site whose people read it, and see the figures of no other.
+    """
+    found = not_promised(audit, only=only)
+    if found:
+        return found
+    things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"
+    tried = any(line["verdict"] == "no promise" and line["value"] is not None for line in audit)
+    known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
+    where = "" if only is None else " at your site"
+    return [f"No promise covers {things}; {known}{where}."]

@@ -1,0 +1,252 @@
+"""What was set aside in a run and who was refused, and what each line of that is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import select
+
+from flfed.records.reports.recorded_run import Recorded
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Event, RunSite
+
+NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
+"""So begin faults that concern no update."""
+NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
+"""A number that stands by itself: in no name, date or time."""
+
+NO_PART = ("refused: ", "not there: ")
+"""So begin the reasons of sites that took no part."""
+FEW_SITES, SITES_NAMED = 5, 3
+"""Of more sites than the first are three named, and the others counted."""
+
+Fault = dict[str, Any]
+
+
+def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
+    """Return what was set aside and who was refused; under repeats the reason names the repeat.
+
+    Of a series a refusal is told once, with in how many `repeats` it was so.
+    """
+    several = len(recorded.runs) > 1
+    result: list[Fault] = []
+    told: dict[tuple[str, str], Fault] = {}
+    for run, sites in recorded.runs:
+        prefix = f"repeat {run.repeat + 1}: " if several else ""
+        refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
+        for event in reader.events([run.run]):
+            if event.kind == "fault":
+                result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
+            elif event.kind == "refused" and event.site is not None:
+                refused.setdefault(event.site, event.reason)
+        for site, reason in refused.items():
+            if (site, reason) not in told:
+                told[site, reason] = {"round": None, "site": site, "reason": f"refused: {reason}"}
+                result.append(told[site, reason])
+            if several:
+                told[site, reason]["repeats"] = told[site, reason].get("repeats", 0) + 1
+    return result
+
+
+def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fault"]:
+    """Return what a line of a report's `faults` is, by what its reason says: not every fault of a round is an update.
+
+    Examples
+    --------
+    >>> fault_kind({"round": 3, "reason": "not finite"}), fault_kind({"round": None, "reason": "refused: policy"})
+    ('update set aside', 'site refused')
+    >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
+    'fault'
+    """
+    reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
+    if fault["round"] is None:
+        return "site refused" if reason.startswith("refused: ") else "fault"
+    return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
+
+
+def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the sites that took no part by name, each with the reason and in how many repeats.
+
+    Examples
+    --------
+    >>> missing_sites({"faults": [{"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"},
+    ...                           {"round": 3, "site": "bern", "reason": "not finite"}]})
+    {'basel': ('no answer', 1)}
+    """
+    reasons: dict[str, str] = {}
+    repeats: Counter[str] = Counter()
+    for site, reason, count in dict.fromkeys(
+        (fault["site"], fault["reason"], fault.get("repeats", 1)) for fault in found["faults"] if fault["round"] is None
+    ):
+        why = re.sub(r"^repeat \d+: ", "", reason)
+        if site and why.startswith(NO_PART):
+            reasons[site] = why.partition(": ")[2].rstrip(".")
+            repeats[site] += count
+    return {site: (reasons[site], min(repeats[site], found.get("repeats", 1))) for site in sorted(reasons)}
+
+
+def missing_in_words(found: Mapping[str, Any]) -> list[str]:
+    """Return which sites took no part in sentences, of many a few by name; nothing where all did.
+
+    Examples
+    --------
+    >>> missing_in_words({"sites": {"bern": {}}, "faults": [{"round": None, "site": "x", "reason": "refused: policy"}]})
+    ['1 of 2 sites took no part: x (policy).']
+    >>> missing_in_words({"sites": {"bern": {}, "basel": {}}, "repeats": 10, "faults": [
+    ...     {"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"}]})
+    ['basel took no part in 1 of 10 repeats (no answer).']
+    """
+    absent = missing_sites(found)
+    counts = {site: count for site, (_, count) in absent.items()}
+    reasons = {site: reason for site, (reason, _) in absent.items()}
+    sentences = absence_in_words(len({*found["sites"], *absent}), counts, found.get("repeats", 1), reasons)
+    return [f"{sentence}." for sentence in sentences]
+
+
+def absence_in_words(
+    sites: int, absent: Mapping[str, int], repeats: int, reasons: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return who took no part, in any repeat or in some, without the full stop.
+
+    Parameters
+    ----------
+    sites : int
+        How many were asked.
+    absent : mapping of site to int
+        In how many repeats each took no part.
+    repeats : int
+    reasons : mapping of site to str, optional
+
+    Examples
+    --------
+    >>> absence_in_words(4, {"basel": 2, "bern": 10}, 10)
+    ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
+    """
+    by_count: dict[int, list[str]] = {}
+    for site, count in absent.items():
+        by_count.setdefault(count, []).append(site)
+    said = []
+    for count, names in sorted(by_count.items(), reverse=True):
+        alike: dict[str, list[str]] = {}
+        for site in names:
+            alike.setdefault(NUMBER.sub("0", (reasons or {}).get(site, "")), []).append(site)
+        whole, told = count >= repeats, []
+        for together in alike.values():
+            groups = [together] if len(together) > FEW_SITES or not reasons else [[site] for site in together]
+            for group in groups:
+                why = _in_range([reasons[site] for site in group]) if reasons else ""
+                told.append((some(group), why))
+        if whole:
+            listed = some([f"{named} ({why})" if why else named for named, why in told])
+            said.append(f"{len(names)} of {sites} sites took no part: {listed}")
+        else:
+            part = f"took no part in {count} of {repeats} repeats"
+            said += [f"{named} {part}" + (f" ({why})" if why else "") for named, why in told[:SITES_NAMED]]
+            if (more := len(told) - SITES_NAMED) > 0:
+                said.append(f"{more} more {part}")
+    return said
+
+
+def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return by run `sites`, how many were asked by name, and `missing`, those of them that took no part."""
+    sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
+    gone = select(Event.run_id, Event.site).where(
+        Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.reason.startswith(NO_PART[1])
+    )
+    asked: dict[str, set[str]] = {run: set() for run in runs}
+    absent: dict[str, set[str]] = {run: set() for run in runs}
+    for row in reader.rows(sites, site=RunSite.site):
+        asked[row["run_id"]].add(row["site"])
+        if row["status"] == "refused":
+            absent[row["run_id"]].add(row["site"])
+    for row in reader.rows(gone, site=Event.site):
+        if row["site"]:
+            asked[row["run_id"]].add(row["site"])
+            absent[row["run_id"]].add(row["site"])
+    return {run: {"sites": len(asked[run]), "missing": sorted(absent[run])} for run in runs}
+
+
+def updates_set_aside(found: Mapping[str, Any]) -> int:
+    """Return how many updates were set aside, in all repeats."""
+    return sum(fault_kind(fault) == "update set aside" for fault in found["faults"])
+
+
+def refused_sites(found: Mapping[str, Any]) -> list[str]:
+    """Return the sites that were refused, in any repeat, by name."""
+    return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names, of more than `FEW_SITES` the first three and how many more there are.
+
+    Examples
+    --------
+    >>> some(["a", "b"]), some([f"site-{number}" for number in range(186)])
+    ('a, b', 'site-0, site-1, site-2 and 183 more')
+    """
+    if len(names) <= FEW_SITES:
+        return ", ".join(names)
+    return f"{', '.join(names[:SITES_NAMED])} and {len(names) - SITES_NAMED} more"
+
+
+def sites_together(
+    groups: Mapping[tuple[str, str, str], list[int | None]],
+) -> dict[tuple[str, str, str], list[int | None]]:
+    """Return groups of rounds with those of more than `FEW_SITES` sites put together that differ in numbers only.
+
+    Parameters
+    ----------
+    groups : mapping of (what, site, reason) to rounds
+
+    Examples
+    --------
+    >>> list(sites_together({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
+    [('refused', '7 sites (s1, s2, s3 and 4 more)', 'has 1 to 7 rows')]
+    """
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for what, site, reason in groups:
+        alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
+    found: dict[tuple[str, str, str], list[int | None]] = {}
+    for (what, site, reason), rounds in groups.items():
+        members = alike[what, NUMBER.sub("0", reason)]
+        sites = sorted({name for name, _ in members if name})
+        if len(sites) > FEW_SITES:
+            site, reason = f"{len(sites)} sites ({some(sites)})", _in_range([reason for _, reason in members])
+        found.setdefault((what, site, reason), []).extend(rounds)
+    return found
+
+
+def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+    """Return groups of rounds with those put together whose reasons differ in their numbers only.
+
+    Parameters
+    ----------
+    groups : mapping of (what, site, reason) to rounds
+
+    Examples
+    --------
+    >>> folded({("odd", "a", "norm is 3.3 times it"): [19], ("odd", "a", "norm is 12.0 times it"): [40]})
+    {('odd', 'a', 'norm is 3.3 to 12.0 times it'): [19, 40]}
+    """
+    alike: dict[tuple[str, str, str], list[tuple[str, list[int | None]]]] = {}
+    for (what, site, reason), rounds in groups.items():
+        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append((reason, rounds))
+    return {
+        (what, site, _in_range([reason for reason, _ in found])): [number for _, rounds in found for number in rounds]
+        for (what, site, _), found in alike.items()
+    }
+
+
+def _in_range(reasons: Sequence[str]) -> str:
+    """Return reasons that differ in their numbers only as one, with the range of each number."""
+    columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = iter([sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns])
+
+    def said(_: re.Match[str]) -> str:
+        values = next(ranges)
+        return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+    return NUMBER.sub(said, reasons[0])

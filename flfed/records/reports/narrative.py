@@ -1,0 +1,286 @@
+"""A report as sentences and as a table: the mean gain, who gains, the verdicts, what went wrong."""
+
+from __future__ import annotations
+
+import math
+
+from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
+from flfed.records.reports.report import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.statistics.mean_gain import apart_in_words, mean_gain_in_words
+from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.own_models import family_in_words, own_models_in_words
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    ARM_NAMES,
+    PAYS,
+    VERDICTS,
+    Difference,
+    as_given,
+    better_of,
+    decimals_of,
+    gain_in_brackets,
+    gain_of,
+    has_interval,
+    interval,
+    metric_name,
+    number,
+)
+
+MANY_SITES = 8
+"""From here on a reader is told that one interval in twenty excludes 0 by chance."""
+GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
+"""Of the column with the intervals that are not widened for the number of sites looked at."""
+SHORT = {"global": "shared", "personalised": "adjusted"}
+"""The arm of a gain, in a cell of a table."""
+COLUMNS = {"global": "shared model", "local-only": "own model alone", "personalised": "adjusted to site"}
+_OVER_ALL = {"global": "all holdouts, shared model", "personalised": "all holdouts, adjusted to each site"}
+_ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
+
+
+def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return the comparison as headers, rows of text and footer lines; plain text, no markup.
+
+    Parameters
+    ----------
+    found : dict
+        From `report`.
+    metric : str
+        Which one; the study's primary unless given.
+    """
+    metric = metric or primary_of(found)
+    if metric is None:
+        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
+        kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
+        nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
+        return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
+    arms, rows = arms_shown(found, metric), []
+    headers = ["site", "holdout rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
+    for name, site in found["sites"].items():
+        shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
+        holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
+        rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
+    beside = "personalised" in arms
+    overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
+    for arm in (*overall, "own-model-everywhere"):
+        entry = (found[arm] or {}).get(metric)
+        if entry:
+            label = _OVER_ALL.get(arm) or reference_name(found, arm) + over_sites(entry)
+            adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
+            cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
+            rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
+    return headers, rows, [*story(found, metric=metric), *untold_in_words(found), *unadjusted_in_words(found, metric)]
+
+
+def untold_in_words(found: Report) -> list[str]:
+    """Return why nothing can be told of joining at the first site whose holdout is too small, and at how many more."""
+    few = [(name, why) for name, site in found["sites"].items() if (why := too_few(site)) is not None]
+    more = f" It is alike at {len(few) - 1} more." if len(few) > 1 else ""
+    return [f"Why it cannot be told at {few[0][0]}: {few[0][1]}.{more}"] if few else []
+
+
+def unadjusted_in_words(found: Report, metric: str) -> list[str]:
+    """Return why no site has a figure of the model adjusted to it, where none has."""
+    if "personalised" in arms_shown(found, metric):
+        return []
+    same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
+    return [f"{same} Over all holdouts the figure may differ: there, rows of several sites are ranked together."]
+
+
+def reference_name(found: Report, arm: str) -> str:
+    """Return what people read for a reference, with what the model of all rows together is."""
+    family = pooled_in_words(found) if arm == "pooled" else ""
+    return f"{ARM_NAMES[arm]}: {family}" if family else ARM_NAMES[arm]
+
+
+def pooled_in_words(found: Report) -> str:
+    """Return what the model of all rows together is, "" of one of the shared one's own kind."""
+    counted = found["pooled-families"]
+    return family_in_words(counted, sum(counted.values()))
+
+
+def over_sites(entry: Report) -> str:
+    """Return over how many sites a mean of the sites is, where some had no figure, for behind its name.
+
+    Examples
+    --------
+    >>> over_sites({"value": 0.8, "method": "mean of 3 sites; 1 without this figure left out"})
+    ' (mean of 3 sites; 1 without this figure left out)'
+    """
+    method = str(entry.get("method", ""))
+    if "left out" not in method:
+        return ""
+    if AGAIN not in method:
+        return f" ({method})"
+    what = "model that saw one class" if "one class" in method else "site that has no such figure"
+    return f" (in some repeats without a {what})"
+
+
+def gain_in_words(site: Report, metric: str) -> str:
+    """Return the better arm's gain with its interval, and which arm: "+.110 (+.020 to +.190), adjusted"."""
+    best = best_arm(site, metric)
+    if best is None:
+        return ABSENT
+    arm, gain = best
+    return f"{gain_in_brackets(gain)}, {SHORT[arm]}"
+
+
+def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
+    """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
+    metric = metric or primary_of(found)
+    if metric is None:
+        return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
+    lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
+    lines += [said for said in (own_models_in_words(found),) if said]
+    lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
+    if len(found["sites"]) >= MANY_SITES:
+        many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
+        lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
+    return [*lines, *odd_sites_in_words(found), _course(found, planned)]
+
+
+def headline(found: Report, metric: str) -> list[str]:
+    """Return the verdict of a run: the mean gain over sites, and how many sites got which verdict by themselves."""
+    mean = mean_gain_in_words(found["mean-gain"].get(metric), metric)
+    return [*([mean] if mean else []), tally(found, metric)]
+
+
+def _reach(found: Report, metric: str) -> list[str]:
+    """Return how good the shared model is, and how far the references are."""
+    entry = found["global"][metric]
+    name, better = metric_name(metric), better_of(metric)
+    if entry["value"] is None:
+        return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
+    said = "; ".join(under(entry, found["repeats"]))
+    line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
+    lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
+    pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
+    for arm, start in (
+        ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
+        ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
+        ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
+    ):
+        other = (found[arm] or {}).get(metric, {}).get("value")
+        if other is not None:
+            lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
+    return lines
+
+
+def under(entry: Report, repeats: int) -> list[str]:
+    """Return what goes with a model's figure: its interval, and of what; or how it came about without one.
+
+    Under repeats the interval is the mean of the repeats' bounds: of one split, not of the mean.
+
+    Examples
+    --------
+    >>> under({"low": 0.874, "high": 0.944}, 1), under({"low": 0.874, "high": 0.944}, 3)
+    (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
+    >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
+    ['no interval: mean over sites weighted by rows']
+    >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
+    "within .004 of the rows' own, as scores are counted in bins"
+    """
+    mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
+    counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
+    if entry["low"] is None or entry["high"] is None:
+        return [*mean, *([f"no interval: {entry['method']}"] if entry.get("method") else []), *counted]
+    span = f"95 % interval {interval(entry['low'], entry['high'])}"
+    return [*mean, f"of one of them, {span}" if mean else span, *counted]
+
+
+def bound_of(entry: Report) -> str:
+    """Return how far a figure made of counts by bin may be from that of the rows at most, rounded up.
+
+    Examples
+    --------
+    >>> bound_of({"value": 0.9, "bound": 0.0031})
+    ".004 of the rows' own"
+    """
+    return f"{number(math.ceil(entry['bound'] * 1000 - 1e-9) / 1000)} of the rows' own"
+
+
+def apart(other: float, shared: float, metric: str) -> str:
+    """Return how far a reference is from the shared model: ".004 better than the shared model"."""
+    digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
+    gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
+    if not float(f"{gain:.{digits}f}"):
+        return "the same as the shared model"
+    return f"{number(abs(gain), digits)} {'better' if gain > 0 else 'worse'} than the shared model"
+
+
+def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
+    """Return the site with the largest gain of those at which joining pays, and that gain; None where it pays nowhere.
+
+    Its interval is the one that the verdict goes by.
+    """
+    paying = {
+        name: best[1].deciding
+        for name, site in found["sites"].items()
+        if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
+    }
+    name = max(paying, key=lambda site: paying[site].value or 0.0, default=None)
+    return None if name is None else (name, paying[name])
+
+
+def widened_for(found: Report) -> str:
+    """Return what the intervals behind the verdicts are: "95 %, widened for 4 sites looked at".
+
+    Examples
+    --------
+    >>> widened_for({"verdict-rule": {"sites": 4}}), widened_for({"verdict-rule": {"sites": 1}})
+    ('95 %, widened for 4 sites looked at', '95 %')
+    """
+    sites = found["verdict-rule"]["sites"]
+    return "95 %" + (f", widened for {sites} sites looked at" if sites > 1 else "")
+
+
+def least_gain(found: Report, metric: str) -> str:
+    """Return the gain above which joining pays, as it is written: "0", ".005"."""
+    return as_given(found["verdict-rule"]["worthwhile"][metric])
+
+
+def is_measured(found: Report, metric: str) -> bool:
+    """Return whether any site's gain has an interval."""
+    bests = (best_arm(site, metric) for site in found["sites"].values())
+    return any(best is not None and has_interval(best[1]) for best in bests)
+
+
+def _who_gains(found: Report, metric: str) -> list[str]:
+    """Return at which site joining pays most, or that it pays at none."""
+    best = stands_out(found, metric)
+    if best is not None:
+        sentence = site_verdict(found["sites"][best[0]], metric)[1]
+        return [f"{best[0]} has the largest clear gain: {sentence}"]
+    if len(found["sites"]) < 2 or not is_measured(found, metric):
+        return []  # the verdict says it already
+    interval_of = f"interval ({widened_for(found)})"
+    return [f"At no site does joining pay: at none the {interval_of} lies above {least_gain(found, metric)}."]
+
+
+def tally(found: Report, metric: str) -> str:
+    """Return how many sites got which verdict, with their names where they are few."""
+    by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
+    for name, site in found["sites"].items():
+        by_code[site_verdict(site, metric)[0]].append(name)
+    parts = []
+    for code, names in by_code.items():
+        if names or code == PAYS:
+            of = f" of {len(found['sites'])} sites" if code == PAYS else ""
+            listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
+            parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _course(found: Report, planned: int | None) -> str:
+    """Return how many rounds ran and what was set aside."""
+    rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
+    aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
+    refused = refused_sites(found)
+    line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
+    names = f" ({some(refused)})" if refused else ""
+    more = f"; other faults: {others}" if others else ""
+    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"

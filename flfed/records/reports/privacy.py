@@ -1,0 +1,382 @@
+"""What a run promised of privacy, what each site spent, and how far attacks on its model got: as JSON and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from flfed.records.reports.audit_headlines import figure_name, headlines, range_of, reached, unpromised_in_words
+from flfed.records.statistics.privacy_odds import odds_in_words
+from flfed.records.statistics.verdict import number
+from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.store.reader import RunReader
+
+Private = dict[str, Any]
+Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
+"""The repeats of a run, each with its sites by name, as `Recorded` has them."""
+
+PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder")
+SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
+OWN = ("budget", "spent-before")
+"""What a site's own ledger and policy say: a site in sums only tells none of it."""
+NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
+WITHIN, BEYOND, NOT_KNOWN, NO_PROMISE = "within the promise", "beyond the promise", "not known", "no promise"
+
+Standing = Literal[
+    "not recorded",
+    "nothing promised",
+    "promised, not measured",
+    "measured in part",
+    "within, at your site",
+    "within the promise",
+    "beyond the promise",
+]
+"""How a promise stands against what was measured; only "within the promise" is shown as green."""
+
+HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
+WHOLE_SITES = (
+    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
+    "promised."
+)
+SIMULATED = (
+    "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
+    "The promise is what the same study keeps in a deployment, where the noise is the system's."
+)
+GIVEN = ", given the encoder"
+"""What an ε takes as given where a row moves the encoder too."""
+VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
+"""What needs a look first."""
+THE_SITES_OWN = (
+    "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
+    "`flfed site budget SITE`, at the site."
+)
+NAMED_AT_MOST = 8
+"""Sites whose spending is told one by one; the page has the table of all."""
+
+
+def privacy_of(reader: RunReader, runs: Runs) -> Private:
+    """Return the object `privacy` of a run's report: what its mechanism promised, and what each site spent.
+
+    A mechanism that is null was not recorded, and `reason` says so; "none" promises nothing. The
+    promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
+    again: `epsilon-of-repeats` at `delta-of-repeats` are the sums (basic composition), which bound
+    what all repeats tell of a row that is in each. A site's `steps` and `epsilon` are then the
+    largest of one repeat, and `spent-before` is the first one's. All of it is of this run: what a site's
+    ledger has of all studies only the site knows (`flfed site budget SITE`). A site's `steps` are more
+    than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
+    sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
+    seed, as in a simulation, and "system" in a deployment.
+
+    Sites stand under the names of the record. One that shares figures in sums only has null for its
+    budget and ledger; a name that the record does not have is left out.
+
+    Guarantee: none of its own; it repeats what the run wrote down. Source of the sum: Dwork and
+    Roth 2014, "The algorithmic foundations of differential privacy", theorem 3.16.
+    """
+    told = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
+    found = [(payload, sites) for payload, sites in told if payload is not None]
+    first: Mapping[str, Any] = found[0][0] if found else {}
+    promise: Private = {key: first.get(key) for key in PROMISED}
+    if promise["epsilon"] is not None and promise["given-encoder"] is None:
+        promise["given-encoder"] = True  # of an earlier version, which knew no other scaler
+    several = len(found) > 1 and promise["epsilon"] is not None
+    largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
+    sums = {
+        "epsilon-of-repeats": math.fsum(largest) if several else None,
+        "delta-of-repeats": len(found) * promise["delta"] if several else None,
+    }
+    return {
+        **promise,
+        "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine),
+        "repeats": len(found),
+        **sums,
+        "reason": "" if found else NOT_RECORDED,
+        "warnings": _all_of(found, "warnings"),
+        "uncharged": _all_of(found, "uncharged"),
+        "sites": _sites(found),
+    }
+
+
+def noise_from(engine: str) -> Literal["seed", "system"]:
+    """Return where the noise of a run came from, by its engine."""
+    return "system" if engine == "deployment" else "seed"
+
+
+def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a figure of every site in what one run wrote down."""
+    return [line.get(key) for line in (payload.get("sites") or {}).values()]
+
+
+def _all_of(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> list[str]:
+    """Return the sentences of all repeats, each once."""
+    return list(dict.fromkeys(str(said) for payload, _ in found for said in payload.get(key) or ()))
+
+
+def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -> dict[str, Private]:
+    """Return what each site spent, its repeats put together."""
+    lines: dict[str, list[Private]] = {}
+    for payload, sites in found:
+        for name, spent in (payload.get("sites") or {}).items():
+            if name in sites:
+                hidden = OWN if sites[name].shared_as == "aggregate-only" else ()
+                lines.setdefault(name, []).append({key: None if key in hidden else spent.get(key) for key in SPENT})
+    return {name: _together(lines[name]) for name in sorted(lines)}
+
+
+def _together(lines: Sequence[Private]) -> Private:
+    largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta")}
+    known = [line["budget"] for line in lines if line["budget"] is not None]
+    # The latest repeat's: a policy may have changed between two of them.
+    rest = {"budget": known[-1] if known else None, "spent-before": lines[0]["spent-before"]}
+    return {key: (largest | rest)[key] for key in SPENT}
+
+
+def _most(values: Sequence[Any]) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
+    """Return the array `audit` of a run's report: the last figure of each attack, by run, attack, site and metric.
+
+    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
+    rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
+    name that the record does not have, is left out.
+    """
+    rows = []
+    for run, sites in runs:
+        for entry in reader.audits(run.run):
+            site = sites.get(entry.site) if entry.site is not None else None
+            if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
+                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
+                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
+    return rows
+
+
+def _judged(line: Private) -> Private:
+    """Return a figure; one without a lower limit is not within anything, whatever an earlier version wrote."""
+    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line
+
+
+def standing(
+    privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None
+) -> tuple[Standing, str]:
+    """Return how the promise stands against what was measured, and a sentence for it.
+
+    A promise is not good because it was made: "within the promise" needs a figure of every site that
+    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
+    whether the run has come to a model. What is read by the people of `only` one site is never
+    "within the promise": they do not see what was measured at others.
+    """
+    beyond = [line for line in audit if line["verdict"] == BEYOND]
+    if beyond:
+        places = listed(dict.fromkeys(_place(line) for line in beyond))
+        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
+    if privacy["mechanism"] is None:
+        return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
+    if privacy["epsilon"] is None:
+        measured = ": what attacks reached is covered by nothing" if audit else ""
+        advice = " `flfed audit RUN` measures what attacks reach." if attackable and not audit and only is None else ""
+        return "nothing promised", f"No privacy was promised{measured}.{advice}"
+    if privacy["unit"] == "site":
+        return "promised, not measured", WHOLE_SITES
+    others = "" if only is None else f" {HIDDEN}"
+    within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
+    if not within:
+        how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+        said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
+        return "promised, not measured", said + others
+    runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
+    missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
+    if missing or len(runs) < privacy["repeats"]:
+        where = f"at {listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
+        return "measured in part", f"No attack got beyond the promise, but none was tried {where}.{others}"
+    unknown = listed(dict.fromkeys(_place(line) for line in audit if line["verdict"] == NOT_KNOWN))
+    if unknown:
+        said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
+        return "measured in part", said + others
+    if only is not None:
+        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
+    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+
+
+def _place(line: Private) -> str:
+    return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return a few names, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["a", "b"]), listed("abcdefghij")
+    ('a, b', 'a, b, c, d, e, f, g, h and 2 more')
+    """
+    found = list(names)
+    more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
+    return ", ".join(found[:NAMED_AT_MOST]) + more
+
+
+def epsilon_in_words(value: float | None) -> str:
+    """Return an ε with two decimals, rounded up: a promise is never shown as better than it is.
+
+    As with what is not known, n/a is written for what is beyond any number.
+
+    Examples
+    --------
+    >>> epsilon_in_words(0.9972), epsilon_in_words(2.301), epsilon_in_words(8.0), epsilon_in_words(None)
+    ('1.00', '2.31', '8.00', 'n/a')
+    """
+    # What is written with a few more digits than are shown, such as 2.3000000000000003, stays what it is.
+    known = value is not None and math.isfinite(value)
+    return number(math.ceil(round(value * 100, 6)) / 100 if known and value is not None else None, 2)
+
+
+def power_of_ten(value: float | None) -> str:
+    """Return a δ as people write it.
+
+    Examples
+    --------
+    >>> power_of_ten(1e-5), power_of_ten(2.5e-4), power_of_ten(None)
+    ('1e-5', '2.5e-4', 'n/a')
+    """
+    if value is None:
+        return number(None)
+    digits, power = f"{value:.2e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def counted(privacy: Private) -> str:
+    """Return what the mechanism adds noise in: a site's steps, or for whole sites the rounds."""
+    return "rounds" if privacy["unit"] == "site" else "steps"
+
+
+def bound_in_words(privacy: Private) -> str:
+    """Return ε and δ of a promise, with what it takes as given."""
+    given = GIVEN if privacy["given-encoder"] else ""
+    return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
+
+
+def given_the_encoder(unit: str) -> str:
+    """Return what a promise to one `unit` ("row", "site") leaves out where the encoder is made of the rows.
+
+    Examples
+    --------
+    >>> given_the_encoder("site").split(". ")[1]
+    'What one site changes through them is not in that ε, and can be more than it'
+    """
+    return (
+        "Given the encoder: the means and deviations by which all rows are scaled are exact sums over the rows. What "
+        f"one {unit} changes through them is not in that ε, and can be more than it. A study with [encode] scaler = "
+        '"schema" takes them from the schema instead, where no row has a say.'
+    )
+
+
+def promise_in_words(privacy: Private) -> list[str]:
+    """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
+    if privacy["mechanism"] is None:
+        return [f"Privacy: not known; {privacy['reason']}."]
+    if privacy["mechanism"] == "none":
+        return [
+            "No privacy mechanism: the run promises nothing. Whoever sees a site's updates can learn about its rows; "
+            "`flfed audit RUN` measures how much."
+        ]
+    if privacy["epsilon"] is None:
+        return [f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."]
+    unit = privacy["unit"]
+    lines = [
+        f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, over all {privacy['steps']} "
+        f"{counted(privacy)} of the run.",
+        odds_in_words(unit, privacy["epsilon"]),
+    ]
+    if privacy["given-encoder"]:
+        lines.append(given_the_encoder(unit))
+    if privacy["noise-from"] == "seed":
+        lines.append(SIMULATED)
+    if privacy["repeats"] > 1:
+        spent = epsilon_in_words(privacy["epsilon-of-repeats"])
+        lines.append(
+            f"The promise is of one run. Each of the {privacy['repeats']} repeats spends again: together at most "
+            f"ε = {spent} at δ = {power_of_ten(privacy['delta-of-repeats'])} for a {unit} that is in all of them."
+        )
+    return lines
+
+
+def spending_in_words(privacy: Private) -> list[str]:
+    """Return what sites spent so far, against their budgets; one line where all are alike."""
+    spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
+    alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
+    # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
+    total = [THE_SITES_OWN] if any(line["spent-before"] is not None for line in spent.values()) else []
+    if not spent:
+        return []
+    if len(alike) == 1:
+        where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
+        return [f"{where}: {_spending(next(iter(spent.values())), privacy)}.", *total]
+    lines = [f"At {site}: {_spending(line, privacy)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
+    more = len(spent) - len(lines)
+    return [*lines, *([f"And at {more} more sites: see `--json`, or the page Privacy."] if more else []), *total]
+
+
+def of_all_studies(line: Private) -> tuple[float | None, str]:
+    """Return about the ε of all studies in a site's ledger after the run, with it in words; None: not known.
+
+    The run's own is added to what the site said was spent before: that is more than the accountant
+    makes of both, as far as they are of the same δ. The sum itself only the site can tell.
+    """
+    if line["spent-before"] is None:
+        return None, "not known"
+    total = line["spent-before"] + line["epsilon"]
+    return total, f"about {epsilon_in_words(total)}"
+
+
+def _spending(line: Private, privacy: Private) -> str:
+    planned = privacy["steps"]
+    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} {counted(privacy)}"
+    if planned is not None and line["steps"] > planned:
+        said += f", more than the {planned} planned, since rounds were done again"
+    total, in_all = of_all_studies(line)
+    if total is not None:
+        said += f"; all studies in its ledger together {in_all}"
+    return said + (
+        f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
+    )
+
+
+def audit_in_words(audit: Sequence[Private]) -> list[str]:
+    """Return what attacks reached against what was promised, a line each figure, over its sites."""
+    groups: dict[tuple[str, str], list[Private]] = {}
+    for line in audit:
+        groups.setdefault((line["attack"], line["metric"]), []).append(line)
+    return [_attack_in_words(lines) for lines in groups.values()]
+
+
+def _attack_in_words(lines: Sequence[Private]) -> str:
+    """Return one figure of an attack, at one site or at several; where it beat the promise stands in `standing`."""
+    first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
+    bounds = {line["promise"] for line in lines if line["promise"] is not None}
+    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    got = range_of(values) if len(values) > 1 else reached(first)
+    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
+    if len(lines) == 1:
+        return f"{_place(first)}: {figure_name(first['metric'])} {got}; {bound}: {first['verdict']}."
+    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
+    return f"{first['attack']}: {figure_name(first['metric'])} {got} at {len(lines)} sites; {bound}: {counted}."
+
+
+def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> list[str]:
+    """Return what `flfed run show` says of privacy: the promise, what was spent of it, and what was measured."""
+    lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
+    lines += [f"Warning: {said}" for said in privacy["warnings"]]
+    first = headlines(audit)
+    more = len(audit) - len(first)
+    told = [*audit_in_words(first), *([f"{more} more figures: see `--json`, or the page Privacy."] if more else [])]
+    told.append(standing(privacy, audit, attackable=attackable)[1])
+    measured = [*told, *unpromised_in_words(len(privacy["uncharged"]), audit)]
+    # Where nothing was promised nor measured, the first sentence has said so.
+    return [*lines, *measured] if audit or privacy["epsilon"] is not None else lines
+
+
+def not_covered(privacy: Private) -> list[str]:
+    """Return what left the sites or steered the run without being part of a promise, whether there is one or not."""
+    return list(privacy["uncharged"])

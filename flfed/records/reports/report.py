@@ -1,0 +1,434 @@
+"""A run, or a series of repeats, as one JSON object."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flfed.records.reports.faults import faults_of, missing_of
+from flfed.records.reports.privacy import audit_of, privacy_of
+from flfed.records.reports.recorded_run import Recorded
+from flfed.records.statistics import intervals
+from flfed.records.statistics.learning_curve import curve_object
+from flfed.records.statistics.mean_gain import mean_gain
+from flfed.records.statistics.odd_sites import apart, reversed_outcomes
+from flfed.records.statistics.own_models import family_in_words, family_keys
+from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
+from flfed.records.store.reader import RunReader
+
+AUC = "roc_auc_score"
+SITE_ARMS = ("global", "local-only", "personalised")
+DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
+"""Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
+REFERENCES = (
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
+)  # fmt: skip
+LEAST_OF_A_CLASS = 10
+"""Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
+AGAIN = "; in other repeats: "
+"""Between the ways in which a figure of several repeats came about."""
+MERGED = "merged score histograms"
+"""So begins how an AUC over all sites came about that was made of counts by bin."""
+SAME = 1e-9
+"""Up to here repeats say the same: it is rounding."""
+
+Report = dict[str, Any]
+
+
+def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
+    """Return the object of `flfed run list --json`: the runs, newest first, with the sites that took no part."""
+    keys = ("run", "study", "status", "engine", "started", "rounds")
+    runs = reader.runs(search=search, limit=limit)
+    absent = missing_of(reader, [run.run for run in runs])
+    return {"runs": [{key: getattr(run, key) for key in keys} | absent[run.run] for run in runs]}
+
+
+def report(reader: RunReader, name: str) -> Report:
+    """Return the object of `flfed study run --json` for a run, or for a series of repeats.
+
+    Metrics stand in the order of importance: the study's primary one first. Under repeats:
+
+    - a figure's `value` is the mean over repeats and `sd` their standard deviation; `low` and
+      `high` are the means of the repeats' bounds, so the interval of one typical split;
+    - a difference's interval, and the verdict, come from the spread of the repeats
+      (`spread.resplit_interval`) where the site drew a new holdout each time; where the holdout
+      stayed, from the means of the repeats' bounds, since repeating tells nothing more about it; a
+      difference that less than half of the repeats have is not told;
+    - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
+      the worst: failed, interrupted, running, stopped, completed.
+
+    An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies so far away at
+    most, which is certain. A figure that is null has a `reason` beside
+    it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
+    `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
+    t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
+    fewest and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
+    of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
+    that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
+    difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
+    it is held against `worthwhile`. `mean-gain` is the mean over sites of what the shared model gains on their own
+    models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
+    they were coded otherwise (`odd_sites`). `local-only` and `pooled` are what joining is held against: their
+    `-family` says what was taken most often ("same": a model of the shared one's own kind), `-families` in how many
+    repeats which, and `-same` are the figures of one of the shared one's own kind where another was taken. `faults`
+    lists updates set aside and, with round null, what belongs to no round: sites refused, whose reason starts with
+    "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
+    (`privacy.privacy_of`), `audit` what attacks on the model reached.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run or series.
+    """
+    runs = reader.runs_of(name)
+    recorded = Recorded.read(reader, runs)
+    metrics = _metrics(recorded)
+    counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
+    references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
+    references["global"] = _with_bound(recorded, references["global"], counted)
+    accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
+    rule = verdict_rule(reader, runs, metrics)
+    own = [reader.summary(run.run, "own-models") or {} for run in runs]
+    sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule, own) for site in accepted}
+    return head(runs, name) | {
+        "global": references["global"],
+        "sites-mean": references["sites-mean"],
+        "personalised": references["personalised"] or None,
+        "personalised-sites-mean": references["personalised-sites-mean"],
+        "pooled": references["pooled"] or None,
+        "own-model-everywhere": references["own-model-everywhere"] or None,
+        "sites": sites,
+        "verdict-rule": rule,
+        "mean-gain": mean_gains(recorded, sites, metrics, rule),
+        "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
+        "faults": faults_of(reader, recorded),
+        "privacy": privacy_of(reader, recorded.runs),
+        "audit": audit_of(reader, recorded.runs),
+        "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
+        "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
+        **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
+    }
+
+
+def head(runs: Sequence[RunEntry], name: str) -> Report:
+    """Return what stands before the figures: names, status, engine, time."""
+    several = len(runs) > 1
+    # A series goes on while any of its repeats does, whatever became of another.
+    order = ("running", "failed", "interrupted", "stopped", "completed")
+    worst = min(runs, key=lambda run: order.index(run.status))
+    paths = sorted({run.path for run in runs})
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    prefix = f"repeat {worst.repeat + 1}: " if several and worst.reason else ""
+    return {
+        "run": runs[0].series if several or name == runs[0].series else runs[0].run,
+        "study": runs[0].study,
+        "status": worst.status,
+        "reason": prefix + worst.reason,
+        "engine": runs[0].engine,
+        "path": paths[0] if len(paths) == 1 else "mixed",
+        "rounds": min(run.rounds for run in runs),
+        "seconds": sum(seconds) if seconds else None,
+        "repeats": len(runs),
+        "arrays-sha256": None if several else runs[0].arrays_sha256,
+    }
+
+
+def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
+    """Return what every verdict of a run goes by: sites looked at, and by metric the gain that is worthwhile."""
+    table = _table(reader.series(runs[0].series).study_text).get("compare", {})
+    asked = table.get("worthwhile") if isinstance(table, dict) else None
+    given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
+    return {
+        "sites": max(reader.looked_at([run.run for run in runs]), 1),
+        "level": intervals.LEVEL,
+        "worthwhile": {metric: given.get(metric, worthwhile_of(metric)) for metric in metrics},
+    }
+
+
+def _metrics(recorded: Recorded) -> list[str]:
+    """Return the compared metrics, the primary one first."""
+    found = {metric for _, _, metric in recorded.figures}
+    primary = recorded.runs[0][0].primary
+    return sorted(found, key=lambda metric: (metric != primary, metric))
+
+
+def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[str]) -> Report:
+    """Return one arm's figures by metric, over all repeats; metrics never written are left out."""
+    rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
+    return {metric: _figure(found) for metric, found in rows.items() if found}
+
+
+def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
+    """Return the shared model's figures over all sites, an AUC of merged counts with how far off it may be."""
+    rows = recorded.figures.get((None, "global", AUC), [])
+    if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
+        return figures
+    from flfed.summaries.score_bins import bound_in  # numpy, which few reports need
+
+    bound = intervals.mean_of([bound_in(payload) for payload in counted if payload.get("all")])
+    return figures | {AUC: figures[AUC] | {"bound": bound}}
+
+
+def _figure(rows: Sequence[ComparisonRow]) -> Report:
+    values = [row.value for row in rows]
+    figure: Report = {
+        "value": intervals.mean_of(values),
+        "low": intervals.mean_of([row.low for row in rows]),
+        "high": intervals.mean_of([row.high for row in rows]),
+        "sd": intervals.sd_of(values),
+    }
+    return figure | _why_none(figure, rows)
+
+
+def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
+    """Return the reason of a figure that is not there, and how one without an interval came about."""
+    if figure["value"] is None:
+        return {"reason": rows[0].method or "it is not defined"}
+    methods = list(dict.fromkeys(row.method for row in rows if row.method))
+    return {"method": AGAIN.join(methods)} if figure["low"] is None and methods else {}
+
+
+def _classes(counted: Sequence[Report], site: str) -> Report | None:
+    """Return the holdout rows without and with the outcome by the score counts that a site gave, their mean of repeats.
+
+    None where it gave none: its policy has to name them.
+    """
+    given = [found["sites"][site] for found in counted if site in found.get("sites", {})]
+    if not given:
+        return None
+    return {label: _whole_mean([sum(rows for _, rows in one[label]) for one in given]) for label in ("0", "1")}
+
+
+def _site(
+    recorded: Recorded,
+    site: str,
+    metrics: Sequence[str],
+    classes: Report | None,
+    rule: Report,
+    own: Sequence[Report],
+) -> Report:
+    entries = [sites[site] for _, sites in recorded.runs if site in sites]
+    arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
+    result: Report = {
+        "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
+        "holdout-rows": _whole_mean([entry.holdout_rows for entry in entries]),
+        "holdout-rows-range": _range([entry.holdout_rows for entry in entries]),
+        "holdout-classes": classes,
+        **arms,
+        "difference": _differences(recorded, site, "global", metrics, rule),
+        "difference-personalised": _differences(recorded, site, "personalised", metrics, rule),
+    }
+    same = _figures(recorded, site, "local-only-same", metrics)
+    result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
+    primary = recorded.runs[0][0].primary
+    return result | {"verdict": site_verdict(result, primary)[0]}
+
+
+def _whole_mean(values: Sequence[int | None]) -> int | None:
+    mean = intervals.mean_of(values)
+    return None if mean is None else round(mean)
+
+
+def _range(values: Sequence[int | None]) -> list[int] | None:
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None
+
+
+def varies(site: Report) -> bool:
+    """Return whether a site's holdout has more rows in some repeats than in others: a mean is then told as "about"."""
+    least, most = site.get("holdout-rows-range") or (0, 0)
+    return bool(least < most)
+
+
+def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str], rule: Report) -> Report:
+    """Return `arm` minus local-only by metric, over all repeats, each with the interval that the verdict goes by."""
+    pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
+    return {
+        metric: _widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
+        for metric, found in pairs.items()
+        if found
+    }
+
+
+def _widened(entry: Report, metric: str, rule: Report) -> Report:
+    """Return a difference with its interval widened for the number of sites looked at, and what it is held against."""
+    value, bounds = entry["value"], (entry["low"], entry["high"])
+    if value is None or None in bounds:
+        wide: list[float | None] = [None, None]
+    else:
+        by = intervals.widening(rule["sites"], entry["freedom"])
+        wide = [intervals.possible(metric, value + by * (bound - value), difference=True) for bound in bounds]
+    worthwhile = rule["worthwhile"][metric]
+    return entry | {"widened-low": wide[0], "widened-high": wide[1], "sites": rule["sites"], "worthwhile": worthwhile}
+
+
+def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
+    values = [row.value for row in rows if row.value is not None]
+    if 0 < 2 * len(values) < len(rows):
+        # The few holdouts that have, say, both classes share the same one or two rows of the rare one.
+        absent = next(row.method for row in rows if row.value is None)
+        why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
+        return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
+    ratio = intervals.mean_of(ratios)
+    # Repeats that all say the same have no spread, which is no certainty: the interval is then that of one.
+    if values and max(values) - min(values) > SAME and ratio is not None and None not in ratios:
+        mean, *bounds, p = intervals.resplit_interval(values, ratio)
+        low, high = (intervals.possible(rows[0].metric, bound, difference=True) for bound in bounds)
+        told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
+        if low != bounds[0] and high != bounds[1]:
+            return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
+        return told
+    figure: Report = {
+        "value": intervals.mean_of(values),
+        "low": intervals.mean_of([row.low for row in rows]),
+        "high": intervals.mean_of([row.high for row in rows]),
+        "p": rows[0].p if len(rows) == 1 else None,
+        "freedom": None,
+    }
+    return figure | _why_none(figure, rows)
+
+
+def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report) -> Report:
+    """Return the mean over sites of the shared model's gain by metric; no site's people see it: they see one site."""
+    found = {}
+    for metric in metrics:
+        told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
+        pairs = {site: recorded.differences.get((site, "global", metric), []) for site in told}
+        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": rule["worthwhile"][metric]}
+    return found
+
+
+def too_few(site: Report) -> str | None:
+    """Return why models cannot be told apart at a site whose holdout has too few rows of a class; None where it has."""
+    classes = site["holdout-classes"]
+    if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
+        return None
+    return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
+
+
+def class_words(site: Report) -> str:
+    """Return how many of a site's holdout rows are of the rarer class; of repeats that differ, their mean.
+
+    Examples
+    --------
+    >>> class_words({"holdout-classes": {"0": 2, "1": 36}}), class_words({"holdout-classes": {"0": 30, "1": 1}})
+    ('2 of the 38 holdout rows do not have the outcome', '1 of the 31 holdout rows has the outcome')
+    """
+    without, with_ = site["holdout-classes"]["0"], site["holdout-classes"]["1"]
+    rare = min(without, with_)
+    some = "has" if rare == 1 else "have"
+    if without < with_:
+        some = "does not have" if rare == 1 else "do not have"
+    about = "about " if varies(site) else ""
+    return f"{about}{rare} of {about or 'the '}{without + with_} holdout rows {some} the outcome"
+
+
+def site_verdict(site: Report, metric: str) -> tuple[str, str]:
+    """Return code and sentence for one entry of a report's `sites`."""
+    shared, adjusted = _differences_of(site, metric)
+    entries = [site[key].get(metric) for key in DIFFERENCES]
+    reasons = [entry["reason"] for entry in entries if entry and "reason" in entry]
+    reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
+    reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
+    if (few := too_few(site)) is not None:
+        shared, adjusted, reasons = None, None, [*reasons, few]
+    return verdict(
+        shared,
+        adjusted,
+        better_of(metric),
+        metric=metric,
+        figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
+        reason=(reasons or ["this site shares no figures of its own"])[0],
+        worthwhile=worthwhile_at(site, metric),
+        alone=own_in_words(site),
+    )
+
+
+def own_in_words(site: Report) -> str:
+    """Return what a site's own model is, "" of one of the shared one's own kind or where it is not told."""
+    counted = site.get("local-only-families") or {}
+    return family_in_words(counted, sum(counted.values()))
+
+
+def worthwhile_at(site: Report, metric: str) -> float:
+    """Return the gain that is worth joining for, as one entry of a report's `sites` has it."""
+    told = [float(entry["worthwhile"]) for key in DIFFERENCES if "worthwhile" in (entry := site[key].get(metric) or {})]
+    return (told or [worthwhile_of(metric)])[0]
+
+
+def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
+    """Return the shared model, and the one adjusted to the site, each minus the site's own model."""
+    shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
+    return _as_difference(shared), _as_difference(adjusted)
+
+
+def _as_difference(entry: Report | None) -> Difference | None:
+    if not entry:
+        return None
+    found = Difference(entry["value"], entry["low"], entry["high"])
+    if entry.get("sites", 1) < 2:
+        return found
+    return replace(found, wide_low=entry["widened-low"], wide_high=entry["widened-high"], sites=entry["sites"])
+
+
+def metrics_of(found: Report) -> list[str]:
+    """Return the compared metrics of a report, the primary one first; those of the sites where there is no sum."""
+    of_sites = [list(site[arm]) for site in found["sites"].values() for arm in SITE_ARMS]
+    return list(found["global"]) or list(dict.fromkeys(metric for metrics in of_sites for metric in metrics))
+
+
+def primary_of(found: Report) -> str | None:
+    """Return the first, most important metric of a report, or None where nothing was compared."""
+    return next(iter(metrics_of(found)), None)
+
+
+def arms_shown(found: Report, metric: str) -> list[str]:
+    """Return the models of a site that are shown: the adjusted one not where its figure is the shared one's everywhere.
+
+    A site's own intercept moves all its predictions alike: it ranks no row before another.
+    """
+    pairs = [[site[arm].get(metric, {}).get("value") for arm in DIFFERENCE_ARMS] for site in found["sites"].values()]
+    known = [pair for pair in pairs if None not in pair]
+    same = bool(known) and all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in known)
+    return [arm for arm in SITE_ARMS if arm != "personalised" or not same]
+
+
+def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
+    """Return the better arm at a site and its gain (above 0 is an improvement), the one that the verdict is about.
+
+    None where none was measured, or the models cannot be told apart.
+    """
+    return None if too_few(site) else best_of(*_differences_of(site, metric), better_of(metric))
+
+
+def best_gain(site: Report, metric: str) -> Difference | None:
+    """Return the gain of the better arm at a site, or None."""
+    best = best_arm(site, metric)
+    return best[1] if best else None
+
+
+def gain_at(site: Report, metric: str) -> Report:
+    """Return the gain at a site as it is told everywhere: of the better model, above 0 where joining is, judged."""
+    code, _ = site_verdict(site, metric)
+    best = best_arm(site, metric)
+    if best is None:
+        return {"value": None, "low": None, "high": None, "model": None, "verdict": code}
+    gain, wide = best[1], best[1].deciding
+    bounds = {"low": gain.low, "high": gain.high, "widened-low": wide.low, "widened-high": wide.high}
+    return {"value": gain.value, **bounds, "model": best[0], "verdict": code}
+
+
+def purpose_of(study_text: str) -> str:
+    """Return what a study says it is for, "" where nothing."""
+    return str(_table(study_text).get("purpose", ""))
+
+
+def _table(study_text: str) -> Report:
+    try:
+        return tomllib.loads(study_text)
+    except tomllib.TOMLDecodeError:
+        return {}

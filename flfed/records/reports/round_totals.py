@@ -1,0 +1,196 @@
+"""What happened round by round, added up by the database: who took part, seconds, bytes, and what the guard did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Integer, distinct, func, literal, select
+
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.store.entries import CurvePoint
+from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Event, Metric, Sent
+
+TRAIN = "train"
+"""Kind of the messages of a round of training."""
+SHARES = (
+    "roc_auc_score", "average_precision_score", "accuracy_score", "balanced_accuracy_score", "f1_score",
+    "brier_score_loss", "concordance_index", "recall_at_alert_budget",
+)  # fmt: skip
+"""Metrics between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one site did in some rounds that follow each other.
+
+    Attributes
+    ----------
+    site : str
+    first, last : int
+        Rounds, from 1.
+    asked, answered, aside : int
+        Rounds, over all repeats, in which it was asked to train, answered, and in which its answer was set aside.
+    """
+
+    site: str
+    first: int
+    last: int
+    asked: int
+    answered: int
+    aside: int
+
+    @property
+    def share(self) -> float | None:
+        """Return the share of the rounds it was asked in that brought a good update; None where it was not asked."""
+        return (self.answered - self.aside) / self.asked if self.asked else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the rounds of a block took, one with another.
+
+    Attributes
+    ----------
+    first, last : int
+    seconds : float or None
+        Wall clock of a round, the mean of the block.
+    to_site, to_server : float
+        Bytes of a round, of all sites together, the mean of the block.
+    """
+
+    first: int
+    last: int
+    seconds: float | None
+    to_site: float
+    to_server: float
+
+
+def width_of(rounds: int, most: int) -> int:
+    """Return how many rounds stand together so that there are at most `most` blocks.
+
+    Examples
+    --------
+    >>> width_of(40, 60), width_of(500, 60)
+    (1, 9)
+    """
+    return max(1, -(-rounds // most))
+
+
+def nested_width(rounds: int, most: int) -> int:
+    """Return `width_of` as a power of two: where a run goes on, blocks stay as they are, or two become one.
+
+    Examples
+    --------
+    >>> nested_width(200, 200), nested_width(201, 200), nested_width(500, 200)
+    (1, 2, 4)
+    """
+    return 1 << (width_of(rounds, most) - 1).bit_length()
+
+
+def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
+    """Return what each site did in each block of `width` rounds, from `first` up to `rounds`; by site and round.
+
+    A message that went to a site is one it was asked by, one that came back an answer, and an update
+    that the guard refused is an answer set aside: no answer is not.
+    """
+    place = _block(Sent.round, width)
+    asked = (
+        select(Sent.site, place, Sent.direction, func.count(distinct(Sent.round)).label("rounds"))
+        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
+        .group_by(Sent.run_id, Sent.site, place, Sent.direction)
+    )
+    here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
+    aside = (
+        select(Event.site, place, literal("aside").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
+        .join(Sent, here)
+        .where(Event.run_id.in_(runs), Event.kind == "fault", Event.round.between(first, rounds))
+        .where(Sent.kind == TRAIN, Sent.direction == "to-server")
+        .group_by(Event.run_id, Event.site, place)
+    )
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for row in [*reader.rows(asked, site=Sent.site), *reader.rows(aside, site=Event.site)]:
+        counts = found.setdefault((row["site"], row["block"]), {})
+        counts[row["direction"]] = counts.get(row["direction"], 0) + int(row["rounds"])
+    return [
+        Block(
+            site=site,
+            first=place * width + 1,
+            last=min((place + 1) * width, rounds),
+            asked=counts.get("to-site", 0),
+            answered=counts.get("to-server", 0),
+            aside=counts.get("aside", 0),
+        )
+        for (site, place), counts in sorted(found.items())
+    ]
+
+
+def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Cost]:
+    """Return seconds and bytes of a round, as the mean of each block of `width` rounds from `first`, in order."""
+    place = _block(Sent.round, width)
+    crossed = (
+        select(
+            place, Sent.direction, func.sum(Sent.bytes).label("bytes"), func.count(distinct(Sent.round)).label("rounds")
+        )
+        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
+        .group_by(Sent.run_id, place, Sent.direction)
+    )
+    when = _block(Metric.round, width)
+    took = (
+        select(when, func.avg(Metric.value).label("seconds"))
+        .where(
+            Metric.run_id.in_(runs),
+            Metric.metric == "seconds",
+            Metric.arm == "clock",
+            Metric.round.between(first, rounds),
+        )
+        .group_by(when)
+    )
+    seconds = {row["block"]: row["seconds"] for row in reader.rows(took, site=Metric.site)}
+    sizes: dict[int, dict[str, list[int]]] = {}
+    for row in reader.rows(crossed, site=Sent.site):
+        total = sizes.setdefault(row["block"], {}).setdefault(row["direction"], [0, 0])
+        total[0] += int(row["bytes"])
+        total[1] += int(row["rounds"])
+
+    def mean(number: int, way: str) -> float:
+        size, count = sizes.get(number, {}).get(way, (0, 1))
+        return size / count
+
+    return [
+        Cost(
+            first=number * width + 1,
+            last=min((number + 1) * width, rounds),
+            seconds=seconds.get(number),
+            to_site=mean(number, "to-site"),
+            to_server=mean(number, "to-server"),
+        )
+        for number in sorted(seconds.keys() | sizes.keys())
+    ]
+
+
+def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]:
+    """Return a figure's 95 % interval: the recorded one, else that of its variance, `value ± 1.96 sqrt(variance)`.
+
+    It is cut to [0, 1] for a metric that lies there. Under repeats both are means over the repeats:
+    how well one of them knows its figure, not an interval of the mean.
+
+    Examples
+    --------
+    >>> low, high = band_of(CurvePoint(1, "a", "training", 0.9, None, None, 0.0025), "roc_auc_score")
+    >>> round(low, 3), round(high, 3)
+    (0.802, 0.998)
+    """
+    if point.value is None or point.low is not None or point.variance is None or not point.variance >= 0:
+        return point.low, point.high
+    reach = NORMAL_95 * math.sqrt(point.variance)
+    low, high = point.value - reach, point.value + reach
+    return (max(low, 0.0), min(high, 1.0)) if metric in SHARES else (low, high)
+
+
+def _block(column: Any, width: int) -> Any:
+    """Return the number of the block that a round stands in, from 0."""
+    return ((column - 1) // literal(width, Integer)).label("block")

@@ -1,0 +1,1 @@
+"""Statistics over sites from what they released: intervals, tests, verdicts."""

@@ -1,0 +1,82 @@
+"""What the sites' own models are, and the model of all rows together: the best of several families, by repeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.statistics.verdict import FAMILY_NAMES
+
+Report = dict[str, Any]
+SAME = "same"
+"""The family of a model of the shared one's own kind."""
+BETTER_OF = (
+    "the better, by cross-validation on training rows, of logistic (or ridge) regression and boosted decision trees"
+)
+
+
+def families(taken: Sequence[str | None]) -> dict[str, int]:
+    """Return in how many repeats each family was taken, the most frequent first; of repeats that do not tell, none.
+
+    Examples
+    --------
+    >>> families(["logistic-regression", "boosted-trees", None, "boosted-trees"])
+    {'boosted-trees': 2, 'logistic-regression': 1}
+    """
+    counted = Counter(family for family in taken if family is not None)
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def family_keys(arm: str, taken: Sequence[str | None], *, other: Report | None) -> Report:
+    """Return the keys of a report that say what an arm's model is.
+
+    Parameters
+    ----------
+    arm : str
+        "local-only" or "pooled".
+    taken : sequence of str or None
+        Its family, by repeat.
+    other : dict or None
+        Figures of the model of the shared one's own kind that stands beside it; without it, it is that one.
+
+    Returns
+    -------
+    dict
+        ARM-family: the most frequent one, "same" for a model of the shared one's own kind, null where it is not told;
+        ARM-families: the number of repeats of each; ARM-same: `other`.
+    """
+    counted = families(taken)
+    family = next(iter(counted), None if other else SAME)
+    return {f"{arm}-same": other, f"{arm}-family": family, f"{arm}-families": counted}
+
+
+def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
+    """Return what a model is, "" of one of the shared one's own kind or where it is not told.
+
+    Examples
+    --------
+    >>> family_in_words({"boosted-trees": 1}), family_in_words({})
+    ('boosted decision trees', '')
+    >>> family_in_words({"boosted-trees": 7, "logistic-regression": 3}, 10)
+    'boosted decision trees in 7 of 10 repeats, logistic regression in 3'
+    """
+    names = [FAMILY_NAMES.get(family, family) for family in counted]
+    if len(names) < 2:
+        return names[0] if names else ""
+    (first, *others), (most, *fewer) = names, counted.values()
+    return ", ".join(
+        [f"{first} in {most} of {repeats} repeats", *(f"{n} in {c}" for n, c in zip(others, fewer, strict=True))]
+    )
+
+
+def own_models_in_words(found: Report) -> str:
+    """Return what the sites' own models are, in one sentence; "" where they are of the shared one's own kind."""
+    taken = [site["local-only-family"] for site in found["sites"].values() if site["local-only-family"] != SAME]
+    if not taken:
+        return ""
+    told = families(taken)
+    most = "most often " if found["repeats"] > 1 else ""
+    sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
+    which = f": {most}{sites} of {len(found['sites'])} sites" if told else ""
+    return f"A site's own model is {BETTER_OF}{which}."

@@ -1,0 +1,340 @@
+"""Where the run store is, and how it is opened: for writing (brought up to date) or for reading."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from flfed.errors import FlfedError, UsageError
+from flfed.paths import home
+from flfed.records.store.store_file import StoreFile
+from flfed.records.store.tables import Base, Series
+
+POSTGRES = "postgresql+psycopg"
+"""Dialect and driver of the one server that a run store may be on."""
+MIGRATIONS = Path(__file__).parent / "migrations"
+MALFORMED = (
+    "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
+    f"{POSTGRES}://user:password@host/flfed; percent-encode @ : / in the password (%40 %3A %2F)"
+)
+"""Said of an address that cannot be read, without any of it: a password may stand anywhere in it."""
+OTHERS = ("mysql", "mysql+pymysql", "mariadb", "oracle", "mssql", "mssql+pyodbc", "postgresql+psycopg2")
+"""Databases that may be named in an error; anything else before "://" may be part of a secret."""
+PARTS = (re.compile(r"[\w.%-]*|[0-9A-Fa-f:.%]*"), re.compile(r"[^@:?#]*"))
+"""Host and database: what follows an "@" of a password that was not encoded has another form."""
+SQLITE_PARAMETERS = {"uri", "mode", "cache", "immutable", "nolock", "psow", "vfs", "timeout"}
+PARAMETER = re.compile(
+    r"(host|hostaddr|port|user|password|passfile|dbname|options|service\w*|replication|ssl[a-z_]+|gss[a-z]+|requirepeer|krb\w+|"
+    r"keepalives\w*|(application|fallback|client|connect|tcp|target|load|channel|require|min|max|scram|oauth)_[a-z_]+)"
+)
+"""A setting of libpq, after the "?"."""
+BUSY_SECONDS = 30
+"""How long a writer waits for another one; a round's transaction takes milliseconds."""
+
+CONNECT_SECONDS = 10
+"""How long a server may take to answer at all; a network that drops packets would keep a command for minutes."""
+MIGRATING = 7_236_331
+"""Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
+
+ADVICE = (
+    ("locked", "another program is writing to it: wait, or end that program"),
+    ("is full", "free some disk space; what was committed is safe"),
+    ("No space left", "free some disk space on the server; what was committed is safe"),
+    ("readonly", "check that you may write to this file and its folder"),
+    ("unable to open", "check that the folder exists and that you may write to it"),
+    ("malformed", "the file is damaged: put a back-up in its place, or move it away; flfed then starts an empty store"),
+    ("disk I/O error", "check that it is a file, and the disk's health; a back-up may be needed"),
+    ("not a database", "move the file away; flfed then starts an empty store"),
+    ("authentication failed", "check user and password in FLFED_STORE"),
+    ("no password", "give the password in FLFED_STORE, PGPASSWORD or a .pgpass file"),
+    ("pg_hba.conf", "the server does not let this user in from this machine: ask its administrator"),
+    ("does not exist", "have the server's administrator make it, or correct FLFED_STORE"),
+    ("permission denied", "this user lacks a right on flfed's tables: docs/run-store.md says which it needs"),
+    ("read-only", "this server or user may only read: use one that may write, see docs/run-store.md"),
+    ("too many", "the server has no connection left: close other programs or raise max_connections"),
+    ("terminat", "the server is being stopped: start it again; what was committed is safe"),
+    ("closed the connection", "start the server again; what was committed is safe"),
+    ("connection is lost", "start the server again; what was committed is safe"),
+    ("onnection", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
+    ("resolve", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
+)
+"""What to do, by a word of the database's own message; the first that fits."""
+MISUSED = ("permission denied", "read-only", "readonly")
+"""Words of what is wrong use even where the store could be opened."""
+
+
+def store_url(url: str | None = None) -> URL:
+    """Return the address of the run store: `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
+
+    Raises
+    ------
+    UsageError
+        If the address is not a database URL, or of a database other than SQLite and PostgreSQL.
+        The address is not repeated: it may hold a password.
+
+    Examples
+    --------
+    >>> str(store_url("postgresql://ana@db.example/flfed"))
+    'postgresql+psycopg://ana@db.example/flfed'
+    """
+    given = url or os.environ.get("FLFED_STORE")
+    if not given:
+        return URL.create("sqlite", database=str(home() / "runs.db"))
+    try:
+        found = make_url(given)
+    except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
+        raise UsageError(MALFORMED) from None
+    if found.drivername in ("postgres", "postgresql"):
+        found = found.set(drivername=POSTGRES)
+    if found.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
+        kind = repr(found.drivername) if found.drivername in OTHERS else "of that kind"
+        raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
+    if not _is_whole(found):
+        raise UsageError(MALFORMED)
+    return found
+
+
+def _is_whole(url: URL) -> bool:
+    """Tell whether each part of an address is of its own form: else some of a password may stand in another part."""
+    if url.get_backend_name() == "sqlite":
+        return not (url.username or url.password or url.host or url.port or url.query.keys() - SQLITE_PARAMETERS)
+    parts = (url.host, url.database)
+    return (
+        all(part is None or form.fullmatch(part) for part, form in zip(parts, PARTS, strict=True))
+        and (url.port is None or 0 < url.port < 65536)
+        and all(PARAMETER.fullmatch(name) for name in url.query)
+    )
+
+
+@contextmanager
+def in_words(url: URL, verb: str) -> Iterator[None]:
+    """Turn an error of the database into one sentence: what failed, where, and what to do.
+
+    A store that cannot be opened, or only be read where one writes, is wrong use: exit code 2.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, ArgumentError):
+        if verb != "opened":
+            raise
+        raise UsageError(MALFORMED) from None  # a driver refused a part of the address, and quotes it
+    except ImportError:
+        raise UsageError(
+            "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"
+        ) from None
+    except DBAPIError as error:
+        said = _first_words(error)
+        advice = next((todo for word, todo in ADVICE if word in said), "see the database's own log")
+        # Without its query, where a password may stand as well.
+        where = url.set(query={}).render_as_string(hide_password=True)
+        misused = verb == "opened" or any(word in said for word in MISUSED)
+        kind = UsageError if misused else FlfedError
+        raise kind(f"the run store {where} could not be {verb} ({said}): {advice}") from None
+
+
+def _first_words(error: DBAPIError) -> str:
+    """Return the first line of what the database said: later ones of PostgreSQL's quote values."""
+    said = (str(error.orig).splitlines() or [""])[0].strip()
+    # psycopg says twice that it could not connect, and names the server's process.
+    return said.removeprefix("connection failed: ").removeprefix("consuming input failed: ")
+
+
+@contextmanager
+def _closed_if_refused(engine: Engine) -> Iterator[None]:
+    """Let go of the connections of a store that turns out to be none that can be used."""
+    try:
+        yield
+    except (DBAPIError, FlfedError):
+        engine.dispose()
+        raise
+
+
+def engine_to_write(url: URL) -> Engine:
+    """Return an engine for writing; an SQLite file is made for its owner alone, and put in WAL mode."""
+    if url.get_backend_name() != "sqlite":
+        return _postgres(url)
+    if url.database and url.database != ":memory:":
+        own = StoreFile(Path(url.database))
+        own.make()
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda *_: own.close_to_others())
+    else:
+        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _postgres(url: URL, **options: Any) -> Engine:
+    """Return an engine on PostgreSQL; a connection that the server has dropped is opened anew."""
+    seconds = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    names = {} if "application_name" in url.query else {"application_name": "flfed"}
+    return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
+
+
+@lru_cache(maxsize=4)
+def _postgres_reader(url: URL) -> Engine:
+    """Return the engine with which a store is read: one a process, as what it has compiled serves the next look."""
+    return _postgres(url, postgresql_readonly=True)
+
+
+@lru_cache(maxsize=16)
+def _sqlite_reader(address: str) -> Engine:
+    """Return the engine with which a file is read, one a process as well; it opens the file anew for each question."""
+    return create_engine(address, poolclass=NullPool)
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """Leave transactions to SQLAlchemy's begin event (the driver would not cover DDL)."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: a later upgrade of a read lock fails without waiting.
+
+    A transaction that need not be durable does not wait for the disk; one that is waits for all before it.
+    """
+    waits = connection.get_execution_options().get("durable", True)
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if waits else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def engine_to_read(url: URL) -> Engine:
+    """Return an engine that cannot write; an absent SQLite file, or a database without tables, reads as empty.
+
+    Another user may read a WAL database with `mode=ro` only while its writer has it open; after
+    that `immutable=1` is what works (measured). An immutable connection does not see later writes,
+    so readers open anew for each look.
+    """
+    if url.get_backend_name() != "sqlite":
+        engine = _postgres_reader(url)
+        with _closed_if_refused(engine), engine.connect() as connection:
+            if revision_of(connection):
+                return engine
+        engine.dispose()
+        return _empty()
+    path = Path(url.database or ":memory:")
+    try:
+        if not path.exists() or not path.stat().st_size:
+            return _empty()
+    except PermissionError:
+        todo = "it is its owner's alone; to let others read it: FLFED_STORE_GROUP, see docs/run-store.md"
+        raise UsageError(f"the run store {path} could not be opened (Permission denied): {todo}") from None
+    name = path.resolve().as_uri()
+    for way in ("mode=ro", "mode=ro&immutable=1"):
+        engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
+        try:
+            with engine.connect() as connection:
+                tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
+        except DBAPIError:
+            continue
+        if not tables:  # its first writer has only just made the file
+            engine.dispose()
+            return _empty()
+        return engine
+    return engine
+
+
+def _empty() -> Engine:
+    """Return a store in memory that has no runs."""
+    empty = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(empty)
+    return empty
+
+
+def newest_revision() -> str:
+    """Return the revision this version of flfed writes: the last file of `migrations/versions/`.
+
+    Examples
+    --------
+    >>> newest_revision() >= "m0001"
+    True
+    """
+    return max(_revisions())
+
+
+def _revisions() -> list[str]:
+    """Return the revisions this version knows, oldest first, from file names alone (no Alembic import)."""
+    return sorted(file.stem.split("_")[0] for file in (MIGRATIONS / "versions").glob("m[0-9]*.py"))
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision a database is at, or None where it has no flfed tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the tables up to date in one transaction; a single query where they already are.
+
+    Raises
+    ------
+    FlfedError
+        If a newer flfed wrote this store.
+    """
+    with _closed_if_refused(engine), engine.begin() as connection:
+        found = revision_of(connection)
+        if found == newest_revision():
+            return
+        if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+            found = revision_of(connection)
+            if found == newest_revision():
+                return
+        _refuse_unknown(found)
+        _run_migrations(connection)
+
+
+def _refuse_unknown(found: str | None) -> None:
+    if found is not None and found not in _revisions():
+        raise FlfedError(
+            f"the run store is at revision {found}, this flfed knows up to {newest_revision()}: update flfed"
+        )
+
+
+def _run_migrations(connection: Connection) -> None:
+    """Run Alembic's `upgrade head` on an open connection (imported here: it takes a third of a second)."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def check_readable(engine: Engine) -> None:
+    """Refuse to read a store of another revision, and say what to do.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If an older or a newer flfed wrote it.
+    """
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        return
+    with _closed_if_refused(engine):
+        with engine.connect() as connection:
+            found = revision_of(connection)
+            if found == newest_revision():
+                connection.execute(select(Series.id).limit(1))
+                return
+        _refuse_unknown(found)
+        raise UsageError("the run store was written by an older flfed: any study run (`flfed demo`) updates it")

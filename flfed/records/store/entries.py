@@ -1,0 +1,393 @@
+"""Rows of the run store as plain frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, RowMapping, Select, insert, select
+
+from flfed.errors import UsageError
+from flfed.records.store.bulk_insert import finite, plain
+from flfed.records.store.tables import Audit, Run
+
+EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
+"""`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
+enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
+
+NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
+"""So begin notes on a whole run, before a colon and why."""
+MORE_SPENT = "More than planned may have been spent"
+"""So begins the warning that rounds were done again, which counts sites."""
+
+CLOSE_DELTA = "A delta close to one over the training rows"
+"""So begins the warning of a promise's delta, which counts sites."""
+
+Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
+"""How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
+
+
+def stamp(moment: datetime) -> str:
+    """Return a UTC time as ISO text with milliseconds, which sorts as it happened.
+
+    Examples
+    --------
+    >>> stamp(datetime(2026, 11, 20, 15, 30, 12, 5000, tzinfo=UTC))
+    '2026-11-20T15:30:12.005Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class MetricRow(NamedTuple):
+    """One figure of a round; a tuple, as a round of 10,000 sites has 30,000 of them.
+
+    Parameters
+    ----------
+    site : str or None
+        The site it was measured at; None for all sites together.
+    arm : str
+        What was scored on which rows: "training" or "validation" for the curves by round.
+    metric : str
+        The exact name in `sklearn.metrics`, or of the project's own listing.
+    value, low, high : float or None
+        The figure and its 95 % interval; None where undefined or unknown. Of an AUC over all sites, which
+        is made of counts by bin: between which that of the rows lies.
+    variance : float or None
+        Of `value`, as the site reported it.
+    n : int or None
+        Rows behind the figure.
+    """
+
+    site: str | None
+    arm: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    variance: float | None = None
+    n: int | None = None
+
+
+class SentRow(NamedTuple):
+    """Bytes of one kind that crossed between the server and one site in a round; a tuple, as there are many."""
+
+    site: str
+    direction: Literal["to-site", "to-server"]
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One site of a run; what is None is left as it is written already, or as it is by default.
+
+    Parameters
+    ----------
+    name : str
+        The site's name, or its pseudonym.
+    title : str
+        What people call it; by default the name.
+    status : str
+        "accepted" (by default) or "refused", with `reason`.
+    rows, holdout_rows : int
+        All rows of the site, and how many of them are holdout.
+    disclosure : str
+        "open" (by default) or "institution".
+    shared_as : str
+        "named" (by default), "pseudonym" or "aggregate-only".
+    resplit : bool
+        Whether the repeats of a series drew a new holdout here; decides how their spread reads.
+    """
+
+    name: str
+    title: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    rows: int | None = None
+    holdout_rows: int | None = None
+    disclosure: str | None = None
+    shared_as: str | None = None
+    resplit: bool | None = None
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Something a reader of the record must know; `round` and `site` are None where it has none."""
+
+    round: int | None
+    site: str | None
+    kind: EventKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One arm's figure on a holdout; site None is all holdouts together.
+
+    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` and
+    `personalised` (union of holdouts), `sites-mean`, `personalised-sites-mean`, `pooled`,
+    `own-model-everywhere`. Where `value` is None, `method` says
+    why in words ("the holdout has one class only").
+    """
+
+    site: str | None
+    arm: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """Arm `a` minus arm `b` on the same holdout rows, with a paired 95 % interval and p value.
+
+    Where `value` is None, `method` says why in words.
+    """
+
+    site: str | None
+    a: str
+    b: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    method: str = ""
+    verdict: str = ""
+
+
+FIGURES = tuple(field.name for field in fields(ComparisonRow))
+"""Columns of the store that hold a `ComparisonRow`, in its order."""
+DIFFERENCES = ("site", "arm", "against", *(field.name for field in fields(DifferenceRow)[3:]))
+"""Columns of the store that hold a `DifferenceRow`, in its order."""
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """A series: one study, run once or several times."""
+
+    series: str
+    study: str
+    study_sha256: str
+    study_text: str
+    repeats: int
+    started: str
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One run as the store has it; `rounds` counts those committed so far."""
+
+    run: str
+    series: str
+    study: str
+    repeat: int
+    repeats: int
+    status: Status
+    reason: str
+    engine: str
+    path: str
+    task: str
+    primary: str
+    seed: int
+    rounds: int
+    rounds_planned: int
+    best_round: int | None
+    started: str
+    finished: str | None
+    seconds: float | None
+    arrays_sha256: str | None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteEntry:
+    """One site of a run. `rows` are all of its rows, of which `holdout_rows` were never trained on."""
+
+    site: str
+    title: str
+    status: str
+    reason: str
+    rows: int | None
+    holdout_rows: int | None
+    disclosure: str
+    shared_as: str
+    resplit: bool
+
+
+@dataclass(frozen=True)
+class CrossedEntry:
+    """Bytes of one kind of message between the server and one site, over all rounds of some runs.
+
+    Attributes
+    ----------
+    site, direction, kind : str
+    bytes : int
+        Of all messages together.
+    messages : int
+        How many there were: at most one a round.
+    """
+
+    site: str
+    direction: str
+    kind: str
+    bytes: int
+    messages: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A figure of one round, averaged over the repeats of a series; so are its interval and its variance.
+
+    Of several rounds that follow each other it is their mean: `first` is the first of them and `round` the last,
+    `least` and `most` are the figures of the rounds at both ends.
+    """
+
+    round: int
+    site: str | None
+    arm: str
+    value: float | None
+    low: float | None
+    high: float | None
+    variance: float | None = None
+    first: int | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+CurveArm = Literal["local-only", "personalised", "global", "personalised - local-only"]
+"""What a point of the learning curve is about: a model, or the paired difference of two."""
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """One point of a series' learning curve: a figure on a site's holdout, over the draws.
+
+    Parameters
+    ----------
+    site : str
+        The site whose training rows were cut, and whose holdout was scored.
+    rows : int
+        The site's own training rows; the largest of a site is all of them.
+    draws : int
+        Draws behind the figure. Fewer than the study's where the figure was undefined in some
+        (one class only).
+    arm : {"local-only", "personalised", "global", "personalised - local-only"}
+    metric : str
+        The study's primary metric.
+    value : float or None
+        Mean over the draws; None where no draw has one.
+    low, high : float or None
+        95 % interval of the mean, widened because draws share rows.
+    freedom : int or None
+        Degrees of freedom of Student's t behind the interval; None of a normal one, as where the holdout stays.
+    """
+
+    site: str
+    rows: int
+    draws: int
+    arm: CurveArm
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    freedom: int | None = None
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """An event with the run and the time it was written."""
+
+    run: str
+    at: str
+    round: int | None
+    site: str | None
+    kind: str
+    reason: str
+
+
+COLUMNS = ("at", "attack", "site", "metric", "value", "low", "high", "payload")
+"""Of the table `audit`, those that an entry has."""
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One figure of an attack on the run's own model.
+
+    Parameters
+    ----------
+    attack, metric : str
+        The attack's name, and what `value` is, such as "roc_auc_score".
+    site : str or None
+        The site attacked, as it may be written down; None where the attack is not on one site.
+    value, low, high : float or None
+        The figure and its interval; None where it could not be had.
+    payload : mapping
+        "promise" (float or None), "method", "rows", "verdict" ("within the promise",
+        "beyond the promise", "not known", "no promise"), "says" (a sentence), and what else an attack tells.
+    """
+
+    attack: str
+    site: str | None
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_object(self) -> dict[str, Any]:
+        """Return it as `flfed audit --json` shows it; what is not finite is null."""
+        figures = {name: finite(getattr(self, name)) for name in ("value", "low", "high")}
+        plain_ones: dict[str, Any] = plain(dict(self.payload))
+        return {"attack": self.attack, "site": self.site, "metric": self.metric} | figures | plain_ones
+
+
+@dataclass(frozen=True)
+class AuditEntry(AuditRow):
+    """A figure of an attack as the store has it, with the time (UTC) it was written."""
+
+    at: str = ""
+
+    def as_object(self) -> dict[str, Any]:
+        """Return it as `flfed audit --json` shows it, with the time."""
+        return super().as_object() | {"at": self.at}
+
+
+def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[AuditRow]) -> None:
+    """Insert the figures of one audit, all stamped alike; earlier ones stay.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run.
+    """
+    if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
+        raise UsageError(f"run {run!r} is not in the store")
+    lines = [
+        {
+            "run_id": run, "at": at, "attack": row.attack, "site": row.site, "metric": row.metric,
+            "value": finite(row.value), "low": finite(row.low), "high": finite(row.high),
+            "payload": plain(dict(row.payload)),
+        }
+        for row in rows
+    ]  # fmt: skip
+    if lines:
+        connection.execute(insert(Audit), lines)
+
+
+def audits_of(run: str) -> Select[*tuple[Any, ...]]:
+    """Return the query for every figure of a run's audits, in the order they were written."""
+    columns = [Audit.__table__.c[name] for name in COLUMNS]
+    return select(*columns).where(Audit.run_id == run).order_by(Audit.id)
+
+
+def latest(rows: Sequence[RowMapping]) -> list[AuditEntry]:
+    """Return the last written figure of each attack, site and metric, by these."""
+    found = {(row["attack"], row["site"] or "", row["metric"]): AuditEntry(**row) for row in rows}
+    return [found[key] for key in sorted(found)]

@@ -1,0 +1,19 @@
+"""What Alembic runs to migrate: on the connection handed over by `flfed.records.store.database.upgrade`."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from flfed.records.store.tables import Base
+
+
+def migrate() -> None:
+    """Run the pending steps inside the transaction of the connection in the config's attributes."""
+    connection = context.config.attributes["connection"]
+    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if __name__ == "env_py":  # the name under which Alembic loads this file; a plain import does nothing
+    migrate()

@@ -1,0 +1,367 @@
+"""Reading the run store: runs, sites, figures, curves, events. Cannot write, opens anew for each look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+from sqlalchemy import Engine, Integer, RowMapping, Select, func, literal, or_, select
+from sqlalchemy.engine import URL
+
+from flfed.errors import UsageError, nearest
+from flfed.records.store.database import check_readable, engine_to_read, in_words, store_url
+from flfed.records.store.entries import (
+    DIFFERENCES,
+    FIGURES,
+    AuditEntry,
+    ComparisonRow,
+    CrossedEntry,
+    CurvePoint,
+    DifferenceRow,
+    EventEntry,
+    LearningPoint,
+    MetricRow,
+    RunEntry,
+    SeriesEntry,
+    SiteEntry,
+    Status,
+    audits_of,
+    latest,
+)
+from flfed.records.store.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.takeover import Writer, is_gone
+from flfed.records.store.visibility import of_event, of_run, of_study, of_summary, sites_of_study, without_names
+
+CURVE_ARMS = ("validation", "training", "holdout")
+"""Arms of the curves by round, the most telling first."""
+
+
+class RunReader:
+    """A run store open for reading.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `database.engine_to_read`.
+    url : URL
+        Where it is, for error sentences.
+    only : str or None
+        The one site whose figures are read, and nothing of others, alone or together; None for all.
+    """
+
+    def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
+        self._engine, self._url, self._only = engine, url, only
+        self._masks: dict[str, Callable[[str], str]] = {}
+
+    @classmethod
+    def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
+        """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`).
+
+        An SQLite file that is not there reads as a store without runs.
+
+        Raises
+        ------
+        FlfedError
+            If it cannot be read, or another version of flfed wrote it; says what to do.
+        """
+        where = store_url(url)
+        with in_words(where, "opened"):
+            engine = engine_to_read(where)
+            check_readable(engine)
+        return cls(engine, where, only=only)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Return the reader, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the reader."""
+        self.close()
+
+    def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
+        """Return the runs, newest first; `search` looks in run id, study and status."""
+        query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
+        if not search:
+            return self._entries(query.limit(limit))
+        word = search.lower()
+        found = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
+        # That a running run is interrupted is not stored: it follows from its process.
+        entries = self._entries(query.where(or_(*found, Run.status == "running")))
+        return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
+
+    def runs_of(self, name: str) -> list[RunEntry]:
+        """Return the run called `name`, or the runs of that series by repeat; "latest" is the newest series.
+
+        Raises
+        ------
+        UsageError
+            If there is no such run; names the nearest one.
+        """
+        if name == "latest":
+            name = next((run.series for run in self.runs(limit=1)), name)
+        found = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
+        if not found and not self.runs(limit=1):
+            raise UsageError(f"run {name!r} is not in the store: there are no runs yet; start one with: flfed demo")
+        if not found:
+            hint = nearest(name, [run.run for run in self.runs(limit=500)])
+            if hint == ".":  # nothing is close
+                hint = "; `flfed run list` shows what there is."
+            raise UsageError(f"run {name!r} is not in the store{hint}")
+        return found
+
+    def series(self, name: str) -> SeriesEntry:
+        """Return the series of the run or series called `name`, with the text of its study."""
+        wanted = self.runs_of(name)[0].series
+        row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
+        entry = SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
+        if self._only is None:
+            return entry
+        return replace(entry, study_text=of_study(entry.study_text, plain=partial(self._plain, wanted)))
+
+    def sites(self, run: str) -> list[SiteEntry]:
+        """Return the sites of a run by name, refused ones too."""
+        query = select(RunSite.__table__).where(RunSite.run_id == run)
+        # Sorted here: databases differ in what comes first, hyphens and capitals above all.
+        found = sorted(
+            (SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)), key=lambda s: s.site
+        )
+        return [replace(entry, reason=self._plain(run, entry.reason)) for entry in found]
+
+    def looked_at(self, runs: Sequence[str]) -> int:
+        """Return how many sites' gains are looked at: of those that took part and share figures of their own.
+
+        The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
+        """
+        taking_part = (RunSite.status != "refused") & (RunSite.shared_as != "aggregate-only")
+        found = self._rows(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct())
+        return len(found)
+
+    def figures(self, run: str) -> list[ComparisonRow]:
+        """Return what each arm reached on the holdouts, as written."""
+        query = _comparison(run, FIGURES).where(Comparison.against.is_(None))
+        return [ComparisonRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
+
+    def differences(self, run: str) -> list[DifferenceRow]:
+        """Return the paired differences between arms, as written."""
+        query = _comparison(run, DIFFERENCES).where(Comparison.against.is_not(None))
+        return [DifferenceRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
+
+    def metrics(self, run: str, number: int) -> list[MetricRow]:
+        """Return the figures of one round, as written."""
+        columns = [column for column in Metric.__table__.c if column.name not in ("id", "run_id", "round")]
+        query = select(*columns).where(Metric.run_id == run, Metric.round == number).order_by(Metric.id)
+        return [MetricRow(**row) for row in self.rows(query, site=Metric.site)]
+
+    def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
+        """Return, by arm, which metrics have a curve by round; the most telling arm first.
+
+        Looked for in the first rounds and the last ones, of the names that the index has: a run of
+        500 rounds and 100 sites has a hundred thousand figures.
+        """
+        newest = self._rows(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0]["rounds"] or 0
+        rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
+        pairs: set[tuple[str, str]] = set()
+        for metric in self._metric_names(runs):
+            here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
+            query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
+            pairs |= {(row["arm"], metric) for row in self.rows(query, site=Metric.site)}
+        found = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
+        return {arm: metrics for arm, metrics in found.items() if metrics}
+
+    def _metric_names(self, runs: Sequence[str]) -> list[str]:
+        """Return the names of all figures by round, from one entry of the index to the next."""
+        found: set[str] = set()
+        for run in runs:
+            last: str | None = ""
+            while last is not None:
+                query = select(func.min(Metric.metric).label("name"))
+                last = self._rows(query.where(Metric.run_id == run, Metric.metric > last))[0]["name"]
+                found |= {last} if last else set()
+        return sorted(found)
+
+    def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
+        """Return, by run, the shared model's primary metric where it was compared: on all holdouts, or the one's."""
+        query = (
+            select(Run.id, Comparison.value)
+            .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
+            .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
+            .where(Comparison.site.is_not_distinct_from(self._only))
+        )
+        return {row["id"]: row["value"] for row in self.rows(query, site=Comparison.site)}
+
+    def curves(
+        self,
+        runs: Sequence[str],
+        *,
+        arm: str,
+        metric: str,
+        sites: Sequence[str] | None = None,
+        width: int = 1,
+        between: tuple[int, int] | None = None,
+    ) -> list[CurvePoint]:
+        """Return one figure by round and site, averaged over `runs` by the database.
+
+        Parameters
+        ----------
+        runs : sequence of str
+            The repeats to average over.
+        sites : sequence of str
+            Which sites, all unless given; the figure of all sites together always comes along.
+        width : int, >= 1
+            How many rounds one point stands for: 1 to `width`, the next so many, and so on; round 0 by itself.
+        between : two ints, optional
+            The first and the last round to read, all unless given.
+        """
+        averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
+        means = [func.avg(column).label(column.key) for column in averaged]
+        query = (
+            select(Metric.round, Metric.site, Metric.arm, *means)
+            .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
+            .group_by(Metric.round, Metric.site, Metric.arm)
+        )
+        if sites is not None:
+            query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
+        if between is not None:
+            query = query.where(Metric.round.between(*between))
+        if width == 1:
+            rows = self.rows(query, site=Metric.site)
+        else:
+            of = query.subquery().c
+            rows = self.rows(_by_block(of, width), site=of.site)
+        found = (CurvePoint(**row) for row in rows)
+        return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
+
+    def learning_curve(self, series: str) -> list[LearningPoint]:
+        """Return the points of a series' learning curve, by site, rows and arm; empty where it has none."""
+        columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
+        query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
+        found = (LearningPoint(**row) for row in self.rows(query, site=Curve.site))
+        return sorted(found, key=lambda point: (point.site, point.rows))
+
+    def events(self, runs: Sequence[str]) -> list[EventEntry]:
+        """Return the events of some runs in the order they were written."""
+        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
+        query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
+        if self._only is not None:
+            query = query.where(or_(Event.site.is_(None), Event.site == self._only))
+        found = [EventEntry(**row) for row in self._rows(query)]
+        if self._only is None:
+            return found
+        seen = (of_event(event, plain=partial(self._plain, event.run)) for event in found)
+        return [event for event in seen if event is not None]
+
+    def summary(self, run: str, name: str) -> dict[str, Any] | None:
+        """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
+        query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
+        payload = next((dict(row["payload"]) for row in self._rows(query)), None)
+        if payload is None or self._only is None:
+            return payload
+        return of_summary(name, payload, self._only, plain=partial(self._plain, run))
+
+    def audits(self, run: str) -> list[AuditEntry]:
+        """Return what audits of a run found: the last figure of each attack, site and metric."""
+        return latest(self.rows(audits_of(run), site=Audit.site))
+
+    def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
+        """Return the bytes that crossed in all, by direction."""
+        query = (
+            select(Sent.direction, func.sum(Sent.bytes).label("bytes"))
+            .where(Sent.run_id.in_(runs))
+            .group_by(Sent.direction)
+        )
+        return {row["direction"]: int(row["bytes"]) for row in self.rows(query, site=Sent.site)}
+
+    def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
+        """Return the bytes that crossed by site, direction and kind of message, and in how many messages."""
+        place = (Sent.site, Sent.direction, Sent.kind)
+        totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
+        query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
+        found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site))
+        return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
+
+    def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
+        """Return the rows of a query by site, in column `site`: all, or those of the one site."""
+        return self._rows(query if self._only is None else query.where(site == self._only))
+
+    def _runs(self) -> Select[*tuple[Any, ...]]:
+        """Return the query for runs: all, or those that the one site was asked to take part in."""
+        query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
+        if self._only is None:
+            return query
+        return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
+
+    def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
+        found = [_run_entry(row) for row in self._rows(query)]
+        return found if self._only is None else [of_run(run) for run in found]
+
+    def _plain(self, name: str, text: str) -> str:
+        """Return a sentence of a run or series, to the people of one site without names and titles of others."""
+        if self._only is None or not text:
+            return text
+        if name not in self._masks:
+            self._masks[name] = without_names(self._others(name))
+        return self._masks[name](text)
+
+    def _others(self, name: str) -> set[str]:
+        """Return what the other sites of a run's or series' whole series are called, those that never came too."""
+        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
+        runs = select(Run.id).where(Run.series_id.in_(series))
+        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        found: set[str | None] = set()
+        for query in (
+            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
+            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
+            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
+        ):
+            found |= {called for row in self._rows(query) for called in row.values()}
+        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._rows(asked):
+            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
+            found |= sites_of_study(row["study_text"])
+        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}
+
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
+        with in_words(self._url, "read"), self._engine.connect() as connection:
+            return connection.execute(query).mappings().all()
+
+
+def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
+    """Return the query for the means of each `width` rounds of a query by round, with their ends."""
+    means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
+    ends = [func.min(of.value).label("least"), func.max(of.value).label("most")]
+    rounds = [func.min(of.round).label("first"), func.max(of.round).label("round")]
+    block = (of.round + literal(width - 1, Integer)) // literal(width, Integer)
+    return select(*rounds, of.site, of.arm, *means, *ends).group_by(block, of.site, of.arm)
+
+
+def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    columns = [Comparison.__table__.c[name] for name in names]
+    return select(*columns).where(Comparison.run_id == run).order_by(Comparison.id)
+
+
+def _without(row: RowMapping, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+def _run_entry(row: RowMapping) -> RunEntry:
+    """Return a run as read, "interrupted" where it is running and its process is gone."""
+    fields = _without(row, "id", "series_id", "primary_metric", "host", "boot", "pid", "process", "status")
+    status: Status = row["status"]
+    reason = fields.pop("reason")
+    if status == "running" and is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
+        status, reason = "interrupted", reason or "the program that ran it ended without a word"
+    return RunEntry(
+        run=row["id"],
+        series=row["series_id"],
+        primary=row["primary_metric"],
+        status=status,
+        reason=reason,
+        **fields,
+    )

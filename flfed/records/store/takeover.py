@@ -1,0 +1,134 @@
+"""Which process writes a run, and how another takes over one that died."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, or_, select, update
+
+from flfed.errors import UsageError
+from flfed.records.store.tables import Comparison, Event, Metric, Run, RunSite, Sent, Summary
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The process that writes a run.
+
+    Parameters
+    ----------
+    host : str
+        Name of the machine.
+    boot : str
+        Identity of the machine's last start; "" where the system does not say.
+    pid : int
+        Number of the process.
+    process : str
+        Start of the process in clock ticks since boot, because numbers are used again; "" where
+        the system does not say.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    process: str
+
+
+def this_process() -> Writer:
+    """Return the identity of the calling process."""
+    pid = os.getpid()
+    return Writer(socket.gethostname(), _boot(), pid, _start_of(pid))
+
+
+def is_gone(writer: Writer) -> bool:
+    """Return whether `writer` certainly ended; False where it ran on another machine.
+
+    Examples
+    --------
+    >>> is_gone(this_process())
+    False
+    >>> is_gone(Writer("another-machine", "", 1, ""))
+    False
+    """
+    if writer.host != socket.gethostname():
+        return False
+    if writer.boot != _boot():
+        return True
+    if not _exists(writer.pid):
+        return True
+    return bool(writer.process) and _start_of(writer.pid) != writer.process
+
+
+def _exists(pid: int) -> bool:
+    if os.name == "nt":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _boot() -> str:
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.exists() else ""
+
+
+def _start_of(pid: int) -> str:
+    """Return field 22 of `/proc/PID/stat`; the command in field 2 may hold spaces and brackets."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+OF_THE_ROUND = ("fit", "clock")
+"""Arms that are written with their own round; scores of a round's model come with the next round."""
+
+
+def take_over(connection: Connection, run: str) -> int:
+    """Make this process the writer of a run, in the caller's transaction: only one can; return its rounds committed.
+
+    Raises
+    ------
+    UsageError
+        If the run is completed, or a living process writes it.
+    """
+    columns = (Run.status, Run.rounds, Run.host, Run.boot, Run.pid, Run.process)
+    row = connection.execute(select(*columns).where(Run.id == run).with_for_update()).mappings().one()
+    if row["status"] == "completed":
+        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    if row["status"] == "running" and not is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
+        where = f"process {row['pid']} on {row['host']}"
+        raise UsageError(f"run {run} is still running ({where}): wait for it, or end that process first")
+    mine = this_process()
+    again = {"status": "running", "reason": "", "finished": None, "seconds": None, "arrays_sha256": None}
+    writer = {"host": mine.host, "boot": mine.boot, "pid": mine.pid, "process": mine.process}
+    connection.execute(update(Run).where(Run.id == run).values(again | writer))
+    return int(row["rounds"])
+
+
+def rewind(connection: Connection, run: str, rounds: int) -> None:
+    """Delete what was written after `rounds` committed rounds, in the caller's transaction.
+
+    What a round's model scored stands under its round but came with the next one, so it goes with
+    that. That a holdout was opened stays written down: it happened. With no round nothing else is kept.
+    """
+    connection.execute(update(Run).where(Run.id == run).values(rounds=rounds, best_round=None))
+    connection.execute(delete(Comparison).where(Comparison.run_id == run))
+    scored_later = (Metric.round == rounds) & Metric.arm.not_in(OF_THE_ROUND)
+    connection.execute(delete(Metric).where(Metric.run_id == run, or_(Metric.round > rounds, scored_later)))
+    events = delete(Event).where(Event.run_id == run, Event.kind != "holdout-opened")
+    if rounds == 0:
+        for table in (Sent, RunSite):
+            connection.execute(delete(table).where(table.run_id == run))
+        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name != "asked"))
+        connection.execute(events)
+        return
+    connection.execute(delete(Sent).where(Sent.run_id == run, Sent.round > rounds))
+    connection.execute(events.where(Event.round > rounds))

@@ -1,0 +1,205 @@
+"""Who looks at a run store, and what of it that person may see."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import tomli_w
+
+from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+
+Role = Literal["coordinator", "analyst", "site"]
+"""`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
+ANOTHER = "another site"
+NO_OTHERS = "it is taken from the other sites, of which the people of one site are shown nothing"
+KEPT = {
+    "table-1": (),
+    "columns": (),
+    "own-models": (),
+    "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
+    "privacy": (
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
+    ),
+}  # fmt: skip
+"""By named object what no row of a site goes into: settings, and sentences that follow from the study."""
+TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
+"""So begins the note of sums over rows; the names of the sites of which that is so follow."""
+NONE_MISSING = "0 (0 %)"
+WHY: Mapping[Status, str] = {
+    "stopped": "too few good answers came, or somebody stopped it: ask the coordinator",
+    "failed": "something went wrong in its course: ask the coordinator",
+    "interrupted": "the program that ran it ended: ask the coordinator",
+}
+"""Why a run has not ended well: the record's own words tell what became of other sites, of two sites even of which."""
+THAN_OTHERS = re.compile(r"norm of the update is \S+ times the cohort's median.*|update is not zero, most of the.*")
+"""What the guard says of an update beside the others of its round: a median of three is one site's norm."""
+LARGER = "the update is much larger than most"
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A person who looks at the pages.
+
+    Attributes
+    ----------
+    role : {"coordinator", "analyst", "site"}
+    site : str or None
+        The one site whose figures role "site" sees, and nothing else: from a figure over all sites, or from
+        those of two runs, each can take off its own, and has another's.
+    name : str
+        As the login has it; "" where nobody has to log in.
+    """
+
+    role: Role = "coordinator"
+    site: str | None = None
+    name: str = ""
+
+
+def without_names(names: Iterable[str]) -> Callable[[str], str]:
+    """Return what replaces the names of other sites in a sentence.
+
+    Examples
+    --------
+    >>> without_names(["hungary", "hungary-2"])("hungary-2: no answer; vienna: none; hungary: none")
+    'another site: no answer; vienna: none; another site: none'
+    """
+    words = sorted(filter(None, names), key=len, reverse=True)
+    if not words:
+        return str
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
+    return lambda text: pattern.sub(ANOTHER, text)
+
+
+def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
+    """Return what one site's people may see of a named object of a run; None of one that is not known here.
+
+    Parameters
+    ----------
+    name : str
+    payload : dict
+    site : str
+    plain : callable
+        Takes the names of other sites out of a sentence.
+    """
+    if name not in KEPT:
+        return None
+    found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
+    if name == "table-1":
+        # A line of missing values is there as soon as any site has some.
+        rows = [row for row in payload.get("rows", ()) if row.get(site, NONE_MISSING) != NONE_MISSING]
+        found |= {"rows": [{key: row[key] for key in ("Characteristic", site) if key in row} for row in rows]}
+    if name == "columns":
+        found |= {"columns": [_own_column(column, site) for column in payload["columns"] if site in column["sites"]]}
+    if name == "score-histograms":
+        found |= {"all": None}
+    if name == "privacy":
+        found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
+    if name in ("score-histograms", "privacy", "own-models"):
+        found |= {"sites": _own(payload.get("sites", {}), site)}
+    else:
+        found |= {"note": _own_note(payload.get("note", ""), site)}
+    return found
+
+
+def _is_own(warning: str) -> bool:
+    return not warning.startswith((MORE_SPENT, CLOSE_DELTA))
+
+
+def of_run(run: RunEntry) -> RunEntry:
+    """Return a run as one site's people may see it: with a fixed sentence on why it has not ended well."""
+    return replace(run, reason=WHY.get(run.status, ""))
+
+
+def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | None:
+    """Return an event of a site, or of the whole run, as that site's people may see it.
+
+    Parameters
+    ----------
+    event : EventEntry
+        Of the site itself, or of no site.
+    plain : callable
+        Takes the names of other sites out of a sentence.
+
+    Returns
+    -------
+    EventEntry or None
+        Without what a site's own fault says of the others' updates. None of what concerns the whole run, which may
+        hold figures over all sites or another's fault, unless it says that something is missing: that alone is kept.
+
+    Examples
+    --------
+    >>> of_event(EventEntry("r", "", None, None, "note", "no Table 1: its file is lost"), plain=str).reason
+    'no Table 1: ask the coordinator why'
+    """
+    if event.site is not None:
+        return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
+    what, colon, _ = event.reason.partition(": ")
+    if event.kind != "note" or not colon or what not in (NO_CURVE, NO_TABLE_1):
+        return None
+    return replace(event, reason=f"{what}: ask the coordinator why")
+
+
+def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
+    return {name: found for name, found in by_site.items() if name == site}
+
+
+def _own_note(note: str, site: str) -> str:
+    """Return what the note of sums over rows says of the site itself: whether its training rows alone are in them."""
+    begin, _, names = note.partition(".")[0].partition(": ")
+    return f"{TRAINING_ONLY}." if begin == TRAINING_ONLY and site in names.split(", ") else ""
+
+
+def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:
+    """Return one column of the object "columns": what counts the site's own rows, and no difference from others."""
+    own = {key: column["sites"][site][key] for key in ("rows", "missing")}
+    kept = {key: column.get(key) for key in ("column", "unit", "towards")}
+    return kept | {"sites": {site: own | {"difference": None, "chance": None, "reason": NO_OTHERS}}}
+
+
+def of_study(text: str, *, plain: Callable[[str], str]) -> str:
+    r"""Return a study as one site's people may see it: without sites, expected figures and comments.
+
+    Parameters
+    ----------
+    text : str
+        TOML; of what is none, nothing is shown.
+    plain : callable
+        Takes the names of other sites out of a sentence.
+
+    Examples
+    --------
+    >>> print(of_study('seed = 1 # as in Geneva\n[dataset]\nsites = ["a"]\n[expected]\nglobal = 0.9', plain=str))
+    seed = 1
+    <BLANKLINE>
+    [dataset]
+    <BLANKLINE>
+    """
+    found = _parsed(text)
+    found.pop("expected", None)
+    found.get("dataset", {}).pop("sites", None)
+    return tomli_w.dumps(without_in(found, plain))
+
+
+def sites_of_study(text: str) -> set[str]:
+    """Return the sites that a study asks by name; those of a text that is no study are none."""
+    return set(_parsed(text).get("dataset", {}).get("sites", ()))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def without_in(found: Any, plain: Callable[[str], str]) -> Any:
+    """Return an object of JSON or TOML with the names of other sites taken out of all its texts."""
+    if isinstance(found, dict):
+        return {key: without_in(of, plain) for key, of in found.items()}
+    if isinstance(found, list):
+        return [without_in(of, plain) for of in found]
+    return plain(found) if isinstance(found, str) else found

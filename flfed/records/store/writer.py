@@ -1,0 +1,460 @@
+"""Writer of the run store: a series, its runs, and each round while it happens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from flfed.errors import UsageError
+from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
+from flfed.records.store.database import engine_to_write, in_words, store_url, upgrade
+from flfed.records.store.entries import (
+    DIFFERENCES,
+    FIGURES,
+    AuditRow,
+    ComparisonRow,
+    DifferenceRow,
+    EventRow,
+    LearningPoint,
+    MetricRow,
+    SentRow,
+    SiteRow,
+    insert_audit,
+    stamp,
+)
+from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.takeover import rewind, take_over, this_process
+
+Line = tuple[Any, ...]
+Numbered = tuple[int, Sequence[MetricRow | SentRow]]
+"""The number of a round, and rows of it."""
+EVENTS = ("at", *(field.name for field in fields(EventRow)))
+COUNT = update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("first")).values(rounds=bindparam("last"))
+"""Counts rounds, unless the first of them is counted already."""
+
+
+@dataclass(frozen=True)
+class HeldRound:
+    """One round as tuples in lists of its own, so that nothing the caller changes later gets into the store.
+
+    Attributes
+    ----------
+    number : int
+    metrics, scores : lists of MetricRow
+        The scores are of the model before the round.
+    sent : list of SentRow
+    events : list of tuples
+        In the order of `EVENTS`.
+    """
+
+    number: int
+    metrics: list[MetricRow]
+    scores: list[MetricRow]
+    sent: list[SentRow]
+    events: list[Line]
+
+
+def event_lines(at: str, rows: Iterable[EventRow]) -> list[Line]:
+    """Return events in the order of `EVENTS`; they happened `at`."""
+    return [(at, *vars(row).values()) for row in rows]
+
+
+def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) -> None:
+    """Write rounds that follow each other, in the caller's transaction.
+
+    Raises
+    ------
+    ValueError
+        If the first of them, or a later round, is committed already.
+    """
+    first, last = rounds[0].number, rounds[-1].number
+    if not connection.execute(COUNT, {"of": run, "first": first, "last": last}).rowcount:
+        done = connection.execute(select(Run.rounds).where(Run.id == run)).scalar_one()
+        raise ValueError(f"round {first} of run {run} is committed already (last: {done})")
+    figures = [part for held in rounds for part in ((held.number, held.metrics), (held.number - 1, held.scores))]
+    insert_numbered(connection, Metric, figures, run)
+    insert_numbered(connection, Sent, [(held.number, held.sent) for held in rounds], run)
+    insert_all(connection, Event, EVENTS, chain.from_iterable(held.events for held in rounds), {"run_id": run})
+
+
+def insert_numbered(
+    connection: Connection, table: type[Metric] | type[Sent], parts: Sequence[Numbered], run: str
+) -> None:
+    """Insert figures of rounds, or bytes that crossed in them."""
+    names = MetricRow._fields if table is Metric else SentRow._fields
+    rounds = [number for number, rows in parts for _ in rows]
+    columns = zip(*chain.from_iterable(rows for _, rows in parts), strict=True)
+    insert_columns(connection, table, {"round": rounds, **dict(zip(names, columns, strict=False))}, {"run_id": run})
+
+
+__all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
+
+Clock = Callable[[], datetime]
+HELD = timedelta(seconds=0.25)
+"""Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
+POINTS = tuple(field.name for field in fields(LearningPoint))
+NEW_SITE = {
+    "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
+    "disclosure": "open", "shared_as": "named", "resplit": False,
+}  # fmt: skip
+"""What is written of a site unless it is given; the title is its name."""
+
+
+def utc_now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class RunStore:
+    """A run store open for writing; `open` makes and migrates it.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `database.engine_to_write`, its tables up to date.
+    url : URL
+        Where it is, for error sentences.
+    clock : callable
+        Returns the time; tests pass their own.
+    """
+
+    def __init__(self, engine: Engine, url: URL, *, clock: Clock = utc_now) -> None:
+        self._engine, self._url, self._clock = engine, url, clock
+
+    @classmethod
+    def open(cls, url: str | None = None, *, clock: Clock = utc_now) -> Self:
+        """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`) for writing.
+
+        Raises
+        ------
+        FlfedError
+            If it cannot be opened or a newer flfed wrote it; says what to do.
+        """
+        where = store_url(url)
+        with in_words(where, "opened"):
+            engine = engine_to_write(where)
+            upgrade(engine)
+        return cls(engine, where, clock=clock)
+
+    def close(self) -> None:
+        """Let go of the database; SQLite then folds its log into the file."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Return the store, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+    def begin_series(self, *, study: str, study_sha256: str, study_text: str, repeats: int = 1) -> str:
+        """Write down that a study starts, and return the id of its series.
+
+        Parameters
+        ----------
+        study : str
+            Name of the study.
+        study_sha256, study_text : str
+            The study as it travels: TOML text and its digest.
+        repeats : int, >= 1
+            How many runs will follow.
+        """
+        now = self._clock()
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            name = _free_name(connection, now)
+            row = {"id": name, "study": study, "study_sha256": study_sha256, "study_text": study_text}
+            connection.execute(insert(Series), [row | {"repeats": repeats, "started": stamp(now)}])
+        return name
+
+    def begin_run(
+        self,
+        series: str,
+        *,
+        repeat: int = 0,
+        engine: str,
+        path: str,
+        seed: int,
+        rounds_planned: int,
+        primary: str,
+        task: str,
+        versions: Mapping[str, Any] | None = None,
+        hashes: Mapping[str, Any] | None = None,
+    ) -> RunWriter:
+        """Write down that a run starts, and return its writer.
+
+        The run's id is that of its series, with `-r01`, `-r02`, ... where the series has several
+        repeats; `repeat` counts from 0.
+
+        Raises
+        ------
+        ValueError
+            If there is no such series, or `repeat` is not one of its repeats.
+        UsageError
+            If another process has begun it.
+        """
+        writer = this_process()
+        row: dict[str, Any] = {
+            "series_id": series, "repeat": repeat, "engine": engine, "path": path, "task": task,
+            "primary_metric": primary, "seed": int(seed), "rounds": 0, "rounds_planned": int(rounds_planned),
+            "status": "running", "reason": "", "started": stamp(self._clock()),
+            "versions": plain(dict(versions or {})), "hashes": plain(dict(hashes or {})),
+            "host": writer.host, "boot": writer.boot, "pid": writer.pid, "process": writer.process,
+        }  # fmt: skip
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            repeats = connection.execute(select(Series.repeats).where(Series.id == series)).scalar()
+            if repeats is None or not 0 <= repeat < repeats:
+                raise ValueError(f"series {series!r} has {repeats or 'no'} repeats, so no repeat={repeat}")
+            name = series if repeats == 1 else f"{series}-r{repeat + 1:0{max(2, len(str(repeats)))}d}"
+            if connection.execute(select(Run.id).where(Run.id == name)).first() is not None:
+                raise UsageError(f"run {name} was begun by another process: see flfed run list")
+            connection.execute(insert(Run), [row | {"id": name}])
+        return RunWriter(self._engine, self._url, name, clock=self._clock)
+
+    def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
+        """Take over a run whose process is gone and return its writer.
+
+        Parameters
+        ----------
+        run : str
+        keep : callable
+            Given the number of rounds committed, returns how many are kept. It is asked in the same
+            transaction: what was read before may be older than what another process wrote since. What
+            it raises leaves the run as it was.
+
+        Raises
+        ------
+        UsageError
+            If the run is completed, or a living process writes it.
+        """
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            rewind(connection, run, keep(take_over(connection, run)))
+        return RunWriter(self._engine, self._url, run, clock=self._clock)
+
+    def added_to(self, run: str) -> RunWriter:
+        """Return a writer that adds to the record of a run that is over."""
+        return RunWriter(self._engine, self._url, run, clock=self._clock)
+
+    def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
+        """Add what an audit found to the record of a run that is over; see `flfed.records.store.entries`."""
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            insert_audit(connection, run, stamp(self._clock()), rows)
+
+
+def _free_name(connection: Connection, now: datetime) -> str:
+    """Return a series id that sorts by time and is not taken."""
+    while True:
+        name = f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        if connection.execute(select(Series.id).where(Series.id == name)).first() is None:
+            return name
+
+
+class RunWriter:
+    """Writes one run; a reader never sees half a round.
+
+    Each method is one transaction, in the order of the calls. Rounds that need not be on the disk
+    wait for up to `HELD` and are then written together. A power cut may cost what was written by
+    `sites`, `metrics`, `sent` and rounds that are not durable; any other call takes it along to the disk.
+
+    Parameters
+    ----------
+    engine : Engine
+    url : URL
+        Where the store is, for error sentences.
+    run : str
+        Id of the run, also the attribute `run`.
+    clock : callable
+        Returns the time.
+    """
+
+    def __init__(self, engine: Engine, url: URL, run: str, *, clock: Clock = utc_now) -> None:
+        self._engine, self._url, self._clock = engine, url, clock
+        self.run = run
+        self._held: list[HeldRound] = []
+        self._latest, self._written = 0, datetime.min.replace(tzinfo=UTC)
+
+    def site(
+        self,
+        name: str,
+        *,
+        title: str | None = None,
+        status: str | None = None,
+        reason: str | None = None,
+        rows: int | None = None,
+        holdout_rows: int | None = None,
+        disclosure: str | None = None,
+        shared_as: str | None = None,
+        resplit: bool | None = None,
+    ) -> None:
+        """Write down one site of the run, as `sites` does; the words are those of `SiteRow`."""
+        self.sites([SiteRow(name, title, status, reason, rows, holdout_rows, disclosure, shared_as, resplit)])
+
+    def sites(self, rows: Iterable[SiteRow]) -> None:
+        """Write down sites of the run; for one that is there already, change what is given and nothing else."""
+        with self._writing(durable=False) as connection:
+            known = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
+            new: dict[str, dict[str, Any]] = {}
+            changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            for row in rows:
+                given = {key: value for key, value in vars(row).items() if value is not None}
+                (name,) = stored(RunSite.__table__.c.site, [given.pop("name")])
+                if name not in known:
+                    new[name] = new.get(name, {"run_id": self.run, "site": name, "title": row.name} | NEW_SITE) | given
+                elif given:
+                    changed.setdefault(tuple(given), []).append({"of": name} | given)
+            if new:
+                connection.execute(insert(RunSite), list(new.values()))
+            mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
+            for names, changes in changed.items():
+                values: dict[str, Any] = {column: bindparam(column) for column in names}
+                connection.execute(update(RunSite).where(mine).values(values), changes)
+
+    def round(
+        self,
+        number: int,
+        *,
+        metrics: Iterable[MetricRow] = (),
+        scores: Iterable[MetricRow] = (),
+        seconds: float | None = None,
+        sent: Iterable[SentRow] = (),
+        events: Iterable[EventRow] = (),
+        durable: bool = True,
+    ) -> None:
+        """Commit one round whole: figures, bytes and events, or nothing of it.
+
+        Parameters
+        ----------
+        number : int, >= 1
+            The round; greater than the last one committed.
+        metrics : MetricRows of this round's training
+        scores : MetricRows of the model that came into the round
+            Kept under round `number - 1`, after which it was that model.
+        seconds : float
+            Wall clock of the round; kept as metric `seconds` of arm `clock`.
+        durable : bool
+            Whether it is on the disk when this returns, with all rounds before it. If not, it is in
+            the store after `HELD` at the latest as long as rounds come, and before anything else that
+            this writer writes; what the database then says of it is raised there. A crash of the
+            process costs the rounds that still wait, a power cut those since the last durable one.
+
+        Raises
+        ------
+        ValueError
+            If this round, or a later one, is committed already.
+        """
+        now = self._clock()
+        clock = [] if seconds is None else [MetricRow(None, "clock", "seconds", seconds)]
+        this = HeldRound(number, [*metrics, *clock], list(scores), list(sent), event_lines(stamp(now), events))
+        in_order, self._latest = number > self._latest, max(number, self._latest)
+        if not in_order:
+            self.flush()  # those that wait follow each other: that this one does not is found by itself
+        self._held.append(this)
+        # A clock that was set back would have rounds wait for as long.
+        if durable or not in_order or not timedelta() <= now - self._written < HELD:
+            self._written = now
+            self._write_held(durable=durable)
+
+    def flush(self) -> None:
+        """Write the rounds that wait, if any."""
+        if self._held:
+            self._write_held(durable=False)
+
+    def _write_held(self, *, durable: bool) -> None:
+        """Write the rounds that wait together; where the database refuses them, each by itself up to the one at fault.
+
+        They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
+        it ended must be written without it.
+        """
+        held, self._held = self._held, []
+        with in_words(self._url, "written"):
+            try:
+                self._commit(held, durable=durable)
+            except DBAPIError as error:
+                # A connection that was lost while it committed may have committed.
+                if len(held) == 1 or error.connection_invalidated:
+                    raise
+                for one in held:
+                    self._commit([one], durable=durable)
+
+    def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:
+        with self._transaction(durable=durable) as connection:
+            write_rounds(connection, self.run, rounds)
+
+    @contextmanager
+    def _writing(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Begin a transaction, after the rounds that came before it."""
+        self.flush()
+        with in_words(self._url, "written"), self._transaction(durable=durable) as connection:
+            yield connection
+
+    def _transaction(self, *, durable: bool) -> AbstractContextManager[Connection]:
+        return (self._engine if durable else self._engine.execution_options(durable=False)).begin()
+
+    def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
+        """Add figures to round `number` without counting a round: before the first, after the last."""
+        with self._writing(durable=False) as connection:
+            insert_numbered(connection, Metric, [(number, list(rows))], self.run)
+
+    def sent(self, number: int, rows: Iterable[SentRow]) -> None:
+        """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
+        with self._writing(durable=False) as connection:
+            insert_numbered(connection, Sent, [(number, list(rows))], self.run)
+
+    def events(self, rows: Collection[EventRow]) -> None:
+        """Add events, stamped with the time of this call; without any, the store is left alone."""
+        if rows:
+            with self._writing() as connection:
+                insert_all(connection, Event, EVENTS, event_lines(stamp(self._clock()), rows), {"run_id": self.run})
+
+    def summary(self, name: str, payload: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Write, or write anew, a named object: "table-1", "encoder", "leaks"; `durable` as for `round`."""
+        row = {"run_id": self.run, "name": name, "payload": plain(dict(payload))}
+        with self._writing(durable=durable) as connection:
+            connection.execute(delete(Summary).where(Summary.run_id == self.run, Summary.name == name))
+            connection.execute(insert(Summary), [row])
+
+    def comparison(self, figures: Sequence[ComparisonRow], differences: Sequence[DifferenceRow]) -> None:
+        """Write, or write anew, the comparison of the run: figures and their differences."""
+        with self._writing() as connection:
+            connection.execute(delete(Comparison).where(Comparison.run_id == self.run))
+            mine = {"run_id": self.run}
+            insert_all(connection, Comparison, FIGURES, map(_values, figures), mine | {"verdict": ""})
+            insert_all(connection, Comparison, DIFFERENCES, map(_values, differences), mine)
+
+    def learning_curve(self, points: Iterable[LearningPoint]) -> None:
+        """Write, or write anew, the learning curve of the series that this run belongs to."""
+        with self._writing() as connection:
+            series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
+            connection.execute(delete(Curve).where(Curve.series_id == series))
+            insert_all(connection, Curve, POINTS, map(_values, points), {"series_id": series})
+
+    def finish(
+        self,
+        *,
+        status: str,
+        reason: str = "",
+        seconds: float | None = None,
+        arrays_sha256: str | None = None,
+        best_round: int | None = None,
+    ) -> None:
+        """Write down how the run ended: "completed", "stopped" or "failed", and why."""
+        row = {
+            "status": status, "reason": reason, "seconds": finite(seconds), "best_round": best_round,
+            "arrays_sha256": arrays_sha256, "finished": stamp(self._clock()),
+        }  # fmt: skip
+        with self._writing() as connection:
+            connection.execute(update(Run).where(Run.id == self.run).values(row))
+
+
+def _values(row: ComparisonRow | DifferenceRow | LearningPoint) -> tuple[Any, ...]:
+    """Return what a line of a record has, in the order of its fields."""
+    return tuple(vars(row).values())

@@ -1,0 +1,217 @@
+"""Attacks at one site on what a run gave away: what they are given, what they find, and how several are carried out.
+
+An attack runs where the rows are, because it needs them to know whether it was right. What leaves the
+site is the figure and its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flfed import registry
+from flfed.rows.features.encode import Encoded
+from flfed.rows.session import Arrays, Workplace
+from flfed.rows.training.requests import Asked, together
+from flfed.seeds import generator
+from flfed.summaries.summary import Encoder
+
+NAN = float("nan")
+Promised = tuple[float, float]
+"""ε and δ that a run promises each row of a site, or each person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One figure of one attack at one site, and whether it is within what was promised.
+
+    Attributes
+    ----------
+    attack : str
+        Name in the listing: "gradient-inversion".
+    metric : str
+        What was measured: "auc-of-loss", "share-recovered".
+    value, low, high : float
+        With a 95 % interval; a bound is in `value` and `low`, and `high` is NaN. All NaN where there is no figure.
+    method : str
+        How the interval was made, or "" where there is no figure.
+    rows : int
+        Rows that the figure is of: records, members and non-members, or coins of canaries. 0 where there is
+        no figure: then their number is not told.
+    promise : float
+        Largest value that the promise allows; NaN where nothing is promised of this metric.
+    beyond : bool
+        Whether `low` is over the promise. That something is within it proves nothing.
+    says : str
+        What was attacked, what was found and what that means, in plain sentences.
+    """
+
+    attack: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    method: str
+    rows: int
+    promise: float
+    beyond: bool
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attacked:
+    """What an attack is given.
+
+    Attributes
+    ----------
+    workplace : Workplace
+        The site, its rows, the study, and how its rows are protected in training.
+    arrays : dict of name to array
+        The run's global model.
+    encoder : Encoder
+        Of all sites.
+    seed : int
+        What an attack draws follows from it; noise of protected training comes from where the site takes it.
+    promised : (epsilon, delta) or None
+        Of the whole run as it was planned.
+    """
+
+    workplace: Workplace
+    arrays: Arrays
+    encoder: Encoder
+    seed: int = 0
+    promised: Promised | None = None
+
+    def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
+        """Return the generator for one purpose of an attack at this site."""
+        return generator(self.seed, site=self.workplace.site.name, purpose=f"attack/{purpose}", number=number)
+
+    def members(self) -> Encoded:
+        """Return the rows that the site trained on: without those that the plan keeps for validation."""
+        return self.workplace.fitted(self.encoder)
+
+    def others(self) -> Encoded:
+        """Return the holdout rows, which no training of this run has seen."""
+        work = self.workplace
+        return work.encode(work.table.holdout("audit"), work.in_use(self.encoder))
+
+    def too_few(self, **parts: int) -> str:
+        """Return which part has fewer rows than may be told of, or an empty text.
+
+        Examples
+        --------
+        `attacked.too_few(members=120, holdout=7)` at an institution: "fewer than 10 holdout rows".
+        """
+        least = self.workplace.site.policy.least_rows()
+        small = [name for name, rows in parts.items() if rows < least]
+        return f"fewer than {least} {' and '.join(small)} rows" if small else ""
+
+
+def attack(
+    workplace: Workplace,
+    arrays: Arrays,
+    encoder: Encoder,
+    names: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    promised: Promised | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Generator[Asked, Any, tuple[Finding, ...]]:
+    """Yield requests; return what the attacks found at this site, in the order of `names`.
+
+    Parameters
+    ----------
+    workplace : Workplace
+        Its protection is used for what the attacks train themselves; nothing is written to a ledger for it,
+        because nothing but figures leaves.
+    arrays : dict of name to array
+        The run's global model; unchanged.
+    encoder : Encoder
+        Of all sites.
+    names : sequence of str
+        Listed attacks; all of them where there is none.
+    seed : int
+    promised : (epsilon, delta), optional
+        What the run promises each row, or each person, whoever reads the site's updates; not what it promises
+        whole sites.
+    settings : mapping of attack to its settings, optional
+        Kebab-case, as a study would give them.
+
+    Raises
+    ------
+    UsageError
+        For an attack that is not listed, or settings that it does not have.
+
+    Reveals: a figure of each metric with its interval, and how many rows it is of. No row, no score of a
+    row, no model. These figures are not themselves differentially private.
+    """
+    attacked = Attacked(workplace=workplace, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
+    chosen = []
+    for name in names or registry.names("attack"):
+        kind = registry.load("attack", name)
+        given = (settings or {}).get(name, {})
+        chosen.append(kind(**registry.settings(kind, given, f"attack {name!r}")))
+    found = yield from together([one.findings(attacked) for one in chosen])
+    return tuple(finding for findings in found for finding in findings)
+
+
+def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's interval of a share, 95 % with the usual `z`.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Examples
+    --------
+    >>> [round(limit, 4) for limit in wilson(50, 50)]
+    [0.9287, 1.0]
+    """
+    value, total = count / rows, rows + z**2
+    reach = z / total * (rows * value * (1 - value) + z**2 / 4) ** 0.5
+    centre = (count + z**2 / 2) / total
+    # Rounding must not put a limit on the wrong side of the share itself.
+    return min(max(0.0, centre - reach), value), max(min(1.0, centre + reach), value)
+
+
+def nothing(attack: str, metric: str, why: str) -> Finding:
+    """Return the finding of an attack that has no figure, and why."""
+    return Finding(
+        attack=attack, metric=metric, value=NAN, low=NAN, high=NAN, method="", rows=0, promise=NAN, beyond=False,
+        says=f"No figure: {why}.",
+    )  # fmt: skip
+
+
+def share(
+    attacked: Attacked, attack: str, metric: str, count: int, rows: int, *, promise: float = NAN, says: str
+) -> Finding:
+    """Return the finding of a share of rows, with Wilson's interval.
+
+    At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
+    and the interval says only that it is such a count.
+    """
+    policy = attacked.workplace.site.policy
+    low, high = wilson(count, rows)
+    value, method = count / rows, "Wilson"
+    least = min(count, rows - count)
+    if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
+        edges = 1 / rows, (policy.cell_minimum - 1) / rows
+        low, high = edges if count == least else (1 - edges[1], 1 - edges[0])
+        value, method = NAN, "a small count, withheld"
+    return Finding(
+        attack=attack, metric=metric, value=value, low=low, high=high, method=method, rows=rows, promise=promise,
+        beyond=low > promise, says=says,
+    )  # fmt: skip
+
+
+def pooled(first: Encoded, second: Encoded) -> Encoded:
+    """Return the rows of both; people of the one are not those of the other."""
+    group = None
+    if first.group is not None or second.group is not None:
+        codes = [np.arange(len(part)) if part.group is None else part.group for part in (first, second)]
+        group = np.concatenate([codes[0], codes[1] + (codes[0].max(initial=-1) + 1)])
+    return Encoded(
+        np.concatenate([first.x, second.x]), np.concatenate([first.y, second.y]),
+        np.concatenate([first.weight, second.weight]), group,
+    )  # fmt: skip

@@ -1,0 +1,186 @@
+"""The judgement at one site, on its holdout: global, local-only and personalised, fairly."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.evaluation.intervals import Difference, Estimate, Pair
+from flfed.rows.evaluation.intervals import compare as compare_scores
+from flfed.rows.evaluation.scoring import COUNTS, histogram, withheld
+from flfed.rows.session import Arrays, Workplace
+from flfed.rows.training.requests import Asked, ScoreRequest, together
+from flfed.seeds import generator
+from flfed.study.tables import OwnFamily
+from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.summary import Encoder, Summary
+
+Arms = dict[str, dict[str, Estimate]]
+Differences = dict[str, dict[Pair, Difference]]
+OWN_SAME = "local-only-same"
+"""The arm of a site's own model of the study's kind, where its own model is the best of any."""
+PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteComparison:
+    """What one site says after judging, with what may not leave left out.
+
+    Attributes
+    ----------
+    training_rows, holdout_rows : int
+    arms : dict of metric to dict of arm to Estimate
+    differences : dict of metric to dict of (a, b) to Difference
+    summary : Summary or None
+        Over holdout rows.
+    histogram : array or None
+        Of the global model on holdout rows.
+    note : str
+    own_family : str or None
+        Of the site's own model; None where it is of the study's own kind.
+    """
+
+    training_rows: int
+    holdout_rows: int
+    arms: Mapping[str, Mapping[str, Estimate]]
+    differences: Mapping[str, Mapping[Pair, Difference]]
+    summary: Summary | None
+    histogram: np.ndarray | None
+    note: str
+    own_family: OwnFamily | None = None
+
+
+def arm_scores(
+    workplace: Workplace,
+    table: pd.DataFrame,
+    arrays: Arrays,
+    encoder: Encoder,
+    sd: float | None = None,
+    *,
+    same: bool = False,
+) -> Generator[Asked, Any, dict[str, np.ndarray]]:
+    """Yield requests of all arms side by side; return the predictions of each on the rows of `table`.
+
+    `sd` as `Workplace.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
+    model is another.
+    """
+    workplace.coded(table)
+    x = workplace.encode(table, workplace.in_use(encoder)).x
+    arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder, sd)]
+    arms += [workplace.local_model("same")] if same and workplace.own == "best" else []
+    outputs, local, personalised, *others = yield from together(arms)
+    own_x = workplace.encode(table, local.encoder).x
+    own = [workplace.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
+    adjusted = workplace.predictions(personalised(x), encoder)
+    scores = {"global": workplace.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
+    return scores | dict(zip([OWN_SAME], own[1:], strict=False))
+
+
+def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[Asked, Any, np.ndarray]:
+    outputs: np.ndarray = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
+    return outputs
+
+
+def compare(
+    workplace: Workplace,
+    arrays: Arrays,
+    encoder: Encoder,
+    sd: float | None = None,
+    bins: ScoreBins = EVEN_ODDS,
+) -> Generator[Asked, Any, SiteComparison]:
+    """Yield requests; return how every arm did on this site's holdout.
+
+    Parameters
+    ----------
+    workplace : Workplace
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        Of all sites.
+    sd : float, optional
+        Prior deviation of a site's own intercept, as it was estimated over sites.
+    bins : ScoreBins
+        In which rows are counted by class and predicted probability.
+    """
+    table = workplace.table.holdout("compare")
+    policy, task = workplace.site.policy, workplace.task
+    y = workplace.target(table)
+    scores = yield from arm_scores(workplace, table, arrays, encoder, sd, same=True)
+    own = yield from workplace.local_model()  # made by now
+    rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
+    judged = compare_scores(
+        workplace.metrics,
+        y,
+        scores,
+        PAIRS,
+        rng,
+        draws=workplace.study.compare.draws,
+        groups=groups_of(workplace, table),
+    )
+    budget = workplace.study.compare.alert_budget
+    found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
+    reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
+    counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
+    # Two accuracies over the same rows say how many rows two models call differently.
+    arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
+    kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
+    return SiteComparison(
+        training_rows=len(workplace.table.training),
+        holdout_rows=len(table),
+        arms={name: {a: _kept(e, reasons[name]) for a, e in found.items()} for name, found in arms.items()},
+        differences={
+            name: {pair: _kept_difference(d, reasons[name]) for pair, d in found.items()}
+            for name, found in differences.items()
+        },
+        summary=workplace.holdout_summary(),
+        histogram=counted,
+        own_family=own.family,
+        note="; ".join(_left_out(workplace) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
+    )
+
+
+def groups_of(workplace: Workplace, table: pd.DataFrame) -> np.ndarray | None:
+    """Return the code of each row's patient or customer, or None where each row is its own."""
+    if not workplace.schema.group:
+        return None
+    found, uniques = pd.factorize(table[workplace.schema.group])
+    return None if len(uniques) == len(table) else np.asarray(found)
+
+
+def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differences]:
+    """Return the figures with the counts (accuracy, recall) of the global model only, and of no difference."""
+    why = "withheld: it would say how many rows two models call differently"
+    found: tuple[Arms, Differences] = dict(arms), dict(differences)
+    for name in set(COUNTS) & set(arms):
+        found[0][name] = {
+            arm: estimate if arm == "global" else _kept(estimate, why) for arm, estimate in arms[name].items()
+        }
+        found[1][name] = {pair: _kept_difference(difference, why) for pair, difference in differences[name].items()}
+    return found
+
+
+def _left_out(workplace: Workplace) -> list[str]:
+    """Return in words how many rows the study left out, where it leaves any out."""
+    if workplace.study.encode.rows != "complete":
+        return []
+    count, policy = workplace.table.left_out, workplace.site.policy
+    # Zero is small as well: that no row has a gap says something of each.
+    small = policy.disclosure != "open" and count < policy.cell_minimum
+    if policy.disclosure == "open" and not count:
+        return []
+    left = f"fewer than {policy.cell_minimum}" if small else str(count)
+    return [f"rows left out because a feature is missing: {left}"]
+
+
+def _kept(estimate: Estimate, why: str) -> Estimate:
+    nan = float("nan")
+    return Estimate(nan, nan, nan, nan, why) if why else estimate
+
+
+def _kept_difference(difference: Difference, why: str) -> Difference:
+    nan = float("nan")
+    return Difference(nan, nan, nan, nan, why) if why else difference

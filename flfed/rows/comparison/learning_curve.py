@@ -1,0 +1,131 @@
+"""One site with few rows of its own: what a rerun for the learning curve works on, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.comparison.compare import arm_scores, groups_of
+from flfed.rows.data.site import SiteTable
+from flfed.rows.evaluation.intervals import NAN, compare
+from flfed.rows.evaluation.scoring import COUNTS, withheld
+from flfed.rows.features.columns import Coded
+from flfed.rows.features.encode import Encoded
+from flfed.rows.session import Arrays, Workplace
+from flfed.rows.training.requests import Asked
+from flfed.seeds import generator
+from flfed.summaries.summary import Encoder
+
+ADJUSTED, ALONE = "personalised", "local-only"
+DIFFERENCE = f"{ADJUSTED} - {ALONE}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure on one holdout; the interval is NaN where none was asked for."""
+
+    value: float
+    low: float = NAN
+    high: float = NAN
+
+
+class RerunWorkplace(Workplace):
+    """A workplace that scores by round only what the server decides by: validation rows.
+
+    A rerun is judged once, at its end; scoring does not change what is trained.
+    """
+
+    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[Asked, Any, Any]:
+        return (yield from super()._score(arrays, encoder, rows)) if self._held.any() else None
+
+    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Any]:
+        """Score no holdout: the study's curve by round is the run's own."""
+        return None
+        yield
+
+
+def again(workplace: Workplace) -> RerunWorkplace:
+    """Return a site at work for one more federation: the same table, its rows to be encoded anew.
+
+    Another federation has another encoder, and may run beside the first.
+    """
+    return _with_table(workplace, workplace.table, workplace.coded(workplace.table.training))
+
+
+def _with_table(workplace: Workplace, table: SiteTable, training: Coded) -> RerunWorkplace:
+    """Return the site with another table, whose training rows are coded already."""
+    found = RerunWorkplace(workplace.site, workplace.study, workplace.seed - workplace.study.seed, table=table)
+    found.keep(table.training, training)
+    return found
+
+
+def order_of_rows(workplace: Workplace) -> np.ndarray:
+    """Return the site's training rows in a random order, of which the first n are kept; int [rows].
+
+    Where rows have groups (patients, customers) the order is of groups, so that few rows are those
+    of few patients; the last one may be kept in part.
+    """
+    table = workplace.table.training
+    rng = generator(workplace.seed, site=workplace.site.name, purpose="learning-curve")
+    groups = groups_of(workplace, table)
+    if groups is None:
+        return rng.permutation(len(table))
+    place = rng.permutation(int(groups.max()) + 1)
+    return np.argsort(place[groups], kind="stable")
+
+
+def cut(workplace: Workplace, order: np.ndarray, rows: int) -> RerunWorkplace:
+    """Return the site at work with the first `rows` of its training rows in `order`, and the same holdout.
+
+    The rows stay sorted as they were, so that batches are those of a table that never had others.
+    """
+    kept = np.sort(order[:rows])
+    training = workplace.table.training.iloc[kept].reset_index(drop=True)
+    coded = workplace.coded(workplace.table.training).take(kept)
+    return _with_table(workplace, replace(workplace.table, training=training, opened=[]), coded)
+
+
+def judge(
+    workplace: Workplace, arrays: Arrays, encoder: Encoder, sd: float | None = None, *, intervals: bool
+) -> Generator[Asked, Any, dict[str, Judged]]:
+    """Yield requests; return the study's primary metric by arm, and the paired difference.
+
+    Parameters
+    ----------
+    workplace : Workplace
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        Of all sites.
+    sd : float, optional
+        Prior deviation of a site's own intercept, as it was estimated over sites.
+    intervals : bool
+        Whether each figure gets the interval of this holdout: where it is the same in every draw.
+
+    Notes
+    -----
+    Empty where the metric is undefined on this holdout or may not leave the site. An accuracy never
+    leaves one with small cells: two over the same rows say how many rows two models call differently.
+    """
+    table = workplace.table.holdout("learning-curve")
+    policy, name = workplace.site.policy, workplace.primary
+    y, metric = workplace.target(table), workplace.metrics[name]
+    if metric.defined(y) or (name in COUNTS and policy.disclosure != "open"):
+        return {}
+    scores = yield from arm_scores(workplace, table, arrays, encoder, sd)
+    budget = workplace.study.compare.alert_budget
+    if any(withheld(name, y, score, workplace.task, policy, budget) for score in scores.values()):
+        return {}
+    if not intervals:
+        found = {arm: Judged(metric.value(y, score)) for arm, score in scores.items()}
+        return found | {DIFFERENCE: Judged(found[ADJUSTED].value - found[ALONE].value)}
+    rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
+    groups, draws, pair = groups_of(workplace, table), workplace.study.compare.draws, (ADJUSTED, ALONE)
+    arms, differences = compare({name: metric}, y, scores, [pair], rng, draws=draws, groups=groups)
+    change = differences[name][pair]
+    return {arm: Judged(e.value, e.low, e.high) for arm, e in arms[name].items()} | {
+        DIFFERENCE: Judged(change.value, change.low, change.high)
+    }

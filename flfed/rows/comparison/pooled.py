@@ -1,0 +1,216 @@
+"""Reference figures that need every table in one place: research and demonstration only.
+
+An engine that holds all tables adds them beside what the sites said; nobody else can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
+from flfed.rows.comparison.compare import groups_of
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimates
+from flfed.rows.features.columns import Coded, joined
+from flfed.rows.features.encode import Encoded, encode
+from flfed.rows.session import Arrays, LocalModel, Workplace
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, Request, ScoreRequest, together
+from flfed.rows.training.tuning.linear import Predictor
+from flfed.seeds import generator
+from flfed.study.plan import Plan
+from flfed.study.tables import OwnFamily
+from flfed.summaries.summary import Encoder, fit_encoder, merge
+
+ONE_CLASS = "whose model saw one class left out"
+Figures = Mapping[str, Estimate]
+"""Metric to estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Figures over the union of holdouts.
+
+    Attributes
+    ----------
+    union : dict of metric to Estimate
+        The global model.
+    personalised : dict of metric to Estimate
+        Each site's personalised model on its own holdout.
+    pooled : dict of metric to Estimate
+        The model of all training rows together: the best of any kind, the study's own fairly tuned, or by the
+        plan `compare.pooled`.
+    own_everywhere : dict of metric to Estimate
+        Each site's own model on everybody's holdout, the mean over sites whose training rows have two classes.
+    exact_encoder : Encoder
+        What exact sums of all sites would have given.
+    rows : int
+    pooled_family : str or None
+        Of the pooled model; None where it is of the study's own kind.
+    pooled_same : dict of metric to Estimate
+        The study's own model, fairly tuned, where the pooled one is the best of any kind; else empty.
+    """
+
+    union: Figures
+    personalised: Figures
+    pooled: Figures
+    own_everywhere: Figures
+    exact_encoder: Encoder
+    rows: int
+    pooled_family: OwnFamily | None = None
+    pooled_same: Figures = field(default_factory=dict)
+
+
+def reference(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[Asked, Any, Reference]:
+    """Yield requests; return what all tables in one place show.
+
+    Parameters
+    ----------
+    workplaces : sequence of Workplace, in site-name order
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        The one the sites used.
+    sd : float, optional
+        Prior deviation of a site's own intercept that the sites were sent.
+    """
+    first, metrics = workplaces[0], workplaces[0].metrics
+    holdouts = [w.table.holdout("compare") for w in workplaces]
+    y = np.concatenate([w.target(t) for w, t in zip(workplaces, holdouts, strict=True)])
+    union = joined([w.coded(t) for w, t in zip(workplaces, holdouts, strict=True)])
+    exact = fit_encoder(first.layout, merge([w.exact_summary for w in workplaces]))
+    asked = [
+        union_scores(workplaces, arrays, encoder),
+        personalised_scores(workplaces, arrays, encoder, sd),
+        _pooled(workplaces, exact),
+        together([w.local_model() for w in workplaces]),
+    ]
+    scored, personalised, pooled, local = yield from together(asked)
+    x = encode(union, first.layout, exact).x
+    scores = {"global": scored, "personalised": personalised}
+    scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
+    rng = generator(first.seed, site="", purpose="bootstrap")
+    found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
+    return Reference(
+        union={name: arms["global"] for name, arms in found.items()},
+        personalised={name: arms["personalised"] for name, arms in found.items()},
+        pooled={name: arms["pooled"] for name, arms in found.items()},
+        own_everywhere=_own_everywhere(workplaces, local, union, y),
+        exact_encoder=exact,
+        rows=len(y),
+        pooled_family=pooled["pooled"].family,
+        pooled_same={name: arms["pooled-same"] for name, arms in found.items() if "pooled-same" in arms},
+    )
+
+
+def _own_everywhere(
+    workplaces: Sequence[Workplace], local: Sequence[LocalModel], union: Coded, y: np.ndarray
+) -> Figures:
+    """Return the mean over sites of how each one's own model does on everybody's holdout.
+
+    A model that saw one class tells nothing of a row, and is left out. The spread of the others over rows is
+    not an interval of anything, so it is not bootstrapped.
+    """
+    first = workplaces[0]
+    found: dict[str, list[float]] = {name: [] for name in first.metrics}
+    for workplace, model in zip(workplaces, local, strict=True):
+        if _has_one_class(workplace):
+            continue
+        outputs = model.outputs(encode(union, first.layout, model.encoder).x)
+        score = first.predictions(outputs, model.encoder)
+        for name, metric in first.metrics.items():
+            found[name].append(NAN if metric.defined(y) else metric.value(y, score))
+    method, left = "mean over sites", sum(map(_has_one_class, workplaces))
+    if left:
+        method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
+    return {
+        name: Estimate(float(np.mean(values)) if values else NAN, NAN, NAN, NAN, method)
+        for name, values in found.items()
+    }
+
+
+def _has_one_class(workplace: Workplace) -> bool:
+    """Tell whether a site's training rows have one class only, so that its own model is a constant."""
+    return workplace.task != "regression" and len(np.unique(workplace.target(workplace.table.training))) < 2
+
+
+def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked, Any, dict[str, LocalModel]]:
+    """Yield requests that train on the training rows of all; return the models by arm."""
+    rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
+    given, plan = replace(workplaces[0].trainable(), site=""), workplaces[0].study.compare.pooled
+    if workplaces[0].own == "same":
+        outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
+        return {"pooled": LocalModel(exact, outputs)}
+    rival, outputs = yield from together([best(rows, given), tuned(rows, given)])
+    return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
+
+
+def union_scores(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
+) -> Generator[Asked, Any, np.ndarray]:
+    """Yield requests; return the global model's predictions on every site's holdout, in site order.
+
+    Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
+    each site used for its own figures.
+    """
+    requests: list[Request] = []
+    for workplace in workplaces:
+        mixed = workplace.study.compare.union_scaler == "global"
+        x = workplace.encode(workplace.table.holdout("compare"), encoder if mixed else workplace.in_use(encoder)).x
+        requests.append(ScoreRequest(model=workplace.model, arrays=arrays, x=x))
+    found = yield requests
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(workplaces, found, strict=True)])
+
+
+def personalised_scores(
+    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[Asked, Any, np.ndarray]:
+    """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
+    found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in workplaces])), []
+    for workplace, outputs in zip(workplaces, found, strict=True):
+        x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
+        parts.append(workplace.predictions(outputs(x), encoder))
+    return np.concatenate(parts)
+
+
+def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[Asked, Any, Predictor]:
+    """Yield one request that trains on `rows` by `plan` from the study's start; return its outputs' function."""
+    planned = replace(given, plan=plan)
+    fitted: Fitted = yield FitRequest(
+        model=given.model,
+        task=given.task,
+        arrays=first_arrays(planned, rows.x.shape[1]),
+        rows=rows,
+        plan=plan,
+        lr=plan.lr,
+        rng=generator(given.seed, site=given.site, purpose="pooled"),
+    )
+    return network_predictor(given.model, fitted.arrays)
+
+
+def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
+    """Return the rows of all parts as one; two parts' groups are never one."""
+    x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
+    return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))
+
+
+def _groups(workplaces: Sequence[Workplace]) -> np.ndarray | None:
+    """Return group codes over all holdouts; two sites' groups are never one."""
+    holdouts = [w.table.holdout("compare") for w in workplaces]
+    return _apart([groups_of(w, t) for w, t in zip(workplaces, holdouts, strict=True)], [len(t) for t in holdouts])
+
+
+def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:
+    """Return the codes of all parts, none in two of them; None where each row of each part is its own."""
+    if all(code is None for code in codes):
+        return None
+    found, start = [], 0
+    for code, count in zip(codes, rows, strict=True):
+        own = np.arange(count) if code is None else code
+        found.append(own + start)
+        start += int(own.max(initial=-1)) + 1
+    return np.concatenate(found)

@@ -1,0 +1,75 @@
+"""Models trained by a study's own plan on chosen rows of one site, and how well a model knows a row."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from flfed.rows.baselines import first_arrays
+from flfed.rows.comparison.attack_runner import Attacked
+from flfed.rows.features.encode import Encoded
+from flfed.rows.session import Arrays
+from flfed.rows.training.requests import Asked, FitRequest
+
+
+def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Generator[Asked, Any, list[Arrays]]:
+    """Yield requests; return the arrays after all rounds of the plan on each of some tables, as if there were one site.
+
+    Parameters
+    ----------
+    attacked : Attacked
+        Whose study, first arrays and protection.
+    tables : sequence of Encoded
+        One a model. They are trained side by side, so that an engine may stack them.
+    purpose : str
+        What the draws are for.
+
+    Notes
+    -----
+    Of the strategy only the average is followed: with one site that is the site's own arrays. A round
+    takes the plan's steps, under the site's protection where there is one; a plateau does not change
+    the learning rate.
+    """
+    work, rounds = attacked.workplace, attacked.workplace.study.rounds
+    plan, protection = work.study.plan, work.protection
+    models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
+    for round in range(1, rounds + 1):
+        rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
+        fitted = yield [
+            FitRequest(
+                model=work.model,
+                task=work.task,
+                arrays=arrays,
+                rows=rows,
+                plan=plan,
+                lr=plan.lr * plan.factor(round, rounds),
+                rng=rng,
+                private=None if protection is None else protection.steps,
+                chance=None if protection is None else protection.chance(rng),
+            )
+            for arrays, rows, rng in zip(models, tables, rngs, strict=True)
+        ]
+        models = [found.arrays for found in fitted]
+    return models
+
+
+def log_odds(task: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return what falls as a row's loss rises and is about normal over models, [rows]: the log-odds of its own class.
+
+    Parameters
+    ----------
+    task : str
+    outputs : array [rows, outputs]
+    y : array [rows]
+    """
+    if task == "regression":
+        return np.asarray(-np.log(np.square(outputs[:, 0] - y) + 1e-12))
+    if task == "binary":
+        return np.asarray(np.where(y == 1, 1.0, -1.0) * outputs[:, 0])
+    own = outputs[np.arange(len(y)), y]
+    rest = outputs.copy()
+    rest[np.arange(len(y)), y] = -np.inf
+    return np.asarray(own - logsumexp(rest, axis=1))

@@ -1,0 +1,286 @@
+"""The listing of datasets: schema, source, where the files are, and how downloads are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field as PydanticField
+
+from flfed.errors import FlfedError, UsageError
+from flfed.packages import check_package, not_known, roots
+from flfed.paths import home
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
+from flfed.rows.data.sources import Csv, Parquet
+
+NAMED = 4
+"""At most so many files are named in an error."""
+
+
+class SourceFile(Strict):
+    """One file of a dataset, with what proves that it is the right one."""
+
+    name: str = PydanticField(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    sha256: str = PydanticField(pattern=r"^[0-9a-f]{64}$")
+    bytes: int
+    url: str = ""
+
+
+class Table(Strict):
+    """The dataset's own table, where it is one that `partition` may cut.
+
+    Attributes
+    ----------
+    loader : str
+        `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
+        (CSV, or Parquet by its ending).
+    values : dict of column to dict of code to value
+        The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
+        several codes may mean one value. A code that is not here stays as it is.
+    """
+
+    loader: str
+    values: dict[str, dict[str, str]] = PydanticField(default_factory=dict)
+
+
+class SourceDescription(Strict):
+    """What `source.toml` says: licence, citation, files.
+
+    Attributes
+    ----------
+    files_of : str
+        Name of the dataset whose files these are, where two schemas describe the same files: what
+        was fetched for one is there for the other.
+    """
+
+    format: Literal[1] = 1
+    licence: str
+    citation: str
+    homepage: str = ""
+    synthetic: bool = False
+    embedded: bool = False
+    files: tuple[SourceFile, ...] = ()
+    files_of: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset: its folder, its schema and its source.
+
+    Attributes
+    ----------
+    name : str
+    folder : Path
+    schema : Schema
+    source : SourceDescription
+    """
+
+    name: str
+    folder: Path
+    schema: Schema
+    source: SourceDescription
+
+    def downloads(self) -> Path:
+        """Return the folder that its files are fetched to."""
+        return home() / "data" / (self.source.files_of or self.name)
+
+    def folders(self) -> tuple[Path, ...]:
+        """Return where its files are looked for: its own folder, then its downloads."""
+        return (self.folder, self.downloads())
+
+    def absent(self) -> list[SourceFile]:
+        """Return the files that are on this machine nowhere yet."""
+        return [file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())]
+
+    def whole_table(self) -> pd.DataFrame:
+        """Return the dataset's own table, in the schema's columns before mapping.
+
+        Raises
+        ------
+        UsageError
+            If the dataset has none, or its file is still to be fetched.
+        """
+        if self.source.table is None:
+            raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
+        kind, _, rest = self.source.table.loader.partition(":")
+        if kind == "file":
+            if rest in [file.name for file in self.absent()]:
+                raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
+            raw = (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
+            return _decoded(raw, self.source.table.values)
+        if kind != "sklearn":
+            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")
+        return _from_sklearn(rest, self.schema)
+
+
+def names() -> list[str]:
+    """Return the names of all datasets found, sorted."""
+    return sorted({path.parent.name for root in roots() for path in root.glob("datasets/*/schema.toml")})
+
+
+def load(name: str) -> Dataset:
+    """Return the dataset of this name.
+
+    Raises
+    ------
+    UsageError
+        If there is none, its files break a rule, or `check_package` refuses it.
+    """
+    for root in roots():
+        folder = root / "datasets" / name
+        if (folder / "schema.toml").is_file():
+            check_package(folder)
+            schema = read_schema(folder / "schema.toml")
+            if schema.name != name:
+                raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
+            return Dataset(name, folder, schema, _source(folder / "source.toml"))
+    raise not_known("dataset", name, names())
+
+
+def _source(path: Path) -> SourceDescription:
+    """Read a `source.toml`; the files of another dataset are taken over, hashes and all."""
+    found = parse_settings(SourceDescription, path)
+    if not found.files_of:
+        return found
+    if found.files or found.files_of not in names():
+        why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
+        raise UsageError(f"{path}: files-of: {why}")
+    folder = next(root for root in roots() if (root / "datasets" / found.files_of / "schema.toml").is_file())
+    check_package(folder / "datasets" / found.files_of)
+    # Read as it stands: two that name each other would be looked up for ever.
+    other = parse_settings(SourceDescription, folder / "datasets" / found.files_of / "source.toml")
+    if other.files_of or other.embedded or not other.files:
+        raise UsageError(f"{path}: files-of: {found.files_of!r} has no downloads of its own")
+    return found.model_copy(update={"files": other.files})
+
+
+def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
+    """Fetch a dataset's files and check their hashes; return where they are.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    from_folder : Path, optional
+        Take the files from this folder and its sub-folders instead of the internet; they are
+        found by hash, whatever their names.
+    progress : callable
+        Told one line a file.
+
+    Raises
+    ------
+    FlfedError
+        If a file cannot be fetched or is not the one the dataset names; nothing is replaced.
+    """
+    target = dataset.downloads()
+    target.mkdir(parents=True, exist_ok=True)
+    local = _by_hash(from_folder, dataset) if from_folder else {}
+    done = []
+    for file in dataset.source.files:
+        here = _here(dataset, file)
+        path = here or target / file.name
+        if here is None:
+            _place(dataset, file, local, from_folder)
+        progress(f"{file.name}: {'already here, ' if here else ''}{file.bytes:,} bytes, checked")
+        done.append(path)
+    return done
+
+
+def _here(dataset: Dataset, file: SourceFile) -> Path | None:
+    """Return where a file of the dataset is, whole and right."""
+    return next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
+
+
+def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_folder: Path | None) -> None:
+    """Bring one file to the dataset's downloads: whole and checked, or not at all."""
+    path = dataset.downloads() / file.name
+    part = path.with_name(path.name + ".part")
+    if from_folder is not None:
+        if file.sha256 not in local:
+            raise UsageError(f"{file.name}: no file with its SHA-256 in {from_folder} or its sub-folders")
+        shutil.copyfile(local[file.sha256], part)
+    else:
+        _download(dataset, file, part)
+    if not _is_right(part, file):
+        part.unlink()
+        raise UsageError(
+            f"{file.name}: what came is not the file the dataset names (its SHA-256 differs), so it was not kept; "
+            "get the right one by hand and use --from FOLDER"
+        )
+    part.replace(path)
+
+
+def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
+    if not file.url.startswith("https://"):
+        raise UsageError(f"{file.name}: has no public address; use --from with a folder that holds it")
+    try:
+        with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
+            shutil.copyfileobj(answer, out)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        part.unlink(missing_ok=True)
+        raise FlfedError(
+            f"{file.name}: cannot be fetched from {file.url} ({type(error).__name__}); "
+            f"where there is no internet: flfed data get {dataset.name} --from FOLDER, "
+            f"a folder that holds {_still_to_come(dataset)}"
+        ) from None
+
+
+def _still_to_come(dataset: Dataset) -> str:
+    """Return the names of the files that a folder must hold: of up to four all, of more the first three."""
+    names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
+    named = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+
+
+def _is_right(path: Path, file: SourceFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.bytes and _sha256(path) == file.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError(f"--from {folder}: there is no such folder")
+    sizes = {file.bytes for file in dataset.source.files}
+    return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
+
+
+def _decoded(raw: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """Return a table with the schema's values in place of the codes of some columns."""
+    absent = [column for column in values if column not in raw]
+    if absent:
+        raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
+    texts = {column: plain_text(raw[column]) for column in values}
+    return raw.assign(**{name: [values[name].get(cell, cell) for cell in cells] for name, cells in texts.items()})
+
+
+def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
+    """Return a table that ships inside scikit-learn, its classes by name."""
+    import inspect
+
+    import sklearn.datasets
+
+    load_table = getattr(sklearn.datasets, loader, None)
+    if load_table is None:
+        raise UsageError(f"dataset {schema.name!r}: scikit-learn has no {loader}")
+    # In their own units, where the package offers a scaled version as well.
+    unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
+    bunch = load_table(as_frame=True, **unscaled)
+    table: pd.DataFrame = bunch.frame.rename(columns={"target": schema.target})
+    if schema.classes:
+        # By name where the package names them as the schema does: its order may be another.
+        named = [str(name) for name in getattr(bunch, "target_names", ())]
+        order = named if sorted(named) == sorted(schema.classes) else schema.classes
+        table[schema.target] = table[schema.target].map(dict(enumerate(order)))
+    return table

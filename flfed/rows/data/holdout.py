@@ -1,0 +1,295 @@
+"""Which rows a site never trains on: by hash of group or row, or by time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import TableError, UsageError
+from flfed.rows.data.parsing.fields import NO_GROUP
+from flfed.rows.data.schema import Schema
+
+CELLS_AT_ONCE = 2**20
+"""Cells whose texts are made in one piece."""
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+class PublishedSplit(Protocol):
+    """One of the listing of splits, `flfed/rows/splits/`: it counts rows in the source's order."""
+
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout."""
+        ...
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """A holdout by hash of the row's group (patient, customer), else of the row itself.
+
+    Parameters
+    ----------
+    share : float in (0, 1)
+        Expected share of rows (of groups) that are held out.
+    salt : str
+        The site's own; fixed for all studies. A private site's never leaves it.
+
+    Notes
+    -----
+    The side of a row depends on nothing but its group (or its content) and the salt: adding rows
+    moves no other row, and equal rows stay together.
+    """
+
+    share: float = 0.3
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that leaves no training rows or no holdout."""
+        if not 0 < self.share < 1:
+            raise UsageError(f"holdout: share={self.share} must be in (0, 1)")
+
+    def split(
+        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout. `repeat` > 0 draws another split.
+
+        `texts` are the table's `canonical_rows` where these are known already.
+        """
+        salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
+        keys = row_keys(table, schema) if schema.group or texts is None else texts
+        held = fractions(keys, salt) < self.share
+        return ~held, held
+
+
+@dataclass(frozen=True)
+class HoldoutByTime:
+    """A holdout by time: rows from `test_from` on are held out.
+
+    Parameters
+    ----------
+    column : str
+        A date column of the schema.
+    train_until, test_from : str
+        ISO dates. Training rows are dated `train_until` minus `gap_days` or earlier. The two may be
+        the same where there is a gap.
+    gap_days : int, >= 0
+        Days before the cut whose outcome was not yet known at the cut.
+    train_from, test_until : str
+        ISO dates, or empty for no limit. Rows before `train_from`, and rows from `test_until` on,
+        are in neither part.
+    same_groups : bool
+        Whether a group may have rows in both periods, as when known customers or patients are
+        predicted onward. Else such a group keeps its training rows only.
+    """
+
+    column: str
+    train_until: str
+    test_from: str
+    gap_days: int = 0
+    train_from: str = ""
+    test_until: str = ""
+    same_groups: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a test period that starts before the training ends, and an empty period."""
+        if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
+            raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
+        try:
+            late, early = pd.Timestamp(self.test_from), pd.Timestamp(self.train_until)
+            start, end = self._limits()
+            usable = all(isinstance(one, pd.Timestamp) and one.tz is None for one in (late, early, start, end))
+            self.last_training()
+        except (OverflowError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise UsageError(
+                f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
+                "test-until, where given) must be dates such as 2026-01-31, without a time zone"
+            )
+        if late < early or (late == early and not self.gap_days):
+            raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
+        if start > self.last_training():
+            raise UsageError(f"holdout: train-from={self.train_from} leaves no day before the last training day")
+        if end <= late:
+            raise UsageError(f"holdout: test-until={self.test_until} must be later than test-from={self.test_from}")
+
+    def _limits(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        return pd.Timestamp(self.train_from or pd.Timestamp.min), pd.Timestamp(self.test_until or pd.Timestamp.max)
+
+    def last_training(self) -> pd.Timestamp:
+        """Return the last moment of training rows: `train_until` minus the gap."""
+        return pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
+
+    def periods(self, dates: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of `dates` [rows] are in the training period, and which in the test period."""
+        start, end = self._limits()
+        train = (dates >= start) & (dates <= self.last_training())
+        return train.to_numpy(), ((dates >= pd.Timestamp(self.test_from)) & (dates < end)).to_numpy()
+
+    def split(
+        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout; rows in between are in neither.
+
+        A group with rows in both periods keeps its training rows only, unless `same_groups`.
+        """
+        if self.column not in schema.columns or schema.columns[self.column].kind != "date":
+            raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
+        dates = table[self.column]
+        if dates.isna().any():
+            raise TableError(self.column, "has no date", int(dates.isna().sum()))
+        train, held = self.periods(dates)
+        if schema.group and not self.same_groups:
+            held = held & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
+        return train, held
+
+
+def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
+    """Return for each row its group, else its canonical text: equal for CSV, Parquet and SQL."""
+    if schema.group:
+        group = table[schema.group]
+        if group.isna().any():
+            raise TableError(schema.group, NO_GROUP, int(group.isna().sum()))
+        return [str(cell) for cell in group]
+    return canonical_rows(table)
+
+
+def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
+    """Return each row of a mapped table as one text, columns in the schema's order.
+
+    It is made in pieces of `cells_at_once`: texts of single cells take many times the memory of numbers.
+    """
+    rows = max(1, cells_at_once // max(1, table.shape[1]))
+    pieces = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
+    return [text for piece in pieces for text in map("\x1f".join, zip(*_texts(piece), strict=True))]
+
+
+def row_texts(table: pd.DataFrame) -> list[str]:
+    """Return each row as one text, equal for equal rows and only for these; [rows].
+
+    As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
+    is not a missing one. -0.0 is 0.0.
+    """
+    words = {
+        name: [None if cell is None else f"{len(cell)}:{cell}" for cell in table[name]]
+        for name, dtype in table.dtypes.items()
+        if dtype.kind == "O"
+    }
+    plain = {name: words.get(name, cells) for name, cells in table.items()}
+    return canonical_rows(pd.DataFrame(plain, index=table.index))
+
+
+def _texts(table: pd.DataFrame) -> list[list[str]]:
+    """Return the cells as text, column by column; numbers all at once."""
+    kinds = [dtype.kind for dtype in table.dtypes]
+    numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
+    values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
+    found = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
+    return [found[at] if at in found else _cell_texts(table.iloc[:, at]) for at in range(len(kinds))]
+
+
+def _number_texts(values: np.ndarray) -> np.ndarray:
+    """Return numbers as their shortest decimal, missing ones empty; same shape."""
+    # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
+    place, known = pd.factorize((values + 0.0).ravel())
+    # NaN has the place -1, the last one.
+    return np.array([*map(repr, known.tolist()), ""], dtype=object)[place].reshape(values.shape)
+
+
+def _cell_texts(cells: pd.Series) -> list[str]:
+    """Return one column's cells as text, missing ones empty."""
+    if cells.dtype.kind == "f":
+        return list(_number_texts(cells.to_numpy(dtype=np.float64)))
+    if cells.dtype.kind != "M":
+        return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
+    place, known = pd.factorize(cells)
+    return list(np.array([*map(str, known), ""], dtype=object)[place])
+
+
+def canonical_order(table: pd.DataFrame) -> np.ndarray:
+    """Return the stable order of the rows by their canonical text, from as few columns as tell them apart; [rows]."""
+    words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
+    if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):
+        # Such a character may sort before the one between two cells.
+        return np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
+    keys = _cell_texts(table.iloc[:, 0])
+    for at in range(1, table.shape[1]):
+        often = Counter(keys)
+        if len(often) == len(keys):
+            break
+        tied = [row for row, key in enumerate(keys) if often[key] > 1]
+        for row, text in zip(tied, _cell_texts(table.iloc[:, at].take(tied)), strict=True):
+            keys[row] += f"\x1f{text}"
+    return np.argsort(np.array(keys, dtype=object), kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
+class SortedRows:
+    """A site's mapped rows, sorted canonically and not split.
+
+    Attributes
+    ----------
+    table : DataFrame
+        So that CSV, Parquet and SQL give the same batches.
+    schema : Schema
+    order : int array [rows]
+        Where each row stood in the source, among those that are not left out.
+    left_out : int
+        Rows that the study leaves out, because a feature is missing.
+    """
+
+    table: pd.DataFrame
+    schema: Schema
+    order: np.ndarray
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = ()) -> SortedRows:
+        """Return mapped rows, in the source's order, sorted; without those that lack one of `complete`.
+
+        A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
+        """
+        known = np.flatnonzero(table[schema.target].notna())
+        whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]] if complete else known
+        rows = table.take(whole) if len(whole) < len(table) else table
+        order = canonical_order(rows)
+        return cls(rows.take(order).reset_index(drop=True), schema, order, len(known) - len(whole))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The `canonical_rows`, made when they are first needed."""
+        return canonical_rows(self.table)
+
+    def sides(self, holdout: Holdout | HoldoutByTime, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout, by the site's own rule."""
+        by_text = isinstance(holdout, Holdout) and not self.schema.group
+        return holdout.split(self.table, self.schema, repeat, self.texts if by_text else None)
+
+    def published_sides(self, split: PublishedSplit, draw: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout, by a split that counts rows in the source's order."""
+        before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
+        training, held = split.split(before, self.schema, draw)
+        return training[self.order], held[self.order]
+
+
+def for_validation(keys: list[str], holdout: Holdout | HoldoutByTime, site: str, seed: int, share: float) -> np.ndarray:
+    """Return which training rows a run keeps for selection and round curves, by their `row_keys`; [rows] of bool."""
+    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/validation"  # the seed is no secret
+    return fractions(keys, salt) < share
+
+
+def fractions(keys: list[str], salt: str) -> np.ndarray:
+    """Return for each key a number in [0, 1) that follows from its hash with the salt; [rows]."""
+    return np.array([_fraction(f"{salt}\x1e{key}") for key in keys])
+
+
+def _fraction(text: str) -> float:
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56

@@ -1,0 +1,332 @@
+"""How an institution's columns become a schema's: rename, value map, units, decimals, limits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.parsing.dates import read_dates
+from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
+from flfed.rows.data.parsing.headers import ABSENT, MAP_IT, NONE_FOUND, did_you_mean, where_names_stand
+from flfed.rows.data.parsing.identifiers import spoiled
+from flfed.rows.data.parsing.number_marks import Broken, Texts, read_marks, without
+from flfed.rows.data.schema import Column, Schema
+
+_TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
+_CENSORED = re.compile(r"\s*([<>])=?\s*")
+CELLS_AT_ONCE = 2**20
+"""Numbers that are read in one piece: a small table at once, a large one column by column."""
+NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
+NOT_NUMBERS = "is yes or no where a number is meant"
+_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
+
+
+def plain_text(cells: pd.Series) -> pd.Series:
+    """Return cells as stripped text, None where empty; whole numbers without a trailing ".0".
+
+    The same cell read from CSV, Parquet or SQL gives the same text.
+    """
+    place, values = _once(cells)
+    texts = np.array([*map(_plain_cell, values), None], dtype=object)
+    return pd.Series(texts[place], index=cells.index, name=cells.name)
+
+
+def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
+    """Return the values that are read once each, and where each cell's is among them [rows], -1 where it is missing."""
+    if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
+        # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
+        single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
+        return np.arange(len(single)), [None if np.isnan(value) else str(value) for value in single]
+    if isinstance(cells.dtype, np.dtype) and cells.dtype == np.float64:
+        # Once for each pattern of bits, which tells -0.0 from 0.0.
+        place, bits = pd.factorize(cells.to_numpy().view(np.int64))
+        return place, bits.view(np.float64).tolist()
+    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind == "M":
+        place, dates = pd.factorize(cells)
+        return place, list(dates)
+    found = cells.to_numpy() if cells.dtype == object else cells
+    if pd.api.types.infer_dtype(found, skipna=True) not in ("string", "integer", "boolean"):
+        return np.arange(len(cells)), list(cells)
+    # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
+    place, values = pd.factorize(found)
+    return place, list(values)
+
+
+def _plain_cell(cell: Any) -> str | None:
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "replace")
+    if not isinstance(cell, str):
+        if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+            return None
+        if isinstance(cell, (bool, np.bool_)):
+            return "1" if cell else "0"
+        cell = repr(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
+    text = cell.strip()
+    whole = _TRAILING_ZEROS.fullmatch(text) if text.endswith("0") else None
+    return (whole.group(1) if whole else text) or None
+
+
+def map_table(
+    raw: pd.DataFrame,
+    schema: Schema,
+    mapping: Mapping[str, str | Field | None],
+    missing: tuple[str, ...] = (),
+    *,
+    outcome: bool = True,
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the table in the schema's columns, and every rule that it breaks.
+
+    Parameters
+    ----------
+    raw : DataFrame
+        As the source gives it.
+    schema : Schema
+    mapping : mapping of schema column to own column, Field or None
+        A schema column that is not a key is read under its own name. None says that the site does
+        not have it: all its cells are missing. A feature that is neither there nor None is
+        reported, because a misspelt name would look the same.
+    missing : tuple of str
+        The source's own codes for "not known".
+    outcome : bool
+        Whether target and group must be there and the target known; False for rows to predict.
+
+    Returns
+    -------
+    table : DataFrame, one column per schema column, index 0..n-1
+        Numbers and flags are float64 with NaN where missing; categories, ids and the classes of
+        a target are text or None; dates are datetime64.
+    findings : list of Finding
+        Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
+    """
+    columns: dict[str, np.ndarray] = {}
+    unknown = [name for name in mapping if name not in schema.columns]
+    findings = [Finding(name, "is mapped but the schema has no such column", np.arange(0)) for name in unknown]
+    fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
+    there = Counter(raw.columns)
+    found = {name: there[field.column] if field is not None else 0 for name, field in fields.items()}
+    once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
+    numbers = _numbers_at_once(raw, schema, once)
+    absent = _absent(raw, schema, mapping, fields, found, outcome)
+    for name, column in schema.columns.items():
+        if name not in once:
+            findings += absent.get(name, [])
+            columns[name] = _empty(column, len(raw))
+            continue
+        columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
+        findings += broken
+    if outcome:
+        findings += _without_value(schema, {name: columns[name] for name in once}, findings)
+    return pd.DataFrame(columns), findings
+
+
+def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
+    """Return a mapping's entry as a Field that knows the source's codes for "not known" too."""
+    field = Field(given) if isinstance(given, str) else given
+    return replace(field, missing=(*missing, *field.missing)) if field is not None and missing else field
+
+
+def _absent(
+    raw: pd.DataFrame,
+    schema: Schema,
+    mapping: Mapping[str, str | Field | None],
+    fields: Mapping[str, Field | None],
+    found: Mapping[str, int],
+    outcome: bool,
+) -> dict[str, list[Finding]]:
+    """Return what is wrong with columns that are not in the table just once, and what may be meant."""
+    rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
+    none = not any(found.values()) and any(rule.startswith(ABSENT) for rule in rules.values())
+    wanted = [field.column for field in fields.values() if field is not None]
+    findings = {}
+    for name, rule in rules.items():
+        field = fields[name]
+        hint = did_you_mean(field.column, raw.columns) if field is not None and rule.startswith(ABSENT) else ""
+        if none and rule and not hint:
+            rule, hint = NONE_FOUND, where_names_stand(raw, wanted)
+        findings[name] = [Finding(name, rule, np.arange(0), hint)] if rule else []
+    return findings
+
+
+def _why_not(
+    name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int, outcome: bool = True
+) -> str:
+    """Return the rule that a schema column without one own column breaks, or an empty text."""
+    if found > 1:
+        return "stands in the table more than once"
+    if name in (schema.target, schema.group):
+        return ABSENT if outcome else ""
+    if name in mapping:
+        return "" if mapping[name] is None else ABSENT
+    return ABSENT + MAP_IT if name in schema.features() else ""
+
+
+def _empty(column: Column, rows: int) -> np.ndarray:
+    if column.kind == "date":
+        return np.full(rows, np.datetime64("NaT"), dtype="datetime64[ns]")
+    if column.kind == "flag" or column.is_number():
+        return np.full(rows, np.nan)
+    return np.full(rows, None, dtype=object)
+
+
+Read = tuple[np.ndarray, list[Finding]]
+"""A column as the schema has it [rows], and what is wrong with it."""
+
+
+def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
+    """Read one column, each value once; cells that break a rule become missing and are reported."""
+    codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
+    if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
+        return cells.to_numpy(), []
+    if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
+        field = replace(field, date="")  # no text to be read
+    place, values = _once(cells)
+    if (place < 0).any():
+        place, values = np.where(place < 0, len(values), place), [*values, None]
+    texts = [None if text in codes else text for text in map(_plain_cell, values)]
+    broken: Broken = []
+    if column.is_number() and field.values is None and cells.dtype.kind != "f":
+        texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
+        texts = read_marks(values, texts, column, field, broken)
+    if field.values is not None:
+        known = {_plain_cell(key): value for key, value in field.values.items()}
+        foreign = [text is not None and text not in known for text in texts]
+        texts = without(texts, foreign, "has a code that the mapping does not know", broken)
+        texts = [None if text is None else known[text] for text in texts]
+    if column.kind == "date":
+        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+    else:
+        reader = _number if column.is_number() else _flag if column.kind == "flag" else _text
+        read = reader(texts, column, field, broken)
+    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
+    return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+
+
+def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
+    """Return which values are true or false, in a column that has other numbers than 0 and 1."""
+    other = column.range is not None and column.range[1] > 1
+    return [other and isinstance(value, (bool, np.bool_)) for value in values]
+
+
+def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    if field.decimal != ".":
+        texts = [text and text.replace(field.decimal, ".") for text in texts]
+    if field.censored == "limit":
+        texts = [text and _CENSORED.sub("", text) for text in texts]
+    else:
+        limits = [text is not None and text[:1] in ("<", ">") for text in texts]
+        texts = without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
+    numbers = _to_numbers(texts)
+    without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)
+    # By value as well as by text: "-9,00" is the code "-9".
+    return _within_range(numbers, column, field, broken)
+
+
+def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    """Return numbers [n] in the schema's unit, NaN where they are codes or outside of its range, which is noted."""
+    if field.missing or column.missing:
+        hidden = _to_numbers([*field.missing, *column.missing])
+        numbers = np.where(np.isin(numbers, hidden[~np.isnan(hidden)]), np.nan, numbers)
+    if (field.multiply, field.add) != (1.0, 0.0):
+        numbers = numbers * field.multiply + field.add
+    low, high = column.range or (-np.inf, np.inf)
+    # A tolerance of a billionth of the range: a unit conversion may end a hair outside.
+    slack = 1e-9 * (high - low)
+    outside = (numbers < low - slack) | (numbers > high + slack)
+    if outside.any():
+        broken.append((f"is outside the schema's range {low:g} to {high:g} {column.unit}".rstrip(), outside))
+        numbers = np.where(outside, np.nan, numbers)
+    return np.asarray(np.clip(numbers, low, high))
+
+
+def _to_numbers(texts: Sequence[object]) -> np.ndarray:
+    """Return texts as pandas reads them, NaN where it cannot; [texts]."""
+    return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
+
+
+def _known(texts: Texts) -> np.ndarray:
+    return np.array([text is not None for text in texts], dtype=bool)
+
+
+def _numbers_at_once(
+    raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field], cells_at_once: int = CELLS_AT_ONCE
+) -> dict[str, Read]:
+    """Return the number columns that come as numbers already, read as their texts would be."""
+    kinds = dict(zip(raw.columns, raw.dtypes, strict=True))
+    plain = [
+        name
+        for name, field in fields.items()
+        if schema.columns[name].is_number() and field.values is None and field.decimal in (".", ",")
+        and kinds[field.column] == np.float64
+    ]  # fmt: skip
+    found = {}
+    at_once = max(1, cells_at_once // max(1, len(raw)))
+    for start in range(0, len(plain), at_once):
+        some = plain[start : start + at_once]
+        cells = raw[[fields[name].column for name in some]].to_numpy(dtype=np.float64)
+        for name, numbers in zip(some, _as_read_from_text(np.ascontiguousarray(cells.T)), strict=True):
+            broken: Broken = []
+            inside = _within_range(numbers, schema.columns[name], fields[name], broken)
+            found[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
+    return found
+
+
+def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
+    """Return floats as pandas reads their shortest decimal: the same number from CSV, Parquet and SQL; same shape.
+
+    Its reading is exact for decimals of up to 15 digits, 9 of them after the point, and may
+    be off in the last bits for longer ones; rows are told apart by what it gives.
+    """
+    scaled = np.rint(numbers * 1e9)
+    # An integer below 1e15 over a power of ten is rounded once, as text of so few digits is.
+    short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
+    long = np.flatnonzero(~short & np.isfinite(numbers))
+    if not len(long):
+        return numbers
+    place, bits = pd.factorize(numbers.ravel()[long].view(np.int64))
+    values = bits.view(np.float64)
+    # Whole numbers lose their ".0" first, as in every source.
+    texts = list(map(_plain_cell if (values == np.rint(values)).any() else repr, values.tolist()))
+    read = numbers.copy()
+    read.ravel()[long] = _to_numbers(texts)[place]
+    return read
+
+
+def _flag(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
+    flags = np.array([np.nan if text is None else known.get(text.lower(), np.nan) for text in texts], dtype=float)
+    without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
+    return flags
+
+
+def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    for rule, bad in spoiled(texts) if column.kind == "id" else ():
+        texts = without(texts, bad, rule, broken)
+    if column.values:
+        foreign = [text is not None and text not in column.values for text in texts]
+        texts = without(texts, foreign, "has a value that the schema does not allow", broken)
+    return np.array(texts, dtype=object)
+
+
+def _date(texts: Texts, rows: np.ndarray, field: Field, broken: Broken) -> np.ndarray:
+    dates, bad, rule = read_dates(texts, field.date, rows)
+    without(texts, bad, rule, broken)
+    return np.where(bad, np.datetime64("NaT"), dates)
+
+
+def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: Sequence[Finding]) -> list[Finding]:
+    """Return where outcome and group have no cell; what a finding is about already is not said again."""
+    rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
+    rules |= {schema.group: NO_GROUP} if schema.group else {}
+    found = []
+    for name, rule in rules.items():
+        if name in columns:
+            told = [np.arange(0), *(finding.rows for finding in findings if finding.column == name)]
+            missing = np.setdiff1d(np.flatnonzero(pd.isna(columns[name])), np.concatenate(told))
+            found += [Finding(name, rule, missing)] if len(missing) else []
+    return found

@@ -1,0 +1,225 @@
+"""Where a site's rows come from: what of a table is the same whatever dataset it is served as.
+
+The same table may fill several schemas. Its people are the same people then, so that what is spent of their
+privacy, and which of them sums were over, is told by the table and not by the dataset's name. Hashes here have no
+key: they stay beside the site's frozen rows, and are keyed before a ledger has them
+(`flfed.federation.client.row_accounts`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.queries import server_of, tables_of
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv, Frame, Parquet, Sql, find_file
+from flfed.rows.data.transactions.source import Raw, Transactions
+
+BYTES = 16
+"""Of a row's hash."""
+BY_IDENTIFIER = "identifier"
+"""What tells a person from another where the schema names a group."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What tells a site's table from another, as hashes.
+
+    Attributes
+    ----------
+    content : str
+        Where the schema names a group, of the identifiers in the source. Else of the source: of a file its
+        content, of a database its server and the tables that the query names. Empty where nothing tells which
+        those are: then no line of the ledger can be told to be of other rows.
+    places : tuple of str
+        Of where each file or table is: a table that is changed there is the same table.
+    columns : str
+        Of what tells a person: the names of the source's columns, or that it is the identifier.
+    sha256 : str
+        Of the rows' hashes, in their order.
+    """
+
+    content: str
+    places: tuple[str, ...]
+    columns: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """The name of the file beside frozen rows that has the rows' hashes."""
+        return f"source-{self.sha256[:16]}.bin"
+
+    @classmethod
+    def from_json(cls, found: Any) -> Self:
+        """Return it from `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        texts = [found["content"], found["columns"], found["sha256"], *found["places"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError
+        return cls(found["content"], tuple(found["places"]), found["columns"], found["sha256"])
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """A site's rows as the source has them, in the order of its mapped table.
+
+    Attributes
+    ----------
+    origin : Origin
+    digests : array of 16 bytes each [rows]
+        Of the whole row of the source; where the schema names a group, of the row's identifier.
+    """
+
+    origin: Origin
+    digests: np.ndarray
+
+    @classmethod
+    def of_file(cls, origin: Origin, content: bytes) -> Self:
+        """Return them from the file beside frozen rows; of no rows where it is not the one that was written."""
+        whole = _sha256(content) == origin.sha256
+        return cls(origin, np.frombuffer(content if whole else b"", np.dtype(f"S{BYTES}")))
+
+    def of_bytes(self) -> bytes:
+        """Return the rows' hashes one after the other."""
+        return self.digests.tobytes()
+
+    def take(self, kept: np.ndarray) -> SourceRows:
+        """Return those of some rows; `kept` is of bool [rows]."""
+        digests = self.digests[kept]
+        return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
+
+    def one_by_one(self) -> list[bytes]:
+        """Return the hash of each row; [rows]."""
+        content = self.digests.tobytes()  # NumPy's own `tolist` would cut zeros off their ends
+        return [content[start : start + BYTES] for start in range(0, len(content), BYTES)]
+
+
+def is_plain(site: Site) -> bool:
+    """Tell whether a site's table is read from its source: a package may read it in a way of its own."""
+    return type(site).inspect is Site.inspect
+
+
+def read_once(site: Site) -> Site:
+    """Return the site with its table in memory, as the source has it; of transactions before any window looks back."""
+    if not is_plain(site) or isinstance(site.source, (Frame, Transactions)):
+        return site
+    return replace(site, source=Frame(_read(site), site.source.missing))
+
+
+def as_rows(site: Site) -> Site:
+    """Return a plain site with the rows in memory that are mapped, those that were made of transactions as well."""
+    return site if isinstance(site.source, Frame) else replace(site, source=Frame(_read(site), site.source.missing))
+
+
+def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:
+    """Return a site's rows as its source has them; None where its package reads them in a way of its own.
+
+    Parameters
+    ----------
+    site : Site
+    whole : Site
+        The same, as `read_once` gives it.
+    served : Site
+        Without people who opted out, as `as_rows` gives it.
+    table : DataFrame
+        What `served` is mapped to.
+    schema : Schema
+    """
+    if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
+        return None
+    raw = served.source.table
+    places = tuple(sorted({_sha256(place) for place in _places(site.source, _folders(site))}))
+    if schema.group:
+        digests, columns = _digests(row_texts(table[[schema.group]])), BY_IDENTIFIER
+        content = _of_identifiers(whole, schema, table)
+    else:
+        names = sorted(range(raw.shape[1]), key=lambda at: str(raw.columns[at]))
+        cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
+        digests = _digests(row_texts(pd.DataFrame(cells, index=raw.index)))
+        columns = json.dumps([str(raw.columns[at]) for at in names])
+        content = _content(site.source, _folders(site)) or _sha256(*sorted(_listed(digests)))
+    if not places and _is_query(site.source):
+        content = ""
+    return SourceRows(Origin(content, places, _sha256(columns), _sha256(digests.tobytes())), digests)
+
+
+def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
+    """Read a plain site's table anew, and return it mapped, with its rows as the source has them."""
+    whole = read_once(site)
+    served = as_rows(whole) if is_plain(site) else whole
+    table, _, schema = served.inspect()
+    return table, source_rows(site, whole, served, table, schema)
+
+
+def _folders(site: Site) -> tuple[Path, ...]:
+    return ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+
+
+def _read(site: Site) -> pd.DataFrame:
+    source, folders = site.source, _folders(site)
+    return source.read(folders, site.holdout) if isinstance(source, Transactions) else source.read(folders)
+
+
+def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
+    """Return the hash of all identifiers in the source's column; of transactions of those that are left."""
+    own = whole.mapping.get(schema.group, schema.group)
+    column = own.column if isinstance(own, Field) else own
+    there = isinstance(whole.source, Frame) and column is not None and column in whole.source.table
+    cells = whole.source.table[column] if there and isinstance(whole.source, Frame) else table[schema.group]
+    return _sha256(*sorted(set(map(str, plain_text(cells).dropna()))))
+
+
+def _is_query(source: Raw | Transactions) -> bool:
+    return isinstance(source.source if isinstance(source, Transactions) else source, Sql)
+
+
+def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
+    """Return the hash of what a source is; an empty text where only its rows tell."""
+    if isinstance(source, Transactions):
+        return _content(source.source, folders)
+    if isinstance(source, (Csv, Parquet)):
+        with find_file(source.path, folders).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return _sha256(*_places(source, folders)) if isinstance(source, Sql) else ""
+
+
+def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
+    """Return where each file or table of a source is; histories of others, that look back on its rows, are none."""
+    if isinstance(source, Transactions):
+        return _places(source.source, folders)
+    if isinstance(source, (Csv, Parquet)):
+        return [str(find_file(source.path, folders).resolve())]
+    if isinstance(source, Sql):
+        server = server_of(source._url())
+        return [f"{server} {table}" for table in tables_of(source.query)]
+    return []
+
+
+def _digests(texts: Iterable[str]) -> np.ndarray:
+    hashes = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:BYTES] for text in texts)
+    return np.frombuffer(b"".join(hashes), np.dtype(f"S{BYTES}"))
+
+
+def _listed(digests: np.ndarray) -> list[str]:
+    content = digests.tobytes().hex()
+    return [content[start : start + 2 * BYTES] for start in range(0, len(content), 2 * BYTES)]
+
+
+def _sha256(*texts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8) + content)
+    return digest.hexdigest()

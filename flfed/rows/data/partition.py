@@ -1,0 +1,128 @@
+"""One table cut into research sites: by a column, evenly, by skewed labels, or by skewed sizes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.data.datasets import Dataset
+from flfed.rows.data.holdout import Holdout, canonical_order
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Part
+from flfed.seeds import generator
+from flfed.study.tables import Partition
+
+LEAST_ROWS = 10
+
+
+def cut(dataset: Dataset, partition: Partition) -> list[Site]:
+    """Return research sites that share the dataset's own table, in name order.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        One that has a table of its own.
+    partition : Partition
+
+    Raises
+    ------
+    UsageError
+        If a site would have fewer than ten rows, `by` is no column and no known word, or two of
+        its values give one name.
+
+    Notes
+    -----
+    Rows are sorted canonically first, so that the cut does not depend on the file's order.
+    "dirichlet" draws each site's share of every class (of five equally large groups of a numeric
+    target): Hsu et al. 2019, "Measuring the effects of non-identical data distribution".
+    """
+    table = _mapped(dataset.whole_table(), dataset)
+    table = table.take(canonical_order(table))
+    owner, names = _owners(table, dataset, partition)
+    counts = np.bincount(owner, minlength=len(names))
+    # A site that no row was dealt to is one that has too few.
+    if counts.min() < LEAST_ROWS:
+        raise _too_few(partition)
+    # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
+    rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
+    ends, policy = np.cumsum(counts), Policy(disclosure="open", resplit=True)
+    sites = [
+        Site(
+            name=name,
+            dataset=dataset.name,
+            source=Part(rows.iloc[end - count : end]),
+            holdout=Holdout(salt=name),
+            title=f"{dataset.schema.title or dataset.name}, {name}",
+            policy=policy,
+        )
+        for name, count, end in zip(names, counts, ends, strict=True)
+    ]
+    return sorted(sites, key=lambda site: site.name)
+
+
+def _mapped(raw: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    table, findings = map_table(raw, dataset.schema, {})
+    if findings:
+        raise findings[0].error()
+    return table
+
+
+def _too_few(partition: Partition) -> UsageError:
+    what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
+    return UsageError(
+        f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {LEAST_ROWS} rows; {what}"
+    )
+
+
+def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tuple[np.ndarray, list[str]]:
+    """Return the number of each row's site [rows], and the sites' names by number."""
+    if partition.by in dataset.schema.columns:
+        owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
+        names = [_slug(f"{dataset.name}-{value}") for value in values]
+        if len(set(names)) < len(names):
+            raise UsageError(f"[dataset] partition: two values of {partition.by!r} give one site's name")
+        return owner, names
+    rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
+    rows = len(table)
+    if partition.by == "iid":
+        owner = rng.permutation(rows) % partition.sites
+    elif partition.by == "quantity":
+        shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
+        owner = _by_shares(rng.permutation(rows), shares, rows)
+    elif partition.by == "dirichlet":
+        owner = np.zeros(rows, dtype=int)
+        labels = _labels(table, dataset)
+        for label in np.unique(labels):
+            own = rng.permutation(np.flatnonzero(labels == label))
+            shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
+            owner[own] = _by_shares(np.arange(len(own)), shares, len(own))
+    else:
+        raise UsageError(
+            f"[dataset] partition: by={partition.by!r} is neither a column of {dataset.name!r} "
+            "nor one of 'iid', 'dirichlet', 'quantity'"
+        )
+    width = len(str(partition.sites))
+    return owner, [f"{dataset.name}-{number + 1:0{width}d}" for number in range(partition.sites)]
+
+
+def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:
+    """Return the site of each place 0..rows-1 when consecutive places are dealt by `shares`."""
+    bounds = np.floor(np.cumsum(shares)[:-1] * rows)
+    return np.searchsorted(bounds, place, side="right")
+
+
+def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
+    target = table[dataset.schema.target]
+    if dataset.schema.task == "regression":
+        return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
+    return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
+
+
+def _slug(text: str) -> str:
+    """Return text as a site's name: a-z, 0-9 and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,199 @@
+"""What a site allows: `policy.toml` beside its `__init__.py`, which no study can loosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flfed import registry
+from flfed.errors import nearest
+from flfed.rows.data.schema import Strict
+from flfed.study.tables import Sharing
+
+
+class Policy(Strict):
+    """What a site allows; `policy.toml` beside its `__init__.py`.
+
+    Attributes
+    ----------
+    disclosure : {"institution", "open"}
+        `institution`: no cell under `cell_minimum` leaves. `open`: public data, everything exact.
+    cell_minimum : int
+        Smallest count that leaves under `institution`.
+    resplit : bool
+        Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
+        same rows, each with its small cells left out, give one another's away.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        How the site's own figures may be shown to others, at most: under its name, under a pseudonym,
+        or in sums over sites only. A study may be stricter.
+    outputs : tuple of str
+        Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
+        leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
+        it train and judge again with few of the site's rows; "training-figures" lets losses and metrics over
+        rows leave that noise protects in the updates (record-level differential privacy), with three digits.
+    strategies, models, codecs, mechanisms : tuple of str or None
+        Names that a study may ask for; None allows what flfed itself ships. What another package
+        brings must be named. Of mechanisms "none" is one: where they are named without it, a study
+        must ask for one of them, on every engine.
+    epsilon : float or None, > 0
+        Budget of differential privacy of each dataset at this site: what all studies together, over
+        all years, may spend by the site's ledger. None: no budget, the ledger only says what was spent.
+        Under `institution` a study without record-level differential privacy is then refused, since
+        nothing bounds what it tells; `open` records and never refuses.
+    delta : float in (0, 0.1)
+        At which the budget is counted; under `institution` the largest that a study may have, too.
+    queries : int, >= 1
+        Most runs, each repeat and each study one, that have sums over one set of rows.
+    audits : bool
+        Whether `flfed audit` may attack, with this site's rows, a model that it judged in a run: the
+        figures leave, under the cell minimum as those of the comparison do, on every engine.
+    minimum_cohort : int or None, >= 2
+        Fewest sites of a run, this one counted. None asks for 3 under `institution`: of two, each
+        can take its own update off the sum and has the other's. Under `open` it asks for 2.
+    co_sites : tuple of str
+        The only sites that this one computes with; empty leaves it to each study's approval.
+    rounds : int
+        Most rounds that a study may have.
+    runs : int, >= 1
+        Most runs of one study, by its very text, that get updates, or figures of a model: evaluation,
+        comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
+        had an answer goes on. Each is evaluated and compared with one model.
+    daily_bytes : int
+        Most bytes of replies that leave in a day (UTC), all studies together.
+    approval : {"person", "none"}
+        `none` answers a study that nobody approved, under `open` only; one that was refused or
+        withdrawn stays so.
+
+    Notes
+    -----
+    `disclosure` to `outputs` hold on every engine, and so do `mechanisms` that are named and `epsilon` to
+    `audits`. The other keys from `strategies` on are the gate's: they hold in a deployment, where a study
+    comes from elsewhere; who runs all sites in one process has all their tables anyway.
+    """
+
+    format: Literal[1] = 1
+    disclosure: Literal["institution", "open"] = "institution"
+    cell_minimum: int = Field(default=10, ge=3)
+    resplit: bool = False
+    share_metrics: Sharing = "named"
+    outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve", "training-figures"], ...] = ()
+    strategies: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    codecs: tuple[str, ...] | None = None
+    mechanisms: tuple[str, ...] | None = None
+    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
+    delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=True)
+    queries: int = Field(default=100, ge=1)
+    audits: bool = True
+    minimum_cohort: int | None = Field(default=None, ge=2)
+    co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
+    rounds: int = Field(default=1000, ge=1)
+    runs: int = Field(default=10, ge=1)
+    daily_bytes: int = Field(default=20_000_000, ge=1)
+    approval: Literal["person", "none"] = "person"
+
+    @model_validator(mode="after")
+    def _available(self) -> Self:
+        if self.resplit and self.disclosure != "open":
+            raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
+        if self.approval == "none" and self.disclosure != "open":
+            raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
+        named = (("strategy", self.strategies), ("model", self.models), ("mechanism", self.mechanisms))
+        for kind, allowed in named:
+            known = _with_none(kind, registry.names(kind)) if allowed else []
+            for name in allowed or ():
+                if name not in known:
+                    raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+        return self
+
+    def least_cohort(self) -> int:
+        """Return the fewest sites that a run may have, this one counted."""
+        return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
+
+    def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> str:
+        """Return why a study may not compute as it asks, or an empty text.
+
+        Examples
+        --------
+        >>> asked = {"model": "logistic", "codec": "none", "mechanism": "none", "rounds": 5}
+        >>> Policy(strategies=("fedavg",)).not_allowed(strategy="fedprox", **asked)
+        "its policy allows strategies fedavg, the study asks for 'fedprox'"
+        """
+        for kind, word, allowed, asked in (
+            ("strategy", "strategies", self.strategies, strategy),
+            ("model", "models", self.models, model),
+            ("codec", "codecs", self.codecs, codec),
+            ("mechanism", "mechanisms", self.mechanisms, mechanism),
+        ):
+            known = _shipped(kind) if allowed is None else allowed
+            if asked not in known:
+                return f"its policy allows {word} {', '.join(known) or 'none at all'}, the study asks for {asked!r}"
+        if rounds > self.rounds:
+            return f"its policy allows {self.rounds} rounds, the study has {rounds}"
+        return ""
+
+    def privacy_refusal(self, *, mechanism: str, delta: float | None) -> str:
+        """Return why a study may not protect rows as it does, or an empty text; a budget that is spent is no policy.
+
+        Parameters
+        ----------
+        mechanism : str
+        delta : float or None
+            Of the record-level differential privacy that the study has; None where it has none.
+
+        Examples
+        --------
+        >>> Policy().privacy_refusal(mechanism="record-dp", delta=0.001)
+        'its policy allows delta up to 1e-05, the study asks for 0.001'
+        """
+        if self.mechanisms is not None and mechanism not in self.mechanisms:
+            allowed = ", ".join(self.mechanisms) or "none at all"
+            return f"its policy allows mechanisms {allowed}, the study asks for {mechanism!r}"
+        if self.disclosure == "open":
+            return ""
+        if self.epsilon is not None and delta is None:
+            return (
+                "its policy allows studies with record-level differential privacy only, for it has a budget of it; "
+                f"the study has mechanism {mechanism!r}"
+            )
+        if delta is not None and delta > self.delta:
+            return f"its policy allows delta up to {self.delta:g}, the study asks for {delta:g}"
+        return ""
+
+    def least_rows(self) -> int:
+        """Return the fewest rows that any part of the table may have."""
+        return 1 if self.disclosure == "open" else self.cell_minimum
+
+    def allows(self, output: str) -> bool:
+        """Tell whether an output that not every site gives may leave."""
+        return self.disclosure == "open" or output in self.outputs
+
+    def refusal(self, *, complete: bool, published: bool) -> str:
+        """Return why a study may not choose rows as it asks, or an empty text.
+
+        Parameters
+        ----------
+        complete : bool
+            The study leaves out rows with a missing feature. Under `institution` the policy must
+            name it: how many rows are left, in studies on other features, says who has a gap.
+        published : bool
+            The study brings a split of its own.
+        """
+        if published and not self.resplit:
+            return "its policy keeps the site's own holdout (resplit = false), and the study asks for a published split"
+        if complete and not self.allows("complete-rows"):
+            return "its policy does not let a study leave out rows with a missing feature (outputs: 'complete-rows')"
+        return ""
+
+
+def _shipped(kind: str) -> list[str]:
+    """Return the names of a kind that flfed itself brings; of codecs there is no listing yet."""
+    if kind not in registry.FOLDERS:
+        return ["none"]
+    return _with_none(kind, [name for name in registry.names(kind) if name not in registry.others(kind)])
+
+
+def _with_none(kind: str, names: list[str]) -> list[str]:
+    """Return the names of a kind, with "none" before them where a study may ask for nothing of it."""
+    return ["none", *names] if kind == "mechanism" else names

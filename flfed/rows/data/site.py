@@ -1,0 +1,449 @@
+"""One institution: its rows, how its columns map, its holdout, its policy."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import FlfedError, UsageError
+from flfed.packages import check_module, check_package, not_known, roots
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import Field, Finding, check_codes
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Schema, parse_settings
+from flfed.rows.data.sources import Part, Source
+from flfed.rows.data.transactions.source import Transactions
+
+ColumnMapping = Mapping[str, str | Field | None]
+"""Schema column to own column, Field, or None where the site does not have it."""
+
+
+_IMPORT_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How a site serves one more dataset.
+
+    Parameters
+    ----------
+    mapping : mapping of schema column to own column, Field or None
+    source : Csv, Parquet, Sql or Frame, optional
+        Where that dataset's table is; default: the site's own source.
+    holdout : Holdout or HoldoutByTime, optional
+        Default: the site's own, so that a row is on one side in both datasets if it reads the same.
+    """
+
+    mapping: ColumnMapping = field(default_factory=dict)
+    source: Source | Transactions | None = None
+    holdout: Holdout | HoldoutByTime | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One institution and its table, as `sites/<institution>/__init__.py` ends with one.
+
+    Parameters
+    ----------
+    name : str
+        `[a-z0-9-]`, unique; the folder's name with hyphens for underscores.
+    dataset : str
+        The dataset whose schema the mapping fills.
+    source : Csv, Parquet, Sql, Frame or Transactions
+    mapping : mapping of schema column to own column, Field, or None where the site does not have it
+    holdout : Holdout or HoldoutByTime
+        Of transactions only by time: their labels are known late.
+    title : str
+        The institution's name for people.
+    also : mapping of dataset to Mapped
+        Other datasets that the same institution serves, each with a mapping of its own; see
+        `serving`.
+    policy : Policy, optional
+        Default: `policy.toml` in the site's folder, else the strictest.
+    folder : Path, optional
+        Set when the site is found in a folder.
+
+    Notes
+    -----
+    Making one opens no connection and reads no file; `read` does.
+    """
+
+    name: str
+    dataset: str
+    source: Source | Transactions
+    mapping: ColumnMapping = field(default_factory=dict)
+    holdout: Holdout | HoldoutByTime = field(default_factory=Holdout)
+    title: str = ""
+    policy: Policy = field(default_factory=Policy)
+    folder: Path | None = None
+    also: Mapping[str, Mapped] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could not be a key everywhere."""
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise UsageError(f"site name {self.name!r} must be of a-z, 0-9 and single hyphens")
+        if not isinstance(self.source, (Source, Transactions)):
+            raise UsageError(
+                f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql, Frame or Transactions"
+            )
+        if not isinstance(self.holdout, (Holdout, HoldoutByTime)):
+            raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
+        if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
+            raise UsageError(f"site {self.name!r}: transactions are held out by time; give holdout=HoldoutByTime(...)")
+        wrong = [key for key, value in self.mapping.items() if not isinstance(value, (str, Field, type(None)))]
+        if wrong:
+            raise UsageError(f"site {self.name!r}: mapping[{wrong[0]!r}] must be a column's name, a Field or None")
+        check_codes(f"site {self.name!r}", self.source.missing)
+        for name, other in self.also.items():
+            if not isinstance(other, Mapped):
+                raise UsageError(f"site {self.name!r}: also[{name!r}] must be a Mapped")
+            if name == self.dataset:
+                raise UsageError(f"site {self.name!r}: also names {name!r}, which is its dataset already")
+            self.serving(name)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that the site serves, its own first."""
+        return (self.dataset, *self.also)
+
+    def serving(self, dataset: str) -> Site:
+        """Return the site as it serves `dataset`: with that dataset's mapping, source and holdout.
+
+        Raises
+        ------
+        UsageError
+            If it does not serve it.
+        """
+        if dataset == self.dataset:
+            return self
+        if dataset not in self.also:
+            served = " and ".join(repr(name) for name in self.datasets)
+            raise UsageError(f"site {self.name!r} has dataset {served}, not {dataset!r}")
+        other = self.also[dataset]
+        return replace(
+            self,
+            dataset=dataset,
+            source=other.source or self.source,
+            mapping=other.mapping,
+            holdout=other.holdout or self.holdout,
+            also={},
+        )
+
+    def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
+        """Read and map the table; return it with every rule it breaks, in the source's row order."""
+        return self.examine()[1:]
+
+    def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
+        """Return what `inspect` does, and before it the table as the source gave it."""
+        dataset = datasets.load(self.dataset)
+        source = self.source
+        if isinstance(source, Part):
+            return source.table, source.table, [], dataset.schema
+        folders = ((self.folder,) if self.folder else ()) + dataset.folders()
+        raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
+        table, findings = map_table(raw, dataset.schema, self.mapping, source.missing)
+        if not len(table):
+            findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
+        return raw, table, findings, dataset.schema
+
+    def read(
+        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
+    ) -> SiteTable:
+        """Read, map, check, sort and split the table.
+
+        Parameters
+        ----------
+        repeat : int, >= 0
+            From 1 on another holdout is drawn, where the policy allows `resplit`; else the
+            site's own holdout is kept.
+        complete : sequence of str
+            A row with a gap in one of these columns is left out, before anything else.
+        published : PublishedSplit, optional
+            Splits the rows instead of the site's own holdout; `repeat` is then its draw.
+
+        Raises
+        ------
+        TableError
+            For the first rule the table breaks: column, rule and count.
+        UsageError
+            If the source cannot be read, or the policy keeps the site's own holdout or rows.
+        """
+        refused = self.policy.refusal(complete=bool(complete), published=published is not None)
+        if published is not None and isinstance(self.source, Transactions):
+            refused = "its transactions are held out by time, and the study asks for a published split"
+        if refused:
+            raise UsageError(f"site {self.name!r}: {refused}")
+        rows = self.sorted_rows(complete)
+        if published is None:
+            train, held = rows.sides(self.holdout, repeat if self.policy.resplit else 0)
+        else:
+            train, held = rows.published_sides(published, repeat)
+        return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))
+
+    def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
+        """Read, map, check and sort the table, without rows that lack one of `complete`; raises as `read` does."""
+        table, findings, schema = self.inspect()
+        if findings:
+            raise findings[0].error()
+        return SortedRows.of(table, schema, complete)
+
+    def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
+        training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, held))
+        return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteTable:
+    """A site's mapped rows, split; the holdout is opened only by name of purpose.
+
+    Attributes
+    ----------
+    training : DataFrame, rows that may be trained on
+    schema : Schema
+    opened : list of str
+        Purposes for which the holdout was opened, in order.
+    left_out : int
+        Rows that the study leaves out, because a feature is missing.
+    """
+
+    training: pd.DataFrame
+    schema: Schema
+    _holdout: pd.DataFrame
+    opened: list[str] = field(default_factory=list)
+    left_out: int = 0
+    _keys: tuple[pd.DataFrame, list[str]] | None = None
+
+    def training_keys(self) -> list[str]:
+        """Return the `row_keys` of the training rows, made anew unless they came with just these rows."""
+        if self._keys is not None and self._keys[0] is self.training:
+            return self._keys[1]
+        return row_keys(self.training, self.schema)
+
+    @property
+    def holdout_rows(self) -> int:
+        """How many rows are held out; counting opens nothing."""
+        return len(self._holdout)
+
+    def holdout(self, purpose: str) -> pd.DataFrame:
+        """Return the rows never trained on, and note the purpose.
+
+        Parameters
+        ----------
+        purpose : str
+            "compare", "holdout-curve" or "learning-curve".
+        """
+        self.opened.append(purpose)
+        return self._holdout
+
+
+def names() -> list[str]:
+    """Return the names of all sites found, sorted; imports none of them."""
+    return sorted({*_folders(), *(point.name for point in _entry_points())})
+
+
+def load(name: str) -> Site:
+    """Return the site of this name, or of this import path (`package.module` or `…:site`).
+
+    Raises
+    ------
+    UsageError
+        If there is none, its package does not end with a `Site` of that name, or `check_package` refuses it.
+    """
+    if name in names():
+        site, folder = _found(name)
+        return _checked(site, name, folder)
+    if "." in name or ":" in name:
+        return _from_import_path(name)
+    folders = [path for root in roots() for path in root.glob("sites/*") if path.is_dir()]
+    if without := [path for path in folders if path.name.replace("_", "-") == name]:
+        raise UsageError(f"site {name!r}: {without[0]} has no file __init__.py, which is to say where its rows are")
+    raise not_known("site", name, names())
+
+
+def of_dataset(dataset: str) -> list[Site]:
+    """Return every site found that serves this dataset, as it serves it, in name order.
+
+    Raises
+    ------
+    UsageError
+        If one of these sites has a wrong name or policy. A package that gives no site, so that
+        nobody knows whose it is, is logged and left out.
+    """
+    sites = []
+    for name in names():
+        try:
+            site, folder = _found(name)
+        except FlfedError as error:
+            logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
+            continue
+        if dataset in site.datasets:
+            sites.append(_checked(site, name, folder).serving(dataset))
+    return sites
+
+
+def chosen(wanted: Sequence[str | Site]) -> list[Site]:
+    """Return sites given by name, import path or as `Site`, in name order; names must differ."""
+    found = [load(item) if isinstance(item, str) else item for item in wanted]
+    by_name = {site.name: site for site in found}
+    if len(by_name) < len(found):
+        names = [site.name for site in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"site {twice!r} is there twice; a site's name must be unique in a run, leave one out")
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _folders() -> dict[str, Path]:
+    """Return site name to folder; the first root that has a name wins."""
+    found: dict[str, Path] = {}
+    for root in roots():
+        for path in sorted(root.glob("sites/*/__init__.py")):
+            found.setdefault(path.parent.name.replace("_", "-"), path.parent)
+    return found
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group="flfed.site"))
+
+
+def _found(name: str) -> tuple[Site, Path | None]:
+    """Return a site of `names()` as its package gives it, and where the package stands."""
+    if folder := _folders().get(name):
+        check_package(folder)
+        return _import_folder(folder), folder
+    point = next(point for point in _entry_points() if point.name == name)
+    check_module(point.module)
+    with _importing(f"site {name!r}"):
+        found = point.load()
+    return _module_site(found, name), _module_folder(point.module)
+
+
+@contextmanager
+def _importing(where: str) -> Iterator[None]:
+    """Turn what an institution's own code raises on import into one sentence; ours pass."""
+    try:
+        yield
+    except FlfedError:
+        raise
+    except (SyntaxError, ImportError) as error:
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+    except _IMPORT_ERRORS as error:
+        # Its text is left out: code that reads a table on import may quote a cell.
+        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}{_line_of(error)})") from None
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the last line of an institution's own code that led to an error, or an empty text."""
+    ours = (f"{Path(__file__).parents[2]}{os.sep}", "<")  # a folder beside it may begin alike
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
+
+
+def _import_folder(folder: Path) -> Site:
+    # By path and under a name of our own: another package called `sites` may be installed.
+    name = f"_flfed_sites.{folder.name}"
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{folder}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with _importing(str(folder)):
+            spec.loader.exec_module(module)
+    except FlfedError:
+        del sys.modules[name]
+        raise
+    return _module_site(module, str(folder))
+
+
+def _from_import_path(path: str) -> Site:
+    module_name, _, attribute = path.partition(":")
+    check_module(module_name)
+    with _importing(f"site {path!r}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise UsageError(f"site {path!r}: there is no module {module_name!r} to import") from None
+    found = getattr(module, attribute or "site", module)
+    return _checked(_module_site(found, path), None, _module_folder(module_name))
+
+
+def _module_folder(module_name: str) -> Path | None:
+    """Return where an imported site package stands: its tables and its policy are beside it."""
+    file = sys.modules[module_name].__file__
+    return Path(file).parent if file else None
+
+
+def _module_site(found: object, where: str) -> Site:
+    site = getattr(found, "site", None) if isinstance(found, ModuleType) else found
+    if not isinstance(site, Site):
+        raise UsageError(f"{where}: must end with `site = Site(...)`")
+    return site
+
+
+def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
+    """Return the site with its folder and the policy found there."""
+    if name is not None and site.name != name:
+        raise UsageError(f"site {name!r} names itself {site.name!r}; the folder's name decides")
+    if folder is None:
+        return site
+    path = folder / "policy.toml"
+    policy = parse_settings(Policy, path) if path.is_file() else site.policy
+    return replace(site, folder=folder, policy=policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOnce(Site):
+    """A site whose table is read, mapped, checked and sorted once, and split anew each time it is asked.
+
+    Made for one series of repeats, one sweep or one learning curve, and given up with it: before the
+    next one the institution's data may change.
+
+    Attributes
+    ----------
+    opened : dict of tuple of str to SortedRows
+        What was read, by the columns that had to be complete; no split. A site that is made from this
+        one by `replace` reads for itself.
+    """
+
+    opened: dict[tuple[str, ...], SortedRows] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, site: Site) -> Site:
+        """Return the same site, reading once; one that reads in a way of its own is left as it is."""
+        if type(site) is not Site:
+            return site
+        return cls(**{given.name: getattr(site, given.name) for given in fields(Site)})
+
+    def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
+        """Return the rows as `Site.sorted_rows` does, the same ones for the same question."""
+        key = tuple(complete)
+        if key not in self.opened:
+            self.opened[key] = super().sorted_rows(complete)
+        return self.opened[key]
+
+    def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
+        table = super()._split(rows, train, held)
+        if rows.schema.group:
+            return table
+        texts = rows.texts
+        return replace(table, _keys=(table.training, [texts[row] for row in train.tolist()]))

@@ -1,0 +1,255 @@
+"""Where an institution's table is: CSV, Parquet, a database, or a data frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.data.parsing.file_kinds import NoTable, content_of, kind_of, wrong_encoding
+from flfed.rows.data.parsing.lines import BLANKS, TOO_LONG, UNCLOSED, lines_of, why_uneven, without_end_sign
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+EXAMPLE = "postgresql+psycopg://user:password@host/database"
+ENCODE = "percent-encode @ : / in the password (%40 %3A %2F)"
+UNENDED = "unended"
+"""In a table's `attrs`: the last line of its file has no end, though all its cells."""
+_PICKLES = (".pkl", ".pickle", ".joblib", ".p")
+
+_CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning)
+
+
+@dataclass(frozen=True)
+class Csv:
+    """A CSV file. Every cell is read as text; the mapping gives it its kind.
+
+    Parameters
+    ----------
+    path : str
+        Absolute, or relative to the site's folder, the dataset's folder or its downloads.
+    columns : tuple of str, optional
+        Names, where the file has no header line.
+    separator : str
+    missing : tuple of str
+        Cells that mean "not known", such as "?"; an empty cell always does.
+    encoding : str
+    """
+
+    path: str
+    columns: tuple[str, ...] | None = None
+    separator: str = ","
+    missing: tuple[str, ...] = ()
+    encoding: str = "utf-8-sig"
+
+    def __post_init__(self) -> None:
+        """Refuse two columns of one name, and a separator of several signs."""
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise UsageError(f"{self.path}: a name stands twice in columns")
+        if len(self.separator) != 1 and self.separator != BLANKS:
+            raise UsageError(f"{self.path}: separator={self.separator!r} must be one sign, or {BLANKS!r} for blanks")
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return the table; `folders` are where a relative path is looked for.
+
+        Raises
+        ------
+        UsageError
+            If the file is no such table, or one of its lines is longer or shorter than the first; says what it is.
+        """
+        path = find_file(self.path, folders)
+        try:
+            content = without_end_sign(content_of(path))
+            ended = self._check(content)
+            with warnings.catch_warnings():
+                # pandas only warns of cells that it drops where lines are longer than the header.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = self._table(content)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+        except NoTable as why:
+            raise self._refusal(path, str(why)) from None
+        except (*_CSV_ERRORS, csv.Error) as error:
+            # The parser's own message quotes cells.
+            unclosed = isinstance(error, csv.Error) or "EOF inside string" in str(error)
+            too_long = TOO_LONG if "field larger" in str(error) else UNCLOSED
+            raise self._refusal(path, too_long if unclosed else "its lines are not alike") from None
+        except UnicodeError:
+            raise self._refusal(path, "it is not in that encoding") from None
+        except LookupError:
+            raise self._refusal(path, "no such encoding is known") from None
+        table.attrs[UNENDED] = not ended
+        return table
+
+    def _refusal(self, path: Path, why: str) -> UsageError:
+        return UsageError(
+            f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}: {why}"
+        )
+
+    def _check(self, content: bytes) -> bool:
+        """Refuse what pandas would fill up or leave out without a word; return whether the last line has an end."""
+        "".encode(self.encoding)  # LookupError where Python does not know it
+        if wrong := wrong_encoding(content, self.encoding):
+            raise NoTable(wrong)
+        lines = lines_of(content, self.encoding, self.separator, self.columns)
+        if wrong := why_uneven(lines, content, self.encoding, self.separator):
+            raise NoTable(wrong)
+        return lines.ended
+
+    def _table(self, content: bytes) -> pd.DataFrame:
+        if self.columns:
+            return self._parse(content, names=list(self.columns))
+        table = self._parse(content, header=0)
+        # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
+        if {str(name).rpartition(".")[0] for name in table} & set(table):
+            table.columns = pd.Index(self._parse(content, nrows=1).iloc[0])
+        return table
+
+    def _parse(self, content: bytes, **chosen: Any) -> pd.DataFrame:
+        """Return the file as pandas reads it, all cells as text."""
+        plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
+        found: pd.DataFrame = pd.read_csv(
+            io.BytesIO(content), sep=self.separator, encoding=self.encoding, **{**plain, **chosen}
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """A Parquet file. Parameters as for `Csv`."""
+
+    path: str
+    missing: tuple[str, ...] = ()
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return the table; `folders` are where a relative path is looked for."""
+        from pyarrow import ArrowException
+
+        path = find_file(self.path, folders)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
+            raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
+
+
+def _why_no_parquet(path: Path) -> str:
+    """Return what a file is that cannot be read as Parquet, by its ends."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror})"
+    if not content.startswith(b"PAR1"):
+        return kind_of(content) or "it is text: read it with Csv(...)"
+    return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
+
+
+@dataclass(frozen=True)
+class Sql:
+    """A query on a database.
+
+    Parameters
+    ----------
+    query : str
+        One SELECT that returns the site's rows.
+    url_variable : str
+        Environment variable that holds the SQLAlchemy URL, password included; or, with
+        `_FILE` appended, the path of a file that holds it. A site package holds no password.
+    missing : tuple of str
+    """
+
+    query: str
+    url_variable: str = "FLFED_SITE_URL"
+    missing: tuple[str, ...] = ()
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return the rows of the query."""
+        import sqlalchemy
+
+        try:
+            # The driver's own message may quote cells, and the URL holds a password: neither is said.
+            with self._connection() as connection:
+                return pd.read_sql_query(sqlalchemy.text(self.query), connection)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
+
+    def _connection(self) -> Connection:
+        """Return a connection that nothing is left of once it is closed."""
+        import sqlalchemy
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
+                engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
+                return engine.connect()
+        except ImportError:
+            raise UsageError(
+                f"the driver of the database that {self.url_variable} names is not installed here: pip install it "
+                "(for postgresql+psycopg://: pip install 'flfed[postgres]')"
+            ) from None
+        except (sqlalchemy.exc.ArgumentError, ValueError, TypeError, LookupError):
+            raise UsageError(f"{self.url_variable} does not hold a database URL such as {EXAMPLE}; {ENCODE}") from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            kind = type(error).__name__
+            raise UsageError(
+                f"the site's database query failed ({kind}): it cannot be reached by what {self.url_variable} says; "
+                f"{ENCODE}"
+            ) from None
+
+    def _url(self) -> str:
+        url = os.environ.get(self.url_variable, "")
+        file = os.environ.get(f"{self.url_variable}_FILE", "")
+        if not url and file:
+            try:
+                url = Path(file).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError):  # the name is not said: it may be the address itself
+                raise UsageError(f"{self.url_variable}_FILE names a file that cannot be read") from None
+        if not url:
+            raise UsageError(f"set {self.url_variable} (or {self.url_variable}_FILE) to the database's URL")
+        return url
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A table that is in memory already: notebooks, research sites, tests."""
+
+    table: pd.DataFrame
+    missing: tuple[str, ...] = ()
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return a copy of the table."""
+        return self.table.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Frame):
+    """Rows of a table that was mapped and checked as a whole before it was cut: reading maps them no more."""
+
+
+Source = Csv | Parquet | Sql | Frame
+
+
+def find_file(path: str, folders: tuple[Path, ...]) -> Path:
+    """Return the file that `path` names in the first of `folders` that has it.
+
+    Raises
+    ------
+    UsageError
+        If none has it; says where it was looked for and how to fetch it. Also for a pickle.
+    """
+    wanted = Path(path)
+    if wanted.suffix.lower() in _PICKLES:
+        raise UsageError(f"{wanted.name}: a pickle can run code when it is opened, so none is read; save it as Parquet")
+    tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate
+    places = ", ".join(str(candidate.parent) for candidate in tried)
+    raise UsageError(f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get")

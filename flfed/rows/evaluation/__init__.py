@@ -1,0 +1,1 @@
+"""Figures of a model on holdout rows, with their intervals: scores, bootstrap, DeLong."""

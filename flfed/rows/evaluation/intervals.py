@@ -1,0 +1,359 @@
+"""How sure a figure on a holdout is: intervals, and paired tests of differences between models.
+
+The AUC of two classes is treated after DeLong, accuracy as a share, all else by the bootstrap.
+Rows that belong together (a patient with several visits) are drawn together, and then every
+metric is bootstrapped. Nothing here corrects for looking at many differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from scipy.special import expit, logit, ndtr, ndtri
+
+from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, Replicates, Score, Target, replicate
+from flfed.rows.evaluation.delong import delong
+from flfed.rows.metrics.accuracy_score import AccuracyScore
+from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
+from flfed.rows.metrics.roc_auc_score import RocAucScore
+
+DRAWS = 2000
+"""Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
+
+NAN = float("nan")
+
+Pair: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of one model on one holdout, with its interval.
+
+    Parameters
+    ----------
+    value, low, high : float
+        In the unit of the metric, `low <= value <= high`; NaN where undefined.
+    variance : float
+        Of `value` on its own scale, as for pooling; NaN where unknown, never 0.
+    method : str
+        "DeLong", "Hanley-McNeil", "Wilson", "bootstrap", "bootstrap over groups"; or, where a
+        figure is NaN, the reason in words.
+    """
+
+    value: float
+    low: float
+    high: float
+    variance: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of model a minus that of model b on the same rows, also where lower is better.
+
+    Parameters
+    ----------
+    value, low, high : float
+        In the unit of the metric; NaN where undefined.
+    p : float, 0 to 1
+        Two-sided, of no difference.
+    method : str
+        As in `Estimate`; also "Agresti-Min" (accuracy) and "identical scores".
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    method: str
+
+
+def estimate(
+    metric: Metric,
+    y: Target,
+    score: Score,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    groups: Groups = None,
+) -> Estimate:
+    """Return `metric` of one model with its interval; parameters as in `compare`."""
+    return compare({"": metric}, y, {"": score}, (), rng, draws, level, groups)[0][""][""]
+
+
+def difference(
+    metric: Metric,
+    y: Target,
+    score_a: Score,
+    score_b: Score,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    groups: Groups = None,
+) -> Difference:
+    """Return `metric` of a minus that of b on the same rows; parameters as in `compare`."""
+    pair, scores = ("a", "b"), {"a": score_a, "b": score_b}
+    return compare({"": metric}, y, scores, [pair], rng, draws, level, groups)[1][""][pair]
+
+
+def estimates(
+    metrics: Mapping[str, Metric],
+    y: Target,
+    scores: Mapping[str, Score],
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    groups: Groups = None,
+) -> dict[str, dict[str, Estimate]]:
+    """Return `{metric: {arm: Estimate}}`; parameters as in `compare`."""
+    return compare(metrics, y, scores, (), rng, draws, level, groups)[0]
+
+
+def differences(
+    metrics: Mapping[str, Metric],
+    y: Target,
+    scores: Mapping[str, Score],
+    pairs: Iterable[Pair],
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    groups: Groups = None,
+) -> dict[str, dict[Pair, Difference]]:
+    """Return `{metric: {(a, b): Difference}}`; parameters as in `compare`."""
+    return compare(metrics, y, scores, pairs, rng, draws, level, groups)[1]
+
+
+def compare(
+    metrics: Mapping[str, Metric],
+    y: Target,
+    scores: Mapping[str, Score],
+    pairs: Iterable[Pair],
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    groups: Groups = None,
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[Pair, Difference]]]:
+    """Return every estimate and every paired difference, from one set of bootstrap draws.
+
+    Parameters
+    ----------
+    metrics : mapping of name to metric
+    y : int codes or float [n]
+        Targets of the holdout.
+    scores : mapping of arm to scores [n] or [n, k]
+        What each model says of the same rows.
+    pairs : pairs of arms (a, b)
+        Each is reported as a minus b.
+    rng : Generator
+        The same state gives the same draws, whatever metrics and arms are asked for.
+    draws : int, > 0
+        Bootstrap draws.
+    level : float, 0 to 1
+        Of each interval on its own.
+    groups : int [n], optional
+        Rows of one code are drawn together; every metric is then bootstrapped.
+
+    Returns
+    -------
+    estimates : `{metric: {arm: Estimate}}`
+    differences : `{metric: {(a, b): Difference}}`
+
+    Notes
+    -----
+    The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or
+    unknown (perfect scores, one row in a class): Hanley and McNeil's variance at an AUC moved
+    towards .5 by half a row of the smaller class, so that no interval is a point. Accuracy:
+    Wilson's interval, and Agresti and Min's for a difference. Else the bootstrap: BCa limits
+    (rankings: on the logit scale), and value +- `t` times its spread for a difference.
+
+    Nominal 95 % intervals fall short on small holdouts (simulated): 91 to 94 % for an AUC above
+    .9 with 20 rows in the smaller class, 92 % for a Brier score of 20 rows.
+
+    Source: Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve"; Wilson
+    1927, "Probable inference"; Agresti and Min 2005, "Simple improved confidence intervals for
+    comparing matched proportions".
+    """
+    pairs = list(pairs)
+    why = {name: metric.defined(y) for name, metric in metrics.items()}
+    known = {name: metric for name, metric in metrics.items() if not why[name]}
+    found: dict[str, _Evidence] = {}
+    if groups is None:
+        found = _closed_forms(known, y, scores, ndtri((1 + level) / 2))
+    rest = {name: metric for name, metric in known.items() if name not in found}
+    found |= _bootstraps(rest, y, scores, rng, draws, level, groups)
+    return (
+        {name: {arm: _estimate(found.get(name), why[name], arm) for arm in scores} for name in metrics},
+        {name: {pair: _difference(found.get(name), why[name], pair, scores) for pair in pairs} for name in metrics},
+    )
+
+
+class _Evidence(Protocol):
+    """What is known of one metric: its value per arm, and how sure these are."""
+
+    value: dict[str, float]
+
+    def estimate(self, arm: str) -> Estimate:
+        """Return the interval of an arm whose value is finite."""
+
+    def difference(self, a: str, b: str) -> Difference:
+        """Return a minus b for arms whose values are finite."""
+
+
+def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
+    if evidence is None or not np.isfinite(evidence.value[arm]):
+        return Estimate(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+    return evidence.estimate(arm)
+
+
+def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mapping[str, Score]) -> Difference:
+    if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
+        return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+    if np.array_equal(scores[pair[0]], scores[pair[1]]):
+        return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
+    return evidence.difference(*pair)
+
+
+def _closed_forms(
+    metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score], z: float
+) -> dict[str, _Evidence]:
+    """Return the evidence for those metrics that need no bootstrap."""
+    found: dict[str, _Evidence] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, AccuracyScore):
+            found[name] = _Shares({arm: metric.correct(y, score) for arm, score in scores.items()}, z)
+        elif isinstance(metric, RocAucScore) and all(score.ndim == 1 for score in scores.values()):
+            found[name] = _Areas(y, scores, z)
+    return found
+
+
+class _Areas:
+    """The AUC of two classes: DeLong, and Hanley-McNeil where DeLong has no variance."""
+
+    def __init__(self, y: Target, scores: Mapping[str, Score], z: float) -> None:
+        self.at = {arm: place for place, arm in enumerate(scores)}
+        stack = np.stack([np.asarray(score, dtype=np.float64) for score in scores.values()])
+        stack[~np.isfinite(stack).all(axis=1)] = np.nan
+        auc, self.covariance = delong(y, stack)
+        self.value = {arm: float(auc[place]) for arm, place in self.at.items()}
+        # Equal where two arms put the rows in one order; adding the row's zeros keeps NaN apart from itself.
+        self.ranks = np.stack([np.unique(row, return_inverse=True)[1] + 0.0 * row for row in stack])
+        self.counts = (int((y == 1).sum()), int((y == 0).sum()))
+        self.z = z
+
+    def estimate(self, arm: str) -> Estimate:
+        value, place = self.value[arm], self.at[arm]
+        variance = float(self.covariance[place, place])
+        if variance > 0:
+            centre, method = value, "DeLong"
+        else:
+            centre, variance = hanley_mcneil(value, *self.counts)
+            method = "Hanley-McNeil"
+        reach = self.z * np.sqrt(variance) / (centre * (1 - centre))
+        low, high = expit(logit(centre) + np.array([-reach, reach]))
+        return Estimate(value, min(float(low), value), max(float(high), value), variance, method)
+
+    def difference(self, a: str, b: str) -> Difference:
+        value, (i, j) = self.value[a] - self.value[b], (self.at[a], self.at[b])
+        if np.array_equal(self.ranks[i], self.ranks[j]):
+            return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
+        own = self.covariance[i, i] + self.covariance[j, j]
+        variance, method = float(own - 2 * self.covariance[i, j]), "DeLong"
+        if not variance > 1e-12 * own:  # rounding of three terms that cancel
+            variance = sum(hanley_mcneil(self.value[arm], *self.counts)[1] for arm in (a, b))
+            method = "Hanley-McNeil"
+        return _normal_difference(value, value, np.sqrt(variance), self.z, method)
+
+
+def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, float]:
+    """Return the AUC moved towards .5 by half a row of the smaller class, and its variance there.
+
+    Parameters
+    ----------
+    auc : float, 0 to 1
+    positives, negatives : int, > 0
+
+    Returns
+    -------
+    auc : float, above 0 and below 1
+    variance : float, > 0
+
+    Source: Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve" (scores
+    with exponential distributions).
+    """
+    rows = min(positives, negatives)
+    moved = (rows * auc + 0.5) / (rows + 1)
+    one = moved / (2 - moved) - moved**2
+    two = 2 * moved**2 / (1 + moved) - moved**2
+    variance = moved * (1 - moved) + (positives - 1) * one + (negatives - 1) * two
+    return moved, variance / (positives * negatives)
+
+
+class _Shares:
+    """Accuracy: a share of rows, Wilson for one arm and Agresti-Min for a difference."""
+
+    def __init__(self, correct: Mapping[str, Floats], z: float) -> None:
+        self.correct, self.z = correct, z
+        self.value = {arm: float(right.mean()) for arm, right in correct.items()}
+
+    def estimate(self, arm: str) -> Estimate:
+        value, rows = self.value[arm], len(self.correct[arm])
+        total = rows + self.z**2
+        centre = (rows * value + self.z**2 / 2) / total
+        reach = self.z / total * np.sqrt(rows * value * (1 - value) + self.z**2 / 4)
+        low, high = max(0.0, centre - reach), min(1.0, centre + reach)
+        variance = float((reach / self.z) ** 2)
+        return Estimate(value, min(float(low), value), max(float(high), value), variance, "Wilson")
+
+    def difference(self, a: str, b: str) -> Difference:
+        apart = self.correct[a] - self.correct[b]
+        rows = len(apart) + 2  # half a row in each cell of the table of right and wrong
+        centre = float(apart.sum()) / rows
+        error = np.sqrt((apart @ apart + 1) / rows - centre**2) / np.sqrt(rows)
+        return _normal_difference(float(apart.mean()), centre, error, self.z, "Agresti-Min")
+
+
+def _normal_difference(value: float, centre: float, error: float, z: float, method: str) -> Difference:
+    """Return the difference of two shares or areas with `centre +- z error`, cut to -1 to 1."""
+    low, high = max(-1.0, centre - z * error), min(1.0, centre + z * error)
+    p = float(2 * ndtr(-abs(centre) / error))
+    return Difference(value, min(float(low), value), max(float(high), value), p, method)
+
+
+class _Draws:
+    """Any metric, by its bootstrap replicates per arm."""
+
+    def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
+        self.ranks = isinstance(metric, RocAucScore | AveragePrecisionScore)
+        self.replicates, self.level, self.method = replicates, level, method
+        self.value = {arm: found.value for arm, found in replicates.items()}
+
+    def estimate(self, arm: str) -> Estimate:
+        found = self.replicates[arm]
+        if found.reason():
+            return Estimate(found.value, NAN, NAN, NAN, found.reason())
+        limits = found.logit_limits(self.level) if self.ranks else found.limits(self.level)
+        return Estimate(found.value, *limits, found.variance, self.method)
+
+    def difference(self, a: str, b: str) -> Difference:
+        found = self.replicates[a].minus(self.replicates[b])
+        if found.reason():
+            return Difference(found.value, NAN, NAN, NAN, found.reason())
+        return Difference(found.value, *found.plain_limits(self.level), found.p_value(), self.method)
+
+
+def _bootstraps(
+    metrics: Mapping[str, Metric],
+    y: Target,
+    scores: Mapping[str, Score],
+    rng: np.random.Generator,
+    draws: int,
+    level: float,
+    groups: Groups,
+) -> dict[str, _Evidence]:
+    """Return the evidence for metrics without a closed form."""
+    method = "bootstrap" if groups is None else "bootstrap over groups"
+    found = replicate(metrics, y, scores, rng, draws, groups)
+    return {name: _Draws(metrics[name], arms, level, method) for name, arms in found.items()}

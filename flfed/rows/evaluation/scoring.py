@@ -1,0 +1,258 @@
+"""How predictions on one site's rows become figures, and which of them may leave."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from flfed import registry
+from flfed.errors import UsageError, nearest
+from flfed.rows.data.policy import Policy
+from flfed.rows.training.requests import Measured
+from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins
+
+PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
+COUNTS = ("accuracy_score", "recall_at_alert_budget")
+"""Metrics that are a number of rows over another: two of one site say how many rows two models call differently."""
+DIGITS = 3
+"""Of a figure that leaves rounded."""
+
+
+@lru_cache(maxsize=64)
+def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
+    """Return every listed metric for a task, by name; those of an alert budget only where there is one."""
+    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
+    budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
+    made = {name: kind() for name, kind in listed.items() if name not in budgeted}
+    if alert_budget is not None:
+        made |= {name: listed[name](alert_budget=alert_budget) for name in sorted(budgeted)}
+    return {name: metric for name, metric in made.items() if task in metric.tasks}
+
+
+def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
+    """Return the metric of the verdict: what the study names, else the task's first.
+
+    Raises
+    ------
+    UsageError
+        If the metric is not one for the task.
+    """
+    known = metrics_of(task, alert_budget)
+    if wanted not in known and wanted in metrics_of(task, 0.5):
+        raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
+    if wanted and wanted not in known:
+        raise UsageError(
+            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(known))} "
+            f"Known: {', '.join(known)}"
+        )
+    return wanted or PRIMARY[task]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScores:
+    """How a model did on some rows of one site, with what may not leave left out.
+
+    Attributes
+    ----------
+    rows : {"training", "validation", "holdout"}
+    num_examples : int
+    metrics, variances : dict of name to float
+        "loss" is the training loss without penalties; others are listed metrics.
+    histogram : float64 array [2, bins] or None
+    """
+
+    rows: str
+    num_examples: int
+    metrics: dict[str, float]
+    variances: dict[str, float] = field(default_factory=dict)
+    histogram: np.ndarray | None = None
+
+
+def withheld(
+    metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: Policy, alert_budget: float | None = None
+) -> str:
+    """Return why a metric may not leave the site, or an empty text.
+
+    Parameters
+    ----------
+    metric : str
+        A listed one, or "loss".
+    y : array [rows]
+        Class codes, or the target in its own unit.
+    score : array [rows] or [rows, classes]
+    task : str
+    policy : Policy
+    alert_budget : float, optional
+
+    Notes
+    -----
+    Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
+    does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
+    that 3 were wrong, a recall of .95 over 60 events that 3 were missed.
+    """
+    if policy.disclosure == "open":
+        return ""
+    classes, least = (score.shape[1] if score.ndim == 2 else 2), policy.cell_minimum
+    few = too_few(y, task, classes, policy)
+    if few:
+        return few
+    if metric == "accuracy_score":
+        wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
+        if min(wrong, len(y) - wrong) < least:
+            return f"fewer than {least} rows behind it"
+    if metric == "recall_at_alert_budget":
+        events = int((y == 1).sum())
+        found = metrics_of(task, alert_budget)[metric].value(y, score) * events
+        if min(found, events - found) < least:
+            return f"fewer than {least} rows behind it"
+    return ""
+
+
+def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
+    """Return why no figure over rows with targets `y` [rows] may leave, whatever the scores, or an empty text."""
+    least = policy.cell_minimum
+    if policy.disclosure == "open":
+        return ""
+    if len(y) < least:
+        return f"fewer than {least} rows"
+    if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
+        return f"fewer than {least} rows of a class"
+    return ""
+
+
+def three_digits(value: float) -> float:
+    """Return a figure rounded to three significant digits, as it is where it is not finite.
+
+    One rule for losses, metrics in any unit, their variances, limits and p: rounding keeps their order and sign,
+    and makes nothing 0, so that intervals hold what they held, and a verdict stays.
+
+    Examples
+    --------
+    >>> three_digits(0.873456), three_digits(-0.000123456), three_digits(12345.6), three_digits(float("inf"))
+    (0.873, -0.000123, 12300.0, inf)
+    """
+    return float(f"{value:.{DIGITS - 1}e}")
+
+
+class RoundFigures:
+    """The figures of each round on rows that stay the same: what may leave is decided once, not each round.
+
+    Parameters
+    ----------
+    rows : {"training", "validation", "holdout"}
+    y : array [rows]
+        Class codes, or the target in its own unit.
+    task : str
+    classes : int
+        Of the schema.
+    metric : str
+        The study's primary metric.
+    policy : Policy
+    alert_budget : float, optional
+        The study's, where it names one.
+
+    Attributes
+    ----------
+    area : bool
+        Whether the area under the ROC curve is to be measured.
+    histogram : bool
+        Whether rows are to be counted by class and predicted probability.
+    """
+
+    def __init__(
+        self,
+        rows: str,
+        y: np.ndarray,
+        *,
+        task: str,
+        classes: int,
+        metric: str,
+        policy: Policy,
+        alert_budget: float | None = None,
+    ) -> None:
+        self._rows, self._y, self._task, self._policy, self._budget = rows, y, task, policy, alert_budget
+        self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
+        self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
+        # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
+        once = metric in COUNTS and policy.disclosure != "open"
+        leaves = self._loss and not once and not self._metric.defined(y)
+        self.area = leaves and metric == "roc_auc_score" and task == "binary"
+        self._other = leaves and not self.area
+        self.histogram = task == "binary" and policy.allows("score-histogram")
+
+    def of(self, measured: Measured, predictions: Callable[[np.ndarray], np.ndarray]) -> RowScores:
+        """Return the figures of one round: the loss, and the primary metric with its variance.
+
+        Parameters
+        ----------
+        measured : Measured
+            The outputs, their loss, and what else was asked for: the area under the ROC curve, the histogram.
+        predictions : callable
+            Makes of outputs what metrics take; asked only where a metric other than the area is wanted.
+        """
+        metrics = {"loss": measured.loss} if self._loss else {}
+        variances = {}
+        if self.area:
+            metrics[self._name], variances[self._name] = measured.area, measured.variance
+        if self._other:
+            score = predictions(measured.outputs)
+            if not withheld(self._name, self._y, score, self._task, self._policy, self._budget):
+                metrics[self._name] = self._metric.value(self._y, score)
+        return RowScores(
+            rows=self._rows,
+            num_examples=len(self._y),
+            metrics=metrics,
+            variances=variances,
+            histogram=measured.histogram if self.histogram else None,
+        )
+
+
+def histogram(y: np.ndarray, score: np.ndarray, bins: ScoreBins = EVEN_ODDS) -> np.ndarray:
+    """Return rows counted by class and predicted probability; float64 [2, bins]."""
+    inside = np.clip(score, 1e-12, 1 - 1e-12)
+    counts: np.ndarray = histograms_of_odds(y, np.log(inside) - np.log1p(-inside), np.array([len(y)]), bins)[0]
+    return counts
+
+
+def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray, bins: ScoreBins = EVEN_ODDS) -> np.ndarray:
+    """Return the `histogram` of each site's predictions, given as log-odds as a model's outputs are.
+
+    Parameters
+    ----------
+    y, odds : array [rows of all sites]
+        Of one site after the other.
+    sizes : int array [sites]
+    bins : ScoreBins
+
+    Returns
+    -------
+    float64 array [sites, 2, bins]
+    """
+    places = bins.places(odds) + BINS * (y == 1)
+    places += 2 * BINS * np.repeat(np.arange(len(sizes)), sizes)
+    counts = np.bincount(places, minlength=2 * BINS * len(sizes))
+    return counts.reshape(len(sizes), 2, BINS).astype(float)
+
+
+def auc_of_histogram(counts: np.ndarray) -> float:
+    """Return the AUC that class-wise counts give, ties within a bin counting half.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+
+    Examples
+    --------
+    >>> auc_of_histogram(np.array([[2.0, 0.0], [0.0, 3.0]]))
+    1.0
+    """
+    negatives, positives = counts
+    below = np.cumsum(negatives) - negatives
+    pairs = negatives.sum() * positives.sum()
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")

@@ -1,0 +1,5 @@
+"""From typed rows to arrays: columns, the released sums, the shared encoder.
+
+`columns` takes a table's columns as arrays once, `summarise` makes the sums that a site releases (and nothing finer),
+`encode` makes the matrix that a model sees by the encoder of all sites.
+"""

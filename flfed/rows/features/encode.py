@@ -1,0 +1,128 @@
+"""Mapped rows to the model's inputs, with the encoder that all sites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.features.columns import Coded, coded
+from flfed.summaries.summary import ColumnLayout, Encoder, Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Rows ready for a model.
+
+    Attributes
+    ----------
+    x : float64 array [rows, inputs]
+    y : array [rows]
+        Class codes (int64), or the encoded target of a regression (float64).
+    weight : float64 array [rows]
+        What each row counts in the training loss; ones without class weights.
+    group : int array [rows] or None
+        Code of each row's patient or customer; None where each row is its own.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    group: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Return the rows of a mask or of indices."""
+        group = None if self.group is None else self.group[rows]
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
+
+
+class KeptRows:
+    """Rows that went through one encoder, by part of the table: made once for all rounds."""
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._rows: dict[str, Encoded] = {}
+
+    def through(self, encoder: Encoder) -> dict[str, Encoded]:
+        """Return what is kept of this encoder's rows, to be added to; what went through another is dropped."""
+        if encoder is not self._encoder:
+            if self._encoder is None or not _same(encoder, self._encoder):
+                self._rows = {}
+            self._encoder = encoder
+        return self._rows
+
+
+def _same(one: Encoder, other: Encoder) -> bool:
+    """Tell whether two encoders have the same numbers: each message may bring an encoder of its own."""
+    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
+    return all(mine is theirs or mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)
+
+
+def input_names(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the inputs: `age`, `cp=asymptomatic`, `chol missing`.
+
+    A category's first value is the reference and has no input.
+    """
+    names: list[str] = []
+    for column in layout.features:
+        if column.kind == "category":
+            names += [f"{column.name}={value}" for value in column.cells[1:-1]]
+        else:
+            names.append(column.name)
+        if layout.missing_indicator:
+            names.append(f"{column.name} missing")
+    return tuple(names)
+
+
+def encode(table: pd.DataFrame | Coded, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
+    """Return mapped rows as the model's inputs and targets.
+
+    Parameters
+    ----------
+    table : DataFrame or Coded
+        Mapped rows.
+    layout : Layout
+    encoder : Encoder
+    weighted : bool
+        Whether rows count by the encoder's class weights.
+    """
+    slices, rows, start = layout.slices(), coded(table, layout), 0
+    x = np.empty((rows.rows, len(input_names(layout))))
+    for number, column in enumerate(layout.features):
+        for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):
+            x[:, start : start + inputs.shape[1]] = inputs
+            start += inputs.shape[1]
+    if layout.task == "regression":
+        values = rows.scaled(layout.target)
+        return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
+    y = rows.codes[layout.target.name].astype(np.int64)
+    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(rows.rows))
+
+
+def _inputs(
+    rows: Coded, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
+) -> Iterator[np.ndarray]:
+    """Yield one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for, [rows, 1]."""
+    chosen, missing = rows.codes[column.name], len(column.cells) - 1
+    shares, spread = encoder.frequency[place], encoder.spread[place]
+    if column.kind == "number":
+        values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
+        yield np.where(np.isnan(values), 0.0, values)[:, None]
+    else:
+        of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
+        of_cell[missing] = 0.0
+        yield of_cell[:, 1:].take(chosen, axis=0)
+    if missing_indicator:
+        yield ((chosen == missing) - shares[-1])[:, None] / spread[-1]
+
+
+def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
+    """Return encoded targets of a regression in the target's own unit; any shape."""
+    scaled_back = values * encoder.scale[-1] + encoder.center[-1]
+    return np.asarray(np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back)

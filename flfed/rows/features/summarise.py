@@ -1,0 +1,393 @@
+"""A site's rows to sums in the schema's layout, and what of them may leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.features.columns import Coded, coded
+from flfed.summaries.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
+
+LEAST_KNOWN = 10
+"""Rows of each class that must have a value before a column's separation says anything: of 13
+rows with 2 positives, chance alone separates many."""
+
+
+def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: bool = False) -> Layout:
+    """Return the summary's layout: it follows from schema and study alone."""
+    return Layout(
+        features=tuple(_column_layout(name, schema.columns[name]) for name in features),
+        target=_column_layout(schema.target, schema.columns[schema.target]),
+        task=schema.task,
+        missing_indicator=missing_indicator,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _column_layout(name: str, column: Column) -> ColumnLayout:
+    """Return the layout of one column, the same object for each of many sites: its cells' names take much memory."""
+    if column.range is not None:
+        low, high = column.scale(np.array(column.range))
+        edges = np.linspace(low, high, BINS + 1)
+        labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(BINS))
+        return ColumnLayout(
+            name=name,
+            kind="number",
+            cells=(*labels, "missing"),
+            edges=tuple(edges.tolist()),
+            transform=column.transform,
+            unit=column.unit,
+            typical=None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist()),
+        )
+    if column.kind == "flag":
+        return ColumnLayout(name=name, kind="flag", cells=("0", "1", "missing"))
+    return ColumnLayout(name=name, kind="category", cells=(*column.values, "missing"))
+
+
+def outcomes(table: pd.DataFrame | Coded, layout: Layout) -> np.ndarray:
+    """Return the target as float64 [rows, outcomes]: class indicators, or the number itself."""
+    rows = coded(table, layout)
+    if layout.task == "regression":
+        return rows.scaled(layout.target)[:, None]
+    wanted = np.arange(layout.outcomes) if layout.task == "multi-class" else np.array([1])
+    return np.asarray((rows.codes[layout.target.name][:, None] == wanted).astype(float))
+
+
+def summarise(table: pd.DataFrame | Coded, layout: Layout) -> Summary:
+    """Return the exact sums over `table`; nothing is suppressed here.
+
+    Parameters
+    ----------
+    table : DataFrame or Coded
+        Mapped rows of one site.
+    layout : Layout
+    """
+    columns, rows = layout.columns, coded(table, layout)
+    cells = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
+    return Summary(
+        rows=np.array([float(rows.rows)]),
+        moments=np.array([_moments(rows, c) for c in columns]),
+        moments_known=np.ones(len(columns)),
+        cells=np.concatenate(cells).astype(float),
+        cells_known=np.ones(sum(len(c.cells) for c in columns)),
+        lower=np.zeros(sum(len(c.cells) for c in columns)),
+        left=np.zeros(len(columns)),
+        leaks=_leak_sums(rows, layout),
+        leaks_known=np.ones((len(layout.features), layout.outcomes, 2)),
+        sites=np.ones(1),
+    )
+
+
+def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
+    """Return the places of one row of each patient or customer, drawn; None where each row is its own.
+
+    Rows of one person have much in common, so that a test that takes them for independent finds leaks
+    where there are none. The draw is the same each time, and looks at no cell but the group's.
+    """
+    if not group:
+        return None
+    codes, persons = pd.factorize(table[group])
+    if len(persons) == len(table):
+        return None
+    order = np.random.default_rng(len(table)).permutation(len(table))
+    return np.asarray(np.sort(order[np.unique(codes[order], return_index=True)[1]]))
+
+
+def leaving(
+    table: pd.DataFrame | Coded, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
+) -> Summary:
+    """Return the sums over `table` that may leave: all where `minimum` is None, else as `disclose` has it.
+
+    Parameters
+    ----------
+    table, layout
+        As for `summarise`.
+    minimum : int or None
+        Smallest count that leaves; None under disclosure "open".
+    one_each : int array, optional
+        From `one_of_each`: rows that leaks are looked for in.
+    """
+    rows = coded(table, layout)
+    exact = summarise(rows, layout)
+    people = None if one_each is None else summarise(rows.take(one_each), layout)
+    if people is not None:
+        exact = replace(exact, leaks=people.leaks)
+    return exact if minimum is None else disclose(exact, layout, minimum, people)
+
+
+def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
+    if layout.kind != "number":
+        return [0.0, 0.0, 0.0]
+    z = (rows.scaled(layout) - layout.middle) / layout.half
+    z = z[~np.isnan(z)]
+    return [float(len(z)), float(z.sum()), float(np.square(z).sum())]
+
+
+def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
+    """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation.
+
+    Of a class, U is the count of missing rows that have it less the expected one, and V its variance. Of a
+    number U is the sum of the missing rows' ranks, from -1 to 1, and V at least its variance (`chance_at_most`).
+    """
+    y, shape = outcomes(rows, layout), (len(layout.features), layout.outcomes)
+    missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
+    u, v = np.zeros(shape), np.zeros(shape)
+    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
+    gappy = [number for number, gap in enumerate(missing) if gap.any()]
+    if gappy:  # of a column without a gap both are 0
+        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+        u[gappy] = [missing[number].astype(float) @ centred for number in gappy]
+        share = np.array([missing[number].mean() for number in gappy])[:, None]
+        spread = rows.rows * share * (1 - share)
+        v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
+        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
+            v[gappy] /= np.maximum(share, 1 - share)
+    known = [~gap if number in gappy else slice(None) for number, gap in enumerate(missing)]
+    strength = np.array(
+        [
+            [_strength(rows, column, cells, y[cells, outcome], layout.task) for outcome in range(shape[1])]
+            for column, cells in zip(layout.features, known, strict=True)
+        ]
+    ).reshape(shape)
+    weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
+    return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
+
+
+def _ranked(y: np.ndarray) -> np.ndarray:
+    """Return the ranks of a number [rows, 1], the mean of equal ones, evenly from -1 to 1 with a mean of 0."""
+    _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
+    ranks = np.cumsum(equal) - (equal - 1) / 2
+    return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
+
+
+def _strength(rows: Coded, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
+    """Return how well one column alone tells the outcome: best AUC, or absolute correlation; NaN for few rows."""
+    least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
+    if least < LEAST_KNOWN or np.ptp(y) == 0:
+        return float("nan")
+    number, last = column.kind == "number", len(column.cells) - 1
+    cells = (rows.values if number else rows.codes)[column.name][known]
+    if task == "regression":
+        return max(_correlation(x, y) for x in ([cells] if number else [cells == code for code in range(last)]))
+    return _auc(cells, y) if number else _best_auc_of_values(cells, y, last)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return 0.0 if (x == x[0]).all() else float(abs(np.corrcoef(x, y)[0, 1]))
+
+
+def _auc(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the AUC of a number for a class, or of its negative, whichever is larger."""
+    ranked, own = np.sort(x), x[y == 1]
+    # Ranks from 1 on, the mean of equal ones: (rows below + rows not above + 1) / 2
+    ranks = (np.searchsorted(ranked, own, "left") + np.searchsorted(ranked, own, "right") + 1) / 2
+    positives = len(own)
+    auc = (ranks.sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
+    return float(max(auc, 1 - auc))
+
+
+def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
+    """Return the largest AUC of the indicator of one value, or of its absence; `cells` are codes below `values`."""
+    ones = np.bincount(cells, weights=y, minlength=values)
+    positives = y.sum()
+    zeros = np.bincount(cells, minlength=values) - ones
+    # Half the pairs, and half the difference of the shares: 1/2 + (share of positives - share of negatives) / 2
+    return float(0.5 + np.abs(ones / positives - zeros / (len(y) - positives)).max() / 2)
+
+
+def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | None = None) -> Summary:
+    """Return what of a site's sums may leave under disclosure "institution".
+
+    Parameters
+    ----------
+    exact : Summary
+        Of one site.
+    layout : Layout
+    minimum : int
+        Smallest count that leaves.
+    people : Summary, optional
+        Of one row of each person, where some have several: its leak sums stand in `exact`.
+
+    Guarantee: all that leaves of one column follows from the numbers of rows in the groups of
+    `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a
+    cell in a larger group only the group is known; where a value of a flag or category has all rows
+    but fewer than `minimum`, that is said, and not how many they are. Zero counts as small. Sums of values would not
+    do: where a column is 0 for nearly all and 1 for three rows, they say so.
+
+    Of missingness against the outcome, U and V leave where each cell of that table is large; for a
+    regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
+    power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
+    """
+    groups = [
+        grouped(exact.cells[place], column.kind, minimum, complete=column is layout.target)
+        for column, place in zip(layout.columns, layout.slices().values(), strict=True)
+    ]
+    given = [_alone(found, len(column.cells)) for column, found in zip(layout.columns, groups, strict=True)]
+    left = exact.rows[0] - np.array(
+        [(exact.cells[p] * g).sum() for p, g in zip(layout.slices().values(), given, strict=True)]
+    )
+    moments = np.array(
+        [
+            _moments_of_groups(column, found, exact.cells[place])
+            for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
+        ]
+    )
+    cells_known = np.concatenate(given)
+    lower = [
+        _dominant(exact.cells[place], [] if column is layout.target else found, column, minimum)
+        for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
+    ]
+    moments_known = (moments[:, 0] > 0).astype(float)
+    leaks_known = np.stack(
+        [
+            _leaks_known(people or exact, layout, column, cells_known, moments_known[-1], minimum)
+            for column in layout.features
+        ]
+    ).reshape(exact.leaks_known.shape)
+    coarse = _coarse_leaks(exact, in_steps=layout.task == "regression" or people is not None)
+    return replace(
+        exact,
+        moments=moments,
+        moments_known=moments_known,
+        cells=exact.cells * cells_known,
+        cells_known=cells_known,
+        lower=np.concatenate(lower),
+        left=left,
+        # Not a product: -0.0 would tell the sign of a sum that is kept back.
+        leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, coarse, 0.0),
+        leaks_known=leaks_known,
+    )
+
+
+def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = False) -> list[list[int]]:
+    """Return groups of cells of one column, each of at least `minimum` rows if all are, every cell in one.
+
+    Parameters
+    ----------
+    counts : array [cells]
+        Rows in each cell, the last "missing".
+    kind : {"number", "flag", "category"}
+    minimum : int
+    complete : bool
+        Whether a missing value is impossible, as in a target; its cell is then in no group.
+
+    Notes
+    -----
+    Cells are taken in an order that the schema gives, and a group is closed once it has enough
+    rows; what is over at the end goes with the last one. Few missing rows come first, where they
+    cannot be told from a small next cell; then bins from low to high, values from last to first,
+    because the first is often the common one. Which cells go together must not follow from which
+    are small: were it the smallest of the large ones that goes with the small ones, then of 20
+    given and 18 left in two cells, anybody could tell that these are 9 and 9.
+
+    Examples
+    --------
+    >>> grouped(np.array([120, 70, 7, 6]), "category", 10)
+    [[3, 2], [1], [0]]
+    >>> grouped(np.array([120, 70, 3, 2]), "category", 10)
+    [[3, 2, 1], [0]]
+    >>> grouped(np.array([1, 2, 40, 9, 4, 2, 0, 1]), "number", 10)
+    [[7, 0, 1, 2], [3, 4, 5, 6]]
+    """
+    missing = len(counts) - 1
+    values = list(range(missing) if kind == "number" else reversed(range(missing)))
+    apart = not complete and counts[missing] >= minimum
+    groups: list[list[int]] = []
+    open_group: list[int] = []
+    for cell in values if apart or complete else [missing, *values]:
+        open_group.append(cell)
+        if counts[open_group].sum() >= minimum:
+            groups.append(open_group)
+            open_group = []
+    if not groups:
+        return [values if complete else [missing, *values]]
+    groups[-1] += open_group
+    return [*groups, [missing]] if apart else groups
+
+
+def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
+    """Return for each cell the fewest rows it can have: not 0 only where it has all but a few; [cells].
+
+    Without it a rare flag would look like an even one. In few rows its absence would say too much.
+    """
+    found = np.zeros(len(counts))
+    for group in groups if column.kind != "number" else []:
+        most, total = max(group, key=lambda cell: counts[cell]), counts[group].sum()
+        if len(group) > 1 and total >= 4 * minimum and counts[most] > total - minimum:
+            found[most] = total - minimum + 1
+    return found
+
+
+def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
+    """Return 1 for each cell that is a group of its own, else 0."""
+    return np.isin(np.arange(cells), [group[0] for group in groups if len(group) == 1]).astype(float)
+
+
+def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np.ndarray) -> list[float]:
+    """Return count, sum of z and sum of z² as the groups of bins give them; zeros if there is one group.
+
+    Rows are taken to be in the middle of a bin: evenly over the bins of a group, but in the lowest
+    and the highest group falling outwards as 1 / k² (tails are long, and the range is wide).
+    """
+    missing = len(counts) - 1
+    bins = [[cell for cell in group if cell != missing] for group in groups]
+    totals = [float(counts[group].sum()) for group, own in zip(groups, bins, strict=True) if own]
+    bins = [own for own in bins if own]
+    if column.kind != "number" or len(bins) < 2:
+        return [0.0, 0.0, 0.0]
+    z = (np.arange(missing) + 0.5) * 2 / missing - 1
+    found = np.zeros(3)
+    for number, (own, total) in enumerate(zip(bins, totals, strict=True)):
+        shares = np.ones(len(own))
+        if number in (0, len(bins) - 1):
+            shares = 1 / np.arange(1.0, len(own) + 1) ** 2
+            shares = shares[::-1] if number == 0 else shares
+        shares = total * shares / shares.sum()
+        found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
+    return [float(value) for value in found]
+
+
+def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
+    """Return leak sums with the strength as one bit, and the test in steps if so."""
+    leaks = exact.leaks.copy()
+    # The rows of all sites alike: where they are 0 for want of values, few values are known.
+    leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
+    leaks[..., 3] = exact.rows[0]
+    if in_steps:
+        u, v = leaks[..., 0], leaks[..., 1]
+        there = np.where(v > 0, v, 1.0)
+        coarse = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
+        leaks[..., 0], leaks[..., 1] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse), coarse
+    return leaks
+
+
+def _leaks_known(
+    exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, target_known: float, minimum: int
+) -> np.ndarray:
+    """Return whether the test and the strength of a column may leave; [outcomes, 2].
+
+    U and V give the table of missing against outcome away, so each of its cells must be large,
+    and the count of missing rows must be given anyway; of several outcomes all, because the last
+    follows from the others. Whether the strength leaves depends on the classes alone. `exact` is of the rows
+    that leaks were looked for in.
+    """
+    slices = layout.slices()
+    rows, missing = exact.rows[0], exact.cells[slices[column.name]][-1]
+    number = layout.features.index(column)
+    missing_given = cells_known[slices[column.name]][-1] > 0
+    if layout.task == "regression":
+        test = missing_given and min(missing, rows - missing) >= minimum and target_known > 0
+        return np.tile([test, True], (layout.outcomes, 1)).astype(float)
+    classes = exact.cells[slices[layout.target.name]][:-1]
+    wanted = classes if layout.task == "multi-class" else classes[1:2]
+    given = cells_known[slices[layout.target.name]][:-1].all()
+    both = exact.leaks[number, :, 0] + missing * wanted / rows
+    table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
+    # Counts came out of a division: half a row is more than rounding and less than one.
+    test = missing_given and given and table.min() > minimum - 0.5
+    return np.tile([test, given], (layout.outcomes, 1)).astype(float)

@@ -1,0 +1,301 @@
+"""Sets of rows by keyed hashes, and when two of them are so close that their sums give people away.
+
+Two sums over sets of rows that differ by one person give that person's values (Huth et al. 2022 did it
+to DataSHIELD). So a site keeps, of every set whose sums left, a keyed hash of each person's rows, and
+refuses a set that is too close to those: whatever chose the rows, a filter, a date or a missing value.
+
+Guarantee: of the sets that `too_close` let pass, for a minimum of k, (1) of two sets A and B neither
+A without B nor B without A is of 1 to k - 1 persons; (2) no sum or difference of up to four sets, as
+A - B - C or (A - B) - (C - D), is made of 1 to k - 1 persons' rows. Both hold for every sum over these
+rows, also of other columns. It is stricter than counting how many persons differ in all: one person
+exchanged for another is refused, and so is one who leaves while k others come, for a count that is one
+lower would tell of the one.
+
+A person is told by what the rows say, and where the schema names a group by the group's identifier as well:
+both rules hold then, each alone. A column that drifts (an age as of today, a sum in floating point that a
+database adds up in another order) makes other rows of everybody, and the same people.
+
+What it does not cover: five and more sets put together; rows that drift in a table without a group, and identifiers
+that are made anew; sets under another dataset's schema, or, without a group, under a schema, unit or mapping
+that was changed in between, which makes every row another one; what somebody knows already of the k
+persons in a difference; what is not a sum (a trained model remembers rows: that is what differential privacy is for).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.schema import Schema
+
+BYTES = 16
+"""Of a keyed hash: among a billion rows two of the same one are an accident of 1 in 10^20."""
+DIGEST = np.dtype(f"S{BYTES}")
+NOBODY = np.empty(0, DIGEST)
+WITH_PEOPLE = b"people\x00\x01"
+"""Begins the file of a set that has its people's identifiers, too; then how many persons, eight bytes."""
+PROBES = 12
+"""Random signs that a combination of sets is looked at with before it is counted out."""
+CELLS = 2**22
+"""Numbers that are held at once while combinations are counted out."""
+SIGNS = ((-1, -1, -1), (-1, -1, 1), (-1, 1, 1))
+"""Of three sets that are put together with a fourth; which of them has which is gone through."""
+
+
+@dataclass(frozen=True, eq=False)
+class Persons:
+    """The persons of some rows: what their rows say, and which these are.
+
+    Attributes
+    ----------
+    texts : list of str
+        One a person: the person's rows, sorted, by all columns of the schema but ids. The number
+        of those that say the same before it comes first, so that no two are equal.
+    rows : list of list of int
+        Positions of each person's rows.
+    """
+
+    texts: list[str]
+    rows: list[list[int]]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], person: Sequence[object] | None, chosen: np.ndarray) -> Persons:
+        """Return the persons of the chosen rows.
+
+        Parameters
+        ----------
+        texts : sequence of str [rows]
+            As `value_texts` gives them.
+        person : sequence [rows] or None
+            Whose each row is; None: each row is a person.
+        chosen : int array
+            Positions of the rows.
+        """
+        whose: dict[object, list[int]] = defaultdict(list)
+        for row in chosen.tolist():
+            whose[row if person is None else person[row]].append(row)
+        seen: dict[str, int] = defaultdict(int)
+        found = []
+        for rows in whose.values():
+            said = "\x1e".join(sorted(texts[row] for row in rows))
+            found.append(f"{seen[said]}\x1e{said}")
+            seen[said] += 1
+        return cls(found, list(whose.values()))
+
+
+def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
+    """Return each row as one text of its values, without its ids; [rows].
+
+    No sum is over an id, and a database that numbers its rows anew gives the same rows.
+    """
+    columns = [name for name, column in schema.columns.items() if column.kind != "id"]
+    return row_texts(table[columns])
+
+
+def whose_rows(table: pd.DataFrame, schema: Schema) -> list[object] | None:
+    """Return whose each row is, by the schema's group; None where a row is a person."""
+    return list(table[schema.group]) if schema.group else None
+
+
+def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
+    """Return the text of each row's identifier of its group, [rows]; None where a row is a person."""
+    return row_texts(table[[schema.group]]) if schema.group else None
+
+
+def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
+    """Return the HMAC-SHA256 of a text for one purpose, which tells nothing without the key; 32 bytes."""
+    content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return hmac.digest(key, purpose.encode() + b"\x00" + content, "sha256")
+
+
+@dataclass(frozen=True, eq=False)
+class RowSet:
+    """A set of persons' rows by keyed hashes: it tells a set's size, and nothing of a row without the key.
+
+    Attributes
+    ----------
+    dataset : str
+    digests : array of 16 bytes each, sorted [persons]
+        Of what each person's rows say.
+    id : str
+        Keyed hash of all of them as hex: two sets have one id if they are of the same rows of the same people.
+    people : array of 16 bytes each, sorted [persons], or empty
+        Of the groups' identifiers, where the schema names a group.
+    """
+
+    dataset: str
+    digests: np.ndarray
+    id: str
+    people: np.ndarray = field(default_factory=NOBODY.copy)
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, schema: Schema, key: bytes) -> RowSet:
+        """Return the set of a mapped table's rows, whatever their order."""
+        persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
+        names = group_texts(table, schema)
+        people = [] if names is None else [digest_of_group(key, schema.name, names[rows[0]]) for rows in persons.rows]
+        return cls.made(schema.name, [digest(key, schema.name, text) for text in persons.texts], key, people=people)
+
+    @classmethod
+    def made(cls, dataset: str, digests: Sequence[bytes], key: bytes, *, people: Sequence[bytes] = ()) -> RowSet:
+        """Return the set of these digests, of rows and of identifiers."""
+        rows, names = (np.frombuffer(b"".join(sorted(set(some))), DIGEST) for some in (digests, people))
+        return cls(dataset, rows, _set_id(key, dataset, _content(rows, names)), names)
+
+    @classmethod
+    def from_bytes(cls, dataset: str, content: bytes, key: bytes, *, id: str) -> RowSet:
+        """Return the set that was written down under an id.
+
+        Raises
+        ------
+        UsageError
+            If it is not the one that was written, or of another key.
+        """
+        if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
+            raise UsageError(f"the set of released rows {id[:12]} is damaged, or of another key")
+        if not content.startswith(WITH_PEOPLE):
+            return cls(dataset, np.frombuffer(content, DIGEST), id)
+        persons, both = int.from_bytes(content[len(WITH_PEOPLE) : BYTES]), np.frombuffer(content[BYTES:], DIGEST)
+        return cls(dataset, both[:persons], id, both[persons:])
+
+    def to_bytes(self) -> bytes:
+        """Return what is written down of it."""
+        return _content(self.digests, self.people)
+
+    def members(self) -> set[bytes]:
+        """Return the digests of rows one by one."""
+        return _one_by_one(self.digests)
+
+    def people_one_by_one(self) -> set[bytes]:
+        """Return the digests of identifiers one by one; none where the schema names no group."""
+        return _one_by_one(self.people)
+
+    def __len__(self) -> int:
+        """Return the number of persons."""
+        return len(self.digests)
+
+    def common(self, other: RowSet) -> int:
+        """Return how many persons are in both whose rows say the same."""
+        return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
+
+
+def digest(key: bytes, dataset: str, text: str) -> bytes:
+    """Return the keyed hash of one person's text, as `Persons.texts` has it; 16 bytes."""
+    return keyed(key, f"rows of {dataset}", text)[:BYTES]
+
+
+def digest_of_group(key: bytes, dataset: str, text: str) -> bytes:
+    """Return the keyed hash of a group's identifier, as `group_texts` has it; 16 bytes."""
+    return keyed(key, f"people of {dataset}", text)[:BYTES]
+
+
+def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
+    """Return what is written down of a set: its rows' digests, or their number, these and the people's."""
+    if not len(people):
+        return digests.tobytes()
+    head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
+    return head + digests.tobytes() + people.tobytes()
+
+
+def _one_by_one(digests: np.ndarray) -> set[bytes]:
+    # NumPy's own `tolist` would cut zeros off their ends.
+    content = digests.tobytes()
+    return {content[start : start + BYTES] for start in range(0, len(content), BYTES)}
+
+
+def _set_id(key: bytes, dataset: str, together: bytes) -> str:
+    return keyed(key, f"set of {dataset}", together).hex()
+
+
+def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
+    """Return how many persons are in `a` only, and in `b` only, by what their rows say."""
+    both = a.common(b)
+    return len(a) - both, len(b) - both
+
+
+def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
+    """Tell whether sums over a set, with those that left before, would give fewer than `minimum` persons away.
+
+    Parameters
+    ----------
+    asked : RowSet
+        Whose sums are to leave.
+    released : sequence of RowSet
+        Of the same dataset, whose sums left; the same set among them is no reason.
+    minimum : int, >= 1
+        k: from so many persons on a sum may leave.
+
+    Notes
+    -----
+    The module says what is then true of all sets together. What four sets give is made of few persons
+    only if its sum under any signs of the persons is small: a few random signs rule out nearly all of
+    the m^3 combinations, and each that is left is counted out, so that the answer is exact.
+    """
+    others = [one for one in released if one.id != asked.id]
+    if len(others) < len(released):
+        return False  # it was looked at when it left first, and whatever left since, with it
+    if 0 < len(asked) < minimum:
+        return True
+    known = [one.people for one in others if len(one.people)] if len(asked.people) else []
+    return apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or apart_by_few(
+        [asked.people, *known], minimum
+    )
+
+
+def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
+    """Tell whether the first set, with the others, gives fewer than `minimum` persons away; each of sorted digests."""
+    if len(sets) < 2:
+        return False
+    inside = _inside(sets)
+    mine, theirs = inside[:, 0], inside[:, 1:]
+    both = mine @ theirs
+    apart = np.concatenate([theirs.sum(axis=0) - both, mine.sum() - both])
+    return bool(((apart > 0) & (apart < minimum)).any()) or _of_four(mine, theirs, minimum)
+
+
+def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Return which persons are in which set, 1 or 0; [persons, sets]."""
+    every = np.unique(np.concatenate(sets))
+    found = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
+    for at, one in enumerate(sets):
+        found[np.searchsorted(every, one), at] = 1
+    return found
+
+
+def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
+    """Tell whether a set and up to three others, under any signs, are made of 1 to `minimum` - 1 persons.
+
+    Parameters
+    ----------
+    mine : array [persons]
+    others : array [persons, sets]
+    minimum : int
+    """
+    # The last one is the empty set: with it, two or three sets are four.
+    others = np.concatenate([others, np.zeros((len(mine), 1), dtype=np.float32)], axis=1)
+    random = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), (PROBES, len(mine)))
+    own, shadows, sets = random @ mine, random @ others, range(others.shape[1])
+    most = 4 * (minimum - 1)  # a person counts up to four times
+    at_once = max(1, CELLS // max(1, len(mine)))
+    for first in sets:
+        for a, b, c in SIGNS:
+            may = np.ones((len(sets), len(sets)), dtype=bool)
+            for me, shadow in zip(own, shadows, strict=True):
+                may &= np.abs(me + a * shadow[first] + b * shadow[:, None] + c * shadow) <= most
+            if a == b:
+                may[:first] = False  # looked at already, the other way round
+            found = np.argwhere(np.triu(may) if b == c else may)
+            for start in range(0, len(found), at_once):
+                second, third = found[start : start + at_once].T
+                summed = (mine + a * others[:, first])[:, None] + b * others[:, second] + c * others[:, third]
+                persons = np.count_nonzero(summed, axis=0)
+                if ((persons > 0) & (persons < minimum)).any():
+                    return True
+    return False

@@ -1,0 +1,145 @@
+"""People who opted out: their rows go before anything else is done with a site's table."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.files import private_bytes
+from flfed.rows.data import datasets
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame, Part
+from flfed.rows.data.transactions.source import Raw, Transactions
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """What a list of people who opted out did: counts only.
+
+    Attributes
+    ----------
+    listed, found : int
+        Different identifiers on the list, and those of them that stand in the table.
+    rows : int
+        Rows that went.
+    sha256 : str
+        Of the list, so that a longer one shows.
+    """
+
+    listed: int
+    found: int
+    rows: int
+    sha256: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Resting:
+    """How many people's rows rest so that nobody can tell who opted out or came: counts only, for the site's eyes."""
+
+    persons: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Identifiers of people whose rows are not to be used.
+
+    Parameters
+    ----------
+    column : str
+        A column of the site's own table, under its own name.
+    identifiers : frozenset of str
+        As `plain_text` reads a cell: "7", 7 and 7.0 are one, "007" is another.
+    """
+
+    column: str = field(repr=False)
+    identifiers: frozenset[str] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Excluded:
+        """Read a list: one column of CSV, its first line the column's name in the site's own table.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be read, others may read it, or a line has several cells. Nothing of it is quoted.
+        """
+        try:
+            text = private_bytes(path).decode("utf-8-sig")
+            lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        except (UnicodeDecodeError, csv.Error):
+            raise UsageError(f"{path}: cannot be read as CSV in UTF-8; save it as such, one column") from None
+        several = sum(len(line) != 1 for line in lines)
+        if not lines or several:
+            what = f"{several} of its lines have more than one cell" if lines else "is empty"
+            raise UsageError(f"{path}: {what}; give a column's name and below it one identifier a line")
+        found = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
+        return cls(lines[0][0].strip(), frozenset(map(str, found)))
+
+    def sha256(self) -> str:
+        """Return the hash of the column and the identifiers, whatever their order."""
+        return hashlib.sha256(json.dumps([self.column, *sorted(self.identifiers)]).encode()).hexdigest()
+
+    def applied(self, site: Site) -> tuple[Site, Exclusion]:
+        """Return the site without these people's rows, and what that did; reads the table.
+
+        Of transactions they go before any window looks back, also out of a feed that has their column:
+        nobody's figures count theirs.
+
+        Raises
+        ------
+        UsageError
+            If the site's own table does not have the column once, or is not read from its source.
+        """
+        if type(site).inspect is not Site.inspect:
+            raise UsageError(
+                f"site {site.name!r}: its package reads the table in a way of its own, so people who opted out could "
+                "not be left out; give it a plain source, or leave them out there and remove the list"
+            )
+        folders = ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+        source = site.source
+        if not isinstance(source, Transactions):
+            table, out = self._found(source.read(folders), self.column, site)
+            kind = Part if isinstance(source, Part) else Frame
+            left: Frame | Transactions = kind(_without(table, out), source.missing)
+        else:
+            table, out = self._found(source.source.read(folders), self.column, site)
+            feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
+            left = replace(source, source=Frame(_without(table, out), source.missing), feeds=feeds)
+        found = plain_text(table[self.column][out]).nunique()
+        counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
+        return replace(site, source=left), counted
+
+    def _found(self, table: pd.DataFrame, column: str, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return a table, and which of its rows are of these people [rows]."""
+        if (table.columns == column).sum() != 1:
+            # It is not quoted: where the name is forgotten, it is a person's identifier.
+            raise UsageError(
+                f"site {site.name!r}: the first line of the list of people who opted out is not the name of one column "
+                f"of its own table of dataset {site.dataset!r}, so their rows cannot be found; correct the line, or "
+                "have the source give that column too"
+            )
+        return table, plain_text(table[column]).isin(self.identifiers).to_numpy(dtype=bool)
+
+    def _feed(self, feed: Raw, source: Transactions, folders: tuple[Path, ...]) -> Raw:
+        """Return an owner's history without these people, where it has their column under the declaration's name."""
+        named = {own: name for name, own in source.columns.items()}
+        column, table = named.get(self.column, self.column), feed.read(folders)
+        if column not in table.columns:
+            return feed
+        return Frame(_without(table, plain_text(table[column]).isin(self.identifiers).to_numpy(bool)), feed.missing)
+
+
+def _without(table: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
+    return table[~out].reset_index(drop=True)

@@ -1,0 +1,393 @@
+"""A site's frozen rows: mapped and checked once, written down privately, and served instead of its source.
+
+A study is approved for these rows. The institution's database may change meanwhile; what is served
+changes only when a person freezes again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flfed.errors import FlfedError, TableError, UsageError
+from flfed.files import folder_locked, private_bytes, write_private_bytes
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import PublishedSplit, row_texts
+from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
+from flfed.rows.data.parsing.fields import Finding
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.sources import Part
+from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
+
+FACTS = "frozen.json"
+"""What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
+PARTS = ("excluded", "resting", "origin")
+"""Of these facts, those that have keys of their own."""
+_TYPES = {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What is known of a site's frozen rows of one dataset; reading it reads no row.
+
+    Attributes
+    ----------
+    site, dataset : str
+    rows : int
+    sha256 : str
+        Of the canonical rows: whatever their order, and however Parquet writes them.
+    schema_sha256 : str
+    at : str
+        When they were frozen, in UTC, as ISO 8601.
+    excluded : Exclusion or None
+        What the list of people who opted out did; None where there is none.
+    resting : Resting or None
+        Whose rows rest, so that what was released before and what is released next do not give those
+        away who opted out, or came; None where nobody's do.
+    file, file_sha256 : str
+        The Parquet file beside it, and the hash of its bytes.
+    periods : str
+        Of transactions: the hash of the holdout, whose periods chose the rows. Else empty.
+    origin : Origin or None
+        What of them is the same under another dataset's name; None where an earlier version froze them, or the
+        site's package reads its table in a way of its own.
+    """
+
+    site: str
+    dataset: str
+    rows: int
+    sha256: str
+    schema_sha256: str
+    at: str
+    excluded: Exclusion | None
+    file: str
+    file_sha256: str
+    periods: str = ""
+    resting: Resting | None = None
+    origin: Origin | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts under their names in `frozen.json`."""
+        found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
+        counted = {name: None if found[name] is None else vars(found[name]) for name in PARTS}
+        return {"format": 1, **found, **counted}
+
+    @classmethod
+    def from_json(cls, found: Any) -> Self:
+        """Return the facts of `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        found = {"resting": None, "origin": None, **found}  # earlier versions had no such keys
+        given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
+        texts = [given[name] for name in given if name not in ("rows", *PARTS)]
+        if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
+            raise ValueError
+        if given["file"] != _file_name(given["file_sha256"]):
+            raise ValueError
+        excluded = None if given["excluded"] is None else Exclusion(**given["excluded"])
+        resting = None if given["resting"] is None else Resting(**given["resting"])
+        origin = None if given["origin"] is None else Origin.from_json(given["origin"])
+        return cls(**{**given, "excluded": excluded, "resting": resting, "origin": origin})
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A site's rows as they are now, mapped and checked, without those of people who opted out.
+
+    Attributes
+    ----------
+    site : Site
+    table : DataFrame
+        In the source's order, which published splits count in.
+    schema : Schema
+    excluded : Exclusion or None
+    resting : Resting or None
+    source : SourceRows or None
+        The rows as the source has them.
+    """
+
+    site: Site
+    table: pd.DataFrame
+    schema: Schema
+    excluded: Exclusion | None
+    resting: Resting | None = None
+    source: SourceRows | None = None
+
+    @classmethod
+    def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
+        """Read a site's table; raises as `Site.inspect` does, and for the first rule that the table breaks."""
+        whole = read_once(site)
+        left, counted = (whole, None) if excluded is None else excluded.applied(whole)
+        served = as_rows(left) if is_plain(site) else left
+        table, findings, schema = served.inspect()
+        if findings:
+            raise findings[0].error()
+        _refuse_other_than_text(table)
+        return cls(site, table, schema, counted, source=source_rows(site, whole, served, table, schema))
+
+    def without(self, rest: np.ndarray) -> Prepared:
+        """Return the rows that do not rest; `rest` is of bool [rows], all of a person's or none."""
+        if not rest.any():
+            return self
+        group, rows = self.schema.group, int(rest.sum())
+        persons = int(self.table[group][rest].nunique()) if group else rows
+        source = None if self.source is None else self.source.take(~rest)
+        kept = self.table[~rest].reset_index(drop=True)
+        return replace(self, table=kept, resting=Resting(persons, rows), source=source)
+
+    def sha256(self) -> str:
+        """Return the hash of the canonical rows."""
+        return rows_sha256(self.table)
+
+    def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
+        """Write the rows as `freeze` does; the snapshot before stays until this one is complete."""
+        whole = _as_parquet(self.table)
+        moment = at or datetime.datetime.now(datetime.UTC)
+        file_sha256 = hashlib.sha256(whole).hexdigest()
+        frozen = Frozen(
+            site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
+            schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
+            excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
+            file=_file_name(file_sha256), file_sha256=file_sha256,
+            origin=None if self.source is None else self.source.origin,
+        )  # fmt: skip
+        if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
+            raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
+        own = folder / self.site.dataset
+        with folder_locked(own, writing=True):
+            write_private_bytes(own / frozen.file, whole)
+            if self.source is not None:
+                write_private_bytes(own / self.source.origin.file, self.source.of_bytes())
+            write_private_bytes(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
+            for path in own.iterdir():
+                if path.name not in (frozen.file, FACTS, frozen.origin and frozen.origin.file) and not path.is_dir():
+                    path.unlink()  # the snapshot before, or what a crash left of one
+        return frozen
+
+
+def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.datetime | None = None) -> Frozen:
+    """Read, map and check a site's table, and write it down as the rows that are served from now on.
+
+    Parameters
+    ----------
+    site : Site
+        As it serves the dataset: `site.serving(dataset)`.
+    folder : Path
+        Of all frozen rows of the site, `SiteFolder.frozen`; each dataset has a folder of its own in it.
+    excluded : Excluded or None
+        People who opted out: their rows go before anything else is done.
+    at : datetime, optional
+        Now; tests pass their own.
+
+    Raises
+    ------
+    UsageError, TableError
+        As `Site.inspect`, and for the first rule that the table breaks; the snapshot before stays.
+    FlfedError
+        If it cannot be written; the snapshot before stays.
+
+    Guarantee: folder and files are for their owner alone. After a crash at any moment the snapshot
+    before or the new one is there, whole.
+    """
+    return Prepared.of(site, excluded).write(folder, at)
+
+
+def known(site: Site, folder: Path) -> Frozen | None:
+    """Return what is known of a site's frozen rows of its dataset, None where nothing is frozen; reads no row.
+
+    Raises
+    ------
+    UsageError
+        If others may read them, or what is written of them is damaged.
+    """
+    own = folder / site.dataset
+    if not own.is_dir():
+        return None
+    with folder_locked(own, writing=False):
+        return _facts(site, own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenSite(Site):
+    """A site that is served from its frozen rows of one dataset, and never touches its source.
+
+    Attributes
+    ----------
+    snapshot : Frozen
+        Which rows these are.
+    source_rows : SourceRows or None
+        The same rows, in the same order, as the source had them.
+    """
+
+    snapshot: Frozen
+    source_rows: SourceRows | None = field(default=None, repr=False, compare=False)
+
+    def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
+        """Return the frozen rows, in the order that the source had; they broke no rule when they were frozen."""
+        table, findings, schema = super().inspect()
+        if schema.sha256() != self.snapshot.schema_sha256:
+            raise _refused(self, "were frozen under another schema of it")
+        return table, findings, schema
+
+    def read(
+        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
+    ) -> SiteTable:
+        """Sort and split the frozen rows, as `Site.read` does those of the source."""
+        if published is not None and self.snapshot.periods:
+            why = "its transactions are held out by time, and the study asks for a published split"
+            raise UsageError(f"site {self.name!r}: {why}")
+        return super().read(repeat, complete=complete, published=published)
+
+
+def load(site: Site, folder: Path) -> FrozenSite:
+    """Return the site as it is served from its frozen rows of its dataset.
+
+    Parameters
+    ----------
+    site : Site
+        As it serves the dataset. Only its settings are used: name, holdout, policy.
+    folder : Path
+        As `freeze` takes it.
+
+    Raises
+    ------
+    UsageError
+        If nothing is frozen yet; if the snapshot is damaged, cut short, another site's or another
+        schema's; if others than its owner may read it; or if it holds the transactions of other periods.
+    """
+    own, schema = folder / site.dataset, datasets.load(site.dataset).schema
+    if not own.is_dir():
+        raise _nothing(site)
+    with folder_locked(own, writing=False):
+        frozen = _facts(site, own)
+        if frozen is None:
+            raise _nothing(site)
+        if frozen.schema_sha256 != schema.sha256():
+            raise _refused(site, "were frozen under another schema of it")
+        if frozen.periods != _periods(site):
+            raise _refused(site, "are transactions of other periods than its holdout has now")
+        origin = frozen.origin
+        try:
+            whole = private_bytes(own / frozen.file)
+            hashes = b"" if origin is None else private_bytes(own / origin.file)
+        except OSError as error:
+            raise _refused(site, f"cannot be read ({error.strerror})") from None
+    if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
+        raise _refused(site, "are damaged: the file is not the one that was written")
+    try:
+        table = _from_parquet(whole, schema)
+    except (pa.ArrowException, OSError, ValueError):
+        raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
+    if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
+        raise _refused(site, "are damaged: they are not those that were frozen")
+    rows = None if origin is None else SourceRows.of_file(origin, hashes)
+    if rows is not None and len(rows.digests) != len(table):
+        raise _refused(site, "are damaged: their hashes are not those that were written")
+    # Its own columns are the schema's now: nothing is left to map.
+    given = {one.name: getattr(site, one.name) for one in fields(Site)}
+    given |= {"source": Part(table), "mapping": {}, "also": {}}
+    return FrozenSite(**given, snapshot=frozen, source_rows=rows)
+
+
+def _facts(site: Site, own: Path) -> Frozen | None:
+    try:
+        frozen = Frozen.from_json(json.loads(private_bytes(own / FACTS)))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _refused(site, f"cannot be read ({error.strerror})") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _refused(site, f"are damaged: {FACTS} cannot be read") from None
+    if (frozen.site, frozen.dataset) != (site.name, site.dataset):
+        raise _refused(site, "are those of another site or dataset")
+    return frozen
+
+
+def _nothing(site: Site) -> UsageError:
+    return UsageError(
+        f"site {site.name!r}: nothing is frozen yet of dataset {site.dataset!r}: "
+        f"flfed site freeze {site.name} --dataset {site.dataset}"
+    )
+
+
+def _refused(site: Site, why: str) -> UsageError:
+    return UsageError(
+        f"site {site.name!r}: its frozen rows of dataset {site.dataset!r} {why}; they are not served until they are "
+        f"frozen again: flfed site refresh {site.name} --dataset {site.dataset}"
+    )
+
+
+def _periods(site: Site) -> str:
+    """Return the hash of what chose the rows of transactions, or an empty text; of a frozen site what it was."""
+    if isinstance(site, FrozenSite):
+        return site.snapshot.periods
+    return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
+
+
+def _file_name(file_sha256: str) -> str:
+    return f"rows-{file_sha256[:16]}.parquet"
+
+
+def rows_sha256(table: pd.DataFrame) -> str:
+    """Return the hash of a mapped table's column names and rows, whatever the rows' order."""
+    digest = hashlib.sha256(json.dumps(list(table.columns)).encode())
+    for text in sorted(row_texts(table)):
+        digest.update(b"\x1e" + text.encode())
+    return digest.hexdigest()
+
+
+def _as_parquet(table: pd.DataFrame) -> bytes:
+    """Return a mapped table as a Parquet file: NaN stays NaN, a missing text or date is null."""
+    columns = {str(name): _arrow(cells) for name, cells in table.items()}
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), out, compression="zstd", write_statistics=False)
+    return bytes(out.getvalue())
+
+
+def _arrow(cells: pd.Series) -> pa.Array:
+    return pa.array(cells.to_numpy(), type=_TYPES[cells.dtype.kind], from_pandas=False)
+
+
+def _refuse_other_than_text(table: pd.DataFrame) -> None:
+    """Refuse what would not come back as it is: a mapping may give an id's column anything, and no codec all text."""
+    for name in (name for name, dtype in table.dtypes.items() if dtype.kind == "O"):
+        bad = sum(cell is not None and not _is_text(cell) for cell in table[name])
+        if bad:
+            raise TableError(str(name), "has values that are no text (see its mapping)", bad)
+
+
+def _is_text(cell: object) -> bool:
+    return isinstance(cell, str) and (cell.isascii() or cell.encode("utf-8", "replace").decode() == cell)
+
+
+def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
+    """Return the table of a Parquet file, made as `map_table` makes it; ValueError where it is of another schema."""
+    table = pq.read_table(pa.BufferReader(whole), use_threads=False)
+    kinds = {name: _kind(column) for name, column in schema.columns.items()}
+    if [(field.name, field.type) for field in table.schema] != [(name, _TYPES[kind]) for name, kind in kinds.items()]:
+        raise ValueError("another schema")
+    return pd.DataFrame({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
+
+
+def _kind(column: Column) -> str:
+    """Return NumPy's letter for the cells that `map_table` gives a column."""
+    return "M" if column.kind == "date" else "f" if column.kind == "flag" or column.is_number() else "O"
+
+
+def _cells(column: pa.ChunkedArray, kind: str) -> np.ndarray:
+    if kind != "O":
+        return np.asarray(column.to_numpy())
+    words = column.combine_chunks().dictionary_encode()
+    # Each text once, as the mapping gives it.
+    values = np.array([*words.dictionary.to_pylist(), None], dtype=object)
+    return np.asarray(values[words.indices.fill_null(len(values) - 1).to_numpy()])

@@ -1,0 +1,249 @@
+"""Which rows rest, so that what was released before and what is released next never differ by few people.
+
+Somebody opts out after sums left: the next sums, without this person, would give the person's values.
+So further people's rows rest with theirs until at least k are gone from every set that was released,
+and rows that are new (or come back) wait until there are k of them. The site's key chooses: the same
+people each time, where their rows say the same or the schema names a group.
+
+Guarantee: as long as enough rows are left to choose from, no set of `chosen` parts differs from the set
+of that part which was released before by 1 to k - 1 persons, on either side: neither by what their rows say
+nor, where the schema names a group, by the groups' identifiers. What a part is without
+rows that lack an outcome or a feature follows from each row alone, so that resting moves no other row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import SortedRows, for_validation, row_keys
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots.differencing import (
+    Persons,
+    RowSet,
+    digest,
+    digest_of_group,
+    group_texts,
+    keyed,
+    value_texts,
+    whose_rows,
+)
+
+PARTS = ("validation", "fitted", "training", "holdout")
+"""What sums are over: `fitted` are the training rows without those kept for validation."""
+BY_ROWS, BY_NAME = "rows", "name"
+"""How a person is told: by what the rows say, and by the identifier of the group."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How a study chose a part of a site's rows: all that is needed to choose it again of other rows.
+
+    Attributes
+    ----------
+    part : str
+        One of `PARTS`.
+    complete : tuple of str
+        Columns in which rows with a gap were left out.
+    validation : float
+        Share of the training rows kept apart; 0 unless the part depends on it.
+    seed : int
+        Of the run, which draws them; 0 unless the part depends on it.
+    """
+
+    part: str
+    complete: tuple[str, ...] = ()
+    validation: float = 0.0
+    seed: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a ledger's line says of it."""
+        found = {"part": self.part, "complete": list(self.complete)}
+        return found | ({"validation": self.validation, "seed": self.seed} if self.validation else {})
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Return it from a ledger's line; KeyError, TypeError or ValueError where the line has something else."""
+        complete = tuple(map(str, facts["complete"]))
+        part, share = str(facts["part"]), float(facts.get("validation", 0))
+        if part not in PARTS:
+            raise ValueError(part)
+        return cls(part, complete, share, int(facts.get("seed", 0)))
+
+    def rows(self, site: Site, table: pd.DataFrame) -> np.ndarray:
+        """Return the positions of the part's rows in a mapped table of the site.
+
+        Parameters
+        ----------
+        site : Site
+            Serving the dataset. Its own holdout splits: under `institution` no study brings another.
+        table : DataFrame
+        """
+        schema = datasets.load(site.dataset).schema
+        kept = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
+        rows = SortedRows.of(table, schema, self.complete)
+        training, holdout = rows.sides(site.holdout, 0)
+        side = np.flatnonzero(holdout if self.part == "holdout" else training)
+        if self.validation:
+            keys = row_keys(rows.table.take(side), schema)
+            apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
+            side = side[apart if self.part == "validation" else ~apart]
+        return np.asarray(kept[rows.order[side]])
+
+
+_Set: TypeAlias = tuple[Chosen, str]
+_Members: TypeAlias = dict[bytes, tuple[str, list[int]]]
+
+
+@dataclass(eq=False)
+class _Table:
+    """A table whose rows come to rest one by one."""
+
+    texts: list[str]
+    person: list[object] | None
+    names: list[str] | None
+    dataset: str
+    key: bytes
+    awake: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._digests: dict[str, bytes] = {}
+        self._people: dict[str, bytes] = {}
+        self._order: dict[str, bytes] = {}
+
+    def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
+        """Return the persons of a part that do not rest, by their digests of either kind: text and rows of each."""
+        found = Persons.of(self.texts, self.person, part[self.awake[part]])
+        persons = list(zip(found.texts, found.rows, strict=True))
+        by_rows: _Members = {self._digest(text): (text, rows) for text, rows in persons}
+        by_name: _Members = {self._of_name(rows[0]): (text, rows) for text, rows in persons if self.names is not None}
+        return {(chosen, BY_ROWS): by_rows, (chosen, BY_NAME): by_name}
+
+    def rest(self, rows: Sequence[int]) -> None:
+        """Let the rows rest, and all others of the same persons."""
+        self.awake[list(rows)] = False
+        if self.person is not None:
+            gone = {self.person[row] for row in rows}
+            self.awake &= np.array([one not in gone for one in self.person], dtype=bool)
+
+    def _digest(self, text: str) -> bytes:
+        if text not in self._digests:
+            self._digests[text] = digest(self.key, self.dataset, text)
+        return self._digests[text]
+
+    def _of_name(self, row: int) -> bytes:
+        name = (self.names or self.texts)[row]
+        if name not in self._people:
+            self._people[name] = digest_of_group(self.key, self.dataset, name)
+        return self._people[name]
+
+    def order(self, text: str, row: int) -> tuple[bytes, int]:
+        """Return when a person's turn to rest is: of several who say the same, the last counted one first.
+
+        By the group's identifier where there is one: it stays the same where what the rows say drifts.
+        """
+        seen, _, said = (text if self.names is None else f"0\x1e{self.names[row]}").partition("\x1e")
+        if said not in self._order:
+            self._order[said] = keyed(self.key, f"rest of {self.dataset}", said)
+        return self._order[said], -int(seen)
+
+
+def resting(
+    site: Site, table: pd.DataFrame, released: Sequence[tuple[Chosen, RowSet]], key: bytes, minimum: int
+) -> np.ndarray:
+    """Return which rows of a mapped table rest; [rows].
+
+    Parameters
+    ----------
+    site : Site
+        Serving the dataset.
+    table : DataFrame
+        Without the rows of people who opted out.
+    released : sequence of (Chosen, RowSet)
+        Whose sums left.
+    key : bytes
+        The site's own: it chooses who rests.
+    minimum : int
+        k.
+
+    Notes
+    -----
+    Where too few rows are left to choose from, fewer rest, and the site refuses studies over them.
+    """
+    schema = datasets.load(site.dataset).schema
+    found = _Table(
+        value_texts(table, schema), whose_rows(table, schema), group_texts(table, schema), schema.name, key,
+        np.ones(len(table), bool),
+    )  # fmt: skip
+    parts = {chosen: chosen.rows(site, table) for chosen, _ in released}
+    before = [((chosen, BY_ROWS), one.members()) for chosen, one in _by_part(released)]
+    if found.names is not None:  # a set of when the schema named no group has none
+        before += [
+            ((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in _by_part(released) if len(one.people)
+        ]
+    while _one_step(found, parts, before, minimum):
+        pass
+    return ~found.awake
+
+
+def _by_part(released: Sequence[tuple[Chosen, RowSet]]) -> list[tuple[Chosen, RowSet]]:
+    """Return each set once a part, small parts first: who rests of these is gone from the larger ones too."""
+    once = {(chosen, one.id): one for chosen, one in released}
+    return sorted(
+        ((chosen, one) for (chosen, _), one in once.items()), key=lambda item: (PARTS.index(item[0].part), item[1].id)
+    )
+
+
+def _one_step(
+    table: _Table, parts: Mapping[Chosen, np.ndarray], before: Sequence[tuple[_Set, set[bytes]]], minimum: int
+) -> bool:
+    """Let some rows rest; tell whether there may be more to do."""
+    members: dict[_Set, _Members] = {}
+    for chosen, rows in parts.items():
+        members |= table.members(chosen, rows)
+    for which, one in before:
+        new = members[which].keys() - one
+        if 0 < len(new) < minimum:
+            table.rest([row for member in new for row in members[which][member][1]])
+            return True
+    missing = [len(one) - len(one & members[which].keys()) for which, one in before]
+    lacking = [at for at, gone in enumerate(missing) if 0 < gone < minimum]
+    for at in lacking:
+        which, one = before[at]
+        candidates = one & members[which].keys()
+        if not candidates:
+            continue
+        gains = _gains(members, before, missing, minimum)
+        shown = members[which]
+        first = sorted(
+            (-gains.get(rows[0], 0), *table.order(text, rows[0]), member)
+            for member, (text, rows) in ((member, shown[member]) for member in candidates)
+        )
+        chosen_ones = [shown[member][1] for *_, member in first[: minimum - missing[at]]]
+        table.rest([row for rows in chosen_ones for row in rows])
+        return True
+    return False
+
+
+def _gains(
+    members: Mapping[_Set, _Members],
+    before: Sequence[tuple[_Set, set[bytes]]],
+    missing: Sequence[int],
+    minimum: int,
+) -> dict[int, int]:
+    """Return, by a person's first row, in how many more sets that lack somebody than sets that lack nobody it is.
+
+    Who is in the same sets as the person who left hides this one in all of them at once.
+    """
+    found: dict[int, int] = {}
+    for (which, one), gone in zip(before, missing, strict=True):
+        gain = 1 if 0 < gone < minimum else -1 if not gone else 0
+        for member, (_, rows) in members[which].items() if gain else ():
+            if member in one:
+                found[rows[0]] = found.get(rows[0], 0) + gain
+    return found

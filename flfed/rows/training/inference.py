@@ -1,0 +1,240 @@
+"""Outputs and figures of many sites at once: one product where the model is the same, one sort for all areas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flfed.rows.evaluation.delong import alike, areas
+from flfed.rows.evaluation.scoring import histograms_of_odds
+from flfed.rows.training.losses import row_losses
+from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
+from flfed.rows.training.stacked.layers import layers_of
+from flfed.summaries.score_bins import BINS
+
+BLOCK = 2048
+"""Rows of one product: what a hidden layer makes of them stays in the processor's cache."""
+STACKED = 256
+"""Rows up to which a model's own product costs its calls more than its arithmetic, so that models are stacked."""
+CELLS = 4096
+"""Rows of several models in one stack, with those that fill them up to the longest."""
+EVEN = 16
+"""Rows and hidden units are filled up to a multiple of this.
+
+Products compute what is left over in another order of summation (measured: one unit in the last
+place), and then two equal rows of a table would not tie, and which of them wins would depend on
+the rows beside them.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """Inputs that go through the same arrays: of one request, or of all sites of a round."""
+
+    model: Any
+    arrays: dict[str, np.ndarray]
+    precision: str
+    places: list[int]
+    xs: list[np.ndarray]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its inputs."""
+        return sum(map(len, self.xs))
+
+    @property
+    def program(self) -> tuple[Any, ...]:
+        """What two units share that may be stacked: layers, shapes and precision."""
+        shapes = tuple(value.shape for value in self.arrays.values())
+        return layers_of(self.model), tuple(self.arrays), shapes, self.precision, self.xs[0].shape[1]
+
+
+def score_together(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+    """Return the outputs of each request, in order; float64 [rows, outputs].
+
+    Notes
+    -----
+    Requests whose arrays are the very same objects are one product over all their rows. Others of
+    one program (a model that names its `layers`, equal shapes) are stacked where they are small.
+    """
+    return _outputs([(request.model, request.arrays, request.x, "float64") for request in requests])
+
+
+def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
+    """Return the figures of each request, in order; outputs are computed in the plan's precision."""
+    outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
+    figures = np.full((3, len(requests)), np.nan)
+    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows)]
+    counts = {place: np.zeros((2, BINS)) for place in empty}
+    for task in sorted({request.task for request in requests}):
+        some = np.array([place for place, request in enumerate(requests) if request.task == task])
+        sizes = np.array([len(requests[place].rows) for place in some.tolist()])
+        for part in alike(sizes):  # a few sites at a time, whose rows stay in the processor's cache
+            places = some[part].tolist()
+            asked, found = [requests[place] for place in places], [outputs[place] for place in places]
+            figures[:, places], histograms = _figures(task, asked, np.concatenate(found), sizes[part])
+            counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
+    return [
+        Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
+        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
+    ]
+
+
+def _figures(
+    task: str, asked: Sequence[MeasureRequest], outputs: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Return loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
+
+    `outputs` are those of all rows, one site after the other, each with at least one.
+    """
+    y = np.concatenate([request.rows.y for request in asked])
+    target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
+    losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
+    found = np.full((3, len(asked)), np.nan)
+    found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
+    ranked = [request.area for request in asked]
+    if any(ranked):
+        found[1:] = areas(y, outputs[:, 0], sizes)
+        found[1:, np.logical_not(ranked)] = np.nan
+    if not any(request.histogram for request in asked):
+        return found, [None] * len(asked)
+    counts = histograms_of_odds(y, outputs[:, 0], sizes)
+    return found, [own if request.histogram else None for request, own in zip(asked, counts, strict=True)]
+
+
+def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[np.ndarray]:
+    """Return the outputs of each (model, arrays, x, precision), in order."""
+    found: list[np.ndarray] = [np.empty(0)] * len(asked)
+    units = _units(asked)
+    small = [unit for unit in units if layers_of(unit.model) and unit.rows <= STACKED]
+    stacks = list(_stacks(small)) if len(small) > 1 else [[unit] for unit in small]
+    alone = [[unit] for unit in units if not (layers_of(unit.model) and unit.rows <= STACKED)]
+    for stack in stacks + alone:
+        computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
+        for unit, outputs in zip(stack, computed, strict=True):
+            ends = list(accumulate((len(x) for x in unit.xs), initial=0))
+            for place, (start, end) in zip(unit.places, pairwise(ends), strict=True):
+                found[place] = outputs[start:end]
+    return found
+
+
+def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[_Unit]:
+    """Return requests grouped by what they go through: by identity, which costs no look at the numbers."""
+    units: dict[tuple[Any, ...], _Unit] = {}
+    for place, (model, arrays, x, precision) in enumerate(asked):
+        key = (layers_of(model) or id(model), precision, *arrays, *map(id, arrays.values()))
+        unit = units.get(key)
+        if unit is None:
+            unit = units[key] = _Unit(model, arrays, precision, [], [])
+        unit.places.append(place)
+        unit.xs.append(x)
+    return list(units.values())
+
+
+def _product(unit: _Unit) -> np.ndarray:
+    """Return the outputs of one unit on all its rows, block by block."""
+    arrays = {name: torch.from_numpy(np.array(value, dtype=unit.precision)) for name, value in unit.arrays.items()}
+    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(unit.model)])
+    if not layers:  # what the model makes of rows that are filled up is not known
+        with torch.inference_mode():
+            given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
+            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=np.float64, order="C") for x in given]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+    parts = []
+    for block, rows in _blocks(unit.xs, unit.precision):
+        x = torch.from_numpy(block)
+        with torch.inference_mode():
+            y = _through(layers, x)[:, :width]
+        parts.append(np.array(y[:rows].numpy(), dtype=np.float64, order="C"))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield inputs as blocks [rows, inputs], and how many of these rows are real; at least one block.
+
+    Each block lies where the one before did: rows that are not real are zeros, or left from it.
+    """
+    block = np.zeros((min(BLOCK, _up(sum(map(len, xs)))), xs[0].shape[1]), dtype=precision)
+    filled, yielded = 0, False
+    for x in xs:
+        start = 0
+        while start < len(x):
+            taken = min(len(x) - start, len(block) - filled)
+            block[filled : filled + taken] = x[start : start + taken]
+            start, filled = start + taken, filled + taken
+            if filled == len(block):
+                yield block, filled
+                filled, yielded = 0, True
+    if filled or not yielded:
+        yield block[: _up(filled)], filled
+
+
+def _up(count: int) -> int:
+    """Return the next multiple of `EVEN`, at least one."""
+    return max(1, -(-count // EVEN)) * EVEN
+
+
+def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]], int]:
+    """Return layers (weight [..., in, out], bias [..., out]) filled up with units that give 0, and the real outputs.
+
+    A single output is computed alike for all rows as it is.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    before, width = 0, 0
+    for weight, bias in layers:
+        width = bias.shape[-1]
+        after = 0 if width == 1 else _up(width) - width
+        if before or after:
+            weight = functional.pad(weight, (0, after, 0, before))
+            bias = functional.pad(bias, (0, after))
+        found.append((weight, bias))
+        before = after
+    return found, width
+
+
+def _through(layers: Sequence[tuple[Tensor, ...]], x: Tensor) -> Tensor:
+    """Return what layers with ReLU between them make of x [rows, inputs], or of a stack [models, rows, inputs]."""
+    for number, (weight, bias) in enumerate(layers):
+        x = torch.addmm(bias, x, weight) if x.dim() == 2 else torch.baddbmm(bias.unsqueeze(-2), x, weight)
+        if number < len(layers) - 1:
+            x.relu_()
+    return x
+
+
+def _stacks(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
+    """Yield units to compute as one: of one program, of like sizes."""
+    stack: list[_Unit] = []
+    programs: dict[tuple[Any, ...], list[_Unit]] = {}
+    for unit in units:
+        programs.setdefault(unit.program, []).append(unit)
+    for same in programs.values():
+        for unit in sorted(same, key=lambda unit: unit.rows):
+            if stack and (len(stack) + 1) * _up(unit.rows) > CELLS:
+                yield stack
+                stack = []
+            stack.append(unit)
+        yield stack
+        stack = []
+
+
+def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
+    """Return the outputs of each of several units of one program, the longest last."""
+    first, longest = stack[0], _up(stack[-1].rows)
+    table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
+    for room, unit in zip(table, stack, strict=True):
+        np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
+    arrays = {
+        name: torch.from_numpy(np.stack([unit.arrays[name] for unit in stack]).astype(first.precision, copy=False))
+        for name in first.arrays
+    }
+    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(first.model)])
+    with torch.inference_mode():
+        outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
+    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack, strict=True)]

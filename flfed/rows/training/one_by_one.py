@@ -1,0 +1,48 @@
+"""Answering requests one by one, each as if there were no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flfed.rows.training.fit import fit, measure, score
+from flfed.rows.training.private.fit import private_fit
+from flfed.rows.training.requests import (
+    FitRequest,
+    Fitted,
+    Handler,
+    MeasureRequest,
+    Request,
+    RivalRequest,
+    ScoreRequest,
+    drive,
+)
+from flfed.rows.training.tuning.best_model import best_alone
+from flfed.rows.training.tuning.linear import tuned_linear
+
+
+def answer_alone(requests: Sequence[Request]) -> list[Any]:
+    """Return the result of each request; an error in one ends all."""
+    return [_answer_one(request) for request in requests]
+
+
+def _answer_one(request: Request) -> Any:
+    if isinstance(request, FitRequest):
+        return fit_alone(request)
+    if isinstance(request, ScoreRequest):
+        return score(request)
+    if isinstance(request, MeasureRequest):
+        return measure(request)
+    if isinstance(request, RivalRequest):
+        return best_alone(request.rows, request.task, request.classes, request.rng)
+    return tuned_linear(request.rows, request.task, request.classes, request.rng)
+
+
+def fit_alone(request: FitRequest) -> Fitted:
+    """Train as one request asks, protected or not."""
+    return fit(request) if request.private is None else private_fit(request)
+
+
+def drive_alone(handler: Handler) -> Any:
+    """Run a handler to its end, answering its requests one by one; return what it returns."""
+    return drive(handler, answer_alone)

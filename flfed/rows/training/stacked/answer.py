@@ -1,0 +1,67 @@
+"""Answering the requests of a whole cohort together: what is alike is stacked, the rest is done alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from flfed.rows.training.inference import measure_together, score_together
+from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.private.noise import source_of
+from flfed.rows.training.requests import (
+    Answer,
+    Failed,
+    FitRequest,
+    MeasureRequest,
+    Request,
+    RivalRequest,
+    ScoreRequest,
+    TuneRequest,
+)
+from flfed.rows.training.stacked.batches import Kept
+from flfed.rows.training.stacked.fit import fit_together
+from flfed.rows.training.tuning.stacked import tune_together
+
+
+def answering() -> Answer:
+    """Return `answer_together` with a memory of its own, so that a site's rows are packed once and not every round."""
+    return partial(answer_together, kept=Kept())
+
+
+def answer_together(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
+    """Return the result of each request, or `Failed`: one site's failure is its own."""
+    kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
+        FitRequest: partial(fit_together, kept=kept, alone=_alone),
+        ScoreRequest: score_together,
+        MeasureRequest: measure_together,
+        TuneRequest: tune_together,
+        RivalRequest: answer_alone,
+    }
+    results: list[Any] = [None] * len(requests)
+    for kind, answer in kinds.items():
+        places = [place for place, request in enumerate(requests) if type(request) is kind]
+        for place, result in zip(places, _answer_kind(answer, [requests[place] for place in places]), strict=True):
+            results[place] = result
+    return results
+
+
+def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Request]) -> Sequence[Any]:
+    """Answer requests of one kind together or, where that fails, each alone, to find whose failure it is."""
+    drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
+    found = [source_of(request.rng, getattr(request, "chance", None)) for request in drawing]
+    sources = [source for source in found if source is not None]
+    states = [source.state for source in sources]
+    try:
+        return answer(requests) if requests else []
+    except Exception:  # noqa: BLE001 - done again below, where each request has its own error
+        for source, state in zip(sources, states, strict=True):
+            source.state = state  # the same draws as if it had been done alone at once
+        return [_alone(request) for request in requests]
+
+
+def _alone(request: Request) -> Any:
+    try:
+        return answer_alone([request])[0]
+    except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
+        return Failed(error)

@@ -1,0 +1,143 @@
+"""The best model of some rows alone: a tuned linear one, or boosted trees where cross-validation prefers them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
+
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.tuning.linear import (
+    LEAST,
+    Fold,
+    Predictor,
+    Search,
+    chosen,
+    fit_at,
+    held_out_losses,
+    search_of,
+    units_by_class,
+)
+from flfed.study.tables import OwnFamily
+
+FOLDS = 3
+PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
+"""Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
+TREES = {4: (60, 180), 12: (40, 100)}
+"""Numbers of trees by most leaves of a tree: four settings. The few trees are the first of the many."""
+LEARNING_RATE = 0.06
+LEAST_ROWS = 200
+LEAST_OF_A_CLASS = 20
+"""Rows, and people (or rows, where each is its own) of each class, below which no trees are grown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """A model of some rows alone: of which family it is, and its outputs' function."""
+
+    family: OwnFamily
+    outputs: Predictor
+
+
+def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Rival:
+    """Return the model whose loss over the folds' test rows is least, fitted on all rows.
+
+    Parameters
+    ----------
+    rows : Encoded
+    task : str
+    classes : int
+        Of the schema.
+    rng : Generator
+        Draws the folds.
+
+    Notes
+    -----
+    The loss is the log loss, or the squared error of a regression. Folds are stratified, and no group of
+    rows is on both sides of one (`search_of`). Fewer rows than `LEAST_ROWS`, or a class with fewer people than
+    `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
+    """
+    linear: OwnFamily = "ridge-regression" if task == "regression" else "logistic-regression"
+    asked = search_of(rows, task, classes, rng, folds=FOLDS)
+    if not isinstance(asked, Search):
+        return Rival(linear, asked)  # the constant model: nothing can be tuned
+    asked, trees = replace(asked, penalties=PENALTIES), None
+    losses = held_out_losses(asked)
+    place = chosen(losses)
+    if _enough(rows, task, classes):
+        trees = _trees_below(asked, losses[place], seed=int(rng.integers(2**31)))
+    return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place])))) if trees is None else trees
+
+
+def _enough(rows: Encoded, task: str, classes: int) -> bool:
+    """Tell whether there are rows enough to grow trees on."""
+    if len(rows) < LEAST_ROWS or task == "regression":
+        return len(rows) >= LEAST_ROWS
+    _, units = units_by_class(rows, classes)
+    return int(units.min()) >= LEAST_OF_A_CLASS
+
+
+def _trees_below(asked: Search, bar: float, seed: int) -> Rival | None:
+    """Return the boosted trees of the best setting, fitted on all rows; None where none has less loss than `bar`."""
+    losses: Counter[tuple[int, int]] = Counter()
+    with _one_thread():
+        for leaves, fold in product(TREES, asked.folds):
+            losses.update(_losses_by_trees(asked, fold, leaves, seed))
+        best = min(losses, key=losses.__getitem__)
+        if losses[best] >= bar:
+            return None
+        model = _boosted(asked.rows, asked.task, *best, seed)
+    return Rival("boosted-trees", lambda x: _outputs(model, x))
+
+
+def _one_thread() -> threadpool_limits:
+    """Return the context in which scikit-learn's trees take one thread.
+
+    On a table several wait for each other longer than they compute: ten times the processor's seconds.
+    """
+    import sklearn.ensemble  # noqa: F401 - its threads can be bounded only once they are loaded
+
+    return threadpool_limits(1, user_api="openmp")
+
+
+def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[tuple[int, int], float]:
+    """Return the summed loss on a fold's test rows by leaves and number of trees."""
+    own, test, trees = asked.rows.take(fold.train), asked.rows.take(fold.test), TREES[leaves]
+    model = _boosted(own, asked.task, leaves, max(trees), seed)
+    staged = model.staged_predict if asked.task == "regression" else model.staged_decision_function
+    by_number = enumerate(staged(test.x), 1)
+    return {(leaves, number): _loss(asked.task, out, test.y) for number, out in by_number if number in trees}
+
+
+def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> Any:
+    """Return scikit-learn's boosted trees; without weights where all are the same, as with them it takes ten times."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
+    model = kind(
+        learning_rate=LEARNING_RATE, max_leaf_nodes=leaves, max_iter=trees, early_stopping=False, random_state=seed
+    )
+    return model.fit(rows.x, rows.y, rows.weight if np.ptp(rows.weight) else None)
+
+
+def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
+    """Return log-odds or logits, or the predictions of a regression; [rows, outputs]."""
+    with _one_thread():
+        found = model.decision_function(x) if hasattr(model, "decision_function") else model.predict(x)
+    return np.asarray(found).reshape(len(x), -1)
+
+
+def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
+    """Return the summed loss of outputs, one or more a row, as `held_out_losses` has it."""
+    if task == "regression":
+        return float(np.square(outputs.ravel() - y).sum())
+    if task == "binary":
+        losses = np.logaddexp(0, np.where(y == 1, -1, 1) * outputs.ravel())
+    else:
+        losses = logsumexp(outputs, axis=1) - outputs[np.arange(len(y)), y]
+    return float(np.minimum(losses, -np.log(LEAST)).sum())

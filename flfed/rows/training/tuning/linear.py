@@ -1,0 +1,279 @@
+"""A linear model on some rows alone, fairly tuned: scikit-learn's fit, cross-validated.
+
+What is to be fitted (`search_of`: classes, folds) is told from fitting it (`search_alone`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import logsumexp
+
+from flfed.rows.evaluation.bootstrap import units_of
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.tuning.folds import plain_folds, stratified_folds
+
+PENALTIES = np.logspace(-4, 1, 11)
+"""Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
+FOLDS = 5
+LEAST = 1e-12
+"""Smallest likelihood that a held-out row is given, so that one row cannot decide a penalty alone."""
+MANY = 500
+"""Unknowns above which Newton's method costs too much."""
+
+
+class Predictor(Protocol):
+    """Something that turns inputs [rows, inputs] into outputs [rows, outputs]."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return outputs."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPredictor:
+    """Outputs `x @ weight + bias`."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return outputs [rows, outputs]."""
+        return np.asarray(x @ self.weight + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Indices of rows to fit on and of rows to measure on; every class of `test` is in `train`."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What is to be fitted: the model of all rows at the penalty whose loss over the folds' test rows is least.
+
+    Attributes
+    ----------
+    rows : Encoded
+        Classes are 0, 1, ..., each with a row; two are a binary task.
+    task : str
+    folds : sequence of Fold
+        Each with two classes or more to train on. None where no fold could be tested.
+    present : array [classes with rows]
+        What these classes are in the schema.
+    outputs : int
+        Of the model that is asked for.
+    penalties : array [penalties]
+        Tried, from weak to strong.
+    """
+
+    rows: Encoded
+    task: str
+    folds: Sequence[Fold]
+    present: np.ndarray
+    outputs: int
+    penalties: np.ndarray = field(default_factory=PENALTIES.copy)
+
+    def finished(self, found: LinearPredictor) -> LinearPredictor:
+        """Return the model found, with an output for each class of the schema that has no rows."""
+        if self.outputs == 1:
+            return found
+        weight, bias = np.zeros((self.rows.x.shape[1], self.outputs)), np.zeros(self.outputs)
+        own = self.present[1:] if self.task == "binary" else self.present
+        weight[:, own], bias[own] = found.weight, found.bias
+        likely = self.rows.x @ weight[:, self.present] + bias[self.present]
+        absent = np.setdiff1d(np.arange(self.outputs), self.present)
+        bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(self.rows))
+        return LinearPredictor(weight, bias)
+
+
+def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
+    """Return scikit-learn's regularised fit, its ridge penalty chosen by cross-validated loss; see `search_of`."""
+    asked = search_of(rows, task, classes, rng)
+    return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
+
+
+def search_of(
+    rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS
+) -> Search | LinearPredictor:
+    """Return what is to be fitted, or the constant model where nothing can be.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Of one site for local-only, of all for pooled.
+    task : str
+    classes : int
+        Of the schema; a class without rows gets the share that half a row would have.
+    rng : Generator
+        Draws the folds.
+    folds : int, >= 2
+        At most so many.
+
+    Notes
+    -----
+    Where not two classes have two rows: the constant model, with half a row added to each class.
+    Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
+    every fold's training rows. Where rows have groups, all of this counts groups, and no group is
+    on both sides of a fold.
+    """
+    if task == "regression":
+        return _regression(rows, rng, folds)
+    counts = np.bincount(rows.y, minlength=classes)
+    present, (free, units) = np.flatnonzero(counts), units_by_class(rows, classes)
+    several = units[units > 0]
+    if len(several) < 2:
+        return _constant(counts, rows.x.shape[1], task)
+    # A constant class weight is none: it would only change the penalty.
+    weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
+    own = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
+    parts = _class_folds(own, free, int(min(folds, several.min())), rng)
+    fitted = "binary" if len(present) == 2 else "multi-class"
+    return Search(own, fitted, parts, present, 1 if task == "binary" else classes)
+
+
+def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows a fold may test on, and in how many units each class stands among them.
+
+    A unit is a group, or a row without groups. One that is the last with some class is never
+    tested on; leaving it out may make another the last, so this is repeated.
+    """
+    codes, _ = units_of(len(rows), rows.group)
+    free = np.ones(len(rows), dtype=bool)
+    while True:
+        unit, seen = np.divmod(np.unique(codes[free] * classes + rows.y[free]), classes)
+        units = np.bincount(seen, minlength=classes)
+        last = unit[np.isin(seen, np.flatnonzero(units == 1))]
+        if not len(last):
+            return free, units
+        free &= ~np.isin(codes, last)
+
+
+def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Generator) -> list[Fold]:
+    """Return the folds of `free` rows that can be tested; all other rows are in each one's training rows."""
+    seed = int(rng.integers(2**31))
+    single, others = np.flatnonzero(~free), np.flatnonzero(free)
+    folds = []
+    for first, second in _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed):
+        train, test = np.concatenate([others[first], single]), others[second]
+        # Groups may leave a class, or all classes but one, out of a fold's training rows.
+        known = np.bincount(rows.y[train], minlength=rows.y.max() + 1) > 0
+        test = test[known[rows.y[test]]]
+        if len(test) and known.sum() > 1:
+            folds.append(Fold(train, test))
+    return folds
+
+
+def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return scikit-learn's folds with equal shares of every class; of groups where rows have some."""
+    if group is None:
+        return stratified_folds(y, count, seed)
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    return list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, group))
+
+
+def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
+    _, units = units_of(len(rows), rows.group)
+    if len(rows) < 2 * FOLDS or units < 2:
+        mean = rows.y.mean() if len(rows) else 0.0
+        return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
+    split = plain_folds(len(rows), count, int(rng.integers(2**31)))
+    if rows.group is not None:
+        from sklearn.model_selection import GroupKFold
+
+        split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))
+    folds = [Fold(a, b) for a, b in split]
+    return Search(rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
+
+
+def chosen(losses: np.ndarray) -> int:
+    """Return the place of the least loss [penalties]; the last, which trusts the rows least, if all are 0: untested."""
+    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
+
+
+def search_alone(asked: Search) -> LinearPredictor:
+    """Return scikit-learn's fit at the best penalty; one fit a fold and penalty."""
+    return fit_at(asked, float(asked.penalties[chosen(held_out_losses(asked))]))
+
+
+def held_out_losses(asked: Search) -> np.ndarray:
+    """Return the summed loss on the folds' test rows [penalties]: of a regression the squared error."""
+    rows, losses = asked.rows, np.zeros(len(asked.penalties))
+    if asked.task == "regression":
+        return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
+    with _quiet_newton():
+        for fold in asked.folds:
+            x, y = rows.x[fold.test], rows.y[fold.test]
+            own, model = rows.take(fold.train), _logistic(rows)
+            # From strong to weak, each fit starting from the last.
+            for place in range(len(losses) - 1, -1, -1):
+                _fit(model, own, asked.penalties[place])
+                likely = model.predict_proba(x)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+                losses[place] -= np.log(np.maximum(likely, LEAST)).sum()
+    return losses
+
+
+def fit_at(asked: Search, l2: float) -> LinearPredictor:
+    """Return scikit-learn's fit on all rows at one penalty."""
+    rows = asked.rows
+    if asked.task == "regression":
+        best = _ridge(l2, len(rows)).fit(rows.x, rows.y)
+        return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
+    with _quiet_newton():
+        best = _fit(_logistic(rows), rows, l2)
+    return LinearPredictor(best.coef_.T, best.intercept_)
+
+
+@contextmanager
+def _quiet_newton() -> Iterator[None]:
+    """Silence one warning: where rounding ends Newton's method, scikit-learn goes on from there by another."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*resort to lbfgs")
+        yield
+
+
+def _logistic(rows: Encoded) -> Any:
+    """Return scikit-learn's logistic regression, for `_fit`.
+
+    Where a penalty is weak, lbfgs stops up to .001 of a log-odds from the solution whatever its
+    tolerance; Newton's method does not, and takes half the time. Its Hessian must be affordable.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    many = rows.x.shape[1] * len(np.unique(rows.y)) > MANY
+    return LogisticRegression(warm_start=True, max_iter=5000, solver="lbfgs" if many else "newton-cholesky")
+
+
+def _fit(model: Any, rows: Encoded, l2: float) -> Any:
+    """Return the model fitted, each coefficient within 1e-8 of the solution: a slope of `l2 * 1e-8` says so."""
+    model.C = 1 / (l2 * len(rows))
+    model.tol = 1e-8 * l2
+    return model.fit(rows.x, rows.y, rows.weight)
+
+
+def _ridge(l2: float, rows: int) -> Any:
+    """Return scikit-learn's ridge regression at a penalty in units of a loss that is a mean over rows."""
+    from sklearn.linear_model import Ridge
+
+    return Ridge(l2 * rows)
+
+
+def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarray:
+    """Return the summed squared error [penalties] on a fold's test rows."""
+    a, b = fold.train, fold.test
+    fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
+    return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
+
+
+def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:
+    shares = np.log((counts + 0.5) / (counts + 0.5).sum())
+    bias = np.array([shares[1] - shares[0]]) if task == "binary" else shares
+    return LinearPredictor(np.zeros((inputs, len(bias))), bias)

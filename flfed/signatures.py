@@ -1,0 +1,97 @@
+"""Signatures: of a site's node key (EC P-384) and of the coordinator's signing key (Ed25519), over canonical JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+def canonical(value: object) -> bytes:
+    """Return the one JSON text of a value: keys sorted, no blanks, ASCII, no NaN.
+
+    Examples
+    --------
+    >>> canonical({"b": 1.0, "a": "x"})
+    b'{"a":"x","b":1.0}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def new_node_key() -> EllipticCurvePrivateKey:
+    """Return a new private key of the kind that Flower's nodes have, EC P-384."""
+    return generate_private_key(SECP384R1())
+
+
+def private_text(key: EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    """Return a private key as OpenSSH writes it, without a password."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+
+
+def public_text(key: EllipticCurvePublicKey) -> str:
+    """Return a public key as OpenSSH writes it, without a comment."""
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
+
+
+def node_public_key(text: str) -> EllipticCurvePublicKey | None:
+    """Return the EC P-384 public key of an OpenSSH text; `None` where it is anything else."""
+    try:
+        key = serialization.load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
+        return None
+    return key
+
+
+def fingerprint(public: str) -> str:
+    """Return what `ssh-keygen -lf` shows of an OpenSSH public key, for two people to compare by telephone."""
+    digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+
+
+def sign_as_node(facts: Mapping[str, object], key: EllipticCurvePrivateKey) -> str:
+    """Return a node key's signature of facts, as hex."""
+    return key.sign(canonical(facts), ECDSA(hashes.SHA384())).hex()
+
+
+def node_signed(facts: Mapping[str, object], signature: str, key: EllipticCurvePublicKey) -> bool:
+    """Tell whether a signature is that of this node key over these facts."""
+    try:
+        key.verify(bytes.fromhex(signature), canonical(facts), ECDSA(hashes.SHA384()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def sign_as_coordinator(facts: Mapping[str, object], key: Ed25519PrivateKey) -> str:
+    """Return the coordinator's signature of facts, as hex."""
+    return key.sign(canonical(facts)).hex()
+
+
+def coordinator_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
+    """Tell whether a signature is that of the coordinator whose public signing key (hex) this is."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), canonical(facts))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def signing_public(key: Ed25519PrivateKey) -> str:
+    """Return the public half of a signing key, as hex."""
+    return key.public_key().public_bytes_raw().hex()

@@ -1,0 +1,361 @@
+"""A study: what everybody signs before anything runs, read from TOML and checked."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import inspect
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from flfed import registry
+from flfed.errors import UsageError, nearest
+from flfed.study.plan import Plan
+from flfed.study.tables import (
+    TABLE_OF,
+    Compare,
+    Dataset,
+    Encode,
+    Expected,
+    LearningCurve,
+    Named,
+    Partition,
+    Split,
+    parse_sweep,
+)
+
+FOLDER = Path(__file__).parents[1] / "studies"
+LATER: dict[str, dict[str, str | None] | None] = {
+    "privacy": {"secure-aggregation": "off"},
+    "codec": {"name": "none"},
+}
+"""Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
+
+LARGEST_SEED = 2**63 - 10**6 - 1
+"""Repeats count on from the seed, and a run's record keeps it in 64 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study, checked. Make one with `Study.load` or `Study.parse`.
+
+    Attributes
+    ----------
+    name, purpose, legal_basis : str
+    expires : date or None
+        Last day on which a site answers.
+    seed : int, >= 0
+        Every draw of the run follows from it.
+    dataset, split, encode, model, plan, strategy, privacy, compare
+        The tables of the file.
+    rounds : int, >= 1
+    text : str
+        The TOML text itself: what travels and what is hashed.
+    expected : Expected
+        What `flfed study verify` checks.
+    sweep : dict of key to tuple of values
+        What `flfed study sweep` tries.
+    """
+
+    name: str
+    purpose: str
+    legal_basis: str
+    expires: datetime.date | None
+    seed: int
+    dataset: Dataset
+    encode: Encode
+    model: Named
+    plan: Plan
+    strategy: Named
+    privacy: Named
+    rounds: int
+    compare: Compare
+    text: str
+    split: Split = field(default_factory=Split)
+    expected: Expected = field(default_factory=Expected)
+    sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Study:
+        """Return the shipped study of this name, or the study in this file.
+
+        Raises
+        ------
+        UsageError
+            If there is neither, or the file breaks a rule.
+        """
+        path = FOLDER / f"{name}.toml"
+        shipped = path.is_file()
+        if not shipped:
+            path = Path(name)
+        if not path.is_file():
+            known = names()
+            close = nearest(str(name), known)
+            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: is not a text file in UTF-8; save it as UTF-8") from None
+        if text.startswith("\ufeff"):
+            # It would be part of the hash that sites approve, and no editor shows it.
+            raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
+        try:
+            return cls.parse(text)
+        except UsageError as error:
+            raise error if shipped else UsageError(f"{path}: {error}") from None
+
+    @classmethod
+    def parse(cls, text: str) -> Study:
+        """Return the study that TOML `text` describes.
+
+        Raises
+        ------
+        UsageError
+            For text that is not TOML, an unknown key, a wrong value, or a key that a later
+            version will know.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"the study is not valid TOML: {error}") from None
+        return _study(table, text)
+
+    def sha256(self) -> str:
+        """Return the hash of the text, as a site's approval names it."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def adjusts_intercept(self) -> bool:
+        """Tell whether each site's own intercept adjusts the model: it is linear, and no mechanism protects rows."""
+        return self.privacy.name == "none" and bool(registry.load("model", self.model.name).linear)
+
+    def replace(self, changes: Mapping[str, Any]) -> Study:
+        """Return the study with some keys set, as `--set key=value` does.
+
+        Parameters
+        ----------
+        changes : mapping of key to value
+            A key is `table.key`, or the bare key where only one table has it. None leaves it out.
+
+        Raises
+        ------
+        UsageError
+            For a key that is unknown or stands in several tables.
+        """
+        import tomli_w
+
+        table = tomllib.loads(self.text)
+        for key, value in changes.items():
+            *path, last = _path(key, table)
+            place = table
+            for part in path:
+                place = place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    raise UsageError(f"--set {key}: {part!r} is no table of the study")
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
+        return _study(table, tomli_w.dumps(table))
+
+    def full_key(self, key: str, said: str) -> str:
+        """Return where a key stands, as `table.key`: "rounds" gives "strategy.rounds".
+
+        Parameters
+        ----------
+        key : str
+        said : str
+            Where it was given, for the error: "--grid".
+
+        Raises
+        ------
+        UsageError
+            For a bare key that is unknown or stands in several tables.
+        """
+        return ".".join(_path(key, tomllib.loads(self.text), said))
+
+
+def toml_value(word: str) -> Any:
+    """Return what `--set` and `--grid` mean by a value: TOML where it is, and the word itself where it is not.
+
+    Examples
+    --------
+    >>> toml_value("0.1"), toml_value("[8, 4]"), toml_value("sgd")
+    (0.1, [8, 4], 'sgd')
+    """
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word
+
+
+def names() -> list[str]:
+    """Return the names of the shipped studies, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+_TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
+_NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
+_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism")}
+"""Tables that name a listed thing, with its kind."""
+_EXAMPLES = {
+    "partition": "{ by = 'iid', sites = 4 }",
+    "curve": "{ rows = [10, 40], draws = 20 }",
+    "pooled": "{ optimiser = 'adam', epochs = 50 }",
+}
+_LOOSE = ("expected", "sweep")
+_TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
+
+
+def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
+    """Return where `key` stands in a study: `rounds` gives `["strategy", "rounds"]`."""
+    if "." in key:
+        return key.split(".")
+    known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
+    known["strategy"] = {"rounds"}
+    for place, kind in _LISTED.items():
+        name = table.get(place, {}).get("name", "")
+        if name in registry.names(kind):
+            keys = inspect.signature(registry.load(kind, name)).parameters
+            known[place] = known.get(place, set()) | {registry.kebab(key) for key in keys}
+    for name in (*_TABLES, *_LISTED):
+        known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
+    found = [[name, key] for name, keys in known.items() if key in keys]
+    found += [[key]] if key in _TOP else []
+    if len(found) != 1:
+        every = sorted({word for keys in known.values() for word in keys})
+        why = "stands in several tables." if found else f"is not known{nearest(key, every)}"
+        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
+    return found[0]
+
+
+def _study(table: dict[str, Any], text: str) -> Study:
+    """Build a study from parsed TOML; every error names its place."""
+    known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE, *(name for name in LATER if name not in _LISTED)]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
+    _refuse_later(table)
+    if table.get("format") != 1:
+        raise UsageError(f"study: format={table.get('format')!r} must be 1")
+    parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
+    if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
+        raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
+    rounds = parts["strategy"].pop("rounds", 1)
+    if type(rounds) is not int or rounds < 1:
+        raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+    if parts["privacy"].get("name") == "record-dp":
+        parts["encode"].setdefault("scaler", "schema")  # by any other, one row moves the inputs of all
+    made = {name: _made(name, parts[name]) for name in _TABLES}
+    if made["encode"].scaler == "schema" and made["plan"].class_weight == "balanced":
+        raise UsageError(
+            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
+            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
+        )
+    if not made["dataset"].name:
+        raise UsageError("[dataset]: name is missing")
+    return Study(
+        name=_name(table),
+        purpose=_text(table, "purpose"),
+        legal_basis=_text(table, "legal-basis"),
+        expires=_date(table),
+        seed=_seed(table),
+        model=_named(parts["model"], "model"),
+        strategy=_named(parts["strategy"], "strategy"),
+        privacy=_privacy(parts["privacy"]),
+        rounds=rounds,
+        text=text,
+        expected=Expected.parse(parts["expected"]),
+        sweep=parse_sweep(parts["sweep"]),
+        **made,
+    )
+
+
+def _made(name: str, given: dict[str, Any]) -> Any:
+    """Build one table of a study, and the tables inside it first."""
+    inner = {}
+    for (outer, key), kind in _NESTED.items():
+        if outer == name and key in given:
+            value = given.pop(key)
+            if not isinstance(value, dict):
+                raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
+            inner[key] = kind(**registry.settings(kind, value, f"[{name}] {key}"))
+    made = registry.settings(_TABLES[name], given, f"[{name}]")
+    return _TABLES[name](**made, **inner)
+
+
+def _refuse_later(table: Mapping[str, Any]) -> None:
+    """Refuse what DESIGN.md names and this version does not have."""
+    for name, keys in LATER.items():
+        given = table.get(name)
+        if given is None or (name in _LISTED and not isinstance(given, dict)):
+            continue
+        if keys is None or not isinstance(given, dict):
+            raise UsageError(f"study: [{name}] is not available in this version; leave it out")
+        for key, value in given.items():
+            if name in _LISTED and key not in keys:
+                continue
+            if key not in keys or value != keys[key]:
+                raise UsageError(f"[{name}]: {key}={value!r} is not available in this version; leave it out")
+
+
+def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    given = table.get(name, {})
+    if not isinstance(given, dict):
+        raise UsageError(f"study: {name} must be a table, written [{name}]")
+    return dict(given)
+
+
+def _named(given: dict[str, Any], kind: str) -> Named:
+    """Return what the table of a listed kind names."""
+    name, where, known = given.pop("name", None), f"[{TABLE_OF.get(kind, kind)}]", registry.names(kind)
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
+    if name not in known:
+        raise UsageError(f"{where}: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    return Named(name=name, settings=given)
+
+
+def _privacy(given: dict[str, Any]) -> Named:
+    """Return the mechanism that a study asks for; "none" without its table."""
+    for key in LATER["privacy"] or ():
+        given.pop(key, None)  # its one value was looked at before
+    if given.get("name", "none") != "none":
+        return _named(given, "mechanism")
+    given.pop("name", None)
+    if given:
+        raise UsageError(f"[privacy]: {next(iter(given))} needs name; known: {', '.join(registry.names('mechanism'))}")
+    return Named(name="none")
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    value = table.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"study: {key} must be a text that is not empty")
+    return value
+
+
+def _name(table: Mapping[str, Any]) -> str:
+    value = _text(table, "name")
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
+        raise UsageError(f"study: name={value!r} must be of a-z, 0-9 and single hyphens")
+    return value
+
+
+def _seed(table: Mapping[str, Any]) -> int:
+    value = table.get("seed", 0)
+    if type(value) is not int or value < 0:
+        raise UsageError(f"study: seed={value!r} must be a whole number >= 0")
+    if value > LARGEST_SEED:
+        raise UsageError(f"study: seed={value!r} must be at most {LARGEST_SEED}")
+    return value
+
+
+def _date(table: Mapping[str, Any]) -> datetime.date | None:
+    value = table.get("expires")
+    if value is not None and type(value) is not datetime.date:
+        raise UsageError(f"study: expires={value!r} must be a date, such as 2027-12-31")
+    return value

@@ -1,0 +1,336 @@
+"""The tables of a study, as frozen dataclasses: each checks its own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flfed import registry
+from flfed.errors import UsageError, nearest
+from flfed.study.plan import Plan
+
+Sharing = Literal["named", "pseudonym", "aggregate-only"]
+"""How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
+TABLE_OF = {"mechanism": "privacy"}
+"""The study's table that names a listed kind, where it is not the kind's own name."""
+Own = Literal["best", "same"]
+"""What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
+OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
+"""What the best model of some rows alone may be."""
+OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
+SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
+"""The strictest last."""
+
+
+def strictest(*given: Sharing) -> Sharing:
+    """Return the strictest of what study, policy and earlier answers say.
+
+    Examples
+    --------
+    >>> strictest("pseudonym", "named")
+    'pseudonym'
+    """
+    return max(given, key=SHARINGS.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """How one table is cut into research sites.
+
+    Attributes
+    ----------
+    by : str
+        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
+        "quantity" (sizes drawn per site).
+    sites : int, >= 2
+        How many sites; ignored where `by` is a column, which gives a site per value.
+    alpha : float, > 0
+        Concentration of the Dirichlet draw; small is skewed.
+    seed : int, >= 0
+    """
+
+    by: str = "iid"
+    sites: int = 4
+    alpha: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a partition that cannot be drawn."""
+        if self.sites < 2:
+            raise UsageError(f"[dataset] partition: sites={self.sites} must be at least 2")
+        if not self.alpha > 0:
+            raise UsageError(f"[dataset] partition: alpha={self.alpha} must be > 0")
+        if self.seed < 0:
+            raise UsageError(f"[dataset] partition: seed={self.seed} must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Which dataset, which of its features, which sites.
+
+    Attributes
+    ----------
+    name : str
+    features : tuple of str or None
+        Narrows the schema's allowed features; None means all.
+    sites : tuple of str or None
+        Names of the sites asked; None means every site found whose dataset it is.
+    partition : Partition or None
+        Cut the dataset's own table into research sites instead.
+    """
+
+    name: str = ""
+    features: tuple[str, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    partition: Partition | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of no columns, which no model can learn from."""
+        if self.features is not None and not self.features:
+            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """How encoded rows are made from mapped ones.
+
+    Attributes
+    ----------
+    scaler : {"global", "per-site", "none", "schema"}
+        `schema` takes centre and scale from the schema, in which no row has a say: the default under
+        `record-dp`. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+    impute : {"mean"}
+        Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the
+        column's typical span.
+    missing_indicator : bool
+        Whether a column's being missing is an input of its own, for every column. Look at the
+        leak warnings first: a value may be missing because of the outcome.
+    rows : {"all", "complete"}
+        `complete` leaves out rows with a missing feature, before anything else, as many published
+        tables do.
+    """
+
+    scaler: Literal["global", "per-site", "none", "schema"] = "global"
+    impute: Literal["mean"] = "mean"
+    missing_indicator: bool = False
+    rows: Literal["all", "complete"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """The learning curve: the federation again with one site cut to few rows of its own.
+
+    Attributes
+    ----------
+    rows : tuple of int, each >= 2
+        Sizes that a site's training rows are cut to; all of them is always added.
+    draws : int, >= 2
+        Times, each with other rows and, where the site's policy allows, another holdout.
+    """
+
+    rows: tuple[int, ...] = (10, 20, 40, 80)
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model can learn from, and a single draw, which has no spread."""
+        if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
+            raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
+        if self.draws < 2:
+            raise UsageError(f"[compare] curve: draws={self.draws} must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A published split in place of the sites' own holdouts, where their policies allow a re-split.
+
+    Attributes
+    ----------
+    fixed : str
+        Name in the listing of splits.
+    redraw : bool
+        Whether repeats draw anew by the same rule; false keeps the published rows in each.
+    """
+
+    fixed: str = ""
+    redraw: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a split that is not listed."""
+        known = registry.names("split")
+        if self.fixed and self.fixed not in known:
+            raise UsageError(
+                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, known)} Known: {', '.join(known)}"
+            )
+        if self.redraw and not self.fixed:
+            raise UsageError("[split]: redraw needs fixed, the name of a published split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """How the result is judged.
+
+    Attributes
+    ----------
+    primary : str
+        The metric of the verdict; empty means the task's first.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        How each site's own figures may be written down, at most; a site's policy may be stricter.
+    holdout_curve : bool
+        Score the holdout each round, for reporting only.
+    draws : int, >= 200
+        Bootstrap resamples.
+    curve : LearningCurve or None
+        Reruns the federation with each site cut to few rows; once a series.
+    pooled : Plan or None
+        How the model of all rows together is trained, to repeat a published table; None tunes it
+        fairly.
+    union_scaler : {"same", "global"}
+        Which scaler rows go through where all holdouts are scored together: `global` under
+        `encode.scaler = "per-site"` repeats tables that mixed the two.
+    alert_budget : float in (0, 1) or None
+        Share of rows that people can look at; None shows no `recall_at_alert_budget`.
+    worthwhile : float or None, >= 0
+        Gain in the primary metric from which on joining is worth it: a smaller one is never told as
+        "joining pays". None means .005 for an AUC and 0 for any other.
+    own : {"best", "same"} or None
+        What a site's own model, and the model of all rows together, are: `best` is the better, by
+        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees; `same` is the
+        study's own model, fairly tuned. None means `same` where that is linear or `pooled` is given, else `best`.
+    """
+
+    primary: str = ""
+    share_metrics: Sharing = "named"
+    holdout_curve: bool = False
+    draws: int = 2000
+    curve: LearningCurve | None = None
+    pooled: Plan | None = None
+    union_scaler: Literal["same", "global"] = "same"
+    alert_budget: float | None = None
+    worthwhile: float | None = None
+    own: Own | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse too few resamples for a 95 % interval, and what a later version brings."""
+        if self.alert_budget is not None and not 0 < self.alert_budget < 1:
+            raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
+            raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
+        if self.pooled is not None and self.own == "best":
+            raise UsageError(
+                "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
+                "leave one of them out"
+            )
+        if self.draws < 200:
+            raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
+        if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
+            raise UsageError(f"[compare]: worthwhile={self.worthwhile} must be 0 or more")
+
+    def own_of(self, *, linear: bool) -> Own:
+        """Return what a site's own model is, for a shared model that is linear or is not.
+
+        Examples
+        --------
+        >>> Compare().own_of(linear=False), Compare().own_of(linear=True), Compare(own="best").own_of(linear=True)
+        ('best', 'same', 'best')
+        """
+        return self.own or ("same" if linear or self.pooled is not None else "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A listed thing with its settings, as `[model]` or `[strategy]` gives them.
+
+    Attributes
+    ----------
+    name : str
+        Name in the listing.
+    settings : dict of kebab-case key to value
+        The constructor's; checked against its signature by `build`.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, kind: str, **given: Any) -> Any:
+        """Return the thing, made from its settings and what the run itself gives."""
+        thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
+        beside = ("name", "rounds") if kind == "strategy" else ("name",)
+        return thing(**given, **registry.settings(thing, self.settings, where, beside=beside))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """One published or measured figure that `flfed study verify` compares with.
+
+    Attributes
+    ----------
+    path : str
+        Where the figure stands in the object of `study run --json`: "global.roc_auc_score".
+    value : float or None
+        What was published; None where only `least` is asked.
+    tolerance : float, >= 0
+        How far from `value` ours may be.
+    least : float or None
+        What ours must reach.
+    source : str
+    by_repeat : tuple of float
+        What was published for each repeat, in order; listed beside ours.
+    """
+
+    path: str = ""
+    value: float | None = None
+    tolerance: float = 0.0
+    least: float | None = None
+    source: str = ""
+    by_repeat: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an expectation that nothing could break, or that names no source."""
+        where = f"[expected] {self.path!r}"
+        if (self.value is None) == (self.least is None):
+            raise UsageError(f"{where}: needs either value with tolerance, or least")
+        if self.value is not None and not self.tolerance > 0:
+            raise UsageError(f"{where}: tolerance={self.tolerance} must be > 0")
+        if not self.source:
+            raise UsageError(f"{where}: source must say where the figure comes from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What `flfed study verify` runs and checks.
+
+    Attributes
+    ----------
+    repeats : int, >= 1
+    figures : tuple of Expectation
+    """
+
+    repeats: int = 1
+    figures: tuple[Expectation, ...] = ()
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Expected:
+        """Return what the table [expected] says: `repeats`, and a table for each figure's path."""
+        figures = []
+        for path, figure in given.items():
+            if path == "repeats":
+                continue
+            if not isinstance(figure, dict):
+                raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
+            where = f"[expected] {path!r}"
+            if "path" in figure:
+                raise UsageError(f"{where}: key 'path' is not known")
+            figures.append(Expectation(path=path, **registry.settings(Expectation, figure, where)))
+        repeats = given.get("repeats", 1)
+        if type(repeats) is not int or repeats < 1:
+            raise UsageError(f"[expected]: repeats={repeats!r} must be a whole number >= 1")
+        return cls(repeats=repeats, figures=tuple(figures))
+
+
+def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid of the table [sweep]: each key of the study with the values to try."""
+    for key, values in given.items():
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
+    return {key: tuple(values) for key, values in given.items()}

@@ -1,0 +1,166 @@
+"""The federated Table 1: who is in the data, from merged sums, with suppressed cells marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
+
+SUPPRESSED = "suppressed"
+ALL = "All sites"
+ABOUT = "about"
+NO_DEVIATION = "–"
+CONSTANT = 1e-12
+"""Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
+
+
+def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
+    """Return Table 1 as lines of text: a characteristic, all sites together, each site.
+
+    Parameters
+    ----------
+    layout : Layout
+    sites : dict of site to its summaries
+        Over disjoint rows, such as training and holdout; they are added.
+
+    Notes
+    -----
+    A number is given as mean ± standard deviation (its divisor is one less than the rows) of the rows
+    that have one: three digits of the deviation, and the mean to its last digit. One row has no
+    deviation, "–". An amount with transform "log1p" is given as
+    geometric mean (of the amount plus one, minus one), to four digits. "about" stands before a mean
+    that comes from groups of bins, as where a site's disclosure is "institution"; it has two digits
+    of the deviation, or two of a geometric mean. A mean that lacks sites says over how
+    many it is; one that lacks some summary of a site, "not all rows". A count of a value has its
+    share of the rows with a value ("about", where it is kept back how few have none), one of
+    missing rows that of all rows. A count of which a site kept its part back is "at least"; where
+    all that is not 0 was kept back, "suppressed".
+    """
+    merged = {site: merge(parts) for site, parts in sites.items()}
+    columns = {ALL: merge([part for parts in sites.values() for part in parts]), **merged}
+    lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        label = f"{column.name}, {column.unit}" if column.unit else column.name
+        if column.kind == "number":
+            grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
+            grouped[ALL] = any(grouped.values())
+            cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
+            giving = sum(summary.moments_known[number] > 0 for summary in merged.values())
+            if 0 < giving < len(merged):
+                cells[ALL] += f" ({giving} of {len(merged)} sites)"
+            partly = (name for name, summary in columns.items() if 0 < summary.moments_known[number] < summary.sites[0])
+            cells |= {name: f"{cells[name]} (not all rows)" for name in partly if not cells[name].endswith(" sites)")}
+            what = "geometric mean" if column.transform == "log1p" else "mean ± SD"
+            lines.append({"Characteristic": f"{label} ({what})"} | cells)
+        else:
+            last = None if column is layout.target else place.stop - 1
+            lines += [
+                {"Characteristic": f"{label}: {value}"}
+                | {name: _count(summary, place.start + offset, last) for name, summary in columns.items()}
+                for offset, value in enumerate(column.cells[:-1])
+            ]
+        if column is layout.target:
+            continue  # A row without an outcome is refused, so none is missing.
+        missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
+        if set(missing.values()) != {"0 (0 %)"}:
+            lines.append({"Characteristic": f"{label}: missing"} | missing)
+    return lines
+
+
+def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, place: slice) -> bool:
+    """Tell whether a site's mean and deviation of a number come from groups of bins, not from its rows.
+
+    Parameters
+    ----------
+    column : ColumnLayout
+    summaries : sequence of Summary
+        Of one site.
+    number, place : int, slice
+        The column's place among the moments and among the cells.
+
+    Notes
+    -----
+    A site that groups bins keeps some cell back: 0 counts as small. Only where each bin has
+    many rows does it give them all; its sums are then those of the middles of the bins.
+    """
+    middles = np.linspace(-1, 1, 2 * len(column.cells) - 1)[1::2]
+    for summary in summaries:
+        counts, sums = summary.cells[place], summary.moments[number]
+        if summary.moments_known[number] and (summary.cells_known[place] < summary.sites[0]).any():
+            return True
+        if counts.all() and np.allclose(sums[1:], [counts[:-1] @ middles, counts[:-1] @ middles**2], rtol=1e-9):
+            return True
+    return False
+
+
+def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) -> str:
+    count, total, squares = summary.moments[number]
+    if not summary.moments_known[number]:
+        return SUPPRESSED
+    if count <= 0:
+        return "none"
+    mean = total / count
+    center = column.middle + column.half * mean
+    if column.transform == "log1p":
+        amount = math.expm1(center)
+        return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
+    variance = squares / count - mean**2
+    if count == 1 or variance <= CONSTANT * squares / count:
+        center = center if abs(center) > CONSTANT * column.half else 0.0
+        said = f"{digits(center, 4)} ± {NO_DEVIATION if count == 1 else 0}"
+    else:
+        deviation = math.sqrt(variance * count / (count - 1)) * column.half
+        place = _place(deviation, 2 if grouped else 3)
+        said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
+    return f"{ABOUT} {said}" if grouped else said
+
+
+def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
+    """Return a count and its share, or what is known of it: of the rows with a value, or of all if `missing` is None.
+
+    `missing` is the cell of the rows without a value.
+    """
+    count, known = summary.cells[cell] + summary.lower[cell], summary.cells_known[cell]
+    if known < summary.sites[0]:
+        return f"at least {count:,.0f}" if count else SUPPRESSED
+    rows = summary.rows[0] - (0.0 if missing is None else summary.cells[missing])
+    about = f"{ABOUT} " if missing is not None and summary.cells_known[missing] < summary.sites[0] else ""
+    return f"{count:,.0f} ({about}{percent(count, rows)} %)"
+
+
+def percent(count: float, rows: float) -> str:
+    """Return a share in whole percent; one that is neither none nor all is never shown as 0 or 100.
+
+    Examples
+    --------
+    >>> percent(5, 48), percent(2, 30000), percent(29998, 30000), percent(0, 7), percent(0, 0)
+    ('10', '<1', '>99', '0', '0')
+    """
+    said = f"{100 * count / rows:.0f}" if rows else "0"
+    if 0 < count < rows:
+        return {"0": "<1", "100": ">99"}.get(said, said)
+    return said
+
+
+def digits(value: float, significant: int) -> str:
+    """Return a figure to so many digits, as people write it: no power of ten, each digit shown, be it 0.
+
+    Examples
+    --------
+    >>> digits(12921.3, 4), digits(0.00264, 2), digits(50.0, 4), digits(0.0, 3), digits(-1.26, 2)
+    ('12,920', '0.0026', '50.00', '0', '-1.3')
+    """
+    return _to_place(value, _place(value, significant))
+
+
+def _place(value: float, significant: int) -> int:
+    """Return how many decimals so many digits of `value` have; below 0 for tens, hundreds and so on."""
+    # The power of ten once it is rounded: 9.996 to three digits is 10.0.
+    return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2]) if value else 0
+
+
+def _to_place(value: float, place: int) -> str:
+    return f"{round(float(value), place) + 0.0:,.{max(place, 0)}f}"  # not -0

@@ -1,0 +1,1 @@
+"""From the sites' updates to the next model: weighted mean, guard, rounds, early stopping."""

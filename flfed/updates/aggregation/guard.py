@@ -1,0 +1,234 @@
+"""The update guard: no single site can make the model NaN, stop the run, or outweigh the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flfed.summaries.summary import Layout, Summary
+from flfed.updates.aggregation.weighted_mean import joint_norms
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.train import CompareReply, TrainReply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What the guard says about a round's updates.
+
+    Attributes
+    ----------
+    accepted : dict of site to TrainReply, in name order
+    refused : dict of site to reason
+        Set aside; the round goes on without them.
+    flagged : dict of site to reason
+        Accepted, but worth a look.
+    """
+
+    accepted: dict[str, TrainReply]
+    refused: dict[str, str] = field(default_factory=dict)
+    flagged: dict[str, str] = field(default_factory=dict)
+
+
+def guard(
+    replies: Mapping[str, TrainReply],
+    incoming: Arrays,
+    rows_high: Mapping[str, int],
+    *,
+    flag: float = 3.0,
+    refuse: float = 10.0,
+) -> Verdicts:
+    """Sort updates into accepted, flagged and refused.
+
+    Parameters
+    ----------
+    replies : mapping of site to TrainReply
+    incoming : dict of name to array
+        The arrays that were sent: names, shapes and dtypes an update must have.
+    rows_high : mapping of site to int
+        Upper end of the band of rows that the site declared when it enrolled.
+    flag, refuse : float
+        How many times the cohort's median norm makes an update suspicious, or refused.
+
+    Notes
+    -----
+    The norm is compared where at least three updates are otherwise good: a median of two says
+    nothing about which of them is wrong. It stops a broken site, not one that adapts to the rule.
+    3 × refuses honest sites on skewed data, 10 × did not (measured), hence the two bounds. Where
+    most updates are exactly zero, as under a strong L1 penalty, any other is flagged only.
+    """
+    measured = _norms(replies, incoming)
+    good: dict[str, TrainReply] = {}
+    refused: dict[str, str] = {}
+    for site in sorted(replies):
+        reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
+        if reason:
+            refused[site] = reason
+        else:
+            good[site] = replies[site]
+    norms = {site: measured[site] for site in good}
+    median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
+    flagged = {}
+    for site, norm in norms.items():
+        times = norm / median if median > 0 else 0.0
+        if times > refuse:
+            refused[site] = f"norm of the update is {times:.1f} times the cohort's median (limit {refuse:g})"
+            del good[site]
+        elif times > flag:
+            flagged[site] = f"norm of the update is {times:.1f} times the cohort's median"
+        elif norm > 0 and median == 0 and len(norms) >= 3:
+            flagged[site] = "update is not zero, most of the cohort's are"
+    return Verdicts(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
+
+
+def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> Verdicts:
+    """Sort replies that only score into accepted and refused; arguments as `guard` takes them.
+
+    `outputs` are the model's, where offsets were asked for: one site's must not decide how all are adjusted.
+    Scores decide when a run stops and which round is its result, so one site's must not be NaN or
+    count more rows than it has.
+    """
+    defects = {
+        site: _bad_scores(reply, rows_high[site])
+        or (reply.offset.defect(outputs) if outputs and reply.offset is not None else "")
+        for site, reply in sorted(replies.items())
+    }
+    refused = {site: reason for site, reason in defects.items() if reason}
+    accepted = {site: replies[site] for site in sorted(replies) if site not in refused}
+    return Verdicts(accepted=accepted, refused=refused)
+
+
+def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:
+    """Return the norm of each update that has the model's names, shapes and dtypes; NaN or infinite if it is bad."""
+    expected = _like(incoming)
+    alike = [site for site, reply in replies.items() if _is_like(reply.delta, expected)]
+    norms = joint_norms([replies[site].delta for site in alike])
+    return dict(zip(alike, norms.tolist(), strict=True))
+
+
+def _is_like(arrays: Arrays, expected: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
+    for name, (shape, dtype) in expected.items():
+        value = arrays.get(name)
+        if value is None or value.shape != shape or value.dtype != dtype:
+            return False
+    return len(arrays) == len(expected)
+
+
+def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+
+def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> str:
+    """Return why an update cannot be used, or an empty text; a finite `norm` says that its arrays can."""
+    if reply.kind != "delta":
+        return "kind is not 'delta'"
+    rows = reply.num_examples
+    if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
+        return "num-examples is not a positive whole number"
+    if rows > rows_high:
+        return f"num-examples is above the declared band (at most {rows_high})"
+    if not math.isfinite(norm):
+        return _array_defect(reply.delta, incoming)
+    if reply.loss is not None and not math.isfinite(reply.loss):
+        return "training loss is not finite"
+    if reply.steps < 1:
+        return "no step of training was taken"
+    return _bad_scores(reply, rows_high)
+
+
+def _array_defect(delta: Arrays, incoming: Arrays) -> str:
+    """Return why the arrays of an update, whose norm is unknown or not finite, cannot be used."""
+    if set(delta) != set(incoming):
+        return "names of arrays differ from the model's"
+    for name, expected in incoming.items():
+        given = delta[name]
+        if given.shape != expected.shape:
+            return f"array {name!r} has shape {given.shape}, not {expected.shape}"
+        if given.dtype != expected.dtype:
+            return f"array {name!r} has dtype {given.dtype}, not {expected.dtype}"
+        if not np.isfinite(given).all():
+            return f"array {name!r} has values that are not finite"
+    # An infinite norm would make the median infinite too, and pass every bound.
+    return "norm of the update is not finite"
+
+
+def _bad_scores(reply: TrainReply, rows_high: int) -> str:
+    """Return why a reply's scores cannot be used, or an empty text."""
+    allowed = (("scores", reply.scores, ("training", "validation")), ("holdout", reply.holdout, ("holdout",)))
+    for name, scores, kinds in allowed:
+        if scores is None:
+            continue
+        if scores.rows not in kinds:
+            return f"{name} are not over {' or '.join(kinds)} rows"
+        least = 1 if scores.metrics else 0
+        # The band is of training rows; a holdout may be larger, and nothing is selected by it.
+        if scores.num_examples < least or (name == "scores" and scores.num_examples > rows_high):
+            return f"{name} count rows outside the declared band"
+        # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
+        if not all(map(math.isfinite, scores.metrics.values())):
+            return f"{name} are not finite"
+    return ""
+
+
+def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
+    """Return why a site's sums cannot be used, or an empty text: one site must not spoil all sites' encoder.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of one site.
+    layout : Layout
+    rows_high : float
+        Upper end of the band of rows that the site declared.
+    """
+    arrays = summary.arrays()
+    wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
+    if wrong:
+        return f"its sums have another layout ({', '.join(wrong)})"
+    if not all(np.isfinite(value).all() for value in arrays.values()):
+        return "its sums are not finite"
+    rows, (count, total, squares) = summary.rows[0], summary.moments.T
+    if any((value < 0).any() for value in (summary.rows, summary.cells, summary.lower, summary.left, count, squares)):
+        return "its counts are negative"
+    if rows > rows_high:
+        return f"its rows are above the declared band (at most {rows_high:g})"
+    # Sums of z and z² lie within the count, for |z| is at most 1; a hair is rounding.
+    hair = 1e-9 * (1 + rows)
+    if (
+        max(count.max(), np.abs(total).max(), squares.max()) > rows + hair
+        or (total**2 > count * squares + hair * rows).any()
+    ):
+        return "its sums do not go together"
+    places = layout.slices().values()
+    cells = np.array([summary.cells[place].sum() for place in places])
+    lower = np.array([summary.lower[place].sum() for place in places])
+    if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
+        return "its counts do not add up to its rows"
+    known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
+    if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
+        return "it is not the sum of one site"
+    strength, weight = summary.leaks[..., 2], summary.leaks[..., 3]
+    if (summary.leaks[..., 1:] < 0).any() or (strength > weight + hair).any() or (weight > rows + hair).any():
+        return "its leak sums do not go together"
+    return ""
+
+
+def comparison_defect(reply: CompareReply) -> str:
+    """Return why a site's comparison cannot be believed, or an empty text."""
+    if reply.num_examples < 1 or reply.holdout_rows < 0:
+        return "its numbers of rows are impossible"
+    figures = [*reply.arms, *reply.differences]
+    if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
+        return "a figure stands in it twice"
+    for figure in figures:
+        numbers = (figure.value, figure.low, figure.high)
+        if any(math.isinf(number) for number in numbers) or figure.low > figure.value or figure.value > figure.high:
+            return f"{figure.metric} has an impossible interval"
+    for figure in reply.arms:
+        bounded = figure.metric.endswith(("auc_score", "accuracy_score", "precision_score", "brier_score_loss"))
+        if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
+            return f"{figure.metric} is outside 0 to 1"
+    return ""

@@ -1,0 +1,170 @@
+"""What a strategy needs to know of a run, and what it tells of each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from flfed.seeds import generator
+from flfed.study.plan import Plan
+from flfed.summaries.summary import Encoder
+from flfed.updates.mechanism import Mechanism, Normals
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.train import Scores
+
+SPENT = "privacy budget: "
+"""How the reason begins for which a site does not train that has none left: it is not asked again in that round,
+and a run that ends for want of it says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """A site that takes part.
+
+    Attributes
+    ----------
+    node_id : int
+    rows_high : int
+        Upper end of the band of rows it declared.
+    version : str
+        Of its flfed, as it said; what is new in a message goes to those alone that read it.
+    """
+
+    node_id: int
+    rows_high: int
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What one round was, for whoever writes it down. No arrays of any site are in it.
+
+    Attributes
+    ----------
+    round : int
+        From 1; `rounds + 1` is the last evaluation, without training.
+    model_round : int
+        After how many rounds of training the model that was scored came: `round - 1`.
+    arrays : dict of name to array
+        The global model after the round.
+    scores, holdout : dict of site to Scores
+        Of the model that came into the round, on validation (or training) and on holdout rows.
+    losses : dict of site to float or None
+        Mean training loss over the steps of each site that trained; None where the site keeps it.
+    refused, flagged : dict of site to reason
+    asked : tuple of str
+    bytes_to_site, bytes_to_server : dict of site to int
+    seconds : float
+    fit : bool
+        Whether the sites were asked to train, not only to score.
+    """
+
+    round: int
+    model_round: int
+    arrays: Arrays
+    scores: Mapping[str, Scores]
+    holdout: Mapping[str, Scores]
+    losses: Mapping[str, float | None]
+    refused: Mapping[str, str]
+    flagged: Mapping[str, str]
+    asked: tuple[str, ...]
+    bytes_to_site: Mapping[str, int]
+    bytes_to_server: Mapping[str, int]
+    seconds: float
+    fit: bool = True
+
+
+Observer = Callable[[RoundRecord], None]
+
+
+def ignore(record: RoundRecord) -> None:
+    """Observe nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a run gives its strategy.
+
+    Attributes
+    ----------
+    roster : dict of site name to Enrolled
+    encoder : Encoder
+    plan : Plan
+    rounds : int
+    seed : int
+    observer : callable
+        Told each round once it is complete.
+    in_sums_only : frozenset of str
+        Sites of the run whose figures go into sums over sites only, as `summable` says.
+    mechanism : Mechanism
+        What is done to a round's updates before the strategy sees them; one that changes nothing by default.
+    chance : callable (round) → Normals, optional
+        Where the server's own noise comes from; by default it follows from the seed and the round.
+    outputs : int
+        Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
+    """
+
+    roster: Mapping[str, Enrolled]
+    encoder: Encoder
+    plan: Plan
+    rounds: int
+    seed: int
+    observer: Observer = field(default=ignore)
+    in_sums_only: frozenset[str] = frozenset()
+    mechanism: Mechanism = field(default_factory=Mechanism)
+    chance: Callable[[int], Normals] | None = None
+    outputs: int = 0
+
+    def normals(self, round: int) -> Normals:
+        """Return where the server's noise of a round comes from."""
+        if self.chance is not None:
+            return self.chance(round)
+        return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
+
+
+def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
+    """Return why a run ends at a round that misses its quorum: first of all who has no privacy budget left.
+
+    Parameters
+    ----------
+    number : int
+        The round.
+    good, asked, needed : int
+        Updates.
+    refused : mapping of site to reason
+
+    Examples
+    --------
+    >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
+    'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
+    """
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
+    said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
+    spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
+    return f"{SPENT}none left at {', '.join(spent)}; {said}" if spent else said
+
+
+def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
+    """Return those of some sites over which a figure may be added up, in their order.
+
+    Parameters
+    ----------
+    sites : collection of str
+        That have the figure.
+    in_sums_only : frozenset of str
+        All sites of the run whose own figures nobody may know.
+
+    Notes
+    -----
+    Such sites count all together or not at all, and only where they are at least two: of one, the
+    figure would be the sum less that of the others; of some of them, two sums over the same model
+    that differ by one site would tell it.
+
+    Examples
+    --------
+    >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
+    (['a', 'b', 'c'], ['a'], ['a'])
+    """
+    if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
+        return list(sites)
+    return [site for site in sites if site not in in_sums_only]

@@ -1,0 +1,378 @@
+"""A run's state after a round: what a run that died goes on from.
+
+What does not change is in `start.safetensors`, written once; a round's file holds the rest and the
+hash of it. The final model is one file that needs no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from flfed.errors import FlfedError, UsageError
+from flfed.paths import home, private_folder
+from flfed.study.tables import Sharing
+from flfed.summaries.summary import Encoder, Stacked, Summary, arrays_sha256
+from flfed.updates.checkpoints.tensor_file import file_content
+from flfed.updates.messages.fields import Arrays
+
+KEPT = 2
+"""Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
+FINAL = "final"
+START = "start"
+ASKED = "asked.json"
+"""What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_record`."""
+SUFFIX = ".safetensors"
+WHOLE, OF_A_ROUND = "1", "2"
+"""Formats of a file that stands alone, and of one that needs its start file."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """Everything the server needs to go on after a round.
+
+    Attributes
+    ----------
+    round : int, >= 0
+        Rounds that the model has been through.
+    arrays : dict of name to array
+        The global model.
+    encoder : Encoder
+    state : dict of text to arrays
+        Of the strategy, by name: the best model so far, a server optimiser's moments.
+    facts : dict
+        What JSON can hold: the strategy's counters, the seconds.
+    roster : dict of site to int
+        Who took part at the start, and the upper ends of the bands of rows they declared.
+    sharing : dict of site to {"pseudonym", "aggregate-only"}
+        How the figures of those may be written down that do not share them under their names.
+    left : tuple of str
+        Those of them that did not come back when the run was gone on with.
+    start : str
+        Hash of the start file that holds encoder and roster, and the sites' summaries beside them; empty
+        where the checkpoint's own file holds the encoder.
+    """
+
+    round: int
+    arrays: Arrays
+    encoder: Encoder
+    state: Mapping[str, Arrays] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    roster: Mapping[str, int] = field(default_factory=dict)
+    sharing: Mapping[str, Sharing] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    start: str = ""
+
+    def tensors(self) -> Arrays:
+        """Return the arrays of the checkpoint's own file under one name each, such as "arrays/weight"."""
+        parts: dict[str, Mapping[str, np.ndarray]] = {"arrays": self.arrays}
+        parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
+        if not self.start:
+            parts["encoder"] = self.encoder.arrays()
+        return {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+
+
+def seconds_apart() -> float:
+    """Return how many seconds lie between two checkpoints at least: what a crash may cost.
+
+    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
+    a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.
+
+    Raises
+    ------
+    UsageError
+        If it is no number of at least 0.
+    """
+    given = os.environ.get("FLFED_CHECKPOINT_SECONDS", "1")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={given} must be a number of at least 0; 0 keeps every round")
+    return seconds
+
+
+def folder_of(run: str) -> Path:
+    """Return where a run's checkpoints are; the folder may not exist."""
+    return home() / "runs" / run
+
+
+def begin(
+    run: str,
+    encoder: Encoder,
+    summaries: Mapping[str, Summary],
+    roster: Mapping[str, int],
+    sharing: Mapping[str, Sharing] | None = None,
+) -> Checkpoint:
+    """Write what does not change from round to round, whole or not at all; return what all checkpoints share.
+
+    Parameters
+    ----------
+    run : str
+    encoder : Encoder
+    summaries : dict of site to Summary
+        All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
+        them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
+    roster : dict of site to int
+    sharing : dict of site to {"pseudonym", "aggregate-only"}, optional
+
+    Raises
+    ------
+    FlfedError
+        As for `write`.
+    """
+    tensors: dict[str, Stacked] = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    if summaries:
+        said = [summary.arrays() for summary in summaries.values()]
+        tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
+    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(roster), "sharing": dict(sharing or {})}
+    start = _write(folder_of(run), START, tensors, facts)
+    return Checkpoint(round=0, arrays={}, encoder=encoder, roster=roster, sharing=facts["sharing"], start=start)
+
+
+def summaries_of(run: str, start: str) -> dict[str, Summary]:
+    """Return what the sites said before the first round, in the order in which `begin` was given it.
+
+    Parameters
+    ----------
+    run : str
+    start : str
+        Hash of the start file, as a checkpoint has it.
+
+    Raises
+    ------
+    FlfedError
+        If the file is missing, damaged or another one.
+    """
+    tensors, facts, _ = _opened(folder_of(run) / f"{START}{SUFFIX}", sha256=start)
+    stacked, sites = _part(tensors, "summaries"), enumerate(facts["sites"])
+    return {site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in sites}
+
+
+def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
+    """Write a checkpoint whole, or not at all, and return its file; older ones than the last two go.
+
+    Parameters
+    ----------
+    run : str
+    checkpoint : Checkpoint
+        With the hash of the start file, unless it is the final one.
+    final : bool
+        Whether it is the run's result, which stays.
+
+    Raises
+    ------
+    FlfedError
+        If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
+    """
+    name, folder = FINAL if final else _name(checkpoint.round), folder_of(run)
+    kept = replace(checkpoint, start="") if final else checkpoint
+    facts = {"round": kept.round, "left": kept.left, **kept.facts}
+    _write(folder, name, kept.tensors(), facts, start=kept.start)
+    _remove(folder, _rounds(folder)[:-KEPT])
+    return folder / f"{name}{SUFFIX}"
+
+
+def _write(
+    folder: Path, name: str, tensors: Mapping[str, Stacked], facts: Mapping[str, Any], *, start: str = ""
+) -> str:
+    """Write one file of a run whole, or not at all; return its hash."""
+    path, part = folder / f"{name}{SUFFIX}", folder / f"{name}.part"
+    text = json.dumps(facts)
+    sha256 = _sha256(tensors, text, start)
+    metadata = {"format": OF_A_ROUND if start else WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
+    metadata |= {"start": start} if start else {}
+    try:
+        # For its owner alone: the sites' sums are in it.
+        private_folder(folder.parent)
+        private_folder(folder)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            for piece in file_content(tensors, metadata):
+                stream.write(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+        _sync(folder)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise FlfedError(
+            f"the checkpoint {path} cannot be written ({error.strerror}): free some disk space or set FLFED_HOME; "
+            f"then: flfed study resume {folder.name}"
+        ) from None
+    return sha256
+
+
+def reopen(run: str, round: int) -> None:
+    """Remove what a run that goes on after `round` rounds will write anew: later checkpoints, and an earlier result.
+
+    A later one left here would count among the last two, and push out those that are being written.
+    """
+    folder = folder_of(run)
+    _remove(folder, [number for number in _rounds(folder) if number > round])
+    (folder / f"{FINAL}{SUFFIX}").unlink(missing_ok=True)
+
+
+def settle(run: str) -> None:
+    """Remove the checkpoints of a run that needs them no more; its final model stays."""
+    folder = folder_of(run)
+    _remove(folder, _rounds(folder))
+    for name in (f"{START}{SUFFIX}", ASKED):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _remove(folder: Path, rounds: list[int]) -> None:
+    for number in rounds:
+        (folder / f"{_name(number)}{SUFFIX}").unlink(missing_ok=True)
+
+
+def _name(round: int) -> str:
+    return f"round-{round:06d}"
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's own entry on the disk, so that a rename outlives a power cut."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rounds(folder: Path) -> list[int]:
+    """Return the rounds that have a file, in order."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[6 : -len(SUFFIX)]) for name in names if name.startswith("round-") and name.endswith(SUFFIX))
+
+
+def newest(run: str, committed: int) -> Checkpoint | None:
+    """Return the newest readable checkpoint of a round that the store has committed, or None.
+
+    Raises
+    ------
+    FlfedError
+        If it is there, and of an earlier flfed, or the start file that it needs is missing or damaged.
+    """
+    folder = folder_of(run)
+    for number in reversed([number for number in _rounds(folder) if number <= committed]):
+        path = folder / f"{_name(number)}{SUFFIX}"
+        try:
+            tensors, facts, start = _opened(path)
+        except FlfedError:
+            continue
+        if not start:
+            raise FlfedError(f"{path}: was written by an earlier flfed: go on with that one, or run the study anew")
+        return _with_start(path, tensors, facts, start)
+    return None
+
+
+def final(run: str) -> Checkpoint:
+    """Return the model that a run ended with.
+
+    Raises
+    ------
+    FlfedError
+        If it is not on this machine, or damaged.
+    """
+    path = folder_of(run) / f"{FINAL}{SUFFIX}"
+    if not path.is_file():
+        raise FlfedError(f"the model of run {run} is not in {path.parent}: it has not ended, or ran elsewhere")
+    return read(path)
+
+
+def read(path: Path) -> Checkpoint:
+    """Return a checkpoint, with what its start file holds.
+
+    Raises
+    ------
+    FlfedError
+        If a file is damaged, missing or of another format.
+    """
+    return _with_start(path, *_opened(path))
+
+
+def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) -> Checkpoint:
+    """Return the checkpoint of a file's content and of the start file that it names."""
+    first, begun = (tensors, dict[str, Any]()) if not start else _started(path, start)
+    return Checkpoint(
+        round=facts.pop("round"),
+        left=tuple(facts.pop("left", ())),
+        arrays=_part(tensors, "arrays"),
+        encoder=Encoder(**_part(first, "encoder")),
+        state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
+        facts=facts,
+        roster=begun.get("roster", {}),
+        sharing=begun.get("sharing", {}),
+        start=start,
+    )
+
+
+def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
+    """Return what the start file beside a checkpoint holds, if it is the one that the checkpoint was written with."""
+    beside = path.with_name(f"{START}{SUFFIX}")
+    try:
+        tensors, facts, _ = _opened(beside, sha256=start)
+    except FlfedError as error:
+        raise FlfedError(f"{error}, and {path.name} is of no use without it: run the study anew") from None
+    return tensors, facts
+
+
+def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], str]:
+    """Return what a file holds: arrays, facts and the hash of its start file.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str, optional
+        What the file's own hash must be.
+    """
+    try:
+        with safe_open(str(path), framework="np") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a handle, no dict
+    except (SafetensorError, OSError):
+        raise FlfedError(f"{path}: {'cannot be read' if path.exists() else 'is missing'}") from None
+    text, start = metadata.get("facts", ""), metadata.get("start", "")
+    found = metadata.get("sha256")
+    if (
+        metadata.get("format") != (OF_A_ROUND if start else WHOLE)
+        or found != _sha256(tensors, text, start)
+        or sha256 not in ("", found)
+    ):
+        raise FlfedError(f"{path}: is damaged, or of another version of flfed")
+    return tensors, json.loads(text), start
+
+
+def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
+    """Return the hash of a whole file: its arrays, its facts, and the start file that it names."""
+    parts = (arrays_sha256(tensors), *([start] if start else []), facts)
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+def _part(tensors: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _states(tensors: Arrays) -> list[str]:
+    return sorted({name.split("/")[1] for name in tensors if name.startswith("state/")})
+
+
+def forget(run: str) -> None:
+    """Remove a run's checkpoints."""
+    shutil.rmtree(folder_of(run), ignore_errors=True)

@@ -1,0 +1,186 @@
+"""Replies that a site keeps on its own disk, so that it answers a round once and sends that again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from flfed.errors import FlfedError
+from flfed.paths import home, private_folder
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.messages.fields import Arrays, ndarrays
+from flfed.updates.messages.in_memory_arrays import array_record
+from flfed.updates.messages.train import TrainRequest
+
+KEPT = 2
+"""Rounds whose replies stay."""
+RUNS = 32
+"""Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+"""A run's name that is fit for a folder."""
+_KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
+
+
+class NotKept(FlfedError):
+    """A reply that the site cannot keep: a fixed sentence of ours, so that it may cross."""
+
+
+@dataclass(frozen=True)
+class KeptReplies:
+    """The replies of one site in one run, of the last two rounds, as files that only it can read.
+
+    Parameters
+    ----------
+    site, run : str
+        Names; the run's as the server gave it, so it is taken only if it is a plain word.
+    """
+
+    site: str
+    run: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the replies are."""
+        return home() / "sites" / self.site / "runs" / self.run
+
+    def reply_to(self, request: TrainRequest, *, under: str) -> RecordDict | None:
+        """Return what was answered to this very request, or None; a damaged file counts as none.
+
+        Parameters
+        ----------
+        request : TrainRequest
+        under : str
+            What else a reply depends on: the study, the repeat and the site's policy, as one text. A
+            reply under a wider policy, or of another study that a server gives the same run, is not sent.
+        """
+        try:
+            content = (self.folder / _name(request.round)).read_bytes()
+            arrays, metadata = load(content), _metadata(content)
+        except (OSError, SafetensorError, ValueError):
+            return None
+        if metadata.get("request") != digest_of(request, under=under):
+            return None
+        if metadata.get("sha256") != _sha256(arrays, metadata.get("plain", "")):
+            return None
+        return _record(arrays, json.loads(metadata["plain"]))
+
+    def keep(self, request: TrainRequest, reply: RecordDict, *, under: str) -> None:
+        """Keep the answer to a request, whole or not at all; those before the last two rounds go.
+
+        Raises
+        ------
+        NotKept
+            If it cannot be written, such as on a full disk.
+        """
+        arrays = {
+            f"{section}/{name}": value
+            for section in reply.array_records
+            for name, value in ndarrays(reply, section).items()
+        }
+        plain = json.dumps(
+            {
+                kind: {name: dict(part) for name, part in getattr(reply, f"{word}_records").items()}
+                for kind, word in (("config", "config"), ("metrics", "metric"))
+            }
+        )
+        metadata = {"request": digest_of(request, under=under), "plain": plain, "sha256": _sha256(arrays, plain)}
+        folder = self.folder
+        try:
+            if not folder.is_dir():
+                private_folder(folder.parent)
+                private_folder(folder)
+                others = _last_written(path for path in folder.parent.iterdir() if path != folder)
+                for other in others[RUNS - 1 :]:
+                    shutil.rmtree(other, ignore_errors=True)
+            part = folder / "reply.part"
+            with open(part, "wb", opener=_private) as stream:
+                stream.write(save(arrays, metadata=metadata))
+            part.replace(folder / _name(request.round))
+            # By distance: a server may name any round, and each must not leave a file for ever.
+            rounds = sorted(_rounds(folder), key=lambda round: abs(round - request.round))
+            for round in rounds[KEPT:]:
+                (folder / _name(round)).unlink(missing_ok=True)
+        except OSError as error:
+            raise NotKept(f"it cannot keep its reply on its own disk ({error.strerror})") from None
+
+    def forget(self) -> None:
+        """Remove the replies of a run that is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _last_written(folders: Iterable[Path]) -> list[Path]:
+    """Return folders by when a file in them was written last, the latest first."""
+    times = {}
+    for folder in folders:
+        with suppress(OSError):  # another process of this site may have removed it
+            times[folder] = folder.stat().st_mtime_ns
+    return sorted(times, key=lambda folder: times[folder], reverse=True)
+
+
+def kept_replies(site: str, run: object) -> KeptReplies | None:
+    """Return where a site keeps its replies in a run; None where the run has no name fit for a folder."""
+    plain = isinstance(run, str) and RUN.fullmatch(run)
+    return KeptReplies(site, str(run)) if plain else None
+
+
+def _name(round: int) -> str:
+    return f"round-{round:06d}.safetensors"
+
+
+def _rounds(folder: Path) -> list[int]:
+    return [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
+
+
+def digest_of(request: TrainRequest, *, under: str) -> str:
+    """Return the hash of everything a reply depends on besides the site's own rows."""
+    plain = (
+        hashlib.sha256(under.encode()).hexdigest(),
+        request.round,
+        request.rounds,
+        request.lr_scale,
+        request.fit,
+        request.score,
+        sorted(request.settings.items()),
+    )
+    arrays = arrays_sha256({**request.arrays, **{f"encoder/{k}": v for k, v in request.encoder.arrays().items()}})
+    return f"{arrays}/{json.dumps(plain)}"
+
+
+def _sha256(arrays: Arrays, plain: str) -> str:
+    """Return the hash of a whole reply: its arrays, and its numbers and texts."""
+    return hashlib.sha256(f"{arrays_sha256(arrays)}/{plain}".encode()).hexdigest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
+
+
+def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
+    """Return the message's content as it was."""
+    sections: dict[str, Arrays] = {}
+    for key, value in arrays.items():
+        section, _, name = key.partition("/")
+        sections.setdefault(section, {})[name] = np.array(value)
+    records: dict[str, Any] = {section: array_record(found) for section, found in sections.items()}
+    for kind, parts in plain.items():
+        records |= {name: _KINDS[kind](part) for name, part in parts.items()}
+    return RecordDict(records)

@@ -1,0 +1,130 @@
+"""What crosses when the model of a run is attacked at its sites, and what each message reveals.
+
+One exchange an attack: the model goes to the site, what the attack reached there comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from flwr.app import RecordDict
+
+from flfed.summaries.summary import Encoder
+from flfed.updates.messages import fields
+from flfed.updates.messages.compare import MetricName
+from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage
+from flfed.updates.messages.in_memory_arrays import record_of
+from flfed.updates.messages.model_sections import model_sections, read_model
+
+AUDIT = "query.audit"
+Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
+AttackName = Annotated[str, r"[a-z0-9]+(-[a-z0-9]+)*"]
+MOST_FIGURES = 16
+"""Figures of one attack at one site."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditRequest:
+    """Send the final model of a run to be attacked on a site's own rows.
+
+    Attributes
+    ----------
+    arrays : dict of name to array
+    encoder : Encoder
+    attack : str
+        Its name. What the run promises is not sent: it follows from the study, which the site has.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+    attack: AttackName
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = fields.config_record(protocol=PROTOCOL, attack=self.attack)
+        return record_of(model_sections(self.arrays, self.encoder) | {"config": config})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> AuditRequest:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        found: AuditRequest = fields.made(cls, {**dict(config.items()), **read_model(record)})
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFigure:
+    """One figure of an attack, with its interval, against what was promised.
+
+    Attributes
+    ----------
+    metric : str
+    value, low, high : float
+        NaN where it could not be had.
+    promise : float
+        The most that the promise lets `value` be; NaN where nothing is promised.
+    verdict : {"within the promise", "beyond the promise", "not known", "no promise"}
+        Not known: nothing is, of how low the figure may be.
+    rows : int
+        Rows that the figure is over; 0 where it is over none.
+    method, says : str
+        How it was had, and what it means, in fixed words and these numbers.
+    """
+
+    metric: MetricName
+    value: float
+    low: float
+    high: float
+    promise: float
+    verdict: Verdict
+    rows: int
+    method: str
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReply:
+    """What one attack reached at one site.
+
+    Attributes
+    ----------
+    num_examples, holdout_rows : int
+        Training rows and holdout rows, so that it is seen whether they are as many as in the run.
+    figures : tuple of AuditFigure
+
+    Reveals: the exact numbers of training and holdout rows; how well an attacker who has the model
+    tells the site's rows from others, or how many of some it rebuilds: figures over at least the
+    cell minimum of rows under disclosure "institution", with intervals. No row, and no word on which
+    rows an attack was right about. The figures follow from rows without noise: no promise of
+    differential privacy covers them. The model attacked is one that the site judged in the run's
+    comparison (behind a gate, another one is refused), and the same attack gives the same figures
+    again, so that asking more often tells no more.
+    """
+
+    num_examples: int
+    holdout_rows: int
+    figures: tuple[AuditFigure, ...]
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
+        records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        if self.figures:
+            records["figures"] = fields.rows_record(self.figures)
+        return record_of(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> AuditReply:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        found = cls(
+            num_examples=fields.whole(config, "num-examples"),
+            holdout_rows=fields.whole(config, "holdout-rows"),
+            figures=fields.read_figures(record, "figures", AuditFigure, kind_of="attack"),
+        )
+        if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
+            raise MalformedMessage("the message is no AuditReply: it counts what no site has")
+        return found

@@ -1,0 +1,298 @@
+"""The content of a message: named records, read with checks and written in one way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from flfed.errors import FlfedError
+from flfed.summaries.score_bins import BINS
+from flfed.updates.messages import in_memory_arrays
+from flfed.updates.messages.compare import METRIC
+from flfed.updates.messages.in_memory_arrays import STYPE, HeldArray
+from flfed.updates.messages.sentences import CONTROL, LONGEST, recorded, recorded_words
+
+PROTOCOL = 1
+LARGEST = 2**53
+"""Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
+SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
+"""A site's name, and the pattern it must match."""
+Version = Annotated[str, r"[0-9A-Za-z.+!-]{0,40}"]
+"""A version of flfed."""
+
+Arrays = dict[str, np.ndarray]
+Check = Callable[[Any], bool]
+_SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
+
+
+class MalformedMessage(FlfedError):
+    """A message that does not have the shape of its class."""
+
+
+def count_bytes(record: Mapping[str, Any]) -> int:
+    """Return the size of a message's content, or of some of its sections: keys, texts, numbers as 8 bytes, arrays.
+
+    As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
+    """
+    total = 0
+    for part in record.values():
+        for key, value in part.items():
+            total += len(key) + (_SIZES.get(type(value)) or _value_bytes(value))
+    return total
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, HeldArray):
+        return value.count_bytes()
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return 1 if isinstance(value, bool) else 8
+
+
+def config_record(**values: Any) -> ConfigRecord:
+    """Return plain values as a record, keys in kebab-case."""
+    return in_memory_arrays.config_record({key.replace("_", "-"): value for key, value in values.items()})
+
+
+def fields_of(message: Any) -> dict[str, Any]:
+    """Return the fields of a message by name."""
+    return {name: getattr(message, name) for name in message.__dataclass_fields__}
+
+
+# A RecordDict's `array_records` and kin are made anew, of all sections, at each look: `get` is not.
+def section(record: RecordDict, name: str) -> ConfigRecord:
+    """Return one section of a message, or raise MalformedMessage."""
+    found = record.get(name)
+    if not isinstance(found, ConfigRecord):
+        raise MalformedMessage(f"the message has no {name!r}")
+    return found
+
+
+def ndarrays(record: RecordDict, name: str) -> Arrays:
+    """Return the named arrays of one section, read-only, or raise MalformedMessage.
+
+    An array that is held is the very one; of bytes a copy is made. Nobody may write into either, for
+    others may read the same array: so it is the same whatever engine brought the message.
+    """
+    found = record.get(name)
+    if not isinstance(found, ArrayRecord):
+        raise MalformedMessage(f"the message has no arrays {name!r}")
+    return {key: _ndarray(array, name) for key, array in found.items()}
+
+
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][fiub]\d{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': \(([\d, ]{0,99})\), \} *\n",
+    re.DOTALL,
+)
+"""How an array starts in NumPy's format, version 1.0."""
+
+
+def _ndarray(array: Array, name: str) -> np.ndarray:
+    """Return one array. NumPy's own reader takes archives, and sizes that only the header claims."""
+    if type(array) is HeldArray:
+        return array.values  # of a kind, an order and a shape that bytes could have: it holds no other
+    start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
+    if start is None or array.stype != STYPE:
+        raise MalformedMessage(f"the arrays {name!r} cannot be read")
+    shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
+    try:
+        dtype = np.dtype(start[1].decode())
+        if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
+            raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
+        values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
+    except (TypeError, ValueError):
+        raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
+    values = values.copy()
+    values.setflags(write=False)
+    return values
+
+
+_NAME = re.compile(METRIC)
+
+
+def numbers(record: RecordDict, name: str) -> dict[str, float]:
+    """Return the numbers of one section; none where there is no such section."""
+    values = record.get(name)
+    if not isinstance(values, MetricRecord):
+        return {}
+    if len(values) > LONGEST or not all(map(_NAME.fullmatch, values)):
+        raise MalformedMessage(f"the numbers in {name!r} are too many, or have no fit names")
+    return {key: float(value) for key, value in values.items() if _is_number(value)}
+
+
+def read_settings(record: RecordDict, name: str) -> dict[str, float]:
+    """Return the numbers of one section of settings; none where there is no such section."""
+    if name not in record:
+        return {}
+    values = section(record, name)
+    if not all(map(_is_number, values.values())):
+        raise MalformedMessage(f"the settings in {name!r} are not numbers")
+    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
+
+
+def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
+    """Return counts [2, bins] by class and predicted probability; None where there is no such section."""
+    if name not in record:
+        return None
+    counts = ndarrays(record, name).get("counts")
+    if counts is None or counts.shape != (2, BINS) or counts.dtype != np.float64:
+        raise MalformedMessage(f"{name!r} does not count in 2 x {BINS} bins")
+    if not (counts.min() >= 0 and counts.max() < math.inf):  # which NaN is not either
+        raise MalformedMessage(f"{name!r} has counts that are negative or not finite")
+    return counts
+
+
+def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Build a dataclass from kebab-case values, or say what of it is missing, unknown or of a wrong type.
+
+    Numbers, texts and vectors are checked; other fields are taken as they are.
+    """
+    given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
+    checks, required = _fields(cast(Hashable, kind))
+    wrong = [name for name, value in given.items() if name in checks and not checks[name](value)]
+    for names, what in ((required - given.keys(), "is missing"), (wrong, "is of a wrong type or value")):
+        if names:
+            raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
+    if given.keys() - checks.keys():
+        raise MalformedMessage(f"the message is no {kind.__name__}: it has a field that is not known")
+    return kind(**given)
+
+
+@cache
+def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
+    """Return what tells whether a value is of each field's type, and the fields that have no default."""
+    missing = dataclasses.MISSING
+    required = {
+        field.name
+        for field in dataclasses.fields(cast(Any, kind))
+        if field.default is missing and field.default_factory is missing
+    }
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: _check_of(hint) for name, hint in hints.items()}, required
+
+
+def _check_of(hint: Any) -> Check:
+    """Return what tells whether a value that came over the border is of a field's type, if that is a plain one."""
+    if hint in _CHECKS:
+        return _CHECKS[hint]
+    if get_origin(hint) is Literal:
+        return lambda value: isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is Annotated:
+        return lambda value: isinstance(value, str) and re.fullmatch(hint.__metadata__[0], value) is not None
+    return lambda value: True
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return type(value) is float or (isinstance(value, (int, float)) and _fits(value))
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and _fits(value)
+
+
+def _is_float64(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, str) and _is_plain(value)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_CHECKS: dict[Any, Check] = {
+    float: _is_number,
+    int: _is_whole,
+    np.ndarray: _is_float64,
+    str: _is_shown,
+    bool: _is_bool,
+}
+
+
+def _is_plain(value: str) -> bool:
+    """Tell whether a text is one that can be written down and shown as it is."""
+    return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
+
+
+def reason_of(message: Message, site: str = "") -> str:
+    """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border.
+
+    Parameters
+    ----------
+    message : Message
+        An error.
+    site : str
+        Whose node it is; "" where nobody knows yet.
+    """
+    said = message.error.reason or ""
+    return recorded(said, site) if said.strip() else f"error code {message.error.code}"
+
+
+def _fits(value: float) -> bool:
+    """Tell whether a number is none that Python alone can hold, and no bool."""
+    return isinstance(value, float) or (not isinstance(value, bool) and abs(value) <= LARGEST)
+
+
+def config_of(record: RecordDict) -> ConfigRecord:
+    """Return the plain values of a message; refuse a message of another version of the protocol."""
+    config = section(record, "config")
+    found = config.get("protocol")
+    if found != PROTOCOL:
+        shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
+        raise MalformedMessage(f"protocol {shown} is not {PROTOCOL}: the other side runs another version of flfed")
+    return config
+
+
+def text(config: ConfigRecord, key: str) -> str:
+    """Return one text of a section, or raise MalformedMessage."""
+    value = config.get(key)
+    if not isinstance(value, str) or not _is_plain(value):
+        raise MalformedMessage(f"the message has no text {key!r} that is fit to be shown")
+    return value
+
+
+def whole(config: ConfigRecord, key: str) -> int:
+    """Return one whole number of a section, or raise MalformedMessage."""
+    value = config.get(key)
+    if not _is_whole(value):
+        raise MalformedMessage(f"the message has no whole number {key!r}")
+    return value
+
+
+def rows_record(items: Sequence[Any]) -> ConfigRecord:
+    """Return equal dataclasses, at least one, as a record of columns."""
+    return config_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
+
+
+def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
+    """Return the dataclasses of one section; none where there is no such section."""
+    found = record.get(name)
+    if not isinstance(found, ConfigRecord):
+        return ()
+    columns = {key: value for key, value in found.items() if isinstance(value, list)}
+    lengths = {len(value) for value in columns.values()}
+    if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
+        raise MalformedMessage(f"the columns of {name!r} differ in length, or are too long")
+    return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+
+
+def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str) -> tuple[Any, ...]:
+    """Return the figures of one section, as `read_rows` does; what they say in words is of ours, or counted."""
+    figures = read_rows(record, name, kind)
+    said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
+    words = [{field: recorded_words(getattr(figure, field), kind_of) for field in said} for figure in figures]
+    return tuple(dataclasses.replace(figure, **told) for figure, told in zip(figures, words, strict=True))

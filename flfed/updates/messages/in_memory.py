@@ -1,0 +1,160 @@
+"""Messages that cross as they are where both sides live in one process: sections are made for who looks at them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from flwr.app import Message, Metadata, RecordDict
+
+from flfed.updates.messages.fields import count_bytes
+
+
+class Crossing(Protocol):
+    """A message of `flfed.updates.messages.train`: frozen, and nobody writes into its arrays."""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content, made anew."""
+        ...
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=Crossing)
+
+
+class HeldRecord(RecordDict):
+    """Flower's record around a message: its sections are made when somebody looks, who may then change them.
+
+    Parameters
+    ----------
+    message : a message of `flfed.updates.messages.train`
+        Held without a copy. Many records may hold the same one; each makes sections of its own.
+
+    Notes
+    -----
+    What leaves the process (Flower's protobuf and objects, a pickle, a copy) is Flower's own record.
+    """
+
+    __slots__ = ("_written", "message")
+
+    def __init__(self, message: Crossing) -> None:
+        self.message: Crossing = message
+        self._written: RecordDict | None = None
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # - nobody assigns it, all look into it
+        """Where all of Flower's methods find a record's sections."""
+        return vars(self.written())
+
+    def written(self) -> RecordDict:
+        """Return Flower's own record of the message, made at the first look; later looks see what was changed."""
+        if self._written is None:
+            self._written = self.message.to_record()
+        return self._written
+
+    def untouched(self) -> bool:
+        """Tell whether nobody has looked at the sections, so that nobody can have changed them."""
+        return self._written is None
+
+    def copy(self) -> RecordDict:  # type: ignore[override]  # - whoever copies a record may change it
+        """Return a shallow copy, a record of Flower's own."""
+        return self.written().copy()
+
+    def deflate(self) -> bytes:
+        """Return what Flower sends as an object: that of its own record, which the receiver knows by name."""
+        return self.written().deflate()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return Flower's own record, for a pickle or a deep copy."""
+        return RecordDict, (dict(self.items()),)
+
+
+def read(kind: type[Kind], record: RecordDict) -> Kind:
+    """Return the message that a record holds as it is, or read it from sections that somebody may have changed."""
+    if type(record) is HeldRecord and type(record.message) is kind and record.untouched():
+        return record.message
+    return kind.from_record(record)
+
+
+class Sizes:
+    """Counts the bytes of messages as `count_bytes` does; of those that are held, each layout once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, int] = {}
+
+    def of(self, record: RecordDict) -> int:
+        """Return the size of a message's content."""
+        if type(record) is not HeldRecord or not record.untouched():
+            return count_bytes(record)
+        layout = _layout(record.message)
+        size = self._known.get(layout)
+        if size is None:
+            size = self._known[layout] = count_bytes(record.message.to_record())
+        return size
+
+
+def _layout(message: Crossing) -> tuple[Any, ...]:
+    """Return what alone decides how many bytes a message is: a number is as long as any other."""
+    found: list[Any] = [type(message)]
+    _add_layout(found, vars(message).values())
+    return tuple(found)
+
+
+def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
+    """Add what decides how many bytes values are, one after the other: the kind of each tells where it ends."""
+    for value in values:
+        kind = type(value)
+        if kind is float or kind is int:
+            found.append(8)
+        elif kind is np.ndarray:
+            found += (value.shape, value.dtype)
+        elif kind is dict:
+            found.append(tuple(value))
+            _add_layout(found, value.values())
+        elif kind is str or kind is bool or value is None:
+            found.append(value)
+        elif hasattr(kind, "__dataclass_fields__"):
+            found.append(kind)
+            _add_layout(found, vars(value).values())
+        else:
+            found.append(object())  # equal to no other, so that the message is counted
+
+
+def addressed(like: Message, node: int, content: RecordDict) -> Message:
+    """Return a message as `like` is, to another node and with a content of its own."""
+    return _made(content, vars(like.metadata) | {"_dst_node_id": node})
+
+
+def replying(content: RecordDict, to: Message) -> Message:
+    """Return `Message(content, reply_to=to)`."""
+    asked, now = vars(to.metadata), time.time()
+    answers = {
+        "_message_id": "",
+        "_src_node_id": asked["_dst_node_id"],
+        "_dst_node_id": asked["_src_node_id"],
+        "_src_task_id": asked["_dst_task_id"],
+        "_dst_task_id": asked["_src_task_id"],
+        "_reply_to_message_id": asked["_message_id"],
+        "_created_at": now,
+        "_ttl": asked["_created_at"] + asked["_ttl"] - now,
+        "_delivered_at": "",
+    }
+    return _made(content, asked | answers)
+
+
+def _made(content: RecordDict, metadata: Mapping[str, Any]) -> Message:
+    """Return a message with this content and metadata, which are known to be such as Flower takes.
+
+    The one place that knows how Flower's messages keep their values: to have Flower look at each
+    argument takes ten times as long.
+    """
+    own, found = object.__new__(Metadata), object.__new__(Message)
+    vars(own).update(metadata)
+    vars(found).update(_metadata=own, _content=content, _error=None)
+    return found

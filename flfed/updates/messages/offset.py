@@ -1,0 +1,78 @@
+"""How far a site's own intercept lies from the shared model's: what crosses of it, and which sites know of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from flfed.updates.messages import fields
+from flfed.updates.messages.in_memory_arrays import array_record
+
+SECTION = "offset"
+SINCE = (0, 2)
+"""The first version of flfed that is asked for its offset, and reads what is estimated of all."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Offset:
+    """How far a site's own intercept lies from the shared model's, by its training rows.
+
+    Attributes
+    ----------
+    value : float64 array [outputs]
+        What, added to the outputs of the last round's model, fits these rows best.
+    error : float64 array [outputs], > 0
+        Its standard error.
+
+    Reveals: two numbers for each output of the model, each over all training rows: how far the site's own
+    intercept lies from the shared model's, and the standard error of that. With the model and the number of rows of
+    each class, either is one equation about the site's rows. Under disclosure "institution" only where each class has
+    at least the cell minimum of training rows; never where a study protects rows or sites by a mechanism, and not of
+    a model that is not linear. The coordinator makes one number of all sites' offsets, how far sites differ, and
+    sends it to the sites: of three or more sites, of which all but one together could compute the last one's.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+
+    def into(self, records: dict[str, Any]) -> None:
+        """Add these numbers to the records of a message."""
+        records[SECTION] = array_record({"value": self.value, "error": self.error})
+
+    @classmethod
+    def out_of(cls, record: RecordDict) -> Offset | None:
+        """Read the numbers of a message, or None where it has none; the guard judges them."""
+        if SECTION not in record:
+            return None
+        found: Offset = fields.made(cls, fields.ndarrays(record, SECTION))
+        return found
+
+    def defect(self, outputs: int) -> str:
+        """Return why these numbers cannot be used, or an empty text.
+
+        Parameters
+        ----------
+        outputs : int
+            Of the model.
+        """
+        if self.value.shape != (outputs,) or self.error.shape != (outputs,):
+            return f"its offset is not of {outputs} outputs"
+        if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
+            return "its offset is not finite, or its standard error not above 0"
+        return ""
+
+
+def reads_offset(version: str) -> bool:
+    """Tell whether a site of this version is asked for its offset, and is sent the deviation over sites.
+
+    Examples
+    --------
+    >>> [reads_offset(version) for version in ("0.1.0", "0.1", "", "0.2.0.dev1", "0.10.3", "1.0")]
+    [False, False, False, True, True, True]
+    """
+    found = re.match(r"(\d{1,6})\.(\d{1,6})", version)
+    return found is not None and (int(found[1]), int(found[2])) >= SINCE

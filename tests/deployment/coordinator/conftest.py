@@ -1,0 +1,34 @@
+"""A coordinator with a signing key, and sites that joined it: folders, and no process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flfed.deployment.coordinator.certificates import signing_key, write_signing_key
+from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.signatures import signing_public
+
+SITES = ("cleveland", "hungarian", "switzerland")
+
+
+@pytest.fixture
+def coordinator(home: Path) -> CoordinatorFolder:
+    """A coordinator with a signing key, and nothing else that it would have."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    folder = CoordinatorFolder.default()
+    folder.make()
+    write_signing_key(folder, Ed25519PrivateKey.generate())
+    return folder
+
+
+@pytest.fixture
+def joined(coordinator: CoordinatorFolder) -> list[SiteFolder]:
+    """Three sites that joined it."""
+    folders = [SiteFolder(site) for site in SITES]
+    for folder in folders:
+        folder.make()
+        folder.terms.write_text(f'signing-key = "{signing_public(signing_key(coordinator))}"\n')
+    return folders

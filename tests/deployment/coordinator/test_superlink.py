@@ -1,0 +1,267 @@
+"""The lock before Flower's server: who is known by headers alone, what a body may be, and what is said of each site."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from flfed.deployment.coordinator.admission import revoke
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.coordinator.proxy import ROUTES
+from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
+from flfed.deployment.flower.node_auth import NodeKeys
+from flfed.deployment.flower.superlink import AT_A_TIME, LIMITS, BodyRefused, Lock, read_body
+from flfed.files import write_whole
+from flfed.folders import CoordinatorFolder
+from flfed.signatures import new_node_key, public_text
+from tests.consortium.strangers import headers
+
+PUSH, PULL = "/v1/fleet/push-object", "/v1/fleet/pull-messages"
+
+
+class Server:
+    """Flower in its place: reads the whole body, and waits until it may answer."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        assert message["more_body"] is False
+        self.bodies.append(message["body"])
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Sender:
+    """Somebody who asks: counts how often more of the body was read, and keeps what was answered."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.pieces, self.read, self.sent = list(pieces), 0, list[Any]()
+
+    async def receive(self) -> Any:
+        self.read += 1
+        if not self.pieces:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": self.pieces.pop(0), "more_body": bool(self.pieces)}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CoordinatorFolder:
+    made = CoordinatorFolder(tmp_path / "coordinator")
+    initialise(made, Settings("Test", "fl.example.org:8443"))
+    return made
+
+
+def admit(folder: CoordinatorFolder, site: str, status: str = "admitted") -> EllipticCurvePrivateKey:
+    key = new_node_key()
+    facts = {"site": site, "status": status, "public-key": public_text(key.public_key())}
+    write_whole(folder.sites / f"{site}.json", json.dumps(facts).encode())
+    return key
+
+
+def scope(path: str, said: dict[str, str], **more: str) -> dict[str, Any]:
+    pairs = [(name.encode(), value.encode()) for name, value in {**said, **more}.items()]
+    return {"type": "http", "method": "POST", "path": path, "headers": pairs}
+
+
+def ask(lock: Lock, path: str, said: dict[str, str], pieces: Iterable[bytes] = (b"",), **more: str) -> Sender:
+    sender = Sender(pieces)
+    more = {name.replace("_", "-"): value for name, value in more.items()}
+    asyncio.run(lock(scope(path, said, **more), sender.receive, sender.send))
+    return sender
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def lock(folder: CoordinatorFolder, server: Server) -> Lock:
+    return Lock(server, "word", NodeKeys(folder))
+
+
+def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key(
+    folder: CoordinatorFolder, server: Server, lock: Lock
+):
+    alpha, own, invited = admit(folder, "alpha"), new_node_key(), admit(folder, "beta", "invited")
+    good = headers(alpha)
+    wrong: dict[str, dict[str, str]] = {
+        "no header": {},
+        "no key": {name: value for name, value in good.items() if name != "flwr-public-key"},
+        "no signature": {name: value for name, value in good.items() if name != "flwr-signature"},
+        "a key of one's own": headers(own),
+        "a key that is not admitted yet": headers(invited),
+        "another's signature": headers(alpha, signer=own),
+        "a signature of another time": {**good, "flwr-timestamp": headers(alpha)["flwr-timestamp"]},
+        "no base64": {**good, "flwr-signature": "é".encode().decode("latin-1")},
+        "a time of five minutes ago": headers(alpha, age=306),
+        "a time to come": headers(alpha, age=-6),
+        "a time without its zone": {**good, "flwr-timestamp": good["flwr-timestamp"].partition("+")[0]},
+        "no time": {**good, "flwr-timestamp": "now"},
+    }
+    for route in ROUTES:
+        for name, said in wrong.items():
+            sender = ask(lock, f"/v1/fleet/{route}", said, [b"x"] * 3, content_length="15900000")
+            assert (sender.status, sender.read, sender.sent[1]["body"]) == (401, 0, b""), (route, name)
+            assert (b"connection", b"close") in sender.sent[0]["headers"]
+    twice = scope(PUSH, good)
+    twice["headers"] += [(b"flwr-public-key", good["flwr-public-key"].encode())]
+    sender = Sender([b""])
+    asyncio.run(lock(twice, sender.receive, sender.send))
+    assert sender.status == 401 and server.bodies == []
+    for age in (0, -4, 300):
+        assert ask(lock, PUSH, headers(alpha, age=age), [b"a", b"b"]).status == 200
+    assert server.bodies == [b"ab"] * 3
+
+
+def test_a_revoked_key_is_out_at_once_and_a_damaged_file_changes_nothing(folder: CoordinatorFolder, lock: Lock):
+    alpha = admit(folder, "alpha")
+    assert ask(lock, PULL, headers(alpha)).status == 200
+    beta = admit(folder, "beta")
+    assert ask(lock, PULL, headers(beta)).status == 200
+    write_whole(folder.sites / "alpha.json", b"{")
+    assert [ask(lock, PULL, headers(key)).status for key in (alpha, beta)] == [200, 200]
+    revoke(folder, "beta")
+    assert [ask(lock, PULL, headers(key)).status for key in (alpha, beta)] == [200, 401]
+    other = admit(folder, "alpha")
+    assert [ask(lock, PULL, headers(key)).status for key in (alpha, other)] == [401, 200]
+    (folder.sites / "alpha.json").unlink()
+    assert ask(lock, PULL, headers(other)).status == 401
+
+
+def test_a_file_that_is_written_in_place_is_seen_within_a_second(folder: CoordinatorFolder):
+    now = [0.0]
+    keys, alpha = NodeKeys(folder, clock=lambda: now[0]), admit(folder, "alpha")
+    said = [(name.encode(), value.encode()) for name, value in headers(alpha).items()]
+    assert keys.identify(said) is not None
+    path = folder.sites / "alpha.json"
+    path.write_text(path.read_text().replace("admitted", "revoked"))
+    os.utime(path, ns=(1, 1))
+    now[0] = 1.1
+    assert keys.identify(said) is None
+
+
+@pytest.mark.parametrize("path", LIMITS)
+def test_a_body_has_a_size_by_route_whether_it_says_so_or_not(
+    folder: CoordinatorFolder, server: Server, lock: Lock, path: str
+):
+    said = headers(admit(folder, "alpha"))
+    most = {PUSH: 16_000_000, "/v1/fleet/push-messages": 1_000_000}.get(path, 64_000)
+    whole = ask(lock, path, said, [bytes(most)], content_length=str(most))
+    assert (whole.status, len(server.bodies[-1])) == (200, most)
+    announced = ask(lock, path, said, [bytes(most), b"x"], content_length=str(most + 1))
+    assert (announced.status, announced.read) == (413, 0)
+    pieces = [bytes(most // 4)] * 4
+    assert ask(lock, path, said, [*pieces, b""]).status == 200
+    chunked = ask(lock, path, said, [*pieces, b"x", *pieces])
+    assert (chunked.status, chunked.read) == (413, 5)
+    assert len(server.bodies) == 2
+
+
+def test_a_node_has_so_many_requests_at_a_time_and_another_is_not_in_its_way(
+    folder: CoordinatorFolder, server: Server, lock: Lock
+):
+    alpha, beta = admit(folder, "alpha"), admit(folder, "beta")
+
+    async def go() -> tuple[list[int], int, int]:
+        server.may_answer.clear()
+        senders = [Sender([b"x"]) for _ in range(AT_A_TIME)]
+        tasks = [asyncio.create_task(lock(scope(PUSH, headers(alpha)), s.receive, s.send)) for s in senders]
+        while len(server.bodies) < AT_A_TIME:
+            await asyncio.sleep(0)
+        late = Sender([b"x"])
+        await lock(scope(PUSH, headers(alpha)), late.receive, late.send)
+        server.may_answer.set()
+        other = Sender([b"x"])
+        await lock(scope(PUSH, headers(beta)), other.receive, other.send)
+        await asyncio.gather(*tasks)
+        again = Sender([b"x"])
+        await lock(scope(PUSH, headers(alpha)), again.receive, again.send)
+        assert late.read == 0 and again.status == 200
+        return [s.status for s in senders], late.status, other.status
+
+    assert asyncio.run(go()) == ([200] * AT_A_TIME, 503, 200)
+    # The signature is over the time alone: who has seen one may use it again for five minutes, as one of the eight.
+    assert [ask(lock, PUSH, said).status for said in [headers(alpha)] * 2] == [200, 200]
+
+
+async def silence() -> Any:
+    await asyncio.Event().wait()
+
+
+async def gone() -> Any:
+    return {"type": "http.disconnect"}
+
+
+async def drop() -> Any:
+    await asyncio.sleep(0.01)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    ("receive", "seconds", "silent", "status"),
+    [(silence, 60.0, 0.05, 503), (silence, 0.05, 60.0, 503), (drop, 0.2, 0.1, 503), (gone, 60.0, 60.0, 0)],
+)
+def test_a_body_that_stands_still_or_drips_or_is_given_up_is_not_waited_for(
+    receive: Callable[[], Any], seconds: float, silent: float, status: int
+):
+    async def go() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await read_body(receive, 1000, seconds=seconds, silent=silent)
+
+    with pytest.raises(BodyRefused) as error:
+        asyncio.run(go())
+    assert error.value.status == status
+
+
+def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_last_request(
+    folder: CoordinatorFolder, server: Server, lock: Lock
+):
+    alpha, word = admit(folder, "alpha"), {HEADER: "word"}
+    beta = admit(folder, "beta")
+    for path in ("/v1/control/list-nodes", LAST_REQUESTS, "/v1/fleet/register-node", "/docs"):
+        for said in ({}, headers(alpha), {HEADER: "guess"}):
+            refused = ask(lock, path, said, [b"x"])
+            assert (refused.status, refused.read) == (403, 0)
+    assert ask(lock, "/v1/runtime/push-object", word, [bytes(20_000_000)]).status == 200
+    assert json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"]) == {}
+    ask(lock, PULL, headers(new_node_key()))
+    ask(lock, PULL, headers(alpha))
+    ask(lock, PULL, headers(beta))
+    found = json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"])
+    assert found.keys() == {"alpha", "beta"} and 0 <= found["alpha"] < 5
+    revoke(folder, "alpha")
+    assert json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"]).keys() == {"beta"}
+
+
+def test_the_server_may_open_as_many_files_as_the_system_lets_it():
+    code = (
+        "import resource as r; from flfed.deployment.flower.superlink import _raise_open_files as go; "
+        "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (200, hard)); "
+        "go(); print(r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split()[-1] == "True"

@@ -1,0 +1,67 @@
+"""Which nodes are waited for, and what is said meanwhile: by a clock that the tests set."""
+
+from __future__ import annotations
+
+import re
+
+from flfed.deployment.flower.questions import RESTART_SECONDS, Presence, Told
+from flfed.errors import FlfedError
+
+
+def test_a_node_that_went_lately_is_waited_for_and_one_that_was_never_there_is_not():
+    now, nodes = [0.0], {1: "9:00", 2: "9:00", 3: ""}
+    presence = Presence(lambda: dict(nodes), lambda: now[0])
+    assert [presence.since(node) for node in (1, 3, 7)] == ["9:00", "", ""]
+    assert [presence.may_return(node) for node in (1, 2, 3)] == [True, True, False]
+    now[0] = RESTART_SECONDS - 1
+    assert presence.may_return(1)
+    now[0] = RESTART_SECONDS
+    assert not presence.may_return(1)
+    # Back, and gone again: its time begins anew.
+    nodes[1] = "9:31"
+    assert presence.look()
+    assert (presence.since(1), presence.may_return(1)) == ("9:31", True)
+    del nodes[2]
+    now[0] += 5
+    assert presence.look() and not presence.look()
+    assert [presence.is_cut_off(node) for node in (1, 2)] == [False, True]
+
+
+def test_what_the_server_said_last_holds_while_it_does_not_answer():
+    now, answers = [0.0], [{1: "9:00"}]
+
+    def online() -> dict[int, str]:
+        if not answers:
+            raise FlfedError("the coordinator does not serve")
+        return answers.pop()
+
+    presence = Presence(online, lambda: now[0])
+    now[0] = 60
+    assert presence.look()
+    assert presence.since(1) == "9:00"
+
+
+def test_who_is_waited_for_is_said_after_a_while_when_it_changes_and_every_half_minute():
+    now, said = [0.0], list[str]()
+    telling = Told(said.append, lambda: now[0])
+    for second in range(200):
+        now[0] = second
+        why = "its node is not online" if second >= 100 else ""
+        telling.waiting({"b": why}, ["a"], 200.0 - second)
+        if not said:
+            assert second < 5
+    telling.over()
+    plain, away = "waiting for b; answered: a", "waiting for b (its node is not online); answered: a"
+    assert [re.sub(r"; given up at \d\d:\d\d:\d\d", ";", line) for line in said] == [
+        *(f"{plain}; (in {left} s)" for left in (195, 165, 135, 105)),
+        *(f"{away}; (in {left} s)" for left in (100, 70, 40, 10)), "",
+    ]  # fmt: skip
+
+
+def test_nothing_is_said_of_questions_that_are_soon_answered():
+    now, said = [0.0], list[str]()
+    telling = Told(said.append, lambda: now[0])
+    for now[0] in (1, 2, 4.9):
+        telling.waiting({"b": ""}, [], 10)
+    telling.over()
+    assert len(said) == 0

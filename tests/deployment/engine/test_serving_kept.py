@@ -1,0 +1,127 @@
+"""What a serving coordinator does of itself: it renews its certificate, and goes on where a file is damaged."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server, server_days_left
+from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, Watch
+from flfed.deployment.flower.control import Control, Link, Node, pem_of
+from flfed.deployment.processes.supervisor import Supervisor
+from flfed.errors import UsageError
+from flfed.files import now_utc
+from flfed.folders import CoordinatorFolder
+
+
+def aged(folder: CoordinatorFolder, days: int) -> None:
+    """Have the server's certificate be one that holds for so many days."""
+    renew_server(folder, now=now_utc() - timedelta(days=396 - days))
+
+
+def test_a_certificate_is_renewed_in_its_last_month_and_not_under_a_run(tmp_path):
+    folder, told = CoordinatorFolder(tmp_path / "coordinator"), list[str]()
+    initialise(folder, Settings("Test", "localhost:18443"))
+    watch = Watch(folder, Supervisor([]), told.append, lambda: None)
+    aged(folder, 30)
+    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    assert (server_days_left(folder), told) == (30, [])
+    aged(folder, 29)
+    for hours in (0, 1, 23, 24, 30):
+        watch._look_at_expiry(DAY_SECONDS + 3600 * hours, busy=True)
+    waiting = "the server's certificate holds for 29 days; it is renewed when no run goes on"
+    assert (server_days_left(folder), told) == (29, [waiting, waiting])
+    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    assert (server_days_left(folder), told) == (396, [waiting, waiting, RENEWED])
+    trusted = (folder.keys / "ca.crt").read_bytes()
+    aged(folder, -3)
+    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    assert (server_days_left(folder), (folder.keys / "ca.crt").read_bytes()) == (396, trusted)
+    # The authority's key is kept elsewhere: said once a day, and the server serves on.
+    aged(folder, 7)
+    (folder.keys / "ca.key").rename(tmp_path / "ca.key")
+    told.clear()
+    for hours in (24, 25, 47, 48):
+        watch._look_at_expiry(DAY_SECONDS + 3600 * hours, busy=False)
+    assert [said[:76] for said in told] == 2 * [
+        "the server's certificate holds for 7 days, and cannot be renewed: " + str(folder.keys / "ca.key")[:10]
+    ]
+
+
+class Registering:
+    """Stands for the server's control routes: it never takes one of the keys."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key, self.taken = key, list[str]()
+
+    def nodes(self) -> dict[bytes, Node]:
+        return {}
+
+    def register(self, site: str, public_key: bytes) -> int:
+        if public_key == self._key:
+            raise UsageError(f"site {site!r}: its key was revoked before and never holds again")
+        self.taken.append(site)
+        return len(self.taken)
+
+
+def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_world: Any):
+    keys = {site: own_world.key(site) for site in ("site-1", "site-2", "site-3")}
+    for site, key in keys.items():
+        own_world.record(site, key=key)
+    told: list[str] = []
+    watch, control = (
+        Watch(own_world.folder, Supervisor([]), told.append, lambda: None),
+        Registering(pem_of(keys["site-2"])),
+    )
+    for _ in range(3):
+        watch._compare(control)
+    assert control.taken[:2] == ["site-1", "site-3"]
+    assert [sentence for sentence in told if "never holds again" in sentence] == [
+        "site 'site-2': its key was revoked before and never holds again"
+    ]
+
+
+@pytest.mark.slow
+def test_an_expiring_certificate_is_renewed_at_the_start_and_a_damaged_file_holds_up_nobody(own_world: Any):
+    folder = own_world.folder
+    keys = {site: own_world.key(site) for site in ("site-1", "site-2", "site-3", "site-4")}
+
+    def nodes() -> dict[str, Node]:
+        with Control(Link.of(folder)) as control:
+            found = control.nodes()
+        return {site: found[pem_of(key)] for site, key in keys.items() if pem_of(key) in found}
+
+    def registered() -> set[str]:
+        return {site for site, node in nodes().items() if node.status != "unregistered"}
+
+    for site in ("site-1", "site-2"):
+        own_world.record(site, key=keys[site])
+    aged(folder, 2)
+    own_world.serve()
+    assert (server_days_left(folder), own_world.log("serve").count(RENEWED)) == (396, 1)
+    assert registered() == {"site-1", "site-2"}
+    number = nodes()["site-1"].node_id
+
+    whole = (folder.sites / "site-1.json").read_bytes()
+    (folder.sites / "site-1.json").write_bytes(whole[:20])
+    own_world.record("site-3", key=keys["site-3"])
+    own_world.record("site-2", "revoked")
+    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 20)
+    own_world.record("site-4", key=keys["site-4"])
+    assert own_world.until(lambda: registered() == {"site-1", "site-3", "site-4"}, 20)
+    # The server says so when it has written the site's file, which it would otherwise write again once it is removed.
+    assert own_world.until(lambda: "site site-4 can connect" in own_world.log("serve"), 20)
+    said = own_world.log("serve")
+    assert [said.count(what) for what in ("site-1.json: is damaged", "site site-3 can connect", "is cut off")] == [
+        1,
+        1,
+        1,
+    ]
+
+    (folder.sites / "site-1.json").write_bytes(whole)
+    (folder.sites / "site-4.json").unlink()
+    # A key that no file has is cut off again, and that of the file that was brought back never was.
+    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 20)
+    assert nodes()["site-1"].node_id == number

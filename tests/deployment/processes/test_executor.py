@@ -1,0 +1,239 @@
+"""The gate's loop: one message after the other, through broken links and answers that raise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+
+from flfed.deployment.flower import message_parts
+from flfed.deployment.flower import site_client as tasks_module
+from flfed.deployment.flower.site_client import Tasks
+from flfed.deployment.processes import executor as executor_module
+from flfed.deployment.processes import units
+from flfed.deployment.processes.connector import RelayClient
+from flfed.deployment.processes.executor import ENDED, Executor, shared_secret, wait_for_secret
+from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.relay import relaying
+from flfed.errors import FlfedError, UsageError
+from flfed.folders import SiteFolder
+
+SAYS = r'MalformedMessage\(f?"([^"]+)"\)'
+HERE = Path(__file__).parent
+
+
+def echo(message: Message, context: Context, bundle: str) -> Message:
+    n = message.content["config"]["n"]
+    if n == 13:
+        raise KeyError("Jane Roe")
+    return Message(RecordDict({"config": ConfigRecord({"echo": n, "bundle": bundle})}), reply_to=message)
+
+
+def executor_of(tasks: Tasks, node: Any) -> Executor:
+    return Executor(tasks, echo, Pulse(node.socket.with_name("gate.pulse")))
+
+
+@pytest.fixture
+def running(gate_node: Any, gate_secret: bytes) -> Iterator[Executor]:
+    tasks, ended = Tasks(gate_node.link.connect, gate_secret), threading.Event()
+    executor = executor_of(tasks, gate_node)
+    thread = threading.Thread(target=executor.run, args=(ended,))
+    thread.start()
+    yield executor
+    ended.set()
+    thread.join()
+    tasks.close()
+
+
+def ask(node: Any, n: int) -> Message:
+    node.put(node.message(RecordDict({"config": ConfigRecord({"n": n})})))
+    return node.reply()
+
+
+def test_messages_are_answered_one_after_the_other_without_a_start(gate_node: Any, running: Executor):
+    assert not ask(gate_node, 1).has_error()
+    began = time.monotonic()
+    for n in range(2, 7):
+        assert not ask(gate_node, n).has_error()
+    assert (time.monotonic() - began) / 5 < 0.5
+
+
+def test_an_answer_that_raises_becomes_an_error_that_names_only_the_type(gate_node: Any, running: Executor):
+    reply = ask(gate_node, 13)
+    assert (reply.error.code, reply.error.reason) == (1, "KeyError: see the site's log")
+    assert not ask(gate_node, 14).has_error()
+
+
+def test_a_restarted_node_is_found_again(gate_node: Any, running: Executor, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "flfed.gate")
+    assert not ask(gate_node, 1).has_error()
+    for n in (2, 3):
+        gate_node.restart()
+        assert not ask(gate_node, n).has_error()
+    assert sum("linked to the node" in line for line in caplog.messages) <= 3
+
+
+def test_a_broken_socket_is_tried_again_and_said_once(
+    gate_node: Any,
+    gate_secret: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    wait_until: Callable[..., None],
+):
+    caplog.set_level(logging.INFO, "flfed.gate")
+    path, ended = tmp_path / "again.sock", threading.Event()
+    link = RelayClient(path)
+    tasks = Tasks(link.connect, gate_secret)
+    thread = threading.Thread(target=executor_of(tasks, gate_node).run, args=(ended,))
+    thread.start()
+    try:
+        for n in (1, 2):
+            with relaying(path, gate_node.port):
+                assert not ask(gate_node, n).has_error()
+            wait_until(lambda n=n: sum("tried again" in line for line in caplog.messages) == n)
+    finally:
+        ended.set()
+        thread.join()
+        tasks.close()
+        link.close()
+    assert sum("linked to the node" in line for line in caplog.messages) == 2
+
+
+def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes):
+    seen: list[tuple[str, str, str]] = []
+
+    def leaving(asked: Message, reply: Message, context: Context) -> Message:
+        assert len(asked.content) == 0
+        study = str(context.run_config.get("study", "none yet"))
+        seen.append((asked.metadata.message_type, reply.error.reason, study))
+        return Message(Error(code=1, reason="as the gate says it"), reply_to=asked)
+
+    tasks, ended = Tasks(gate_node.link.connect, gate_secret, leaving=leaving), threading.Event()
+    thread = threading.Thread(target=executor_of(tasks, gate_node).run, args=(ended,))
+    thread.start()
+    try:
+        assert ask(gate_node, 13).error.reason == "as the gate says it"
+        gate_node.put(claimed="0" * 64, bundle=b"other")
+        assert gate_node.reply().error.reason == "as the gate says it"
+        assert not ask(gate_node, 1).has_error()
+    finally:
+        ended.set()
+        thread.join()
+        tasks.close()
+    bundle = "the message comes with a bundle that is not the one it claims to be"
+    assert seen == [("train", "KeyError: see the site's log", "text"), ("train", bundle, "text")]
+
+
+def test_the_sentences_of_this_part_are_ones_that_the_gate_lets_out():
+    from flfed.deployment.gate.error_texts import is_ours
+    from flfed.rows.data import site as sites
+
+    texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, message_parts)]
+    said = [re.sub(r"\{[^}]+\}", "7", found) for text in texts for found in re.findall(SAYS, text)] + [ENDED]
+    assert len(said) == 12
+    assert [sentence for sentence in said if not is_ours(sentence, sites.load("cleveland"))] == []
+
+
+def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running: Executor):
+    gate_node.put(claimed="0" * 64, bundle=b"other")
+    assert "bundle" in gate_node.reply().error.reason
+    assert not ask(gate_node, 5).has_error()
+
+
+@pytest.mark.slow
+def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
+    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
+):
+    folder = SiteFolder("site-a")
+    folder.make()
+    folder.secret.write_bytes(gate_secret)
+    folder.secret.chmod(0o640)
+    folder.socket.symlink_to(gate_node.socket)
+    gate = subprocess.Popen([sys.executable, str(HERE / "answering.py"), "site-a"], stderr=subprocess.PIPE, text=True)
+    try:
+        gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord({"sleep": 60.0})})))
+        wait_until(lambda: len(gate_node.state.time_store) == 1, 30)
+        time.sleep(0.5)
+        began = time.monotonic()
+        gate.send_signal(signal.SIGTERM)
+        assert gate_node.reply().error.reason == ENDED
+        said = gate.communicate(timeout=10)[1]
+        assert (gate.returncode, time.monotonic() - began < 5) == (0, True)
+        assert "Traceback" not in said
+    finally:
+        gate.kill()
+        gate.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
+def test_it_works_under_what_its_unit_forbids(
+    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
+):
+    folder = SiteFolder("site-a")
+    folder.make()
+    folder.secret.write_bytes(gate_secret)
+    folder.secret.chmod(0o640)
+    folder.socket.symlink_to(gate_node.socket)
+    unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
+    words = [
+        sys.executable,
+        str(HERE / "restricted.py"),
+        str(unit),
+        sys.executable,
+        str(HERE / "answering.py"),
+        "site-a",
+    ]
+    gate = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        asked = {"addresses": [f"127.0.0.1|{gate_node.port}", "::1|1", "example.org|0"]}
+        gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord(asked)})))
+        parts = object_ids(gate_node, gate_node.reply(60))
+        held: list[bytes] = []
+        wait_until(lambda: held.extend(c for c in map(gate_node.store.get, parts) if b"reached" in c) or held)
+        assert held[0].count(b"OSError") == 2
+        assert held[0].count(b"gaierror") == 1
+        gate.terminate()
+        said = gate.communicate(timeout=20)[1]
+        assert gate.returncode == 0
+        assert "this process has no network" in said
+    finally:
+        gate.kill()
+        gate.communicate()
+
+
+def object_ids(node: Any, reply: Message) -> list[str]:
+    return [part.object_id for part in iterate_object_tree(node.store.get_object_tree(reply.metadata.message_id))]
+
+
+def test_a_secret_that_others_may_read_is_refused(home: Path):
+    folder = SiteFolder("site-a")
+    folder.make()
+    with pytest.raises(UsageError, match="--network-only"):
+        wait_for_secret(folder, patience=0.2)
+    folder.secret.write_bytes(b"s" * 64)
+    for mode, fine in ((0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o604, False)):
+        folder.secret.chmod(mode)
+        if fine:
+            assert wait_for_secret(folder) == b"s" * 64
+        else:
+            with pytest.raises(FlfedError, match="others may read or change it"):
+                shared_secret(folder)
+    assert stat.S_IMODE(folder.link.stat().st_mode) == 0o770
+    folder.secret.unlink()
+    folder.secret.symlink_to("/etc/hostname")
+    with pytest.raises(UsageError, match="cannot be read"):
+        shared_secret(folder)

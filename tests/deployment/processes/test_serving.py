@@ -1,0 +1,168 @@
+"""`site serve` as a person starts it: both processes, killed ones come back, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.deployment.processes.serve import _said, children, serve
+from flfed.errors import UsageError
+from flfed.folders import SiteFolder
+
+FLFED = [sys.executable, str(Path(__file__).with_name("command.py"))]
+
+
+def test_the_gate_starts_last_and_so_ends_first(home: Path):
+    folder = SiteFolder("site-a")
+    both = children(folder, network=True, gate=True)
+    assert [child.command[-2:] for child in both] == [
+        ("flfed.deployment.processes.node", "site-a"),
+        ("flfed.deployment.processes.executor", "site-a"),
+    ]
+    assert [child.log.parent for child in both] == [folder.network, folder.gate]
+    assert [len(children(folder, network=n, gate=not n)) for n in (True, False)] == [1, 1]
+
+
+def test_a_network_that_could_not_be_left_is_said_plainly(home: Path):
+    assert _said("", root=False) == "it has no network"
+    assert _said("", root=True).startswith("it has no network; but root could take it back")
+    warning = "WARNING, it has data AND a network: the kernel said no"
+    assert [_said("the kernel said no", root=root).startswith(warning) for root in (True, False)] == [True, True]
+    with pytest.raises(UsageError, match="not both"):
+        serve(SiteFolder("site-a"), threading.Event(), network=False, gate=False, told=print)
+
+
+def test_a_site_that_has_not_joined_is_not_served(flfed: Callable[..., tuple[int, str, str]], home: Path):
+    told: list[str] = []
+    with pytest.raises(UsageError, match="site 'site-a' has not joined"):
+        serve(SiteFolder("site-a"), threading.Event(), told=told.append)
+    assert len(told) == 0
+
+
+@pytest.mark.parametrize("which", [{}, {"network": False}, {"gate": False}])
+def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: dict[str, bool]
+):
+    monkeypatch.setenv("FLFED_HOME", str(tmp_path / ("x" * 90)))
+    told: list[str] = []
+    with pytest.raises(UsageError, match=r"107 bytes at most\); set FLFED_HOME to a shorter folder") as caught:
+        serve(SiteFolder("site-a"), threading.Event(), told=told.append, **which)
+    assert (caught.value.exit_code, told) == (2, [])
+    assert list(tmp_path.glob("*/sites")) == []
+
+
+def processes(site: str) -> dict[str, int]:
+    """Return the ids of the processes that serve a site of this test's home, by module."""
+    found, own = {}, f"FLFED_HOME={os.environ['FLFED_HOME']}"
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_text().split("\0")
+            ours = own in (place / "environ").read_text().split("\0")
+        except OSError:
+            continue
+        if (
+            ours
+            and words[-2:] == [site, ""]
+            and words[1:3] == ["-P", "-m"]
+            and words[3].startswith("flfed.deployment.processes.")
+        ):
+            found[words[3].rpartition(".")[2]] = int(place.name)
+    return found
+
+
+@pytest.mark.slow
+def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wait_until: Callable[..., None]):
+    folder = consortium.joined("cleveland")
+    serving = consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
+    bundle = consortium.do("begin", config={"study": "text"})["bundle"]
+    assert len(bundle) == 64
+    assert len(consortium.do("nodes", count=1)["nodes"]) == 1, (folder.network / "node.log").read_text()
+    first = consortium.do("ask", config={"n": 1})
+    assert len(first["replies"]) == 1
+    # No study was approved at this site: the real gate refuses each message, quickly and for the same reason.
+    (refused,) = first["replies"]
+    assert list(refused) == ["error"]
+    assert "see the site's log" not in refused["error"], (folder.gate / "gate.log").read_text()
+    seconds = [consortium.do("ask", config={"n": n})["seconds"] for n in range(5)]
+    # Flower's own node would sleep 3 s before each.
+    assert min(seconds) < 2.8
+
+    before = processes("cleveland")
+    assert set(before) == {"node", "executor"}
+    os.kill(before["executor"], signal.SIGKILL)
+    wait_until(lambda: processes("cleveland").get("executor", before["executor"]) != before["executor"], 20)
+    assert consortium.do("ask", config={"n": 9}, seconds=90)["replies"] == [refused]
+    assert processes("cleveland")["node"] == before["node"]
+
+    serving.send_signal(signal.SIGTERM)
+    assert serving.wait(20) == 0
+    assert processes("cleveland") == {}
+    assert not folder.socket.exists()
+    said = (consortium.root / "serve.log").read_text()
+    assert "it has no network" in said
+    assert "the gate ended (SIGKILL)" in said
+    assert "Traceback" not in said
+    assert len((folder.gate / "gate.log").read_text().splitlines()) < 60
+    assert len(consortium.do("nodes", count=0)["nodes"]) == 0  # the node said that it leaves
+
+
+@pytest.mark.slow
+def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
+    consortium: Any, home: Path, wait_until: Callable[..., None]
+):
+    consortium.joined("cleveland")
+    serving = consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
+    consortium.do("begin", config={"study": "text"})
+    (known,) = consortium.do("nodes", count=1)["nodes"]
+    (refused,) = consortium.do("ask", config={"n": 1})["replies"]
+    before, began = processes("cleveland"), time.monotonic()
+    os.kill(before["node"], signal.SIGKILL)
+    while consortium.do("ask", config={"n": 2}, seconds=5)["replies"] != [refused]:
+        assert time.monotonic() - began < 150, (consortium.root / "serve.log").read_text()
+    assert consortium.do("nodes", count=1)["nodes"] == [known]
+    assert processes("cleveland")["executor"] == before["executor"]
+    said = (consortium.root / "serve.log").read_text()
+    assert said.count("the node ended") == 1
+    assert "the server still held the place of the node that was here before; it was freed" in said
+    serving.kill()
+    serving.wait()
+    wait_until(lambda: processes("cleveland") == {})
+
+
+@pytest.mark.slow
+def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: Path, wait_until: Callable[..., None]):
+    folder = consortium.joined("cleveland")
+    for option, name, log in (
+        ("--network-only", "node", folder.network / "node.log"),
+        ("--gate-only", "executor", folder.gate / "gate.log"),
+    ):
+        serving = consortium.start([*FLFED, "site", "serve", "cleveland", option], "one.log")
+        wait_until(lambda name=name: list(processes("cleveland")) == [name], 20)
+        wait_until(lambda log=log: log.exists() and log.stat().st_size > 0, 20)
+        first = processes("cleveland")[name]
+        os.utime(folder.join)  # as a renewal leaves it: the node reads its certificate and address anew
+        if name == "node":
+            wait_until(lambda first=first: processes("cleveland").get("node", first) != first, 30)
+        else:
+            time.sleep(1)
+            assert processes("cleveland")[name] == first
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(20) == 0
+        assert processes("cleveland") == {}
+    told = subprocess.run(
+        [*FLFED, "site", "serve", "cleveland", "--gate-only", "--network-only"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "not both" in told.stderr

@@ -1,0 +1,285 @@
+"""The budget behind a gate: noise that nobody can draw again, a line before the update, and refusals that may leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from flfed.deployment.gate.error_texts import is_ours
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
+from flfed.deployment.operator.replay import replay
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.federation.client.client import ClientSide
+from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, Spending
+from flfed.federation.client.protection import charge_of
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.messages.fields import count_bytes, ndarrays
+from flfed.updates.messages.train import ENROL, TRAIN, EnrolReply, EnrolRequest, SummariseRequest
+
+PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
+A_ROUND = Release(2.164, 0.2, 4)
+
+
+@pytest.fixture
+def protected(gated, small_study: str):
+    """A function that returns an approved institution behind its gate, whose study is under differential privacy."""
+
+    def make(more: str = "", **policy: Any) -> Any:
+        return gated(small_study.replace("epochs = 1", "steps = 4") + PRIVATE + more, policy=Policy(**policy))
+
+    return make
+
+
+def spent(site: Any) -> list[Any]:
+    return [line for line in site.lines() if line.kind == LINE]
+
+
+def enrolled(site: Any, **changes: Any) -> Message:
+    schema = datasets.load("small").schema.sha256()
+    return site.answer(site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=schema)), **changes)
+
+
+def delta(reply: Message) -> np.ndarray:
+    return np.concatenate([value.ravel() for _, value in sorted(ndarrays(reply.content, "arrays").items())])
+
+
+def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
+    site = protected(epsilon=9.0)
+    message = site.trained()
+    first, again = (delta(site.answer(message, run=f"2026-{run}")) for run in "ab")
+    sides = [ClientSide(site.gate.find_site, today=lambda: site.today).app() for _ in "cd"]
+    seeded = [delta(side(message, site.context(run=f"2026-{run}"))) for side, run in zip(sides, "cd", strict=True)]
+    assert not np.allclose(first, again, rtol=0.01)
+    np.testing.assert_array_equal(*seeded)  # what the study's seed gives, where there is no gate
+    assert not any(np.allclose(seeded[0], other, rtol=0.01) for other in (first, again))
+    assert len(spent(site)) == 4
+
+
+def test_a_stored_reply_spends_nothing_and_a_round_asked_anew_spends_again(protected, home: Path):
+    site = protected(epsilon=9.0)
+    message = site.trained()
+    first, again = site.answer(message), site.answer(message)
+    np.testing.assert_array_equal(delta(first), delta(again))
+    assert [line.facts["round"] for line in spent(site)] == [1]
+    shutil.rmtree(home / "sites" / "site-01" / "runs")
+    assert not np.allclose(delta(site.answer(message)), delta(first), rtol=0.01)
+    assert [line.facts["round"] for line in spent(site)] == [1, 1]
+    assert [line.kind for line in site.lines()].count(TRAIN) == 3
+
+
+def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(protected):
+    site = protected(epsilon=9.0)
+    reply = site.answer(site.trained())
+    lines = [line for line in site.lines() if line.kind in (LINE, TRAIN)]
+    assert [line.kind for line in lines] == [LINE, TRAIN]
+    before, left = (line.facts for line in lines)
+    assert left["charged-bytes"] == count_bytes({"arrays": reply.content["arrays"]})
+    assert 0 < left["charged-bytes"] < left["bytes"]
+    shared = ("study", "study-sha256", "dataset", "run", "repeat", "round", "rows-sha256")
+    assert {key: before[key] for key in shared} == {key: left[key] for key in shared}
+    own = {"noise": 2.164, "sampling": 0.2, "steps": 4, "unit": "person", "delta": 1e-5}
+    assert {key: before[key] for key in own} == own
+    with pytest.raises(Exception, match="held noise for differential privacy"):
+        replay(site.folder, site.site, "20261120-abcd", 1)
+
+
+def test_a_site_without_budget_left_says_so_in_a_sentence_that_leaves(protected):
+    site = protected(epsilon=1.5)
+    site.open(title="Clinic One")  # which whoever refuses before a table is open does not know
+    message = site.trained()
+    replies = [site.answer(message, run=f"2026-{number}") for number in range(5)]
+    done = sum(not reply.has_error() for reply in replies)
+    rounds = [A_ROUND] * done
+    assert 1 <= done < 5 and epsilon(rounds, 1e-5) <= 1.5 < epsilon([*rounds, A_ROUND], 1e-5)
+    said = replies[-1].error.reason
+    assert said.startswith("privacy budget: epsilon 1.") and " of 1.5 is spent at delta 1e-05" in said
+    assert is_ours(said, site.site) and not is_ours(f"{said} Jane Roe", site.site)
+    assert [line.kind for line in site.lines()][-1] == "error" and len(spent(site)) == done
+    refused = EnrolReply.from_record(enrolled(site, run="2026-new").content)
+    assert not refused.accepted and refused.reason == said
+    # A run that was let in before is not turned away for what it spent: it may only want to be judged.
+    back = EnrolReply.from_record(enrolled(site, run="2026-0").content)
+    assert back.accepted and (back.epsilon_budget, back.epsilon_spent) == (1.5, pytest.approx(epsilon(rounds, 1e-5)))
+
+
+def test_a_whole_run_stops_at_the_gates_that_have_no_budget_left(protected, conducted_through):
+    site = protected(epsilon=1.5)
+    outcome, grid = conducted_through(site)
+    done = len(spent(site))
+    # The other two have the same policy and ledgers of their own.
+    assert outcome.status == "stopped" and outcome.reason.startswith("privacy budget: none left at site-01, site-02")
+    assert outcome.rounds == done == len([reply for reply in grid.replied if "arrays" in _sections(reply)])
+    assert 1 <= done < 5
+
+
+def _sections(reply: Message) -> list[str]:
+    return [] if reply.has_error() else list(reply.content)
+
+
+def test_figures_of_the_budget_pass_the_gate_and_no_other_numbers_do(protected):
+    site = protected()
+    reply = enrolled(site)
+    found = EnrolReply.from_record(reply.content)
+    assert found.accepted and math.isnan(found.epsilon_budget) and found.epsilon_spent == 0.0
+    messages = StudyMessages(site.study, datasets.load("small").schema, site.site)
+    assert message_defect(reply.content, messages.leaving(ENROL)) == ""
+    for key in ("epsilon-budget", "epsilon-spent"):
+        for wrong in (-1.0, math.inf, "much"):
+            reply.content["config"][key] = wrong
+            assert f"has a value '{key}' that does not fit" in message_defect(reply.content, messages.leaving(ENROL))
+        reply.content["config"][key] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"mechanisms": ("none", "row-clip")}, "its policy allows mechanisms none, row-clip, the study asks for 'reco"),
+        ({"delta": 1e-6}, "its policy allows delta up to 1e-06, the study asks for 1e-05"),
+    ],
+)
+def test_a_gate_refuses_what_its_policy_does_not_allow_and_reads_no_row(protected, policy: dict[str, Any], said: str):
+    site = protected(**policy)
+    assert site.refusal(site.message(SUMMARISE := "query.summarise", SummariseRequest()))[: len(said)] == said
+    assert site.answer(site.message(SUMMARISE, SummariseRequest())).error.reason[: len(said)] == said
+    assert len(spent(site)) == 0
+
+
+def test_a_study_without_record_level_privacy_is_refused_where_there_is_a_budget(gated):
+    site = gated(policy=Policy(epsilon=3.0))
+    said = site.refusal(site.trained())
+    assert said.startswith("its policy allows studies with record-level differential privacy only")
+    assert is_ours(said, site.site)
+    assert site.policy(epsilon=None).refusal(site.trained(), site.context(), site.bundle) == ""
+
+
+def test_a_torn_ledger_answers_nothing(protected):
+    site = protected(epsilon=9.0)
+    site.answer(site.trained())
+    with site.folder.ledger.open("ab") as stream:
+        stream.write(b'{"n":9,"kind":"spe')
+    before = site.folder.ledger.read_bytes()
+    assert site.answer(site.trained(), run="2026-other").error.reason == NO_LEDGER
+    assert site.folder.ledger.read_bytes() == before
+    assert is_ours(NO_LEDGER, site.site)
+
+
+def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protected):
+    site = protected(epsilon=3.0)
+    words = "\n".join(plain_words(site.study, site.site, ["site-02"]))
+    assert "Mechanism record-dp: each step takes a random part of the rows" in words
+    assert "epsilon 2 at delta 1e-05, for 5 rounds" in words and "No noise is added" not in words
+    ledger, charge = ledger_of(site.folder), charge_of(site.study)
+    assert charge is not None and charge.release == A_ROUND
+
+    def told() -> str:
+        return run_in_words(site.site, ledger, "small", charge.release, 5)
+
+    assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05; a run would make it 2 and leave 1.")
+    given = run_in_words(site.site, ledger, "small", charge.release, 5, given_encoder=True)
+    assert given.endswith("at delta 1e-05; a run would make it 2, given the encoder, and leave 1.")
+    for run in "ab":
+        for round in range(1, 6):
+            Spending(ledger, "small", Policy()).reserve(
+                A_ROUND, run=run, study="small", round=round, given_encoder=False
+            )
+    both = epsilon([A_ROUND] * 10, 1e-5)
+    assert f"have spent epsilon {math.ceil(both * 1000) / 1000:g} of 3" in told()
+    assert told().endswith("so this site stops it after about 1 of its 5 rounds.")
+
+
+def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protected, flfed):
+    site = protected(epsilon=3.0)
+    enrolled(site)
+    reply = site.answer(site.trained())
+    site.answer(site.trained(), run="2026-other")
+    found = budget_as_json(site.site, ledger_of(site.folder))
+    (one,) = found["datasets"]
+    assert (found["enforced"], found["delta"], found["restarted"]) == (True, 1e-5, None)
+    assert one["spent"] == pytest.approx(epsilon([A_ROUND] * 2, 1e-5)) and one["left"] == 3.0 - one["spent"]
+    assert [(run["run"], run["rounds"], run["steps"], run["noise"]) for run in one["runs"]] == [
+        ("20261120-abcd", 1, 4, 2.164), ("2026-other", 1, 4, 2.164),
+    ]  # fmt: skip
+    assert one["runs"][0]["epsilon"] == pytest.approx(epsilon([A_ROUND], 1e-5))
+    assert one["charged-bytes"] == 2 * count_bytes({"arrays": reply.content["arrays"]})
+    left = {kind["kind"]: kind for kind in one["uncharged"]}
+    assert left["train"]["lines"] == 2 and left["enrol"]["lines"] == 1
+    assert left["train"]["bytes"] + one["charged-bytes"] == sum(
+        line.facts["bytes"] for line in site.lines() if line.kind == TRAIN
+    )
+    rounds = one["rounds-left"]
+    assert epsilon([A_ROUND] * (2 + rounds), 1e-5) <= 3.0 < epsilon([A_ROUND] * (3 + rounds), 1e-5)
+    assert in_words(one, 1e-5, enforced=True).endswith(
+        f", by 2 runs; about {rounds} more rounds like the last one fit."
+    )
+
+
+def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_budget(gated, small_study: str, flfed):
+    site = gated(small_study, policy=Policy())
+    assert not any(site.answer(site.trained(), run=f"2026-{run}").has_error() for run in "abb")  # b once more
+    ledger = ledger_of(site.folder)
+
+    def told(**policy: Any) -> tuple[dict[str, Any], str]:
+        found = budget_as_json(replace(site.site, policy=Policy(**policy)), ledger)
+        (one,) = found["datasets"]
+        return one, in_words(one, 1e-5, enforced=found["enforced"])
+
+    one, said = told()
+    assert (one["unprotected-updates"], one["spent"], one["charged-bytes"]) == (2, 0.0, 0)
+    assert said == (
+        "small: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, "
+        "which alone are counted, epsilon 0 is spent at delta 1e-05; the policy has no budget."
+    )
+    Spending(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
+    one, said = told(epsilon=3.0)
+    assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
+    assert said.startswith("small: 2 updates left without noise") and " of 3 is spent at delta 1e-05, by 1 run" in said
+    approving = run_in_words(replace(site.site, policy=Policy(epsilon=3.0)), ledger, "small", A_ROUND, 5)
+    assert approving.startswith(
+        "Budget: 2 updates left without noise, so that no epsilon bounds what all of them told. "
+    )
+    spent = math.ceil(one["spent"] * 1000) / 1000
+    assert f"By this site's ledger all protected studies together have spent epsilon {spent:g} of 3" in approving
+
+
+def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_sites, monkeypatch: pytest.MonkeyPatch):
+    small_sites(0)
+    package = tmp_path / "root" / "sites" / "site_01"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        'from flfed import Csv, Site\nsite = Site(name="site-01", dataset="small", source=Csv("table.csv"))\n'
+    )
+    (package / "policy.toml").write_text("format = 1\nepsilon = 4.0\n")
+    code, out, _ = flfed("site", "budget", "site-01")
+    assert code == 0 and out == "small: epsilon 0 of 4 is spent at delta 1e-05.\n"
+    from flfed.folders import SiteFolder
+
+    folder = SiteFolder("site-01")
+    folder.make()
+    for round in (1, 2):
+        Spending(ledger_of(folder), "small", Policy()).reserve(
+            A_ROUND, study="heart", study_sha256="ab", run="20261120-r", round=round, unit="person", given_encoder=False
+        )
+    ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
+    code, out, _ = flfed("site", "budget", "site-01")
+    assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run; about " in out
+    assert "20261120-r" in out and "2.164" in out and "compare" in out and "900" in out
+    code, out, _ = flfed("site", "budget", "site-01", "--dataset", "small", "--json")
+    found = json.loads(out)
+    assert found["datasets"][0]["runs"][0]["steps"] == 8 and found["datasets"][0]["uncharged"][0]["bytes"] == 900
+    code, _, err = flfed("site", "budget", "site-01", "--dataset", "other")
+    assert code == 2 and "does not serve dataset 'other'; it serves: small" in err
+    code, out, _ = flfed("site", "budget", "--help")
+    assert code == 0 and "Example: flfed site budget" in out

@@ -1,0 +1,118 @@
+"""One model a question, and few runs of a study: rows cannot be read from many exact figures of chosen models."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from flfed.deployment.gate.run_limits import NOT_JUDGED, OTHER_STUDY, asked_sha256
+from flfed.rows.data.policy import Policy
+from flfed.updates.messages.audit import AUDIT, AuditRequest
+from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN, CompareRequest, TrainRequest
+
+OPEN = {"disclosure": "open", "resplit": True}
+RUN = "20261120-abcd"
+
+
+def final(site: Any, by: float = 0.0, **changes: Any) -> Message:
+    """Return the evaluation of a model, which is the first one moved `by`."""
+    sent = TrainRequest.from_record(site.trained(round=6, evaluate=True).content)
+    arrays = {name: value + by for name, value in sent.arrays.items()}
+    message: Message = site.message(EVALUATE, replace(sent, arrays=arrays, **changes))
+    return message
+
+
+def compared(site: Any, by: float = 0.0) -> Message:
+    sent = TrainRequest.from_record(final(site, by).content)
+    message: Message = site.message(COMPARE, CompareRequest(arrays=sent.arrays, encoder=sent.encoder))
+    return message
+
+
+def said(reply: Message) -> str:
+    return str(reply.error.reason) if reply.has_error() else ""
+
+
+@pytest.mark.parametrize(("build", "word"), [(final, "evaluate"), (compared, "compare")])
+def test_a_run_has_one_model_evaluated_and_one_compared(gated, build: Any, word: str):
+    site = gated(policy=Policy(**OPEN, runs=2))
+    other = f"it was asked to {word} another model in this run"
+    for run in ("one", "two"):
+        assert said(site.answer(build(site), run=run)) == ""
+        assert [said(site.answer(build(site, by), run=run)) for by in (1e-9, 0.5)] == [other, other]
+    # By the ledger: nor does it answer after a restart of the gate, or once what was asked is no longer kept.
+    site.open()
+    shutil.rmtree(site.folder.incoming, ignore_errors=True)
+    assert said(site.answer(build(site, 0.5), run="one")) == other
+    assert said(site.answer(build(site), run="one")) == ""
+    # No update left, and a run is one for all that.
+    assert said(site.answer(build(site), run="three")).endswith("2 runs of a study have answers, and 2 had them")
+    assert [line.kind for line in site.lines()].count(word) == 3
+
+
+def test_a_coordinator_that_asks_for_many_models_gets_few_figures_and_spends_none(gated, small_study: str):
+    # Of losses of models of its own choice it reads rows: their kinks are where the values of a column are.
+    text = small_study.replace("epochs = 1", "steps = 4") + '[privacy]\nname = "record-dp"\nsampling = 0.2\n'
+    site = gated(text, policy=Policy(epsilon=9.0, runs=2))
+    replies = [
+        site.answer(build(site, by), run=f"2026-{run}", repeat=repeat)
+        for run, repeat in ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0))
+        for by in (0.0, 0.5, 1.0)
+        for build in (final, compared)
+    ]
+    answered = [reply for reply in replies if not reply.has_error()]
+    assert (len(replies), len(answered)) == (30, 4)
+    assert [line.kind for line in site.lines() if line.kind not in ("released", "refused")] == [
+        "evaluate",
+        "compare",
+    ] * 2
+
+
+def test_each_repeat_is_a_run_and_a_name_is_of_one_study(gated):
+    site = gated(policy=Policy(**OPEN, runs=2))
+    for repeat, answer in ((0, True), (1, True), (2, False), (0, True)):
+        assert (said(site.answer(final(site), repeat=repeat)) == "") is answer
+    assert [line.facts["repeat"] for line in site.lines()] == [0, 1, 2, 0]
+    text = site.study.text.replace("seed = 7", "seed = 8")
+    site.approve(type(site.study).parse(text))
+    assert said(site.answer(final(site), study=text)) == OTHER_STUDY
+    assert said(site.answer(final(site), study=text, run="another")) == ""
+
+
+def test_a_round_is_trained_from_one_model_also_once_its_message_is_no_longer_kept(gated):
+    site = gated()
+    assert said(site.answer(site.trained())) == ""
+    shutil.rmtree(site.folder.incoming)
+    sent = TrainRequest.from_record(site.trained().content)
+    other = replace(sent, arrays={name: value + 1 for name, value in sent.arrays.items()})
+    assert said(site.answer(site.message(TRAIN, other))) == (
+        "it was asked to train from another model in round 1 of this run"
+    )
+    assert said(site.answer(site.message(TRAIN, replace(other, round=2)))) == ""
+
+
+def test_a_model_is_attacked_only_where_its_comparison_left(gated):
+    site = gated()
+    sent = CompareRequest.from_record(compared(site).content)
+    attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
+    message = site.message(AUDIT, attack)
+    assert said(site.answer(message)) == NOT_JUDGED
+    assert said(site.answer(compared(site))) == ""
+    assert said(site.answer(message)) == "" and said(site.answer(message, repeat=1)) == NOT_JUDGED
+    assert asked_sha256(message) == asked_sha256(compared(site)) != asked_sha256(compared(site, 1e-9))
+
+
+def test_only_the_final_model_is_evaluated(gated, small_study: str):
+    site = gated()
+    assert site.refusal(final(site)) == ""
+    for round in (1, 5, 7):
+        assert "has a value 'round' that does not fit" in site.refusal(final(site, round=round))
+    early = small_study.replace("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3").replace(
+        'name = "fedavg"', 'name = "fedavg"\npatience = 1'
+    )
+    assert "patience" in early
+    site = gated(early)
+    assert [site.refusal(final(site, round=round)) == "" for round in (1, 2, 6, 7)] == [False, True, True, False]

@@ -1,0 +1,241 @@
+"""What `flfed site join` says of a kit that was made to break out, and how the day's bytes are counted on."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.coordinator.kits import invite
+from flfed.deployment.gate.outbound import Leaving
+from flfed.deployment.gate.run_limits import OTHER_STUDY
+from flfed.deployment.site_state.receipts import coordinator_key
+from flfed.errors import UsageError
+from flfed.folders import CoordinatorFolder
+from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.rows.data.policy import Policy
+
+DAY = datetime.date(2026, 11, 20)
+Members = dict[str, bytes]
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Members:
+    """What is in the kit of a real coordinator, for site "cleveland"."""
+    folder = CoordinatorFolder(tmp_path / "coordinator")
+    initialise(folder, Settings("Test", "fl.example.org:443"))
+    with zipfile.ZipFile(invite(folder, "cleveland", to=tmp_path).file) as archive:
+        return {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+
+def entry(name: str, mode: int = stat.S_IFREG | 0o600) -> zipfile.ZipInfo:
+    made = zipfile.ZipInfo("x")
+    made.filename = made.orig_filename = name
+    made.external_attr, made.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+    return made
+
+
+def as_is(members: Members) -> list[tuple[zipfile.ZipInfo, bytes]]:
+    return [(entry(name), content) for name, content in members.items()]
+
+
+HOSTILE: dict[str, tuple[Callable[[Members], list[tuple[zipfile.ZipInfo, bytes]]], str]] = {
+    "a way out": (lambda kit: [*as_is(kit), (entry("../../node.key"), b"x")], "leads to another folder"),
+    "a way out by name": (lambda kit: [(entry(f"../{name}"), c) for name, c in kit.items()], "leads to another folder"),
+    "an absolute path": (lambda kit: [*as_is(kit), (entry("/tmp/flfed-out"), b"x")], "leads to another folder"),
+    "a drive": (lambda kit: [*as_is(kit), (entry("C:\\flfed-out"), b"x")], "leads to another folder"),
+    "a link": (
+        lambda kit: [(entry("kit.toml", stat.S_IFLNK | 0o777), b"/etc/passwd"), (entry("ca.crt"), kit["ca.crt"])],
+        "is a link",
+    ),
+    "a folder": (lambda kit: [*as_is(kit), (entry("more/", stat.S_IFDIR | 0o700), b"")], "is a folder"),
+    "a device": (lambda kit: [*as_is(kit), (entry("null", stat.S_IFCHR | 0o600), b"")], "is not a plain file"),
+    "twice": (lambda kit: [*as_is(kit), (entry("kit.toml"), kit["kit.toml"])], "has 3 members"),
+    "twice, one gone": (lambda kit: [(entry("kit.toml"), kit["kit.toml"])] * 2, "and must have exactly"),
+    "a bomb": (lambda kit: [(entry("kit.toml"), bytes(50_000_000)), (entry("ca.crt"), kit["ca.crt"])], "is too large"),
+    "many": (lambda kit: [(entry(f"{number}"), b"") for number in range(300)], "has 300 members"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_kit_that_was_made_to_break_out_is_refused_logged_and_explained(
+    flfed: Callable[..., Any], home: Path, tmp_path: Path, members: Members, make: Any, reason: str
+):
+    exchange = tmp_path / "exchange"
+    exchange.mkdir()
+    file, before = exchange / "cleveland.kit.zip", sorted(tmp_path.rglob("*"))
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
+        warnings.simplefilter("ignore", UserWarning)  # of a name that is there twice
+        for info, content in make(members):
+            archive.writestr(info, content)
+    code, out, err = flfed("site", "join", file, "--to", exchange)
+    assert (code, out) == (2, "")
+    assert err.startswith("flfed: kit: ") and err.count("\n") == 1 and reason in err
+    assert "do not use it" in err or "ask the coordinator" in err
+    (line,) = [json.loads(line) for line in (home / "sites/joining.jsonl").read_text().splitlines()]
+    assert (line["what"], line["reason"]) == ("kit refused", err.removeprefix("flfed: ").strip())
+    # Nothing but the log was written, here or where the kit pointed to.
+    assert sorted(path.name for path in home.rglob("*")) == ["joining.jsonl", "sites"]
+    assert sorted(set(tmp_path.rglob("*")) - set(before)) == [file]
+    assert not Path("/tmp/flfed-out").exists()
+
+
+def test_a_honest_kit_of_the_same_make_is_taken(
+    flfed: Callable[..., Any], home: Path, tmp_path: Path, members: Members
+):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for info, content in as_is(members):
+            archive.writestr(info, content)
+    (tmp_path / "kit.zip").write_bytes(stream.getvalue())
+    code, _, err = flfed("site", "join", tmp_path / "kit.zip", "--to", tmp_path)
+    assert (code, err) == (0, "")
+    assert (home / "sites/cleveland/network/node.key").stat().st_mode & 0o777 == 0o600
+
+
+class Counting(HeldLedger):
+    """A ledger under its lock that counts the lines that are read."""
+
+    read: list[int] = []
+
+    def backwards(self) -> Iterator[Any]:
+        for line in super().backwards():
+            self.read.append(line.n)
+            yield line
+
+
+class Day:
+    """The ledger of one day, and what counts its bytes."""
+
+    def __init__(self, path: Path, small: Any) -> None:
+        self.now = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
+        self.ledger, self.small = Ledger(path, clock=lambda: self.now), small
+        self.leaving = self.fresh()
+        self.bytes: list[tuple[datetime.date, int]] = []
+
+    def fresh(self) -> Leaving:
+        return Leaving(self.small, self.ledger, lambda: self.now.date())
+
+    def append(self, size: int) -> None:
+        """Add a line as another process does, such as an operator's repair."""
+        Ledger(self.ledger.path, clock=lambda: self.now).append(kind="train", bytes=size)
+        self.bytes.append((self.now.date(), size))
+
+    def used(self, leaving: Leaving) -> int:
+        with self.ledger.held() as held:
+            Counting.read.clear()
+            return leaving._used(Counting(**vars(held)))
+
+    def expected(self) -> int:
+        return sum(size for day, size in self.bytes if day >= self.now.date())
+
+
+@settings(max_examples=25)
+@given(some.lists(some.sampled_from(["line", "count", "next day", "other"]), max_size=25), some.data())
+def test_bytes_that_are_counted_on_are_those_of_the_whole_day(
+    small_day: Callable[[], Day], steps: list[str], data: Any
+):
+    day, other = small_day(), None
+    for step in steps:
+        if step == "line":
+            day.append(data.draw(some.integers(0, 1000)))
+        elif step == "next day":
+            day.now += datetime.timedelta(days=1)
+        elif step == "other":
+            other = other or day.fresh()
+            assert day.used(other) == day.expected()
+        else:
+            assert day.used(day.leaving) == day.expected() == day.used(day.fresh())
+
+
+@pytest.fixture(scope="module")
+def small_day(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Day]:
+    class Small:
+        """Of a site only its policy counts here."""
+
+        name = "small"
+        policy = Policy()
+
+    return lambda: Day(tmp_path_factory.mktemp("day") / "ledger.jsonl", Small())
+
+
+def test_a_message_reads_only_the_lines_since_the_one_before(small_day: Callable[[], Day]):
+    day = small_day()
+    for size in range(200):
+        day.append(size)
+    assert day.used(day.leaving) == sum(range(200)) and len(Counting.read) == 200
+    day.append(7)
+    assert day.used(day.leaving) == sum(range(200)) + 7
+    assert Counting.read == [201, 200]
+    # A ledger that was written anew is counted anew.
+    text = day.ledger.path.read_text().splitlines(keepends=True)
+    day.ledger.path.write_text("".join(text[:150]))
+    assert day.used(day.leaving) == sum(range(150))
+    assert len(Counting.read) == 150
+
+
+def test_a_policy_lets_so_many_runs_of_a_study_have_answers(gated: Callable[..., Any]):
+    site = gated(policy=Policy(disclosure="open", resplit=True, runs=2))
+    said = "its policy lets 2 runs of a study have answers, and 2 had them"
+
+    def asked(run: str, round: int = 1) -> str:
+        return str(site.refusal(site.trained(round=round), run=run))
+
+    assert [asked("one"), asked("two"), asked("three")] == ["", "", ""]
+    for run in ("one", "two"):
+        assert not site.answer(site.trained(), run=run).has_error()
+    assert [asked("one", 2), asked("two", 2), asked("three")] == ["", "", said]
+    # By the ledger, not by this process's memory; another study has runs of its own.
+    site.open()
+    assert asked("three") == said
+    other = site.study.text.replace("seed = 7", "seed = 8")
+    site.approve(type(site.study).parse(other))
+    assert asked("three", 1) == said
+    assert not site.answer(site.trained(), run="three", study=other).has_error()
+    site.policy(runs=3)
+    assert asked("four") == ""
+    assert asked("three") == OTHER_STUDY
+
+
+def terms(folder: Any, text: bytes = b"") -> Path:
+    path: Path = folder.terms
+    path.unlink(missing_ok=True)
+    if text:
+        path.write_bytes(text)
+        path.chmod(0o640)
+    return path
+
+
+def test_what_the_network_user_wrote_for_the_gate_is_read_as_anybodys(gated: Callable[..., Any], tmp_path: Path):
+    """It may point elsewhere, never end, or fill the memory: each is one sentence, and nothing of a file is said."""
+    folder, key = gated().folder, "ab" * 32
+    good = f'signing-key = "{key}"\n'.encode()
+    terms(folder, good)
+    assert coordinator_key(folder) == key
+    secret = tmp_path / "secret.toml"
+    secret.write_bytes(good.replace(b"ab", b"cd"))
+    terms(folder).symlink_to(secret)
+    with pytest.raises(UsageError, match="site join") as error:
+        coordinator_key(folder)
+    assert "cd" * 8 not in str(error.value)
+    os.mkfifo(terms(folder), 0o600)
+    with pytest.raises(UsageError, match="site join"):
+        coordinator_key(folder)
+    terms(folder, good + b"#" * 70_000)
+    with pytest.raises(UsageError, match="site join"):
+        coordinator_key(folder)
+    terms(folder, good).chmod(0o642)
+    with pytest.raises(UsageError, match="others may change it"):
+        coordinator_key(folder)

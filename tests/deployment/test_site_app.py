@@ -1,0 +1,399 @@
+"""The app of a site's own people: its numbers are those of the commands, it only reads, and shows nothing of others."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.deployment import site_app
+from flfed.deployment.bundle import bundle_sha256
+from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.site_app.access import SITE, closed
+from flfed.deployment.site_app.pages.s50_results import judged
+from flfed.deployment.site_app.streamlit_command import node_listens
+from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.federation.client.privacy_budget import shown
+from flfed.folders import SiteFolder
+from flfed.records.dashboard.panels.privacy import size_in_words
+from flfed.records.reports.report import SITE_ARMS, report, site_verdict
+from flfed.records.statistics.verdict import interval, number
+from flfed.records.store.reader import RunReader
+from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.train import COMPARE, CompareReply
+
+APP = Path(site_app.__file__).with_name("app.py")
+CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
+NAME = "site-01"
+SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+
+
+@pytest.fixture
+def beside(ran: Any) -> None:
+    """The folder of another site in the same home, full of canaries."""
+    other = SiteFolder("site-02")
+    other.make()
+    ledger_of(other).append(kind="train", study=CANARY, run=CANARY, bytes=CANARY_NUMBER)
+    approval.refuse(other, ran[0].study, by=CANARY)
+
+
+def page(name: str) -> AppTest:
+    """Return one page of the app, as its reader finds it."""
+    opened = AppTest.from_file(str(APP), default_timeout=60).run()  # the first run registers the pages
+    if name != next(iter(site_app.page_files())):
+        opened.switch_page(str(site_app.page_files()[name])).run()
+    assert not opened.exception, opened.exception
+    return opened
+
+
+def words(opened: AppTest) -> str:
+    """Return all texts of a page, and its tables and figures."""
+    kinds = ("title", "markdown", "caption", "info", "success", "warning", "error", "code")
+    said = [part.value for kind in kinds for part in getattr(opened, kind)]
+    said += [f"{part.label} {part.value}" for part in opened.metric]
+    said += [str(part.value.to_dict("split")) for part in [*opened.table, *opened.dataframe]]
+    return re.sub(r"\\(.)", r"\1", "\n".join(map(str, said)))
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return mode, time and content of all that is in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        about = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (about.st_mode, about.st_mtime_ns, content)
+    return found
+
+
+def told(flfed: Callable[..., Any], *command: str) -> dict[str, Any]:
+    """Return what a command says as JSON."""
+    code, said, complained = flfed("site", *command, "--json")
+    assert code == 0, complained
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Callable[..., Any]):
+    ledger, verified = told(flfed, "ledger", NAME), told(flfed, "ledger", NAME, "--verify")
+    said = words(page("ledger"))
+    assert f"each of {verified['lines']} lines is as it was written" in said
+    assert f"{size_in_words(ledger['bytes'])} left in all" in said
+    opened = page("ledger")
+    by_study = opened.table[0].value
+    counted = sum(int(cell.replace(",", "")) for cell in by_study["Bytes"])
+    assert counted == ledger["bytes"] == sum(day["bytes"] for day in ledger["days"])
+    assert sum(map(int, by_study["Lines"])) == ledger["lines"]
+    assert len(opened.dataframe[0].value) == min(ledger["lines"], 200)
+
+    (account,) = told(flfed, "budget", NAME)["datasets"]
+    said = words(page("budget"))
+    assert f"ε spent {shown(account['spent'])}" in said and "Budget 9" in said
+    assert 0 < account["spent"] < 9
+    assert page("budget").get("progress")[0].proto.text == f"{account['spent'] / 9:.0%} of the budget is spent"
+    (run,) = account["runs"]
+    for cell in (run["run"], f"{run['noise']:g}", str(run["steps"]), shown(run["epsilon"])):
+        assert cell in said
+    for left in account["uncharged"]:
+        assert f"{left['bytes']:,}" in said
+
+    status = told(flfed, "status", NAME)
+    said = words(page("status"))
+    assert "It would answer 1 of 1 studies decided about: small." in said
+    assert str(status["frozen"][0]["rows"]) in said and status["frozen"][0]["sha256"][:12] in said
+    assert [line["n"] for line in status["last"]] == [int(cell) for cell in page("status").table[2].value["Line"]]
+    assert "epsilon 9 of each dataset, at delta 1e-05" in said
+
+
+def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ran: Any):
+    site, grid = ran
+    (reply,) = [reply for reply in grid.replied if reply.metadata.message_type == COMPARE]
+    left = CompareReply.from_record(reply.content)
+    (kept,), problems = results_of(site.folder)
+    assert problems == [] and (kept.rows, kept.holdout_rows) == (left.num_examples, left.holdout_rows)
+    assert str(kept.arms) == str(left.arms) and str(kept.differences) == str(left.differences)  # NaN is not NaN
+    path = site.folder.results / "20261120-abcd.json"
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.parent.iterdir()) == [path]
+    said = words(page("results"))
+    with RunReader.open() as reader:
+        found = report(reader, "latest")["sites"][NAME]
+    # The gate knows of no other site: its verdict is that of one looked at alone, and the page says so.
+    assert site_verdict(found, "roc_auc_score")[1].partition("; widened for 3 sites")[0] in said
+    assert "looked at alone here" in said and "widened" not in said
+    # An intercept of its own ranks no row before another: the same figure is not shown twice.
+    assert "Adjusted to the site, the shared model has the same AUC here: it is not shown apart." in said
+    assert SHORT["personalised"] + " " not in said
+    for arm in ("global", "local-only"):
+        entry = found[arm]["roc_auc_score"]
+        assert f"{SHORT[arm]} {number(entry['value'])}" in said
+        assert interval(entry["low"], entry["high"]) in said
+    assert f"Measured on {left.holdout_rows} rows of this site" in said
+    assert "The shared model against our own" in said
+
+
+def test_a_difference_without_an_interval_is_told_with_its_reason(ran: Any):
+    why, none = "every draw of rows gives the same value", float("nan")
+    gap = Figure(
+        metric="roc_auc_score", arm="global - local-only", value=0.0, low=none, high=none, extra=none, method=why
+    )
+    told = judged(replace(results_of(ran[0].folder)[0][0], arms=(), differences=(gap,)), "roc_auc_score")
+    assert told == ("cannot be told", f"AUC cannot be compared here: {why}.")
+
+
+def test_no_page_shows_anything_of_another_site(ran: Any, beside: None):
+    for name in site_app.page_files():
+        said = words(page(name))
+        assert CANARY not in said and str(CANARY_NUMBER) not in said.replace(",", "")
+        assert size_in_words(CANARY_NUMBER) not in said
+        if name != "approvals":  # where the sites are named that a person let take part
+            assert "site-02" not in said
+    with RunReader.open() as reader:
+        found = report(reader, "latest")["sites"]
+    entries = [found[site][arm]["roc_auc_score"] for site in found if site != NAME for arm in SITE_ARMS]
+    others = {number(entry[key]) for entry in entries for key in ("value", "low", "high")}
+    kept = results_of(ran[0].folder)[0][0]
+    own = {number(value) for one in (*kept.arms, *kept.differences) for value in (one.value, one.low, one.high)}
+    said = words(page("results"))
+    assert len(others - own) > 5
+    assert [value for value in others - own if re.search(rf"(?<![\d.]){re.escape(value)}(?!\d)", said)] == []
+
+
+WRITES: list[str] = []
+WATCHED: list[str] = []
+CHANGING = {
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.chmod",
+    "os.chown",
+    "os.truncate",
+    "os.utime",
+    "os.link",
+}
+
+
+def _heard(event: str, args: tuple[Any, ...]) -> None:
+    if not WATCHED or not args or not str(args[0]).startswith(WATCHED[0]):
+        return
+    opened_to_write = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if opened_to_write or event in CHANGING:
+        WRITES.append(f"{event} {args}")
+
+
+sys.addaudithook(_heard)
+
+
+def test_looking_writes_nothing_and_opens_nothing_to_write(ran: Any, home: Path):
+    before = state(home)
+    WATCHED.append(str(home / "sites"))
+    try:
+        for name in site_app.page_files():
+            page(name)
+        ledger_of(ran[0].folder).head()
+        assert WRITES == []
+        with ledger_of(ran[0].folder).held():
+            pass
+        assert len(WRITES) > 0  # a write would have been heard
+    finally:
+        WATCHED.clear()
+        WRITES.clear()
+    assert len(before) > 10
+    assert state(home) == before
+
+
+def test_a_new_line_and_a_new_decision_show_at_the_next_look(ran: Any):
+    site, _ = ran
+    opened = page("ledger")
+    many = len(opened.dataframe[0].value)
+    ledger_of(site.folder).append(kind="train", study="small", run="r2", round=1, bytes=4321)
+    opened.run()
+    assert len(opened.dataframe[0].value) == many + 1
+    assert opened.dataframe[0].value["Bytes"][0] == 4321
+    opened = page("approvals")
+    assert [badge.value for badge in opened.markdown if "holds" in badge.value]
+    approval.withdraw(site.folder, "small", by="Dr Roe")
+    assert "Withdrawn by Dr Roe" in words(opened.run())
+    assert "It would not be answered now: the study was withdrawn here" in words(opened)
+
+
+def test_the_ledger_can_be_asked_for_one_study_and_one_day(ran: Any):
+    site, _ = ran
+    ledger_of(site.folder).append(kind="train", study="second", run="r2", round=1, bytes=1000)
+    opened = page("ledger")
+    opened.selectbox(key="ledger-study").select("second").run()
+    assert [int(cell) for cell in opened.dataframe[0].value["Bytes"]] == [1000]
+    assert list(opened.table[0].value["Bytes"]) == ["1,000"]
+    day = opened.selectbox(key="ledger-day").options[1]
+    opened.selectbox(key="ledger-day").select(day).run()
+    assert [int(cell) for cell in opened.dataframe[0].value["Bytes"]] == [1000]
+
+
+def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
+    site, _ = ran
+    opened = page("approvals")
+    said = words(opened)
+    for word in ("Purpose: Test", "Approved by Dr Kim", site.study.sha256(), "site-02, site-03", bundle_sha256()):
+        assert word in said.replace("**", "")
+    key = site.study.sha256()
+    opened.session_state[f"text-{key}"] = True
+    opened.session_state[f"allows-{key}"] = True
+    said = words(opened.run())
+    assert site.study.text.strip() in said and "What leaves, in each of" in said
+    assert said.count("Mechanism record-dp") == 1
+
+
+def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
+    path = ran[0].folder.ledger
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    said = words(page("ledger"))
+    assert "The ledger is not as it was written" in said and "--repair WHY" in said and "left in all" not in said
+    path.write_bytes(whole.replace(b'"round":1', b'"round":9', 1))
+    said = words(page("ledger"))
+    assert re.search(r"line \d+ was changed: its hash is not that of its content", said)
+    assert len(page("budget").error) == 1 and "site ledger site-01 --verify" in words(page("budget"))
+    path.unlink()
+    assert "The ledger is lost or was cut" in words(page("ledger"))
+
+
+def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: Any):
+    path = ran[0].folder.ledger
+    ledger, budget = page("ledger"), page("budget")
+    assert "is as it was written" in words(ledger) and not budget.error
+    before, whole = path.stat(), path.read_bytes()
+    with path.open("r+b") as stream:
+        stream.write(whole.replace(b'"round":1', b'"round":9', 1))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = path.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert "its hash is not that of its content" in words(ledger.run())
+    assert len(budget.run().error) == 1
+
+
+def test_a_site_that_has_nothing_yet_is_told_what_to_do(package: Path):
+    for name, command in (
+        ("status", "flfed site join site-01.kit.zip"),
+        ("ledger", "Nothing has left this site yet"),
+        ("budget", "No run has spent anything"),
+        ("approvals", "flfed site approve STUDY --site site-01"),
+        ("results", "flfed app"),
+    ):
+        assert command in words(page(name))
+    assert not SiteFolder(NAME).root.exists()
+
+
+def test_wrong_use_is_answered_in_sentences(package: Path, flfed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    code, _, said = flfed("site", "app", "nobody")
+    assert code == 2 and "site 'nobody' is not known" in said
+    assert "Example: flfed site app cleveland" in flfed("site", "app", "--help")[1]
+    monkeypatch.setenv(SITE, "nobody")
+    opened = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not opened.exception and "site 'nobody' is not known" in words(opened)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")
+def test_only_the_user_with_the_data_may_look(home: Path):
+    folder = SiteFolder(NAME)
+    folder.make()
+    assert closed(folder) == ""
+    for place in (home / "sites", home, *home.parents):
+        if place in (Path("/tmp"), Path("/")):
+            break
+        place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        said = closed(folder)
+    finally:
+        os.seteuid(0)
+    assert said.endswith("only user root, who has the data of site 'site-01', may look at it; "
+                         "as that user: flfed site app site-01")  # fmt: skip
+    folder.root.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        said = closed(folder)
+    finally:
+        os.seteuid(0)
+    assert "a folder above it is closed to this user (Permission denied)" in said
+    assert said.endswith("the data of site 'site-01' may look at it; as that user: flfed site app site-01")
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "time": lambda found: found | {"at": "yesterday"},
+    "no-time": lambda found: {key: value for key, value in found.items() if key != "at"},
+    "beyond-counting": lambda found: found | {"rows": float("inf")},
+    "no-number": lambda found: found | {"holdout-rows": "many"},
+    "no-figures": lambda found: found | {"arms": [1]},
+    "a-list": lambda found: [found],
+}
+
+
+@pytest.mark.parametrize("change", [*WRONG.values(), None], ids=[*WRONG, "deep"])
+def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Callable[[dict[str, Any]], object] | None):
+    folder = ran[0].folder
+    right = (folder.results / "20261120-abcd.json").read_text()
+    wrong = folder.results / "20261121-abcd.json"
+    wrong.write_text("[" * 100_000 if change is None else json.dumps(change(json.loads(right))))
+    wrong.chmod(0o600)
+    found, problems = results_of(folder)
+    assert [one.run for one in found] == ["20261120-abcd"]
+    assert problems == [f"{wrong}: is not as it was written; remove it"]
+    said = words(page("results"))
+    assert problems[0] in said and "The shared model against our own" in said
+
+
+def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
+    shown_error = AppTest.from_string("raise ValueError('/srv/flfed/site-01: Jane Roe')", default_timeout=60).run()
+    (box,) = shown_error.exception
+    assert "This app has encountered an error" in box.message
+    said = str(box.proto)
+    assert [word for word in ("Jane", "/srv", "ValueError", "line 1", __file__) if word in said] == []
+
+
+def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
+    ledger_of(ran[0].folder).append(kind="refused", study="=1+1", run="@run", reason="=cmd|' /C calc'!A0", bytes=0)
+    shown_lines = page("ledger").dataframe[0].value
+    assert [shown_lines[name][0] for name in ("Study", "Run", "Said instead")] == [
+        "'=1+1",
+        "'@run",
+        "'=cmd|' /C calc'!A0",
+    ]
+
+
+def test_what_the_pages_promise_stands_word_for_word_in_the_documents():
+    def plain(text: str) -> str:
+        return " ".join(text.replace("*", "").replace("`", "").split())
+
+    said = plain((Path(__file__).parents[2] / "docs" / "privacy.md").read_text())
+    source = ast.parse(site_app.page_files()["budget"].read_text())
+    constants = [node.value for node in source.body if isinstance(node, ast.Assign)]
+    quoted = [plain(node.value) for node in constants if isinstance(node, ast.Constant)]
+    sentences = [sentence.rstrip(".") for text in quoted for sentence in re.split(r"(?<=\.) ", text)]
+    assert len(sentences) == 4
+    assert [sentence for sentence in sentences if sentence not in said] == []
+
+
+def test_a_node_is_found_by_the_systems_list_of_sockets(home: Path, tmp_path: Path):
+    import socket
+
+    folder = SiteFolder(NAME)
+    folder.make()
+    assert not node_listens(folder)
+    listed = tmp_path / "unix"
+    listed.write_text(f"Num\n0: 00000002 00000000 00010000 0001 01 4 {folder.socket}\n")
+    assert node_listens(folder, listed)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(folder.socket))
+        made.listen()
+        assert node_listens(folder)
+    assert not node_listens(folder)

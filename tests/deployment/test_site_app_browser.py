@@ -1,0 +1,242 @@
+"""The app of a site's own people as its command serves it: to whom has the token, in a real browser, to no other."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit import config
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from flfed.deployment import site_app
+from flfed.deployment.site_app.access import TOKEN
+from flfed.deployment.site_app.guard import GUARD
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.records.dashboard import token as only_with_token
+from tests.browser import ROOT, Window, free_port, opened
+from tests.records import eyes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+APP = Path(site_app.__file__).with_name("app.py")
+PAGES = [name.capitalize() for name in site_app.page_files()]
+COMMAND = [sys.executable, "-c", "from flfed.cli import main; main()", "site", "app", "site-01"]
+
+
+@contextmanager
+def started(command: Sequence[str] = COMMAND, **environment: str) -> Iterator[tuple[str, list[str]]]:
+    """Serve the app while the block runs; give what it prints for its address, and what it printed before."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    before: list[str] = []
+    try:
+        for line in process.stdout:
+            if line.startswith(("Open ", "Nothing ")):
+                break
+            before.append(line)
+        yield line.strip(), before
+    finally:
+        process.terminate()
+        assert process.stdout.read() == ""  # that line was the last
+        process.stdout.close()
+        process.wait(20)
+
+
+def command_of(port: int) -> list[str]:
+    return [*COMMAND, "--port", str(port)]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Path:
+    """A folder with a browser that keeps what it was given, and a copy of the file that it leads to."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "xdg-open"
+    program.write_text(f'#!/bin/sh\ncp "${{1#file://}}" {folder}/copy.html; echo "$1" > {folder}/given\n')
+    program.chmod(0o755)
+    return folder
+
+
+def screen(browser: Path) -> dict[str, str]:
+    """Return an environment in which a browser would open, of a user whose home is empty."""
+    (browser / "user").mkdir()
+    return {"DISPLAY": ":0", "PATH": f"{browser}:{os.environ['PATH']}", "HOME": str(browser / "user")}
+
+
+def address_in(said: str) -> str:
+    """Return the address in what the app prints where a browser would open."""
+    assert said.startswith("Open ") and said.endswith(" by hand if the browser finds no file")
+    return said.split()[1]
+
+
+def given_to(browser: Path) -> str:
+    """Return the address that the browser was given."""
+    for _ in range(100):
+        if (browser / "given").exists() and (browser / "given").read_text().endswith("\n"):
+            break
+        time.sleep(0.1)
+    return (browser / "given").read_text().strip()
+
+
+def status_of(address: str, **headers: str) -> tuple[int, str]:
+    """Return what an HTTP server answers: its status and its words."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def socket_status_of(address: str, **headers: str) -> int:
+    """Return how a server answers who would open a websocket: 101 where it is opened."""
+    try:
+        with connect(address.replace("http", "ws", 1), additional_headers=headers, subprotocols=["streamlit"]):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+@contextmanager
+def as_another_account() -> Iterator[None]:
+    """Connect as `nobody` where this user can."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_nothing_is_shown_without_the_token_to_any_account(ran: Any, browser: Path):
+    port = free_port()
+    with started(command_of(port), **screen(browser)) as (said, before):
+        address = address_in(said)
+        base, _, token = address.partition("/?token=")
+        assert before == [] and base == f"http://127.0.0.1:{port}" and len(token) >= 43  # 256 bits
+        cookie, wrong = f"flfed-{port}", token[:-1] + ("A" if token[-1] != "A" else "B")
+        with as_another_account():
+            for path in ("", "ledger", "_stcore/health", "_stcore/host-config", "media/x.csv", f"?token={wrong}"):
+                status, said = status_of(f"{base}/{path}")
+                assert status == 403 and "the address that `flfed site app` printed" in said
+            for name, value in ((cookie, wrong), (cookie, ""), (f"{cookie}0", token)):
+                assert status_of(f"{base}/", Cookie=f"{name}={value}")[0] == 403
+            for rest in ("", "?token=", f"?token={wrong}"):
+                assert socket_status_of(f"{base}/_stcore/stream{rest}") == 403
+        processes = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+        assert "site_app/app.py" in processes and token not in processes  # every account sees command lines
+        assert "--client.showErrorDetails none" in processes
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            given = answer.headers["Set-Cookie"]
+        assert given == f"{cookie}={token}; HttpOnly; Path=/; SameSite=strict"
+        assert status_of(f"{base}/_stcore/health", Cookie=f"{cookie}={token}") == (200, "ok")
+        assert socket_status_of(f"{base}/_stcore/stream", Cookie=f"{cookie}={token}") == 101
+        page = Path(given_to(browser).removeprefix("file://"))
+        assert address in (browser / "copy.html").read_text()
+        assert page.parent.stat().st_mode & 0o777 == 0o700
+        # A browser from a snap sees neither /tmp nor what is hidden.
+        assert page.parent.parent == browser / "user" and not page.parent.name.startswith(".")
+    assert list((browser / "user").iterdir()) == []
+
+
+@pytest.mark.parametrize("home_of_user", [".", "user", None])
+def test_the_file_for_the_browser_is_a_temporary_one_where_the_home_is_flfeds_own_or_not_there(
+    home: Path, home_of_user: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, given = tmp_path / "absent" if home_of_user is None else home / home_of_user, []
+    (home / "user").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(only_with_token, "opens_browser", given.append)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv(TOKEN, "secret")
+    before = config.get_option("server.headless")
+
+    async def serve() -> list[Path]:
+        async with GUARD.announced(None):  # type: ignore[arg-type]  # - it is not looked at
+            assert [path.name for path in home.iterdir()] == ["user"] and not list((home / "user").iterdir())
+            return [path.parent.parent for path in (tmp_path / "temporary").rglob("open.html")]
+
+    try:
+        config.set_option("server.headless", False)
+        assert asyncio.run(serve()) == [tmp_path / "temporary"] and len(given) == 1
+        config.set_option("server.headless", True)
+        assert asyncio.run(serve()) == [] and len(given) == 1  # no browser, no file
+    finally:
+        config.set_option("server.headless", before)
+
+
+def test_without_its_command_the_app_shows_nothing(ran: Any):
+    port = free_port()
+    options = ["--server.port", str(port), "--server.headless", "true"]
+    with started([sys.executable, "-m", "streamlit", "run", str(APP), *options]) as (said, _):
+        assert said == "Nothing is shown: start the app with `flfed site app NAME`, which prints its address."
+        for rest in ("", "?token="):
+            assert status_of(f"http://127.0.0.1:{port}/{rest}") == (403, f"{said}\n")
+            assert socket_status_of(f"http://127.0.0.1:{port}/_stcore/stream{rest}") == 403
+        assert status_of(f"http://127.0.0.1:{port}/", Cookie=f"flfed-{port}=")[0] == 403
+
+
+def downloaded(window: Window) -> Any:
+    """Return the file of the page's last button, whatever looks at the ledger come between."""
+    window.drawn()
+    with window.page.expect_download(timeout=10_000) as kept:
+        window.page.get_by_role("button", name="Download as CSV").last.click()
+    return kept.value
+
+
+def walk(window: Window) -> None:
+    """Look at every page on every screen and in both themes: each must be sound, and its charts whole and not empty."""
+    for place, name in enumerate(PAGES):
+        window.turn_to(name) if place else window.drawn()  # it opens at the first
+        assert eyes.looked_at(window, f"site-app-{name.lower()}") == []
+        window.page.wait_for_function(
+            "document.querySelector('[data-testid=stSidebar]').getBoundingClientRect().x >= 0"
+        )
+        assert 0 not in window.marks(), (name, window.marks())
+        assert len(window.marks()) == {"Ledger": 1, "Results": 1}.get(name, 0)
+
+
+def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: Any, browser: Path, tmp_path: Path):
+    port = free_port()
+    with started(command_of(port), **screen(browser)) as (said, _), opened(f"http://127.0.0.1:{port}") as window:
+        page, site = window.page, ran[0]
+        page.goto(given_to(browser))  # the file that `flfed site app` has the browser open
+        page.locator("h1").first.wait_for()
+        assert "token" not in page.url
+        walk(window)
+        window.turn_to("Ledger")
+        page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
+        ledger_of(site.folder).append(kind="train", study="small", run="=cmd", round=1, bytes=4321)
+        page.get_by_text(f"each of {len(site.lines())} lines").wait_for(timeout=5000)
+        downloaded(window).save_as(tmp_path / "lines.csv")
+        with (tmp_path / "lines.csv").open(newline="") as stream:
+            first = next(csv.DictReader(stream))
+        assert (first["Bytes"], first["Run"]) == ("4321", "'=cmd")
+        for move in (page.reload, lambda: page.goto(f"{window.address}/budget")):
+            move()
+            page.locator("h1").first.wait_for()
+            window.drawn()
+            window.is_sound()
+        assert "Budget of privacy" in page.locator("h1").first.inner_text()
+        another = page.context.browser.new_page()  # with no cookie of the first
+        another.goto(window.address)
+        assert "nothing is shown without its token" in another.content()
+        another.goto(address_in(said).replace("/?", "/ledger?study=x&"))
+        another.get_by_text(f"each of {len(site.lines())} lines").wait_for()
+        assert another.url == f"{window.address}/ledger?study=x"

@@ -1,0 +1,309 @@
+"""One table under two datasets' names: one account of privacy, and sums that are held against each other."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flfed.deployment.gate.error_texts import is_ours
+from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
+from flfed.deployment.site_state.freeze import freeze_first, refresh
+from flfed.deployment.site_state.receipts import ledger_of
+from flfed.federation.client.client import ClientSide
+from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, Spending
+from flfed.federation.client.released_rows import UNTOLD
+from flfed.federation.client.released_sets import RowSets
+from flfed.federation.client.row_accounts import RowAccounts, origin_of
+from flfed.federation.server.run import run
+from flfed.folders import SiteFolder
+from flfed.rows.data.mapping import Field
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Mapped, Site
+from flfed.rows.data.sources import Csv, Frame, Sql
+from flfed.rows.snapshots import snapshot
+from flfed.study.study import Study
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+
+CLOSE = "its rows differ by fewer than 10 people from rows whose sums left before: together such sums would give "
+UNKNOWN = f"{UNTOLD}'small', of which it cannot tell whether they are of the same people"
+ROUND = Release(5.0, 0.1, 4)
+SLIM = """
+format = 1
+name = "slim"
+task = "binary"
+target = "outcome"
+{group}
+[columns.who]
+kind = "id"
+[columns.length]
+kind = "number"
+range = [0, 200]
+[columns.outcome]
+kind = "target"
+values = ["no", "yes"]
+"""
+MAPPING = {"who": "person", "length": Field("x1", multiply=2.0), "outcome": "y"}
+Answer = Callable[..., str]
+
+
+@pytest.fixture
+def site(small_sites, tmp_path: Path) -> Site:
+    """An institution of 200 rows that serves its one table as "small" and as "slim"."""
+    (found,) = small_sites(1, rows=200, policy=Policy())
+    schema(tmp_path)
+    return replace(found, also={"slim": Mapped(MAPPING)})
+
+
+def schema(tmp_path: Path, *, group: str = "") -> None:
+    folder = tmp_path / "root" / "datasets" / "slim"
+    folder.mkdir(exist_ok=True)
+    (folder / "schema.toml").write_text(SLIM.format(group=f'group = "{group}"' if group else ""))
+    source = 'format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n'
+    (folder / "source.toml").write_text(source)
+
+
+@pytest.fixture
+def slim(small_study: str) -> str:
+    """The study of the other name."""
+    return small_study.replace('name = "small"', 'name = "slim"')
+
+
+@pytest.fixture
+def answer(ask, small_study: str, slim: str) -> Answer:
+    """A function that asks a site for its sums under one of the names; returns what it says against, or nothing."""
+
+    def go(site: Site, name: str, run: str) -> str:
+        text = {"small": small_study, "slim": slim}[name]
+        reply = ask(ClientSide(lambda *_: site), site.name, SUMMARISE, SummariseRequest(), text, run=run)
+        return str(reply.error.reason) if reply.has_error() else ""
+
+    return go
+
+
+def without(site: Site, many: int) -> Site:
+    return replace(site, source=Frame(site.source.table.drop(index=list(range(many)))))
+
+
+def account(site: Site, name: str, *, epsilon: float = 3.0, known: bool = True) -> Spending:
+    origin = origin_of(site.serving(name)) if known else None
+    folder = SiteFolder(site.name)
+    return Spending(ledger_of(folder), name, Policy(epsilon=epsilon), prepare=folder.make, origin=origin)
+
+
+def test_what_is_spent_under_one_name_is_spent_under_the_other(site):
+    own = account(site, "small")
+    own.reserve(ROUND, run="r1", round=1)
+    account(site, "slim").reserve(ROUND, run="r2", round=1)
+    both = epsilon([ROUND, ROUND], 1e-5)
+    assert [account(site, name).spent() for name in ("small", "slim")] == pytest.approx([both, both])
+    assert own.spent() == pytest.approx(both)  # also by who had read the ledger before
+    lines = list(ledger_of(SiteFolder(site.name)).lines())
+    assert len({line.facts["rows"] for line in lines}) == 1 and len(lines[0].facts["rows"]) == 64
+    assert [line.facts["dataset"] for line in lines] == ["small", "slim"]
+    with pytest.raises(NotSpent, match="privacy budget"):
+        for number in range(100):
+            account(site, "slim", epsilon=both * 1.2).reserve(ROUND, run="r2", round=number)
+    assert account(site, "small", epsilon=both * 1.2).refusal(ROUND, "r3").startswith("privacy budget: ")
+
+
+def test_another_table_has_an_account_of_its_own_until_a_line_does_not_say_of_which_it_is(site):
+    other = Mapped(MAPPING, source=Frame(site.source.table.assign(x1=1.0, person="Q" + site.source.table["person"])))
+    apart = replace(site, also={"slim": other})
+    account(apart, "small").reserve(ROUND, run="r1", round=1)
+    assert account(apart, "slim").spent() == 0.0 < account(apart, "small").spent()
+    account(apart, "small", known=False).reserve(ROUND, run="r0", round=1)  # as an earlier version wrote it
+    assert account(apart, "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+    assert account(apart, "small").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+    # Of rows of which nobody knows where they come from everything counts.
+    assert account(apart, "slim", known=False).spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+
+
+def test_a_table_that_changed_between_two_names_is_on_one_account_by_where_it_is(site, tmp_path):
+    file = tmp_path / "table.csv"
+    site.source.table.to_csv(file, index=False)
+    at = replace(site, source=Csv(str(file)))
+    account(at, "small").reserve(ROUND, run="r1", round=1)
+    site.source.table[5:].to_csv(file, index=False)
+    assert account(at, "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+    # A copy of it elsewhere is of the same content; a changed copy is not known by either.
+    for rows, expected in ((0, epsilon([ROUND], 1e-5)), (9, 0.0)):
+        copy = tmp_path / f"copy-{rows}.csv"
+        site.source.table[rows:].to_csv(copy, index=False)
+        assert account(replace(site, source=Csv(str(copy))), "slim").spent() == pytest.approx(expected)
+
+
+def test_a_key_that_is_gone_lets_nothing_be_spent(site):
+    account(site, "small").reserve(ROUND, run="r1", round=1)
+    (SiteFolder(site.name).gate / "rows.key").unlink()
+    for name in ("small", "slim"):
+        with pytest.raises(NotSpent, match=NO_LEDGER):
+            account(site, name).reserve(ROUND, run="r1", round=2)
+
+
+def test_datasets_that_share_rows_with_a_third_are_on_one_account():
+    found = RowAccounts()
+    for dataset, rows in (("a", {"1"}), ("b", {"2"}), ("c", {"3"}), ("b", {"3", "4"})):
+        found.join(dataset, rows)
+    assert [sorted(found.datasets(name)) for name in "abcd"] == [["a"], ["b", "c"], ["b", "c"], ["d"]]
+    assert found.datasets("d", {"1", "4"}) == {"a", "b", "c", "d"}
+    found.join("a", {"2", "9"})
+    assert found.datasets("c") == {"a", "b", "c"} and len(found.groups) == 1
+
+
+def test_sums_under_another_name_of_fewer_people_are_refused_and_of_the_same_ones_are_not(site, answer):
+    assert answer(site, "small", "r1") == ""
+    for many in (1, 9):
+        said = answer(without(site, many), "slim", f"r-{many}")
+        assert said.startswith(CLOSE) and is_ours(said, site)
+    assert answer(site, "slim", "r2") == ""
+    assert answer(without(site, 80), "slim", "r-80") == ""
+    released = [line for line in ledger_of(SiteFolder(site.name)).lines() if line.kind == "released"]
+    assert [line.facts["dataset"] for line in released] == ["small"] * 2 + ["slim"] * 4
+    # And the other way round, of what left under the second name.
+    assert answer(without(site, 81), "small", "r3").startswith(CLOSE)
+
+
+def test_frozen_rows_are_held_to_those_of_the_other_name(site, answer):
+    folder = SiteFolder(site.name)
+    for name in ("small", "slim"):
+        freeze_first(folder, (site if name == "small" else without(site, 1)).serving(name))
+    served = {name: snapshot.load(site.serving(name), folder.frozen) for name in ("small", "slim")}
+    assert answer(served["small"], "small", "r1") == ""
+    assert answer(served["slim"], "slim", "r2").startswith(CLOSE)
+    refresh(folder, site.serving("slim")).write()
+    assert answer(snapshot.load(site.serving("slim"), folder.frozen), "slim", "r3") == ""
+    beside = sorted(path.name for path in (folder.frozen / "slim").iterdir())
+    assert len(beside) == 3 and beside[2].startswith("source-")
+    # Hashes of rows that are not those that were written are not used.
+    (folder.frozen / "slim" / beside[2]).write_bytes(b"x" * 16 * 200)
+    with pytest.raises(Exception, match="their hashes are not those that were written"):
+        snapshot.load(site.serving("slim"), folder.frozen)
+
+
+def test_sets_of_an_earlier_version_let_no_other_name_pass_until_they_are_asked_for_again(site, answer):
+    assert answer(site, "small", "r1") == ""
+    kept = RowSets(SiteFolder(site.name), "small")
+    for path in kept.folder.glob("*.*"):  # an earlier version wrote none
+        path.unlink()
+    assert answer(site, "slim", "r2") == UNKNOWN and is_ours(UNKNOWN, site)
+    assert answer(site, "small", "r3") == ""
+    assert answer(site, "slim", "r4") == ""
+
+
+def test_people_are_told_by_their_identifiers_in_another_file(site, answer, tmp_path):
+    for name, group in (("small", "person"), ("slim", "who")):
+        path = tmp_path / "root" / "datasets" / name / "schema.toml"
+        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
+    visits = site.source.table.assign(person=[f"P{at // 4}" for at in range(200)])
+    labs = pd.DataFrame({"patient": [f"P{at}" for at in range(50)], "size": range(50), "late": ["no", "yes"] * 25})
+    mapping = {"who": "patient", "length": "size", "outcome": "late"}
+
+    def served(rows: int) -> Site:
+        return replace(site, source=Frame(visits), also={"slim": Mapped(mapping, source=Frame(labs[rows:]))})
+
+    assert answer(served(0), "small", "r1") == ""
+    assert answer(served(1), "slim", "r2").startswith(CLOSE)
+    account(served(0), "small").reserve(ROUND, run="r1", round=1)
+    assert account(served(0), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+
+
+def test_runs_under_both_names_over_the_same_people_are_counted_together(site, answer, tmp_path):
+    for name, group in (("small", "person"), ("slim", "who")):
+        path = tmp_path / "root" / "datasets" / name / "schema.toml"
+        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
+    few = replace(site, policy=Policy(queries=2))  # a holdout by people is the same one under both names
+    assert [answer(few, name, f"r{at}") for at, name in enumerate(("small", "slim", "slim"))] == ["", "", (
+        "its policy lets 2 runs have sums over one set of rows, and 2 had them"
+    )]  # fmt: skip
+
+
+def test_queries_for_other_columns_of_one_table_cannot_be_held_against_each_other(site, answer, tmp_path, monkeypatch):
+    with sqlite3.connect(tmp_path / "table.db") as connection:
+        site.source.table.to_sql("visits", connection, index=False)
+    monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{tmp_path / 'table.db'}")
+
+    def served(columns: str, where: str = "") -> Site:
+        query = Sql(f"SELECT {columns} FROM visits {where}")
+        return replace(site, source=Sql("SELECT * FROM visits"), also={"slim": Mapped(MAPPING, source=query)})
+
+    assert answer(served("*"), "small", "r1") == ""
+    one = site.source.table["person"][3]
+    assert answer(served("person, x1, y", f"WHERE person <> '{one}'"), "slim", "r2") == UNKNOWN
+    assert answer(served("*", f"WHERE person <> '{one}'"), "slim", "r3").startswith(CLOSE)
+    assert answer(served("y, colour, flag, x2, x1, person"), "slim", "r4") == ""  # their order is no difference
+    account(served("*"), "small").reserve(ROUND, run="r1", round=1)
+    assert account(served("person, x1, y"), "slim").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+
+
+def test_a_query_s_table_is_known_behind_brackets_and_names_and_else_every_line_counts(site, tmp_path, monkeypatch):
+    with sqlite3.connect(tmp_path / "table.db") as connection:
+        site.source.table.to_sql("visits", connection, index=False)
+    monkeypatch.setenv("FLFED_SITE_URL", f"sqlite:///{tmp_path / 'table.db'}")
+
+    def served(query: str) -> Site:
+        return replace(site, source=Sql("SELECT * FROM visits"), also={"slim": Mapped(MAPPING, source=Sql(query))})
+
+    made = ", ".join(f"('P{at}', {at}, '{'no' if at % 2 else 'yes'}')" for at in range(80))
+    plain = "SELECT person, x1, y FROM visits"
+    account(served(plain), "small").reserve(ROUND, run="r1", round=1)
+    spent = pytest.approx(epsilon([ROUND], 1e-5))
+    for query in (
+        "WITH visits AS (SELECT * FROM main.visits) SELECT person, x1, y FROM visits",
+        "SELECT person, x1, y FROM (visits)",
+        f"SELECT column1 AS person, column2 AS x1, column3 AS y FROM (VALUES {made})",
+    ):
+        assert account(served(query), "slim").spent() == spent
+    account(served(query), "slim").reserve(ROUND, run="r2", round=1)
+    assert account(served(plain), "small").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+
+
+def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does(site, answer, tmp_path):
+    path = tmp_path / "root" / "datasets" / "small" / "schema.toml"
+    path.write_text(path.read_text().replace("\ntarget =", '\ngroup = "person"\ntarget =', 1))
+    file = tmp_path / "table.csv"
+    site.source.table.assign(person=[f"P{at // 4}" for at in range(200)]).to_csv(file, index=False)
+    at = replace(site, source=Csv(str(file)))
+    account(at, "small").reserve(ROUND, run="r1", round=1)
+    assert account(at, "slim").spent() == account(at, "small").spent() == pytest.approx(epsilon([ROUND], 1e-5))
+    account(at, "slim").reserve(ROUND, run="r2", round=1)
+    assert math.isinf(account(at, "small").spent())
+    assert account(at, "slim").spent() == pytest.approx(epsilon([ROUND, ROUND], 1e-5))
+    # Persons here, rows there: nobody can tell how two such sets differ.
+    assert answer(at, "slim", "r1") == ""
+    assert answer(at, "small", "r2") == UNKNOWN.replace("'small'", "'slim'")
+
+
+def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, slim: str):
+    private = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
+    second = another(site)
+    sites = [replace(one, policy=Policy(epsilon=2.5)) for one in (site, second)]
+    texts = [text.replace("epochs = 1", "steps = 4") + private for text in (small_study, slim)]
+    reports = [run(Study.parse(text), sites=sites).report for text in texts]
+    assert [one["status"] for one in reports] == ["completed", "stopped"]
+    assert reports[1]["reason"].startswith("privacy budget: none left at site-01, site-02")
+    found = budget_as_json(sites[0], ledger_of(SiteFolder("site-01")))
+    assert [one["dataset"] for one in found["datasets"]] == ["small", "slim"]
+    first, other = found["datasets"]
+    assert first["account"] == other["account"] == ["slim", "small"]
+    assert first["spent"] == pytest.approx(other["spent"]) and 2.0 < first["spent"] <= 2.5
+    assert [entry["dataset"] for entry in other["runs"]] == ["small", "slim"]
+    assert in_words(other, 1e-5, enforced=True).startswith(
+        "slim: Its rows are those of 'small', so that both have one account. epsilon"
+    )
+    said = run_in_words(sites[0], ledger_of(SiteFolder("site-01")), "slim", ROUND, 5)
+    assert said.startswith(
+        "Budget: Its rows are those of 'small', so that both have one account. By this site's ledger"
+    )
+
+
+def another(site: Site) -> Site:
+    """Return a second site of the same two names, and other people."""
+    table = site.source.table.assign(x1=site.source.table["x1"] * 0.5, person="R" + site.source.table["person"])
+    return replace(site, name="site-02", source=Frame(table))
