@@ -17,12 +17,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 _PUBLIC = {
+    "Arrays": "flfed.updates.messages.fields",
     "Csv": "flfed.rows.data.sources",
+    "FedAvg": "flfed.updates.strategies.fedavg",
     "Field": "flfed.rows.data.parsing.fields",
     "Frame": "flfed.rows.data.sources",
     "Holdout": "flfed.rows.data.holdout",
     "HoldoutByTime": "flfed.rows.data.holdout",
     "Mapped": "flfed.rows.data.site",
+    "Mechanism": "flfed.updates.mechanism",
     "Parquet": "flfed.rows.data.sources",
     "Policy": "flfed.rows.data.policy",
     "Result": "flfed.federation.server.run",
@@ -31,7 +34,9 @@ _PUBLIC = {
     "Sql": "flfed.rows.data.sources",
     "Study": "flfed.study.study",
     "Transactions": "flfed.rows.data.transactions.source",
+    "UsageError": "flfed.errors",
     "audit": "flfed.experiments.audit",
+    "layered_outputs": "flfed.rows.training.layers",
     "resume": "flfed.federation.server.run",
     "run": "flfed.federation.server.run",
 }

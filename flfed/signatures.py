@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+HASH = re.compile(r"[0-9a-f]{64}")
+"""SHA-256, or a public signing key, as hex."""
 
 
 def canonical(value: object) -> bytes:
@@ -95,3 +101,33 @@ def coordinator_signed(facts: Mapping[str, object], signature: str, public: str)
 def signing_public(key: Ed25519PrivateKey) -> str:
     """Return the public half of a signing key, as hex."""
     return key.public_key().public_bytes_raw().hex()
+
+
+KIND = "model"
+"""Keeps a model's signature apart from whatever else the coordinator's key signs."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs models: a coordinator's title, as its sites know it, and its key."""
+
+    title: str
+    key: Ed25519PrivateKey
+
+    def signature(self, sha256: str) -> dict[str, str]:
+        """Return what goes into `model.json` for the hash of all else in it."""
+        facts = model_facts(self.title, sha256)
+        public = signing_public(self.key)
+        return {"coordinator": self.title, "signing-key": public, "signature": sign_as_coordinator(facts, self.key)}
+
+
+def fingerprint_of(public: str) -> str:
+    """Return the fingerprint of a public signing key (hex), as `ssh-keygen -lf` shows it."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+    text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return fingerprint(text.decode("ascii"))
+
+
+def model_facts(title: str, sha256: str) -> dict[str, Any]:
+    """Return what a model's signature is of."""
+    return {"format": 1, "kind": KIND, "coordinator": title, "sha256": sha256}

@@ -78,6 +78,53 @@ def test_no_file_imports_what_its_folder_must_not_know(place: str):
     assert {file: names for file, names in found.items() if names} == {}
 
 
+RANKS = {
+    "rows": 1, "updates": 1, "records": 1, "federation": 2, "testing": 2, "experiments": 3, "export": 3,
+    "deployment": 4, "cli": 5,
+}  # fmt: skip
+"""Folders from what all share (0, also the files of the root) to the commands: no import goes from lower to higher."""
+
+
+def folder_pairs() -> dict[tuple[str, str], set[str]]:
+    """Return the imports from one folder of flfed to another, at whatever place of a file they stand."""
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "flfed").rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): file for name, file in files.items()}
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, file in modules.items():
+        for target in imported(file.read_text()):
+            while target and target not in modules:
+                target = target.rpartition(".")[0]
+            if target and target != "flfed":
+                pair = tuple(str(modules[m].parent.relative_to(ROOT)) for m in (name, target))
+                found.setdefault(pair, set()).add(f"{name} imports {target}")
+    return {pair: places for pair, places in found.items() if pair[0] != pair[1]}
+
+
+def test_no_two_folders_import_each_other():
+    pairs = folder_pairs()
+    assert len(pairs) > 100
+    # A package may use its own parts, and they what it has for all of them.
+    both = {
+        (a, b) for a, b in pairs if (b, a) in pairs and not (f"{a}/".startswith(f"{b}/") or f"{b}/".startswith(f"{a}/"))
+    }
+    assert {pair: pairs[pair] for pair in both} == {}
+
+
+def test_no_folder_imports_one_that_stands_above_it():
+    rank = {
+        pair: [RANKS.get(folder.split("/")[1], 0) if "/" in folder else 0 for folder in pair] for pair in folder_pairs()
+    }
+    wrong = {pair for pair, (a, b) in rank.items() if a < b and pair[0] != "flfed"}
+    assert {pair: folder_pairs()[pair] for pair in wrong} == {}
+
+
+def test_folders_are_small():
+    listings = {"flfed/rows/metrics", "flfed/records/store/migrations/versions"}
+    places = {str(file.parent.relative_to(ROOT)) for file in (ROOT / "flfed").rglob("*.py")} - listings
+    counts = {place: len([file for file in (ROOT / place).glob("*.py") if file.stem != "__init__"]) for place in places}
+    assert {place: count for place, count in counts.items() if count > 12} == {}
+
+
 def test_site_packages_import_only_public_names_of_flfed():
     files = files_of("sites")
     assert len(files) >= 12
@@ -146,7 +193,11 @@ def test_importing_flfed_loads_nothing_heavy_and_a_public_name_only_its_own():
 
 def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
-    code = ["import builtins, pathlib", "from flfed.rows.data import site", "found = [site.load(n) for n in site.names()]"]
+    code = [
+        "import builtins, pathlib",
+        "from flfed.rows.data import site",
+        "found = [site.load(n) for n in site.names()]",
+    ]
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
     assert "flfed.rows" in loaded_after(*watch, *code)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.federation.server.preflight import check, find_sites
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.server.preflight import check
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import of_dataset

@@ -61,6 +61,22 @@ def test_the_example_keeps_the_contract_also_with_other_settings(trimmed):
     check_strategy(trimmed, {"trim": 0.4, "quorum": 0.5})
 
 
+def test_what_the_guide_names_is_public_and_the_paths_of_the_version_before_still_work():
+    import flfed
+    from flfed.rows.training.layers import layered_outputs
+    from flfed.updates.messages.fields import Arrays
+
+    assert {"Arrays", "FedAvg", "Mechanism", "UsageError", "layered_outputs"} <= set(flfed.__all__)
+    assert all(getattr(flfed, name) is not None for name in flfed.__all__)
+    earlier = {
+        "flfed.updates.content": ("Arrays", Arrays),
+        "flfed.rows.training.layered": ("layered_outputs", layered_outputs),
+    }
+    for module, (name, thing) in earlier.items():
+        with pytest.warns(DeprecationWarning, match=f"{module}.{name} is in"):
+            assert getattr(importlib.import_module(module), name) is thing
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the example's wheel is installed; nothing is fetched from anywhere."""

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from flfed import Study, run
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.records.store.reader import RunReader
 from flfed.rows.session import Workplace
 from flfed.summaries.score_bins import bound_in

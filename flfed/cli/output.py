@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-if TYPE_CHECKING:
-    from flfed.federation.recording.recorder import Progress
-
-
-import gc
+from flfed.callbacks import Progress
 
 FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ")

@@ -31,8 +31,8 @@ def predict(
     """
     if (table is None) == (not site):
         raise UsageError("give a table or --site NAME: one of them, and not both")
+    from flfed.deployment.model_signer import whose
     from flfed.export.model_folder import SharedModel
-    from flfed.export.model_signature import whose
     from flfed.export.predict import predict_site, predict_table
     from flfed.paths import write_private
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flfed.callbacks import Progress
 from flfed.cli import output
 from flfed.cli.output import loading
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
-    from flfed.federation.recording.recorder import Progress
     from flfed.federation.server.run import Result
 
 
@@ -66,8 +66,9 @@ def show_study(name: str = NAME) -> None:
 def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = output.JSON) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
+    from flfed.federation.engines.local_sites import find_sites
     from flfed.federation.recording.privacy_recorder import promised
-    from flfed.federation.server.preflight import check, find_sites
+    from flfed.federation.server.preflight import check
 
     facts = check(study)
     sites = [site.name for site in find_sites(study)]

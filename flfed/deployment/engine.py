@@ -3,43 +3,112 @@
 The coordinator's own process conducts the run: it acquires the server's task, which Flower would have
 started a process for, so that no code of a bundle is executed anywhere.
 
-Private name of Flower: `SubStatus`. Those of its tasks are in `coordinator/server_task.py`, of the grid in
-`deployed_grid.py`.
+Private name of Flower: `SubStatus`. Those of its tasks are in `flower/run_task.py`, of the grid in
+`flower/grid.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from typing import cast
 
 from flwr.common.constant import SubStatus
 from flwr.serverapp import Grid
 
+from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.coordinator import admission
+from flfed.deployment.coordinator.countersign import sealed_afterwards
+from flfed.deployment.coordinator.signed_heads import SignedHeads
 from flfed.deployment.flower.control import Control, Link, database, pem_of
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.message_purge import remove_bodies
-from flfed.deployment.flower.questions import REPEATED_SECONDS, Tell, given_up, silent
+from flfed.deployment.flower.questions import REPEATED_SECONDS, given_up
 from flfed.deployment.flower.run_task import Heartbeat, acquired
+from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.recording.recorder import Recorder
 from flfed.folders import CoordinatorFolder
+from flfed.rows.data.site import Site
+from flfed.rows.training.requests import Answer
+from flfed.signatures import Signer
+from flfed.study.study import Study
 
 WAIT_SECONDS = 90.0
 """How long sites are waited for: longer than the minute for which Flower refuses a node that comes back."""
 LEAST_SITES = 2
 
 
+class Deployment(Engine):
+    """Real institutions: their nodes are reached over the running SuperLink."""
+
+    name = audited_by = "deployment"
+    remote = True
+
+    def sites(self, study: Study, given: Sequence[str | Site] | None = None) -> Sequence[RemoteSite]:
+        """Return the sites that are asked; see `admitted_sites`."""
+        return admitted_sites(study, given)
+
+    @contextmanager
+    def started(
+        self,
+        sites: Sequence[Site | RemoteSite],
+        run_config: RunConfig,
+        answer: Answer | None = None,
+        clock: Clock = time.monotonic,
+        told: Notify = silent,
+    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+        """Give the grid, and no tables; as `Engine.started`."""
+        with deployed(CoordinatorFolder.default(), [site.name for site in sites], run_config, told=told) as grid:
+            yield grid, None
+
+    def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
+        """Return the check of each ledger against what was signed of it last."""
+        return SignedHeads(grid, recorder).check
+
+    def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
+        """Return the block after which the ledgers' heads are countersigned."""
+        return sealed_afterwards(cast(DeployedGrid, grid), recorder)
+
+    def signer(self) -> Signer | None:
+        """Return this machine's coordinator."""
+        return signer_here()
+
+
+def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[RemoteSite]:
+    """Return the sites of a deployment, in name order: those given, those the study names, or all that are admitted.
+
+    Raises
+    ------
+    UsageError
+        If there are none, one is not admitted, or the study cuts its dataset itself.
+    """
+    if study.dataset.partition is not None:
+        raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
+    known = admission.admitted(CoordinatorFolder.default())
+    wanted = given if given is not None else study.dataset.sites
+    names = sorted({site if isinstance(site, str) else site.name for site in (known if wanted is None else wanted)})
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise UsageError(f"not admitted: {', '.join(strangers)}; see: flfed coordinator status")
+    if not names:
+        raise UsageError("no site is admitted yet: flfed coordinator invite SITE")
+    return [RemoteSite(name) for name in names]
+
+
 @contextmanager
 def deployed(
     folder: CoordinatorFolder,
     sites: Sequence[str],
-    run_config: Mapping[str, bool | float | int | str],
+    run_config: RunConfig,
     *,
     wait_seconds: float = WAIT_SECONDS,
-    told: Tell = silent,
+    told: Notify = silent,
 ) -> Iterator[Grid]:
     """Start a run in Flower and give a grid to the nodes of `sites`; end the run, whatever happens.
 
@@ -109,7 +178,7 @@ def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
 
 
 def _present(
-    control: Control, keys: Mapping[bytes, str], seconds: float, told: Tell
+    control: Control, keys: Mapping[bytes, str], seconds: float, told: Notify
 ) -> tuple[dict[int, str], list[str]]:
     """Wait until the sites are online; return each node's site, and which sites are not there."""
     end, said, due = time.monotonic() + seconds, list[str](), 0.0
@@ -146,7 +215,7 @@ def _online(control: Control) -> dict[int, str]:
     return {node.node_id: node.online_since for node in nodes if node.status != "unregistered"}
 
 
-def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Tell) -> None:
+def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Notify) -> None:
     """Remove what the messages of this run said, and of every other that is over, from Flower's database.
 
     Where that fails the run has ended as it has: who serves tries again each minute, and says so.

@@ -10,17 +10,17 @@ import torch
 from flwr.serverapp import Grid
 
 from flfed import registry
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
 from flfed.federation.engines.pooled_reference import HeldTables
-from flfed.federation.engines.registry import answer_of, path_of, started
+from flfed.federation.engines.registry import answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
-from flfed.federation.recording.recorder import Progress, Recorder, no_progress
+from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.fan_out import ask
-from flfed.federation.server.preflight import check, taking_part
-from flfed.federation.server.repeats import afterwards
+from flfed.federation.server.preflight import check
 from flfed.federation.server.run import GIVEN
 from flfed.records.reports.report import report
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
@@ -122,24 +122,24 @@ def audit(
     with RunReader.open(store) as reader:
         entries, series = reader.runs_of(run), reader.series(run)
         entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
-        elsewhere = entry.engine == "deployment"
-        model = shared_model(reader, entry, series, report(reader, entry.run), sent=elsewhere)
+        engine = engine_of(engine_of(entry.engine).audited_by)
+        model = shared_model(reader, entry, series, report(reader, entry.run), sent=engine.remote)
         asked = reader.summary(entry.run, "asked") or {}
         sums = reader.summary(entry.run, "training-sums") or {}
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
-    study, engine = model.study, "inprocess" if entry.engine == "ray" else entry.engine
+    study = model.study
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
     _check_named(only, recorded)
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
     facts = check(study)
-    there = taking_part(engine, study, sites if sites is not None else asked.get("sites"))
+    there = engine.sites(study, sites if sites is not None else asked.get("sites"))
     found = [site for site in there if site.name in asked.get("names", [site.name])]
     torch.set_num_threads(1)
     config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": entry.repeat}
     # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
-    config["run" if engine == "deployment" else "run-here"] = entry.run
+    config["run" if engine.remote else "run-here"] = entry.run
     answer = answer_of(path_of(engine, study, stacked=True))
     with RunStore.open(store) as opened:
         recorder = Recorder(
@@ -147,8 +147,8 @@ def audit(
         )
         recorder.after(entry.rounds + 1)
         with (
-            started(engine, found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
-            afterwards(engine, grid, recorder),
+            engine.started(found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
+            engine.after_run(grid, recorder),
         ):
             done = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))

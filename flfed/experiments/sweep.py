@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import ClientSide
-from flfed.federation.engines.registry import answer_of, grid_of, path_of
+from flfed.federation.engines.local import InProcess, grid_of
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.registry import answer_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.federation.recording.recorder import Progress, Recorder, no_progress
+from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
-from flfed.federation.server.preflight import check, find_sites
+from flfed.federation.server.preflight import check
 from flfed.federation.server.server import Conductor
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -253,14 +256,14 @@ def sweep(
     """
     taking_part = {site.name: ReadOnce.of(site) for site in find_sites(study, sites)}
     torch.set_num_threads(1)
-    found = []
+    found, engine = [], InProcess()
     with RunStore.open() as store:
         for number, (settings, point) in enumerate(points, start=1):
             facts = check(point)
             # A series of its own, since its settings are.
             series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
-            path = path_of("inprocess", point, stacked=True)
-            writer = begin(store, series, point, facts, engine="inprocess", path=path)
+            path = path_of(engine, point, stacked=True)
+            writer = begin(store, series, point, facts, engine=engine.name, path=path)
             recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=series))
             _conduct(point, taking_part, recorder, answer_of(path))
             found.append(_judged(settings, writer.run))

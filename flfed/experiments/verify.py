@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, nearest
-from flfed.federation.recording.recorder import Progress, no_progress
-from flfed.federation.server.preflight import check, find_sites
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.statistics import intervals

@@ -16,11 +16,12 @@ from safetensors.numpy import load, save
 
 import flfed
 from flfed.errors import FlfedError, UsageError
-from flfed.export.model_signature import Signature, Signer, read_signature
+from flfed.export.model_signature import Signature, read_signature
 from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout
 from flfed.rows.training.losses import outputs_of
+from flfed.signatures import Signer
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.messages.fields import Arrays

@@ -5,45 +5,18 @@ Hashes show damage; who can write the folder can write new hashes. A signature c
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from flfed.errors import UsageError
+from flfed.signatures import (
+    HASH,
+    coordinator_signed,
+    fingerprint_of,
+    model_facts,
+)
 
-from flfed.deployment.coordinator.certificates import settings, signing_key
-from flfed.deployment.coordinator.kits import HASH
-from flfed.deployment.operator.kit import read_some, unpacked
-from flfed.deployment.site_state.coordinator_terms import read_terms
-from flfed.errors import FlfedError, UsageError
-from flfed.folders import NAME, CoordinatorFolder, SiteFolder
-from flfed.paths import home
-from flfed.signatures import coordinator_signed, fingerprint, sign_as_coordinator, signing_public
-
-KIND = "model"
-"""Keeps a model's signature apart from whatever else the coordinator's key signs."""
 PARTS = {"coordinator", "signing-key", "signature"}
-KNOWN, NOT_KNOWN, NOT_SIGNED = "known", "not known here", "not signed"
-"""What is said of a model's signature in `flfed predict --json`."""
-
-
-@dataclass(frozen=True)
-class Signer:
-    """Who signs models: a coordinator's title, as its sites know it, and its key."""
-
-    title: str
-    key: Ed25519PrivateKey
-
-    def signature(self, sha256: str) -> dict[str, str]:
-        """Return what goes into `model.json` for the hash of all else in it."""
-        facts = _facts(self.title, sha256)
-        public = signing_public(self.key)
-        return {"coordinator": self.title, "signing-key": public, "signature": sign_as_coordinator(facts, self.key)}
 
 
 @dataclass(frozen=True)
@@ -57,50 +30,6 @@ class Signature:
     def fingerprint(self) -> str:
         """What two people compare by telephone."""
         return fingerprint_of(self.key)
-
-
-@dataclass(frozen=True)
-class Whose:
-    """Whose a model is, for people and for programs.
-
-    Attributes
-    ----------
-    signature : Signature or None
-    status : {"known", "not known here", "not signed"}
-    sentence : str
-    """
-
-    signature: Signature | None
-    status: str
-    sentence: str
-
-    def as_object(self) -> dict[str, str | None]:
-        """Return the keys of `flfed predict --json`."""
-        title, key = (None, None) if self.signature is None else (self.signature.title, self.signature.fingerprint)
-        return {"signature": self.status, "signed-by": title, "signing-key": key}
-
-
-@dataclass(frozen=True)
-class Trusted:
-    """A key that is known here, and from where: `because` ends the sentence about it."""
-
-    keys: tuple[str, ...]
-    because: str
-
-
-def fingerprint_of(public: str) -> str:
-    """Return the fingerprint of a public signing key (hex), as `ssh-keygen -lf` shows it."""
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-    text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return fingerprint(text.decode("ascii"))
-
-
-def signer_here(engine: str) -> Signer | None:
-    """Return who signs the model of a run: this machine's coordinator, of a run at its own sites; else nobody."""
-    folder = CoordinatorFolder.default()
-    if engine != "deployment" or not os.path.lexists(folder.settings):
-        return None
-    return Signer(settings(folder).title, signing_key(folder))
 
 
 def read_signature(found: object, sha256: str) -> Signature | None:
@@ -123,84 +52,6 @@ def read_signature(found: object, sha256: str) -> Signature | None:
     if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
         title, key = found["coordinator"], found["signing-key"]
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
-        if whole and coordinator_signed(_facts(title, sha256), found["signature"], key):
+        if whole and coordinator_signed(model_facts(title, sha256), found["signature"], key):
             return Signature(title, key)
     raise UsageError("its signature does not hold: somebody changed the model after it was signed; not used")
-
-
-def _facts(title: str, sha256: str) -> dict[str, Any]:
-    return {"format": 1, "kind": KIND, "coordinator": title, "sha256": sha256}
-
-
-def whose(signature: Signature | None, signed_by: str = "") -> Whose:
-    """Return whose a model is, by the keys that are known here.
-
-    Parameters
-    ----------
-    signature : Signature or None
-        Of the model folder.
-    signed_by : str
-        A fingerprint, or a file with the coordinator's key: its kit, a site's `terms.toml`, or `signing.pub`.
-
-    Raises
-    ------
-    UsageError
-        If the model must be signed by a key, and is not.
-    """
-    wanted = _wanted(signed_by) if signed_by else None
-    if signature is None:
-        if wanted:
-            raise UsageError("the model is not signed, so that --signed-by cannot be met: export it at the coordinator")
-        said = "Not signed: the hashes in the folder show damage, and not who made it."
-        return Whose(None, NOT_SIGNED, said)
-    by = f"Signed by {signature.title}, key {signature.fingerprint}"
-    if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
-        raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
-    trusted = [wanted] if wanted is not None else _known_here()
-    found = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
-    if found is None:
-        return Whose(signature, NOT_KNOWN, f"{by} (not known here: compare it by telephone).")
-    return Whose(signature, KNOWN, f"{by}: {found.because}.")
-
-
-def _wanted(given: str) -> Trusted:
-    if given.startswith("SHA256:"):
-        return Trusted((given,), "the key that was asked for")
-    content = read_some(Path(given))
-    if content.startswith(b"PK"):
-        content = unpacked(content)["kit.toml"]
-    text = content.decode("utf-8", "replace").strip()
-    keys = (text,) if HASH.fullmatch(text) else _keys_of(text)
-    if not keys:
-        raise UsageError(f"--signed-by {given}: holds no key of a coordinator; give its kit, terms.toml or signing.pub")
-    return Trusted(keys, "the key that was asked for")
-
-
-def _keys_of(text: str) -> tuple[str, ...]:
-    try:
-        return _keys(tomllib.loads(text))
-    except (ValueError, RecursionError):
-        return ()
-
-
-def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the signing keys that terms name: what was signed before a change of keys stays its coordinator's."""
-    earlier = terms.get("earlier-signing-keys")
-    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [])]
-    return tuple(key for key in found if isinstance(key, str) and HASH.fullmatch(key))
-
-
-def _known_here() -> Iterable[Trusted]:
-    """Yield the keys that this machine knows: its own coordinator's, and those that its sites have joined."""
-    own = CoordinatorFolder.default().keys / "signing.pub"
-    with suppress(OSError, ValueError):
-        yield Trusted((own.read_text(encoding="ascii").strip(),), "the coordinator here")
-    try:
-        sites = sorted(path.name for path in (home() / "sites").iterdir() if NAME.fullmatch(path.name))
-    except OSError:
-        return
-    for site in sites:
-        try:
-            yield Trusted(_keys(read_terms(SiteFolder(site))), f"the coordinator that {site} has joined")
-        except FlfedError:
-            continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
-from flfed.export.model_signature import Signer, fingerprint_of, signer_here
+from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
@@ -18,7 +18,7 @@ from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesE
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.signatures import signing_public
+from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -88,7 +88,7 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         runs, series = reader.runs_of(name), reader.series(name)
         found = report(reader, name)
         model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
-        signer = signer_here(runs[0].engine) if model else None
+        signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
         _refuse_taken(target)
         reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"

@@ -16,22 +16,14 @@ from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
-from flfed.rows.evaluation.scoring import RoundFigures, RowScores, metrics_of, primary_of, too_few
+from flfed.rows.evaluation.scoring import Measured, RoundFigures, RowScores, metrics_of, primary_of, too_few
 from flfed.rows.features.columns import Coded, coded, codes
 from flfed.rows.features.encode import Encoded, KeptRows, decode_target, encode
 from flfed.rows.features.summarise import layout_of, leaving, one_of_each, summarise
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.private.noise import Protection
-from flfed.rows.training.requests import (
-    Asked,
-    FitRequest,
-    Fitted,
-    Measured,
-    MeasureRequest,
-    ScoreRequest,
-    Term,
-)
+from flfed.rows.training.requests import Asked, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import Draws
 from flfed.study.study import Study

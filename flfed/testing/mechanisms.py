@@ -13,9 +13,9 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.fit import private_fit
 from flfed.rows.training.private.noise import SeededChance
 from flfed.rows.training.requests import FitRequest
+from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import LearningCurve, Named

@@ -15,10 +15,10 @@ from safetensors.numpy import load, save
 
 from flfed.deployment.coordinator.certificates import settings, signing_key
 from flfed.export.model_folder import INDEX, MODEL, SharedModel, _seal
-from flfed.export.model_signature import Signer, fingerprint_of, signer_here
+from flfed.federation.engines.registry import engine_of
 from flfed.federation.server.run import run
 from flfed.folders import CoordinatorFolder
-from flfed.signatures import signing_public
+from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 
@@ -41,10 +41,10 @@ def coordinator(flfed, tmp_path: Path, monkeypatch) -> CoordinatorFolder:
 @pytest.fixture
 def folders(coordinator, flfed, small_sites, small_study, tmp_path: Path, home: Path, monkeypatch) -> dict[str, Path]:
     """The model of a run, signed by the coordinator and not; from here on the machine is another one."""
-    signer = signer_here("deployment")
-    assert signer is not None and (signer.title, signer_here("inprocess")) == (TITLE, None)
+    signer = engine_of("deployment").signer()
+    assert signer is not None and (signer.title, engine_of("inprocess").signer()) == (TITLE, None)
     monkeypatch.setenv("FLFED_HOME", str(home))
-    assert signer_here("deployment") is None
+    assert engine_of("deployment").signer() is None
     made = run(Study.parse(small_study).replace({"rounds": 2}), sites=small_sites(2)).run
     assert flfed("run", "export", made, "--to", tmp_path / "bare")[0] == 0
     SharedModel.read(tmp_path / "bare").write(tmp_path / "signed", signer)

@@ -20,9 +20,9 @@ from flfed.cli.site_commands.approve import approve_study, pause_site, site_stat
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.operator.study_description import plain_words, reveals, shown
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data import site as sites
 from flfed.rows.data.policy import Policy

@@ -12,10 +12,10 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.cli.site_commands.ledger import show_ledger
-from flfed.deployment.site_state.receipts import keep_receipt, ledger_of
+from flfed.deployment.site_state.receipts import keep_receipt
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.totals import Total, moment_of, totals
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public

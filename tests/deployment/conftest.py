@@ -16,10 +16,10 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.federation.client.client import ClientSide
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

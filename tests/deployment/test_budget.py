@@ -19,10 +19,10 @@ from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.federation.client.client import ClientSide
 from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, Spending
 from flfed.federation.client.protection import charge_of
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon

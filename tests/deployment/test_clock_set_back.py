@@ -15,11 +15,11 @@ from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_app.ledger_view import LedgerReader
 from flfed.deployment.site_state.ledger_loss import loss
-from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import Spending
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, LedgerError
+from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import SLACK, START, new_line
 from flfed.records.ledger.verify import Inspection
 from flfed.rows.data.policy import Policy

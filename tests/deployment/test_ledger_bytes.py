@@ -9,8 +9,8 @@ from flwr.app import Message
 from sqlalchemy import text
 
 from flfed.cli.site_commands.ledger import show_ledger
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.updates.messages.fields import count_bytes
 

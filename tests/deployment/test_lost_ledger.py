@@ -9,10 +9,9 @@ import pytest
 
 from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state.ledger_loss import LOST, Continuity
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import Spending
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.train import SUMMARISE, SummariseRequest
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_state.receipts import RefusedReceipt, coordinator_key, keep_receipt, ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import RefusedReceipt, coordinator_key, keep_receipt, read_receipts
 from flfed.errors import UsageError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import LedgerError
+from flfed.records.ledger.ledger import LedgerError, ledger_of
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public
 

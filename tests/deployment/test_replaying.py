@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 
 from flfed.cli.site_commands.rows import replay_round
 from flfed.deployment.operator.replay import Replayed, replay
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.deployment.site_state.request_archive import content_sha256, kept_rounds
 from flfed.errors import FlfedError, UsageError
-from flfed.records.ledger.ledger import LedgerError
+from flfed.records.ledger.ledger import LedgerError, ledger_of
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame

@@ -16,9 +16,9 @@ from flfed.experiments.audit import CHANGED, Auditor, audit
 from flfed.export.model_folder import SharedModel
 from flfed.federation.client.audit import promised_to_rows, verdict_of
 from flfed.federation.client.protection import protection_of
+from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.preflight import find_sites
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader

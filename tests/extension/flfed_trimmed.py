@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flfed.errors import UsageError
-from flfed.updates.messages.fields import Arrays
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed import Arrays, FedAvg, UsageError
 
 
 class TrimmedMean(FedAvg):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flfed.errors import FlfedError
+from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.learning_curve import FIRST_DRAW, STAGE, learning_curve
-from flfed.federation.server.preflight import find_sites
 from flfed.records.statistics.learning_curve import by_size, curve_object, curve_rows
 from flfed.records.store.entries import LearningPoint
 from flfed.rows.comparison.learning_curve import order_of_rows

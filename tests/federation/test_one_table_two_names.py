@@ -14,7 +14,6 @@ import pytest
 from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.federation.client.client import ClientSide
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, Spending
 from flfed.federation.client.released_rows import UNTOLD
@@ -22,6 +21,7 @@ from flfed.federation.client.released_sets import RowSets
 from flfed.federation.client.row_accounts import RowAccounts, origin_of
 from flfed.federation.server.run import run
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data.mapping import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site

@@ -18,7 +18,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import FlfedError
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.run import Result
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Site
@@ -113,7 +113,7 @@ INTERRUPTED = """
 import sys, time
 from dataclasses import dataclass, replace
 from flfed import Csv, Study, run
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.errors import RunStopped
 
 @dataclass(frozen=True)

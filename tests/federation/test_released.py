@@ -14,12 +14,12 @@ import pytest
 
 from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.site_state.freeze import freeze_first, refresh
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import FlfedError
 from flfed.federation.client.client import ClientSide
 from flfed.federation.client.released_rows import UNREADABLE
 from flfed.federation.client.released_sets import RowSets
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy

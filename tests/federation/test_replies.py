@@ -19,9 +19,9 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Workplace
-from flfed.rows.training.private.fit import private_fit
 from flfed.rows.training.private.noise import SeededChance
 from flfed.rows.training.requests import FitRequest
+from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.messages.compare import Figure

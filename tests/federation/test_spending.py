@@ -18,11 +18,10 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, NotSpent, Spending, release_of, shown
 from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
@@ -331,7 +330,7 @@ RACING = """
 import sys
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.folders import SiteFolder
-from flfed.deployment.site_state.receipts import ledger_of
+from flfed.records.ledger.ledger import ledger_of
 from flfed.federation.client.privacy_budget import NotSpent, Spending
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release

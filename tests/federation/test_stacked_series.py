@@ -16,7 +16,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import FlfedError, RunStopped
-from flfed.federation.engines.registry import path_of
+from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.server import repeats
 from flfed.federation.server.run import resume
 from flfed.records.store.reader import RunReader
@@ -177,8 +177,12 @@ def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(
     assert done.report["path"] == "one-by-one" and [entry.path for entry in entries()] == ["one-by-one"] * 2
     for name, path in (("logistic", "stacked"), ("mlp", "stacked"), ("bent", "one-by-one")):
         study = Study.parse(small_study.replace('name = "logistic"', f'name = "{name}"'))
-        assert path_of("inprocess", study, stacked=True) == path
-        assert path_of("inprocess", study, stacked=False) == path_of("ray", study, stacked=True) == "one-by-one"
+        assert path_of(engine_of("inprocess"), study, stacked=True) == path
+        assert (
+            path_of(engine_of("inprocess"), study, stacked=False)
+            == path_of(engine_of("ray"), study, stacked=True)
+            == "one-by-one"
+        )
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import io
 
 import pytest
 
-from flfed.records.dashboard.panels.overview import JOINER, escape, holdout_in_words, with_code
+from flfed.records.dashboard.components.text import JOINER, escape, with_code
+from flfed.records.dashboard.panels.overview import holdout_in_words
 from flfed.records.dashboard.panels.sites import _words
 from flfed.records.reports.report import report
 from flfed.records.store.entries import EventEntry, EventRow
@@ -69,7 +70,7 @@ def test_a_short_table_that_is_copied_holds_no_formula():
     from streamlit.testing.v1 import AppTest
 
     def script(formula: str) -> None:
-        from flfed.records.dashboard.panels.overview import table
+        from flfed.records.dashboard.components.tables import table
 
         table([{"@why": formula, "Gain": "+.11 (+.02 to +.20), shared", "Rows": 12}])
 

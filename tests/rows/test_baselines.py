@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.baselines import Trainable, _epochs, fine_tuned, first_arrays, tuned_network
 from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded

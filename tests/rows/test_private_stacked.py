@@ -17,14 +17,14 @@ from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit
 from flfed.rows.training.one_by_one import fit_alone
-from flfed.rows.training.private.fit import fit_by_row, private_fit
+from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.noise import SeededChance, SystemChance
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
 from flfed.rows.training.stacked.answer import answer_together, answering
 from flfed.rows.training.stacked.backward import Room
 from flfed.rows.training.stacked.batches import pack
 from flfed.rows.training.stacked.fit import fit_together, program_of
-from flfed.rows.training.stacked.private_fit import fit_private_stack
+from flfed.rows.training.stacked.private_fit import fit_private_stack, private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
 

@@ -21,11 +21,12 @@ from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.losses import row_losses
 from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.private.fit import fit_by_row, private_fit
+from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.noise import SeededChance
 from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
+from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
 

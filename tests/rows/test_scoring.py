@@ -13,6 +13,7 @@ from flfed.rows.data.site import Policy
 from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.scoring import (
     PRIMARY,
+    Measured,
     RoundFigures,
     RowScores,
     auc_of_histogram,
@@ -24,7 +25,7 @@ from flfed.rows.evaluation.scoring import (
 )
 from flfed.rows.session import Workplace
 from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import Measured, drive
+from flfed.rows.training.requests import drive
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder
 

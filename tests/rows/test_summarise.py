@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.features.summarise import outcomes, summarise
 from flfed.rows.session import Workplace, study_layout
 from flfed.study.study import Study

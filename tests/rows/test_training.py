@@ -15,11 +15,11 @@ from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import batches, fit, score
+from flfed.rows.training.layers import affine
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.one_by_one import drive_alone
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest
-from flfed.rows.training.stacked.layers import affine
 from flfed.study.plan import Plan
 
 SIZES = (7, 31, 104)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from flfed.federation.server.preflight import find_sites
+from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Workplace

@@ -194,8 +194,8 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
 def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what a run would spend of the privacy of these rows; nothing where the study spends none."""
     from flfed.deployment.operator.budget import run_in_words
-    from flfed.deployment.site_state.receipts import ledger_of
     from flfed.federation.client.protection import charge_of, given_encoder
+    from flfed.records.ledger.ledger import ledger_of
 
     charge = charge_of(study)
     if charge is None:

@@ -52,8 +52,8 @@ def show_ledger(
 
     Exit codes: 0 all is well, 1 the ledger is not as it was written, 2 wrong use.
     """
-    from flfed.deployment.site_state.receipts import ledger_of
     from flfed.folders import SiteFolder
+    from flfed.records.ledger.ledger import ledger_of
 
     if sum(map(bool, (verify, export, repair, restart))) > 1:
         raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
@@ -276,8 +276,8 @@ def show_budget(
     so that a crash may have spent what nobody got.
     """
     from flfed.deployment.operator.budget import budget_as_json
-    from flfed.deployment.site_state.receipts import ledger_of
     from flfed.folders import SiteFolder
+    from flfed.records.ledger.ledger import ledger_of
     from flfed.rows.data import site as sites
 
     site = sites.load(name)

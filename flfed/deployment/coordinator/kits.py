@@ -27,11 +27,10 @@ from flfed.deployment.coordinator.certificates import Settings, settings, signin
 from flfed.errors import UsageError
 from flfed.files import locked, note, now_utc, write_whole
 from flfed.folders import NAME, CoordinatorFolder
-from flfed.signatures import canonical, coordinator_signed, sign_as_coordinator, signing_public
+from flfed.signatures import HASH, canonical, coordinator_signed, sign_as_coordinator, signing_public
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")
-HASH = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from flfed.callbacks import Clock, Notify
 from flfed.deployment.coordinator import admission, proxy
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
 from flfed.deployment.coordinator.public_port import holding
@@ -36,7 +37,7 @@ from flfed.deployment.flower.control import (
 )
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.processes.child_processes import python
-from flfed.deployment.processes.supervisor import Child, Supervisor, Told
+from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.files import held, note, now_utc, read_private, state_of, write_whole
 from flfed.folders import CoordinatorFolder
@@ -58,14 +59,12 @@ QUIET = {
 }
 """For the SuperLink: it reports to nobody and installs nothing."""
 
-Clock = Callable[[], float]
-
 
 def serve(
     folder: CoordinatorFolder,
     stop: threading.Event,
     *,
-    told: Told,
+    told: Notify,
     bind: str = "",
     port: int = 0,
     ready: Callable[[], None] = lambda: None,
@@ -78,7 +77,7 @@ def serve(
         Of a coordinator that was initialised.
     stop : Event
     told : callable
-        Told in a sentence what happens.
+        Notify in a sentence what happens.
     bind : str
         The address to listen on; all of the machine's where empty.
     port : int
@@ -159,7 +158,7 @@ class Watch:
         self,
         folder: CoordinatorFolder,
         supervisor: Supervisor,
-        told: Told,
+        told: Notify,
         ready: Callable[[], None],
         clock: Clock = time.monotonic,
     ) -> None:
@@ -350,7 +349,7 @@ def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
         "--superexec-auth-secret-file": str(secret_file(folder)),
     }
     flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
-    program = python("flfed.deployment.flower.superlink", str(folder.root))
+    program = python("flfed.deployment.coordinator.superlink", str(folder.root))
     return (*program, *(word for option in options.items() for word in option), *flags)
 
 

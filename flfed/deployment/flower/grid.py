@@ -20,6 +20,7 @@ from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.questions import (
@@ -30,14 +31,11 @@ from flfed.deployment.flower.questions import (
     Online,
     Presence,
     Question,
-    Tell,
     Told,
-    silent,
 )
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.server_away import is_away
 from flfed.federation.client.client import SITE_ERROR
-from flfed.federation.engines.inprocess import Clock
 from flfed.federation.server.fan_out import LOST, NOT_ONLINE
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 from flfed.updates.messages.train import ENROL, EnrolReply
@@ -82,7 +80,7 @@ class DeployedGrid(HttpGrid):
         check: Callable[[], None],
         *,
         online: Online = dict,
-        told: Tell = silent,
+        told: Notify = silent,
         clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(token="held by the client")

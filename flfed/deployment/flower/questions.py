@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from flfed.callbacks import Clock, Notify
 from flfed.deployment.flower.message_parts import MOST_BYTES
 from flfed.errors import FlfedError
-from flfed.federation.engines.inprocess import Clock
 from flfed.updates.messages.fields import MalformedMessage
 
 LOOK_SECONDS = 1.0
@@ -37,12 +37,6 @@ take (120 s); and where its node is not online."""
 
 Online = Callable[[], Mapping[int, str]]
 """Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
-
-Tell = Callable[[str], None]
-
-
-def silent(sentence: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(eq=False)
@@ -150,11 +144,11 @@ class Presence:
         return self._nodes.get(node, "")
 
     def is_cut_off(self, node: int) -> bool:
-        """Tell whether a node may not connect, or is not known."""
+        """Notify whether a node may not connect, or is not known."""
         return node not in self._nodes
 
     def may_return(self, node: int) -> bool:
-        """Tell whether a node that is away went so lately that it may just be starting anew."""
+        """Notify whether a node that is away went so lately that it may just be starting anew."""
         now = self._clock()
         return now - self._gone.setdefault(node, now) < RESTART_SECONDS
 
@@ -171,7 +165,7 @@ class Told:
         Seconds.
     """
 
-    tell: Tell
+    tell: Notify
     clock: Clock
     _began: float = field(init=False)
     _due: float = field(init=False, default=0.0)

@@ -47,9 +47,9 @@ from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
 from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
-from flfed.deployment.processes.executor import Pace
 from flfed.errors import FlfedError
 from flfed.updates.messages.fields import MalformedMessage
 

@@ -30,13 +30,13 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import Continuity
-from flfed.deployment.site_state.receipts import ledger_of, seal, sealed
+from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SITE_ERROR, ClientSide, NotTakingPart, redact
 from flfed.federation.client.protection import Protecting
 from flfed.folders import NAME, SiteFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
 
 from flwr.app import Message
 
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger.ledger import HeldLedger
-from flfed.records.ledger.line import CARRIED, Line
+from flfed.records.ledger.line import CARRIED, Line, Run, run_of
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
@@ -28,9 +26,6 @@ OTHER_STUDY = "its ledger has a run of this name with another study"
 REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
-
-Run = tuple[str, str, int]
-"""A run as it is counted: the study's hash, the run's name, the repeat."""
 
 
 def asked_sha256(message: Message) -> str:
@@ -58,12 +53,6 @@ def chosen_numbers(message: Message) -> dict[str, float]:
         return {}
     config = message.content["config"]
     return {name: float(value) for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
-
-
-def run_of(facts: Mapping[str, Any]) -> Run:
-    """Return which run a line's facts are of; lines from before repeats were named are of repeat 0."""
-    repeat = facts.get("repeat")
-    return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
 class RunLimits:

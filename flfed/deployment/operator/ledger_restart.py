@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 
 from flfed.deployment.site_state.ledger_loss import RELEASED, loss
-from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import LINE as SPENT
 from flfed.files import locked, now_utc
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import CARRIED, HASH, RESTARTED, Line
 from flfed.records.ledger.verify import Inspection, Receipt
 

@@ -14,9 +14,9 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import ahead
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import FlfedError, count_in_words
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
 from flfed.registry import kebab
 from flfed.rows.data.site import Site

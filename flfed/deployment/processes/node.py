@@ -30,8 +30,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
-from flfed.deployment.processes.executor import Pace
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import LOOPBACK, relaying
 from flfed.deployment.processes.supervisor import NEWS

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from flfed.callbacks import Notify
 from flfed.deployment.processes.child_processes import passed_on, python
 from flfed.deployment.processes.memory import VARIABLE, bytes_of
 from flfed.deployment.processes.network_isolation import hide_memory
 from flfed.deployment.processes.node import options
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import check_free, check_length
-from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor, Told
+from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.files import held
 from flfed.folders import SiteFolder
@@ -78,7 +79,7 @@ def serve(
     *,
     network: bool = True,
     gate: bool = True,
-    told: Told,
+    told: Notify,
     pauses: tuple[float, ...] = PAUSES,
     memory: str = "",
     silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
@@ -92,7 +93,7 @@ def serve(
     network, gate : bool
         Which of the two to run here; by default both.
     told : callable
-        Told in sentences what happens.
+        Notify in sentences what happens.
     pauses : tuple of float, seconds
         Before a process that ended is started again; they reach past the minute for which Flower
         refuses a node that died and comes back.
@@ -148,7 +149,7 @@ def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
     return f"WARNING, it has data AND a network: {refused}; better: flfed site units"
 
 
-def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Told) -> Callable[[], None]:
+def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Callable[[], None]:
     """Return a look at `join.toml`: a node reads address, certificates and key at its start only."""
     seen = [_changed(folder)]
 

@@ -19,11 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn, Self
 
+from flfed.callbacks import Clock, Notify
 from flfed.deployment.processes.child_processes import passed_on, python
 from flfed.deployment.processes.pulse import BUSY, Pulse
-
-Clock = Callable[[], float]
-Told = Callable[[str], None]
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 30.0)
 """Seconds before a child that ended is started again, by how often it did: the first six reach past the
@@ -93,10 +91,10 @@ class LimitedLog:
     path : Path
     limit : int, bytes
     news : callable
-        Told at once the sentences that begin with NEWS.
+        Notify at once the sentences that begin with NEWS.
     """
 
-    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Told = lambda sentence: None) -> None:
+    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = lambda sentence: None) -> None:
         self._path, self._limit, self._news, self.said = path, limit, news, ""
 
     def take(self, stream: IO[bytes]) -> None:
@@ -128,7 +126,7 @@ class LimitedLog:
 class _Kept:
     """One child over its lives."""
 
-    def __init__(self, child: Child, log_bytes: int, told: Told) -> None:
+    def __init__(self, child: Child, log_bytes: int, told: Notify) -> None:
         self.child = child
         self._log = LimitedLog(child.log, log_bytes, lambda sentence: told(f"{child.name}: {sentence}"))
         self.process: subprocess.Popen[bytes] | None = None
@@ -214,7 +212,7 @@ class Supervisor:
     children : sequence of Child
         In the order in which they are started.
     told : callable
-        Told in a sentence when a child ends and when it will be started again.
+        Notify in a sentence when a child ends and when it will be started again.
     pauses : sequence of float, seconds
         Before a child is started again, by how often it has ended; the last one counts from there on.
     patience : float, seconds
@@ -234,7 +232,7 @@ class Supervisor:
         self,
         children: Sequence[Child],
         *,
-        told: Told = lambda sentence: None,
+        told: Notify = lambda sentence: None,
         pauses: Sequence[float] = PAUSES,
         patience: float = 10.0,
         log_bytes: int = LOG_BYTES,

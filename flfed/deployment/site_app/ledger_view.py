@@ -12,10 +12,10 @@ from itertools import takewhile
 from typing import Any
 
 from flfed.deployment.site_state.ledger_loss import ahead, loss
-from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
+from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import REPAIRED, RESTARTED, START, Line
 from flfed.records.ledger.totals import Total, bytes_of, round_of, study_of
 from flfed.records.ledger.verify import Inspection, Receipt

@@ -13,7 +13,7 @@ from flfed.deployment.site_app.access import closed, named
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.dashboard.components import page_style
-from flfed.records.dashboard.panels import overview
+from flfed.records.dashboard.components.text import escape
 from flfed.rows.data import site as sites
 from flfed.rows.data.site import Site
 
@@ -86,14 +86,12 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         why = closed(SiteFolder(site.name))
     except FlfedError as error:
         st.title(title)
-        st.error(overview.escape(str(error)))
+        st.error(escape(str(error)))
         return
-    st.title(overview.escape(title), anchor=False)
-    st.caption(
-        overview.escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here.")
-    )
+    st.title(escape(title), anchor=False)
+    st.caption(escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here."))
     if why:
-        st.error(overview.escape(why))
+        st.error(escape(why))
         return
     st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
 
@@ -103,4 +101,4 @@ def _body(name: str, parts: Callable[[Opened], None]) -> None:
     try:
         parts(Opened(name, mark_of(SiteFolder(name), sites.load(name))))
     except FlfedError as error:
-        st.error(overview.escape(str(error)))
+        st.error(escape(str(error)))

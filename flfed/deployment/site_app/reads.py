@@ -16,9 +16,9 @@ from flfed.deployment.site_app.ledger_view import LedgerReader, Left
 from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.coordinator_terms import coordinator_of
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import site as sites
 
 LAST = 5

@@ -12,7 +12,7 @@ from flwr.app import Message
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Clock, Ledger, now
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.signatures import coordinator_signed
 from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
@@ -47,11 +47,6 @@ class Receipts:
     def all(self) -> list[Receipt]:
         """Return both: a ledger that is whole agrees with either."""
         return [*self.earlier, *self.signed]
-
-
-def ledger_of(folder: SiteFolder, *, clock: Clock = now) -> Ledger:
-    """Return the ledger of a site."""
-    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")
 
 
 def _receipts_of(folder: SiteFolder) -> Ledger:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.federation.client.privacy_budget import NotSpent, Spending
 from flfed.federation.client.row_accounts import origin_of
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.training.private.noise import Chance, Protection, SeededChance, no_spending

@@ -20,13 +20,12 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
-from flfed.deployment.gate.run_limits import Run, run_of
 from flfed.errors import FlfedError
 from flfed.federation.client.released_sets import RELEASED, RowSets
 from flfed.federation.client.row_accounts import RowAccounts, known_origin, named, names_in
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import Line
+from flfed.records.ledger.line import Line, Run, run_of
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.policy import Policy

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flfed.deployment.site_state.receipts import ledger_of
 from flfed.errors import UsageError
 from flfed.federation.client.row_accounts import KEY, rows_key
 from flfed.files import folder_locked, private_bytes, write_private_bytes
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of
 from flfed.records.ledger.line import Line
 from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.snapshots.persons import SourceSet

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message
 
+from flfed.callbacks import Clock
 from flfed.federation.client.client import ClientSide
-from flfed.federation.engines.inprocess import Clock, InProcessGrid
+from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.rows.training.requests import Answer, Asked, Handler, listed, told
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-Clock = Callable[[], float]
+from flfed.callbacks import Clock
 
 
 class InProcessGrid(Grid):

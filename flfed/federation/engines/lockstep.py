@@ -9,7 +9,7 @@ from copy import copy
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from flfed.federation.engines.inprocess import Clock
+from flfed.callbacks import Clock
 from flfed.rows.training.requests import Answer, Request
 
 Done = TypeVar("Done")

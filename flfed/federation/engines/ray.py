@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,9 +31,13 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 
+from flfed.callbacks import Clock, Notify
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SITE_ERROR, ClientSide
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.pooled_reference import HeldTables
 from flfed.rows.data.site import Site
+from flfed.rows.training.requests import Answer
 
 POLL_SECONDS = 0.02
 """How often replies are looked for; Flower's own side of it polls every 0.1 s."""
@@ -63,8 +67,32 @@ def require() -> None:
         raise UsageError("engine 'ray' starts Ray itself: call ray.shutdown() first")
 
 
+class Ray(Engine):
+    """Flower's simulation: a process a core; no process holds every table."""
+
+    name = "ray"
+    audited_by = "inprocess"
+
+    def require(self) -> None:
+        """Refuse to go on without Ray; as `require`."""
+        require()
+
+    @contextmanager
+    def started(
+        self,
+        sites: Sequence[Site | RemoteSite],
+        run_config: RunConfig,
+        answer: Answer | None = None,
+        clock: Clock = time.monotonic,
+        told: Notify = lambda sentence: None,
+    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+        """Give the grid, and no tables; as `Engine.started`."""
+        with simulated([site for site in sites if isinstance(site, Site)], run_config) as grid:
+            yield grid, None
+
+
 @contextmanager
-def simulated(sites: Sequence[Site], run_config: Mapping[str, bool | float | int | str]) -> Iterator[Grid]:
+def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
     """Start Ray and Flower's simulation, give its grid, and end both.
 
     Partition i is the i-th site in name order. The caller conducts its run over the grid in its

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from flfed.callbacks import Progress, no_progress
 from flfed.federation.recording.pooled_figures import auc_between, auc_interval, score_histograms
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
 from flfed.records.reports.report import MERGED
@@ -40,13 +41,6 @@ RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget"
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
 """Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
-
-Progress = Callable[[str, int, int], None]
-"""Told a stage, how much of it is done, and of how much."""
-
-
-def no_progress(stage: str, done: int, of: int) -> None:
-    """Show nothing."""
 
 
 class Slowest:

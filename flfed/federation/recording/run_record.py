@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped
-from flfed.federation.engines.inprocess import Clock
 from flfed.federation.recording.provenance import accountants, code_sha256, versions
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.study.study import Study

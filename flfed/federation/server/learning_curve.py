@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import get_args
 
 import flfed
+from flfed.callbacks import Progress, no_progress
 from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.local import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
-from flfed.federation.engines.registry import grid_of
-from flfed.federation.recording.recorder import Progress, no_progress
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from flwr.serverapp import Grid
 
+from flfed.callbacks import Clock, Progress
 from flfed.errors import RunStopped, UsageError
-from flfed.federation.engines.inprocess import Clock
+from flfed.federation.engines.engine import Engine, RemoteSite
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
-from flfed.federation.engines.registry import answer_of, started
+from flfed.federation.engines.registry import answer_of
 from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.federation.recording.recorder import Progress, Recorder, Slowest
+from flfed.federation.recording.recorder import Recorder, Slowest
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.learning_curve import learning_curve
-from flfed.federation.server.preflight import Elsewhere
 from flfed.federation.server.server import Conductor, RunObserver, no_observer
 from flfed.gc_pause import rarely_collected
 from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
@@ -70,10 +68,11 @@ class Series:
         How many there are in all.
     study : Study
     facts : mapping
-        From `checking.check`.
-    engine, path : str
-        From `engines.starting`; a series is gone on with by the path it was begun with.
-    sites : sequence of Site, or of Elsewhere in a deployment
+        From `preflight.check`.
+    engine : Engine
+    path : str
+        From `path_of`; a series is gone on with by the path it was begun with.
+    sites : sequence of Site, or of RemoteSite where the engine is remote
     asked : dict
         How the sites can be found again.
     progress, observer : callables
@@ -86,9 +85,9 @@ class Series:
     repeats: int
     study: Study
     facts: Mapping[str, str]
-    engine: str
+    engine: Engine
     path: str
-    sites: Sequence[Site | Elsewhere]
+    sites: Sequence[Site | RemoteSite]
     asked: dict[str, Any]
     progress: Progress
     observer: RunObserver
@@ -169,14 +168,14 @@ class Series:
             recorder.resumed(checkpoint.round, entry.reason)
         elif gone:
             recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-        if self.path == "one-by-one" and self.engine == "inprocess" and self.asked.get("stacked"):
+        if self.path == "one-by-one" and self.engine.stacks and self.asked.get("stacked"):
             recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
         self._run_once(repeat, recorder, checkpoint, way)
 
     def _begin(self, repeat: int) -> tuple[RunWriter, None]:
         """Write down that a repeat starts."""
         writer = begin(
-            self.store, self.series, self.study, self.facts, engine=self.engine, path=self.path, repeat=repeat
+            self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
         )
         writer.summary("asked", self.asked)
         return writer, None
@@ -221,11 +220,11 @@ class Series:
         """Run one repeat on the engine and return how it ended."""
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
-        kept = self.study.dataset.partition is None and self.engine != "inprocess"
+        kept = self.study.dataset.partition is None and self.engine.keeps_replies
         config["run" if kept else "run-here"] = recorder.writer.run
         with (
-            started(self.engine, self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
-            afterwards(self.engine, grid, recorder),
+            self.engine.started(self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
+            self.engine.after_run(grid, recorder),
         ):
             outcome = Conductor(
                 grid,
@@ -236,8 +235,8 @@ class Series:
                 checkpoint=checkpoint,
                 observer=self._told_of(recorder.writer),
                 clock=way.clock,
-                each_round=self.engine == "deployment",
-                enrolled=beforehand(self.engine, grid, recorder),
+                each_round=self.engine.remote,
+                enrolled=self.engine.before_rounds(grid, recorder),
             ).conduct()
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self._here() if site.name in outcome.sites]
@@ -258,28 +257,9 @@ class Series:
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
         """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
         points: list[LearningPoint] = []
-        reason = f"{NO_CURVE}: engine {self.engine!r} does not hold every table"
+        reason = f"{NO_CURVE}: engine {self.engine.name!r} does not hold every table"
         if held is not None:
             points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
         recorder.learning_curve(points)
         if reason:
             recorder.note(reason)
-
-
-def beforehand(engine: str, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
-    """Return what is asked of the sites that enrolled on an engine, before their first sum."""
-    if engine != "deployment":
-        return lambda nodes: None
-    from flfed.deployment.coordinator.signed_heads import SignedHeads
-
-    return SignedHeads(grid, recorder).check
-
-
-def afterwards(engine: str, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
-    """Return what follows a run on an engine."""
-    if engine != "deployment":
-        return nullcontext()
-    from flfed.deployment.coordinator.countersign import sealed_afterwards
-    from flfed.deployment.flower.grid import DeployedGrid
-
-    return sealed_afterwards(cast(DeployedGrid, grid), recorder)

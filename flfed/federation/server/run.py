@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError
-from flfed.federation.engines.registry import check_engine, path_of
+from flfed.federation.engines.engine import RemoteSite
+from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.recording.recorded_study import encoder_of, study_of
-from flfed.federation.recording.recorder import Progress, no_progress
-from flfed.federation.server.preflight import Elsewhere, check, taking_part
+from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.federation.server.server import RunObserver, no_observer
 from flfed.records.reports.report import REFERENCES, gain_at, report
@@ -135,19 +136,20 @@ def run(
     >>> result.sites  # doctest: +SKIP
     """
     chosen = study if isinstance(study, Study) else Study.load(study)
-    check_engine(engine)
+    runs_on = engine_of(engine)
+    runs_on.require()
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
     checkpoints.seconds_apart()
     facts = check(chosen)
-    found = taking_part(engine, chosen, sites)
+    found = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
         asked = _asked(sites, found) | {"stacked": stacked}
-        path = path_of(engine, chosen, stacked=stacked)
-        Series(opened, series, repeats, chosen, facts, engine, path, found, asked, progress, observer).go_on({})
+        path = path_of(runs_on, chosen, stacked=stacked)
+        Series(opened, series, repeats, chosen, facts, runs_on, path, found, asked, progress, observer).go_on({})
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 
@@ -186,8 +188,8 @@ def resume(
         series = reader.series(run)
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
-    approved = run if entries[0].engine == "deployment" else ""
-    study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=approved)
+    engine = engine_of(entries[0].engine)
+    study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=run if engine.remote else "")
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]
@@ -196,14 +198,14 @@ def resume(
     for entry in left[1:]:  # the first is refused when it is taken over
         if entry.status == "running":
             raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
-    check_engine(entries[0].engine)
+    engine.require()
     checkpoints.seconds_apart()
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
-    found = taking_part(entries[0].engine, study, sites if sites is not None else asked.get("sites"))
+    found = engine.sites(study, sites if sites is not None else asked.get("sites"))
     first = asked.get("names", [site.name for site in found])
     with RunStore.open(store) as opened:
         again = Series(
@@ -212,7 +214,7 @@ def resume(
             repeats=series.repeats,
             study=study,
             facts=facts,
-            engine=entries[0].engine,
+            engine=engine,
             path=entries[0].path,
             # A site that is new here would join the repeats that are left, and not those that are done.
             sites=[site for site in found if site.name in first],
@@ -225,7 +227,7 @@ def resume(
         return Result(report(reader, series.series), store)
 
 
-def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | Elsewhere]) -> dict[str, Any]:
+def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | RemoteSite]) -> dict[str, Any]:
     """Return how the sites of a run can be found again, and which ones were found."""
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
     given = words is not None and len(words) < len(sites or ())

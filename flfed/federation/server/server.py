@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from flfed.callbacks import Clock
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.engines.inprocess import Clock
 from flfed.federation.recording.pooled_figures import SCORE_BINS, score_bins
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import WITHHELD

@@ -13,7 +13,7 @@ import streamlit as st
 from flfed.errors import UsageError
 from flfed.paths import where
 from flfed.records.dashboard import APP_TOKEN
-from flfed.records.dashboard.panels.overview import escape
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.token import cookie_of, is_it
 from flfed.records.store.visibility import Viewer
 

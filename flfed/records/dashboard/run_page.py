@@ -11,6 +11,7 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_files, refresh
 from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard.components.text import escape, with_code
 from flfed.records.dashboard.panels import overview
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -99,7 +100,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
 
 def _says_why_not(title: str, error: FlfedError) -> None:
     st.title(title or "Overview")
-    st.error(overview.with_code(str(error)))
+    st.error(with_code(str(error)))
 
 
 def of_address(key: str) -> str | None:
@@ -120,7 +121,7 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
     asked = of_address("site")
     first = sites.index(asked) if asked in sites else 0
     if asked is not None and asked not in sites:
-        st.caption(overview.escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+        st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
     if asked in sites:
         keep("site", sites[first])
     key = f"site-{sites[first]}"
@@ -175,7 +176,7 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
         with st.container():
             overview.head(title, runs, name, only=viewer.site)
             if viewer.site:
-                st.caption(overview.escape(OWN.format(site=viewer.site)))
+                st.caption(escape(OWN.format(site=viewer.site)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
-        st.error(overview.with_code(str(error)))
+        st.error(with_code(str(error)))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.errors import FlfedError
+from flfed.folders import SiteFolder
 from flfed.records.ledger.line import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.records.store.entries import stamp
@@ -389,3 +390,8 @@ def _backwards(file: int, size: int) -> Iterator[bytes]:
         end = start
     if size:
         yield rest
+
+
+def ledger_of(folder: SiteFolder, *, clock: Clock = now) -> Ledger:
+    """Return the ledger of a site."""
+    return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")

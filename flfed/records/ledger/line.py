@@ -33,6 +33,10 @@ HASH = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
+Run = tuple[str, str, int]
+"""A run as it is counted: the study's hash, the run's name, the repeat."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A line as it stands in a ledger.
@@ -82,6 +86,12 @@ class Line:
         """Tell whether this line records that `torn`, which stands before it, is what a crash left."""
         told = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
         return self.kind == REPAIRED and told == (len(torn), hashlib.sha256(torn).hexdigest())
+
+
+def run_of(facts: Mapping[str, Any]) -> Run:
+    """Return which run a line's facts are of; lines from before repeats were named are of repeat 0."""
+    repeat = facts.get("repeat")
+    return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
 def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:

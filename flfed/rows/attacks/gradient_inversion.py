@@ -13,8 +13,8 @@ from flfed.errors import UsageError
 from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
+from flfed.rows.training.layers import layers_of
 from flfed.rows.training.requests import Asked, FitRequest
-from flfed.rows.training.stacked.layers import layers_of
 from flfed.study.plan import Plan
 
 NAME = "gradient-inversion"

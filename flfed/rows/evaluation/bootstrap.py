@@ -62,6 +62,14 @@ class Size(Protocol):
 
 
 @runtime_checkable
+class OfShares(Protocol):
+    """What a metric offers besides that is a share of rows, such as accuracy."""
+
+    def correct(self, y: Target, score: Score) -> Floats:
+        """Return 1 where a row counts, 0 where not, NaN where that is unknown [n]."""
+
+
+@runtime_checkable
 class OfSums(Protocol):
     """What a metric offers besides that follows from weighted sums over rows, such as a mean loss.
 

@@ -14,11 +14,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
-from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, Replicates, Score, Target, replicate
+from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, OfShares, Replicates, Score, Target, replicate
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.metrics.accuracy_score import AccuracyScore
-from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
-from flfed.rows.metrics.roc_auc_score import RocAucScore
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
@@ -216,15 +213,20 @@ def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mappin
     return evidence.difference(*pair)
 
 
+def interval_of(metric: Metric) -> str:
+    """Return which interval a metric asks for: "delong" or "logit" where it ranks rows; "" is by its draws."""
+    return str(getattr(metric, "interval", ""))
+
+
 def _closed_forms(
     metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score], z: float
 ) -> dict[str, _Evidence]:
     """Return the evidence for those metrics that need no bootstrap."""
     found: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, AccuracyScore):
+        if isinstance(metric, OfShares):
             found[name] = _Shares({arm: metric.correct(y, score) for arm, score in scores.items()}, z)
-        elif isinstance(metric, RocAucScore) and all(score.ndim == 1 for score in scores.values()):
+        elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
             found[name] = _Areas(y, scores, z)
     return found
 
@@ -326,7 +328,7 @@ class _Draws:
     """Any metric, by its bootstrap replicates per arm."""
 
     def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
-        self.ranks = isinstance(metric, RocAucScore | AveragePrecisionScore)
+        self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates, self.level, self.method = replicates, level, method
         self.value = {arm: found.value for arm, found in replicates.items()}
 

@@ -13,7 +13,6 @@ import numpy as np
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
-from flfed.rows.training.requests import Measured
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
@@ -256,3 +255,25 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
     return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """How a model did on some rows.
+
+    Attributes
+    ----------
+    outputs : float64 array [rows, outputs]
+    loss : float
+        Mean training loss over the rows, without class weights or penalties; NaN without rows.
+    area, variance : float
+        Area under the ROC curve and DeLong's variance of it; NaN where not asked for or unknown.
+    histogram : float64 array [2, bins] or None
+        As `flfed.rows.evaluation.scoring.histogram` counts; None where not asked for.
+    """
+
+    outputs: np.ndarray
+    loss: float
+    area: float = float("nan")
+    variance: float = float("nan")
+    histogram: np.ndarray | None = None

@@ -23,6 +23,7 @@ class AveragePrecisionScore:
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str = "average precision (area under the precision-recall curve)"
+    interval: str = "logit"
 
     def defined(self, y: NDArray[np.number]) -> str:
         """Return "" or why there is no average precision on rows with targets `y` [n].

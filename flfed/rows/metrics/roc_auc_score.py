@@ -25,6 +25,7 @@ class RocAucScore:
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str = "AUC (area under the ROC curve)"
+    interval: str = "delong"
 
     def defined(self, y: NDArray[np.number]) -> str:
         """Return "" or why there is no AUC on rows with targets `y` [n]."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flfed.rows.training.stacked.layers import layered_outputs
+from flfed.rows.training.layers import layered_outputs
 from flfed.seeds import seed_of
 
 

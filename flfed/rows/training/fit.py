@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flfed.rows.evaluation.scoring import Measured
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.inference import measure_together, score_together
 from flfed.rows.training.losses import batch_loss
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
-from flfed.rows.training.requests import FitRequest, Fitted, Measured, MeasureRequest, ScoreRequest
+from flfed.rows.training.requests import FitRequest, Fitted, MeasureRequest, ScoreRequest
 from flfed.study.plan import Plan
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
-from flfed.rows.evaluation.scoring import histograms_of_odds
+from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
+from flfed.rows.training.layers import layers_of
 from flfed.rows.training.losses import row_losses
-from flfed.rows.training.requests import Measured, MeasureRequest, ScoreRequest
-from flfed.rows.training.stacked.layers import layers_of
+from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
 
 BLOCK = 2048

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flfed.rows.training.fit import fit, measure, score
-from flfed.rows.training.private.fit import private_fit
 from flfed.rows.training.requests import (
     FitRequest,
     Fitted,
@@ -17,6 +16,7 @@ from flfed.rows.training.requests import (
     ScoreRequest,
     drive,
 )
+from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.rows.training.tuning.best_model import best_alone
 from flfed.rows.training.tuning.linear import tuned_linear
 

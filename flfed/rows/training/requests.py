@@ -114,28 +114,6 @@ class MeasureRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
-    """How a model did on some rows.
-
-    Attributes
-    ----------
-    outputs : float64 array [rows, outputs]
-    loss : float
-        Mean training loss over the rows, without class weights or penalties; NaN without rows.
-    area, variance : float
-        Area under the ROC curve and DeLong's variance of it; NaN where not asked for or unknown.
-    histogram : float64 array [2, bins] or None
-        As `flfed.rows.evaluation.scoring.histogram` counts; None where not asked for.
-    """
-
-    outputs: np.ndarray
-    loss: float
-    area: float = float("nan")
-    variance: float = float("nan")
-    histogram: np.ndarray | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _OfRowsAlone:
     """A model that is chosen by cross-validation on some rows.
 

@@ -22,12 +22,12 @@ from flfed.deployment.coordinator.countersign import (
 )
 from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state import receipts
-from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.client import redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import CoordinatorFolder, SiteFolder
-from flfed.records.ledger.ledger import Ledger, LedgerError
+from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import START, new_line
 from flfed.rows.training.one_by_one import drive_alone
 from flfed.signatures import coordinator_signed, signing_public

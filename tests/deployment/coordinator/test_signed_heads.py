@@ -6,8 +6,9 @@ import pytest
 
 from flfed.deployment.coordinator.countersign import note_restart, unfollowed
 from flfed.deployment.operator.ledger_restart import restart
-from flfed.deployment.site_state.receipts import ledger_of, read_receipts
+from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
+from flfed.records.ledger.ledger import ledger_of
 from tests.deployment.coordinator.test_sealing import SITES, Nodes, answered, sealed
 
 

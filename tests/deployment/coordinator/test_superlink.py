@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
+from flfed.deployment.coordinator.superlink import AT_A_TIME, LIMITS, BodyRefused, Lock, read_body
 from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
-from flfed.deployment.flower.node_auth import NodeKeys
-from flfed.deployment.flower.superlink import AT_A_TIME, LIMITS, BodyRefused, Lock, read_body
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
@@ -259,7 +259,7 @@ def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_la
 
 def test_the_server_may_open_as_many_files_as_the_system_lets_it():
     code = (
-        "import resource as r; from flfed.deployment.flower.superlink import _raise_open_files as go; "
+        "import resource as r; from flfed.deployment.coordinator.superlink import _raise_open_files as go; "
         "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (200, hard)); "
         "go(); print(r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard))"
     )

@@ -143,7 +143,7 @@ def test_what_is_served_from_is_for_its_owner_only_and_no_secret_is_on_a_command
     assert (server / "flower.db").stat().st_mode & 0o777 == 0o600
     secret = (server / "executor.secret").read_bytes()
     lines = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if os.access(p, os.R_OK)]
-    assert any(b"flfed.deployment.flower.superlink" in line for line in lines)
+    assert any(b"flfed.deployment.coordinator.superlink" in line for line in lines)
     assert [line for line in lines if secret in line or word_of(secret).encode() in line] == []
     logs = b"".join(p.read_bytes() for p in server.glob("*.log"))
     assert len(secret) == 64 and secret not in logs and word_of(secret).encode() not in logs

@@ -11,8 +11,8 @@ from flfed.deployment.site_app.charts import by_day, kind_of_line
 from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.dashboard.components.figure import Line, download, figure
-from flfed.records.dashboard.components.spreadsheet_cells import scrolled
-from flfed.records.dashboard.panels.overview import escape, table
+from flfed.records.dashboard.components.tables import scrolled, table
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.privacy import size_in_words
 from flfed.records.ledger.totals import Total
 

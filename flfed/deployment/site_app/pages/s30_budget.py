@@ -12,7 +12,9 @@ from flfed.deployment.site_app.charts import kind_of_line
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.federation.client.privacy_budget import shown
 from flfed.records.dashboard.components.figure import Line, download
-from flfed.records.dashboard.panels.overview import card, escape, table
+from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.panels.overview import card
 from flfed.records.reports.privacy import given_the_encoder
 
 

@@ -12,7 +12,9 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.charts import arms
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.panels.overview import card, escape, moment, table
+from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.components.text import escape, moment
+from flfed.records.dashboard.panels.overview import card
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
     FAMILY_NAMES,

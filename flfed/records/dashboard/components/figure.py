@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.dashboard.panels.overview import table
+from flfed.records.dashboard.components.tables import table
 from flfed.records.statistics.verdict import number
 from flfed.spreadsheet import csv_text
 

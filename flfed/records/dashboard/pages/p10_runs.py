@@ -11,8 +11,9 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_files, refresh, run_page
 from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.panels import compare
-from flfed.records.dashboard.panels.overview import STATUS_WORDS, escape, how_to_go_on, moment, no_runs, with_code
+from flfed.records.dashboard.panels.overview import STATUS_WORDS, how_to_go_on, no_runs
 from flfed.records.reports.faults import absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number

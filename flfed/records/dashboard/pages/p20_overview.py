@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
@@ -31,7 +32,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         purpose = purpose_of(shown.study_text)
         if purpose:
-            st.markdown(f"{overview.escape(purpose)}.")
+            st.markdown(f"{escape(purpose)}.")
     if opened.only:
         _own(shown, opened.only)
     else:

@@ -8,7 +8,8 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
-from flfed.records.dashboard.panels import curves, overview
+from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.panels import curves
 from flfed.records.dashboard.refresh import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
@@ -34,7 +35,7 @@ def parts(opened: Opened) -> None:
             st.info(curves.says_which_repeat(repeat, opened.runs[place].repeats))
         said = curves.says_whose(payload, shown.sites, only=opened.only)
         for line in said:
-            st.caption(overview.escape(line))
+            st.caption(escape(line))
         found = curves.found_in(payload)
         if not found:
             st.info("There are no counts of predictions that may be shown here, so there are no curves.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import data, overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
@@ -47,7 +48,7 @@ def _why_none(opened: Opened) -> str:
         return data.NOT_YET
     said = next((event.reason for event in shown.events if event.reason.startswith(NO_TABLE_1)), "")
     if said:
-        return overview.escape(f"{said[0].upper()}{said[1:]}.")
+        return escape(f"{said[0].upper()}{said[1:]}.")
     # One site's people are not told what was compared over all sites.
     return data.OLDER if compared or (opened.only and status == "completed") else data.ENDED
 

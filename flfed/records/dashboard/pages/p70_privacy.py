@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import attacks, overview
 from flfed.records.dashboard.panels import privacy as crossing
 from flfed.records.dashboard.panels import privacy as privacy_panels
@@ -34,7 +35,7 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     many = f", {len(found)} repeats" if len(found) > 1 else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         went = f"{overview.STATUS_WORDS[run.status]}, {run.rounds} of {run.rounds_planned} rounds"
-        st.caption(f"{overview.escape(run.study)}: {went}{many}", width="content")
+        st.caption(f"{escape(run.study)}: {went}{many}", width="content")
         st.page_link(
             page_files()["overview"],
             label="How well it did",

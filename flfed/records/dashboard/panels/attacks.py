@@ -12,7 +12,8 @@ from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.axes import ROW_PIXELS, legend_of, ticks_of
 from flfed.records.dashboard.components.charts import Layers, figure_x, layered, names_y
 from flfed.records.dashboard.components.colours import AMBER, GREEN, GREY, NEUTRAL, ORANGE
-from flfed.records.dashboard.panels import overview
+from flfed.records.dashboard.components.tables import SITES_SHOWN, table
+from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines
 from flfed.records.reports.audit_headlines import figure_name, gave_away, reached
 from flfed.records.reports.privacy import BEYOND, NO_PROMISE, NOT_KNOWN, WITHIN, Private, audit_in_words
@@ -67,8 +68,8 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
             told = [line for line in first if line["attack"] == attack]
             drawn, says = _attack_chart([line for line in told if line["value"] is not None])
             lines = [_line(line, several) for line in told]
-            figure.figure(column, overview.escape(attack), drawn, lines, key=f"attack-{attack}", says=says)
-    overview.table([_summary_line(lines, only) for lines in audit_headlines.by_figure(first)])
+            figure.figure(column, escape(attack), drawn, lines, key=f"attack-{attack}", says=says)
+    table([_summary_line(lines, only) for lines in audit_headlines.by_figure(first)])
     st.caption(
         "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
         "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
@@ -119,14 +120,14 @@ def _verdict(lines: Sequence[Private]) -> str:
 
 def _all_figures(audit: Sequence[Private], first: Sequence[Private], several: bool) -> None:
     """Show every figure, what needs a look first, and what those mean that were not told of above."""
-    overview.table([_line(line, several) for line in audit_headlines.ordered(audit)], most=LINES_SHOWN)
+    table([_line(line, several) for line in audit_headlines.ordered(audit)], most=LINES_SHOWN)
     told = [lines[0] for lines in audit_headlines.by_figure(first)]
     _sentences([line for line in audit if line not in told])
 
 
 def _sentences(lines: Sequence[Private]) -> None:
     """Show what figures mean in words, each sentence once."""
-    said = dict.fromkeys(f"**{overview.escape(line['attack'])}** {overview.escape(line['says'])}" for line in lines)
+    said = dict.fromkeys(f"**{escape(line['attack'])}** {escape(line['says'])}" for line in lines)
     st.markdown("\n".join(f"- {sentence}" for sentence in said))
 
 
@@ -155,7 +156,7 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
             "shown": reached(line),
             "look": GIVEN_AWAY if gave_away(line) else line["verdict"],
         }
-        for line in lines[: overview.SITES_SHOWN]
+        for line in lines[:SITES_SHOWN]
     ]
     if not rows:
         return None, ""

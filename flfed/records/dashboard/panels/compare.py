@@ -23,7 +23,9 @@ from flfed.records.dashboard.components.axes import (
 from flfed.records.dashboard.components.colours import ARM_COLOURS
 from flfed.records.dashboard.components.figure import Line, figure
 from flfed.records.dashboard.components.round_chart import Curves, Spec
-from flfed.records.dashboard.panels.overview import STATUS_WORDS, escape, table
+from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.panels.overview import STATUS_WORDS
 from flfed.records.reports.report import Report, primary_of, site_verdict
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 from flfed.records.store.entries import RunEntry

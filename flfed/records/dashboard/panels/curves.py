@@ -22,7 +22,8 @@ from flfed.records.dashboard.components.curve_charts import (
     unit_square,
 )
 from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.panels.overview import escape, table
+from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.components.text import escape
 from flfed.records.reports.report import Report
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,

@@ -12,7 +12,7 @@ from flfed.records.dashboard.components.axes import NARROW_PIXELS, PLOT_HEIGHT, 
 from flfed.records.dashboard.components.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
 from flfed.records.dashboard.components.figure import Line, download, figure
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.dashboard.panels.overview import escape
+from flfed.records.dashboard.components.text import escape
 from flfed.records.statistics.verdict import number
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import percent

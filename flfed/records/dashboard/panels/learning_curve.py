@@ -10,12 +10,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from flfed.records.dashboard.components import figure
+from flfed.records.dashboard.components import figure, tables
 from flfed.records.dashboard.components.axes import axis_title, figure_axis, legend_of, ticks_of
 from flfed.records.dashboard.components.charts import ARM_SHAPES, Layers, layered
 from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VERDICT_COLOURS
 from flfed.records.dashboard.components.round_chart import BAND
-from flfed.records.dashboard.panels import overview
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.statistics import learning_curve
 from flfed.records.statistics.learning_curve import GAIN, Report, by_size, curve_object, gain_at, worthwhile_in
@@ -52,22 +52,20 @@ def curve(shown: Shown, site: str) -> None:
     st.markdown(TITLE)
     points = [point for point in shown.learning if point.site == site]
     if not points:
-        st.caption(
-            why_none(shown) if not shown.learning else f"{overview.escape(site)} has no learning curve of its own."
-        )
+        st.caption(why_none(shown) if not shown.learning else f"{escape(site)} has no learning curve of its own.")
         return
     metric = points[0].metric
     rule = shown.found["verdict-rule"]
-    st.info(f"**{overview.escape(in_words(points, rule))}**")
-    table = [{name: getattr(point, name) for name in COLUMNS} for point in points]
-    title = f"{metric_name(metric)} at {overview.escape(site)}, with 95 % band"
+    st.info(f"**{escape(in_words(points, rule))}**")
+    figures = [{name: getattr(point, name) for name in COLUMNS} for point in points]
+    title = f"{metric_name(metric)} at {escape(site)}, with 95 % band"
     models, gains = _figures(points), _gains(points, rule)
     if models is not None or gains is not None:
         left, right = st.columns(2)
-        figure.figure(left, title, models, table, key="learning-models", says=described(points))
+        figure.figure(left, title, models, figures, key="learning-models", says=described(points))
         title = "Gain by joining (above 0: it helps), with 95 % band"
-        figure.figure(right, title, gains, table, key="learning-gains", says=in_words(points, rule))
-    overview.table(lines(points, rule))
+        figure.figure(right, title, gains, figures, key="learning-gains", says=in_words(points, rule))
+    tables.table(lines(points, rule))
     st.caption(_caption(points))
     kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
     figure.download(kept, key=f"learning-curve-{shown.found['run']}")
@@ -77,7 +75,7 @@ def why_none(shown: Shown) -> str:
     """Return one sentence on why there is no learning curve, and how to get one."""
     reasons = [event.reason for event in shown.events if event.reason.startswith(NO_CURVE)]
     if reasons:
-        return overview.escape(f"There is {reasons[0].rstrip('.')}.")
+        return escape(f"There is {reasons[0].rstrip('.')}.")
     if not is_asked(shown):
         return HOW
     going = shown.found["status"] in ("running", "interrupted")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import streamlit as st
 
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.components.spreadsheet_cells import scrolled
+from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.reports import report
 from flfed.records.reports.faults import (
@@ -38,7 +38,6 @@ from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import ABSENT, metric_name, number, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
-from flfed.spreadsheet import plain_cell
 
 STATUS_WORDS = {
     "running": "running",
@@ -68,15 +67,6 @@ NOT_TOLD = "not told"
 """Of a site that refused: its policy is its own."""
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
-JOINER = "\u2060"
-BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-"""Spaces, ends of lines, and signs that turn the direction of writing around."""
-LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_])", re.IGNORECASE)
-"""After these an address goes on, or the name of a picture or a colour."""
-CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
-"""How a line begins that would be one of a list, or a rule across the page."""
-SITES_SHOWN = 24
 CARD_PIXELS = 176
 """Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
 
@@ -84,18 +74,6 @@ CARD_PIXELS = 176
 def no_runs() -> None:
     """Say what to do in an empty store."""
     st.info("There is no run yet. Start one with `flfed demo`, or `flfed study run NAME`; it shows up here.")
-
-
-def moment(stamp: str) -> str:
-    """Return an ISO time as people read it, to the minute.
-
-    Examples
-    --------
-    >>> moment("2026-11-20T15:30:12.005Z")
-    '20 Nov 2026, 15:30'
-    """
-    when = datetime.fromisoformat(stamp)
-    return f"{when.day} {when:%b %Y, %H:%M}"
 
 
 def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None) -> None:
@@ -220,36 +198,6 @@ def verdicts(found: Report, metric: str) -> None:
     st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
 
 
-def escape(text: str) -> str:
-    r"""Return text so that Markdown shows it as it is, in one line, and makes no link or picture of any of it.
-
-    Streamlit looks for addresses and `:names:` once backslashes are gone: a joiner of no width, which
-    nobody sees, parts those.
-
-    Examples
-    --------
-    >>> escape("a_b [x] $1"), escape("12 % at 09:30, in 2.5 s"), escape("two\n\n# lines")
-    ('a\\_b \\[x\\] \\$1', '12 % at 09:30, in 2.5 s', 'two \\# lines')
-    >>> escape("see https://x.example").replace(JOINER, "|"), escape("ask a@b.example, :red").replace(JOINER, "|")
-    ('see https:|//x.example', 'ask a|@b.example, :|red')
-    """
-    parted = LINKED.sub(lambda found: found[0] + JOINER, BREAKS.sub(" ", text))
-    plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
-    return LISTED.sub(r"\1\\\2", plain)
-
-
-def with_code(text: str) -> str:
-    r"""Return text as `escape` does, but for what stands between backticks: that is shown as code.
-
-    Examples
-    --------
-    >>> with_code("run_1: `flfed run list`")
-    'run\\_1: `flfed run list`'
-    """
-    parts = CODE.split(BREAKS.sub(" ", text))
-    return "".join(f"`{part}`" if place % 2 else escape(part) for place, part in enumerate(parts))
-
-
 def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
     """Show what was set aside, refused or flagged, of one site or of all; says so where nothing was."""
     groups: dict[tuple[str, str, str], list[int | None]] = {}
@@ -313,15 +261,6 @@ def _group_line(
     what, site, why = group
     start = "at enrolment" if what == "site refused" else ""
     return {"What": what, "Site": site, "When": said if known else start, "Why": why}
-
-
-def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
-    """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
-    if len(lines) <= most:
-        shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
-        st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
-    else:
-        scrolled(lines)
 
 
 def who_takes_part(sites: Sequence[SiteEntry]) -> None:

@@ -13,7 +13,8 @@ from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
 from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, layered, names_y
 from flfed.records.dashboard.components.colours import AMBER, BLUE, FIGURE, GREEN, GREY, ORANGE, PALE_BLUE, PINK
-from flfed.records.dashboard.panels import overview
+from flfed.records.dashboard.components.tables import SITES_SHOWN, table
+from flfed.records.dashboard.components.text import escape, with_code
 from flfed.records.reports import privacy as private
 from flfed.records.reports.audit_headlines import not_promised, unpromised_in_words
 from flfed.records.reports.privacy import Private, epsilon_in_words, power_of_ten
@@ -48,20 +49,20 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
             st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
-        st.markdown("\n".join(f"- {overview.with_code(line)}" for line in lines))
+        st.markdown("\n".join(f"- {with_code(line)}" for line in lines))
         st.markdown("### What is not promised")
         colour = "red" if not_promised(audit) else "orange"
         said = unpromised_in_words(len(privacy["uncharged"]), audit, only=only)
-        st.markdown("\n".join(f"- :{colour}[**{overview.escape(line)}**]" for line in said))
+        st.markdown("\n".join(f"- :{colour}[**{escape(line)}**]" for line in said))
     for warning in privacy["warnings"]:
-        st.warning(overview.escape(warning))
+        st.warning(escape(warning))
 
 
 def mechanisms(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> None:
     """Show which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
     st.markdown("## Mechanisms in force")
     there = [site for site in sites if site.status != "refused"]
-    overview.table([_noise(privacy), *_of_sites(there, only)])
+    table([_noise(privacy), *_of_sites(there, only)])
 
 
 def _noise(privacy: Private) -> dict[str, str]:
@@ -110,17 +111,17 @@ def spending(privacy: Private) -> None:
     st.markdown("## What was spent, against each site's budget")
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     if not spent:
-        st.info(overview.escape(why_nothing_spent(privacy)))
+        st.info(escape(why_nothing_spent(privacy)))
         return
     if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
         said = [*private.spending_in_words(privacy), NO_LEDGER]
-        st.markdown("\n".join(f"- {overview.with_code(line)}" for line in said))
+        st.markdown("\n".join(f"- {with_code(line)}" for line in said))
         return
     over = {site: -left for site, line in spent.items() if (left := _left(line)) is not None and left < 0}
     if over:
         named = private.listed(f"{site} by about {epsilon_in_words(most)}" for site, most in over.items())
-        st.warning(overview.escape(f"Overdrawn: {named}."))
-    most = sorted(spent, key=lambda site: (-_share(spent[site]), site))[: overview.SITES_SHOWN]
+        st.warning(escape(f"Overdrawn: {named}."))
+    most = sorted(spent, key=lambda site: (-_share(spent[site]), site))[:SITES_SHOWN]
     if len(most) < len(spent):
         st.caption(f"The chart shows the {len(most)} sites that have least left, or no budget, of {len(spent)}.")
     figure.figure(
@@ -224,7 +225,7 @@ def uncharged(privacy: Private) -> None:
         return
     if privacy["epsilon"] is None:
         st.markdown("Nothing was promised, so none of this is covered:")
-    st.markdown("\n".join(f"- {overview.escape(said)}" for said in privacy["uncharged"]))
+    st.markdown("\n".join(f"- {escape(said)}" for said in privacy["uncharged"]))
 
 
 BAR_PIXELS = 18
@@ -251,7 +252,7 @@ def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
     totals: dict[str, int] = {}
     for entry in out:
         totals[entry.site] = totals.get(entry.site, 0) + entry.bytes
-    most = sorted(totals, key=lambda site: (-totals[site], site))[: overview.SITES_SHOWN]
+    most = sorted(totals, key=lambda site: (-totals[site], site))[:SITES_SHOWN]
     if len(most) < len(totals):
         st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)

@@ -14,7 +14,7 @@ from flfed.records.dashboard.components.axes import axis_title, legend_of
 from flfed.records.dashboard.components.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.components.figure import Line, behind, figure
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.dashboard.panels.overview import escape
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.run_page import Opened, of_address
 from flfed.records.reports import round_totals as by_database

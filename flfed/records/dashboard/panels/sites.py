@@ -10,7 +10,9 @@ import streamlit as st
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components import charts
 from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.panels.overview import SITES_SHOWN, card, escape, not_compared, table
+from flfed.records.dashboard.components.tables import SITES_SHOWN, table
+from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.panels.overview import card, not_compared
 from flfed.records.reports.narrative import (
     gain_in_words,
     least_gain,

@@ -11,36 +11,12 @@ from __future__ import annotations
 import torch
 
 from flfed.errors import UsageError
+from flfed.rows.training.layers import layers_of
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, units
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.backward import Room
-from flfed.rows.training.stacked.batches import pack
-from flfed.rows.training.stacked.grouping import program_of
-from flfed.rows.training.stacked.layers import layers_of
-from flfed.rows.training.stacked.private_fit import fit_private_stack
-
-
-def private_fit(request: FitRequest) -> Fitted:
-    """Return the arrays after `plan.steps` protected steps; the caller's arrays are unchanged.
-
-    A site without rows takes no step, as in `fit`.
-
-    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients: adding or
-    removing a row, or a person with all rows, moves the sum by at most `private.clip` in L2, and its
-    noise has deviation `private.noise * private.clip`. Both are float64 numbers of one public grid,
-    whose addition is exact: no last bit tells them apart (see `PublicGrid`, also for what rounding adds).
-    A row whose gradient is not finite adds nothing. What is done with the sum afterwards (division,
-    penalties, terms, optimiser) reads no row. The divisor is the expected number of rows (persons) of
-    a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
-    """
-    if program_of(request) is None:
-        return fit_by_row(request)
-    with torch.inference_mode():
-        packed = pack([request.rows], request.task, getattr(torch, request.plan.precision))
-        return fit_private_stack([request], packed, Room())[0]
 
 
 def fit_by_row(request: FitRequest) -> Fitted:

@@ -6,8 +6,8 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
+from flfed.rows.training.layers import layers_of
 from flfed.rows.training.requests import FitRequest, Term
-from flfed.rows.training.stacked.layers import layers_of
 
 
 def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:

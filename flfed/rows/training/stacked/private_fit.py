@@ -13,11 +13,13 @@ from torch import Tensor
 
 from flfed.errors import UsageError
 from flfed.rows.training.losses import as_expected, expected, row_losses
+from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, units
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.backward import Passes, Room
-from flfed.rows.training.stacked.batches import BLOCK_BYTES, Packed
+from flfed.rows.training.stacked.batches import BLOCK_BYTES, Packed, pack
+from flfed.rows.training.stacked.grouping import program_of
 from flfed.rows.training.stacked.stack import Stack
 
 
@@ -176,3 +178,23 @@ class PrivateStack(Stack):
         losses = samples.weight * row_losses(task, outputs, samples.y)
         found = torch.where(torch.stack(finite), losses, 0).sum(2) / samples.rows.clamp_min(1)
         self._losses += found.sum(0).to(torch.float64)
+
+
+def private_fit(request: FitRequest) -> Fitted:
+    """Return the arrays after `plan.steps` protected steps; the caller's arrays are unchanged.
+
+    A site without rows takes no step, as in `fit`.
+
+    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients: adding or
+    removing a row, or a person with all rows, moves the sum by at most `private.clip` in L2, and its
+    noise has deviation `private.noise * private.clip`. Both are float64 numbers of one public grid,
+    whose addition is exact: no last bit tells them apart (see `PublicGrid`, also for what rounding adds).
+    A row whose gradient is not finite adds nothing. What is done with the sum afterwards (division,
+    penalties, terms, optimiser) reads no row. The divisor is the expected number of rows (persons) of
+    a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
+    """
+    if program_of(request) is None:
+        return fit_by_row(request)
+    with torch.inference_mode():
+        packed = pack([request.rows], request.task, getattr(torch, request.plan.precision))
+        return fit_private_stack([request], packed, Room())[0]

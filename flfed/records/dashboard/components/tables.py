@@ -1,4 +1,4 @@
-"""A long table with a scroll bar, which a reader may take to a spreadsheet: no cell becomes a formula there."""
+"""Tables as the pages show them: a short one as it is, a long one with a scroll bar; no cell becomes a formula."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from flfed.records.dashboard.components.text import escape
 from flfed.spreadsheet import plain_cell
 
 
@@ -26,3 +27,15 @@ def scrolled(
     """
     plain = [{plain_cell(name): plain_cell(cell) for name, cell in line.items()} for line in lines]
     st.dataframe(plain, hide_index=True, key=key, height=height)
+
+
+SITES_SHOWN = 24
+
+
+def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
+    """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
+    if len(lines) <= most:
+        shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
+        st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
+    else:
+        scrolled(lines)

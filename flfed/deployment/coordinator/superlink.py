@@ -1,4 +1,4 @@
-"""Flower's SuperLink with a lock on it: `python -m flfed.deployment.flower.superlink FOLDER OPTION…`.
+"""Flower's SuperLink with a lock on it: `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
 
 Flower 1.41 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
 nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
@@ -29,9 +29,9 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
 from flfed.deployment.flower.control import HEADER, LAST_REQUESTS, secret_file, word_of
-from flfed.deployment.flower.node_auth import NodeKeys
 from flfed.files import read_private
 from flfed.folders import CoordinatorFolder
 

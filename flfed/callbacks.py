@@ -1,0 +1,20 @@
+"""Callables that are handed down: one name and one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Seconds of a run: of this process, or of a run's own share of it."""
+Notify = Callable[[str], None]
+"""Told in a sentence what happens; what it is told may be shown to a person."""
+Progress = Callable[[str, int, int], None]
+"""Told a stage, how much of it is done, and of how much."""
+
+
+def silent(sentence: str) -> None:
+    """Tell nobody."""
+
+
+def no_progress(stage: str, done: int, of: int) -> None:
+    """Show nothing."""

@@ -1,0 +1,77 @@
+"""How often to ask whether there is something to do: often while a study runs, seldom otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SHARE = 20
+"""A wait is at most this part of the time since something last came: it adds a twentieth to what a site waited for
+anyway, 0.15 s where a round takes 3 s, 3 s after a minute, and a hundred sites do not wear the server down."""
+
+
+class Pace:
+    """The seconds to wait before asking again.
+
+    Parameters
+    ----------
+    least, most : float, seconds
+        Shortest and longest wait.
+    clock : callable
+        Returns seconds; tests pass their own.
+
+    Examples
+    --------
+    >>> now = [0.0]
+    >>> pace = Pace(0.15, 10, clock=lambda: now[0])
+    >>> waits = []
+    >>> for now[0] in (1, 20, 60, 300):
+    ...     waits.append(pace.seconds())
+    >>> waits
+    [0.15, 1.0, 3.0, 10]
+    >>> pace.came()
+    >>> pace.seconds()
+    0.15
+    """
+
+    def __init__(self, least: float, most: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._least, self._most, self._clock = least, most, clock
+        self._last = clock()
+
+    def came(self) -> None:
+        """Note that something came now."""
+        self._last = self._clock()
+
+    def seconds(self) -> float:
+        """Return how long to wait now."""
+        return min(self._most, max(self._least, (self._clock() - self._last) / SHARE))
+
+
+class Backoff:
+    """The seconds to wait after one failure after the other: each twice the one before.
+
+    Parameters
+    ----------
+    first, most : float, seconds
+
+    Examples
+    --------
+    >>> backoff = Backoff(0.1, 1)
+    >>> [backoff.seconds() for _ in range(5)]
+    [0.1, 0.2, 0.4, 0.8, 1]
+    >>> backoff.reset()
+    >>> backoff.seconds()
+    0.1
+    """
+
+    def __init__(self, first: float, most: float) -> None:
+        self._first, self._most, self._next = first, most, first
+
+    def seconds(self) -> float:
+        """Return how long to wait now."""
+        wait, self._next = self._next, min(self._most, 2 * self._next)
+        return wait
+
+    def reset(self) -> None:
+        """Note that it worked."""
+        self._next = self._first

@@ -1,0 +1,134 @@
+"""Whose a model is: this coordinator's signature of it, and the keys that are known here."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flfed.deployment.coordinator.certificates import settings, signing_key
+from flfed.deployment.operator.kit import read_some, unpacked
+from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.errors import FlfedError, UsageError
+from flfed.export.model_signature import Signature
+from flfed.folders import NAME, CoordinatorFolder, SiteFolder
+from flfed.paths import home
+from flfed.signatures import HASH, Signer
+
+KNOWN, NOT_KNOWN, NOT_SIGNED = "known", "not known here", "not signed"
+"""What is said of a model's signature in `flfed predict --json`."""
+
+
+@dataclass(frozen=True)
+class Whose:
+    """Whose a model is, for people and for programs.
+
+    Attributes
+    ----------
+    signature : Signature or None
+    status : {"known", "not known here", "not signed"}
+    sentence : str
+    """
+
+    signature: Signature | None
+    status: str
+    sentence: str
+
+    def as_object(self) -> dict[str, str | None]:
+        """Return the keys of `flfed predict --json`."""
+        title, key = (None, None) if self.signature is None else (self.signature.title, self.signature.fingerprint)
+        return {"signature": self.status, "signed-by": title, "signing-key": key}
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A key that is known here, and from where: `because` ends the sentence about it."""
+
+    keys: tuple[str, ...]
+    because: str
+
+
+def signer_here() -> Signer | None:
+    """Return who signs the models of this machine's coordinator; nobody where there is no coordinator."""
+    folder = CoordinatorFolder.default()
+    if not os.path.lexists(folder.settings):
+        return None
+    return Signer(settings(folder).title, signing_key(folder))
+
+
+def whose(signature: Signature | None, signed_by: str = "") -> Whose:
+    """Return whose a model is, by the keys that are known here.
+
+    Parameters
+    ----------
+    signature : Signature or None
+        Of the model folder.
+    signed_by : str
+        A fingerprint, or a file with the coordinator's key: its kit, a site's `terms.toml`, or `signing.pub`.
+
+    Raises
+    ------
+    UsageError
+        If the model must be signed by a key, and is not.
+    """
+    wanted = _wanted(signed_by) if signed_by else None
+    if signature is None:
+        if wanted:
+            raise UsageError("the model is not signed, so that --signed-by cannot be met: export it at the coordinator")
+        said = "Not signed: the hashes in the folder show damage, and not who made it."
+        return Whose(None, NOT_SIGNED, said)
+    by = f"Signed by {signature.title}, key {signature.fingerprint}"
+    if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
+        raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
+    trusted = [wanted] if wanted is not None else _known_here()
+    found = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
+    if found is None:
+        return Whose(signature, NOT_KNOWN, f"{by} (not known here: compare it by telephone).")
+    return Whose(signature, KNOWN, f"{by}: {found.because}.")
+
+
+def _wanted(given: str) -> Trusted:
+    if given.startswith("SHA256:"):
+        return Trusted((given,), "the key that was asked for")
+    content = read_some(Path(given))
+    if content.startswith(b"PK"):
+        content = unpacked(content)["kit.toml"]
+    text = content.decode("utf-8", "replace").strip()
+    keys = (text,) if HASH.fullmatch(text) else _keys_of(text)
+    if not keys:
+        raise UsageError(f"--signed-by {given}: holds no key of a coordinator; give its kit, terms.toml or signing.pub")
+    return Trusted(keys, "the key that was asked for")
+
+
+def _keys_of(text: str) -> tuple[str, ...]:
+    try:
+        return _keys(tomllib.loads(text))
+    except (ValueError, RecursionError):
+        return ()
+
+
+def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the signing keys that terms name: what was signed before a change of keys stays its coordinator's."""
+    earlier = terms.get("earlier-signing-keys")
+    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [])]
+    return tuple(key for key in found if isinstance(key, str) and HASH.fullmatch(key))
+
+
+def _known_here() -> Iterable[Trusted]:
+    """Yield the keys that this machine knows: its own coordinator's, and those that its sites have joined."""
+    own = CoordinatorFolder.default().keys / "signing.pub"
+    with suppress(OSError, ValueError):
+        yield Trusted((own.read_text(encoding="ascii").strip(),), "the coordinator here")
+    try:
+        sites = sorted(path.name for path in (home() / "sites").iterdir() if NAME.fullmatch(path.name))
+    except OSError:
+        return
+    for site in sites:
+        try:
+            yield Trusted(_keys(read_terms(SiteFolder(site))), f"the coordinator that {site} has joined")
+        except FlfedError:
+            continue

@@ -1,0 +1,112 @@
+"""An engine runs a study's sites: in this process, in Flower's simulation, or at institutions.
+
+What differs between engines is asked of the engine; nobody else compares their names.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+from flwr.serverapp import Grid
+
+from flfed.callbacks import Clock, Notify
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.recording.recorder import Recorder
+from flfed.rows.data.site import Site
+from flfed.rows.training.requests import Answer
+from flfed.signatures import Signer
+from flfed.study.study import Study
+
+RunConfig = Mapping[str, bool | float | int | str]
+"""What every node's context carries: the study, the repeat, the run."""
+
+
+@dataclass(frozen=True)
+class RemoteSite:
+    """A site whose table is at its institution: all that a coordinator has of it is the name."""
+
+    name: str
+
+
+class Engine(ABC):
+    """Base of the engines.
+
+    Attributes
+    ----------
+    name : str
+        As `study run --engine` and the run store have it.
+    stacks : bool
+        Whether many sites can be computed for at once.
+    remote : bool
+        Whether sites are institutions: they approve the study's text, keep a ledger of each run, and a checkpoint
+        is written each round.
+    keeps_replies : bool
+        Whether a site keeps a reply that may have to be sent again.
+    audited_by : str
+        Name of the engine by which a run of this one is audited.
+    """
+
+    name: ClassVar[str]
+    stacks: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
+    keeps_replies: ClassVar[bool] = True
+    audited_by: ClassVar[str]
+
+    def require(self) -> None:  # noqa: B027 - most engines miss nothing
+        """Refuse to go on where something is missing.
+
+        Raises
+        ------
+        UsageError
+            What is missing, and how to get it.
+        """
+
+    def sites(self, study: Study, given: Sequence[str | Site] | None = None) -> Sequence[Site] | Sequence[RemoteSite]:
+        """Return the sites that are asked; see `find_sites`."""
+        return find_sites(study, given)
+
+    @abstractmethod
+    def started(
+        self,
+        sites: Sequence[Site | RemoteSite],
+        run_config: RunConfig,
+        answer: Answer | None = None,
+        clock: Clock = time.monotonic,
+        told: Notify = lambda sentence: None,
+    ) -> AbstractContextManager[tuple[Grid, HeldTables | None]]:
+        """Give a grid, and the sites' tables where this process holds every one; end the engine with the block.
+
+        Parameters
+        ----------
+        sites : sequence of Site, or of RemoteSite
+        run_config : mapping of str to scalar
+        answer : callable, optional
+            Of the in-process engine: answers what all sites ask together; None for one by one.
+        clock : callable
+            Of the in-process engine: the run's own seconds, which deadlines are in.
+        told : callable
+            Notify in a sentence which sites are waited for, and which are missing.
+
+        Raises
+        ------
+        FlfedError
+            If the engine cannot be started, or ends in the middle of the run.
+        """
+
+    def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
+        """Return what is asked of the sites that enrolled, before their first sum."""
+        return lambda nodes: None
+
+    def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
+        """Return the block within which a run goes on: what follows the run follows the block."""
+        return nullcontext()
+
+    def signer(self) -> Signer | None:
+        """Return who signs a model of a run on this engine, if anybody."""
+        return None

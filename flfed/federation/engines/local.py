@@ -1,0 +1,55 @@
+"""The in-process engine: all tables in this process, its sites computed for together or one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flwr.serverapp import Grid
+
+from flfed.callbacks import Clock, Notify
+from flfed.federation.client.client import ClientSide
+from flfed.federation.engines.cohort import CohortGrid
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.rows.data.site import Site
+from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.requests import Answer
+
+
+class InProcess(Engine):
+    """Sites in this process, which therefore holds every table."""
+
+    name = audited_by = "inprocess"
+    stacks = True
+    keeps_replies = False
+
+    @contextmanager
+    def started(
+        self,
+        sites: Sequence[Site | RemoteSite],
+        run_config: RunConfig,
+        answer: Answer | None = None,
+        clock: Clock = time.monotonic,
+        told: Notify = lambda sentence: None,
+    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+        """Give the grid and the tables; as `Engine.started`."""
+        by_name = {site.name: site for site in sites if isinstance(site, Site)}
+        side = ClientSide(lambda name, _: by_name[name])
+        tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])), answer or answer_alone)
+        yield grid_of(side, list(by_name), run_config, answer, clock), tables
+
+
+def grid_of(
+    side: ClientSide,
+    sites: Sequence[str],
+    run_config: RunConfig,
+    answer: Answer | None,
+    clock: Clock = time.monotonic,
+) -> InProcessGrid:
+    """Return the in-process grid: its sites compute together by `answer`, or one by one without."""
+    if answer is None:
+        return InProcessGrid(side.app(), sites, run_config, clock=clock)
+    return CohortGrid(side, sites, run_config, answer, clock=clock)
