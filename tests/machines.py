@@ -6,16 +6,21 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from flfed import packages
+from flfed.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,39 +46,31 @@ class Machine:
         self._environment = {**os.environ, "FLFED_HOME": str(self.home), "FLFED_PATH": str(self._exchange)}
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def _words(self, words: list[str], before: str = "") -> list[str]:
+    def _filled(self, words: list[str]) -> list[str]:
         others = ",".join(site for site in self._sites if site != self.name)
-        filled = [word.replace("SITE", self.name).replace("OTHERS", others) for word in words]
-        return [sys.executable, "-c", f"{before}from flfed.cli import main; main()", *filled]
+        return [word.replace("SITE", self.name).replace("OTHERS", others) for word in words]
 
-    def run(self, words: list[str], *, code: int = 0, seconds: float = 400) -> str:
-        done = subprocess.run(
-            self._words(words),
-            capture_output=True,
-            text=True,
-            env=self._environment,
-            cwd=self._exchange,
-            timeout=seconds,
-        )
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done.stderr if code in (1, 2) else done.stdout
+    def run(self, words: list[str], *, code: int = 0) -> str:
+        """Return what a command says, called in this process, at this machine: no start to wait for."""
+        found, out, err = called(self._filled(words), self._environment, self._exchange)
+        assert found == code, (words, out, err)
+        return err if code in (1, 2) else out
 
     def json(self, words: list[str], *, code: int = 0) -> Any:
         return json.loads(self.run([*words, "--json"], code=code))
 
     def start(self, words: list[str], *, before: str = "", **more: str) -> subprocess.Popen[bytes]:
+        """Start a command as a process of its own."""
+        command = [sys.executable, "-c", f"{before}from flfed.cli import main; main()", *self._filled(words)]
         environment = {**self._environment, **more}
         with self._log.open("ab") as log:
-            self._started.append(
-                subprocess.Popen(
-                    self._words(words, before), stdout=log, stderr=log, env=environment, cwd=self._exchange
-                )
-            )
+            self._started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self._exchange))
         return self._started[-1]
 
     def end(self) -> None:
+        """End all that was started: what serves is killed, and the kernel kills what it had started."""
         for process in self._started:
-            process.send_signal(signal.SIGTERM)
+            process.kill()
         for process in self._started:
             process.wait(60)
 
@@ -94,6 +91,26 @@ class Machine:
             assert found == 1, key
         path.write_text(text, encoding="utf-8")
         return str(path)
+
+
+def called(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+    """Call a command in this process, as at a machine: return its exit code, its output and its errors."""
+    with at(environment), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["flfed", *words])
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as end:
+            main()
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@contextmanager
+def at(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let this process be at a machine: its home, and the packages that are named."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FLFED_HOME", "FLFED_PATH"):
+            patch.setenv(name, environment[name])
+        patch.setattr(packages, "_strict", False)  # what a command of an institution sets ends with it
+        yield
 
 
 @contextmanager
@@ -128,8 +145,8 @@ def take_in(coordinator: Machine, machine: Machine) -> None:
 
 def all_online(coordinator: Machine, count: int) -> bool:
     """Tell whether there are so many sites, and all are online."""
-    found = json.loads(coordinator.run([*COORDINATOR["coordinator status"], "--json"]))
-    return len(found["sites"]) == count and all(site["online-since"] for site in found["sites"])
+    found = coordinator.json(COORDINATOR["coordinator status"])["sites"]
+    return len(found) == count and all(site["online-since"] for site in found)
 
 
 def free_port() -> int:
@@ -138,8 +155,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(what: str, ready: Callable[[], object], seconds: float = 120.0, *, every: float = 0.5) -> None:
+def until(
+    what: str,
+    ready: Callable[[], object],
+    seconds: float = 120.0,
+    *,
+    every: float = 0.2,
+    process: subprocess.Popen[Any] | None = None,
+    said: Callable[[], str] = lambda: "",
+) -> None:
+    """Wait until something is there; fail at once where the process that would do it has ended, with what it `said`."""
     end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s"
+    while True:
+        ended = process is not None and process.poll() is not None
+        if ready():
+            return
+        assert not ended, f"{what} did not come: the process ended ({process.returncode}): {said()[-2000:]}"
+        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s: {said()[-2000:]}"
         time.sleep(every)

@@ -32,6 +32,7 @@ def machines() -> Iterator[dict[str, Machine]]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_consortium_by_the_book(machines, test_data):
     coordinator = machines["coordinator"]

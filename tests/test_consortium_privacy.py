@@ -9,7 +9,6 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,9 +95,8 @@ def apart(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
 
 
 def at_each(machines: dict[str, Machine], go: Callable[[Machine], Any]) -> dict[str, Any]:
-    """Return what a command gives at each site; they are given side by side."""
-    with ThreadPoolExecutor(len(SITES)) as pool:
-        return dict(zip(SITES, pool.map(lambda site: go(machines[site]), SITES), strict=True))
+    """Return what a command gives at each site."""
+    return {site: go(machines[site]) for site in SITES}
 
 
 def by_others(spent: Sequence[dict[str, Any]]) -> float:
@@ -143,6 +141,7 @@ def standing(needles: set[bytes], home: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, heart, monkeypatch):
     coordinator, exchange = machines["coordinator"], machines["coordinator"].home.parent / "exchange"

@@ -16,7 +16,6 @@ import pytest
 from sqlalchemy import text
 
 from flfed.deployment.flower.control import Control, Link
-from flfed.errors import FlfedError
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
@@ -31,20 +30,25 @@ from pathlib import Path
 if "flfed.deployment.processes.node" in sys.orig_argv:
     import httpx
 
-    there, sends = Path(os.environ["SLOW_LINE"]), httpx.Client.send
+    there, sends, passed = Path(os.environ["SLOW_LINE"]), httpx.Client.send, []
 
     def send(self, request, **given):
-        if request.url.path.endswith("/confirm-message-received") and (there / "hold").exists():
-            (there / "held").touch()
-            while (there / "hold").exists():
-                time.sleep(0.02)
+        hold = there / "hold"
+        if request.url.path.endswith("/confirm-message-received") and hold.exists():
+            passed.append(request)
+            if len(passed) >= int(hold.read_text()):
+                (there / "held").touch()
+                while hold.exists():
+                    time.sleep(0.02)
         return sends(self, request, **given)
 
     httpx.Client.send = send
 """
 """Of one site's node: what it tells the server of a message waits, between the message and its reply, as long as a
-test says. A run that ended just then left its reply at the node, and the next run hung."""
-
+test says; `hold` has the number of that message. A run that ended just then left its reply at the node, and the next
+run hung."""
+FOURTH_ROUND = "7"
+"""The message of the fourth round: three come before that of the first."""
 
 PASSED_ON = "from flfed.deployment.processes import child_processes as c; c.PREFIXES += ('PYTHONPATH', 'SLOW_LINE'); "
 """What the node of this test is given besides: else only a fixed list of its caller's environment reaches it."""
@@ -69,6 +73,7 @@ def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, tmp_path):
     coordinator = machines["coordinator"]
@@ -81,7 +86,7 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, 
         (line := tmp_path / site).mkdir()
         (line / "sitecustomize.py").symlink_to(tmp_path / "sitecustomize.py")
         serving[site] = serve(machines[site], line)
-    until("three sites", lambda: all_online(coordinator, 3))
+    until("three sites", lambda: all_online(coordinator, 3), every=0.5)
 
     run = killed_between_a_message_and_its_reply(coordinator, tmp_path / "hungary")
     here = ["study", "run", "heart-disease", *(word for site in SITES for word in ("--site", site))]
@@ -93,22 +98,22 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, 
 
     served.kill()
     served.wait()
-    coordinator.start(COORDINATOR["coordinator serve"])
+    served = coordinator.start(COORDINATOR["coordinator serve"])
+    said = coordinator.log
+    until("the server", lambda: said().count("sites can connect") == 2, process=served, said=said)
     a_site_that_is_killed_comes_back(machines, serving["long-beach"], tmp_path / "long-beach")
 
 
 def killed_between_a_message_and_its_reply(coordinator: Machine, line: Path) -> str:
     """Kill a run while a site has a message that it did not confirm; resume it, and return its id."""
-    conducting = coordinator.start(with_file(COORDINATOR["coordinator run"], coordinator))
-    until("three rounds", lambda: rounds(coordinator) >= 3, every=0.05)
-    (line / "hold").touch()
-    until("a message at the site", (line / "held").exists, 30, every=0.02)
+    conducting = held_in_the_fourth_round(coordinator, line)
     conducting.kill()
     conducting.wait()
     with Control(Link.of(CoordinatorFolder(coordinator.home / "coordinator"))) as control:
         (left,) = control.unfinished()
         resuming = coordinator.start(["study", "resume", "latest"])
-        until("the end of what was left", lambda: left not in control.unfinished(), 60, every=0.1)
+        said = coordinator.log
+        until("the end of what was left", lambda: left not in control.unfinished(), process=resuming, said=said)
     (line / "hold").unlink()
     assert resuming.wait(150) == 0, coordinator.log()
     with RunReader.open(store_of(coordinator)) as reader:
@@ -118,13 +123,14 @@ def killed_between_a_message_and_its_reply(coordinator: Machine, line: Path) -> 
     return run.run
 
 
-def rounds(coordinator: Machine) -> int:
-    """Return how many rounds of the newest run are in the store."""
-    try:
-        with RunReader.open(store_of(coordinator)) as reader:
-            return reader.runs()[0].rounds
-    except (FlfedError, IndexError):
-        return 0
+def held_in_the_fourth_round(coordinator: Machine, line: Path) -> subprocess.Popen[bytes]:
+    """Begin a run, and return its process once a site has the message of the fourth round, and did not confirm it."""
+    (line / "hold").write_text(FOURTH_ROUND)
+    conducting = coordinator.start(with_file(COORDINATOR["coordinator run"], coordinator))
+    until("the fourth round", (line / "held").exists, every=0.05, process=conducting, said=coordinator.log)
+    with RunReader.open(store_of(coordinator)) as reader:
+        assert 2 <= reader.runs()[0].rounds < ROUNDS
+    return conducting
 
 
 def store_of(machine: Machine) -> str:
@@ -171,10 +177,10 @@ def a_site_that_is_killed_comes_back(
 ) -> None:
     """Kill a site in the middle of a run: the run ends with the others, and the site takes part in the next one."""
     coordinator = machines["coordinator"]
-    conducting = coordinator.start(with_file(COORDINATOR["coordinator run"], coordinator))
-    until("another run", lambda: 2 <= rounds(coordinator) < ROUNDS, every=0.05)
+    conducting = held_in_the_fourth_round(coordinator, line)
     serving.kill()
     serving.wait()
+    (line / "hold").unlink()
     serve(machines["long-beach"], line)
     assert conducting.wait(240) == 0, coordinator.log()
     with RunReader.open(store_of(coordinator)) as reader:

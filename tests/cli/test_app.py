@@ -22,7 +22,7 @@ from flfed.records.dashboard import page_files
 from flfed.records.dashboard.token import cookie_of
 from tests.browser import Served, free_port, opened
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(120)]
 
 
 FLFED = [sys.executable, "-c", "from flfed.cli import main; main()"]

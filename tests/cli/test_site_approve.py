@@ -170,6 +170,7 @@ CALL = "import sys; sys.argv[0] = 'site'; from test_site_approve import commands
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes", None)]
 )

@@ -1,16 +1,15 @@
-"""One table under two datasets' names, by the commands, each a process of its own: one budget, and no differencing."""
+"""One table under two datasets' names, by the commands: one budget, and no differencing."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import small_table
+from tests.machines import called
 
 PACKAGE = """
 from flfed import Csv, Holdout, Mapped, Site
@@ -56,14 +55,12 @@ def root(small_sites, tmp_path: Path, small_study: str) -> Path:
 
 
 def command(root: Path, *words: object) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", "from flfed.cli import main; main()", *map(str, words)],
-        capture_output=True, text=True, cwd=root.parent, timeout=300, env={**os.environ, "FLFED_PATH": str(root)},
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    environment = {"FLFED_HOME": os.environ["FLFED_HOME"], "FLFED_PATH": str(root)}
+    return called([str(word) for word in words], environment, root.parent)
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_the_second_name_finds_the_budget_spent_and_with_a_row_less_nothing_at_all(root: Path):
     code, out, error = command(root, "study", "run", root.parent / "small.toml", "--json")
     assert (code, json.loads(out)["status"]) == (0, "completed"), error

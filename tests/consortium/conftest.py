@@ -6,14 +6,12 @@ import ctypes
 import json
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,8 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site as site_packages
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
+from tests.machines import at, called, until
 
-Said = tuple[int, str, str]
 SITES = ("alpha", "beta", "gamma", "delta")
 IN_ACCESS, IN_OPEN, IN_NONBLOCK = 0x1, 0x20, 0o4000
 """As linux/inotify.h has them."""
@@ -81,13 +79,6 @@ draws = 200
 """
 
 
-def until(what: str, ready: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s"
-        time.sleep(0.2)
-
-
 class Machine:
     """One institution's machine: a home of its own, and what it started."""
 
@@ -99,24 +90,14 @@ class Machine:
         self.environment = {**os.environ, **quiet, "FLFED_HOME": str(self.home), "FLFED_PATH": str(root / "packages")}
         self.started: list[subprocess.Popen[Any]] = []
 
-    def run(self, words: str, *, code: int | None = 0) -> str:
-        """Return what a command says, on both streams."""
-        done = subprocess.run(
-            [sys.executable, "-c", "from flfed.cli import main; main()", *shlex.split(words)],
-            capture_output=True, text=True, env=self.environment, cwd=self.exchange, timeout=300, check=False,
-        )  # fmt: skip
-        assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
-        return done.stdout + done.stderr
+    def run(self, words: str, *, code: int = 0) -> str:
+        """Return what a command says, on both streams; it is called in this process: no start to wait for."""
+        found, out, err = called(shlex.split(words), self.environment, self.exchange)
+        assert found == code, (words, out, err)
+        return out + err
 
     def json(self, words: str) -> Any:
         return json.JSONDecoder().raw_decode(self.run(f"{words} --json"))[0]  # behind it stands what waiting said
-
-    def call(self, flfed: Callable[..., Said], words: str, *, code: int = 0) -> str:
-        """Return what a command says, called in this process: no start to wait for."""
-        with self.here():
-            found, out, err = flfed(*shlex.split(words))
-        assert found == code, (words, out, err)
-        return out + err
 
     def start(self, *command: object) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
@@ -129,6 +110,9 @@ class Machine:
     def serve(self, words: str) -> subprocess.Popen[bytes]:
         return self.start(sys.executable, "-c", "from flfed.cli import main; main()", *shlex.split(words))
 
+    def log(self) -> str:
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
     @property
     def gate(self) -> Path:
         return self.home / "sites" / self.name / "gate"
@@ -137,26 +121,16 @@ class Machine:
         path = self.gate / "ledger.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    @contextmanager
-    def here(self) -> Iterator[None]:
+    def here(self) -> AbstractContextManager[None]:
         """Let this process be at the machine: its home, its packages."""
-        before = dict(os.environ)
-        os.environ.update({key: self.environment[key] for key in ("FLFED_HOME", "FLFED_PATH")})
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        return at(self.environment)
 
     def end(self) -> None:
-        for process in reversed(self.started):
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(self.started):
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End all that was started: what serves is killed, and the kernel kills what it had started."""
+        for process in self.started:
+            process.kill()
+        for process in self.started:
+            process.wait(60)
 
 
 class Consortium:
@@ -242,11 +216,12 @@ class Consortium:
         """Wait until so many sites are online at the server."""
 
         def there() -> bool:
-            said = self.coordinator.run("coordinator status --json", code=None)
-            found = json.loads(said)["sites"] if said.startswith("{") else []
-            return sum(bool(site["online-since"]) for site in found) == count
+            machine = self.coordinator
+            code, out, _ = called(["coordinator", "status", "--json"], machine.environment, machine.exchange)
+            sites = json.loads(out)["sites"] if code == 0 else []
+            return sum(bool(site["online-since"]) for site in sites) == count
 
-        until(f"{count} sites", there)
+        until(f"{count} sites", there, every=0.5)
 
     def end(self) -> None:
         for machine in (*self.sites.values(), self.coordinator):

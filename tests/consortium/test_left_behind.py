@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 THREE = ("alpha", "beta", "gamma")
 
@@ -90,34 +89,30 @@ def telling_nothing(piece: bytes) -> bool:
     return bool(np.all(np.modf(np.frombuffer(piece))[0] == 0))
 
 
-def test_every_round_comes_again_and_with_one_changed_row_none_does(
-    consortium: Any, ran: dict[str, Any], flfed: Callable[..., Any]
-):
+def test_every_round_comes_again_and_with_one_changed_row_none_does(consortium: Any, ran: dict[str, Any]):
     alpha = consortium.sites["alpha"]
     for round in range(1, ran["rounds"] + 1):
-        assert "bit for bit" in alpha.call(flfed, f"site replay {ran['run']} --round {round} --site alpha")
+        assert "bit for bit" in alpha.run(f"site replay {ran['run']} --round {round} --site alpha")
     file = consortium.root / "packages/sites/alpha/rows.csv"
     approved = file.read_text()
     lines = approved.splitlines()
     first = lines[1].split(",")
     lines[1] = ",".join([f"{float(first[0]) + 0.25:.6f}", *first[1:]])
     file.write_text("\n".join(lines) + "\n")
-    alpha.call(flfed, "site refresh alpha --yes")
-    said = alpha.call(flfed, f"site replay {ran['run']} --round 1 --site alpha", code=1)
+    alpha.run("site refresh alpha --yes")
+    said = alpha.run(f"site replay {ran['run']} --round 1 --site alpha", code=1)
     assert "bit for bit" not in said and len(said.splitlines()) >= 1
     assert re.search("rows", said), said
     file.write_text(approved)
-    alpha.call(flfed, "site refresh alpha --yes")
+    alpha.run("site refresh alpha --yes")
 
 
-def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(
-    consortium: Any, ran: dict[str, Any], flfed: Callable[..., Any]
-):
+def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(consortium: Any, ran: dict[str, Any]):
     beta = consortium.sites["beta"]
     path = beta.gate / "ledger.jsonl"
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
-    assert "Every line is as it was written." in beta.call(flfed, "site ledger beta --verify")
+    assert "Every line is as it was written." in beta.run("site ledger beta --verify")
     middle = len(lines) // 2
     damaged = {
         "changed": [*lines[:middle], lines[middle].replace(b'"bytes":', b'"bytes":1', 1), *lines[middle + 1 :]],
@@ -130,11 +125,11 @@ def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(
     try:
         for name, content in damaged.items():
             path.write_bytes(b"".join(content))
-            said = beta.call(flfed, "site ledger beta --verify", code=1)
+            said = beta.run("site ledger beta --verify", code=1)
             assert "Every line is as it was written." not in said, name
     finally:
         path.write_bytes(whole)
-    assert "1 receipt of the coordinator" in beta.call(flfed, "site ledger beta --verify")
+    assert "1 receipt of the coordinator" in beta.run("site ledger beta --verify")
 
 
 def test_no_round_begins_on_an_older_ledger_nor_by_a_clock_that_was_set_back(consortium: Any, ran: dict[str, Any]):

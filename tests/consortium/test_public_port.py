@@ -26,7 +26,7 @@ from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.signatures import new_node_key, private_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 ROUTE = "/v1/control/list-nodes"
 PATHS = (
     f"/{ROUTE}",

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 THREE = ["alpha", "beta", "gamma"]
 FEDPROX = ('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')
@@ -88,7 +88,7 @@ def ask(serving: Any) -> Iterator[Asking]:
 
 
 @pytest.fixture
-def refused(serving: Any, ask: Asking, watch: Callable[..., Any], flfed: Callable[..., Any]) -> Callable[..., str]:
+def refused(serving: Any, ask: Asking, watch: Callable[..., Any]) -> Callable[..., str]:
     """Ask, and hold one site to its refusal: on both sides, in the log, and without a look into its rows."""
 
     def go(text: str, sites: list[str] = THREE, *, by: str = "alpha", **more: Any) -> str:
@@ -99,7 +99,7 @@ def refused(serving: Any, ask: Asking, watch: Callable[..., Any], flfed: Callabl
         assert (line["kind"], line["reason"]) == ("refused", reason)
         assert line["bytes"] == len(reason)
         assert rows.count() == 0
-        shown = json.loads(machine.call(flfed, f"site status {by} --json"))["last"][0]
+        shown = json.loads(machine.run(f"site status {by} --json"))["last"][0]
         assert (shown["kind"], shown["reason"]) == ("refused", reason)
         log = machine.gate / "gate.log"
         assert reason in (log if log.exists() else machine.log_file).read_text()
@@ -218,10 +218,10 @@ def test_the_coordinators_record_and_status_say_why(serving: Any):
             assert site["last-run"]["reason"].startswith("study 'small' was changed since it was decided")
 
 
-def test_rows_that_changed_after_the_approval(serving: Any, refused: Callable[..., str], flfed: Callable[..., Any]):
+def test_rows_that_changed_after_the_approval(serving: Any, refused: Callable[..., str]):
     beta, file = serving.sites["beta"], serving.root / "packages/sites/beta/rows.csv"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[:-1]) + "\n")  # one patient fewer
-    assert "small" in beta.call(flfed, "site refresh beta --yes")
+    assert "small" in beta.run("site refresh beta --yes")
     said = refused(serving.study(), by="beta")
     assert said == "its frozen rows changed after the approval: the study needs a new one"

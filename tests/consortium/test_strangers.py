@@ -23,7 +23,7 @@ from flfed.deployment.processes.connection import REFUSED
 from flfed.signatures import new_node_key
 from tests.consortium.strangers import headers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 STRANGERS = Path(__file__).with_name("strangers.py")
 THREE = ("alpha", "beta", "gamma")
 GROWTH = 20_000_000
@@ -167,7 +167,7 @@ def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[
 
 def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):
     quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
-    with running(serving, 24) as rounds:
+    with running(serving, 18) as rounds:
         rounds.follow(2)
         while rounds.process.poll() is None:
             quiet.append(rounds.follow(6))

@@ -27,6 +27,7 @@ LATER = ("alpha",)
 """It joins here, as its own user."""
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.servers,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
 ]

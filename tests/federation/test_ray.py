@@ -70,6 +70,7 @@ def refusing(like: Site) -> Site:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("name", ["preterm-birth", "diabetes", "wine"])
 def test_ray_gives_the_arrays_and_the_faults_of_the_process_itself(name: str, nothing_left, capfd):
     study = Study.load(name).replace(QUICK)
@@ -99,6 +100,7 @@ class Untakeable(Frame):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_what_goes_wrong_in_rays_processes_is_one_sentence_without_a_trace(small_sites, small_study, nothing_left):
     sites = [replace(site, source=Untakeable(site.source.table)) for site in small_sites(2)]
     with pytest.raises(FlfedError) as failed:
@@ -132,6 +134,7 @@ except RunStopped as error:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it(home, nothing_left, tmp_path):
     program, busy = tmp_path / "program.py", tmp_path / "busy"
     program.write_text(INTERRUPTED.replace("sys.argv[1]", repr(str(busy))))
@@ -169,6 +172,7 @@ except flfed.errors.UsageError as error:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_ray_is_not_needed_until_it_is_asked_for_and_then_named(home: Path):
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
     loaded, said = done.stdout.splitlines()

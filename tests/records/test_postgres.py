@@ -33,7 +33,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Base, Metric, Run, Sent
 from flfed.records.store.writer import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "a-secret-word"

@@ -345,6 +345,7 @@ except UnfollowedHead:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_of_two_heads_shown_at_once_only_one_is_signed(coordinator):
     pipe = subprocess.PIPE
     commands = [[sys.executable, "-c", SIGN, str(coordinator.root), letter] for letter in "abc"]

@@ -70,6 +70,7 @@ def shown(port: int) -> bytes | None:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")
 def test_a_second_coordinator_on_the_port_or_in_the_folder_is_refused_and_the_first_is_undisturbed(place: Path):

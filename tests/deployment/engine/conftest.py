@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from flfed.folders import CoordinatorFolder
 from flfed.signatures import new_node_key, private_text, public_text
 
 ROOT = Path(__file__).resolve().parents[3]
-BIN = Path(sys.executable).parent
 SERVE = """
 import sys
 from pathlib import Path
@@ -34,6 +32,14 @@ from flfed.deployment.processes.supervisor import told_to_stop
 with told_to_stop() as stop:
     serve(CoordinatorFolder(Path(sys.argv[1])), stop, told=lambda s: print(s, flush=True), bind="127.0.0.1")
 """
+
+NODE = """
+import flwr.common.constant as constant
+constant.HEARTBEAT_DEFAULT_INTERVAL = 10
+from flwr.supernode.cli import flower_supernode
+flower_supernode()
+"""
+"""Flower's node with three times as fast a heart: a killed one is missed after 20 seconds, and not after a minute."""
 
 
 def free_port() -> int:
@@ -125,7 +131,7 @@ class World:
         self.start(f"{site}-executor", sys.executable, stand_in, port, secret, says or site)
 
     def node_command(self, site: str, port: int, secret: Path, authority: Path | None = None) -> list[object]:
-        command: list[object] = [BIN / "flower-supernode", "--superlink", f"127.0.0.1:{self.port}"]
+        command: list[object] = [sys.executable, "-c", NODE, "--superlink", f"127.0.0.1:{self.port}"]
         command += ["--root-certificates", authority or self.folder.keys / "ca.crt", "--isolation", "process"]
         command += ["--auth-supernode-private-key", self.root / f"{site}.key", "--port", port]
         return [*command, "--superexec-auth-secret-file", secret, "--node-config", f'site="{site}"']
@@ -136,15 +142,10 @@ class World:
         return 0
 
     def end(self) -> None:
-        for process in reversed(self.started):
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        for process in reversed(self.started):
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for process in self.started:  # what serves is killed, and the kernel kills what it had started
+            process.kill()
+        for process in self.started:
+            process.wait()
 
 
 def new_world(root: Path) -> World:

@@ -17,7 +17,7 @@ from flfed.deployment.flower.control import Control, Link, database
 from flfed.errors import FlfedError, UsageError
 from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 SITES = ["site-1", "site-2", "site-3"]
 CONFIG: dict[str, bool | float | int | str] = {"study": "format = 1\n", "repeat": 0, "run": "r1"}
@@ -102,11 +102,11 @@ def test_a_deadline_is_kept_and_who_was_slow_answers_the_next_message(world: Any
     with deployed(world.folder, SITES, CONFIG) as grid:
         nodes = list(grid.get_node_ids())
         began = time.monotonic()
-        slow = [train(node, sleep=30.0 if node == nodes[0] else 0.0) for node in nodes]
-        replies = grid.send_and_receive(slow, timeout=12)
+        slow = [train(node, sleep=14.0 if node == nodes[0] else 0.0) for node in nodes]
+        replies = grid.send_and_receive(slow, timeout=6)
         took = time.monotonic() - began
         assert sorted(r.metadata.src_node_id for r in replies) == sorted(nodes[1:])
-        assert 12 <= took < 25
+        assert 6 <= took < 13
         assert [r.content["config"]["n"] for r in by_node(grid, [train(n, n=5) for n in nodes], nodes)] == [5, 5, 5]
 
 

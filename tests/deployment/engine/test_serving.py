@@ -65,6 +65,7 @@ def stranger(world: Any) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_stranger_gets_403_on_every_route_but_those_of_nodes(world: Any, stranger: httpx.Client):
     control = paths_of(control_routes)
     assert len(control) >= 30 and "/v1/control/start-run" in control
@@ -85,6 +86,7 @@ def test_a_stranger_gets_403_on_every_route_but_those_of_nodes(world: Any, stran
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("path", TRICKS)
 def test_no_spelling_of_a_path_reaches_a_control_route(world: Any, path: str):
     trusted = ssl.create_default_context(cafile=str(world.folder.keys / "ca.crt"))
@@ -101,6 +103,7 @@ def test_no_spelling_of_a_path_reaches_a_control_route(world: Any, path: str):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_nodes_routes_ask_for_a_key_and_nothing_says_what_runs_there(world: Any, stranger: httpx.Client):
     for route in proxy.ROUTES:
         reply = stranger.post(f"/v1/fleet/{route}", content=b"")
@@ -118,6 +121,7 @@ def test_nodes_routes_ask_for_a_key_and_nothing_says_what_runs_there(world: Any,
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_another_user_of_the_machine_is_refused_on_loopback_too(world: Any):
     link = Link.of(world.folder)
     with httpx.Client(verify=False, base_url=f"https://{link.address}", trust_env=False) as client:
@@ -135,6 +139,7 @@ def test_another_user_of_the_machine_is_refused_on_loopback_too(world: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_what_is_served_from_is_for_its_owner_only_and_no_secret_is_on_a_command_line(world: Any):
     server = world.folder.server
     open_to_others = [p for p in [server, *server.rglob("*")] if not p.is_symlink() and p.stat().st_mode & 0o077]
@@ -158,6 +163,7 @@ def listens_only_on_loopback(port: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_second_server_of_the_same_folder_is_refused(world: Any):
     with pytest.raises(UsageError, match="serves already") as error:
         serve(world.folder, threading.Event(), told=print)
@@ -166,6 +172,7 @@ def test_a_second_server_of_the_same_folder_is_refused(world: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_the_status_says_who_is_online_since_when(world: Any):
     found = status(world.folder)
     assert (found.serving, found.address) == (True, f"127.0.0.1:{world.port}")
@@ -181,6 +188,7 @@ def test_the_status_says_who_is_online_since_when(world: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_renewed_certificate_is_shown_to_sites_without_a_restart(world: Any):
     def shown() -> str:
         try:
@@ -197,6 +205,7 @@ def test_a_renewed_certificate_is_shown_to_sites_without_a_restart(world: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_key_that_is_not_admitted_or_revoked_and_another_authority_are_refused(world: Any, tmp_path: Path):
     """Real nodes: each ends with Flower's code for a refused connection."""
     world.key("stranger")
@@ -217,6 +226,7 @@ def test_a_key_that_is_not_admitted_or_revoked_and_another_authority_are_refused
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_killed_server_leaves_nothing_and_serves_again_with_the_same_nodes(own_world: Any):
     own_world.site("site-1", runs=False)
     own_world.serve()
@@ -242,6 +252,7 @@ def test_a_killed_server_leaves_nothing_and_serves_again_with_the_same_nodes(own
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_superlink_that_anybody_may_command_is_not_served(own_world: Any):
     """Flower's own program, as it is: what a version of Flower would be that passes the lock by."""
     folder, told = own_world.folder, list[str]()

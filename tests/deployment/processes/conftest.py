@@ -229,14 +229,10 @@ class Consortium:
         return folder
 
     def close(self) -> None:
-        for running in reversed(self._running):
-            running.terminate()
-        for running in reversed(self._running):
-            try:
-                running.wait(15)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
+        for running in self._running:  # what serves is killed, and the kernel kills what it had started
+            running.kill()
+        for running in self._running:
+            running.wait()
         for stream in (self.driver.stdin, self.driver.stdout):
             if stream is not None:
                 stream.close()

@@ -154,6 +154,7 @@ def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
     gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
 ):
@@ -179,6 +180,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
 def test_it_works_under_what_its_unit_forbids(
     gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]

@@ -24,7 +24,7 @@ from tests.another_account import NOBODY, account
 from tests.browser import free_port
 from tests.deployment.processes.test_serving import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(240)]
 COMMAND = str(Path(sys.executable).with_name("flfed"))
 """As a person types it: a Python that is started with -c looks in the current folder by itself."""
 SERVE = ("site", "serve", "cleveland")

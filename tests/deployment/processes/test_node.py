@@ -177,6 +177,7 @@ def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_redirect_to_another_host_is_not_followed(
     redirecting: tuple[Path, int, Heard, Heard], folder: SiteFolder, guarded: bool, wait_until: Callable[..., None]

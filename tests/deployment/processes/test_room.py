@@ -49,6 +49,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="the unit's network and the other user need root")
 @pytest.mark.parametrize("how", ["plain", "unit"])
 def test_a_gate_finds_no_way_out_of_its_room(

@@ -80,6 +80,7 @@ def processes(site: str) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wait_until: Callable[..., None]):
     folder = consortium.joined("cleveland")
     serving = consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
@@ -116,6 +117,7 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
     consortium: Any, home: Path, wait_until: Callable[..., None]
 ):
@@ -139,6 +141,7 @@ def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: Path, wait_until: Callable[..., None]):
     folder = consortium.joined("cleveland")
     for option, name, log in (

@@ -21,7 +21,11 @@ from tests.another_account import account
 NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="two users need root")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.servers,
+    pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
+]
 
 
 def become(user: int) -> list[str]:
