@@ -34,11 +34,11 @@ format: env
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without real studies, servers and browsers: about four minutes.
 fast: env
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # What takes minutes by its nature, and is not in make test: many starts of a fresh consortium, and the like.
 proof: env

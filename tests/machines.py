@@ -67,6 +67,10 @@ class Machine:
             self._started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self._exchange))
         return self._started[-1]
 
+    def ended(self) -> bool:
+        """Tell whether something that was started has ended."""
+        return any(process.poll() is not None for process in self._started)
+
     def end(self) -> None:
         """End all that was started: what serves is killed, and the kernel kills what it had started."""
         for process in self._started:
@@ -75,7 +79,7 @@ class Machine:
             process.wait(60)
 
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     def ledger_lines(self) -> list[dict[str, object]]:
         path = self.home / "sites" / self.name / "gate" / "ledger.jsonl"
@@ -91,6 +95,18 @@ class Machine:
             assert found == 1, key
         path.write_text(text, encoding="utf-8")
         return str(path)
+
+
+def wait_online(machines: Mapping[str, Machine], count: int) -> None:
+    """Wait until so many sites are online; fail at once where a process that serves has ended, with what it said."""
+    ended = list[Machine]()
+
+    def ready() -> bool:
+        ended.extend(machine for machine in machines.values() if machine.ended())
+        return bool(ended) or all_online(machines["coordinator"], count)
+
+    until(f"{count} sites", ready, every=0.5, said=lambda: "".join(machine.log() for machine in machines.values()))
+    assert not ended, [(machine.name, machine.log()[-2000:]) for machine in ended]
 
 
 def called(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
+from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach", "switzerland")
 ROUNDS = 4
@@ -41,7 +41,7 @@ def test_a_consortium_by_the_book(machines, test_data):
         take_in(coordinator, machines[site])
         assert "Legal basis: public data" in machines[site].run(short(SITE["site approve"], machines[site]))
         machines[site].start(SITE["site serve"])
-    until("four sites", lambda: all_online(coordinator, 4))
+    wait_online(machines, 4)
     deployed = json.loads(coordinator.run([*short(COORDINATOR["coordinator run"], coordinator), "--json"]))
     assert (deployed["status"], deployed["engine"], deployed["rounds"]) == ("completed", "deployment", ROUNDS)
     here = json.loads(coordinator.run([*short(["study", "run", "heart-disease"], coordinator), "--json"]))

@@ -27,7 +27,7 @@ from flfed.rows.training.one_by_one import drive_alone
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from tests.machines import COORDINATOR, ROOT, SITE, Machine, all_online, begin, machines_of, take_in, until
+from tests.machines import COORDINATOR, ROOT, SITE, Machine, begin, machines_of, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
 ATTACKS = ("membership-inference", "gradient-inversion")
@@ -157,7 +157,7 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
     for site, said in at_each(machines, lambda site: site.run(studied(SITE["site approve"], study))).items():
         assert_approval_says_what_is_promised(said)
         machines[site].start(SITE["site serve"])
-    until("three sites", lambda: all_online(coordinator, 3))
+    wait_online(machines, 3)
     go = studied(COORDINATOR["coordinator run"], study)
     here = [run(Study.load(str(study)), sites=list(SITES)) for _ in range(2)]
     first = coordinator.json(go)

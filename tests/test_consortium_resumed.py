@@ -19,7 +19,7 @@ from flfed.deployment.flower.control import Control, Link
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
-from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
+from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, until, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
 ROUNDS = 12
@@ -86,7 +86,7 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, 
         (line := tmp_path / site).mkdir()
         (line / "sitecustomize.py").symlink_to(tmp_path / "sitecustomize.py")
         serving[site] = serve(machines[site], line)
-    until("three sites", lambda: all_online(coordinator, 3), every=0.5)
+    wait_online(machines, 3)
 
     run = killed_between_a_message_and_its_reply(coordinator, tmp_path / "hungary")
     here = ["study", "run", "heart-disease", *(word for site in SITES for word in ("--site", site))]

@@ -19,7 +19,7 @@ import pytest
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
-from tests.machines import COORDINATOR, ROOT, SITE, Machine, all_online, begin, machines_of, take_in, until
+from tests.machines import COORDINATOR, ROOT, SITE, Machine, begin, machines_of, take_in, wait_online
 
 SHARES = {"cleveland": "named", "hungary": "pseudonym", "long-beach": "aggregate-only"}
 ROUNDS = 3
@@ -93,7 +93,7 @@ def test_figures_in_sums_only_are_nowhere_on_the_coordinators_machine(machines, 
         said = machines[site].run(words)
         assert ("to the coordinator's memory" in said) == (SHARES[site] == "aggregate-only")
         machines[site].start(SITE["site serve"])
-    until("three sites", lambda: all_online(coordinator, 3))
+    wait_online(machines, 3)
     words = [path if word == "heart-disease" else word for word in COORDINATOR["coordinator run"]]
     deployed = json.loads(coordinator.run([*words, "--json"]))
     here = run(Study.load(path), sites=list(SHARES))

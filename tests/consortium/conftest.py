@@ -221,7 +221,8 @@ class Consortium:
             sites = json.loads(out)["sites"] if code == 0 else []
             return sum(bool(site["online-since"]) for site in sites) == count
 
-        until(f"{count} sites", there, every=0.5)
+        machines = (self.coordinator, *self.sites.values())
+        until(f"{count} sites", there, every=0.5, said=lambda: "".join(machine.log() for machine in machines))
 
     def end(self) -> None:
         for machine in (*self.sites.values(), self.coordinator):

@@ -19,6 +19,7 @@ from flfed.deployment.coordinator.public_port import holding
 from flfed.errors import UsageError
 from tests.another_account import account
 from tests.browser import free_port
+from tests.machines import called
 
 FLFED = [sys.executable, "-P", "-c", "from flfed.cli import main; main()", "coordinator"]
 OTHER = 64501
@@ -33,13 +34,17 @@ class Coordinator:
         home.mkdir(mode=0o700)
         if other:
             os.chown(home, OTHER, OTHER)
-        said = self.run("init", "--title", home.name, "--address", f"localhost:{port}")
-        assert said.returncode == 0, said.stderr
+        code, _, error = self.run("init", "--title", home.name, "--address", f"localhost:{port}")
+        assert code == 0, error
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """Return the exit code, the output and the errors of a command; another account's is a process."""
+        if not self._other:
+            return called(["coordinator", *words], {**self.environment, "FLFED_PATH": ""}, Path("/"))
+        done = subprocess.run(
             [*self._other, *FLFED, *words], env=self.environment, cwd="/", capture_output=True, text=True, timeout=120
         )
+        return done.returncode, done.stdout, done.stderr
 
     def serve(self) -> subprocess.Popen[str]:
         made = subprocess.Popen(
@@ -84,17 +89,17 @@ def test_a_second_coordinator_on_the_port_or_in_the_folder_is_refused_and_the_fi
         try:
             own = shown(port)
             for late in comes:
-                done = late.run("serve")
-                assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-                assert done.stderr.startswith(f"flfed: port {port} is ")
-                assert done.stderr.endswith("stop that one first, or choose another port with --listen :PORT\n")
+                code, out, error = late.run("serve")
+                assert (code, out, error.count("\n")) == (2, "", 1), error
+                assert error.startswith(f"flfed: port {port} is ")
+                assert error.endswith("stop that one first, or choose another port with --listen :PORT\n")
                 assert not (late.home / "coordinator/server/Caddyfile").exists() or late is first
-            done = serves.run("serve")
-            assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-            assert "the coordinator serves already; stop the other one first" in done.stderr
+            code, _, error = serves.run("serve")
+            assert (code, error.count("\n")) == (2, 1)
+            assert "the coordinator serves already; stop the other one first" in error
             assert {shown(port) for _ in range(8)} == {own}  # two that share a port take turns
             assert running.poll() is None
-            assert serves.run("status").stdout.splitlines()[0].endswith("serving.")
+            assert serves.run("status")[1].splitlines()[0].endswith("serving.")
         finally:
             running.send_signal(signal.SIGTERM)
             assert running.wait(40) == 0

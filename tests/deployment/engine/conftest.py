@@ -34,9 +34,10 @@ with told_to_stop() as stop:
 """
 
 NODE = """
-import flwr.common.constant as constant
-constant.HEARTBEAT_DEFAULT_INTERVAL = 10
+from flwr.supercore import heartbeat
+from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli import flower_supernode
+fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = heartbeat.HEARTBEAT_DEFAULT_INTERVAL = 10
 flower_supernode()
 """
 """Flower's node with three times as fast a heart: a killed one is missed after 20 seconds, and not after a minute."""

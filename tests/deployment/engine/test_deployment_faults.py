@@ -63,7 +63,8 @@ def test_a_node_that_enrols_under_another_name_is_an_error_and_the_others_are_no
     }
     waiting = r"waiting for site-3 to come online; online: site-1, site-2; given up at \d\d:\d\d:\d\d \(in 3 s\)"
     assert re.fullmatch(waiting, told[0])
-    assert told[1:] == ["without site-3: not online"]
+    # On a slow machine it is said of the others too that their first answer is waited for.
+    assert [line for line in told[1:] if "answered:" not in line] == ["without site-3: not online"]
     with (
         pytest.raises(FlfedError, match="^not online: site-3; at least 2 sites are needed"),
         deployed(own_world.folder, ["site-2", "site-3"], CONFIG, wait_seconds=1),

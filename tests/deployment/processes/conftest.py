@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ class Consortium:
             "--superexec-auth-secret-file server.secret",
         ]
         self.server = self.start(" ".join(words).split(), "superlink.log", FLWR_HOME=str(root / "flower"))
-        until(lambda: self._listening(), 30)
+        until(lambda: self._listening(), 120)
         driver = [sys.executable, str(Path(__file__).with_name("driver.py")), str(self.port), str(root)]
         self.driver = subprocess.Popen(driver, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._running.append(self.driver)
@@ -228,18 +229,27 @@ class Consortium:
         self.do("register", key=public_text(key.public_key()))
         return folder
 
-    def close(self) -> None:
-        for running in self._running:  # what serves is killed, and the kernel kills what it had started
+    def forget(self) -> None:
+        """End what was started besides the server, the run and the sites."""
+        self._end(self._running[2:])
+        del self._running[2:]
+        self.do("forget")
+
+    def _end(self, processes: list[subprocess.Popen[str]]) -> None:
+        for running in processes:  # what serves is killed, and the kernel kills what it had started
             running.kill()
-        for running in self._running:
+        for running in processes:
             running.wait()
+
+    def close(self) -> None:
+        self._end(self._running)
         for stream in (self.driver.stdin, self.driver.stdout):
             if stream is not None:
                 stream.close()
 
 
-@pytest.fixture
-def consortium() -> Iterator[Consortium]:
+@contextmanager
+def fresh_consortium() -> Iterator[Consortium]:
     # Not under pytest's folder, which only root may enter: other users' processes run from here.
     root = Path(tempfile.mkdtemp(prefix="flfed-", dir="/tmp"))
     root.chmod(0o711)
@@ -250,4 +260,18 @@ def consortium() -> Iterator[Consortium]:
     finally:
         if made is not None:
             made.close()
-        shutil.rmtree(root)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Consortium]:
+    """The SuperLink and its driver, for the tests of a file."""
+    with fresh_consortium() as made:
+        yield made
+
+
+@pytest.fixture
+def consortium(server: Consortium) -> Iterator[Consortium]:
+    """The server as no site and no run knows it; what a test starts is ended with it."""
+    yield server
+    server.forget()

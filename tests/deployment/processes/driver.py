@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto, user_config_to_proto
-from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -39,11 +39,22 @@ class Driver:
         self.address, self.ca = f"127.0.0.1:{port}", (folder / "ca.crt").read_bytes()
         self.secret = (folder / "server.secret").read_bytes()
         version = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        self.registered, self.grid = list[int](), None
         self.control = ControlHttpClient.from_server_address(self.address, False, self.ca, version)
 
     def register(self, key: str) -> dict[str, Any]:
         public = load_ssh_public_key(key.encode()).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return {"node": self.control.RegisterNode(RegisterNodeRequest(public_key=public)).node_id}
+        self.registered.append(self.control.RegisterNode(RegisterNodeRequest(public_key=public)).node_id)
+        return {"node": self.registered[-1]}
+
+    def forget(self) -> dict[str, Any]:
+        """End the run that was begun, and cut off every node."""
+        if self.grid is not None:
+            self.end()
+        for node in self.registered:
+            self.control.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        self.registered.clear()
+        return {}
 
     def begin(self, config: dict[str, Any]) -> dict[str, Any]:
         fab = Fab(hashlib.sha256(bundle()).hexdigest(), bundle(), {})
@@ -92,6 +103,7 @@ class Driver:
         self.client.PushTaskOutput(output)
         self.beating.stop()
         self.grid.close()
+        self.grid = None
         return {}
 
 

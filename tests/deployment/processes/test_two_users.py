@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from flfed.deployment.processes import units
 from flfed.folders import SiteFolder
 from tests.another_account import account
+from tests.apps.gate.processes.conftest import Consortium, fresh_consortium
 
 NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
@@ -31,6 +32,12 @@ pytestmark = [
 def become(user: int) -> list[str]:
     """Return the start of a command line that runs as a user with nothing of root's."""
     return account(user, "--no-new-privs", groups=(user, LINK))
+
+
+@pytest.fixture
+def consortium() -> Iterator[Consortium]:
+    with fresh_consortium() as made:
+        yield made
 
 
 @pytest.fixture
