@@ -33,6 +33,7 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Files that start servers come first (tests/conftest.py): what is left for the end of the two workers is short.
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -22,7 +22,7 @@ from flfed.records.store.reader import RunReader
 from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, until, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
-ROUNDS = 12
+ROUNDS = 7
 SLOW_LINE = """
 import os, sys, time
 from pathlib import Path

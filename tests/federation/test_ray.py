@@ -71,7 +71,7 @@ def refusing(like: Site) -> Site:
 
 @pytest.mark.slow
 @pytest.mark.servers
-@pytest.mark.parametrize("name", ["preterm-birth", "diabetes", "wine"])
+@pytest.mark.parametrize("name", ["preterm-birth", pytest.param("diabetes", marks=pytest.mark.proof), "wine"])
 def test_ray_gives_the_arrays_and_the_faults_of_the_process_itself(name: str, nothing_left, capfd):
     study = Study.load(name).replace(QUICK)
     # A site that refuses comes first in name order: the others' partitions are not their places in the roster.
