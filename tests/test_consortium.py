@@ -13,7 +13,7 @@ import pytest
 from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach", "switzerland")
-ROUNDS = 4
+ROUNDS = 2
 """Of the run in the test: the study as it is shipped has 40, which takes minutes."""
 
 
