@@ -22,12 +22,23 @@ from flfed.records.dashboard.token import cookie_of
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "of-the-apps-in-tests"
 CHROMIUM = Path("/usr/bin/chromium")
-STANDS = "[data-testid=stApp][data-test-script-state=notRunning]"
 CHARTS = "[data-testid=stVegaLiteChart]"
 KINDS = ("line path", "symbol path", "rect path", "rule line", "area path")
 MARKS = f"""[...document.querySelectorAll('{CHARTS}')].map(
   chart => chart.querySelectorAll('{", ".join(f"svg .mark-{kind}" for kind in KINDS)}').length)"""
 """How many marks each chart of the page has."""
+STANDS = f"""([charts, still]) => {{
+  const app = document.querySelector('[data-testid=stApp]'), main = document.querySelector('[data-testid=stMain]');
+  const runs = app?.dataset.testScriptState !== 'notRunning' || app?.dataset.testConnectionState !== 'CONNECTED';
+  const awaited = document.querySelectorAll('[data-testid=stSkeleton], [data-testid=stAppSkeleton]').length;
+  const marks = {MARKS};
+  const ready = main && !runs && !awaited && !marks.includes(0) && (charts === null || marks.length === charts);
+  const now = ready ? [marks, main.querySelectorAll('*').length, main.scrollHeight, main.clientWidth].join() : '';
+  if (now !== window.stoodAs) [window.stoodAs, window.stoodSince] = [now, performance.now()];
+  return ready && performance.now() - window.stoodSince >= still;
+}}"""
+"""Whether nothing runs, no part is still to come, each chart has marks, and all that has been so for a while."""
+STILL_MILLISECONDS = 250
 
 
 def free_port() -> int:
@@ -107,15 +118,10 @@ class Window:
     answers: list[float] = field(default_factory=list)
     received: list[Any] = field(default_factory=list)
 
-    def drawn(self) -> None:
-        """Wait until the page stands: the script ended and, where there are charts, they are drawn."""
-        self.page.locator(STANDS).wait_for()
-        for _ in range(50):
-            self.page.wait_for_timeout(100)
-            if 0 not in self.marks():
-                break
-        self.page.locator(STANDS).wait_for()
-        self.page.wait_for_timeout(300)
+    def drawn(self, charts: int | None = None) -> None:
+        """Wait until the page stands: the script ended, and each chart is drawn; `charts` of them, where it is given."""
+        self.page.evaluate("window.stoodAs = null")
+        self.page.wait_for_function(STANDS, arg=[charts, STILL_MILLISECONDS], polling=50, timeout=60_000)
 
     def turn_to(self, name: str) -> None:
         """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
@@ -125,8 +131,13 @@ class Window:
         if folded:  # on a narrow screen
             self.page.get_by_test_id("stExpandSidebarButton").click()
             self.page.wait_for_timeout(500)
-        margin.get_by_role("link", name=name, exact=True).click()
-        self.page.wait_for_timeout(200)
+        link = margin.get_by_role("link", name=name, exact=True)
+        path, before = link.evaluate("link => new URL(link.href).pathname"), self.page.evaluate("location.pathname")
+        link.click()
+        if path == before:
+            self.page.wait_for_timeout(200)  # nothing tells that the page that is open begins anew
+        else:
+            self.page.wait_for_function("path => location.pathname === path", arg=path)
         if folded and margin.bounding_box()["x"] >= 0:
             margin.hover()
             margin.get_by_test_id("stSidebarCollapseButton").locator("button").click()

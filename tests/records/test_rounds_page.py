@@ -358,7 +358,7 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
     name = write(begin(store))
     window.page.goto(f"{window.address}/rounds?run={name}")
     window.page.get_by_role("heading", name="Rounds: s").wait_for()
-    window.drawn()
+    window.drawn(charts=5)
     boxes = window.page.evaluate(
         "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].map(chart => ({"
         " plot: chart.querySelector('.root path.background').getBoundingClientRect().height,"
@@ -367,7 +367,6 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
         "  const b = t.getBoundingClientRect(); return [t.textContent, (b.top + b.bottom) / 2, b.left]}),"
         "}))"
     )
-    assert len(boxes) == 5
     for box in boxes[:2]:
         assert box["plot"] >= 250
     for box in (boxes[0], boxes[1], boxes[3], boxes[4]):
