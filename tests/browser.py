@@ -119,7 +119,7 @@ class Window:
     received: list[Any] = field(default_factory=list)
 
     def drawn(self, charts: int | None = None) -> None:
-        """Wait until the page stands: the script ended, and each chart is drawn; `charts` of them, where it is given."""
+        """Wait until the page stands: the script ended, and each chart is drawn; `charts` of them where given."""
         self.page.evaluate("window.stoodAs = null")
         self.page.wait_for_function(STANDS, arg=[charts, STILL_MILLISECONDS], polling=50, timeout=60_000)
 

@@ -197,11 +197,26 @@ TABLE_1 = {
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="session")
+def one_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Where one app is served to all tests, and the link to the folder whose `runs.db` it shows."""
+    folder = tmp_path_factory.mktemp("one-app")
+    store = f"sqlite:///{folder}/now/runs.db"
+    with served({"FLFED_STORE": store, "FLFED_HOME": str(folder)}) as found:
+        yield found, folder / "now"
+
+
 @pytest.fixture
-def address(url: str) -> Iterator[str]:
+def address(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the app is served, showing the store of the test."""
-    with served({"FLFED_STORE": url}) as found:
+    if url == f"sqlite:///{tmp_path}/runs.db":
+        found, link = request.getfixturevalue("one_app")
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path)
         yield found
+    else:
+        with served({"FLFED_STORE": url}) as found:
+            yield found
 
 
 @pytest.fixture
