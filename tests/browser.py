@@ -33,11 +33,11 @@ STANDS = f"""([charts, still]) => {{
   const awaited = document.querySelectorAll('[data-testid=stSkeleton], [data-testid=stAppSkeleton]').length;
   const marks = {MARKS};
   const ready = main && !runs && !awaited && !marks.includes(0) && (charts === null || marks.length === charts);
-  const now = ready ? [marks, main.querySelectorAll('*').length, main.scrollHeight, main.clientWidth].join() : '';
+  const now = main && [marks, awaited, main.querySelectorAll('*').length, main.scrollHeight, main.clientWidth].join();
   if (now !== window.stoodAs) [window.stoodAs, window.stoodSince] = [now, performance.now()];
   return ready && performance.now() - window.stoodSince >= still;
 }}"""
-"""Whether nothing runs, no part is still to come, each chart has marks, and all that has been so for a while."""
+"""Whether nothing runs, no part is still to come, each chart has marks, and the page has been as it is for a while."""
 STILL_MILLISECONDS = 250
 
 

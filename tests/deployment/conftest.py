@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -231,15 +232,36 @@ def package(tmp_path: Path, small_sites: Callable[..., list[Site]], monkeypatch:
     return folder
 
 
+@pytest.fixture(scope="session")
+def home_after_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[GatedGrid]]:
+    """Where the home is kept as the run of `ran` left it, and the grid of that run, once there was one."""
+    return tmp_path_factory.mktemp("ran") / "home", []
+
+
 @pytest.fixture
-def ran(package: Path, gated: Callable[..., Gated], conducted_through: Any, small_study: str) -> tuple[Any, Any]:
-    """A site with a budget that took part in a run under differential privacy, and the grid; its approval holds."""
+def ran(
+    package: Path, home: Path, gated: Callable[..., Gated], conducted_through: Any, small_study: str,
+    home_after_run: tuple[Path, list[GatedGrid]],
+) -> tuple[Any, Any]:  # fmt: skip
+    """A site with a budget that took part in a run under differential privacy, and the grid; its approval holds.
+
+    The run is made once, and each test has a copy of the home that it left.
+    """
     private = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
-    site = gated(small_study.replace("epochs = 1", "steps = 4") + private, policy=Policy(epsilon=9.0))
-    outcome, grid = conducted_through(site)
-    assert outcome.status == "completed"
-    site.approve(bundle_sha256=bundle_sha256())
-    return site, grid
+    site = gated(small_study.replace("epochs = 1", "steps = 4") + private, policy=Policy(epsilon=9.0), approved=False)
+    kept, grids = home_after_run
+    if not grids:
+        site.approve()
+        outcome, grid = conducted_through(site)
+        assert outcome.status == "completed"
+        site.approve(bundle_sha256=bundle_sha256())
+        shutil.copytree(home, kept)
+        grids.append(grid)
+    else:
+        shutil.rmtree(home)
+        shutil.copytree(kept, home)
+        site.open()
+    return site, grids[0]
 
 
 # Fixtures of this folder, too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -24,14 +25,25 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 LINES = KEPT_LINES + 10
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the folder of the first test is kept for the others."""
+    return tmp_path_factory.mktemp("ledger") / "site-01"
+
+
 @pytest.fixture
-def folder(home: Path) -> SiteFolder:
+def folder(home: Path, kept: Path) -> SiteFolder:
     """A site with a ledger of more lines than are kept one by one, that was begun anew."""
     made = SiteFolder("site-01")
+    if kept.exists():
+        made.make()
+        shutil.copytree(kept, made.root, dirs_exist_ok=True)
+        return made
     made.make()
     made.terms.write_text(f'site = "site-01"\nsigning-key = "{signing_public(KEY)}"\n')
     ledger_of(made).append(kind="restarted", by="Dr Kim", why="a disk broke")
     add(made, LINES - 1)
+    shutil.copytree(made.root, kept)
     return made
 
 

@@ -355,7 +355,9 @@ def test_thousands_and_dates_are_taken_for_what_they_are():
 
 @pytest.mark.slow
 def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, store):
-    name = write(begin(store))
+    run = begin(store)
+    name = write(run)
+    run.finish(status="completed")
     window.page.goto(f"{window.address}/rounds?run={name}")
     window.page.get_by_role("heading", name="Rounds: s").wait_for()
     window.drawn(charts=5)
