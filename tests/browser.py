@@ -127,9 +127,10 @@ class Window:
         """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
         margin = self.page.get_by_test_id("stSidebar")
         margin.wait_for(state="attached")
-        folded = margin.bounding_box()["x"] < 0
+        unfold = self.page.get_by_test_id("stExpandSidebarButton")
+        folded = unfold.is_visible()
         if folded:  # on a narrow screen
-            self.page.get_by_test_id("stExpandSidebarButton").click()
+            unfold.click()
             self.page.wait_for_timeout(500)
         link = margin.get_by_role("link", name=name, exact=True)
         path, before = link.evaluate("link => new URL(link.href).pathname"), self.page.evaluate("location.pathname")

@@ -147,6 +147,7 @@ def test_a_job_in_a_file_is_the_same_work_with_orders_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_memory_is_that_of_a_process_of_its_own(tmp_path):
     held = np.ones(100 * 2**17)  # 100 MB here, which a fresh process does not have
     x, y = {"a": np.zeros((8, 2))}, {"a": np.zeros(8)}

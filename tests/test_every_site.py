@@ -91,7 +91,8 @@ def test_a_table_fits_its_schema_and_every_row_is_on_one_side(site, tables):
 
 # The rules read a table nine times, so two sites stand for the others until the slow tests.
 QUICK = {"cleveland", "minnesota-clinic"}
-ALL = [pytest.param(pair, marks=() if pair[0] in QUICK else pytest.mark.slow) for pair in PAIRS]
+SLOW = [pytest.mark.slow, pytest.mark.studies]
+ALL = [pytest.param(pair, marks=() if pair[0] in QUICK else SLOW) for pair in PAIRS]
 
 
 @pytest.mark.parametrize("site", ALL, indirect=True, ids="/".join)

@@ -102,6 +102,7 @@ def said(installed: Path, *command: str | Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     assert "trimmed-mean (flfed-trimmed 1.0)" in said(installed, FLFED, "study", "list")
     listed = json.loads(said(installed, FLFED, "study", "list", "--json"))

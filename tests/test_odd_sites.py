@@ -71,6 +71,7 @@ def told(flfed) -> Callable[[], tuple[list[str], dict]]:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(changed, told):
     changed("west", more="\n".join(f'"{name}": Field("{name}", multiply=0.001),' for name in AMOUNTS))
     texts, report = told()
@@ -86,6 +87,7 @@ def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(c
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told):
     changed("midwest", status=SWAPPED)
     texts, report = told()
@@ -101,6 +103,7 @@ def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told)
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_of_the_shipped_regions_nobody_is_told_to_lie_apart(told):
     texts, report = told()
     assert (report["apart"], report["outcome-reversed"]) == ([], [])

@@ -71,12 +71,14 @@ def test_the_page_has_the_figures_that_the_studies_are_held_to():
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_breast_cancer_at_epsilon_three():
     # Ten repeats: .987, deviation .007; by rows' own ranges in place of typical spans .976.
     assert overall("breast-cancer-dp-3", 3, AUC)[0] >= 0.98
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")
 def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
     plain, _ = overall("taiwan-credit", 1, AUC)
@@ -88,6 +90,7 @@ def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")
 def test_a_tight_clip_costs_taiwan_credit_its_probabilities_before_any_noise():
     loose, _ = overall("taiwan-credit-clip", 1, "log_loss")
@@ -96,6 +99,7 @@ def test_a_tight_clip_costs_taiwan_credit_its_probabilities_before_any_noise():
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.usefixtures("heart")
 def test_the_flamby_split_at_a_true_epsilon_of_one():
     # shared/TARGETS.md section 1: .788 ± .017, scaled by hospital. Ours: .798 ± .013, so .76 is far below their mean.

@@ -11,7 +11,7 @@ import pytest
 from flfed import Study, run
 from flfed.records.store.reader import RunReader
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 ACCURACY, AUC = "accuracy_score", "roc_auc_score"
 SEEDS = range(42, 47)

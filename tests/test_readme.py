@@ -28,6 +28,7 @@ def test_the_pages_have_commands_and_blocks_to_run():
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_every_command_of_the_readme_runs(flfed):
     for words in commands_of("README.md"):
         code, out, err = flfed(*words)
@@ -35,6 +36,7 @@ def test_every_command_of_the_readme_runs(flfed):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_every_command_of_the_page_on_predicting_runs_in_an_empty_folder(flfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words in commands_of("docs/predict.md"):
@@ -44,6 +46,7 @@ def test_every_command_of_the_page_on_predicting_runs_in_an_empty_folder(flfed, 
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("place", range(len(BLOCKS)))
 def test_every_python_block_of_the_readme_runs(place):
     done = subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", BLOCKS[place]],

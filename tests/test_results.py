@@ -12,7 +12,7 @@ import pytest
 from flfed import Study, run
 from flfed.records.store.reader import RunReader
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 REPEATS = 10
 

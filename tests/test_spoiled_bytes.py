@@ -45,6 +45,7 @@ def spoiled(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", FILES)
 def test_spoiled_bytes_end_in_a_sentence_without_a_cell_or_in_a_table(tmp_path: Path, monkeypatch, name):
     write_dataset(tmp_path)

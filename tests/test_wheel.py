@@ -33,6 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     bundled = [name for name in names if name.startswith("flfed/_bundled/")]
@@ -45,6 +46,7 @@ def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_an_unpacked_wheel_finds_its_bundle_from_any_folder(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     code = (

@@ -14,7 +14,7 @@ import pytest
 from flfed.federation.server.run import run
 from flfed.study.study import Study
 
-pytestmark = pytest.mark.slow  # real studies
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 HEADER = ["x1", "x2", "flag", "colour"]
 

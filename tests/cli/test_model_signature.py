@@ -22,7 +22,7 @@ from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 
-pytestmark = pytest.mark.slow  # a real study
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # a real study
 
 TITLE = "Heart consortium"
 NOBODY = "Not signed: the hashes in the folder show damage, and not who made it."

@@ -7,7 +7,7 @@ import pytest
 
 from flfed.records.statistics.verdict import number
 
-pytestmark = pytest.mark.slow  # a few seconds each: real runs
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # a few seconds each: real runs
 
 STUDY = """
 format = 1

@@ -12,6 +12,7 @@ TIGHT = ("quorum=1.0", "strategy.flag-norm=1.0", "strategy.refuse-norm=1.4", "co
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_missed_quorum_is_exit_3_with_the_reason_and_the_last_good_model_kept(flfed):
     code, out, _ = flfed("study", "run", "wine", "--json", *(w for key in TIGHT for w in ("--set", key)))
     found = json.loads(out)

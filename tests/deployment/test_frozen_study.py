@@ -32,7 +32,7 @@ def of(dataset: str) -> list[Site]:
 
 
 def slow(*case: object) -> Any:
-    return pytest.param(*case, marks=pytest.mark.slow)
+    return pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.studies])
 
 
 @pytest.mark.parametrize(

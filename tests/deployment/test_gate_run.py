@@ -32,7 +32,7 @@ CASES = [(variant, ("open", "institution")[number % 2]) for number, variant in e
 
 @pytest.mark.parametrize(
     ("variant", "disclosure"),
-    [("plain", "institution"), *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES)],
+    [("plain", "institution"), *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.studies]) for case in CASES)],
 )
 def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
     gated, conducted_through, conduct, small_study: str, variant: str, disclosure: str
@@ -59,6 +59,7 @@ def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", ["diabetes", "wine", "heart-disease"])
 def test_every_message_of_shipped_studies_is_as_the_gate_expects(conduct, heart, name: str):
     study = Study.load(name).replace({"strategy.rounds": 2, "compare.draws": 200})

@@ -261,6 +261,7 @@ REPLAY = (
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_another_process_gives_the_same_bits(gated, tmp_path):
     site = gated()
     hashes = trained(site, rounds=2)

@@ -29,7 +29,7 @@ from flfed.records.ledger.ledger import ledger_of
 from tests.browser import ROOT, Window, free_port, opened
 from tests.records import eyes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(120)]
 APP = Path(site_app.__file__).with_name("app.py")
 PAGES = [name.capitalize() for name in site_app.page_files()]
 COMMAND = [sys.executable, "-c", "from flfed.cli import main; main()", "site", "app", "site-01"]

@@ -79,6 +79,7 @@ def small(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_the_figures_in_the_store_are_those_of_the_attacks_on_a_shipped_study():
     study = Study.load("preterm-birth").replace({"rounds": 4})
     ended = run(study)
@@ -116,6 +117,7 @@ def test_an_audit_adds_to_the_record_and_changes_nothing_else(small):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_every_word_of_our_attacks_and_figures_is_written_down_as_it_was_said(small, small_study):
     text = Study.parse(small_study + DP).replace({"plan.steps": 5, "privacy.delta": 1e-3}).text
     strict = {"site-02": {"disclosure": "institution", "resplit": False, "audits": True, "delta": 1e-3}}
@@ -271,6 +273,7 @@ def test_of_a_series_the_first_repeat_that_has_a_model_is_attacked(small, home):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_promise_stands_beside_what_was_reached(small, small_study):
     text = small_study.replace("epochs = 1", "steps = 2") + DP
     sites, ended = small(text=text)
@@ -325,6 +328,7 @@ def test_a_run_without_its_model_is_not_audited(small):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_nothing_of_a_cell_crosses_or_is_written_down_in_an_audit(
     planted, small_study, conduct, home, caplog, capfd
 ):  # fmt: skip

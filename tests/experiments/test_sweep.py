@@ -23,7 +23,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.sources import Frame
 
-pytestmark = pytest.mark.slow  # real studies
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 ROOT = Path(__file__).parents[2]
 

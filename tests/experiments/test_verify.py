@@ -17,7 +17,7 @@ from flfed.records.store.reader import RunReader
 from flfed.study.study import names
 from flfed.study.tables import Expectation
 
-pytestmark = pytest.mark.slow  # real studies
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 TINY = """
 format = 1

@@ -23,7 +23,7 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 
-pytestmark = pytest.mark.slow  # real studies
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 
 @dataclass(frozen=True)

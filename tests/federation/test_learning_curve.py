@@ -20,7 +20,7 @@ from flfed.rows.training.requests import Failed, TuneRequest
 from flfed.rows.training.stacked.answer import answer_together, answering
 from flfed.study.study import Study
 
-pytestmark = pytest.mark.slow  # real studies
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 DRAWS = (0, FIRST_DRAW + 1)
 CHANGE = "personalised - local-only"
@@ -208,6 +208,7 @@ def test_an_error_in_one_rerun_is_raised_as_one_by_one(small_sites, small_study)
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_on_heart_few_rows_gain_where_published_and_all_rows_gain_at_long_beach_only(heart, test_data):
     dataset = datasets.load("heart-flamby")
     datasets.get(dataset, from_folder=test_data, progress=lambda line: None)

@@ -59,11 +59,10 @@ def newest() -> str:
 
 
 ESSENTIAL = {"plain", "best"}
+SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ESSENTIAL else pytest.mark.slow) for name in STRATEGIES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ESSENTIAL else SLOW) for name in STRATEGIES])
 def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
     name: str, small_sites, small_study, record: Record
 ):
@@ -125,6 +124,7 @@ def test_a_resumed_run_says_so_and_counts_its_seconds_over_both_processes(small_
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
@@ -146,6 +146,7 @@ def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(smal
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(3)
     whole = run(study, sites=sites, repeats=3, stacked=False)
@@ -168,6 +169,7 @@ def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(sma
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
     whole = run(study, sites=sites)
@@ -214,6 +216,7 @@ def ended_at(study: Study, sites: list[Any], round: int, **options: Any) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
     small_sites, small_study, record: Record, monkeypatch, tmp_path
 ):
@@ -242,6 +245,7 @@ def test_a_run_whose_start_file_is_lost_is_left_as_it_is_and_says_so(harm: str, 
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, small_study):
     study, sites = Study.parse(small_study), small_sites(2)
     ended = ended_at(study, sites, 2)
@@ -258,6 +262,7 @@ def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, sm
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_series_goes_on_with_the_sites_that_it_began_with(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(4)
     whole = run(study, sites=sites[1:], repeats=2, stacked=False)
@@ -279,6 +284,7 @@ def test_a_study_whose_name_ends_in_sweep_is_no_sweep(small_sites, small_study):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_site_that_refuses_after_a_resume_is_a_fault_with_its_reason_and_stays_one_that_took_part(
     small_sites, small_study
 ):
@@ -328,6 +334,7 @@ def test_sites_that_a_program_gave_must_be_given_again(small_sites, small_study)
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_sites, small_study):
     sites = small_sites(3)
     with pytest.raises(RunStopped):
@@ -344,6 +351,7 @@ def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_site
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(small_sites, small_study):
     sites = small_sites(2)
     whole = run(Study.parse(small_study), sites=sites)

@@ -199,6 +199,7 @@ BAR, SHIPPED = 0.005, 0.0025
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", ["breast-cancer", "loan-default", "preterm-birth", "heart-disease"])
 def test_the_bound_on_shipped_studies_is_at_most_half_a_percent_and_holds(name, request):
     if name == "heart-disease":

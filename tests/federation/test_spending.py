@@ -308,6 +308,7 @@ run(Study.parse(sys.stdin.read()), sites=sites, stacked=False)
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
     small_sites: Callable[..., list[Site]], small_study: str
 ):
@@ -349,6 +350,7 @@ except NotSpent:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_two_processes_that_reserve_at_once_cannot_overdraw_together():
     started = [
         subprocess.Popen(

@@ -95,6 +95,7 @@ def test_a_series_side_by_side_writes_down_what_one_by_one_does(small_sites, sma
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_repeat_that_fails_is_written_down_and_the_others_go_on(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
     whole = run(study, sites=sites, repeats=3)
@@ -116,6 +117,7 @@ def test_a_repeat_that_fails_is_written_down_and_the_others_go_on(small_sites, s
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_ctrl_c_stops_every_repeat_and_a_resume_goes_on_with_all_of_them(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
     whole = run(study, sites=sites, repeats=3)
@@ -135,6 +137,7 @@ def test_ctrl_c_stops_every_repeat_and_a_resume_goes_on_with_all_of_them(small_s
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_repeat_that_misses_its_quorum_stops_alone(small_sites, small_study):
     tight = {"strategy.quorum": 1.0, "strategy.flag-norm": 1.0, "strategy.refuse-norm": 1.6, "strategy.rounds": 9}
     steps: list[tuple[str, int, int]] = []
@@ -147,6 +150,7 @@ def test_a_repeat_that_misses_its_quorum_stops_alone(small_sites, small_study):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_learning_curve_is_that_of_the_first_repeat(small_sites, small_study):
     study = Study.parse(small_study).replace(QUICK | {"compare.curve": {"rows": [20], "draws": 2}})
     done = [run(study, sites=small_sites(2), repeats=2, stacked=stacked) for stacked in (True, False)]
@@ -186,6 +190,7 @@ def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_repeats_of_large_tables_wait_for_room_and_give_the_same(small_sites, small_study, monkeypatch):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
     steps: list[tuple[str, int, int]] = []
@@ -212,6 +217,7 @@ run(Study.load("preterm-birth").replace({"strategy.rounds": 6, "compare.draws": 
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_series_killed_between_its_repeats_goes_on_to_the_same_arrays_and_records(record: Record):
     def child(stage: str, count: int) -> int:
         command = [sys.executable, "-c", CHILD, stage, str(count)]

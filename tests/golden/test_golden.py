@@ -9,7 +9,7 @@ import pytest
 
 from tests.golden.golden_files import GOLDEN, HERE, another_home, differences
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from typing import Any
 from tests.browser import Window
 
 WIDTHS, PHONE = (320, 390, 768, 1024, 1440), 390
+NARROW = (320,)
+"""Of the widths the one where most is cut; a desk's is looked at in the dark anyway."""
 LEAST_TEXT, LEAST_MARK = 4.5, 3.0
 """Contrasts of WCAG 2.2, levels AA."""
 COLOURS = r"""
@@ -206,15 +208,9 @@ def unseen_focus(window: Window, most: int = 80) -> tuple[int, dict[str, float]]
     return len(rings), {place: ring for place, ring in rings.items() if ring < LEAST_MARK}
 
 
-def looked_at(window: Window, picture: str = "") -> list[str]:
+def looked_at(window: Window, picture: str = "", widths: tuple[int, ...] = WIDTHS) -> list[str]:
     """Return what is wrong with a page on some screen or in some theme, in a few words each; keep its pictures."""
     start, wrong = window.page.viewport_size["width"], [f"pale: {word}" for word in pale_words(window)]
-    for width in WIDTHS:
-        as_wide(window, width)
-        window.is_sound()
-        wrong += [f"{width}, {said}" for said in wrong_with_charts(window)]
-        if width == PHONE and picture:
-            window.picture(f"{picture}-{width}", whole=True)
     window.page.emulate_media(color_scheme="dark")
     as_wide(window, start)
     wrong += [f"dark, {said}" for said in wrong_with_charts(window)]
@@ -222,5 +218,11 @@ def looked_at(window: Window, picture: str = "") -> list[str]:
     if picture:
         window.picture(f"{picture}-dark", whole=True)
     window.page.emulate_media(color_scheme="light")
+    for width in widths:
+        as_wide(window, width)
+        window.is_sound()
+        wrong += [f"{width}, {said}" for said in wrong_with_charts(window)]
+        if width == PHONE and picture:
+            window.picture(f"{picture}-{width}", whole=True)
     as_wide(window, start)
     return wrong

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +69,45 @@ def run(words: list[str], home: Path, url: str, *, code: int = 0) -> str:
         return next((entry.series for entry in reader.runs(limit=1)), "")
 
 
+COMMANDS = """
+import json, os, sys
+from flfed.cli import main
+from flfed.records.reading import RunReader
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+for line in sys.stdin:
+    os.environ["FLFED_HOME"], *words = json.loads(line)
+    sys.argv, code = ["flfed", *words], 0
+    try:
+        main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    with RunReader.open() as reader:
+        newest = next((entry.series for entry in reader.runs(limit=1)), "")
+    print(json.dumps([code, newest]), file=answers, flush=True)
+"""
+"""Runs one command after the other in one process; says of each its exit code and the newest series then."""
+
+
+@contextmanager
+def commands(home: Path, url: str) -> Iterator[Callable[..., str]]:
+    """Give a function that runs a command as `run` does, all in one process: what they load is loaded once."""
+    environment = os.environ | {"FLFED_STORE": url, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", COMMANDS], cwd=home, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def one(*words: str, code: int = 0, home: Path = home) -> str:
+        print(json.dumps([str(home), *words]), file=started.stdin, flush=True)
+        found, newest = json.loads(started.stdout.readline())
+        assert found == code, (words, found)
+        return newest
+
+    with started:
+        yield one
+
+
 def make(folder: Path, data: Path | None) -> Runs:
     """Run a study of each kind into one store under `folder`; two of them need files of `data`.
 
@@ -78,18 +120,19 @@ def make(folder: Path, data: Path | None) -> Runs:
     (broken / "runs").touch()
     url = f"sqlite:///{folder}/runs.db"
     (folder / "many.toml").write_text(MANY)
-    series = {
-        "failed": run(["study", "run", "preterm-birth"], broken, url, code=1),
-        "stopped": run(["study", "run", "diabetes", "--set", "plan.lr=1e200"], home, url, code=3),
-        "regression": run(["study", "run", "diabetes", *SET], home, url),
-        "multi-class": run(["study", "run", "wine"], home, url),
-        "demo": run(["demo"], home, url),
-        "protected": run(["study", "run", "breast-cancer-dp-3"], home, url),
-    }
-    run(["audit", series["protected"]], home, url)
-    if data is not None:
-        for name in ("taiwan-credit", "heart-disease"):
-            run(["data", "get", name, "--from", str(data)], home, url)
-        series["many"] = run(["study", "run", str(folder / "many.toml")], home, url)
-        series["hospitals"] = run(["study", "run", "heart-disease", "--repeats", "3"], home, url)
+    with commands(home, url) as one:
+        series = {
+            "failed": one("study", "run", "preterm-birth", home=broken, code=1),
+            "stopped": one("study", "run", "diabetes", "--set", "plan.lr=1e200", code=3),
+            "regression": one("study", "run", "diabetes", *SET),
+            "multi-class": one("study", "run", "wine"),
+            "demo": one("demo"),
+            "protected": one("study", "run", "breast-cancer-dp-3"),
+        }
+        one("audit", series["protected"])
+        if data is not None:
+            for name in ("taiwan-credit", "heart-disease"):
+                one("data", "get", name, "--from", str(data))
+            series["many"] = one("study", "run", str(folder / "many.toml"))
+            series["hospitals"] = one("study", "run", "heart-disease", "--repeats", "3")
     return Runs(url, home, series)

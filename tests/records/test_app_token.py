@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from tests.browser import opened
 from tests.cli.test_app import app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(180)]
 
 
 def status_of(address: str, **headers: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from flfed.records.store.entries import LearningPoint, MetricRow
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 ROOT = Path(__file__).parents[2]
 CURVES = {  # own rows: own model alone, joined, half the interval of the difference

@@ -16,7 +16,7 @@ from flfed.records.store.entries import EventRow, LearningPoint, MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
 
-pytestmark = pytest.mark.slow  # the app itself, run many times
+pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many times
 
 ROOT = Path(__file__).parents[2]
 AUC, LOSS = "roc_auc_score", "log_loss"

@@ -308,6 +308,7 @@ def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(s
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_each_label_of_a_map_is_there_whole_and_at_its_row(store, heart: str, url: str):
     sites = [f"taiwan-credit-{number:02}-university" for number in range(12)]
     name = "default.payment.next.month"

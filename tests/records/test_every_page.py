@@ -1,8 +1,9 @@
 """Every page, with a real run of every kind, in a real browser: nothing breaks, leaves this machine or stays empty.
 
-Each chart is looked at on screens from a phone to a desk, in both themes; and each page is gone through by keyboard.
+Each chart is looked at on the narrowest screen and, in the dark, on a desk's; each page is gone through by keyboard.
 
-The pictures are kept in `artefacts/pages/`, where people look at them.
+`make proof` looks on every screen from a phone to a desk, and keeps the pictures in `artefacts/pages/`, where people
+look at them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.browser import CHARTS, Window, opened, served
 from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
 UNCHARTED = ("failed", "stopped")
@@ -49,34 +50,48 @@ def everywhere(runs: Runs) -> Iterator[str]:
         yield address
 
 
-def visit(window: Window, name: str, kind: str) -> None:
-    """Look at one page: it must be sound, and each of its charts have something in it."""
+def visit(window: Window, name: str, picture: str = "") -> None:
+    """Look at one page: it must be sound, and each of its charts have something in it; keep a picture of it."""
     window.turn_to(name)
-    window.picture(f"pages/{kind}-{name.lower()}", whole=True)
+    if picture:
+        window.picture(picture, whole=True)
     window.is_sound()
-    assert 0 not in window.marks(), (name, kind, window.marks())
+    assert 0 not in window.marks(), (name, window.marks())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(everywhere: str, runs: Runs, kind: str):
+def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictures: bool = False) -> None:
+    """Look at every page with one kind of run, on screens so wide, in both themes."""
     if kind not in runs.series:
         pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
     charts, wrong = 0, []
-    with opened(everywhere) as window:
-        window.page.goto(f"{everywhere}/?run={runs.series[kind]}")
+    with opened(address) as window:
+        window.page.goto(f"{address}/?run={runs.series[kind]}")
         window.page.locator("h1").first.wait_for()
         for name in PAGES:
-            before = len(window.received)
-            visit(window, name, kind)
+            before, picture = len(window.received), f"pages/{kind}-{name.lower()}" if pictures else ""
+            visit(window, name, picture)
             if name != PAGES[0]:
                 assert f"run={runs.series[kind]}" in window.page.url
             assert sum(map(len, window.received[before:])) < MOST_BYTES
             charts += len(window.marks())
             if kind not in UNCHARTED:
-                picture = f"pages/{kind}-{name.lower()}" if kind == "hospitals" else ""
-                wrong += [f"{name}, {said}" for said in eyes.looked_at(window, picture)]
+                said = eyes.looked_at(window, picture if kind == "hospitals" else "", widths)
+                wrong += [f"{name}, {one}" for one in said]
     assert wrong == []
     assert charts >= FEWEST_CHARTS.get(kind, 9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_page_shows_every_kind_of_run_on_the_narrowest_screen_and_in_the_dark(
+    everywhere: str, runs: Runs, kind: str
+):
+    look(everywhere, runs, kind, eyes.NARROW)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(everywhere: str, runs: Runs, kind: str):
+    look(everywhere, runs, kind, eyes.WIDTHS, pictures=True)
 
 
 def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: str, runs: Runs):
@@ -84,7 +99,7 @@ def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: 
         window.page.goto(f"{everywhere}/?compare={runs.series['demo']},{runs.series['protected']}")
         window.page.locator(f"{CHARTS} svg").first.wait_for()
         window.drawn()
-        assert eyes.looked_at(window) == []
+        assert eyes.looked_at(window, widths=eyes.NARROW) == []
         if "many" not in runs.series:
             return
         window.page.goto(f"{everywhere}/curves?run={runs.series['many']}")
@@ -99,13 +114,30 @@ def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: 
         window.page.keyboard.press("Escape")
         window.page.get_by_text("Show in colour, with the other 8 sites in grey").wait_for()
         window.drawn()
-        assert eyes.looked_at(window) == []
+        assert eyes.looked_at(window, widths=eyes.NARROW) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs, scheme: str):
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.proof)])
+def test_every_page_opens_at_its_own_address_and_who_goes_through_it_by_keyboard_sees_where_they_are(
+    everywhere: str, runs: Runs, scheme: str
+):
     with opened(everywhere, scheme=scheme) as window:
         for name in PAGES:
+            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            window.is_sound()
+            address = "" if name == PAGES[0] else name.lower()
+            assert window.page.url == f"{everywhere}/{address}?run={runs.series['demo']}"
+            places, unseen = eyes.unseen_focus(window)
+            assert places >= 15, (name, places)
+            assert unseen == {}, name
+
+
+def test_in_the_dark_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs):
+    # A page of links and one of fields: the other pages are made of the same parts.
+    with opened(everywhere, scheme="dark") as window:
+        for name in ("Runs", "Curves"):
             window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
             window.page.locator("h1").first.wait_for()
             window.drawn()
@@ -132,13 +164,10 @@ def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, 
             assert card.evaluate(TITLES)[1:] == [f'"{title}"' for title in p10_runs.TITLES]
 
 
-def test_an_empty_store_says_what_to_do_on_every_page(tmp_path: Path):
-    with served({"FLFED_STORE": f"sqlite:///{tmp_path}/none.db"}) as address, opened(address) as window:
-        window.page.goto(address)
-        window.page.locator("h1").first.wait_for()
-        for name in PAGES:
-            visit(window, name, "empty")
-            assert "flfed demo" in window.page.locator("[data-testid=stAlert]").inner_text()
+def test_an_empty_store_says_what_to_do_on_every_page(window: Window):
+    for name in PAGES:
+        visit(window, name)
+        assert "flfed demo" in window.page.locator("[data-testid=stAlert]").inner_text()
 
 
 def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, runs: Runs):
@@ -154,17 +183,6 @@ def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, ru
         window.page.get_by_role("heading", name=site).first.wait_for()
         assert f"site={site}" in window.page.url
         window.is_sound()
-
-
-def test_every_page_opens_at_its_own_address(everywhere: str, runs: Runs):
-    with opened(everywhere) as window:
-        for name in PAGES:
-            window.page.goto(f"{everywhere}/{name.lower()}?run={runs.series['demo']}")
-            window.page.locator("h1").first.wait_for()
-            window.drawn()
-            window.is_sound()
-            address = "" if name == PAGES[0] else name.lower()
-            assert window.page.url == f"{everywhere}/{address}?run={runs.series['demo']}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

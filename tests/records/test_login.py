@@ -123,6 +123,7 @@ def frames(window: Window) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize(("own", "other"), [("hungary", "long-beach"), ("long-beach", "hungary")])
 def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(address, people, heart, own, other):
     with opened(address) as window:
@@ -145,6 +146,7 @@ def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(add
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
     with opened(address) as window:
         log_in(window, people, "ana@clinic.example", f"?run={heart}")
@@ -158,6 +160,7 @@ def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
     with opened(address) as window:
         log_in(window, people, "eve@clinic.example", f"?run={heart}")
@@ -173,6 +176,7 @@ def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
     roles = tmp_path / "roles.toml"
     roles.write_text(ROLES)
@@ -183,6 +187,7 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
     path = tmp_path / "secrets.toml"
     path.write_text("[auth\nclient_id = 1")
@@ -194,6 +199,7 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize("page", ["Runs", "Rounds"])
 def test_another_role_reaches_a_page_that_is_open(address, people, store: RunStore, tmp_path: Path, page):
     series = store.begin_series(study="ward", study_sha256="", study_text="")

@@ -29,6 +29,7 @@ def test_a_new_page_is_found_by_its_file_alone(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_no_heading_stands_above_the_link_to_runs(window):
     links = window.page.locator(LINKS)
     links.first.wait_for()

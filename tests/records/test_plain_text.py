@@ -151,6 +151,7 @@ def test_that_a_run_is_not_there_is_told_with_its_command_as_code(store, write, 
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Window, store):
     facts = {"engine": "inprocess", "path": "stacked", "primary": "roc_auc_score", "task": "binary"}
     runs = []

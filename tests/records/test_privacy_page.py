@@ -327,6 +327,7 @@ def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, sto
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_is_drawn_with_its_charts(window, protected: str, store, attacks):
     store.audit(protected, attacks)
     page = window.page

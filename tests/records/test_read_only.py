@@ -136,6 +136,7 @@ def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(reada
 
 @needs_root
 @pytest.mark.slow
+@pytest.mark.browser
 def test_the_app_of_another_account_shows_the_pages(readable, store, heart):
     before = {path.name: path.read_bytes() for path in readable.iterdir() if path.suffix == ".db"}
     with served(given_to_nobody(readable), prefix=account(NOBODY)) as address, opened(address) as window:

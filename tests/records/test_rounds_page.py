@@ -354,6 +354,7 @@ def test_thousands_and_dates_are_taken_for_what_they_are():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, store):
     run = begin(store)
     name = write(run)

@@ -21,7 +21,7 @@ from flfed.records.statistics.verdict import ARM_NAMES
 from flfed.records.store.entries import ComparisonRow, DifferenceRow
 from flfed.records.store.writer import RunStore
 
-pytestmark = pytest.mark.slow  # the app itself, run many times
+pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many times
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"

@@ -215,6 +215,7 @@ while True:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_killed_freeze_leaves_one_of_the_two_whole(small_sites, tmp_path):
     paths, hashes = [], set()
     for number, site in enumerate(small_sites(2, rows=400)):

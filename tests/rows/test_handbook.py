@@ -14,7 +14,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.transactions.windows import Windows, look_back
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 NAMES = {
     "customer": "CUSTOMER_ID",

@@ -339,6 +339,7 @@ def simulated() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", list(BINARY | REGRESSION))
 def test_intervals_cover_the_truth_in_95_of_100_samples_and_two_thirds_of_them_do_not(name, simulated):
     value, low, high = simulated[name].T
@@ -365,6 +366,7 @@ def null() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", BINARY)
 def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
     # sqrt(.05 .95 / 2000) = .5 %, three of these either way; sqrt(.25 / 2000) = 1.1 % at .5
@@ -374,5 +376,6 @@ def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_a_test_that_ignores_the_pairing_fails_that_band(null):
     assert not 0.035 <= np.mean(null[1] < 0.05) <= 0.065

@@ -116,6 +116,7 @@ def test_each_rule_gives_after_rounds_what_it_gives_one_by_one(place, rule):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("task", TASKS)
@@ -144,6 +145,7 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.floats(0, 6).map(lambda size: int(np.exp(size))), min_size=1, max_size=12),

@@ -203,6 +203,7 @@ def test_one_decomposition_gives_the_ridge_regression_of_every_penalty(rows, inp
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", ["preterm-birth", "loan-default", "diabetes", "wine"])
 def test_the_shipped_studies_sites_get_the_models_that_they_get_alone(name):
     study = Study.load(name)

@@ -52,6 +52,7 @@ def test_the_figures_of_both_accountants_are_the_published_ones():
 
 
 @pytest.mark.slow  # importing all of Opacus takes three seconds
+@pytest.mark.studies
 def test_our_figures_are_those_of_opacus_own_accountants():
     from opacus.accountants import PRVAccountant, RDPAccountant
 
