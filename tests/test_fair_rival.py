@@ -17,7 +17,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.session import Workplace
 from flfed.summaries.score_bins import bound_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.studies, pytest.mark.usefixtures("taiwan")]
+pytestmark = [pytest.mark.slow, pytest.mark.studies, pytest.mark.proof, pytest.mark.usefixtures("taiwan")]
 
 AUC = "roc_auc_score"
 GRID = {"max_leaf_nodes": [4, 8, 16], "max_iter": [100, 200], "learning_rate": [0.05]}

@@ -49,6 +49,8 @@ def test_noise_keeps_the_promise_and_is_not_more_than_it_takes(name):
     assert spent > asked
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.usefixtures("heart", "taiwan")
 @pytest.mark.parametrize("name", ["breast-cancer-dp-3", "fed-heart-flamby-dp", "taiwan-credit-dp-3"])
 def test_delta_is_at_most_a_tenth_of_one_over_the_rows_of_the_largest_site(name):
@@ -89,8 +91,7 @@ def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
     assert report["faults"] == []
 
 
-@pytest.mark.slow
-@pytest.mark.studies
+@pytest.mark.proof
 @pytest.mark.usefixtures("taiwan")
 def test_a_tight_clip_costs_taiwan_credit_its_probabilities_before_any_noise():
     loose, _ = overall("taiwan-credit-clip", 1, "log_loss")

@@ -92,7 +92,7 @@ def test_fedprox_is_as_fedavg(fedavg):
 
 @pytest.mark.usefixtures("heart")
 def test_one_scaler_a_penalty_and_own_intercepts_reach_more_on_the_same_rows():
-    report, _ = ran("fed-heart", 20)
+    report, _ = ran("fed-heart", 10)
     assert report["personalised-sites-mean"][ACCURACY]["value"] >= 0.82
     assert report["personalised"][AUC]["value"] >= 0.88
     # By own intercepts: one model for all is worse in both.

@@ -14,7 +14,8 @@ from flfed.records.store.reader import RunReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
-REPEATS = 10
+REPEATS = {"loan-default": 4}
+"""Of studies that take longer; of the others ten."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def series(known: dict[str, Series], request: pytest.FixtureRequest) -> Callable
         if study not in known:
             if study == "heart-disease":
                 request.getfixturevalue("heart")
-            known[study] = series_of(study, REPEATS)
+            known[study] = series_of(study, REPEATS.get(study, 10))
         return known[study]
 
     return of
@@ -100,9 +101,9 @@ def test_wine_reaches_the_pooled_fit(series):
 
 
 @pytest.mark.parametrize("name", ["preterm-birth", "loan-default", "heart-disease", "diabetes", "wine"])
-def test_no_honest_site_of_a_shipped_study_is_refused_or_at_fault_over_ten_seeds(name, series):
+def test_no_honest_site_of_a_shipped_study_is_refused_or_at_fault_at_any_of_its_seeds(name, series):
     found = series(name)
-    assert (found.report["repeats"], found.report["faults"]) == (10, [])
+    assert (found.report["repeats"], found.report["faults"]) == (REPEATS.get(name, 10), [])
     assert "holdout-opened" in found.events  # what the guard said would be among them
     assert not {"fault", "refused"} & set(found.events)
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = {
     "alembic": "only makes or migrates a store",
     "altair": "only draws pages",
@@ -44,6 +46,8 @@ def loaded(code: str, home: Path) -> dict:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
     from flfed.records.store.writer import RunStore
 

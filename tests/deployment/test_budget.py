@@ -56,6 +56,8 @@ def delta(reply: Message) -> np.ndarray:
     return np.concatenate([value.ravel() for _, value in sorted(ndarrays(reply.content, "arrays").items())])
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
     site = protected(epsilon=9.0)
     message = site.trained()

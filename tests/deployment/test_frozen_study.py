@@ -35,6 +35,8 @@ def slow(*case: object) -> Any:
     return pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.studies])
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("name", "changes", "options"),
     [

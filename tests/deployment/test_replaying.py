@@ -49,6 +49,8 @@ def refrozen(site, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Site:
     return changed
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("disclosure", ["open", "institution"])
 def test_every_round_of_a_real_run_comes_again_to_the_bit(gated, conducted_through, small_study, variant, disclosure):

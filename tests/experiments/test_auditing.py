@@ -215,6 +215,8 @@ def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(s
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_site_whose_budget_is_spent_is_attacked_still(small, small_study: str):
     # The run's whole epsilon is spent, and another round would be too much: an audit asks for none.
     held = {"disclosure": "institution", "epsilon": 2.0, "delta": 1e-3, "cell_minimum": 5, "resplit": False}

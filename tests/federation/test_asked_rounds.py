@@ -138,6 +138,8 @@ def test_at_institutions_a_model_is_on_the_disk_before_it_is_sent_on(
     assert [sent for sent, _, _ in same] == ([1, 2, 3, 4] if each_round else [1, 4])
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("kill_in", [1, 3, 5])
 def test_of_a_site_each_model_that_was_sent_on_counts_once(small_sites, private, kill_in: int, answered: bool):
@@ -173,6 +175,8 @@ def test_models_that_are_made_anew_after_they_were_sent_on_are_spent_beyond_the_
     assert "up to 5 rounds instead of 4" in said
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("kill_in", [1, 3])
 def test_rows_that_were_trained_on_for_a_round_that_was_lost_are_counted_again(small_sites, private, kill_in: int):
     study, sites, seen = private(RECORD_DP), small_sites(2), Seen(kill_in=kill_in, answered=True)

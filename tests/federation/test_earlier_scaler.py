@@ -54,6 +54,8 @@ def written_before(name: str, text: str) -> str:
     return name
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_such_a_run_is_audited_and_exported_with_the_scaler_that_it_had(sites, text):
     done = written_before(run(named(text), sites=sites).run, text)
     found = audit(done, attacks=[MEMBERSHIP], sites=sites)

@@ -183,6 +183,8 @@ def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_
         assert "resumed after round 3" in {e.reason.partition(";")[0] for e in reader.events([ended])}
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("apart", ["0", "1000"])
 def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on_from_it(
     small_sites, small_study, conduct, record: Record, monkeypatch: pytest.MonkeyPatch, apart: str

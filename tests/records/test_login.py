@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,27 +90,40 @@ def test_a_provider_that_says_nothing_of_addresses_has_to_be_trusted_in_so_many_
     assert role_of(person, f"verified-only = false\n{ROLES}").role == "analyst"
 
 
-@pytest.fixture
-def people():
-    with provider() as made:
-        yield made
+@pytest.fixture(scope="module")
+def with_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Provider, Path]]:
+    """One app with a login, its provider, and the link to the folder whose `runs.db` and `roles.toml` it reads.
+
+    Its own address must be known before it starts, so a port is set aside.
+    """
+    port, folder = free_port(), tmp_path_factory.mktemp("login")
+    store, roles = f"sqlite:///{folder}/now/runs.db", str(folder / "now" / "roles.toml")
+    secrets = folder / "secrets.toml"
+    with provider() as people:
+        secrets.write_text(
+            f'[auth]\nredirect_uri = "http://127.0.0.1:{port}/oauth2callback"\n'
+            f'cookie_secret = "{"s" * 40}"\nclient_id = "{CLIENT}"\nclient_secret = "{SECRET}"\n'
+            f'server_metadata_url = "{people.address}/.well-known/openid-configuration"\n'
+        )
+        environment = {"FLFED_STORE": store, "FLFED_ROLES": roles, "FLFED_HOME": str(folder)}
+        with served(environment, options={"--secrets.files": str(secrets)}, port=port) as found:
+            yield found, people, folder / "now"
 
 
 @pytest.fixture
-def address(url: str, tmp_path: Path, people: Provider):
-    """The app with a login; its own address must be known before it starts, so a port is set aside."""
-    port = free_port()
-    secrets = tmp_path / "secrets.toml"
-    secrets.write_text(
-        f'[auth]\nredirect_uri = "http://127.0.0.1:{port}/oauth2callback"\n'
-        f'cookie_secret = "{"s" * 40}"\nclient_id = "{CLIENT}"\nclient_secret = "{SECRET}"\n'
-        f'server_metadata_url = "{people.address}/.well-known/openid-configuration"\n'
-    )
-    roles = tmp_path / "roles.toml"
-    roles.write_text(ROLES)
-    options = {"--secrets.files": str(secrets)}
-    with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}, options=options, port=port) as found:
-        yield found
+def people(with_login: tuple[str, Provider, Path]) -> Provider:
+    with_login[1].spoil_nonce = False
+    return with_login[1]
+
+
+@pytest.fixture
+def address(with_login: tuple[str, Provider, Path], url: str, tmp_path: Path) -> str:
+    """Where the app with a login is served, showing the store of the test."""
+    found, _, link = with_login
+    (tmp_path / "roles.toml").write_text(ROLES)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path)
+    return found
 
 
 def log_in(window: Window, people: Provider, who: str, path: str) -> None:
@@ -169,8 +183,10 @@ def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
         assert frames(window).count("hungary") == 0
     people.spoil_nonce = True
     with opened(address) as window:
-        log_in(window, people, "chief@clinic.example", f"?run={heart}")
-        window.page.wait_for_timeout(3000)
+        with window.page.expect_response("**/oauth2callback?*"):
+            log_in(window, people, "chief@clinic.example", f"?run={heart}")
+        window.page.get_by_role("button", name="Log in").wait_for()
+        window.drawn()
         assert window.page.get_by_role("heading", name="Runs").count() == 0
         assert frames(window).count("heart-disease") == 0
 

@@ -279,6 +279,8 @@ def loss_on(rows: Encoded, arrays) -> float:
     return loss_of_rows("binary", score(ScoreRequest(model=Mlp(hidden=(8,)), arrays=arrays, x=rows.x)), rows.y)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_tuned_network_is_no_worse_than_the_plan_alone_on_rows_it_never_saw():
     # Twenty inputs, sixty rows: twelve rounds of five epochs overfit, fewer or a penalty do not.
     rows, test = table("binary", 60, 1, inputs=20), table("binary", 4000, 2, inputs=20)
@@ -345,7 +347,7 @@ def test_networks_survive_a_site_of_next_to_no_rows(rows):
 def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name):
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []
-    for repeat in range(1 if name == "loan-default" else 3):
+    for repeat in range(1 if name in ("loan-default", "preterm-birth") else 3):
         places = [Workplace(site, study, repeat) for site in sites]
         for number, (training, held) in enumerate(arms_of(places)):
             if not same_folds(training, held, places[0]):

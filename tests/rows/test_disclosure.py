@@ -110,6 +110,8 @@ def test_from_all_that_leaves_of_a_column_no_small_count_follows(rows, column):
         assert len(replies) > 3  # something does leave
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("totals", [(7, 7), (5, 4, 6), (7, 5, 4)])
 def test_from_missingness_against_the_outcome_no_small_count_follows(totals):
     # With three classes the third follows from the other two: one small cell keeps all of them back.

@@ -30,7 +30,14 @@ from flfed.study.tables import Partition
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name.replace("_", "-") for path in ROOT.glob("sites/*/__init__.py"))
-PAIRS = [(name, dataset) for name in NAMES for dataset in listing.load(name).datasets]
+QUICK = {"cleveland", "minnesota-clinic", "south-lender"}
+"""Sites that stand for the others until the slow tests."""
+SLOW = [pytest.mark.slow, pytest.mark.studies]
+ALL = [
+    pytest.param(name, dataset, marks=() if name in QUICK else SLOW, id=f"{name}/{dataset}")
+    for name in NAMES
+    for dataset in listing.load(name).datasets
+]
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
@@ -55,7 +62,7 @@ def bits(table: pd.DataFrame) -> list[object]:
     return [(c.dtype.str, [(type(x), x) for x in c] if c.dtype == object else c.tobytes()) for c in plain]
 
 
-@pytest.mark.parametrize(("name", "dataset"), PAIRS, ids=map("/".join, PAIRS))
+@pytest.mark.parametrize(("name", "dataset"), ALL)
 def test_every_shipped_site_is_served_from_frozen_rows_as_from_its_source(name, dataset, tmp_path, request):
     site = listing.load(name).serving(dataset)
     if datasets.load(dataset).absent():

@@ -297,8 +297,8 @@ def test_a_handful_of_rows_gives_an_ordered_interval_or_a_reason(n):
 
 # --- coverage and calibration in simulation -------------------------------------------------------
 
-SIMULATIONS, ROWS = 2000, 100
-# Monte-Carlo error of a coverage of 95 %: sqrt(.95 .05 / 2000) = .5 %
+SIMULATIONS, ROWS = 1000, 100
+# Monte-Carlo error of a coverage of 95 %: sqrt(.95 .05 / 1000) = .7 %
 
 
 def true_values() -> dict[str, float]:
@@ -369,7 +369,7 @@ def null() -> tuple[dict[str, np.ndarray], np.ndarray]:
 @pytest.mark.studies
 @pytest.mark.parametrize("name", BINARY)
 def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
-    # sqrt(.05 .95 / 2000) = .5 %, three of these either way; sqrt(.25 / 2000) = 1.1 % at .5
+    # sqrt(.05 .95 / 1000) = .7 %, two of these either way; sqrt(.25 / 1000) = 1.6 % at .5
     p = null[0][name]
     assert 0.035 <= np.mean(p < 0.05) <= 0.065
     assert 0.46 <= np.mean(p < 0.5) <= 0.54

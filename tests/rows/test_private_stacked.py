@@ -88,9 +88,16 @@ def furthest(alone: list[Fitted], stacked: list[Fitted]) -> float:
     return max(distance(a, b) for a, b in zip(alone, stacked, strict=True))
 
 
+# Each task with one kind of model; the other pairs with the slow tests.
+QUICK = {("binary", "mlp"), ("multi-class", "linear"), ("regression", "linear")}
+SLOW = [pytest.mark.slow, pytest.mark.studies]
+TASKS_AND_MODELS = [
+    pytest.param(task, model, marks=() if (task, model) in QUICK else SLOW) for task in TASKS for model in MODELS
+]
+
+
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "model"), TASKS_AND_MODELS)
 def test_a_stack_gives_what_each_gives_alone(task, model, rule):
     still = {"seed": list(RULES).index(rule), "private": replace(PRIVATE, noise=0.0), **RULES[rule]}
     bare = fit_together(asked(task, MODELS[model], **still))

@@ -68,6 +68,8 @@ def direct(rows: Encoded, task: str):
     return best[0], made(best, len(rows)).fit(rows.x, rows.y)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 @pytest.mark.parametrize("law", ["line", "cross"])
 def test_the_model_is_the_one_that_scikit_learn_finds_by_the_same_folds(task: str, law: str):
@@ -126,6 +128,8 @@ def test_nobody_is_on_both_sides_of_a_fold():
     assert best_alone(people, "binary", 2, np.random.default_rng(0)).family == "logistic-regression"
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_class_weights_move_the_trees_too():
     rows, new = rows_of("binary", "cross"), np.random.default_rng(9).normal(size=(50, 4))
     heavy = Encoded(rows.x, rows.y, np.where(rows.y == 1, 5.0, 1.0))
@@ -140,6 +144,8 @@ def test_one_class_gives_the_constant_model():
     np.testing.assert_allclose(found.outputs(rows.x[:3]), np.log(300.5 / 0.5), rtol=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_asked_together_or_alone_the_model_is_the_same():
     def requests() -> list[RivalRequest]:
         return [

@@ -117,7 +117,7 @@ def test_each_rule_gives_after_rounds_what_it_gives_one_by_one(place, rule):
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL])
+@pytest.mark.parametrize("sizes", [pytest.param(EQUAL, marks=pytest.mark.proof), UNEQUAL])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("rule", RULES)

@@ -1,0 +1,62 @@
+"""The arrays of every shipped study, one repeat of each, are to the last bit as they were.
+
+They hang on the processor and its libraries: the file keeps them by what torch computes with (`arrays`), made with
+one thread (the Makefile's OMP_NUM_THREADS=1) and OpenBLAS of the wheels of NumPy and SciPy. On another processor there
+is nothing to compare with. `python -m tests.golden.test_shipped_studies` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from flfed import Study, run
+from flfed.rows import datasets
+from flfed.study import names
+from tests.golden.golden_files import HERE, another_home
+
+FILE = HERE / "studies.json"
+DATA = Path(os.environ.get("FLFED_TEST_DATA", HERE.parents[2] / "shared" / "data"))
+PROCESSOR = torch.backends.cpu.get_cpu_capability()
+LEFT_OUT: dict[str, str] = {}
+"""Studies that are not here, and why."""
+
+
+def ended(name: str) -> str:
+    """Run one repeat of a study and return the SHA-256 of its arrays; what is compared afterwards changes none."""
+    study = Study.load(name).replace({"draws": 200})
+    dataset = datasets.load(study.dataset.name)
+    if dataset.absent():
+        datasets.get(dataset, from_folder=DATA, progress=lambda line: None)
+    result = run(study)
+    if result.status != "completed":
+        raise RuntimeError(f"{name}: {result.status}")
+    found: str = result.report["arrays-sha256"]
+    return found
+
+
+@pytest.mark.proof
+@pytest.mark.usefixtures("test_data")
+@pytest.mark.parametrize("name", [name for name in names() if name not in LEFT_OUT])
+def test_a_shipped_study_ends_with_the_arrays_that_it_ended_with(name: str):
+    kept = json.loads(FILE.read_text(encoding="utf-8"))
+    if PROCESSOR not in kept:
+        pytest.skip(f"no arrays are kept of a processor that torch calls {PROCESSOR}")
+    assert ended(name) == kept[PROCESSOR][name]
+
+
+def test_every_shipped_study_is_kept_or_left_out_for_a_reason():
+    for of in json.loads(FILE.read_text(encoding="utf-8")).values():
+        assert {*of, *LEFT_OUT} == set(names())
+        assert len(set(of.values())) == len(of) and {len(sha) for sha in of.values()} == {64}
+
+
+if __name__ == "__main__":
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    with another_home():
+        kept[PROCESSOR] = {name: ended(name) for name in names() if name not in LEFT_OUT}
+    FILE.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
