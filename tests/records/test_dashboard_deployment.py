@@ -24,6 +24,8 @@ def machines() -> Iterator[dict[str, Machine]]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.browser
 @pytest.mark.timeout(600)
 def test_every_page_shows_a_deployment_that_goes_on(machines, test_data):
     coordinator = machines["coordinator"]
@@ -44,14 +46,15 @@ def test_every_page_shows_a_deployment_that_goes_on(machines, test_data):
         for name in page_files():
             window.page.get_by_test_id("stSidebar").get_by_role("link", name=name.capitalize(), exact=True).click()
             window.page.locator("h1").first.wait_for()
-            window.page.wait_for_timeout(2500)  # it is drawn anew all the time, so it never stands
-            window.picture(f"pages/deployment-{name}", whole=True)
+            window.page.wait_for_timeout(1000)  # it is drawn anew all the time, so it never stands
             window.is_sound()
             if name in ("overview", "rounds"):
                 before = shown(window.page)
                 until("a new round on the page", lambda seen=before: shown(window.page) > seen, 20)
                 assert 0 <= rounds(url) - shown(window.page) <= 5
-            until(f"every chart of {name}", lambda: 0 not in window.marks(), 20)  # one may just be drawn anew
+            until(
+                f"every chart of {name}", lambda: 0 not in window.marks(), 20, every=0.1
+            )  # one may just be drawn anew
     assert rounds(url) < ROUNDS
 
 
