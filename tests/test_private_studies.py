@@ -83,7 +83,8 @@ def test_breast_cancer_at_epsilon_three():
 @pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")
 def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
-    plain, _ = overall("taiwan-credit", 1, AUC)
+    measured = {figure.path: figure.value for figure in Study.load("taiwan-credit").expected.figures}
+    plain = measured[f"global.{AUC}"]  # in ten repeats
     protected, report = overall("taiwan-credit-dp-8", 1, AUC)
     assert protected >= 0.75
     assert protected >= plain - 0.02

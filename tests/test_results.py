@@ -14,8 +14,7 @@ from flfed.records.store.reader import RunReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
-REPEATS = {"loan-default": 4}
-"""Of studies that take longer; of the others ten."""
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def series(known: dict[str, Series], request: pytest.FixtureRequest) -> Callable
         if study not in known:
             if study == "heart-disease":
                 request.getfixturevalue("heart")
-            known[study] = series_of(study, REPEATS.get(study, 10))
+            known[study] = series_of(study, REPEATS)
         return known[study]
 
     return of
@@ -103,7 +102,7 @@ def test_wine_reaches_the_pooled_fit(series):
 @pytest.mark.parametrize("name", ["preterm-birth", "loan-default", "heart-disease", "diabetes", "wine"])
 def test_no_honest_site_of_a_shipped_study_is_refused_or_at_fault_at_any_of_its_seeds(name, series):
     found = series(name)
-    assert (found.report["repeats"], found.report["faults"]) == (REPEATS.get(name, 10), [])
+    assert (found.report["repeats"], found.report["faults"]) == (REPEATS, [])
     assert "holdout-opened" in found.events  # what the guard said would be among them
     assert not {"fault", "refused"} & set(found.events)
 

@@ -207,8 +207,6 @@ def test_an_error_in_one_rerun_is_raised_as_one_by_one(small_sites, small_study)
     assert len(tuned) > 2  # the others were not ended by it
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_on_heart_few_rows_gain_where_published_and_all_rows_gain_at_long_beach_only(heart, test_data):
     dataset = datasets.load("heart-flamby")
     datasets.get(dataset, from_folder=test_data, progress=lambda line: None)
