@@ -171,3 +171,9 @@ def test_a_comparison_of_numbers_is_told_from_others(body: str, expected: bool):
 def test_names_of_tests_are_sentences():
     short = [f"{named(file)}:{t.name}" for file in TESTS for t in found_tests(file) if t.name.count("_") < 3]
     assert short == []
+
+
+def test_a_slow_test_says_what_it_needs(request: pytest.FixtureRequest):
+    kinds = ("servers", "browser", "studies")
+    slow = [item for item in request.session.items if item.get_closest_marker("slow")]
+    assert [item.nodeid for item in slow if not any(item.get_closest_marker(kind) for kind in kinds)] == []

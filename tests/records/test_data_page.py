@@ -21,7 +21,7 @@ from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import NO_OTHERS, of_summary
 from flfed.rows.data.site import Policy
-from tests.browser import opened, served
+from tests.browser import opened
 from tests.records.test_dashboard import DATA, overview, words
 
 TOLD = {"rows": 303, "missing": 0, "difference": 0.12, "chance": 0.16, "reason": ""}
@@ -309,14 +309,14 @@ def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(s
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_each_label_of_a_map_is_there_whole_and_at_its_row(store, heart: str, url: str):
+def test_each_label_of_a_map_is_there_whole_and_at_its_row(store, heart: str, address: str):
     sites = [f"taiwan-credit-{number:02}-university" for number in range(12)]
     name = "default.payment.next.month"
     columns = [column(name, **dict.fromkeys(sites, TOLD)) | {"towards": "1"}]
     columns += [column(f"PAY_{number}", **dict.fromkeys(sites, TOLD)) for number in range(5)]
     store.added_to(heart).summary("columns", {"columns": columns, "note": ""})
     store.added_to(heart).summary("table-1", {"rows": [], "note": ""})
-    with served({"FLFED_STORE": url}) as address, opened(address) as window:
+    with opened(address) as window:
         window.page.goto(f"{address}/data?run={heart}")
         window.page.locator("h1").first.wait_for()
         window.drawn()
