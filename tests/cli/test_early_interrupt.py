@@ -19,6 +19,8 @@ main()
 """
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("module", ["click", "typer", "flfed.cli.study", "pandas", "sqlalchemy", "torch", "flwr"])
 def test_ctrl_c_while_a_module_is_imported_ends_a_command_without_a_word(module: str, home):
     words = [sys.executable, "-c", STARTED.format(module=module), "study", "run", "wine"]
@@ -26,6 +28,8 @@ def test_ctrl_c_while_a_module_is_imported_ends_a_command_without_a_word(module:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("module", ["click", "streamlit.web.cli", "uvicorn", "pandas"])
 def test_ctrl_c_while_the_app_starts_ends_it_without_a_traceback(module: str, home):
     code = STARTED.format(module=module).replace("flfed.cli", "flfed.records.dashboard.streamlit_command")

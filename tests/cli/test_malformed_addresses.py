@@ -59,6 +59,8 @@ def called(words: str, addresses: list[str], folder: Path, *absent: str) -> list
     return [tuple(one) for one in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "words", ["run list", "run show latest", "app --headless", "study run preterm-birth --set rounds=1", "audit latest"]
 )

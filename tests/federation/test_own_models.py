@@ -44,6 +44,8 @@ def sites(small_sites):
     return small_sites(3, rows=400, change=crossed)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_model_that_is_not_linear_is_held_against_the_best_that_each_site_finds_alone(study, sites):
     best, same = (run(made, sites=sites).report for made in (study, study.replace({"compare.own": "same"})))
     families = {name: of["local-only-family"] for name, of in best["sites"].items()}

@@ -85,6 +85,8 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
     assert re.search(r"have spent epsilon [\d.]+, given the encoder, of 9 for 'small'", approving)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_three_runs_on_one_ledger_end_as_the_budget_says(
     small_sites: Callable[..., list[Site]], small_study: str, home: Path
 ):

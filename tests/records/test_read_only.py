@@ -166,6 +166,8 @@ def damaged(path: Path, how: str) -> None:
             connection.execute("UPDATE alembic_version SET version_num = ?", (how,))
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("how", "says"),
     [

@@ -255,6 +255,8 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
         assert not after[kind][1].equals(rows)
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(store):
     run = begin(store, rounds=500)
     run.site("a")
