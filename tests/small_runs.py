@@ -1,4 +1,4 @@
-"""What the tests of the apps share: a grid that listens, and a run conducted over it into a real store."""
+"""What tests of runs share: a grid that listens, and a run conducted over it into a real store."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def kill_in_mid_round(going: Going, machine: Any, module: str) -> None:
 
     After a gate was killed its node ends by itself, at any moment: where it did just then, the next one is killed.
     """
-    name = {"flfed.apps.gate.executor": "the gate", "flfed.apps.gate.node": "the node"}[module]
+    name = {"flfed.deployment.processes.executor": "the gate", "flfed.deployment.processes.node": "the node"}[module]
     killed = f"{name} ended (SIGKILL)"
     before = machine.log().count(killed)
     while machine.log().count(killed) == before:

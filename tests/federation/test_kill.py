@@ -25,7 +25,7 @@ CHANGES = {"strategy.rounds": ROUNDS, "strategy.select": "best", "plan.validatio
 CHILDREN = """
 import json, os, signal, sys, time
 from flfed import Study, run
-from flfed.apps import client_app, running  # what a run loads, once for all children
+import flfed.federation.client.client, flfed.federation.server.repeats  # what a run loads, once for all children
 
 def observer(stage, number):
     if where == "outside" and stage == "round":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.apps.gate.processes.conftest import Consortium, fresh_consortium
+from tests.deployment.processes.conftest import Consortium, fresh_consortium
 
 from flfed.deployment.processes import units
 from flfed.folders import SiteFolder
