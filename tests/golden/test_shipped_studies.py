@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from flfed import Study, run
-from flfed.rows import datasets
-from flfed.study import names
+from flfed.rows.data import datasets
+from flfed.study.study import names
 from tests.golden.golden_files import HERE, another_home
 
 FILE = HERE / "studies.json"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deployment.processes.conftest import Consortium, fresh_consortium
 
 from flfed.deployment.processes import units
 from flfed.folders import SiteFolder
 from tests.another_account import account
+from tests.deployment.processes.conftest import Consortium, fresh_consortium
 
 NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
