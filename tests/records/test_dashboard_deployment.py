@@ -47,14 +47,15 @@ def test_every_page_shows_a_deployment_that_goes_on(machines, test_data):
             window.page.get_by_test_id("stSidebar").get_by_role("link", name=name.capitalize(), exact=True).click()
             window.page.locator("h1").first.wait_for()
             window.page.wait_for_timeout(1000)  # it is drawn anew all the time, so it never stands
-            window.is_sound()
+            window.page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
             if name in ("overview", "rounds"):
+                window.page.get_by_text(f"of {ROUNDS}").first.wait_for()
                 before = shown(window.page)
                 until("a new round on the page", lambda seen=before: shown(window.page) > seen, 20)
                 assert 0 <= rounds(url) - shown(window.page) <= 5
-            until(
-                f"every chart of {name}", lambda: 0 not in window.marks(), 20, every=0.1
-            )  # one may just be drawn anew
+            # One may just be drawn anew.
+            until(f"every chart of {name}", lambda: 0 not in window.marks(), 20, every=0.1)
+            window.is_sound()
     assert rounds(url) < ROUNDS
 
 
