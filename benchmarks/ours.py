@@ -20,14 +20,14 @@ import torch
 
 from benchmarks.bare import Arrays, Job
 from benchmarks.workload import Workload, sites, study, write_dataset
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.local import grid_of
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
@@ -79,10 +79,10 @@ class Ran:
     job: Job
 
 
-class Timed(Conductor):
+class Timed(FederatedRun):
     """A conductor with a clock on its stages; it leaves the comparison out."""
 
-    side: ClientSide
+    side: SiteClient
     clock: Clock
     encoder: Encoder
     strategy: FedAvg
@@ -102,23 +102,23 @@ class Timed(Conductor):
         with self.clock.on("rounds"):
             return super().write_start(*given)
 
-    def rounds(self, roster: Any, encoder: Encoder, *given: Any) -> Any:
+    def rounds(self, participants: Any, encoder: Encoder, *given: Any) -> Any:
         """Time the rounds, what is compared, and before them the encoding of rows."""
         self.encode(encoder)
         with self.clock.on("rounds"):
-            self.strategy, arrays = super().rounds(roster, encoder, *given)
+            self.strategy, arrays = super().rounds(participants, encoder, *given)
         return self.strategy, arrays
 
     def encode(self, encoder: Encoder) -> None:
         """Time the encoding of all rows, which are kept for the rounds."""
         with self.clock.on("encode"):
-            for workplace in self.side.workplaces.values():
-                workplace.training(encoder)
+            for session in self.side.sessions.values():
+                session.training(encoder)
         self.encoder = encoder
 
     def encoded(self) -> list[Encoded]:
         """Return the encoded training rows of all sites."""
-        return [workplace.training(self.encoder) for workplace in self.side.workplaces.values()]
+        return [session.training(self.encoder) for session in self.side.sessions.values()]
 
     def compare(self, *_: Any) -> None:
         """Compare nothing."""
@@ -139,7 +139,7 @@ def conducting(
     conductor_class : subclass of Timed
     """
     by_name = {site.name: site for site in taking_part}
-    side = ClientSide(lambda name, _: by_name[name])
+    side = SiteClient(lambda name, _: by_name[name])
     with tempfile.TemporaryDirectory() as folder, RunStore.open(f"sqlite:///{folder}/runs.db") as store:
         series = store.begin_series(study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text)
         writer = store.begin_run(
@@ -152,7 +152,7 @@ def conducting(
             task="binary",
         )
         config: dict[str, bool | float | int | str] = {"study": chosen.text, "repeat": 0}
-        grid = grid_of(side, list(by_name), config, answering() if stacked else None)
+        grid = grid_of(side, list(by_name), config, stacked_compute() if stacked else None)
         clock = Clock()
         conductor = conductor_class(grid, chosen, Recorder(writer, PRIMARY, chosen.rounds), observer=clock.mark)
         conductor.side, conductor.clock = side, clock
@@ -167,9 +167,9 @@ def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool, condu
     return Ran(arrays=outcome.arrays, clock=conductor.clock, job=job)
 
 
-def _job(side: ClientSide, conductor: Timed, encoder: Encoder) -> Job:
+def _job(side: SiteClient, conductor: Timed, encoder: Encoder) -> Job:
     """Return the same work for a loop."""
-    rows = {name: workplace.training(encoder) for (name, _, _), workplace in sorted(side.workplaces.items())}
+    rows = {name: session.training(encoder) for (name, _, _), session in sorted(side.sessions.items())}
     chosen = conductor.study
     return Job(
         x={name: encoded.x for name, encoded in rows.items()},

@@ -37,7 +37,7 @@ from benchmarks.ways import DifferentResults
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private.noise import Chance, SeededChance, SystemChance
+from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
@@ -123,7 +123,7 @@ def ours(
     noise: float = NOISE,
     sampling: float = BATCH / ROWS,
     lr: float = LR,
-    chance: Callable[[np.random.Generator], Chance] = SeededChance,
+    chance: Callable[[np.random.Generator], NoiseSource] = SeededNoise,
 ) -> dict[str, np.ndarray]:
     """Take our protected steps; return the arrays."""
     rng = np.random.default_rng(1)
@@ -165,7 +165,7 @@ Way = Callable[..., dict[str, np.ndarray]]
 
 def ours_system(given: Job, steps: int) -> dict[str, np.ndarray]:
     """Take our protected steps with draws of the operating system; return the arrays."""
-    return ours(given, steps, chance=SystemChance)
+    return ours(given, steps, chance=SystemNoise)
 
 
 WAYS: dict[str, Way] = {"plain": plain, "ours": ours, "ours-system": ours_system, "opacus": opacus}

@@ -30,10 +30,10 @@ SECONDS = 900.0
 class FirstSums(Timed):
     """A conductor that holds the sums of one site's rows and takes them for all others'."""
 
-    def summarise(self, roster: Mapping[str, Any]) -> dict[str, Summary]:
+    def summarise(self, participants: Mapping[str, Any]) -> dict[str, Summary]:
         """Return the first site's sums for each site."""
-        first = next(iter(self.side.workplaces.values())).summary()
-        return dict.fromkeys(roster, first)
+        first = next(iter(self.side.sessions.values())).summary()
+        return dict.fromkeys(participants, first)
 
 
 def workload(sites: int) -> Workload:

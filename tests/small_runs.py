@@ -11,19 +11,19 @@ from flwr.app import Message
 from sqlalchemy import text
 
 from flfed.errors import FlfedError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.preflight import check
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Policy, Site
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.study.study import Study
 from flfed.updates.messages.train import TRAIN
 
@@ -79,15 +79,15 @@ class Conducted:
 
     run: str
     grid: ListeningGrid
-    side: ClientSide
+    side: SiteClient
     reader: RunReader
     outcome: Outcome | None
     error: FlfedError | None
     study: Study
 
-    def workplaces(self) -> list[Workplace]:
+    def sessions(self) -> list[SiteSession]:
         """Return the open workplaces in site-name order."""
-        return [self.side.workplaces[key] for key in sorted(self.side.workplaces)]
+        return [self.side.sessions[key] for key in sorted(self.side.sessions)]
 
     def sent(self, kind: str, direction: str) -> list[Heard]:
         """Return the messages of a kind in one direction."""
@@ -115,14 +115,14 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
         text: str,
         *,
         change: Change | None = None,
-        before_training: Callable[[ClientSide], None] | None = None,
+        before_training: Callable[[SiteClient], None] | None = None,
         tables: bool = False,
         repeat: int = 0,
     ) -> Conducted:
         study = Study.parse(text)
         facts = check(study)
         by_name = {site.name: site for site in sites}
-        side = ClientSide(lambda name, _: by_name[name])
+        side = SiteClient(lambda name, _: by_name[name])
         grid = ListeningGrid(side.app(), list(by_name), {"study": study.text, "repeat": repeat}, change)
         if before_training is not None:
             grid.before_training = lambda: before_training(side)
@@ -140,9 +140,9 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
                 hashes={"schema": facts["schema"]},
             )
             recorder = Recorder(writer, facts["primary"], study.rounds)
-            held = HeldTables(side, (study.text, repeat), answer_alone) if tables else None
+            held = PooledReference(side, (study.text, repeat), compute_one_by_one) if tables else None
             try:
-                outcome = Conductor(grid, study, recorder, repeat=repeat, tables=held).conduct()
+                outcome = FederatedRun(grid, study, recorder, repeat=repeat, tables=held).conduct()
             except FlfedError as error:
                 failure = error
             if outcome is not None and outcome.status == "stopped":
@@ -181,7 +181,7 @@ def closed(small_sites, small_study: str, conduct: Callable[..., Conducted], con
 def ask() -> Callable[..., Message]:
     """A function that sends one request to one site and returns its reply."""
 
-    def go(side: ClientSide, site: str, kind: str, request: Any, study: str, repeat: int = 0, run: str = "") -> Message:
+    def go(side: SiteClient, site: str, kind: str, request: Any, study: str, repeat: int = 0, run: str = "") -> Message:
         grid = InProcessGrid(side.app(), [site], {"study": study, "repeat": repeat, "run": run})
         content = request.to_record() if hasattr(request, "to_record") else request
         return grid.send_and_receive([Message(content, dst_node_id=1, message_type=kind)])[0]

@@ -22,8 +22,8 @@ from flfed.experiments.audit import audit
 from flfed.federation.server.run import run
 from flfed.rows.comparison.attack_runner import attack
 from flfed.rows.data import site as site_packages
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -123,7 +123,7 @@ def rows_of(study: Study, name: str) -> set[bytes]:
     """Return what every row of a run's sites looks like as bytes: all its inputs, in both precisions and orders."""
     encoder, found = checkpoints.final(name).encoder, set[bytes]()
     for site in SITES:
-        x = Workplace(site_packages.load(site), study).training(encoder).x
+        x = SiteSession(site_packages.load(site), study).training(encoder).x
         assert len(np.unique(x, axis=0)) > 0.9 * len(x)
         found |= {row.astype(kind).tobytes() for row in x for kind in ("<f8", "<f4", ">f8")}
     return found
@@ -250,8 +250,8 @@ def assert_loss_is_of_the_model_that_was_sent(
         patch.setenv("FLFED_HOME", str(coordinator.home))
         model = checkpoints.final(name)
     for site in SITES:
-        work = Workplace(site_packages.load(site), study)
-        found = drive_alone(attack(work, model.arrays, model.encoder, ATTACKS[:1], seed=study.seed))
+        work = SiteSession(site_packages.load(site), study)
+        found = run_client(attack(work, model.arrays, model.encoder, ATTACKS[:1], seed=study.seed))
         there = [one for one in findings if (one["site"], one["metric"]) == (site, "auc-of-loss")]
         assert [one["value"] for one in there] == pytest.approx([found[0].value], abs=1e-9)
 

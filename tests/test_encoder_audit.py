@@ -13,9 +13,9 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import encode
 from flfed.rows.features.summarise import layout_of, summarise
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.training.private.noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import answer_together
+from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.mechanism import mechanism_of
@@ -89,11 +89,11 @@ def updates(table: pd.DataFrame, scaler: str, runs: int, seed: int) -> np.ndarra
                     rng=rng,
                     delta=True,
                     private=private,
-                    chance=SeededChance(rng),
+                    chance=SeededNoise(rng),
                 )  # fmt: skip
             )
         found += [
-            np.append(fitted.arrays["weight"].ravel(), fitted.arrays["bias"]) for fitted in answer_together(requests)
+            np.append(fitted.arrays["weight"].ravel(), fitted.arrays["bias"]) for fitted in compute_stacked(requests)
         ]
     return np.array(found)
 

@@ -12,11 +12,11 @@ from flfed.errors import UsageError
 from flfed.registry import load, names
 from flfed.rows.attacks.canaries import Canaries
 from flfed.rows.comparison.attack_runner import Attacked, attack
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import answer_alone, drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.rows.training.private.noise import Protection
-from flfed.rows.training.requests import drive
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.training.requests import run_client_by
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
@@ -34,11 +34,11 @@ QUICK: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def attacked(small_sites, small_study) -> Attacked:
     """An open site and a model of it."""
-    work = Workplace(small_sites(1, rows=90)[0], Study.parse(small_study))
+    work = SiteSession(small_sites(1, rows=90)[0], Study.parse(small_study))
     encoder = fit_encoder(work.layout, work.exact_summary)
     inputs = work.training(encoder).x.shape[1]
     arrays = {"weight": np.linspace(-1, 1, inputs)[:, None], "bias": np.array([0.1])}
-    return Attacked(workplace=work, arrays=arrays, encoder=encoder, seed=5)
+    return Attacked(session=work, arrays=arrays, encoder=encoder, seed=5)
 
 
 def test_there_are_four_attacks():
@@ -110,11 +110,9 @@ def test_an_attack_that_breaks_a_rule_is_told_by_that_rule(rule, attacked):
 
 
 def test_attacks_side_by_side_find_what_each_finds_alone(attacked):
-    several = drive_alone(
-        attack(attacked.workplace, attacked.arrays, attacked.encoder, ATTACKS, seed=5, settings=QUICK)
-    )
+    several = run_client(attack(attacked.session, attacked.arrays, attacked.encoder, ATTACKS, seed=5, settings=QUICK))
     alone = [load("attack", name)(**QUICK.get(name, {})).findings(attacked) for name in ATTACKS]
-    assert repr(several) == repr(tuple(finding for one in alone for finding in drive_alone(one)))
+    assert repr(several) == repr(tuple(finding for one in alone for finding in run_client(one)))
     assert len(several) == 6 + 2 + 1 + 1 and several[0].rows == 40
 
 
@@ -123,34 +121,34 @@ def test_shadow_models_are_asked_for_together_so_that_an_engine_can_stack_them(a
 
     def answer(requests):
         sizes.append(len(requests))
-        return answer_alone(requests)
+        return compute_one_by_one(requests)
 
     handler = attack(
-        attacked.workplace, attacked.arrays, attacked.encoder, ["membership-inference"], settings=QUICK, seed=5
+        attacked.session, attacked.arrays, attacked.encoder, ["membership-inference"], settings=QUICK, seed=5
     )
-    drive(handler, answer)
-    assert sizes == [4] * attacked.workplace.study.rounds + [5]  # four shadows a round, then they and the model
+    run_client_by(handler, answer)
+    assert sizes == [4] * attacked.session.study.rounds + [5]  # four shadows a round, then they and the model
 
 
 @pytest.mark.parametrize("noise", [None, 1.0])
 def test_models_trained_in_a_stack_give_the_same_figures(attacked, noise):
-    work = attacked.workplace
+    work = attacked.session
     if noise:
         protection = Protection(steps=PrivateSteps(clip=1.0, noise=noise, sampling=0.2))
-        work = Workplace(work.site, work.study.replace({"plan.steps": 5}), table=work.table, protection=protection)
+        work = SiteSession(work.site, work.study.replace({"plan.steps": 5}), table=work.table, protection=protection)
     several = [
-        drive(attack(work, attacked.arrays, attacked.encoder, settings=QUICK, seed=5), answer)
-        for answer in (answer_alone, answering())
+        run_client_by(attack(work, attacked.arrays, attacked.encoder, settings=QUICK, seed=5), answer)
+        for answer in (compute_one_by_one, stacked_compute())
     ]
     values = [[finding.value for finding in found] for found in several]
     np.testing.assert_allclose(*values, atol=1e-2)  # of cosines hundredths leave
 
 
 def test_an_unknown_attack_or_setting_is_refused_with_what_is_allowed(attacked):
-    given = attacked.workplace, attacked.arrays, attacked.encoder
+    given = attacked.session, attacked.arrays, attacked.encoder
     with pytest.raises(UsageError, match="canaries"):
-        drive_alone(attack(*given, ["canary"]))
+        run_client(attack(*given, ["canary"]))
     with pytest.raises(UsageError, match="coins"):
-        drive_alone(attack(*given, ["canaries"], settings={"canaries": {"coin": 3}}))
+        run_client(attack(*given, ["canaries"], settings={"canaries": {"coin": 3}}))
     with pytest.raises(UsageError, match="must be >= 20"):
-        drive_alone(attack(*given, ["canaries"], settings={"canaries": {"coins": 3}}))
+        run_client(attack(*given, ["canaries"], settings={"canaries": {"coins": 3}}))

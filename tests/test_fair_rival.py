@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from flfed import Study, run
 from flfed.federation.engines.local_sites import find_sites
 from flfed.records.store.reader import RunReader
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.summaries.score_bins import bound_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies, pytest.mark.proof, pytest.mark.usefixtures("taiwan")]
@@ -23,7 +23,7 @@ AUC = "roc_auc_score"
 GRID = {"max_leaf_nodes": [4, 8, 16], "max_iter": [100, 200], "learning_rate": [0.05]}
 
 
-def searched(work: Workplace) -> list[float]:
+def searched(work: SiteSession) -> list[float]:
     """Return the AUC on a bank's holdout of a tuned logistic regression, and of boosted trees where it has rows."""
     rows, table = work.encode(work.table.training, work.own_encoder()), work.table.holdout("test")
     x, y = work.encode(table, work.own_encoder()).x, work.target(table)
@@ -46,7 +46,7 @@ def test_an_own_model_is_within_five_thousandths_of_the_better_search_and_takes_
     behind = {}
     for site in find_sites(study):
         figure = found["best"]["sites"][site.name]["local-only"][AUC]["value"]
-        behind[site.name.removeprefix("taiwan-credit-")] = max(searched(Workplace(site, study))) - figure
+        behind[site.name.removeprefix("taiwan-credit-")] = max(searched(SiteSession(site, study))) - figure
     assert len(behind) == 4 and max(behind.values()) <= 0.005
     with RunReader.open() as reader:
         counted = reader.summary(found["best"]["run"], "score-histograms")

@@ -8,7 +8,7 @@ import pytest
 
 from flfed.rows.data.site import Policy, load
 from flfed.rows.features.summarise import disclose, summarise
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Layout
 from flfed.summaries.table_one import SUPPRESSED, digits, table_one
@@ -84,7 +84,7 @@ def test_of_one_row_there_is_no_deviation_and_of_equal_ones_it_is_0():
 
 def test_means_and_deviations_of_real_rows_are_those_of_pandas_with_each_digit_shown(heart, test_data):
     study = Study.load("heart-disease")
-    places = {name: Workplace(load(name), study) for name in ("cleveland", "hungary")}
+    places = {name: SiteSession(load(name), study) for name in ("cleveland", "hungary")}
     parts = {name: [place.summary(), place.holdout_summary()] for name, place in places.items()}
     lines_of = table_one(places["hungary"].layout, parts)
     found = {line["Characteristic"].split(",")[0]: line for line in lines_of if "missing" not in line["Characteristic"]}
@@ -133,7 +133,7 @@ def test_a_mean_of_all_sites_says_which_it_lacks():
 
 def test_table_one_of_institutions_shows_no_count_below_ten(small_sites, small_study):
     study = Study.parse(small_study)
-    places = [Workplace(site, study) for site in small_sites(3, policy=Policy())]
+    places = [SiteSession(site, study) for site in small_sites(3, policy=Policy())]
     parts = {place.site.name: [place.summary()] for place in places}
     found = table_one(places[0].layout, parts)
     counts = [

@@ -31,11 +31,11 @@ from flfed.deployment.flower.run_task import Heartbeat, acquired
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Answer
+from flfed.rows.training.requests import Compute
 from flfed.signatures import Signer
 from flfed.study.study import Study
 
@@ -59,10 +59,10 @@ class Deployment(Engine):
         self,
         sites: Sequence[Site | RemoteSite],
         run_config: RunConfig,
-        answer: Answer | None = None,
+        answer: Compute | None = None,
         clock: Clock = time.monotonic,
         told: Notify = silent,
-    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+    ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Give the grid, and no tables; as `Engine.started`."""
         with deployed(CoordinatorFolder.default(), [site.name for site in sites], run_config, told=told) as grid:
             yield grid, None

@@ -15,7 +15,7 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.engines.registry import answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
@@ -187,7 +187,7 @@ class Auditor:
         The sites that took part, as the record names them.
     recorder : Recorder
     store : RunStore
-    tables : HeldTables or None
+    tables : PooledReference or None
         Of an engine that holds every site's table.
     training_sums : mapping
         Hashes of the sums over the run's training rows; empty where its record has none.
@@ -199,7 +199,7 @@ class Auditor:
     recorded: Mapping[str, SiteEntry]
     recorder: Recorder
     store: RunStore
-    tables: HeldTables | None
+    tables: PooledReference | None
     training_sums: Mapping[str, Any] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -215,7 +215,7 @@ class Auditor:
         """
         nodes = self._enrol()
         if self.tables is not None and self._is_whole(nodes):
-            self._hold_rows(self.tables, sorted(nodes))
+            self._check_rows(self.tables, sorted(nodes))
         shown = self.recorder.shared_as.name
         silent = self.recorder.shared_as.in_sums_only
         open_ones = {site: node for site, node in nodes.items() if site not in silent}
@@ -283,9 +283,9 @@ class Auditor:
         compared = {n for n, e in self.recorded.items() if e.rows is not None or e.shared_as == "aggregate-only"}
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
-    def _hold_rows(self, tables: HeldTables, sites: list[str]) -> None:
+    def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
         """Refuse tables whose sums are not the run's: an attack needs the rows it trained on."""
-        merged = merge([workplace.summary() for workplace in tables.workplaces(sites)])
+        merged = merge([session.summary() for session in tables.sessions(sites)])
         exactly = ""
         if "rounded" in self.training_sums:
             same = not set(sums_sha256(merged)).isdisjoint(self.training_sums["rounded"])

@@ -16,7 +16,7 @@ import torch
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.local import InProcess, grid_of
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.engines.registry import answer_of, path_of
@@ -24,11 +24,11 @@ from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
-from flfed.rows.data.site import ReadOnce, Site
-from flfed.rows.training.requests import Answer
+from flfed.rows.data.site import CachedSite, Site
+from flfed.rows.training.requests import Compute
 from flfed.study.study import Study, toml_value
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -254,7 +254,7 @@ def sweep(
     FlfedError
         If a point failed; it is in the store as failed.
     """
-    taking_part = {site.name: ReadOnce.of(site) for site in find_sites(study, sites)}
+    taking_part = {site.name: CachedSite.of(site) for site in find_sites(study, sites)}
     torch.set_num_threads(1)
     found, engine = [], InProcess()
     with RunStore.open() as store:
@@ -271,17 +271,17 @@ def sweep(
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
 
 
-def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Answer | None) -> None:
+def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Compute | None) -> None:
     """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
     writer, began = recorder.writer, time.monotonic()
-    side = ClientSide(lambda name, _: sites[name])
+    side = SiteClient(lambda name, _: sites[name])
     grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
     try:
         with bad_end_written(writer, began, kept="the points that were done are in the run store"):
             recorder.note(NOTE)
-            conductor = Conductor(grid, point, recorder)
-            roster, kept = conductor.begin()
-            strategy, arrays = conductor.rounds(roster, kept.encoder, kept)
+            conductor = FederatedRun(grid, point, recorder)
+            participants, kept = conductor.begin()
+            strategy, arrays = conductor.rounds(participants, kept.encoder, kept)
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
     writer.summary("encoder", {"sha256": kept.encoder.sha256()})

@@ -12,7 +12,15 @@ from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, outputs_of
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, RivalRequest, ScoreRequest, TuneRequest, together
+from flfed.rows.training.requests import (
+    ComputeRequest,
+    FitRequest,
+    Fitted,
+    RivalRequest,
+    ScoreRequest,
+    TuneRequest,
+    together,
+)
 from flfed.rows.training.tuning.best_model import Rival
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
@@ -44,7 +52,7 @@ class Trainable:
     site: str
 
 
-Asking = Generator[Asked, Any, dict[str, np.ndarray]]
+Asking = Generator[ComputeRequest, Any, dict[str, np.ndarray]]
 
 
 def tuned_network(rows: Encoded, given: Trainable) -> Asking:
@@ -68,7 +76,7 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     return (yield from _epochs(rows, given, best[1], best[2]))
 
 
-def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[Asked, Any, list[float]]:
+def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, list[float]]:
     """Yield requests that train on `rows` by `plan`; return the loss on `tested` rows after each round."""
     arrays, losses = first_arrays(given, rows.x.shape[1]), []
     for number in range(1, given.rounds + 1):
@@ -77,7 +85,7 @@ def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Gene
     return losses
 
 
-def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Generator[Asked, Any, float]:
+def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Generator[ComputeRequest, Any, float]:
     outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x)
     return loss_of_rows(given.task, outputs, rows.y)
 
@@ -136,7 +144,7 @@ def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan:
     return fitted.arrays
 
 
-def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
+def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
     """Yield requests that tune a model on `rows` alone; return its outputs' function.
 
     scikit-learn's for a linear model, ours for others.
@@ -149,7 +157,7 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Predictor]:
     return network_predictor(given.model, arrays)
 
 
-def best(rows: Encoded, given: Trainable) -> Generator[Asked, Any, Rival]:
+def best(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Rival]:
     """Yield one request for the best model of `rows` alone, of whatever family; return it."""
     rng = generator(given.seed, site=given.site, purpose="rival")
     found: Rival = yield RivalRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)

@@ -17,13 +17,13 @@ from flfed.rows.data.holdout import Holdout, for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, RowScores, metrics_of, primary_of, too_few
-from flfed.rows.features.columns import Coded, coded, codes
-from flfed.rows.features.encode import Encoded, KeptRows, decode_target, encode
+from flfed.rows.features.columns import ColumnArrays, coded, codes
+from flfed.rows.features.encode import Encoded, EncodedCache, decode_target, encode
 from flfed.rows.features.summarise import layout_of, leaving, one_of_each, summarise
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.training.losses import probabilities
 from flfed.rows.training.private.noise import Protection
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
+from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import Draws
 from flfed.study.study import Study
@@ -33,7 +33,7 @@ from flfed.summaries.summary import Encoder, Layout, Summary, arrays_sha256, fit
 Arrays = dict[str, np.ndarray]
 FIT = "fit"
 """The purpose of what a site draws in a round."""
-Asking = Generator[Asked, Any, Any]
+Asking = Generator[ComputeRequest, Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
-    """Read a site's table as a study asks: which rows, split by whom. `repeat` as for `Workplace`."""
+    """Read a site's table as a study asks: which rows, split by whom. `repeat` as for `SiteSession`."""
     features = datasets.load(study.dataset.name).schema.features(study.dataset.features)
     complete = features if study.encode.rows == "complete" else ()
     if not study.split.fixed:
@@ -106,7 +106,7 @@ def redraws(study: Study, site: Site) -> bool:
     return site.policy.resplit and isinstance(site.holdout, Holdout)
 
 
-class Workplace:
+class SiteSession:
     """One site's side of one study; reads the table once, encodes it once per encoder.
 
     Parameters
@@ -145,10 +145,10 @@ class Workplace:
         keys = self.table.training_keys() if study.plan.validation else []
         held = for_validation(keys, site.holdout, site.name, self.seed, study.plan.validation)
         self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
-        self._encoded = KeptRows()
+        self._encoded = EncodedCache()
         self._figures: dict[str, RoundFigures] = {}
         self._local: dict[Own, LocalModel] = {}
-        self._coded: list[tuple[pd.DataFrame, Coded]] = []
+        self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def parts(self) -> dict[str, pd.DataFrame]:
@@ -183,7 +183,7 @@ class Workplace:
             return None
         return self._leaving(held, self.coded(held))
 
-    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | Coded) -> Summary:
+    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
         minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
         return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
@@ -211,22 +211,22 @@ class Workplace:
         """The sums over training rows as they are: for the site's own model, and where all tables are held."""
         return summarise(self.coded(self.table.training), self.layout)
 
-    def coded(self, table: pd.DataFrame) -> Coded:
+    def coded(self, table: pd.DataFrame) -> ColumnArrays:
         """Return a table's columns out of pandas, and keep them for the next time.
 
         For what comes after the rounds: the comparison encodes the same rows several times.
         """
         known = self._known(table)
-        if not isinstance(known, Coded):
+        if not isinstance(known, ColumnArrays):
             known = coded(table, self.layout)
             self.keep(table, known)
         return known
 
-    def keep(self, table: pd.DataFrame, known: Coded) -> None:
+    def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
         """Keep the columns of a table that are known already; later they are those of just this table."""
         self._coded.append((table, known))
 
-    def _known(self, table: pd.DataFrame) -> pd.DataFrame | Coded:
+    def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
         """Return a table's columns if they are kept, else the table."""
         return next((found for own, found in self._coded if own is table), table)
 
@@ -274,7 +274,7 @@ class Workplace:
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return what metrics compare with: class codes, or the target in its own unit."""
         known = self._known(table)
-        if isinstance(known, Coded) and self.task != "regression":
+        if isinstance(known, ColumnArrays) and self.task != "regression":
             return known.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
         return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
@@ -300,7 +300,7 @@ class Workplace:
         fit: bool = True,
         score: bool = True,
         terms: tuple[Term, ...] = (),
-    ) -> Generator[Asked, Any, Trained]:
+    ) -> Generator[ComputeRequest, Any, Trained]:
         """Yield requests that score the incoming model and train from it; return what came of it.
 
         `terms` are the strategy's client half: gradients that are added in every step.
@@ -372,7 +372,7 @@ class Workplace:
         """What this site's own model is: the best that it finds alone, or one of the study's own kind."""
         return self.study.compare.own_of(linear=self.model.linear)
 
-    def local_model(self, own: Own | None = None) -> Generator[Asked, Any, LocalModel]:
+    def local_model(self, own: Own | None = None) -> Generator[ComputeRequest, Any, LocalModel]:
         """Yield requests that tune a model on this site's training rows alone; return it, made once.
 
         `own` is of what kind; None means what the study says.
@@ -390,7 +390,7 @@ class Workplace:
 
     def personalised(
         self, arrays: Arrays, encoder: Encoder, sd: float | None = None
-    ) -> Generator[Asked, Any, Predictor]:
+    ) -> Generator[ComputeRequest, Any, Predictor]:
         """Yield requests that fit the global model to this site; return its outputs' function.
 
         A linear model gets the site's own intercept, by the prior deviation `sd` where one is given; others are
@@ -401,7 +401,9 @@ class Workplace:
             self._personal = {key: (yield from self._made_personal(arrays, encoder, sd))}
         return self._personal[key]
 
-    def _made_personal(self, arrays: Arrays, encoder: Encoder, sd: float | None) -> Generator[Asked, Any, Predictor]:
+    def _made_personal(
+        self, arrays: Arrays, encoder: Encoder, sd: float | None
+    ) -> Generator[ComputeRequest, Any, Predictor]:
         # A copy: what is kept must not change with the caller's arrays.
         rows, arrays = self.training(encoder), {name: value.copy() for name, value in arrays.items()}
         if not self.model.linear:
@@ -413,7 +415,9 @@ class Workplace:
         plain = network_predictor(self.model, arrays)
         return lambda x: plain(x) + shift
 
-    def offset(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, tuple[np.ndarray, np.ndarray] | None]:
+    def offset(
+        self, arrays: Arrays, encoder: Encoder
+    ) -> Generator[ComputeRequest, Any, tuple[np.ndarray, np.ndarray] | None]:
         """Yield requests; return how far the site's intercept lies from the model's, and the standard error.
 
         Over all training rows; None where that may not leave, or is not known: a study that adjusts otherwise or

@@ -11,8 +11,8 @@ from typing import Any
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding
 from flfed.rows.data.policy import Policy
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.testing.rules import (
     Rule,
     Subject,
@@ -40,7 +40,7 @@ class AttackSubject(Subject):
 
     def findings(self, attacked: Attacked | None = None) -> tuple[Finding, ...]:
         """Return what a new one finds."""
-        found: tuple[Finding, ...] = drive_alone(self.make().findings(attacked or self.attacked))
+        found: tuple[Finding, ...] = run_client(self.make().findings(attacked or self.attacked))
         return found
 
 
@@ -115,10 +115,10 @@ def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
 
 def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
     """A figure of fewer rows than the cell minimum tells of people; that there is none is told, and why."""
-    work = subject.attacked.workplace
+    work = subject.attacked.session
     site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
-    strict = Workplace(site, work.study, table=work.table, protection=work.protection)
-    for finding in subject.findings(replace(subject.attacked, workplace=strict)):
+    strict = SiteSession(site, work.study, table=work.table, protection=work.protection)
+    for finding in subject.findings(replace(subject.attacked, session=strict)):
         figures = finding.value, finding.low, finding.high
         hold(all(map(math.isnan, figures)) and not finding.rows, f"{finding.metric}: {figures} of {finding.rows} rows")
         hold(finding.says.startswith("No figure: "), f"{finding.metric}: it says {finding.says!r}")

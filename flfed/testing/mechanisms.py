@@ -13,7 +13,7 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.training.private.noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
@@ -230,7 +230,7 @@ def _summed(steps: PrivateSteps, kept: np.ndarray) -> Arrays:
     arrays = {"weight": rng.normal(size=(4, 1)), "bias": rng.normal(size=1)}
     request = FitRequest(
         model=Logistic(), task="binary", arrays=arrays, rows=_rows(kept), plan=plan, lr=1.0,
-        rng=rng, private=bare, chance=SeededChance(rng), delta=True,
+        rng=rng, private=bare, chance=SeededNoise(rng), delta=True,
     )  # fmt: skip
     return {name: -len(kept) * value for name, value in private_fit(request).arrays.items()}
 

@@ -28,7 +28,7 @@ from flfed.testing.rules import (
     the_docstring_names_a_source,
     the_signature_is_the_config_schema,
 )
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
@@ -247,8 +247,8 @@ def _deltas() -> dict[str, Arrays]:
 def _made(subject: Subject) -> Any:
     """Return the strategy at the start of a run."""
     strategy = subject.make()
-    roster = {site: Enrolled(node_id=node, rows_high=9999) for site, node in NODES.items()}
-    strategy.assign(Assignment(roster=roster, encoder=ENCODER, plan=Plan(), rounds=3, seed=5))
+    participants = {site: Participant(node_id=node, rows_high=9999) for site, node in NODES.items()}
+    strategy.assign(RunContext(participants=participants, encoder=ENCODER, plan=Plan(), rounds=3, seed=5))
     return strategy
 
 

@@ -15,11 +15,11 @@ def make(folder: SiteFolder) -> Any:
     import numpy as np
     from flwr.app import Array
 
-    from flfed.federation.client.client import ClientSide
+    from flfed.federation.client.client import SiteClient
 
-    app = ClientSide.app
+    app = SiteClient.app
 
-    def changed(self: ClientSide) -> Any:
+    def changed(self: SiteClient) -> Any:
         def answer(message: Any, context: Any) -> Any:
             reply = app(self)(message, context)
             if reply.has_content() and "arrays" in reply.content:
@@ -28,7 +28,7 @@ def make(folder: SiteFolder) -> Any:
 
         return answer
 
-    ClientSide.app = changed  # type: ignore[method-assign]  # - what is shown is that the gate does not trust it
+    SiteClient.app = changed  # type: ignore[method-assign]  # - what is shown is that the gate does not trust it
     return gate_of(folder)
 
 

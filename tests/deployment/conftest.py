@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
@@ -27,11 +27,11 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import input_names
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
 
@@ -109,16 +109,16 @@ class Gated:
 
     def trained(self, *, round: int = 1, evaluate: bool = False) -> Message:
         """Return a message as the study's own strategy builds it, with the model's first arrays."""
-        workplace = Workplace(self.others[0], self.study)
-        encoder = fit_encoder(workplace.layout, workplace.summary(), self.study.encode.scaler)
+        session = SiteSession(self.others[0], self.study)
+        encoder = fit_encoder(session.layout, session.summary(), self.study.encode.scaler)
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.assign(
-            Assignment(
-                roster={self.folder.site: Enrolled(node_id=1, rows_high=99)}, encoder=encoder, plan=self.study.plan,
-                rounds=self.study.rounds, seed=1, observer=print,
+            RunContext(
+                participants={self.folder.site: Participant(node_id=1, rows_high=99)}, encoder=encoder,
+                plan=self.study.plan, rounds=self.study.rounds, seed=1, observer=print,
             )
         )  # fmt: skip
-        arrays = first_arrays(workplace.trainable(), len(input_names(workplace.layout)))
+        arrays = first_arrays(session.trainable(), len(input_names(session.layout)))
         configure = strategy.configure_evaluate if evaluate else strategy.configure_train
         (message,) = configure(round, to_record(arrays), ConfigRecord(), self._grid())
         return self._grid().numbered(message)
@@ -178,7 +178,7 @@ class GatedGrid(InProcessGrid):
 
     def __init__(self, gated: Gated) -> None:
         sites = {site.name: site for site in gated.others}
-        side = ClientSide(lambda name, _: sites[name])
+        side = SiteClient(lambda name, _: sites[name])
         app = side.app()
         self.asked: list[Message] = []
         self.replied: list[Message] = []
@@ -197,7 +197,7 @@ class GatedGrid(InProcessGrid):
 def conducted_through(conduct: Callable[..., Any]) -> Callable[[Gated], tuple[Any, GatedGrid]]:
     """A function that conducts a run with a gated site among others; returns its outcome and the grid."""
     from flfed.federation.recording.recorder import Recorder
-    from flfed.federation.server.server import Conductor
+    from flfed.federation.server.server import FederatedRun
     from flfed.records.store.writer import RunStore
 
     def go(gated: Gated) -> tuple[Any, GatedGrid]:
@@ -208,7 +208,7 @@ def conducted_through(conduct: Callable[..., Any]) -> Callable[[Gated], tuple[An
                 series, engine="inprocess", path="one-by-one", seed=study.seed, rounds_planned=study.rounds,
                 primary="roc_auc_score", task="binary", hashes={"schema": datasets.load("small").schema.sha256()},
             )  # fmt: skip
-            return Conductor(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct(), grid
+            return FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct(), grid
 
     return go
 

@@ -19,8 +19,8 @@ from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words
-from flfed.federation.client.client import ClientSide
-from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, Spending
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, PrivacyAccount
 from flfed.federation.client.protection import charge_of
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
@@ -62,7 +62,7 @@ def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
     site = protected(epsilon=9.0)
     message = site.trained()
     first, again = (delta(site.answer(message, run=f"2026-{run}")) for run in "ab")
-    sides = [ClientSide(site.gate.find_site, today=lambda: site.today).app() for _ in "cd"]
+    sides = [SiteClient(site.gate.find_site, today=lambda: site.today).app() for _ in "cd"]
     seeded = [delta(side(message, site.context(run=f"2026-{run}"))) for side, run in zip(sides, "cd", strict=True)]
     assert not np.allclose(first, again, rtol=0.01)
     np.testing.assert_array_equal(*seeded)  # what the study's seed gives, where there is no gate
@@ -194,7 +194,7 @@ def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protect
     assert given.endswith("at delta 1e-05; a run would make it 2, given the encoder, and leave 1.")
     for run in "ab":
         for round in range(1, 6):
-            Spending(ledger, "small", Policy()).reserve(
+            PrivacyAccount(ledger, "small", Policy()).reserve(
                 A_ROUND, run=run, study="small", round=round, given_encoder=False
             )
     both = epsilon([A_ROUND] * 10, 1e-5)
@@ -244,7 +244,7 @@ def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_bud
         "small: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, "
         "which alone are counted, epsilon 0 is spent at delta 1e-05; the policy has no budget."
     )
-    Spending(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
+    PrivacyAccount(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
     one, said = told(epsilon=3.0)
     assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
     assert said.startswith("small: 2 updates left without noise") and " of 3 is spent at delta 1e-05, by 1 run" in said
@@ -271,7 +271,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     folder = SiteFolder("site-01")
     folder.make()
     for round in (1, 2):
-        Spending(ledger_of(folder), "small", Policy()).reserve(
+        PrivacyAccount(ledger_of(folder), "small", Policy()).reserve(
             A_ROUND, study="heart", study_sha256="ab", run="20261120-r", round=round, unit="person", given_encoder=False
         )
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)

@@ -17,7 +17,7 @@ from flfed.deployment.site_app.ledger_view import LedgerReader
 from flfed.deployment.site_state.ledger_loss import loss
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import Spending
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import SLACK, START, new_line
@@ -114,7 +114,7 @@ def test_a_clock_that_was_years_ahead_is_forgotten_by_a_restart_alone(gated, sma
     now = datetime.now(UTC)
     clock.now = now + timedelta(days=3650)
     assert not site.answer(site.trained(), run="2026-b").has_error()
-    spent = Spending(ledger_of(site.folder), "small", site.site.policy).spent()
+    spent = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
     clock.now = now
     assert "later than its clock" in asked(site)
     last = site.lines()[-1]
@@ -133,7 +133,7 @@ def test_a_clock_that_was_years_ahead_is_forgotten_by_a_restart_alone(gated, sma
     )  # fmt: skip
     clock.now = datetime.now(UTC)
     assert asked(site, "2026-c") == ""
-    after = Spending(ledger_of(site.folder), "small", site.site.policy).spent()
+    after = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
     assert after == pytest.approx(spent, rel=1e-12) and after > 0.5
     with pytest.raises(UsageError, match="there is nothing to restart"):
         restart(site.folder, by="op", why="again")
@@ -188,10 +188,10 @@ def test_a_ledger_of_the_version_before_is_read_verified_and_gone_on_with(gated,
     found = json.loads(flfed("site", "ledger", "site-01", "--verify", "--json")[1])
     assert (found["lines"], found["problems"], len(found["notes"])) == (9, [], 2)
     assert LedgerReader(site.folder).read(1).notes == 2
-    before = Spending(ledger_of(site.folder), "small", site.site.policy).spent()
+    before = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
     site.open()
     assert not site.answer(site.trained(), run="2026-c").has_error()
-    after = Spending(ledger_of(site.folder), "small", site.site.policy).spent()
+    after = PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
     assert after > before > 1.0
     assert [line.kind for line in site.lines()[9:]] == ["released", "released", "spent", "train"]
     assert [line.format for line in site.lines()] == [1] * 9 + [2] * 4

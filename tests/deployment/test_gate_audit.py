@@ -16,8 +16,8 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.audit import attacked
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.updates.messages.audit import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.fields import count_bytes
 
@@ -42,8 +42,8 @@ def test_the_judged_model_is_attacked_and_the_ledger_has_a_line_for_it(ended):
     reply = asked(site, request)
     assert not reply.has_error()
     found = AuditReply.from_record(reply.content)
-    alone: AuditReply = drive_alone(
-        attacked(site.message(AUDIT, request), lambda: Workplace(site.site, site.study), site.site.name)
+    alone: AuditReply = run_client(
+        attacked(site.message(AUDIT, request), lambda: SiteSession(site.site, site.study), site.site.name)
     )
     assert [figure.metric for figure in found.figures] == ["auc-of-loss", "auc-of-lira"]
     for figure, other in zip(found.figures, alone.figures, strict=True):

@@ -17,7 +17,7 @@ from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import TableError
-from flfed.federation.client.client import SITE_ERROR, ClientSide
+from flfed.federation.client.client import SITE_ERROR, SiteClient
 from flfed.records.ledger.ledger import Ledger
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -70,7 +70,7 @@ def spoiled(site, change: Callable[[RecordDict], None], kind: str = TRAIN) -> tu
     """Let a request in; return what leaves of a reply that was changed, and the reply itself."""
     message, context = request_of(site, kind), site.context()
     assert site.gate.refusal(message, context, site.bundle) == ""
-    reply = ClientSide(site.gate.find_site, today=lambda: site.today).app()(message, context)
+    reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     if not reply.has_error():
         change(reply.content)
     return site.gate.leaving(message, reply, context), reply
@@ -286,7 +286,7 @@ def test_a_reply_stays_where_a_person_paused_or_withdrew_meanwhile(gated):
 def test_a_reply_to_a_message_that_was_not_let_in_stays(gated):
     site = gated()
     message, context = site.trained(), site.context()
-    reply = ClientSide(lambda name, study: site.site).app()(message, context)
+    reply = SiteClient(lambda name, study: site.site).app()(message, context)
     assert not reply.has_error()
     left = site.gate.leaving(message, reply, context)
     assert left.error.reason == "it is the reply to a message that was not let in"
@@ -314,7 +314,7 @@ def test_rows_that_are_frozen_between_the_look_and_the_answer_are_not_served(gat
     assert site.refusal(site.trained()) == ""
     site.site.source.table.loc[:, "x1"] = 0.0
     site.freeze()
-    reply = ClientSide(site.gate.find_site, today=lambda: site.today).app()(site.trained(), site.context())
+    reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(site.trained(), site.context())
     assert reply.error.reason == "its frozen rows changed after the approval: the study needs a new one"
     assert is_ours(reply.error.reason, site.site)
     assert len(site.site.source.reads) == 2  # by the freezing

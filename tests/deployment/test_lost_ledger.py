@@ -10,7 +10,7 @@ import pytest
 from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state.ledger_loss import LOST, Continuity
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import Spending
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.train import SUMMARISE, SummariseRequest
@@ -33,7 +33,7 @@ def said(site: Any, run: str = "2026-x") -> str:
 
 
 def spent(site: Any) -> float:
-    return Spending(ledger_of(site.folder), "small", site.site.policy).spent()
+    return PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
 
 
 @pytest.mark.parametrize("harm", ["gone", "empty", "begun by another line"])

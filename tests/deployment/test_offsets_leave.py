@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flfed.deployment.gate.run_limits import OTHER_BINS, OTHER_DEVIATION
 from flfed.deployment.operator.study_description import plain_words
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
@@ -173,7 +173,7 @@ def leaving(site: Any, change: Callable[[RecordDict], None], *, offset: bool = F
     """Let an evaluation in; return what leaves of a reply that was changed."""
     message, context = final(site, offset=offset), site.context()
     assert site.gate.refusal(message, context, site.bundle) == ""
-    reply = ClientSide(site.gate.find_site, today=lambda: site.today).app()(message, context)
+    reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     change(reply.content)
     left: Message = site.gate.leaving(message, reply, context)
     return left

@@ -27,8 +27,8 @@ from flfed.rows.comparison.attack_runner import Finding, attack
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.audit import AUDIT
@@ -45,10 +45,10 @@ DP = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.3\n'
 def direct(study: Study, site: Site, run_name: str, *attacks: str, repeat: int = 0) -> dict[tuple[str, str], Finding]:
     """Return what attacks find at a site that is opened here, by hand, and attacked alone."""
     final = checkpoints.final(run_name)
-    work = Workplace(site, study, repeat, protection=protection_of(study))
+    work = SiteSession(site, study, repeat, protection=protection_of(study))
     promised = promised_to_rows(study)
     asked = attack(work, final.arrays, final.encoder, attacks, seed=work.seed, promised=promised)
-    return {(found.attack, found.metric): found for found in drive_alone(asked)}
+    return {(found.attack, found.metric): found for found in run_client(asked)}
 
 
 def stored(name: str) -> dict[tuple[str, str, str], tuple[float | None, ...]]:

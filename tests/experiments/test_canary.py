@@ -21,7 +21,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.common.serde import message_to_proto
 
 from flfed import registry
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.records.reports.report import report
 from flfed.records.store.writer import EventRow, RunStore, RunWriter
 from flfed.rows.data.site import Policy, Site
@@ -147,7 +147,7 @@ def test_nothing_of_a_cell_crosses_or_is_written_down(
     with caplog.at_level(logging.DEBUG):
         done = conduct(planted(Policy(disclosure=disclosure)), text, tables=True)
     assert done.outcome.status == "completed"
-    sound = done.workplaces()
+    sound = done.sessions()
     assert [work.site.name for work in sound] == ["site-01", "site-02", "site-03"]
     rows = [table["x1"].eq(NUMBER).sum() for w in sound for table in (w.table.training, w.table.holdout("test"))]
     assert sum(rows) == 3 * 6 and rows[0] + rows[2] + rows[4] > 0
@@ -180,8 +180,8 @@ def test_a_handler_that_fails_on_a_cell_in_the_middle_of_a_run_gives_nothing_awa
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ):
-    def spoil(side: ClientSide) -> None:
-        side.workplaces["site-02", small_study, 0].table.training["x1"] = TEXT
+    def spoil(side: SiteClient) -> None:
+        side.sessions["site-02", small_study, 0].table.training["x1"] = TEXT
 
     with caplog.at_level(logging.DEBUG):
         done = conduct(small_sites(4), small_study, before_training=spoil, tables=True)

@@ -27,9 +27,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import Workplace, study_layout
+from flfed.rows.session import SiteSession, study_layout
 from flfed.rows.training.losses import outputs_of
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.checkpoints import checkpoint
@@ -95,9 +95,9 @@ def test_predictions_are_those_that_the_run_itself_had_on_the_holdouts(
     ended = run(study, sites=sites)
     export(ended.run, tmp_path / "model")
     shared, final = SharedModel.read(tmp_path / "model"), checkpoint.final(ended.run)
-    workplaces = [Workplace(site, study) for site in sites]
-    expected = drive_alone(union_scores(workplaces, final.arrays, final.encoder))
-    rows = pd.concat([w.table.holdout("compare") for w in workplaces])
+    sessions = [SiteSession(site, study) for site in sites]
+    expected = run_client(union_scores(sessions, final.arrays, final.encoder))
+    rows = pd.concat([w.table.holdout("compare") for w in sessions])
     found = predict_table(shared, written(rows))
     np.testing.assert_allclose(found.values[:, 0], expected, rtol=0, atol=1e-12)
     assert found.known == len(rows) > 60

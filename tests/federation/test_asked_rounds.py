@@ -11,11 +11,11 @@ import pytest
 from flwr.app import Message
 
 from flfed.errors import FlfedError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -52,7 +52,7 @@ class CrashingGrid(InProcessGrid):
 
     def __init__(self, sites: list[Site], study: Study, run: str, seen: Seen) -> None:
         by_name = {site.name: site for site in sites}
-        side = ClientSide(lambda name, _: by_name[name])
+        side = SiteClient(lambda name, _: by_name[name])
         super().__init__(side.app(), list(by_name), {"study": study.text, "repeat": 0})
         self.run_id, self.seen = run, seen
 
@@ -113,7 +113,7 @@ def go(study: Study, sites: list[Site], seen: Seen, run: str = "", *, each_round
         grid = CrashingGrid(sites, study, writer.run, seen)
         status = "stopped"
         try:
-            Conductor(grid, study, recorder, checkpoint=checkpoint, each_round=each_round).conduct()
+            FederatedRun(grid, study, recorder, checkpoint=checkpoint, each_round=each_round).conduct()
             status = "completed"
         except Killed:
             pass

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.federation.client.client import HANDLERS, ClientSide
+from flfed.federation.client.client import HANDLERS, SiteClient
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Csv, Frame
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import fit
 from flfed.rows.training.losses import loss_of_rows
 from flfed.rows.training.requests import FitRequest
@@ -66,9 +66,9 @@ class Raising(Frame):
         raise ValueError(f"could not convert string to float: {self.table['person'].iloc[0]!r}")
 
 
-def side_of(*sites: Site, today: Callable[[], datetime.date] = datetime.date.today) -> ClientSide:
+def side_of(*sites: Site, today: Callable[[], datetime.date] = datetime.date.today) -> SiteClient:
     by_name = {site.name: site for site in sites}
-    return ClientSide(lambda name, _: by_name[name], today=today)
+    return SiteClient(lambda name, _: by_name[name], today=today)
 
 
 def enrolment() -> EnrolRequest:
@@ -79,10 +79,10 @@ def enrol_reply(message: Message) -> EnrolReply:
     return EnrolReply.from_record(message.content)
 
 
-def first_model(workplace: Workplace) -> tuple[dict[str, np.ndarray], Any]:
+def first_model(session: SiteSession) -> tuple[dict[str, np.ndarray], Any]:
     """Return arrays that are not zero, and the encoder of this site alone."""
-    encoder = fit_encoder(workplace.layout, summarise(workplace.table.training, workplace.layout))
-    inputs = workplace.training(encoder).x.shape[1]
+    encoder = fit_encoder(session.layout, summarise(session.table.training, session.layout))
+    inputs = session.training(encoder).x.shape[1]
     return {"weight": np.linspace(-0.5, 0.5, inputs)[:, None], "bias": np.array([0.25])}, encoder
 
 
@@ -192,7 +192,7 @@ def test_no_part_of_an_institutions_rows_is_smaller_than_a_cell(
 def test_a_server_cannot_skip_the_enrolment_of_a_site_that_refuses(small_sites, small_study, ask: Ask, kind: str):
     # Too few rows: refused at enrolment, and refused as well to whoever asks without enrolling.
     whole, tiny = small_sites(1)[0], small_sites(1, rows=8, policy=Policy())[0]
-    arrays, encoder = first_model(Workplace(whole, Study.parse(small_study)))
+    arrays, encoder = first_model(SiteSession(whole, Study.parse(small_study)))
     request = {
         SUMMARISE: SummariseRequest(),
         COMPARE: CompareRequest(arrays=arrays, encoder=encoder),
@@ -241,7 +241,7 @@ def test_the_sums_are_those_over_training_rows(small_sites, small_study, ask: As
 def test_an_update_is_local_minus_global_of_the_plans_steps(small_sites, small_study, ask: Ask):
     site = small_sites(1)[0]
     study = Study.parse(small_study)
-    own = Workplace(site, study)
+    own = SiteSession(site, study)
     arrays, encoder = first_model(own)
     request = TrainRequest(arrays=arrays, encoder=encoder, round=3, rounds=5, lr_scale=0.5)
     reply = TrainReply.from_record(ask(side_of(site), site.name, TRAIN, request, small_study).content)
@@ -268,7 +268,7 @@ def test_an_update_is_local_minus_global_of_the_plans_steps(small_sites, small_s
 
 def test_scoring_alone_sends_no_arrays(small_sites, small_study, ask: Ask):
     site = small_sites(1)[0]
-    arrays, encoder = first_model(Workplace(site, Study.parse(small_study)))
+    arrays, encoder = first_model(SiteSession(site, Study.parse(small_study)))
     request = TrainRequest(arrays=arrays, encoder=encoder, round=6, rounds=5, fit=False)
     message = ask(side_of(site), site.name, EVALUATE, request, small_study)
     reply = TrainReply.from_record(message.content)
@@ -281,11 +281,11 @@ def test_the_holdout_is_opened_for_the_comparison_and_nothing_else(small_sites, 
     site = small_sites(1)[0]
     source = Counted(site.source.table)
     side = side_of(replace(site, source=source))
-    arrays, encoder = first_model(Workplace(site, Study.parse(small_study)))
+    arrays, encoder = first_model(SiteSession(site, Study.parse(small_study)))
     train = TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5)
     for kind, request in ((ENROL, enrolment()), (SUMMARISE, SummariseRequest()), (TRAIN, train), (EVALUATE, train)):
         assert not ask(side, site.name, kind, request, small_study).has_error()
-    opened = side.workplaces[(site.name, small_study, 0)].table.opened
+    opened = side.sessions[(site.name, small_study, 0)].table.opened
     assert opened == []
     compared = ask(side, site.name, COMPARE, CompareRequest(arrays=arrays, encoder=encoder), small_study)
     assert set(opened) == {"compare"}
@@ -299,7 +299,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
     def keys(site: Site, repeat: int) -> set[str]:
         side = side_of(site)
         ask(side, site.name, ENROL, enrolment(), small_study, repeat)
-        return set(side.workplaces[(site.name, small_study, repeat)].table.training["person"])
+        return set(side.sessions[(site.name, small_study, repeat)].table.training["person"])
 
     free, fixed = small_sites(1)[0], small_sites(1, policy=Policy(disclosure="open"))[0]
     assert keys(free, 0) != keys(free, 1)

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.fan_out import ask
 from flfed.gc_pause import RARELY
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, FitRequest
-from flfed.rows.training.stacked.answer import answer_together
+from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.seeds import FEW, generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.train import TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -46,7 +46,7 @@ class Ticking:
         return self.now
 
 
-class Side(ClientSide):
+class Side(SiteClient):
     """Sites whose answers are a test's own: `handle(request, site)` asks and returns a reply."""
 
     def __init__(self, handle: Callable[[Message, str], Generator[Any, Any, Any]]) -> None:
@@ -171,8 +171,8 @@ def test_a_site_that_edits_its_message_changes_neither_another_sites_nor_the_mod
         yield
 
     strategy = FedAvg()
-    roster = {name: Enrolled(node_id=n, rows_high=9) for n, name in enumerate(NAMES, start=1)}
-    strategy.assign(Assignment(roster=roster, encoder=ENCODER, plan=Plan(), rounds=1, seed=1))
+    participants = {name: Participant(node_id=n, rows_high=9) for n, name in enumerate(NAMES, start=1)}
+    strategy.assign(RunContext(participants=participants, encoder=ENCODER, plan=Plan(), rounds=1, seed=1))
     result = strategy.start(CohortGrid(Side(handle), NAMES, {}, list), to_record(START), 1)
     for request in seen.values():
         assert (request.round, request.encoder.scale.tolist()) == (2, [1.0, 1.0])  # the last evaluation's
@@ -204,15 +204,15 @@ def test_every_node_that_is_asked_has_a_record_of_its_own_and_is_counted():
 def test_sites_that_are_seeded_together_draw_each_its_own_in_every_round_and_repeat(small_sites, small_study):
     sites, study = small_sites(FEW + 2), Study.parse(small_study)
     by_name = {site.name: site for site in sites}
-    side, drawn = ClientSide(lambda name, _: by_name[name]), list[list[int]]()
+    side, drawn = SiteClient(lambda name, _: by_name[name]), list[list[int]]()
 
     def answer(requests: Any) -> list[Any]:
         fits = [request for request in requests if isinstance(request, FitRequest)]
         if fits:
             drawn.append([fit.rng.bit_generator.state["state"]["state"] for fit in fits])
-        return answer_together(requests)
+        return compute_stacked(requests)
 
-    own = Workplace(sites[0], study)
+    own = SiteSession(sites[0], study)
     encoder = own.own_encoder()
     arrays = own.model.first_arrays(own.training(encoder).x.shape[1], 1, np.random.default_rng(0))
     grids = {r: CohortGrid(side, list(by_name), {"study": small_study, "repeat": r}, answer) for r in (0, 1)}

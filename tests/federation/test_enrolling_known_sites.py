@@ -14,7 +14,7 @@ from flfed.updates.messages.train import ENROL
 REFUSED, AWAY = "the study is not approved here", "its node is not online"
 
 
-def answering(reasons: dict[int, str]) -> Callable[[Message], Message]:
+def stacked_compute(reasons: dict[int, str]) -> Callable[[Message], Message]:
     """Return what has some nodes answer their enrolment with an error."""
 
     def change(reply: Message) -> Message:
@@ -30,7 +30,7 @@ def answering(reasons: dict[int, str]) -> Callable[[Message], Message]:
 
 
 def test_a_gate_that_refuses_and_a_node_that_is_away_are_told_apart(known, small_sites, small_study, conduct):
-    done = conduct(small_sites(4), small_study, change=answering({2: REFUSED, 3: AWAY}))
+    done = conduct(small_sites(4), small_study, change=stacked_compute({2: REFUSED, 3: AWAY}))
     assert done.outcome.status == "completed"
     found = {site.site: (site.status, site.reason) for site in done.reader.sites(done.run)}
     assert found["site-02"] == ("refused", REFUSED) and "site-03" not in found
@@ -44,6 +44,6 @@ def test_a_gate_that_refuses_and_a_node_that_is_away_are_told_apart(known, small
 def test_where_every_gate_refuses_it_is_wrong_input_and_nobody_is_sent_to_check_a_table(
     known, small_sites, small_study, conduct
 ):
-    done = conduct(small_sites(3), small_study, change=answering(dict.fromkeys((1, 2, 3), REFUSED)))
+    done = conduct(small_sites(3), small_study, change=stacked_compute(dict.fromkeys((1, 2, 3), REFUSED)))
     assert isinstance(done.error, UsageError)
     assert str(done.error).count(REFUSED) == 3 and "flfed site check" not in str(done.error)

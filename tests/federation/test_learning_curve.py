@@ -15,9 +15,9 @@ from flfed.rows.comparison.learning_curve import order_of_rows
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, TuneRequest
-from flfed.rows.training.stacked.answer import answer_together, answering
+from flfed.rows.training.stacked.answer import compute_stacked, stacked_compute
 from flfed.study.study import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
@@ -51,7 +51,7 @@ CHOSEN = {"plan.validation": 0.3, "strategy.select": "best", "plan.lr": 8.0}  # 
 
 def corrected_reach(values: list[float], site: Site, study: Study) -> float:
     """t sd sqrt(1 / draws + holdout rows / training rows): Nadeau and Bengio 2003, equation 8."""
-    tables = [Workplace(site, study, repeat).table for repeat in DRAWS]
+    tables = [SiteSession(site, study, repeat).table for repeat in DRAWS]
     ratio = fmean(table.holdout_rows / len(table.training) for table in tables)
     return T_ONE * stdev(values) * np.sqrt(1 / 2 + ratio)
 
@@ -73,7 +73,7 @@ def test_the_point_of_all_rows_is_the_mean_of_ordinary_runs(small_sites, small_s
         reach = corrected_reach([figures[CHANGE] for figures in by_run], site, study)
         np.testing.assert_allclose((point.low, point.high), (point.value - reach, point.value + reach), rtol=1e-8)
         assert point.freedom == 1
-        assert point.rows == round(fmean(len(Workplace(site, study, repeat).table.training) for repeat in DRAWS))
+        assert point.rows == round(fmean(len(SiteSession(site, study, repeat).table.training) for repeat in DRAWS))
 
 
 def test_a_point_of_few_rows_is_the_mean_of_runs_over_tables_that_have_no_others(small_sites, small_study, conduct):
@@ -81,7 +81,7 @@ def test_a_point_of_few_rows_is_the_mean_of_runs_over_tables_that_have_no_others
     study, found = Study.parse(small_study).replace({"compare.primary": "log_loss", "strategy.fraction": 0.5}), []
     points = curve_of(asked(study.text, [20]), sites)
     for repeat in DRAWS:
-        place = Workplace(sites[1], study, repeat)
+        place = SiteSession(sites[1], study, repeat)
         kept = place.table.training.iloc[order_of_rows(place)[:20]]
         left = {*kept["person"], *place.table.holdout("compare")["person"]}
         table = sites[1].source.table
@@ -106,7 +106,7 @@ def test_draws_whose_holdout_has_one_class_are_left_out_and_counted(small_sites,
     sites = small_sites(2, rows=60, change=one_ill)
     study = asked(small_study, [15], draws=4, rounds=1)
     repeats = [0, *(FIRST_DRAW + number for number in range(1, 4))]
-    both = [Workplace(sites[0], study, repeat).table.holdout("compare")["y"].nunique() == 2 for repeat in repeats]
+    both = [SiteSession(sites[0], study, repeat).table.holdout("compare")["y"].nunique() == 2 for repeat in repeats]
     points = curve_of(study, sites)
     assert 1 < sum(both) < 4
     for rows in (0, 15):
@@ -151,7 +151,7 @@ def test_a_size_that_a_site_does_not_reach_in_every_draw_is_left_out_and_progres
 ):
     sites, told = small_sites(2, rows=60), []
     study = Study.parse(small_study)
-    training = sorted(len(Workplace(sites[0], study, repeat).table.training) for repeat in DRAWS)
+    training = sorted(len(SiteSession(sites[0], study, repeat).table.training) for repeat in DRAWS)
     study = asked(small_study, [training[1] - 1, 1000], rounds=1)
     points, _ = learning_curve(study, sites, progress=lambda *now: told.append(now))
     assert training[0] < training[1]
@@ -172,7 +172,7 @@ def test_reruns_side_by_side_give_the_points_of_one_by_one(small_sites, small_st
 
     def answer(requests):
         asked_at_once.append(len(requests))
-        return answer_together(requests)
+        return compute_stacked(requests)
 
     told: dict[str, list] = {"alone": [], "together": []}
     alone, _ = learning_curve(study, sites, progress=lambda *now: told["alone"].append(now))
@@ -195,7 +195,7 @@ def test_an_error_in_one_rerun_is_raised_as_one_by_one(small_sites, small_study)
 
     def answer(requests):
         # The first rerun's second model on its own rows cannot be had; all else can.
-        results = answer_together(requests)
+        results = compute_stacked(requests)
         for place, request in enumerate(requests):
             if isinstance(request, TuneRequest):
                 tuned.append(len(request.rows))
@@ -211,7 +211,7 @@ def test_on_heart_few_rows_gain_where_published_and_all_rows_gain_at_long_beach_
     dataset = datasets.load("heart-flamby")
     datasets.get(dataset, from_folder=test_data, progress=lambda line: None)
     study = Study.load("fed-heart").replace({"compare.curve": {"rows": [10], "draws": 10}})
-    points, _ = learning_curve(study, find_sites(study), answer=answering())
+    points, _ = learning_curve(study, find_sites(study), answer=stacked_compute())
     curve = curve_object(points)
     gains = {site: {n: arms[CHANGE] for n, arms in sizes.items()} for site, sizes in by_size(curve).items()}
     few = {site: sizes[10]["value"] for site, sizes in gains.items()}

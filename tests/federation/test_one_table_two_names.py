@@ -14,8 +14,8 @@ import pytest
 from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh
-from flfed.federation.client.client import ClientSide
-from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, Spending
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.released_rows import UNTOLD
 from flfed.federation.client.released_sets import RowSets
 from flfed.federation.client.row_accounts import RowAccounts, origin_of
@@ -50,7 +50,7 @@ kind = "target"
 values = ["no", "yes"]
 """
 MAPPING = {"who": "person", "length": Field("x1", multiply=2.0), "outcome": "y"}
-Answer = Callable[..., str]
+Compute = Callable[..., str]
 
 
 @pytest.fixture
@@ -76,12 +76,12 @@ def slim(small_study: str) -> str:
 
 
 @pytest.fixture
-def answer(ask, small_study: str, slim: str) -> Answer:
+def answer(ask, small_study: str, slim: str) -> Compute:
     """A function that asks a site for its sums under one of the names; returns what it says against, or nothing."""
 
     def go(site: Site, name: str, run: str) -> str:
         text = {"small": small_study, "slim": slim}[name]
-        reply = ask(ClientSide(lambda *_: site), site.name, SUMMARISE, SummariseRequest(), text, run=run)
+        reply = ask(SiteClient(lambda *_: site), site.name, SUMMARISE, SummariseRequest(), text, run=run)
         return str(reply.error.reason) if reply.has_error() else ""
 
     return go
@@ -91,10 +91,10 @@ def without(site: Site, many: int) -> Site:
     return replace(site, source=Frame(site.source.table.drop(index=list(range(many)))))
 
 
-def account(site: Site, name: str, *, epsilon: float = 3.0, known: bool = True) -> Spending:
+def account(site: Site, name: str, *, epsilon: float = 3.0, known: bool = True) -> PrivacyAccount:
     origin = origin_of(site.serving(name)) if known else None
     folder = SiteFolder(site.name)
-    return Spending(ledger_of(folder), name, Policy(epsilon=epsilon), prepare=folder.make, origin=origin)
+    return PrivacyAccount(ledger_of(folder), name, Policy(epsilon=epsilon), prepare=folder.make, origin=origin)
 
 
 def test_what_is_spent_under_one_name_is_spent_under_the_other(site):

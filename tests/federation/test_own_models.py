@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from flfed import Study, run
-from flfed.federation.client.client import ClientSide
-from flfed.federation.client.protection import Protecting
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.protection import LocalProtection
 from flfed.records.dashboard.panels.sites import rests_on
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import own_in_words, report, site_verdict
@@ -19,7 +19,7 @@ from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.store.reader import RunReader
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data.policy import Policy
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.messages.train import COMPARE, CompareReply, CompareRequest
 
@@ -110,7 +110,7 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
     private = '[privacy]\nname = "record-dp"\nepsilon = 8.0\ndelta = 1e-3\nsampling = 0.5\n'
     text = small_study.replace(*MLP).replace("epochs = 1", "steps = 4") + private
     (site,) = small_sites(1, rows=300)
-    work = Workplace(site, Study.parse(text))
+    work = SiteSession(site, Study.parse(text))
     encoder = work.in_use(fit_encoder(work.layout, work.exact_summary))
     arrays = first_arrays(work.trainable(), work.training(encoder).x.shape[1])
     told = {}
@@ -119,7 +119,7 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
         "institution": Policy(delta=1e-2),
         "named": Policy(delta=1e-2, outputs=("training-figures",)),
     }.items():
-        side = ClientSide(lambda _, __, policy=policy: replace(site, policy=policy), protect=Protecting())
+        side = SiteClient(lambda _, __, policy=policy: replace(site, policy=policy), protect=LocalProtection())
         reply = ask(side, site.name, COMPARE, CompareRequest(arrays=arrays, encoder=encoder), text)
         found = CompareReply.from_record(reply.content)
         told[name] = found.own_family
@@ -140,4 +140,4 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
     ],
 )
 def test_what_joining_is_held_against_follows_from_the_model_unless_the_study_says(study, sites, changes, own):
-    assert Workplace(sites[0], study.replace(changes)).own == own
+    assert SiteSession(sites[0], study.replace(changes)).own == own

@@ -74,10 +74,10 @@ def compare_reply(rows: int, **values: float) -> CompareReply:
 
 
 def test_the_global_loss_curve_is_the_pooled_loss_of_each_rounds_model(plain):
-    done, workplaces = plain, plain.workplaces()
+    done, sessions = plain, plain.sessions()
     curve = {p.round: p.value for p in done.reader.curves([done.run], arm="training", metric="loss") if not p.site}
     assert sorted(curve) == [0, 1, 2, 3, 4, 5]
-    encoded = [w.training(done.outcome.encoder) for w in workplaces]
+    encoded = [w.training(done.outcome.encoder) for w in sessions]
     x, y = np.concatenate([e.x for e in encoded]), np.concatenate([e.y for e in encoded])
     models = [TrainRequest.from_record(h.message.content).arrays for h in done.sent(TRAIN, "to-site")[::3]]
     for number, arrays in enumerate([*models, done.outcome.arrays]):
@@ -89,7 +89,7 @@ def test_the_global_loss_curve_is_the_pooled_loss_of_each_rounds_model(plain):
 
 def test_the_global_auc_curve_is_within_half_a_percent_of_the_pooled_one(plain):
     done = plain
-    encoded = [w.training(done.outcome.encoder) for w in done.workplaces()]
+    encoded = [w.training(done.outcome.encoder) for w in done.sessions()]
     x, y = np.concatenate([e.x for e in encoded]), np.concatenate([e.y for e in encoded])
     arrays = done.outcome.arrays
     exact = roc_auc_score(y, (x @ arrays["weight"] + arrays["bias"])[:, 0])
@@ -98,7 +98,7 @@ def test_the_global_auc_curve_is_within_half_a_percent_of_the_pooled_one(plain):
 
 def test_a_sites_curve_is_its_own_rows(plain):
     done = plain
-    work = done.workplaces()[1]
+    work = done.sessions()[1]
     rows, arrays = work.training(done.outcome.encoder), done.outcome.arrays
     outputs = rows.x @ arrays["weight"] + arrays["bias"]
     own = {row.metric: row for row in done.reader.metrics(done.run, 5) if row.site == "site-02"}
@@ -114,9 +114,9 @@ def test_the_holdout_curve_stands_beside_the_other_and_its_opening_is_an_event(
     text = small_study.replace("draws = 200", "draws = 200\nholdout-curve = true")
     done = conduct(small_sites(2), text)
     figures = overall(done.reader, done.run, 5)
-    parts = [w.table.holdout("test") for w in done.workplaces()]
-    x = np.concatenate([w.encode(t, done.outcome.encoder).x for w, t in zip(done.workplaces(), parts, strict=True)])
-    y = np.concatenate([w.target(t) for w, t in zip(done.workplaces(), parts, strict=True)])
+    parts = [w.table.holdout("test") for w in done.sessions()]
+    x = np.concatenate([w.encode(t, done.outcome.encoder).x for w, t in zip(done.sessions(), parts, strict=True)])
+    y = np.concatenate([w.target(t) for w, t in zip(done.sessions(), parts, strict=True)])
     outputs = x @ done.outcome.arrays["weight"] + done.outcome.arrays["bias"]
     assert figures["holdout", "loss"] == pytest.approx(loss_of_rows("binary", outputs, y), abs=1e-12)
     assert figures["training", "loss"] != figures["holdout", "loss"]
@@ -132,20 +132,20 @@ def test_the_holdout_curve_stands_beside_the_other_and_its_opening_is_an_event(
 def test_without_a_holdout_curve_only_the_comparison_opens_it(small_sites, small_study, conduct: Conduct):
     done = conduct(small_sites(2), small_study)
     names = ["site-01", "site-02"]
-    assert {w.site.name: set(w.table.opened) for w in done.workplaces()} == dict.fromkeys(names, {"compare"})
+    assert {w.site.name: set(w.table.opened) for w in done.sessions()} == dict.fromkeys(names, {"compare"})
     assert done.reasons("holdout-opened") == dict.fromkeys(names, "compare")
 
 
 def test_validation_curves_are_of_validation_rows_alone(small_sites, small_study, conduct: Conduct):
     done = conduct(small_sites(2), small_study.replace("epochs = 1", "epochs = 1\nvalidation = 0.3"))
     rows = {row.site: (row.arm, row.n) for row in done.reader.metrics(done.run, 5) if row.metric == "loss"}
-    held = {w.site.name: int(w._held.sum()) for w in done.workplaces()}
+    held = {w.site.name: int(w._held.sum()) for w in done.sessions()}
     assert rows["site-01"] == ("validation", held["site-01"])
     assert rows[None] == ("validation", sum(held.values()))
     trained = {
         h.site: h.message.content.metric_records["metrics"]["num-examples"] for h in done.sent(TRAIN, "to-server")
     }
-    for work in done.workplaces():
+    for work in done.sessions():
         assert trained[work.site.name] + held[work.site.name] == len(work.table.training)
 
 
@@ -249,7 +249,7 @@ def test_figures_over_all_holdouts_from_replies_agree_with_all_rows_in_one_place
     replies = {h.site: CompareReply.from_record(h.message.content) for h in done.sent(COMPARE, "to-server")}
     figures = {figure.metric: figure for figure in from_replies(replies)}
     y, p = [], []
-    for work in done.workplaces():
+    for work in done.sessions():
         table = work.table.holdout("test")
         x = work.encode(table, done.outcome.encoder).x
         outputs = x @ done.outcome.arrays["weight"] + done.outcome.arrays["bias"]
@@ -283,5 +283,5 @@ def test_table_one_counts_training_and_holdout_rows_together(plain):
     sizes = {"All sites": "630", "site-01": "200", "site-02": "210", "site-03": "220"}
     assert rows[0] == {"Characteristic": "Rows"} | sizes
     red = next(row for row in rows if row["Characteristic"] == "colour: red")
-    counted = [int((work.site.source.table["colour"] == "red").sum()) for work in plain.workplaces()]
+    counted = [int((work.site.source.table["colour"] == "red").sum()) for work in plain.sessions()]
     assert [int(red[name].split()[0]) for name in sizes] == [sum(counted), *counted]

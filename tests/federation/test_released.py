@@ -15,7 +15,7 @@ import pytest
 from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.errors import FlfedError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.client.released_rows import UNREADABLE
 from flfed.federation.client.released_sets import RowSets
 from flfed.folders import SiteFolder
@@ -25,7 +25,7 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Frame, Sql
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.opt_outs import Excluded, Resting
 from flfed.study.study import Study
@@ -35,7 +35,7 @@ CLOSE = (
     "its rows differ by fewer than 10 people from rows whose sums left before: together such sums would give these "
     "people away"
 )
-Answer = Callable[..., str]
+Compute = Callable[..., str]
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def site(small_sites) -> Site:
 
 
 @pytest.fixture
-def answer(ask, small_study) -> Answer:
+def answer(ask, small_study) -> Compute:
     """A function that asks a site for its sums in a run of its own, and returns what it says against, or nothing."""
 
-    def go(site: Site, run: str, text: str = "", *, kind: str = SUMMARISE, side: ClientSide | None = None) -> str:
+    def go(site: Site, run: str, text: str = "", *, kind: str = SUMMARISE, side: SiteClient | None = None) -> str:
         request = SummariseRequest()
         if kind == ENROL:
             request = EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256())
-        reply = ask(side or ClientSide(lambda name, _: site), site.name, kind, request, text or small_study, run=run)
+        reply = ask(side or SiteClient(lambda name, _: site), site.name, kind, request, text or small_study, run=run)
         if reply.has_error():
             return str(reply.error.reason)
         return EnrolReply.from_record(reply.content).reason if kind == ENROL else ""
@@ -152,7 +152,7 @@ def test_rows_kept_for_validation_are_sets_of_their_own(site, small_study, answe
 
 def test_a_set_is_released_as_often_as_the_policy_says_and_a_run_counts_once(site, small_study, answer):
     own = replace(site, policy=Policy(queries=2))
-    side = ClientSide(lambda name, _: own)
+    side = SiteClient(lambda name, _: own)
     for run in ("r1", "r1", "r2"):
         assert answer(own, run, side=side) == ""
     assert [line["run"] for line in lines_of(own)] == ["r1", "r1", "r2", "r2"]
@@ -168,10 +168,10 @@ def test_a_set_is_released_as_often_as_the_policy_says_and_a_run_counts_once(sit
 def test_one_name_for_several_studies_or_repeats_is_several_runs(site, small_study, answer, ask):
     own = replace(site, policy=Policy(queries=2))
     other, third = (small_study.replace("seed = 7", f"seed = {seed}") for seed in (8, 9))
-    side = ClientSide(lambda name, _: own)
+    side = SiteClient(lambda name, _: own)
     assert [answer(own, "r1", text, side=side) == "" for text in ("", other, third, "")] == [True, True, False, True]
     more = replace(site, name="site-02", policy=Policy(queries=2))
-    side = ClientSide(lambda name, _: more)
+    side = SiteClient(lambda name, _: more)
     replies = [ask(side, more.name, SUMMARISE, SummariseRequest(), small_study, run="r1", repeat=at) for at in range(3)]
     assert [reply.has_error() for reply in replies] == [False, False, True]
     assert [line["repeat"] for line in lines_of(more)] == [0, 0, 1, 1]
@@ -248,7 +248,7 @@ def test_which_released_sets_have_a_person_in_common(site, answer):
 
 def sums(site: Site, text: str) -> tuple[float, float]:
     """Return how many training rows there are and the exact sum of x1: more than `institution` lets leave."""
-    place = Workplace(site, Study.parse(text))
+    place = SiteSession(site, Study.parse(text))
     at = [column.name for column in place.layout.columns].index("x1")
     count, total, _ = place.exact_summary.moments[at]
     return float(count), float(total * 50 + count * 50)  # z = (x1 - 50) / 50, the middle and half of its range
@@ -290,7 +290,7 @@ def test_who_opts_out_late_cannot_be_computed_from_the_sums_before_and_after(sit
     # Any other way to add and subtract the two gives it no more: only with the naive ones is it a combination.
     everybody = site.source.table["person"]
     first, second, plain = (
-        everybody.isin(Workplace(one, Study.parse(small_study)).table.training["person"]).to_numpy(float)
+        everybody.isin(SiteSession(one, Study.parse(small_study)).table.training["person"]).to_numpy(float)
         for one in (served, again, naive)
     )
     alone = (everybody == person).to_numpy(float)

@@ -11,15 +11,15 @@ import pytest
 from flwr.app import Message
 
 from flfed import Study, run
-from flfed.federation.client.client import ClientSide
-from flfed.federation.client.protection import Protecting, protection_of
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.protection import LocalProtection, protection_of
 from flfed.records.store.reader import RunReader
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Workplace
-from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.session import SiteSession
+from flfed.rows.training.private.noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
@@ -36,14 +36,14 @@ CLIPPED = '[privacy]\nname = "row-clip"\nsampling = 0.5\n'
 def answers(small_sites, small_study, ask: Ask) -> Callable[[str, Policy], tuple[TrainReply, CompareReply]]:
     """A function that returns what a site of three hundred rows says in a round, and of the comparison."""
     (site,) = small_sites(1, rows=300)
-    own = Workplace(site, Study.parse(small_study))
+    own = SiteSession(site, Study.parse(small_study))
     encoder = fit_encoder(own.layout, own.exact_summary)
     arrays = first_arrays(own.trainable(), own.training(encoder).x.shape[1])
     arrays = {name: value + 0.3 for name, value in arrays.items()}
 
     def go(privacy: str, policy: Policy) -> tuple[TrainReply, CompareReply]:
         study = small_study.replace("epochs = 1", "steps = 4") + "holdout-curve = true\n" + privacy
-        side = ClientSide(lambda name, _: replace(site, policy=policy), protect=Protecting())
+        side = SiteClient(lambda name, _: replace(site, policy=policy), protect=LocalProtection())
         sent = TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5)
         trained = ask(side, site.name, TRAIN, sent, study)
         compared = ask(side, site.name, COMPARE, CompareRequest(arrays=arrays, encoder=encoder), study)
@@ -129,26 +129,26 @@ def test_institutions_under_record_dp_run_to_the_end_and_are_judged(small_sites,
 def test_by_its_own_means_a_site_would_move_the_gradients_of_all_its_rows_with_one(small_sites, small_study):
     # Why record-dp refuses encode.scaler = "per-site": beside one far value all others of x1 become nearly one.
     (site,) = small_sites(1, rows=400)
-    workplace = Workplace(site, Study.parse(small_study))
-    table = workplace.table.training.assign(x1=lambda rows: 50 + (rows.x1 - 50) * 1e-3)
+    session = SiteSession(site, Study.parse(small_study))
+    table = session.table.training.assign(x1=lambda rows: 50 + (rows.x1 - 50) * 1e-3)
     table.iloc[0, list(table).index("x1")] = 100.0
-    encoder = fit_encoder(workplace.layout, workplace.exact_summary)
-    place = [column.name for column in workplace.layout.features].index("x1")
+    encoder = fit_encoder(session.layout, session.exact_summary)
+    place = [column.name for column in session.layout.features].index("x1")
 
     def rows(of, scaled) -> Encoded:
         """Encode rows, x1 by the mean and deviation of `scaled`."""
         center, scale = encoder.center.copy(), encoder.scale.copy()
         center[0], scale[0] = scaled.x1.mean(), scaled.x1.std()
-        return workplace.encode(of, replace(encoder, center=center, scale=scale))
+        return session.encode(of, replace(encoder, center=center, scale=scale))
 
     def total(encoded: Encoded) -> np.ndarray:
-        arrays = {name: np.zeros_like(v) for name, v in first_arrays(workplace.trainable(), encoded.x.shape[1]).items()}
+        arrays = {name: np.zeros_like(v) for name, v in first_arrays(session.trainable(), encoded.x.shape[1]).items()}
         arrays["weight"][place] = 50.0
         rng = np.random.default_rng(0)
         steps = PrivateSteps(clip=1.0, noise=0.0, sampling=1.0, unit="row")
         request = FitRequest(
-            model=workplace.model, task="binary", arrays=arrays, rows=encoded, plan=Plan(steps=1), rng=rng,
-            lr=float(len(encoded)), delta=True, private=steps, chance=SeededChance(rng),
+            model=session.model, task="binary", arrays=arrays, rows=encoded, plan=Plan(steps=1), rng=rng,
+            lr=float(len(encoded)), delta=True, private=steps, chance=SeededNoise(rng),
         )  # fmt: skip
         return np.concatenate([value.ravel() for value in private_fit(request).arrays.values()])
 

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message
 
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.server.run import resume, run
 from flfed.paths import home
 from flfed.records.store.reader import RunReader
@@ -375,16 +375,16 @@ def test_a_site_answers_a_round_once_and_sends_that_again_from_its_disk(small_si
     text, site = Study.parse(small_study).text, small_sites(2)[0]
 
     def train(table_of: Any, round: int, run_id: str = "r-1", text: str = text, repeat: int = 0) -> TrainReply:
-        side = ClientSide(lambda name, study: table_of)
+        side = SiteClient(lambda name, study: table_of)
         ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
         sums = SummariseReply.from_record(ask(side, site.name, SUMMARISE, SummariseRequest(), text).content)
         del sums
         request = TrainRequest(arrays=start, encoder=encoder, round=round, rounds=5)
         return TrainReply.from_record(ask(side, site.name, TRAIN, request, text, repeat, run=run_id).content)
 
-    side = ClientSide(lambda name, study: site)
+    side = SiteClient(lambda name, study: site)
     ask(side, site.name, ENROL, EnrolRequest(dataset="small", schema_sha256=""), text)
-    place = next(iter(side.workplaces.values()))
+    place = next(iter(side.sessions.values()))
     encoder, start = place.own_encoder(), {"weight": np.zeros((5, 1)), "bias": np.zeros(1)}
     first = train(site, 1)
     changed = site.source.table.assign(x1=lambda t: t["x1"] / 2)

@@ -150,7 +150,7 @@ def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
     plain, closed, fields: dict[str, Any], reason: str
 ):
     for done in (plain, closed):
-        layout = done.workplaces()[0].layout
+        layout = done.sessions()[0].layout
         for heard in done.sent(SUMMARISE, "to-server"):
             honest = SummariseReply.from_record(heard.message.content).summary
             assert summary_defect(honest, layout, rows_high=999) == ""
@@ -166,7 +166,7 @@ def test_unusable_sums_of_one_site_leave_it_out_and_the_encoder_is_of_the_others
     done = conduct(small_sites(3), small_study, change=tampering(SUMMARISE, 2, huge))
     assert done.outcome.status == "completed"
     assert done.reasons("fault") == {"site-02": "its rows are above the declared band (at most 99)"}
-    others = [w for w in done.workplaces() if w.site.name != "site-02"]
+    others = [w for w in done.sessions() if w.site.name != "site-02"]
     expected = fit_encoder(others[0].layout, merge([summarise(w.table.training, w.layout) for w in others]))
     np.testing.assert_allclose(done.outcome.encoder.center, expected.center, rtol=1e-12)
     assert {heard.site for heard in done.sent(TRAIN, "to-site")} == {"site-01", "site-03"}
@@ -252,12 +252,12 @@ def test_disclosure_institution_says_what_it_cost(closed):
     cost = done.reader.summary(done.run, "disclosure")
     note = done.reasons("note")[None]
     assert note.startswith("disclosure 'institution', against exact sums, moved roc_auc_score over all holdouts by ")
-    workplaces = done.workplaces()
-    exact = fit_encoder(workplaces[0].layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
+    sessions = done.sessions()
+    exact = fit_encoder(sessions[0].layout, merge([summarise(w.table.training, w.layout) for w in sessions]))
     used = done.outcome.encoder
     moved = abs(used.center[0] - exact.center[0]) / exact.scale[0]
     assert cost["columns-moved"]["x1"] == pytest.approx(moved, rel=1e-9)
-    assert set(cost["columns-moved"]) == {column.name for column in workplaces[0].layout.columns}
+    assert set(cost["columns-moved"]) == {column.name for column in sessions[0].layout.columns}
     far = sum(by > 0.1 for by in cost["columns-moved"].values())
     assert f"in the encoder {far} of {len(cost['columns-moved'])} columns moved" in note
     # counts in bins of 5 mm leave, so a mean is off by less than half a bin, here a quarter of a deviation

@@ -19,7 +19,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run import run as run_study
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import report, site_verdict
 from flfed.records.store.entries import EventRow, SiteEntry
@@ -304,7 +304,7 @@ def test_what_a_site_asked_for_stays_when_its_run_is_gone_on_with(sites, small_s
     checkpoint = checkpoints.newest(run.run, run.study.rounds)
     assert checkpoint is not None and checkpoint.sharing == {LONE: "pseudonym", "site-03": "aggregate-only"}
     recorder = Recorder(run_writer := _Kept(), "log_loss", 5)
-    conductor = Conductor(_Nobody(), Study.parse(small_study), recorder, checkpoint=checkpoint)
+    conductor = FederatedRun(_Nobody(), Study.parse(small_study), recorder, checkpoint=checkpoint)
     with pytest.raises(FlfedError) as said:
         conductor.conduct()
     assert LONE not in str(said.value)

@@ -13,14 +13,14 @@ from flwr.app import Message
 
 from flfed import run
 from flfed.errors import RunStopped
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording import pooled_figures
 from flfed.federation.recording.pooled_figures import SCORE_BINS
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server import server
 from flfed.federation.server.run import resume
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.site_offsets import SITE_OFFSETS, offset_deviation
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import arms_shown
@@ -143,10 +143,10 @@ def test_sites_tell_what_their_training_rows_say_and_are_sent_what_follows(plain
     told = offsets(plain)
     assert all(request.offset for request in evaluations(plain)) and None not in told.values()
     arrays, deviation = plain.outcome.arrays, offset_deviation(told)
-    for workplace in plain.workplaces():
-        rows = workplace.training(plain.outcome.encoder)
+    for session in plain.sessions():
+        rows = session.training(plain.outcome.encoder)
         value, error = own_offset(rows.x @ arrays["weight"] + arrays["bias"], rows.y, "binary")
-        said = told[workplace.site.name]
+        said = told[session.site.name]
         np.testing.assert_allclose([said.value, said.error], [value, error], rtol=1e-9)
     assert {request.deviation for request in comparisons(plain).values()} == {deviation}
     assert plain.reader.summary(plain.run, SITE_OFFSETS) == {"sites": 3, "deviation": deviation}
@@ -169,10 +169,10 @@ def test_counts_of_a_site_that_knows_of_no_other_bins_are_added_to_no_others(
     conduct, small_sites, small_study, monkeypatch
 ):
     # As after a resume, before which the other sites heard of bins.
-    def once(_: Conductor, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    def once(_: FederatedRun, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         return {"centre": 0.5, "spread": 1.5} if name == SCORE_BINS else facts
 
-    monkeypatch.setattr(Conductor, "_once", once)
+    monkeypatch.setattr(FederatedRun, "_once", once)
     ran = conduct(small_sites(4, rows=150), small_study, change=of_version("0.1.0", "site-02"))
     compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
     assert compared.pop("site-02") == {"protocol"}
@@ -197,12 +197,12 @@ def test_a_site_of_an_earlier_version_is_asked_as_before_and_adjusts_as_before(c
     # It takes 2.0, the others what the three of them told.
     deviation = comparisons(ran)["site-01"].deviation
     replies = {one.site: one.message.content for one in ran.sent(COMPARE, "to-server")}
-    for workplace in ran.workplaces():
-        rows, arrays = workplace.training(ran.outcome.encoder), ran.outcome.arrays
-        name = workplace.site.name
+    for session in ran.sessions():
+        rows, arrays = session.training(ran.outcome.encoder), ran.outcome.arrays
+        name = session.site.name
         sd = None if name == "site-02" else deviation
         shift = own_intercept(rows.x @ arrays["weight"] + arrays["bias"], rows.y, "binary", sd)
-        holdout = workplace.encode(workplace.table.holdout("test"), ran.outcome.encoder)
+        holdout = session.encode(session.table.holdout("test"), ran.outcome.encoder)
         odds = (holdout.x @ arrays["weight"] + arrays["bias"] + shift)[:, 0]
         wanted = float(np.mean(np.logaddexp(0, odds) - holdout.y * odds))
         figures = dict(zip(zip(replies[name]["arms"]["arm"], replies[name]["arms"]["metric"], strict=True),
@@ -317,10 +317,10 @@ def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_a
             return replies[1:] if self.lost and kind == EVALUATE else replies
 
     def conduct(writer: Any, *, lost: bool, checkpoint: Any = None) -> Any:
-        grid = Grid(ClientSide(lambda name, _: sites[name]).app(), list(sites), {"study": study.text, "repeat": 0})
+        grid = Grid(SiteClient(lambda name, _: sites[name]).app(), list(sites), {"study": study.text, "repeat": 0})
         grid.lost = lost
         recorder = Recorder(writer, AUC, study.rounds)
-        return Conductor(grid, study, recorder, checkpoint=checkpoint, each_round=True).conduct()
+        return FederatedRun(grid, study, recorder, checkpoint=checkpoint, each_round=True).conduct()
 
     with RunStore.open() as store:
         facts = {"schema": datasets.load("small").schema.sha256()}

@@ -18,7 +18,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
-from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, NotSpent, Spending, release_of, shown
+from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, NotSpent, PrivacyAccount, release_of, shown
 from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
@@ -57,9 +57,9 @@ def by_others(releases: Sequence[Release], delta: float = DELTA) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def account(policy: Policy | None = None, dataset: str = "small") -> Spending:
+def account(policy: Policy | None = None, dataset: str = "small") -> PrivacyAccount:
     make, origin = SiteFolder("site-01").make, Origin(f"table of {dataset}", (), "", "")
-    return Spending(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
+    return PrivacyAccount(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
 
 
 def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
@@ -278,11 +278,11 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import Protecting
 from flfed.federation.client.privacy_budget import Spending
 from flfed.rows.data.policy import Policy
-from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.training.private.noise import SeededNoise
 from conftest import small_table
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site
@@ -295,11 +295,11 @@ def killing(rng):  # where the draws of a round come from: asked once the round 
     killing.rounds += 1
     if killing.rounds == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return SeededChance(rng)
+    return SeededNoise(rng)
 
 killing.rounds = 0
-side = starting.ClientSide
-starting.ClientSide = lambda find: side(find, protect=Protecting(chance=killing))
+side = starting.SiteClient
+starting.SiteClient = lambda find: side(find, protect=Protecting(chance=killing))
 sites = [
     Site(name=f"site-{{n + 1:02d}}", dataset="small", source=Frame(small_table(100 + 10 * n, seed=n)),
          holdout=Holdout(salt=f"salt-{{n}}"), policy=Policy(epsilon=2.0))

@@ -74,7 +74,7 @@ class Provider:
 def provider() -> Iterator[Provider]:
     """Serve a provider on a free port while the block runs."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class ClientGenerator(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, asked = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
             if path == "/authorize":
@@ -101,7 +101,7 @@ def provider() -> Iterator[Provider]:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ClientGenerator)
     made = Provider(f"http://127.0.0.1:{server.server_port}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

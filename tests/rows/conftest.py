@@ -15,8 +15,8 @@ from flfed.rows.comparison.shadow_models import trained
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import Arrays, Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import Protection
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
@@ -80,10 +80,10 @@ def wide_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attack:
             policy=policy or Policy(disclosure="open"),
         )  # fmt: skip
         protection = None if steps is None else Protection(steps=steps)
-        work = Workplace(site, Study.parse(STUDY).replace(changes or {}), protection=protection)
+        work = SiteSession(site, Study.parse(STUDY).replace(changes or {}), protection=protection)
         encoder = fit_encoder(work.layout, work.exact_summary)
-        bare = Attacked(workplace=work, arrays={}, encoder=encoder, seed=seed, promised=promised)
-        arrays = drive_alone(trained(bare, [bare.members()], "test"))[0] if model is None else model
-        return Attacked(workplace=work, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
+        bare = Attacked(session=work, arrays={}, encoder=encoder, seed=seed, promised=promised)
+        arrays = run_client(trained(bare, [bare.members()], "test"))[0] if model is None else model
+        return Attacked(session=work, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
 
     return make

@@ -10,9 +10,9 @@ from scipy.stats import binom
 
 from flfed.rows.attacks.canaries import Canaries, least_epsilon, p_value
 from flfed.rows.comparison.attack_runner import Finding
-from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import FitRequest, drive
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.requests import FitRequest, run_client_by
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
@@ -21,7 +21,7 @@ MLP = {"model.name": "mlp", "model.hidden": [32]}
 
 def bound(attacked, coins: int = 400) -> Finding:
     """Return the one finding."""
-    (found,) = drive(Canaries(coins=coins).findings(attacked), answering())
+    (found,) = run_client_by(Canaries(coins=coins).findings(attacked), stacked_compute())
     return found
 
 
@@ -91,9 +91,9 @@ def test_canaries_stand_at_right_angles_have_the_length_of_rows_and_half_are_in(
 
     def answer(requests):
         tables.extend(request.rows for request in requests if isinstance(request, FitRequest))
-        return answer_alone(requests)
+        return compute_one_by_one(requests)
 
-    drive(Canaries(coins=400, beside=50).findings(attacked), answer)
+    run_client_by(Canaries(coins=400, beside=50).findings(attacked), answer)
     assert len(tables) == 10  # forty inputs, so forty canaries
     planted = [table.x[50:] for table in tables]
     length = np.sqrt(np.square(tables[0].x[:50]).sum(axis=1).mean())

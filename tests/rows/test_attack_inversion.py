@@ -10,8 +10,8 @@ import pytest
 from flfed.rows.attacks.gradient_inversion import GradientInversion, candidates
 from flfed.rows.comparison.attack_runner import Finding, wilson
 from flfed.rows.data.policy import Policy
-from flfed.rows.training.one_by_one import answer_alone, drive_alone
-from flfed.rows.training.requests import FitRequest, drive
+from flfed.rows.training.one_by_one import compute_one_by_one, run_client
+from flfed.rows.training.requests import FitRequest, run_client_by
 from flfed.study.plan import PrivateSteps
 
 MLP = {"model.name": "mlp", "model.hidden": [32]}
@@ -21,7 +21,7 @@ NOISY = PrivateSteps(clip=1.0, noise=1.0, sampling=0.1)
 
 def inverted(attacked, records: int = 50) -> dict[str, Finding]:
     """Return the findings by metric."""
-    return {found.metric: found for found in drive_alone(GradientInversion(records=records).findings(attacked))}
+    return {found.metric: found for found in run_client(GradientInversion(records=records).findings(attacked))}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_l1_penalty_hides_only_the_inputs_whose_weights_it_makes_0(wide_site)
     attacked = wide_site({"plan.l1": 0.01})
     rows = attacked.members()
     request = GradientInversion()._step(attacked, rows.take(np.array([0])), 0)
-    delta = answer_alone([request])[0].arrays
+    delta = compute_one_by_one([request])[0].arrays
     guesses, best = candidates(attacked, delta)
     kept = (attacked.arrays["weight"] + delta["weight"])[:, 0] != 0
     np.testing.assert_allclose(guesses[best][kept], rows.x[0][kept], rtol=1e-6)
@@ -107,11 +107,11 @@ def test_what_is_attacked_is_the_sites_own_step_with_its_noise_on_so_many_rows(w
 
     def answer(requests):
         asked.extend(requests)
-        return answer_alone(requests)
+        return compute_one_by_one(requests)
 
     attacked = wide_site(steps=NOISY)
     rows = len(attacked.members())
-    drive(GradientInversion(records=3).findings(attacked), answer)
+    run_client_by(GradientInversion(records=3).findings(attacked), answer)
     assert [len(request.rows) for request in asked] == [1] * 3 + [round(0.1 * rows)] * 3
     assert {(r.private.noise, r.private.clip, r.private.sampling, r.plan.steps) for r in asked} == {(1.0, 1.0, 1.0, 1)}
 

@@ -23,9 +23,9 @@ from flfed.rows.evaluation.intervals import estimate
 from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.fit import score
-from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import FitRequest, ScoreRequest, drive
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.requests import FitRequest, ScoreRequest, run_client_by
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
@@ -38,7 +38,7 @@ ONE = 3.087
 def inferred(attacked, shadows: int = 16) -> dict[str, Finding]:
     """Return the findings by metric."""
     handler = MembershipInference(shadows=shadows).findings(attacked)
-    return {found.metric: found for found in drive(handler, answering())}
+    return {found.metric: found for found in run_client_by(handler, stacked_compute())}
 
 
 def test_an_overfit_model_gives_its_300_members_away_and_the_loss_alone_gives_less(wide_site):
@@ -69,7 +69,7 @@ def test_a_promise_of_epsilon_1_kept_without_noise_is_flagged(wide_site):
 def test_the_loss_attack_is_scikit_learns_area_of_minus_the_loss(wide_site):
     attacked = wide_site()
     rows = pooled(attacked.members(), attacked.others())
-    outputs = score(ScoreRequest(model=attacked.workplace.model, arrays=attacked.arrays, x=rows.x))[:, 0]
+    outputs = score(ScoreRequest(model=attacked.session.model, arrays=attacked.arrays, x=rows.x))[:, 0]
     p = 1 / (1 + np.exp(-outputs))
     loss = -np.log(np.where(rows.y == 1, p, 1 - p))
     member = np.arange(len(rows)) < len(attacked.members())
@@ -130,13 +130,13 @@ class Paired(Attacked):
 
 def test_every_row_is_in_half_of_the_shadow_models_and_people_are_not_split(wide_site):
     plain, asked = wide_site({"rounds": 1, "steps": 1}), []
-    attacked = Paired(workplace=plain.workplace, arrays=plain.arrays, encoder=plain.encoder)
+    attacked = Paired(session=plain.session, arrays=plain.arrays, encoder=plain.encoder)
 
     def answer(requests):
         asked.extend(request for request in requests if isinstance(request, FitRequest))
-        return answer_alone(requests)
+        return compute_one_by_one(requests)
 
-    drive(MembershipInference(shadows=6).findings(attacked), answer)
+    run_client_by(MembershipInference(shadows=6).findings(attacked), answer)
     people = len(attacked.members()) // 2
     counts = np.array([np.bincount(request.rows.group, minlength=900) for request in asked])
     assert counts.shape[0] == 6 and set(counts[:, :people].ravel()) == {0, 2}
@@ -146,7 +146,7 @@ def test_every_row_is_in_half_of_the_shadow_models_and_people_are_not_split(wide
 def test_of_a_large_site_so_many_rows_are_attacked_members_and_others_alike(wide_site):
     attacked = wide_site({"rounds": 1, "steps": 1})
     handler = MembershipInference(shadows=4, rows=200).findings(attacked)
-    loss, lira = drive(handler, answering())
+    loss, lira = run_client_by(handler, stacked_compute())
     whole = inferred(attacked, shadows=4)["auc-of-loss"]
     assert (loss.rows, lira.rows, whole.rows) == (200, 200, 600)
     assert loss.high - loss.low > 1.4 * (whole.high - whole.low)  # √3 for a third of the rows
@@ -162,7 +162,7 @@ def test_a_holdout_by_time_is_said_to_be_another_time(wide_site):
     attacked = wide_site({"rounds": 1, "steps": 1})
     plain = inferred(attacked, shadows=4)["auc-of-loss"]
     later = HoldoutByTime(column="day", train_until="2024-01-01", test_from="2024-02-01")
-    attacked.workplace.site = replace(attacked.workplace.site, holdout=later)
+    attacked.session.site = replace(attacked.session.site, holdout=later)
     said = inferred(attacked, shadows=4)["auc-of-loss"]
     assert said.value == plain.value and "later than the training rows" in said.says not in plain.says
 
@@ -172,7 +172,7 @@ def test_what_only_came_later_breaks_no_promise(wide_site):
     plain = inferred(attacked, shadows=4)["auc-of-loss"]
     assert plain.beyond and plain.promise < 0.51
     later = HoldoutByTime(column="day", train_until="2024-01-01", test_from="2024-02-01")
-    attacked.workplace.site = replace(attacked.workplace.site, holdout=later)
+    attacked.session.site = replace(attacked.session.site, holdout=later)
     said = inferred(attacked, shadows=4)["auc-of-loss"]
     assert (said.value, said.beyond, np.isnan(said.promise)) == (plain.value, False, True)
     assert "no promise bounds it" in said.says
@@ -185,7 +185,7 @@ def test_a_promise_to_each_row_bounds_nobody_who_has_several(wide_site, unit, se
     steps = PrivateSteps(clip=1.0, noise=ONE, sampling=SAMPLING, unit=unit)
     plain = wide_site({"rounds": 1, "steps": 1}, steps=steps, promised=(1.0, DELTA))
     kind = Paired if several else Attacked
-    attacked = kind(workplace=plain.workplace, arrays=plain.arrays, encoder=plain.encoder, promised=(1.0, DELTA))
+    attacked = kind(session=plain.session, arrays=plain.arrays, encoder=plain.encoder, promised=(1.0, DELTA))
     found = inferred(attacked, shadows=4)["auc-of-lira"]
     assert np.isfinite(found.promise) == bounded
     assert ("A promise to each person would" in found.says) == (not bounded)

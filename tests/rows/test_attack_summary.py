@@ -14,8 +14,8 @@ from flfed.rows.comparison.attack_runner import Attacked
 from flfed.rows.data.policy import Policy
 from flfed.rows.features.columns import coded
 from flfed.rows.features.summarise import disclose, summarise
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Layout
 
@@ -127,9 +127,9 @@ def test_all_small_tables_agree_with_what_is_said_to_follow_and_the_rule_of_supp
 
 @pytest.mark.parametrize("disclosure", ["open", "institution"])
 def test_the_attack_on_a_site_counts_rows_and_expects_none_of_an_institution(small_sites, small_study, disclosure):
-    work = Workplace(small_sites(1, rows=90, policy=Policy(disclosure=disclosure))[0], Study.parse(small_study))
-    attacked = Attacked(workplace=work, arrays={}, encoder=work.own_encoder())
-    (found,) = drive_alone(SummaryReconstruction().findings(attacked))
+    work = SiteSession(small_sites(1, rows=90, policy=Policy(disclosure=disclosure))[0], Study.parse(small_study))
+    attacked = Attacked(session=work, arrays={}, encoder=work.own_encoder())
+    (found,) = run_client(SummaryReconstruction().findings(attacked))
     assert found.rows == len(work.table.training) and not found.beyond
     if disclosure == "institution":
         assert (found.value, found.promise) == (0.0, 0.0)

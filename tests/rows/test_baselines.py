@@ -19,11 +19,11 @@ from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import summarise
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import score
 from flfed.rows.training.losses import loss_of_rows, probabilities
-from flfed.rows.training.one_by_one import answer_alone, drive_alone
-from flfed.rows.training.requests import FitRequest, ScoreRequest, drive, listed
+from flfed.rows.training.one_by_one import compute_one_by_one, run_client
+from flfed.rows.training.requests import FitRequest, ScoreRequest, listed, run_client_by
 from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, tuned_linear, units_by_class
 from flfed.seeds import generator
 from flfed.study.plan import Plan
@@ -245,7 +245,7 @@ def asked_of(rows: Encoded, personal: bool) -> tuple[FitRequest, ScoreRequest]:
     while len(found) < 2:
         first = listed(request)[0]
         found.setdefault(type(first), first)
-        request = steps.send(drive_alone(_ask(request)))
+        request = steps.send(run_client(_ask(request)))
     return found[FitRequest], found[ScoreRequest]
 
 
@@ -285,11 +285,11 @@ def test_a_tuned_network_is_no_worse_than_the_plan_alone_on_rows_it_never_saw():
     # Twenty inputs, sixty rows: twelve rounds of five epochs overfit, fewer or a penalty do not.
     rows, test = table("binary", 60, 1, inputs=20), table("binary", 4000, 2, inputs=20)
     given_plan = given_of(Plan(lr=0.3, batch=8, epochs=5))
-    tuned = drive_alone(tuned_network(rows, given_plan))
+    tuned = run_client(tuned_network(rows, given_plan))
     assert loss_on(test, tuned) < loss_on(test, first_arrays(given_plan, 20))
-    plain = drive_alone(_epochs(rows, given_plan, given_plan.plan, 12))
+    plain = run_client(_epochs(rows, given_plan, given_plan.plan, 12))
     assert loss_on(test, tuned) < loss_on(test, plain) - 0.1
-    again = drive_alone(tuned_network(rows, given_plan))
+    again = run_client(tuned_network(rows, given_plan))
     assert all(np.array_equal(tuned[name], again[name]) for name in tuned)
 
 
@@ -299,42 +299,45 @@ def test_penalties_are_tried_side_by_side_with_the_numbers_of_one_after_another(
 
     def seen(requests):
         sizes.append(len(requests))
-        return answer_alone(requests)
+        return compute_one_by_one(requests)
 
-    tuned = drive(tuned_network(rows, asked), seen)
+    tuned = run_client_by(tuned_network(rows, asked), seen)
     held = generator(3, site="here", purpose="own-validation").random(50) < 0.25
     plans = [replace(asked.plan, l2=l2) for l2 in (0.01, 0.1, 1.0)]
     tried = {
-        (plan, number): loss_on(rows.take(held), drive_alone(_epochs(rows.take(~held), asked, plan, number)))
+        (plan, number): loss_on(rows.take(held), run_client(_epochs(rows.take(~held), asked, plan, number)))
         for plan in plans
         for number in (1, 2, 3)
     }
     plan, number = min(tried, key=tried.get)
     assert sizes == [3] * 6 + [1] * number
-    expected = drive_alone(_epochs(rows, asked, plan, number))
+    expected = run_client(_epochs(rows, asked, plan, number))
     for name, value in tuned.items():
         np.testing.assert_array_equal(value, expected[name])
 
 
 def test_fine_tuning_that_does_not_help_returns_the_global_model_itself():
     rows = table("binary", 200, 1)
-    start = drive_alone(tuned_network(table("binary", 3000, 2), given_of(Plan(lr=0.3), rounds=3)))
+    start = run_client(tuned_network(table("binary", 3000, 2), given_of(Plan(lr=0.3), rounds=3)))
     hurting = given_of(Plan(lr=2000.0, batch=4))  # a tenth of that is still far too much
     assert fine_tuned_equals(rows, start, hurting)
     untrained = first_arrays(hurting, 6)
-    helped = drive_alone(fine_tuned(rows, untrained, given_of(Plan(lr=5.0))))
+    helped = run_client(fine_tuned(rows, untrained, given_of(Plan(lr=5.0))))
     assert loss_on(table("binary", 2000, 3), helped) < loss_on(table("binary", 2000, 3), untrained) - 0.05
 
 
 def fine_tuned_equals(rows: Encoded, start, given_plan: Trainable) -> bool:
-    found = drive_alone(fine_tuned(rows, start, given_plan))
+    found = run_client(fine_tuned(rows, start, given_plan))
     return all(np.array_equal(found[name], start[name]) for name in start)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_networks_survive_a_site_of_next_to_no_rows(rows):
     own, asked = table("binary", rows), given_of(Plan())
-    for arrays in (drive_alone(tuned_network(own, asked)), drive_alone(fine_tuned(own, first_arrays(asked, 6), asked))):
+    for arrays in (
+        run_client(tuned_network(own, asked)),
+        run_client(fine_tuned(own, first_arrays(asked, 6), asked)),
+    ):
         assert all(np.isfinite(value).all() for value in arrays.values())
 
 
@@ -348,7 +351,7 @@ def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []
     for repeat in range(1 if name in ("loan-default", "preterm-birth") else 3):
-        places = [Workplace(site, study, repeat) for site in sites]
+        places = [SiteSession(site, study, repeat) for site in sites]
         for number, (training, held) in enumerate(arms_of(places)):
             if not same_folds(training, held, places[0]):
                 continue
@@ -371,7 +374,7 @@ def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(
     assert worse > -0.005, plain_gaps
 
 
-def arms_of(places: list[Workplace]) -> list[tuple[Encoded, Encoded]]:
+def arms_of(places: list[SiteSession]) -> list[tuple[Encoded, Encoded]]:
     """Training and holdout rows of each site in its own encoder, then of all in the exact one."""
     exact = fit_encoder(places[0].layout, merge([summarise(w.table.training, w.layout) for w in places]))
     tables = [(w, w.table.training, w.table.holdout("compare")) for w in places]
@@ -380,7 +383,7 @@ def arms_of(places: list[Workplace]) -> list[tuple[Encoded, Encoded]]:
     return [*alone, (pooled[0], pooled[1])]
 
 
-def same_folds(training: Encoded, held: Encoded, place: Workplace) -> bool:
+def same_folds(training: Encoded, held: Encoded, place: SiteSession) -> bool:
     """Tell whether scikit-learn can fit these rows, on as many folds as we take."""
     if place.task == "regression":
         return True

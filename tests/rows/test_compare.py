@@ -17,8 +17,8 @@ from flfed.rows.features.columns import joined
 from flfed.rows.features.encode import encode
 from flfed.rows.features.summarise import summarise
 from flfed.rows.own_intercept import own_intercept
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 
@@ -29,56 +29,56 @@ def sigmoid(outputs: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-outputs))
 
 
-def at_work(sites: list[Site], text: str) -> tuple[list[Workplace], Encoder]:
+def at_work(sites: list[Site], text: str) -> tuple[list[SiteSession], Encoder]:
     """Return the sites at work, and the encoder of all of them."""
-    workplaces = [Workplace(site, Study.parse(text)) for site in sites]
-    encoder = fit_encoder(workplaces[0].layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
-    return workplaces, encoder
+    sessions = [SiteSession(site, Study.parse(text)) for site in sites]
+    encoder = fit_encoder(sessions[0].layout, merge([summarise(w.table.training, w.layout) for w in sessions]))
+    return sessions, encoder
 
 
-def model_of(workplace: Workplace, encoder: Encoder, bias: float = 0.2) -> Arrays:
+def model_of(session: SiteSession, encoder: Encoder, bias: float = 0.2) -> Arrays:
     """Return a global model: x1 and x2 count, nothing else does."""
-    inputs = workplace.training(encoder).x.shape[1]
+    inputs = session.training(encoder).x.shape[1]
     weight = np.zeros((inputs, 1))
     weight[:2, 0] = 0.9, 0.8
     return {"weight": weight, "bias": np.array([bias])}
 
 
-def judged(sites: list[Site], text: str, place: int = 0, bias: float = 0.2) -> tuple[Workplace, SiteComparison, Any]:
+def judged(sites: list[Site], text: str, place: int = 0, bias: float = 0.2) -> tuple[SiteSession, SiteComparison, Any]:
     """Return a site at work, its comparison, and its predictions by arm as the arms' own function gives them."""
-    workplaces, encoder = at_work(sites, text)
-    work, arrays = workplaces[place], model_of(workplaces[place], encoder, bias)
-    found = drive_alone(compare(work, arrays, encoder))
-    return work, found, drive_alone(arm_scores(work, work.table.holdout("test"), arrays, encoder))
+    sessions, encoder = at_work(sites, text)
+    work, arrays = sessions[place], model_of(sessions[place], encoder, bias)
+    found = run_client(compare(work, arrays, encoder))
+    return work, found, run_client(arm_scores(work, work.table.holdout("test"), arrays, encoder))
 
 
 def test_the_global_arm_is_the_models_own_probability(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, arrays = workplaces[0], model_of(workplaces[0], encoder)
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, arrays = sessions[0], model_of(sessions[0], encoder)
     holdout = work.table.holdout("test")
     x1, x2 = ((holdout[c] - encoder.center[k]) / encoder.scale[k] for k, c in enumerate(("x1", "x2")))
     expected = sigmoid(0.9 * x1 + 0.8 * x2.fillna(0) + 0.2)
-    found = drive_alone(arm_scores(work, holdout, arrays, encoder))
+    found = run_client(arm_scores(work, holdout, arrays, encoder))
     np.testing.assert_allclose(found["global"], expected, atol=1e-12)
 
 
 def test_the_personalised_arm_moves_every_log_odds_by_the_sites_own_intercept(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, arrays = workplaces[0], model_of(workplaces[0], encoder)
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, arrays = sessions[0], model_of(sessions[0], encoder)
     training = work.training(encoder)
     shift = own_intercept(training.x @ arrays["weight"] + arrays["bias"], training.y, "binary")
-    found = drive_alone(arm_scores(work, work.table.holdout("test"), arrays, encoder))
+    found = run_client(arm_scores(work, work.table.holdout("test"), arrays, encoder))
     odds = {arm: np.log(p / (1 - p)) for arm, p in found.items()}
     np.testing.assert_allclose(odds["personalised"] - odds["global"], np.full(len(odds["global"]), shift[0]), atol=1e-9)
     assert abs(shift[0]) > 1e-3
 
 
 def test_the_local_arm_is_the_sites_own_model_on_inputs_of_its_own_encoder(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work = workplaces[0]
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work = sessions[0]
     holdout = work.table.holdout("test")
-    found = drive_alone(arm_scores(work, holdout, model_of(work, encoder), encoder))
-    local = drive_alone(work.local_model())
+    found = run_client(arm_scores(work, holdout, model_of(work, encoder), encoder))
+    local = run_client(work.local_model())
     direct = sigmoid(local.outputs(work.encode(holdout, local.encoder).x)[:, 0])
     np.testing.assert_allclose(found["local-only"], direct, atol=1e-12)
     shared = sigmoid(local.outputs(work.encode(holdout, encoder).x)[:, 0])
@@ -192,10 +192,10 @@ def test_too_small_a_holdout_gives_no_sums_under_institution(small_sites, small_
 
 
 def test_a_site_without_any_holdout_row_says_so_for_every_figure(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work = workplaces[0]
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work = sessions[0]
     object.__setattr__(work.table, "_holdout", work.table._holdout[:0])
-    found = drive_alone(compare(work, model_of(work, encoder), encoder))
+    found = run_client(compare(work, model_of(work, encoder), encoder))
     assert found.holdout_rows == 0
     methods = {estimate.method for arms in found.arms.values() for estimate in arms.values()}
     assert methods == {"no rows"}
@@ -210,10 +210,10 @@ def test_judging_twice_gives_the_same_intervals(small_sites, small_study):
 
 
 def test_judging_opens_the_holdout_to_compare_and_for_nothing_else(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    drive_alone(compare(workplaces[0], model_of(workplaces[0], encoder), encoder))
-    assert set(workplaces[0].table.opened) == {"compare"}
-    assert workplaces[1].table.opened == []
+    sessions, encoder = at_work(small_sites(2), small_study)
+    run_client(compare(sessions[0], model_of(sessions[0], encoder), encoder))
+    assert set(sessions[0].table.opened) == {"compare"}
+    assert sessions[1].table.opened == []
 
 
 @pytest.fixture
@@ -250,30 +250,30 @@ def test_persons_with_one_row_each_are_no_groups(grouped, small_study):
 
 def test_local_only_uses_its_own_encoder_and_never_the_holdout(small_sites, small_study):
     # Holdout rows of site 1 are spoilt after splitting: a local model that saw them would change.
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, arrays = workplaces[0], model_of(workplaces[0], encoder)
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, arrays = sessions[0], model_of(sessions[0], encoder)
     holdout = work.table.holdout("test").copy()
-    before = drive_alone(arm_scores(work, holdout, arrays, encoder))
+    before = run_client(arm_scores(work, holdout, arrays, encoder))
     other, _ = at_work(small_sites(2), small_study)
     turned = {"yes": "no", "no": "yes"}
     object.__setattr__(other[0].table, "_holdout", holdout.assign(y=holdout["y"].map(turned), x1=0.0))
-    after = drive_alone(arm_scores(other[0], holdout, arrays, encoder))
+    after = run_client(arm_scores(other[0], holdout, arrays, encoder))
     for arm, p in before.items():
         np.testing.assert_array_equal(after[arm], p)
-    local = drive_alone(work.local_model())
+    local = run_client(work.local_model())
     assert local.encoder.center[0] == pytest.approx(work.table.training["x1"].mean(), abs=1e-9)
     assert local.encoder.center[0] != encoder.center[0]
 
 
 def test_a_workplace_asked_with_other_arrays_or_another_encoder_gives_no_model_of_before(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, other = workplaces[0], workplaces[1].own_encoder()
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, other = sessions[0], sessions[1].own_encoder()
     arrays, holdout = model_of(work, encoder), work.table.holdout("test")
     asked = [(arrays, encoder), (model_of(work, encoder, bias=1.5), encoder), (arrays, other), (arrays, encoder)]
-    found = [drive_alone(arm_scores(work, holdout, *one)) for one in asked]
+    found = [run_client(arm_scores(work, holdout, *one)) for one in asked]
     for one, scores in zip(asked, found, strict=True):
-        fresh = Workplace(work.site, work.study, table=work.table)
-        for arm, score in drive_alone(arm_scores(fresh, holdout, *one)).items():
+        fresh = SiteSession(work.site, work.study, table=work.table)
+        for arm, score in run_client(arm_scores(fresh, holdout, *one)).items():
             np.testing.assert_array_equal(scores[arm], score)
     for a, b in ((0, 1), (0, 2)):
         for arm in ("global", "personalised"):
@@ -281,19 +281,19 @@ def test_a_workplace_asked_with_other_arrays_or_another_encoder_gives_no_model_o
 
 
 def test_a_personalised_model_that_is_kept_does_not_change_with_the_callers_arrays(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, arrays = workplaces[0], model_of(workplaces[0], encoder)
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, arrays = sessions[0], model_of(sessions[0], encoder)
     x = work.training(encoder).x
-    before = drive_alone(work.personalised(arrays, encoder))(x)
+    before = run_client(work.personalised(arrays, encoder))(x)
     kept = {name: value.copy() for name, value in arrays.items()}
     arrays["weight"] += 1.0
-    np.testing.assert_array_equal(drive_alone(work.personalised(kept, encoder))(x), before)
-    assert np.abs(drive_alone(work.personalised(arrays, encoder))(x) - before).max() > 0.1
+    np.testing.assert_array_equal(run_client(work.personalised(kept, encoder))(x), before)
+    assert np.abs(run_client(work.personalised(arrays, encoder))(x) - before).max() > 0.1
 
 
 def test_columns_that_are_kept_are_those_of_just_this_table(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, training = workplaces[0], workplaces[0].table.training
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, training = sessions[0], sessions[0].table.training
     plain = work.encode(training, encoder)
     coded = work.coded(training)
     assert work.coded(training) is coded
@@ -305,13 +305,13 @@ def test_columns_that_are_kept_are_those_of_just_this_table(small_sites, small_s
 
 
 def test_rows_of_coded_tables_are_taken_and_joined_as_those_of_the_tables(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work, tables = workplaces[0], [place.table.training for place in workplaces]
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work, tables = sessions[0], [place.table.training for place in sessions]
     rows = np.array([4, 1, 7])
     both = pd.concat(tables, ignore_index=True)
     pairs = [
         (work.coded(tables[0]).take(rows), tables[0].iloc[rows]),
-        (joined([place.coded(t) for place, t in zip(workplaces, tables, strict=True)]), both),
+        (joined([place.coded(t) for place, t in zip(sessions, tables, strict=True)]), both),
     ]
     for coded, table in pairs:
         for name, value in summarise(table, work.layout).arrays().items():
@@ -321,8 +321,8 @@ def test_rows_of_coded_tables_are_taken_and_joined_as_those_of_the_tables(small_
 
 
 def test_the_arms_of_a_site_ask_side_by_side(small_sites, small_study):
-    workplaces, encoder = at_work(small_sites(2), small_study)
-    work = workplaces[0]
+    sessions, encoder = at_work(small_sites(2), small_study)
+    work = sessions[0]
     asked = next(arm_scores(work, work.table.holdout("test"), model_of(work, encoder), encoder))
     # the global model on the holdout, the site's own model tuned, the global model on training rows
     assert [type(request).__name__ for request in asked] == ["ScoreRequest", "TuneRequest", "ScoreRequest"]

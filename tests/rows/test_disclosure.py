@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from flfed.rows.data.site import Policy
 from flfed.rows.features.summarise import disclose, grouped, summarise
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, merge
@@ -221,11 +221,11 @@ INSTITUTION = Policy(disclosure="institution")
 
 
 @pytest.fixture
-def replies(small_sites, small_study) -> list[tuple[Workplace, Summary]]:
+def replies(small_sites, small_study) -> list[tuple[SiteSession, Summary]]:
     """What left of training and of holdout rows of three institutions, read out of the messages."""
     found = []
     for site in small_sites(3, rows=90, policy=INSTITUTION, change=rare):
-        place = Workplace(site, Study.parse(small_study))
+        place = SiteSession(site, Study.parse(small_study))
         message = SummariseReply(summary=place.summary()).to_record()
         found.append((place, SummariseReply.from_record(message).summary))
         held = CompareReply(num_examples=1, holdout_rows=1, arms=(), differences=(), summary=place.holdout_summary())
@@ -277,7 +277,7 @@ def test_three_flagged_rows_are_in_no_figure_of_any_message(replies, small_sites
 
 def test_under_open_everything_is_exact_and_under_institution_less_is_said(small_sites, small_study, replies):
     study = Study.parse(small_study)
-    open_places = [Workplace(site, study) for site in small_sites(3, rows=90, change=rare)]
+    open_places = [SiteSession(site, study) for site in small_sites(3, rows=90, change=rare)]
     exact = merge([place.summary() for place in open_places])
     assert exact.cells_known.min() == 3 and exact.left.sum() == 0
     coarse = merge([reply for _, reply in replies[::2]])

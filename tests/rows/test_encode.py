@@ -11,13 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 from flfed.rows.features.encode import Encoded, decode_target, encode, input_names
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Layout, fit_encoder, merge
 
 
 @pytest.fixture
-def places(small_sites, small_study) -> list[Workplace]:
+def places(small_sites, small_study) -> list[SiteSession]:
     """Three sites with unlike ranges; `x2` is empty at the first."""
 
     def change(number: int, table: pd.DataFrame) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def places(small_sites, small_study) -> list[Workplace]:
         return table.assign(x2=np.nan) if number == 0 else table
 
     study = Study.parse(small_study).replace({"encode.missing-indicator": True})
-    return [Workplace(site, study) for site in small_sites(3, change=change)]
+    return [SiteSession(site, study) for site in small_sites(3, change=change)]
 
 
 def test_numbers_are_imputed_and_scaled_as_scikit_learn_does_on_the_pooled_rows(places):
@@ -139,13 +139,13 @@ def test_rows_taken_keep_their_patients():
 
 def test_encoded_rows_know_their_patients_where_one_has_several(small_sites, small_study, tmp_path):
     study = Study.parse(small_study)
-    without = Workplace(small_sites(1)[0], study)
+    without = SiteSession(small_sites(1)[0], study)
     assert without.encode(without.table.training, without.own_encoder()).group is None  # the schema names no group
     schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     schema.write_text(schema.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
-    alone = Workplace(small_sites(1)[0], study)
+    alone = SiteSession(small_sites(1)[0], study)
     assert alone.encode(alone.table.training, alone.own_encoder()).group is None
-    several = Workplace(
+    several = SiteSession(
         small_sites(1, change=lambda _, t: t.assign(person=[f"P{row % 20}" for row in range(len(t))]))[0], study
     )
     table = several.table.training

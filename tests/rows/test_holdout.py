@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from flfed import Study, run
 from flfed.errors import TableError, UsageError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import HeldTables
-from flfed.federation.server.server import Conductor
+from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.one_by_one import compute_one_by_one
 
 COLUMNS = {
     "person": {"kind": "id"},
@@ -306,14 +306,14 @@ def test_a_holdout_curve_leaves_the_selected_model_as_it_is(outcome):
 class Watched(InProcessGrid):
     """The in-process grid, which notes after each exchange what the sites' holdouts were opened for."""
 
-    def watch(self, side: ClientSide) -> list[tuple[str, set[str]]]:
+    def watch(self, side: SiteClient) -> list[tuple[str, set[str]]]:
         self.side, self.seen = side, []
         return self.seen
 
     def send_and_receive(self, messages, *, timeout=None):
         asked = list(messages)
         replies = super().send_and_receive(asked, timeout=timeout)
-        opened = {purpose for place in self.side.workplaces.values() for purpose in place.table.opened}
+        opened = {purpose for place in self.side.sessions.values() for purpose in place.table.opened}
         self.seen.append((asked[0].metadata.message_type, opened))
         return replies
 
@@ -324,10 +324,12 @@ def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_
 ):
     study = Study.parse(STUDY).replace({**SELECTING, "compare.holdout-curve": curve})
     sites = {site.name: site for site in grouped_sites()}
-    side = ClientSide(lambda name, _: sites[name])
+    side = SiteClient(lambda name, _: sites[name])
     grid = Watched(side.app(), list(sites), {"study": study.text, "repeat": 0})
     seen = grid.watch(side)
-    Conductor(grid, study, recorder(study), tables=HeldTables(side, (study.text, 0), answer_alone)).conduct()
+    FederatedRun(
+        grid, study, recorder(study), tables=PooledReference(side, (study.text, 0), compute_one_by_one)
+    ).conduct()
     before = [opened for kind, opened in seen if re.match("query.enrol|query.summarise", kind)]
     rounds = [opened for kind, opened in seen if kind in ("train", "evaluate")]
     assert len(before) == 2 and not set().union(*before)

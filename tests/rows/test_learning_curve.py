@@ -11,14 +11,14 @@ from flfed.rows.comparison.learning_curve import RerunWorkplace, cut, order_of_r
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import encode
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 
 
 @pytest.fixture
-def place(small_sites, small_study) -> Workplace:
+def place(small_sites, small_study) -> SiteSession:
     """A site of 60 rows at work."""
-    return Workplace(small_sites(1)[0], Study.parse(small_study))
+    return SiteSession(small_sites(1)[0], Study.parse(small_study))
 
 
 def test_sizes_of_a_draw_are_nested_and_keep_order_and_holdout(place):
@@ -41,7 +41,7 @@ def test_every_row_is_as_likely_to_be_kept_as_any_other(small_sites, small_study
     rows, times = len(table.training), 600
     kept = np.zeros(rows)
     for draw in range(times):
-        kept[order_of_rows(Workplace(site, study, draw, table=table))[:10]] += 1
+        kept[order_of_rows(SiteSession(site, study, draw, table=table))[:10]] += 1
     # Each row is kept in 10 / rows of the draws; 5 standard deviations of a binomial count
     share = 10 / rows
     assert np.abs(kept - times * share).max() < 5 * np.sqrt(times * share * (1 - share))
@@ -49,7 +49,7 @@ def test_every_row_is_as_likely_to_be_kept_as_any_other(small_sites, small_study
 
 def test_few_rows_of_patients_with_several_are_those_of_few_patients(place):
     visits = place.table.training.assign(person=[f"P{n // 4:02d}" for n in range(len(place.table.training))])
-    grouped = Workplace(place.site, place.study, table=replace(place.table, training=visits))
+    grouped = SiteSession(place.site, place.study, table=replace(place.table, training=visits))
     grouped.schema = place.schema.model_copy(update={"group": "person"})
     order = order_of_rows(grouped)
     kept = visits.iloc[order[:12]]
@@ -60,15 +60,15 @@ def test_few_rows_of_patients_with_several_are_those_of_few_patients(place):
 def test_a_rerun_opens_no_holdout_by_round(small_sites, small_study):
     study = Study.parse(small_study).replace({"compare.holdout-curve": True, "rounds": 2})
     opened = {}
-    for kind in (Workplace, RerunWorkplace):
+    for kind in (SiteSession, RerunWorkplace):
         places = {site.name: kind(site, study) for site in small_sites(2)}
         summaries = {site: place.summary() for site, place in places.items()}
         arrays, *_ = federate(study, 0, places, summaries)
         opened[kind] = ([place.table.opened for place in places.values()], arrays)
     # the ordinary site scores its holdout in both rounds and at the end
-    assert opened[Workplace][0] == [["holdout-curve"] * 3] * 2
+    assert opened[SiteSession][0] == [["holdout-curve"] * 3] * 2
     assert opened[RerunWorkplace][0] == [[], []]
-    for name, value in opened[Workplace][1].items():
+    for name, value in opened[SiteSession][1].items():
         np.testing.assert_array_equal(value, opened[RerunWorkplace][1][name])
 
 

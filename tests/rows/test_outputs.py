@@ -18,7 +18,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training import inference as module
 from flfed.rows.training.fit import measure, score
-from flfed.rows.training.inference import measure_together, score_together
+from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.losses import loss_of_rows
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 
@@ -85,7 +85,7 @@ def test_one_model_at_all_sites_gives_each_its_own_outputs_and_figures(task: str
         arrays = started(model, task, 1)
         asked = [request(task, model, dict(arrays), table(task, rows, n)) for n, rows in enumerate(SIZES)]
         assert len(module._units([(r.model, r.arrays, r.rows.x, r.precision) for r in asked])) == 1
-        for one, found in zip(asked, measure_together(asked), strict=True):
+        for one, found in zip(asked, measure_stacked(asked), strict=True):
             check(one, found, 1e-12)
 
 
@@ -96,9 +96,9 @@ def test_models_of_their_own_are_stacked_and_each_site_gets_its_own_outputs(task
         for n, rows in enumerate(SIZES)
         for k, model in enumerate([*models(task), Bent()])
     ]
-    for one, found in zip(asked, measure_together(asked), strict=True):
+    for one, found in zip(asked, measure_stacked(asked), strict=True):
         check(one, found, 1e-12)
-    scored = score_together([ScoreRequest(model=r.model, arrays=r.arrays, x=r.rows.x) for r in asked])
+    scored = score_stacked([ScoreRequest(model=r.model, arrays=r.arrays, x=r.rows.x) for r in asked])
     for one, found in zip(asked, scored, strict=True):
         np.testing.assert_allclose(found, plain(one.model, one.arrays, one.rows.x), atol=1e-12, rtol=0)
 
@@ -112,7 +112,7 @@ def test_what_a_site_is_told_does_not_depend_on_the_sites_beside_it(drawn):
         request("binary", model, started(model, "binary", n) if own else shared, table("binary", rows, n))
         for n, (rows, own) in enumerate(drawn)
     ]
-    for one, found in zip(asked, measure_together(asked), strict=True):
+    for one, found in zip(asked, measure_stacked(asked), strict=True):
         alone = measure(one)
         np.testing.assert_allclose(found.outputs, alone.outputs, atol=1e-13, rtol=0)
         figures = [[m.loss, m.area, m.variance] for m in (found, alone)]
@@ -133,7 +133,7 @@ def test_equal_rows_tie_wherever_in_a_table_they_stand(precision: str, hidden: t
             for n in sizes
         ]
         asked.append(request("binary", model, own, asked[0].rows, precision))
-        for found in [*measure_together(asked), *map(measure, asked)]:
+        for found in [*measure_stacked(asked), *map(measure, asked)]:
             assert np.ptp(found.outputs) == 0
             assert (found.area, found.variance) == (0.5, 0)
 
@@ -147,7 +147,7 @@ def test_outputs_are_computed_in_the_plans_precision():
     check(request("binary", model, arrays, rows, "float32"), single, 2e-6)
     np.testing.assert_array_equal(single.outputs, single.outputs.astype(np.float32))
     assert 0 < np.abs(single.outputs - double.outputs).max() < 1e-5
-    both = measure_together([request("binary", model, arrays, rows, p) for p in ("float32", "float64")])
+    both = measure_stacked([request("binary", model, arrays, rows, p) for p in ("float32", "float64")])
     np.testing.assert_array_equal(both[0].outputs, single.outputs)
     np.testing.assert_array_equal(both[1].outputs, double.outputs)
 
@@ -161,7 +161,7 @@ def test_each_request_gets_the_figures_that_it_asks_for_and_no_others():
         replace(request("binary", model, arrays, rows), area=bool(area), histogram=bool(histogram))
         for rows, (area, histogram) in zip(tables, wants, strict=True)
     ]
-    for one, found in zip(asked, measure_together(asked), strict=True):
+    for one, found in zip(asked, measure_stacked(asked), strict=True):
         check(one, found, 1e-12)
         assert (found.histogram is not None) is one.histogram
         if found.histogram is not None:
@@ -187,7 +187,7 @@ def test_a_site_whose_outputs_are_not_numbers_spoils_no_other():
         request("binary", model, arrays, rows)
         for arrays, rows in zip([shared, shared, shared, own, broken], tables, strict=True)
     ]
-    found = measure_together(asked)
+    found = measure_stacked(asked)
     assert [np.isnan(m.loss) for m in found] == [np.isnan(m.area) for m in found] == [False, True, False, False, True]
     assert np.isnan(found[1].outputs).sum() == 1
     for place in (0, 2, 3):
@@ -198,11 +198,11 @@ def test_a_site_without_rows_has_no_figures_and_one_of_one_class_no_area():
     model = load("model", "logistic")()
     arrays, none = started(model, "binary", 1), table("binary", 0, 0)
     one_class = Encoded(np.ones((4, 6)), np.zeros(4, dtype=np.int64), np.ones(4))
-    found = measure_together([request("binary", model, arrays, rows) for rows in (none, one_class)])
+    found = measure_stacked([request("binary", model, arrays, rows) for rows in (none, one_class)])
     assert found[0].outputs.shape == (0, 1)
     # log-odds 0 at every row
     np.testing.assert_allclose([found[0].loss, found[1].loss, found[1].area], [np.nan, np.log(2), np.nan])
-    assert score_together([]) == measure_together([]) == []
+    assert score_stacked([]) == measure_stacked([]) == []
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
@@ -214,6 +214,6 @@ def test_arrays_that_no_one_may_write_into_are_read_without_a_warning(task: str)
         value.setflags(write=False)
     own = {name: value.copy() for name, value in arrays.items()}
     asked = [ScoreRequest(model=model, arrays=some, x=rows.x) for some in (arrays, own)]
-    for found in (*score_together(asked), *map(score, asked)):
+    for found in (*score_stacked(asked), *map(score, asked)):
         np.testing.assert_allclose(found, before, atol=1e-15)
     assert measure(request(task, model, arrays, rows)).loss > 0

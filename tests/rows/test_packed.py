@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import batches
-from flfed.rows.training.stacked.backward import Room
-from flfed.rows.training.stacked.batches import Course, Kept, gathered, pack
+from flfed.rows.training.stacked.backward import BufferPool
+from flfed.rows.training.stacked.batches import BatchPlan, Kept, gathered, pack
 from flfed.study.plan import Plan
 
 
@@ -37,7 +37,7 @@ def test_each_site_takes_the_rows_that_it_takes_alone_however_they_are_cut(sizes
     order = sorted(seeds, key=lambda site: -len(alone[site]))
     first = np.cumsum([0, *(sizes[site] for site in order)])
     taken: list[list[list[int]]] = [[] for _ in order]
-    for block in Course(
+    for block in BatchPlan(
         [sizes[site] for site in order], plan, [np.random.default_rng(site) for site in order]
     ).blocks(most, window):  # fmt: skip
         for step in range(block.steps):
@@ -51,13 +51,13 @@ def test_the_rows_gathered_weigh_one_over_their_true_batch_and_absent_ones_nothi
     rows = tables([5, 3])
     packed = pack(rows, "binary", torch.float64)
     plan = Plan(batch=4)
-    block, last = Course([5, 3], plan, [np.random.default_rng(site) for site in (0, 1)]).blocks(10**6)
-    found = gathered(packed, block, Room())
+    block, last = BatchPlan([5, 3], plan, [np.random.default_rng(site) for site in (0, 1)]).blocks(10**6)
+    found = gathered(packed, block, BufferPool())
     np.testing.assert_array_equal(found.share[0] > 0, [[1, 1, 1, 1], [1, 1, 1, 0]])
     np.testing.assert_allclose(found.share[0, 1, :3], rows[1].weight / 3)
     np.testing.assert_array_equal(found.x[0, 1], [*np.column_stack([rows[1].x, np.ones(3)]), np.zeros(5)])
     assert found.absent is not None and found.absent[0].tolist() == [7]
-    assert last.index.shape == (1, 1, 1) and gathered(packed, last, Room()).absent is None
+    assert last.index.shape == (1, 1, 1) and gathered(packed, last, BufferPool()).absent is None
 
 
 def test_packed_rows_are_kept_for_the_same_objects_and_no_others():

@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.private.fit import fit_by_row
-from flfed.rows.training.private.noise import SeededChance, SystemChance
+from flfed.rows.training.private.noise import SeededNoise, SystemNoise
 from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps
@@ -28,7 +28,7 @@ NOISY = PrivateSteps(clip=1.0, noise=SIGMA, sampling=1.0, unit="row")
 
 
 @dataclass(frozen=True)
-class SeededSystem(SystemChance):
+class SeededSystem(SystemNoise):
     """The system's formula for normal draws on uniform numbers that can be drawn again."""
 
     rng: np.random.Generator
@@ -165,6 +165,6 @@ def test_noise_on_the_grid_is_normal_noise_to_the_nearest_number():
     assert np.abs(found - 8 * normal).max() <= grid.step / 2 and np.abs(found - 8 * normal).max() > grid.step / 3
     half = np.arange(-6, 6) + 0.5
     np.testing.assert_array_equal(grid.noise(half * grid.step / 8, 8.0) / grid.step, half + 0.5)  # no even ones
-    rows, chance = table(100), SeededChance(np.random.default_rng(1))
+    rows, chance = table(100), SeededNoise(np.random.default_rng(1))
     for _, noise in drawn_steps(rows, NOISY, chance, 3, 40):
         assert np.array_equal(noise / grid.step, np.round(noise / grid.step)) and noise.std() > 5

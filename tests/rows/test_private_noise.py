@@ -11,10 +11,10 @@ from scipy import stats
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import AT_A_TIME, SeededChance, SystemChance, source_of
+from flfed.rows.training.private.noise import AT_A_TIME, SeededNoise, SystemNoise, source_of
 from flfed.rows.training.private.sampling import PAGE, drawn_steps, units
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import answer_together
+from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 
@@ -23,7 +23,7 @@ NOISY = PrivateSteps(clip=0.5, noise=1.3, sampling=0.2, unit="row")
 
 
 @dataclass(frozen=True)
-class SeededSystem(SystemChance):
+class SeededSystem(SystemNoise):
     """The system's formula for normal draws on uniform numbers that can be drawn again."""
 
     rng: np.random.Generator
@@ -41,7 +41,7 @@ def asked(rows: Encoded, private: PrivateSteps, plan: Plan, seed: int) -> FitReq
     rng = np.random.default_rng(seed)
     arrays = Logistic().first_arrays(6, 1, rng)
     return FitRequest(model=Logistic(), task="binary", arrays=arrays, rows=rows, plan=plan, lr=1.0, rng=rng,
-                      delta=True, private=private, chance=SeededChance(rng))  # fmt: skip
+                      delta=True, private=private, chance=SeededNoise(rng))  # fmt: skip
 
 
 def of_steps(private: PrivateSteps, way: Callable[[list[FitRequest]], list], precision: str, steps=STEPS) -> np.ndarray:
@@ -62,7 +62,7 @@ def alone(requests: list[FitRequest]) -> list:
 
 @pytest.mark.parametrize(
     "way, precision, steps",
-    [(answer_together, "float64", STEPS), (answer_together, "float32", STEPS), (alone, "float64", 700)],
+    [(compute_stacked, "float64", STEPS), (compute_stacked, "float32", STEPS), (alone, "float64", 700)],
 )
 def test_noise_has_the_deviation_of_the_promise(way, precision, steps):
     # sigma * C over the expected number of rows, 0.2 * 50
@@ -78,7 +78,7 @@ def test_noise_has_the_deviation_of_the_promise(way, precision, steps):
 
 def test_noise_of_one_fit_is_drawn_anew_in_each_step():
     rows = table(700)
-    steps = [noise for _, noise in drawn_steps(rows, NOISY, SeededChance(np.random.default_rng(1)), 500, 40)]
+    steps = [noise for _, noise in drawn_steps(rows, NOISY, SeededNoise(np.random.default_rng(1)), 500, 40)]
     found = np.array(steps)
     assert len(found) == 500 and PAGE // 700 < 100  # several pages
     assert len(np.unique(found)) == found.size
@@ -87,13 +87,13 @@ def test_noise_of_one_fit_is_drawn_anew_in_each_step():
     assert np.abs(lag).max() < 4 / (400 * 40) ** 0.5
     # Without noise none is drawn: the same rows from the same seed, and nothing is added.
     plain = replace(NOISY, noise=0.0)
-    assert not any(added.any() for _, added in drawn_steps(rows, plain, SeededChance(np.random.default_rng(1)), 9, 40))
+    assert not any(added.any() for _, added in drawn_steps(rows, plain, SeededNoise(np.random.default_rng(1)), 9, 40))
 
 
 def taken(rows: Encoded, private: PrivateSteps, steps: int, chance=None) -> np.ndarray:
     """Return which rows take part in which step, bool [steps, rows]."""
     found = np.zeros((steps, len(rows)), dtype=bool)
-    chance = chance or SeededChance(np.random.default_rng(5))
+    chance = chance or SeededNoise(np.random.default_rng(5))
     for step, (chosen, _) in enumerate(drawn_steps(rows, private, chance, steps, 3)):
         assert len(np.unique(chosen)) == len(chosen)
         found[step, chosen] = True
@@ -149,19 +149,19 @@ def test_seeded_draws_are_the_same_again_and_the_systems_are_not():
     def trained(chance) -> np.ndarray:
         return private_fit(replace(request, chance=chance)).arrays["weight"].ravel()
 
-    one, again, other = (trained(SeededChance(np.random.default_rng(seed))) for seed in (1, 1, 2))
+    one, again, other = (trained(SeededNoise(np.random.default_rng(seed))) for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.isin(one, other).any()
-    system = [trained(SystemChance(np.random.default_rng(1))) for _ in range(3)]
+    system = [trained(SystemNoise(np.random.default_rng(1))) for _ in range(3)]
     assert len(np.unique([one, *system])) == 4 * 6  # the same generator given, and no number twice
     rng = np.random.default_rng(1)
-    SystemChance(rng).normal(5)
+    SystemNoise(rng).normal(5)
     assert rng.random() == np.random.default_rng(1).random()  # nothing was taken from it
-    assert source_of(rng, SystemChance(rng)) is None
-    assert source_of(rng, SeededChance(rng)) is source_of(rng, None) is rng.bit_generator
+    assert source_of(rng, SystemNoise(rng)) is None
+    assert source_of(rng, SeededNoise(rng)) is source_of(rng, None) is rng.bit_generator
 
 
 def test_the_systems_uniform_numbers_have_53_bits():
-    chance = SystemChance()
+    chance = SystemNoise()
     found = chance.uniform(40_000)
     assert found.dtype == np.float64 and found.min() >= 0 and found.max() < 1
     bits = found * 2**53
@@ -185,12 +185,12 @@ def test_the_systems_normal_numbers_are_normal_and_unrelated():
     for power in (1, 2):
         assert abs(np.corrcoef(first**power, second**power)[0, 1]) < 4 / len(first) ** 0.5
     assert stats.kstest(np.hypot(first, second) ** 2 / 2, "expon").pvalue > 0.01
-    real = SystemChance().normal(40_000)
+    real = SystemNoise().normal(40_000)
     assert stats.kstest(real, "norm").pvalue > 1e-9 and len(np.unique(real)) == 40_000
 
 
 def test_four_system_draws_are_cosines_and_sines_of_two_radii_and_two_angles():
-    class Written(SystemChance):
+    class Written(SystemNoise):
         def uniform(self, count: int) -> np.ndarray:
             assert count == 4  # two radii, then two angles
             return np.array([1 - np.exp(-0.5), 1 - np.exp(-2), 0.25, 0.5])

@@ -16,14 +16,14 @@ from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit
-from flfed.rows.training.one_by_one import fit_alone
+from flfed.rows.training.one_by_one import fit_one
 from flfed.rows.training.private.fit import fit_by_row
-from flfed.rows.training.private.noise import SeededChance, SystemChance
+from flfed.rows.training.private.noise import SeededNoise, SystemNoise
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
-from flfed.rows.training.stacked.answer import answer_together, answering
-from flfed.rows.training.stacked.backward import Room
+from flfed.rows.training.stacked.answer import compute_stacked, stacked_compute
+from flfed.rows.training.stacked.backward import BufferPool
 from flfed.rows.training.stacked.batches import pack
-from flfed.rows.training.stacked.fit import fit_together, program_of
+from flfed.rows.training.stacked.fit import fit_stacked, program_of
 from flfed.rows.training.stacked.private_fit import fit_private_stack, private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
@@ -73,7 +73,7 @@ def asked(
         found.append(FitRequest(
             model=model, task=task, arrays={n: (v + 0.1 * place).astype(precision) for n, v in arrays.items()},
             rows=table(task, rows, place), plan=replace(plan, l2=plan.l2 * (1 + place)), lr=plan.lr * (1 + place / 10),
-            rng=rng, chance=SeededChance(rng), private=private, delta=bool(seed % 2),
+            rng=rng, chance=SeededNoise(rng), private=private, delta=bool(seed % 2),
             terms=(partial(proximal_gradient, mu=mu),) if mu else (),
         ))  # fmt: skip
     return found
@@ -100,20 +100,20 @@ TASKS_AND_MODELS = [
 @pytest.mark.parametrize(("task", "model"), TASKS_AND_MODELS)
 def test_a_stack_gives_what_each_gives_alone(task, model, rule):
     still = {"seed": list(RULES).index(rule), "private": replace(PRIVATE, noise=0.0), **RULES[rule]}
-    bare = fit_together(asked(task, MODELS[model], **still))
+    bare = fit_stacked(asked(task, MODELS[model], **still))
     for way in (private_fit, fit_by_row):
         assert furthest([way(request) for request in asked(task, MODELS[model], **still)], bare) < 1e-10
     keys = {"seed": list(RULES).index(rule), **RULES[rule]}
     one, other = (asked(task, MODELS[model], **keys) for _ in range(2))
     assert len({program_of(request) for request in one}) == 1 and program_of(one[0]) is not None
-    stacked = fit_together(other)
+    stacked = fit_stacked(other)
     assert furthest([private_fit(request) for request in one], stacked) < NEAR
     # And what autograd gives row by row, moved by the steps of named tensors.
     assert furthest([fit_by_row(request) for request in asked(task, MODELS[model], **keys)], stacked) < NEAR
     for a, b in zip(one, other, strict=True):
         assert a.rng.random() == b.rng.random()  # as many draws
     # And other draws give others: what is compared is not all zeros.
-    others = fit_together(asked(task, MODELS[model], **keys | {"seed": 50 + keys["seed"]}))
+    others = fit_stacked(asked(task, MODELS[model], **keys | {"seed": 50 + keys["seed"]}))
     assert min(distance(a, b) for a, b in zip(stacked, others, strict=True)) > 1e-3
 
 
@@ -132,36 +132,36 @@ def test_samples_of_any_sizes_and_none_train_together_as_alone(sizes, sampling, 
     one, other = (asked(task, MODELS["mlp"], sizes=sizes, private=private, lr=lr) for _ in range(2))
     packed = pack([request.rows for request in other], task, torch.float64)
     with torch.inference_mode():
-        stacked = fit_private_stack(other, packed, Room(), block_bytes=block)
+        stacked = fit_private_stack(other, packed, BufferPool(), block_bytes=block)
     assert furthest([fit_by_row(request) for request in one], stacked) < (NEAR if noise else 1e-10)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_float32_stays_near(model):
     one, other = (asked("binary", MODELS[model], precision="float32") for _ in range(2))
-    stacked = fit_together(other)
+    stacked = fit_stacked(other)
     assert 0 < furthest([fit_by_row(request) for request in one], stacked) < 1e-5
     assert all(value.dtype == np.float32 for fitted in stacked for value in fitted.arrays.values())
 
 
 def test_a_result_does_not_depend_on_who_else_is_in_the_stack():
-    whole = fit_together(asked("multi-class", MODELS["mlp"]))
+    whole = fit_stacked(asked("multi-class", MODELS["mlp"]))
     for chosen in ([6, 0, 3], [2], [5, 4, 3, 2, 1, 0]):
         again = asked("multi-class", MODELS["mlp"])
-        found = fit_together([again[place] for place in chosen])
+        found = fit_stacked([again[place] for place in chosen])
         assert furthest([whole[place] for place in chosen], found) < NEAR
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_that_are_not_finite_add_nothing_and_touch_nobody(model, value):
-    healthy = fit_together(asked("regression", MODELS[model]))
+    healthy = fit_stacked(asked("regression", MODELS[model]))
     requests = asked("regression", MODELS[model])
     sick = requests[1].rows
     x, weight = sick.x.copy(), sick.weight.copy()
     x[::3], weight[::3] = value, 1.0
     requests[1] = replace(requests[1], rows=replace(sick, x=x, weight=weight))
-    found = fit_together(requests)
+    found = fit_stacked(requests)
     weight = np.where(np.arange(33) % 3, sick.weight, 0)  # the same rows sampled, those with a gradient of 0
     without = replace(asked("regression", MODELS[model])[1], rows=replace(sick, weight=weight))
     assert distance(found[1], fit_by_row(without)) < NEAR and distance(found[1], healthy[1]) > 1e-6
@@ -171,14 +171,14 @@ def test_rows_that_are_not_finite_add_nothing_and_touch_nobody(model, value):
 
 
 def test_arrays_that_are_not_finite_give_what_they_give_alone_and_leave_the_others_as_they_are():
-    healthy = fit_together(asked("binary", MODELS["mlp"]))
+    healthy = fit_stacked(asked("binary", MODELS["mlp"]))
     both = []
     for _ in range(2):
         requests = asked("binary", MODELS["mlp"])
         broken = {n: np.where(np.arange(v.shape[-1]) == 0, -np.inf, v) for n, v in requests[2].arrays.items()}
         requests[2] = replace(requests[2], arrays=broken)
         both.append(requests)
-    alone, stacked = fit_by_row(both[0][2]), fit_together(both[1])
+    alone, stacked = fit_by_row(both[0][2]), fit_stacked(both[1])
     for name, value in alone.arrays.items():
         np.testing.assert_allclose(stacked[2].arrays[name], value, rtol=1e-10, atol=NEAR)
     assert furthest(healthy[:2] + healthy[3:], stacked[:2] + stacked[3:]) == 0
@@ -196,7 +196,7 @@ def test_what_differs_in_its_promise_is_no_stack_and_plain_fits_are_others():
 
 
 def test_a_cohort_of_all_kinds_is_answered_in_order_and_packed_once():
-    answer, plain = answering(), {"private": None, "chance": None}
+    answer, plain = stacked_compute(), {"private": None, "chance": None}
     for seed in (0, 1):
 
         def cohort(seed: int = seed) -> list[FitRequest]:
@@ -207,24 +207,24 @@ def test_a_cohort_of_all_kinds_is_answered_in_order_and_packed_once():
             return [part for pair in zip(found, more, strict=True) for part in pair] + [*own, empty]
 
         found = answer(cohort())
-        assert furthest([fit_alone(request) for request in cohort()], found) < NEAR
+        assert furthest([fit_one(request) for request in cohort()], found) < NEAR
         assert [fitted.steps for fitted in found] == [9] * 16 + [0]
 
 
 @pytest.mark.parametrize("ways", [("private", "private", "private"), ("private", "plain", "private")])
 def test_requests_that_draw_from_one_generator_draw_in_their_order(ways):
     found = []
-    for answer in (lambda requests: [fit_alone(request) for request in requests], fit_together, answer_together):
+    for answer in (lambda requests: [fit_one(request) for request in requests], fit_stacked, compute_stacked):
         rng, requests = np.random.default_rng(3), []
         for request, way in zip(asked("binary", Logistic(), sizes=[12, 30, 20], batch=4), ways, strict=True):
             plain = {"private": None, "chance": None}
-            requests.append(replace(request, rng=rng, **(plain if way == "plain" else {"chance": SeededChance(rng)})))
+            requests.append(replace(request, rng=rng, **(plain if way == "plain" else {"chance": SeededNoise(rng)})))
         found.append(answer(requests))
     assert furthest(found[0], found[1]) == furthest(found[0], found[2]) == 0
 
 
 def test_the_systems_chance_stacks_even_where_sites_share_it_and_gives_each_its_own_noise():
-    chance = SystemChance()
+    chance = SystemNoise()
     requests = [replace(r, chance=chance, arrays={n: np.zeros_like(v) for n, v in r.arrays.items()})
                 for r in asked("binary", Logistic(), sizes=[20, 20], seed=1)]  # fmt: skip
     alike = [replace(request, rows=requests[0].rows, lr=0.1) for request in requests]
@@ -232,8 +232,8 @@ def test_the_systems_chance_stacks_even_where_sites_share_it_and_gives_each_its_
     def refused(request: FitRequest) -> Fitted:
         raise AssertionError("done by itself")
 
-    one, other = fit_together(alike, alone=refused)
-    again, _ = fit_together(alike, alone=refused)
+    one, other = fit_stacked(alike, alone=refused)
+    again, _ = fit_stacked(alike, alone=refused)
     numbers = np.concatenate([fitted.arrays["weight"].ravel() for fitted in (one, other, again)])
     assert len(np.unique(numbers)) == 12
 
@@ -248,13 +248,13 @@ def only_alone(w, anchor):
 def test_after_a_failure_each_draws_as_if_it_had_been_alone_at_once():
     def cohort() -> list[FitRequest]:
         found = [replace(request, terms=(only_alone,)) for request in asked("binary", Logistic(), sizes=[20, 12, 30])]
-        apart = SeededChance(np.random.default_rng(77))  # a chance that is not the request's generator
+        apart = SeededNoise(np.random.default_rng(77))  # a chance that is not the request's generator
         wrong = {**found[1].arrays, "weight": np.zeros((3, 1))}
         return [found[0], replace(found[1], arrays=wrong), replace(found[2], chance=apart)]
 
     with pytest.raises(RuntimeError, match="more than one site"):
-        fit_together(cohort()[::2])
-    found, again = answer_together(cohort()), cohort()
+        fit_stacked(cohort()[::2])
+    found, again = compute_stacked(cohort()), cohort()
     assert isinstance(found[1], Failed)
     assert distance(found[0], private_fit(again[0])) == distance(found[2], private_fit(again[2])) == 0
 
@@ -264,4 +264,4 @@ def test_with_everybody_no_noise_and_no_clip_a_stack_is_the_plain_fit_on_all_row
     for task, model in (("binary", "mlp"), ("multi-class", "linear")):
         keys = {"private": everyone, "batch": 0, "momentum": 0.5, "lr": 0.02}
         plain = [fit(replace(request, private=None)) for request in asked(task, MODELS[model], **keys)]
-        assert furthest(plain, fit_together(asked(task, MODELS[model], **keys))) < 1e-12
+        assert furthest(plain, fit_stacked(asked(task, MODELS[model], **keys))) < 1e-12

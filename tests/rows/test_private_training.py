@@ -20,9 +20,9 @@ from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.losses import row_losses
-from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.private.fit import fit_by_row
-from flfed.rows.training.private.noise import SeededChance
+from flfed.rows.training.private.noise import SeededNoise
 from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
@@ -80,7 +80,7 @@ def clipped_sum(model, task, w, x, y, weight, *, clip, way=private_fit) -> tuple
     rng, arrays = np.random.default_rng(0), {name: value.numpy() for name, value in w.items()}
     fitted = way(FitRequest(
         model=model, task=task, arrays=arrays, rows=Encoded(x.numpy(), y.numpy(), weight.numpy()), rng=rng,
-        plan=Plan(steps=1, precision=precision), lr=float(len(x)), delta=True, chance=SeededChance(rng),
+        plan=Plan(steps=1, precision=precision), lr=float(len(x)), delta=True, chance=SeededNoise(rng),
         private=PrivateSteps(clip=clip, noise=0.0, sampling=1.0, unit="row"),
     ))  # fmt: skip
     return fitted.loss, {name: -torch.from_numpy(value) for name, value in fitted.arrays.items()}
@@ -215,13 +215,13 @@ def test_all_rows_of_a_person_move_a_step_by_the_clip_at_most(voices):
         return clipped_sum(Linear(), "regression", w, x[rows], y[rows], weight[rows], clip=0.5)[1]
 
     moved, other = [], []
-    for chosen, _ in drawn_steps(voices, private, SeededChance(np.random.default_rng(2)), 40, 1):
+    for chosen, _ in drawn_steps(voices, private, SeededNoise(np.random.default_rng(2)), 40, 1):
         persons = voices.group[chosen]
         assert len(np.unique(persons)) == len(persons)  # nobody with two rows
         whole = step(chosen)
         without = [step(chosen[persons != person]) for person in np.unique(persons)[::5]]
         moved += [norm_of({n: whole[n] - v for n, v in less.items()}) for less in without]
-    for chosen, _ in drawn_steps(voices, replace(private, unit="row"), SeededChance(np.random.default_rng(2)), 1, 1):
+    for chosen, _ in drawn_steps(voices, replace(private, unit="row"), SeededNoise(np.random.default_rng(2)), 1, 1):
         left = step(chosen[voices.group[chosen] != 3])
         other.append(norm_of({n: step(chosen)[n] - v for n, v in left.items()}))
     assert max(moved) <= 0.5 + 1e-9 and max(moved) > 0.49
@@ -235,7 +235,7 @@ def asked(model, task: str, plan: Plan, private: PrivateSteps, *, rows: int = 40
     y = y if task == "regression" else np.digitize(y, [-2.0, 2.0][: max(outputs - 1, 1)])
     start = model.first_arrays(4, outputs, np.random.default_rng(8))
     encoded = Encoded(x, y, rng.uniform(0.5, 2, rows))
-    given = {"rows": encoded, "arrays": start, "chance": SeededChance(rng), "rng": rng, "lr": plan.lr, **more}
+    given = {"rows": encoded, "arrays": start, "chance": SeededNoise(rng), "rng": rng, "lr": plan.lr, **more}
     return FitRequest(model=model, task=task, plan=plan, private=private, **given)
 
 
@@ -254,7 +254,7 @@ def test_with_all_rows_no_noise_and_no_clip_it_is_the_fit_on_all_rows(rule, task
         request = asked(model, task, Plan(batch=0, steps=6, lr=0.02, **rule), EVERYONE, terms=terms, delta=True)
         found, expected = private_fit(request), fit(request)
         assert distance(found, expected) < 1e-12
-        assert distance(fit_by_row(replace(request, chance=SeededChance(np.random.default_rng(0)))), expected) < 1e-12
+        assert distance(fit_by_row(replace(request, chance=SeededNoise(np.random.default_rng(0)))), expected) < 1e-12
         assert max(np.abs(value).max() for value in found.arrays.values()) > 0.01
 
 
@@ -264,7 +264,7 @@ def test_the_divisor_is_the_expected_number_and_not_the_drawn_one():
     counts = set()
     for seed in range(5):
         request, again = (
-            asked(Logistic(), "binary", plan, private, delta=True, chance=SeededChance(np.random.default_rng(seed)))
+            asked(Logistic(), "binary", plan, private, delta=True, chance=SeededNoise(np.random.default_rng(seed)))
             for _ in range(2)
         )
         ((chosen, _),) = drawn_steps(again.rows, private, again.chance, 1, 5)
@@ -281,7 +281,7 @@ def test_a_site_without_rows_takes_no_step_and_an_empty_sample_is_a_step_of_nois
     for unit in ("row", "person"):
         nothing = Encoded(np.empty((0, 4)), np.empty(0), np.empty(0), np.empty(0, dtype=int))
         request = asked(Logistic(), "binary", plan, replace(EVERYONE, noise=1.0, unit=unit))
-        (found,) = answer_alone([replace(request, rows=nothing)])
+        (found,) = compute_one_by_one([replace(request, rows=nothing)])
         assert found.steps == 0 and found.loss == 0 and not found.arrays["weight"].any()
     rare = PrivateSteps(clip=1.0, noise=1.0, sampling=1e-9)
     request = asked(Logistic(), "binary", plan, rare, delta=True)

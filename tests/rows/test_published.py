@@ -20,8 +20,8 @@ from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.session import Workplace, redraws, study_refusal, study_table
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession, redraws, study_refusal, study_table
+from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 
 SIZES = {"cleveland": (199, 104), "hungary": (172, 89), "switzerland": (30, 16), "long-beach": (85, 45)}
@@ -141,7 +141,7 @@ def test_a_site_that_keeps_its_holdout_refuses_a_published_split(small_sites, sm
     assert (fault["site"], fault["reason"]) == ("site-02", f"refused: {sentence}")
     assert sorted(report["sites"]) == ["site-01", "site-03"]
     with pytest.raises(UsageError, match="keeps the site's own holdout"):
-        Workplace(sites[1], study)
+        SiteSession(sites[1], study)
 
 
 def test_every_listed_split_puts_each_row_on_one_side_and_draws_anew(small_sites):
@@ -171,7 +171,7 @@ def test_rows_with_a_gap_in_a_feature_of_the_study_are_left_out_before_anything(
 ):
     site = small_sites(1, rows=80, change=gaps)[0]
     study = Study.parse(small_study).replace({"features": features, "encode.rows": "complete"})
-    work = Workplace(site, study)
+    work = SiteSession(site, study)
     held = work.table.holdout("test")
     assert work.table.left_out == left_out
     assert len(work.table.training) + len(held) == 80 - left_out
@@ -189,8 +189,8 @@ def test_a_site_is_too_small_by_what_is_left(small_sites, small_study):
     site = small_sites(1, rows=60, change=lambda _, t: t.assign(x1=t["x1"].where(np.arange(60) < 20)))[0]
     site = replace(site, policy=Policy(outputs=("complete-rows",)))
     study = Study.parse(small_study).replace({"features": ["x1"]})
-    assert Workplace(site, study).too_small() == ""
-    assert "fewer than 10" in Workplace(site, study.replace({"encode.rows": "complete"})).too_small()
+    assert SiteSession(site, study).too_small() == ""
+    assert "fewer than 10" in SiteSession(site, study.replace({"encode.rows": "complete"})).too_small()
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_a_site_is_too_small_by_what_is_left(small_sites, small_study):
 def test_a_comparison_says_how_many_rows_were_left_out(small_sites, small_study, policy, said):
     study = Study.parse(small_study).replace({"encode.rows": "complete"})
     [site] = small_sites(1, rows=100, change=gaps, policy=policy)
-    work = Workplace(site, study)
+    work = SiteSession(site, study)
     encoder = work.own_encoder()
     arrays = {"weight": np.zeros((work.training(encoder).x.shape[1], 1)), "bias": np.zeros(1)}
-    assert drive_alone(compare(work, arrays, encoder)).note.split("; ")[0] == said
-    assert "left out" not in drive_alone(compare(Workplace(site, Study.parse(small_study)), arrays, encoder)).note
+    assert run_client(compare(work, arrays, encoder)).note.split("; ")[0] == said
+    assert "left out" not in run_client(compare(SiteSession(site, Study.parse(small_study)), arrays, encoder)).note
 
 
 def test_an_institution_decides_whether_a_study_may_leave_rows_out(small_sites, small_study):
@@ -219,7 +219,7 @@ def test_an_institution_decides_whether_a_study_may_leave_rows_out(small_sites, 
     assert study_refusal(study, site) == why
     assert study_refusal(Study.parse(small_study), site) == ""
     with pytest.raises(UsageError, match="does not let a study leave out rows"):
-        Workplace(site, study)
+        SiteSession(site, study)
     assert study_refusal(study, replace(site, policy=Policy(outputs=("complete-rows",)))) == ""
 
 

@@ -18,8 +18,8 @@ from flfed.rows.comparison.pooled import by_plan, personalised_scores, reference
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import Workplace, study_layout, study_trainable
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession, study_layout, study_trainable
+from flfed.rows.training.one_by_one import run_client
 from flfed.seeds import generator, seed_of
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
@@ -78,12 +78,12 @@ def far_apart(number: int, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(x1=10 + 40 * number + (table["x1"] - 50) / 10)
 
 
-def opened(sites, text: str, **changes: object) -> list[Workplace]:
+def opened(sites, text: str, **changes: object) -> list[SiteSession]:
     study = Study.parse(text).replace({"features": ["x1", "flag"], **changes})
-    return [Workplace(site, study) for site in sites]
+    return [SiteSession(site, study) for site in sites]
 
 
-def merged_encoder(works: list[Workplace]):
+def merged_encoder(works: list[SiteSession]):
     return fit_encoder(works[0].layout, merge([summarise(w.table.training, w.layout) for w in works]))
 
 
@@ -108,8 +108,8 @@ def test_the_union_goes_through_one_scaler_where_the_study_says_so_and_through_e
         scaler = {"encode.scaler": "per-site", "compare.union-scaler": union}
         works = opened(small_sites(3, rows=120, change=far_apart), small_study, **scaler)
         encoder = merged_encoder(works)
-        found[union] = drive_alone(union_scores(works, ARRAYS, encoder))
-        own = [drive_alone(arm_scores(w, w.table.holdout("test"), ARRAYS, encoder))["global"] for w in works]
+        found[union] = run_client(union_scores(works, ARRAYS, encoder))
+        own = [run_client(arm_scores(w, w.table.holdout("test"), ARRAYS, encoder))["global"] for w in works]
     trained = [w.table.training for w in works]
     held = [w.table.holdout("test") for w in works]
     np.testing.assert_allclose(found["same"], by_hand(held, trained), atol=1e-12)
@@ -121,7 +121,7 @@ def test_the_union_goes_through_one_scaler_where_the_study_says_so_and_through_e
 
 def test_under_one_scaler_for_all_the_union_is_what_it_is_anyway(small_sites, small_study):
     works = [opened(small_sites(2), small_study, **{"compare.union-scaler": u}) for u in ("same", "global")]
-    found = [drive_alone(union_scores(w, ARRAYS, merged_encoder(w))) for w in works]
+    found = [run_client(union_scores(w, ARRAYS, merged_encoder(w))) for w in works]
     np.testing.assert_array_equal(*found)
 
 
@@ -133,7 +133,7 @@ def test_a_pooled_fit_by_plan_is_torchs_own_adam_from_torchs_start(small_study):
     x = rng.normal(size=(50, 5))
     y = (x[:, 0] + rng.normal(size=50) > 0).astype(np.int64)
     given = study_trainable(study, schema_of(study), study.model.build("model"), seed=9)
-    outputs = drive_alone(by_plan(Encoded(x, y, np.ones(50)), given, study.compare.pooled))(x)
+    outputs = run_client(by_plan(Encoded(x, y, np.ones(50)), given, study.compare.pooled))(x)
     torch.manual_seed(9)
     layer = torch.nn.Linear(5, 1).double()
     optimiser = torch.optim.Adam(layer.parameters(), lr=0.01)
@@ -155,7 +155,7 @@ def test_the_pooled_reference_is_trained_by_the_studys_plan_instead_of_being_tun
         pooled = {"optimiser": "sgd", "lr": 1.0, "epochs": epochs, "batch": 0}
         works = opened(sites, small_study, **{"compare.pooled": pooled})
         encoder = merged_encoder(works)
-        found[epochs] = drive_alone(reference(works, ARRAYS, encoder)).pooled["log_loss"].value
+        found[epochs] = run_client(reference(works, ARRAYS, encoder)).pooled["log_loss"].value
     rows = [w.encode(w.table.training, encoder) for w in works]
     x, y = np.concatenate([r.x for r in rows]), np.concatenate([r.y for r in rows])
     exact = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(x, y)
@@ -177,9 +177,9 @@ def test_personalised_over_the_union_is_each_sites_own_model_on_its_own_holdout(
     works = opened(small_sites(3, rows=150, change=far_apart), small_study)
     encoder = merged_encoder(works)
     y = np.concatenate([w.target(w.table.holdout("test")) for w in works])
-    own = [drive_alone(arm_scores(w, w.table.holdout("test"), ARRAYS, encoder))["personalised"] for w in works]
-    np.testing.assert_array_equal(drive_alone(personalised_scores(works, ARRAYS, encoder)), np.concatenate(own))
-    found = drive_alone(reference(works, ARRAYS, encoder))
+    own = [run_client(arm_scores(w, w.table.holdout("test"), ARRAYS, encoder))["personalised"] for w in works]
+    np.testing.assert_array_equal(run_client(personalised_scores(works, ARRAYS, encoder)), np.concatenate(own))
+    found = run_client(reference(works, ARRAYS, encoder))
     p = np.concatenate(own)
     assert found.personalised["roc_auc_score"].value == pytest.approx(roc_auc_score(y, p), abs=1e-12)
     assert found.personalised["accuracy_score"].value == pytest.approx(accuracy_score(y, p > 0.5), abs=1e-12)
@@ -206,7 +206,7 @@ def test_the_mean_of_sites_is_told_for_the_personalised_arm_too():
 
 def test_a_personalised_figure_that_a_site_withheld_does_not_follow_from_the_union(small_sites, small_study):
     works = opened(small_sites(2), small_study)
-    found = drive_alone(reference(works, ARRAYS, merged_encoder(works)))
+    found = run_client(reference(works, ARRAYS, merged_encoder(works)))
     kept = {
         (row.arm, row.metric): row.value
         for row in from_reference(found, {("personalised", "accuracy_score"), ("personalised", "roc_auc_score")})

@@ -14,9 +14,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site as listing
 from flfed.rows.data.holdout import Holdout, canonical_rows, row_keys
 from flfed.rows.data.partition import cut
-from flfed.rows.data.site import Policy, ReadOnce, Site
+from flfed.rows.data.site import CachedSite, Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.splits.flamby_43 import Flamby43
 from flfed.study.study import Partition
 
@@ -41,7 +41,7 @@ def counting(site: Site) -> Site:
 )
 def test_every_split_of_rows_read_once_is_that_of_a_site_that_reads_each_time(small_sites, question):
     plain = counting(small_sites(1, rows=80)[0])
-    once = ReadOnce.of(plain)
+    once = CachedSite.of(plain)
     for repeat in range(4):
         mine, theirs = once.read(repeat, **question), plain.read(repeat, **question)
         pd.testing.assert_frame_equal(mine.training, theirs.training)
@@ -63,7 +63,7 @@ def test_a_published_split_counts_rows_in_the_sources_order_whatever_the_order_o
 
 
 def test_keys_of_other_rows_than_the_ones_they_came_with_are_made_anew(small_sites):
-    table = ReadOnce.of(small_sites(1)[0]).read()
+    table = CachedSite.of(small_sites(1)[0]).read()
     few = replace(table, training=table.training[:7].reset_index(drop=True))
     assert few.training_keys() == canonical_rows(table.training)[:7]
 
@@ -71,19 +71,19 @@ def test_keys_of_other_rows_than_the_ones_they_came_with_are_made_anew(small_sit
 def test_validation_rows_are_the_same_where_keys_are_kept(small_sites, small_study):
     study = Study.parse(small_study).replace({"plan.validation": 0.3})
     site = small_sites(1, rows=80)[0]
-    one, two = (Workplace(each, study, 1)._held for each in (site, ReadOnce.of(site)))
+    one, two = (SiteSession(each, study, 1)._held for each in (site, CachedSite.of(site)))
     np.testing.assert_array_equal(one, two)
     assert 5 < one.sum() < 40
 
 
 def test_what_was_read_is_not_taken_along_to_a_changed_site_or_another_run(small_sites):
     site = small_sites(1)[0]
-    once = ReadOnce.of(site)
+    once = CachedSite.of(site)
     assert len(once.read().training) == len(site.read().training)
     shorter = Frame(site.source.table[:40])
     assert len(once.sorted_rows().table) == 60
     assert len(replace(once, source=shorter).sorted_rows().table) == 40
-    assert len(ReadOnce.of(replace(site, source=shorter)).sorted_rows().table) == 40
+    assert len(CachedSite.of(replace(site, source=shorter)).sorted_rows().table) == 40
 
 
 def test_a_site_that_reads_in_a_way_of_its_own_is_left_as_it_is(small_sites):
@@ -91,7 +91,7 @@ def test_a_site_that_reads_in_a_way_of_its_own_is_left_as_it_is(small_sites):
         """A subclass."""
 
     own = Own(**vars(small_sites(1)[0]))
-    assert ReadOnce.of(own) is own
+    assert CachedSite.of(own) is own
     assert len(own.read().training) > 30
 
 
@@ -152,7 +152,7 @@ def site_of(name: str) -> Site:
 def test_the_same_rows_are_held_out_as_ever(small_sites, name, repeat):
     small_sites(1)  # its dataset
     site = replace(site_of(name), policy=Policy(disclosure="open", resplit=True))
-    for each in (site, ReadOnce.of(site)):
+    for each in (site, CachedSite.of(site)):
         found = each.read(repeat)
         sides = (found.training, found.holdout("test"))
         assert (*map(len, sides), *map(digest, sides)) == HELD[name, repeat]

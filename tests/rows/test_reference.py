@@ -17,8 +17,8 @@ from flfed.rows.comparison.pooled import Reference, _groups, pooled_rows, refere
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import summarise
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.tuning.linear import PENALTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
@@ -27,34 +27,34 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture
-def at_work(small_sites, small_study) -> tuple[list[Workplace], Encoder, Arrays]:
+def at_work(small_sites, small_study) -> tuple[list[SiteSession], Encoder, Arrays]:
     """Three open sites at work, the encoder of all, and a global model."""
-    workplaces = open_workplaces(small_sites(3, rows=150), small_study)
-    encoder = fit_encoder(workplaces[0].layout, merge([summarise(w.table.training, w.layout) for w in workplaces]))
-    inputs = workplaces[0].training(encoder).x.shape[1]
+    sessions = open_workplaces(small_sites(3, rows=150), small_study)
+    encoder = fit_encoder(sessions[0].layout, merge([summarise(w.table.training, w.layout) for w in sessions]))
+    inputs = sessions[0].training(encoder).x.shape[1]
     weight = np.zeros((inputs, 1))
     weight[:2, 0] = 0.9, 0.8
-    return workplaces, encoder, {"weight": weight, "bias": np.array([0.1])}
+    return sessions, encoder, {"weight": weight, "bias": np.array([0.1])}
 
 
-def open_workplaces(sites: list[Site], text: str) -> list[Workplace]:
-    return [Workplace(site, Study.parse(text)) for site in sites]
+def open_workplaces(sites: list[Site], text: str) -> list[SiteSession]:
+    return [SiteSession(site, Study.parse(text)) for site in sites]
 
 
-def holdouts(workplaces: list[Workplace]) -> tuple[list[pd.DataFrame], np.ndarray]:
-    tables = [w.table.holdout("test") for w in workplaces]
-    return tables, np.concatenate([w.target(t) for w, t in zip(workplaces, tables, strict=True)])
+def holdouts(sessions: list[SiteSession]) -> tuple[list[pd.DataFrame], np.ndarray]:
+    tables = [w.table.holdout("test") for w in sessions]
+    return tables, np.concatenate([w.target(t) for w, t in zip(sessions, tables, strict=True)])
 
 
-def found_of(at_work: tuple[list[Workplace], Encoder, Arrays]) -> Reference:
-    workplaces, encoder, arrays = at_work
-    return drive_alone(reference(workplaces, arrays, encoder))
+def found_of(at_work: tuple[list[SiteSession], Encoder, Arrays]) -> Reference:
+    sessions, encoder, arrays = at_work
+    return run_client(reference(sessions, arrays, encoder))
 
 
 def test_the_union_is_the_global_model_on_all_holdouts_together(at_work):
-    workplaces, encoder, arrays = at_work
-    tables, y = holdouts(workplaces)
-    x = np.concatenate([w.encode(t, encoder).x for w, t in zip(workplaces, tables, strict=True)])
+    sessions, encoder, arrays = at_work
+    tables, y = holdouts(sessions)
+    x = np.concatenate([w.encode(t, encoder).x for w, t in zip(sessions, tables, strict=True)])
     p = 1 / (1 + np.exp(-(x @ arrays["weight"] + arrays["bias"])[:, 0]))
     found = found_of(at_work)
     assert found.rows == len(y) == sum(len(t) for t in tables)
@@ -62,12 +62,12 @@ def test_the_union_is_the_global_model_on_all_holdouts_together(at_work):
     assert found.union["log_loss"].value == pytest.approx(log_loss(y, p), abs=1e-12)
     assert found.union["brier_score_loss"].value == pytest.approx(brier_score_loss(y, p), abs=1e-12)
     assert found.union["roc_auc_score"].low < roc_auc_score(y, p) < found.union["roc_auc_score"].high
-    np.testing.assert_allclose(drive_alone(union_scores(workplaces, arrays, encoder)), p, atol=1e-12)
+    np.testing.assert_allclose(run_client(union_scores(sessions, arrays, encoder)), p, atol=1e-12)
 
 
-def pooled_inputs(workplaces: list[Workplace], tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+def pooled_inputs(sessions: list[SiteSession], tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Return training and test inputs of scikit-learn's own making: standard scores, means for gaps, indicators."""
-    training = pd.concat([w.table.training for w in workplaces])
+    training = pd.concat([w.table.training for w in sessions])
     test = pd.concat(tables)
     numbers = StandardScaler().fit(training[["x1", "x2"]])  # leaves gaps out of mean and deviation
     parts = []
@@ -80,10 +80,10 @@ def pooled_inputs(workplaces: list[Workplace], tables: list[pd.DataFrame]) -> tu
 
 
 def test_pooled_is_scikit_learns_regularised_fit_on_all_training_rows(at_work):
-    workplaces = at_work[0]
-    tables, y = holdouts(workplaces)
-    x_train, x_test = pooled_inputs(workplaces, tables)
-    y_train = np.concatenate([w.target(w.table.training) for w in workplaces])
+    sessions = at_work[0]
+    tables, y = holdouts(sessions)
+    x_train, x_test = pooled_inputs(sessions, tables)
+    y_train = np.concatenate([w.target(w.table.training) for w in sessions])
     losses = [
         cross_val_score(
             LogisticRegression(C=1 / (l2 * len(y_train) * 0.8)), x_train, y_train, scoring="neg_log_loss", cv=5
@@ -101,11 +101,11 @@ def test_pooled_is_scikit_learns_regularised_fit_on_all_training_rows(at_work):
 
 
 def test_own_model_everywhere_is_the_mean_over_sites_of_one_sites_model_on_all_holdouts(at_work):
-    workplaces = at_work[0]
-    tables, y = holdouts(workplaces)
+    sessions = at_work[0]
+    tables, y = holdouts(sessions)
     aucs, losses = [], []
-    for work in workplaces:
-        local = drive_alone(work.local_model())
+    for work in sessions:
+        local = run_client(work.local_model())
         x = np.concatenate([work.encode(table, local.encoder).x for table in tables])
         p = 1 / (1 + np.exp(-local.outputs(x)[:, 0]))
         aucs.append(roc_auc_score(y, p))
@@ -121,7 +121,7 @@ def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institu
     assert found_of(at_work).exact_encoder.sha256() == at_work[1].sha256()
     closed = open_workplaces(small_sites(3, rows=150, policy=Policy()), small_study)
     used = fit_encoder(closed[0].layout, merge([w.summary() for w in closed]))
-    found = drive_alone(reference(closed, at_work[2], used))
+    found = run_client(reference(closed, at_work[2], used))
     assert found.exact_encoder.sha256() == at_work[1].sha256() != used.sha256()
     # the pooled model goes through the exact one: nothing of it is said at a site
     assert found.pooled == found_of(at_work).pooled
@@ -129,8 +129,8 @@ def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institu
 
 
 def test_the_order_of_sites_changes_no_pooled_row_but_the_figures_stay(at_work):
-    workplaces, encoder, arrays = at_work
-    one, other = (drive_alone(reference(order, arrays, encoder)) for order in (workplaces, workplaces[::-1]))
+    sessions, encoder, arrays = at_work
+    one, other = (run_client(reference(order, arrays, encoder)) for order in (sessions, sessions[::-1]))
     assert one.exact_encoder.sha256() == other.exact_encoder.sha256()
     assert one.union["roc_auc_score"].value == pytest.approx(other.union["roc_auc_score"].value, abs=1e-12)
     # the folds of cross-validation follow the order of rows: close, not equal
@@ -164,12 +164,12 @@ def test_a_model_that_saw_one_class_is_left_out_of_the_mean_of_own_models(small_
     def spoil(number: int, table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(y="yes") if number == 0 else table
 
-    workplaces = open_workplaces(small_sites(3, rows=150, change=spoil), small_study)
-    found = drive_alone(reference(workplaces, at_work[2], at_work[1])).own_everywhere
-    tables, y = holdouts(workplaces)
+    sessions = open_workplaces(small_sites(3, rows=150, change=spoil), small_study)
+    found = run_client(reference(sessions, at_work[2], at_work[1])).own_everywhere
+    tables, y = holdouts(sessions)
     losses = []
-    for work in workplaces:
-        local = drive_alone(work.local_model())
+    for work in sessions:
+        local = run_client(work.local_model())
         x = np.concatenate([work.encode(table, local.encoder).x for table in tables])
         losses.append(log_loss(y, 1 / (1 + np.exp(-local.outputs(x)[:, 0]))))
     assert found["log_loss"].value == pytest.approx(np.mean(losses[1:]), rel=1e-9)
@@ -179,7 +179,7 @@ def test_a_model_that_saw_one_class_is_left_out_of_the_mean_of_own_models(small_
 
 def test_where_every_own_model_saw_one_class_there_is_no_mean_of_them(small_sites, small_study, at_work):
     spoilt = open_workplaces(small_sites(3, rows=60, change=lambda _, t: t.assign(y="yes")), small_study)
-    found = drive_alone(reference(spoilt, at_work[2], at_work[1])).own_everywhere
+    found = run_client(reference(spoilt, at_work[2], at_work[1])).own_everywhere
     assert np.isnan([found["roc_auc_score"].value, found["log_loss"].value]).all()
     assert found["log_loss"].method == "mean of 0 sites; 3 whose model saw one class left out"
 
@@ -189,10 +189,10 @@ def test_pooled_is_the_best_model_of_all_rows_and_that_of_the_studys_kind_stands
     found = {}
     for own in ("best", "same"):
         study = Study.parse(mlp).replace({"compare.own": own})
-        workplaces = [Workplace(site, study) for site in small_sites(3, rows=150, change=crossed)]
-        encoder = fit_encoder(workplaces[0].layout, merge([w.exact_summary for w in workplaces]))
+        sessions = [SiteSession(site, study) for site in small_sites(3, rows=150, change=crossed)]
+        encoder = fit_encoder(sessions[0].layout, merge([w.exact_summary for w in sessions]))
         arrays = {name: np.zeros(shape) for name, shape in SHAPES.items()}
-        found[own] = drive_alone(reference(workplaces, arrays, encoder))
+        found[own] = run_client(reference(sessions, arrays, encoder))
     best, same = found["best"], found["same"]
     assert (best.pooled_family, same.pooled_family, same.pooled_same) == ("boosted-trees", None, {})
     assert best.pooled_same == same.pooled
@@ -218,9 +218,9 @@ def test_groups_of_two_sites_are_never_one_person(small_sites, small_study, tmp_
         # Site 1: one row a person. Sites 2 and 3: three rows a person, under the same names.
         return table if number == 0 else table.assign(person=[f"P{row // 3}" for row in range(len(table))])
 
-    workplaces = open_workplaces(small_sites(3, rows=60, change=persons), small_study)
-    codes = _groups(workplaces)
-    tables = [w.table.holdout("test") for w in workplaces]
+    sessions = open_workplaces(small_sites(3, rows=60, change=persons), small_study)
+    codes = _groups(sessions)
+    tables = [w.table.holdout("test") for w in sessions]
     expected = pd.factorize(
         np.concatenate([[f"{k}/{person}" for person in table["person"]] for k, table in enumerate(tables)])
     )[0]

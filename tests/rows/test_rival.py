@@ -10,9 +10,9 @@ from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.stacked.answer import answer_together
+from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone
 
 SEED = 5
@@ -154,6 +154,6 @@ def test_asked_together_or_alone_the_model_is_the_same():
         ]
 
     x = np.random.default_rng(9).normal(size=(50, 4))
-    for one, other in zip(answer_alone(requests()), answer_together(requests()), strict=True):
+    for one, other in zip(compute_one_by_one(requests()), compute_stacked(requests()), strict=True):
         assert one.family == other.family
         np.testing.assert_array_equal(one.outputs(x), other.outputs(x))

@@ -23,9 +23,9 @@ from flfed.rows.evaluation.scoring import (
     primary_of,
     withheld,
 )
-from flfed.rows.session import Workplace
-from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import drive
+from flfed.rows.session import SiteSession
+from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.requests import run_client_by
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder
 
@@ -282,22 +282,22 @@ def test_a_recall_from_which_a_small_count_follows_stays_at_an_institution(found
     assert "recall_at_alert_budget" not in rounds.metrics
 
 
-def asked_in_a_round(place: Workplace, encoder: Encoder) -> list:
+def asked_in_a_round(place: SiteSession, encoder: Encoder) -> list:
     """Return the rows of each request of one round: validation rows, holdout rows, rows to train on."""
     arrays = place.model.first_arrays(place.training(encoder).x.shape[1], 1, np.random.default_rng(0))
     requests: list = []
 
     def answer(asked):
         requests.extend(asked)
-        return answer_alone(asked)
+        return compute_one_by_one(asked)
 
-    drive(place.train(arrays, encoder, round=1, rounds=5), answer)
+    run_client_by(place.train(arrays, encoder, round=1, rounds=5), answer)
     return [request.rows for request in requests]
 
 
 def test_rows_are_split_and_encoded_once_for_all_rounds_of_equal_encoders(small_sites, small_study):
     study = Study.parse(small_study).replace({"plan.validation": 0.3, "compare.holdout-curve": True})
-    place = Workplace(small_sites(1)[0], study)
+    place = SiteSession(small_sites(1)[0], study)
     first = fit_encoder(place.layout, place.summary())
     equal = Encoder(**{name: value.copy() for name, value in first.arrays().items()})
     moved = replace(first, center=first.center + 1)

@@ -16,7 +16,7 @@ from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.fit import CHUNK, fit_together, program_of
+from flfed.rows.training.stacked.fit import CHUNK, fit_stacked, program_of
 from flfed.study.plan import Plan
 from flfed.updates.strategies.fedprox import proximal_gradient
 
@@ -98,7 +98,7 @@ def rounds_apart(task, model, sizes, rounds, *, precision="float64", **keys) -> 
     worst = last = 0.0
     for number in range(rounds):
         one = [fit(request) for request in asked(task, model, rows, alone, plan, number=number, terms=terms)]
-        all_ = fit_together(asked(task, model, rows, stacked, plan, number=number, terms=terms))
+        all_ = fit_stacked(asked(task, model, rows, stacked, plan, number=number, terms=terms))
         worst = max(worst, *(distance(a, b) for a, b in zip(one, all_, strict=True)))
         last = max(abs(a.loss - b.loss) for a, b in zip(one, all_, strict=True))
         alone, stacked = mean_of(one), mean_of(all_)
@@ -138,7 +138,7 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
     plan, terms = plan_of(**{**RULES[rule], **COURSES[course]})
     rows, before = tables(task, sizes, weighted), start(task, MODELS["mlp"])
     both = [asked(task, MODELS["mlp"], rows, before, plan, terms=terms) for _ in range(2)]
-    for one, other in zip(map(fit, both[0]), fit_together(both[1]), strict=True):
+    for one, other in zip(map(fit, both[0]), fit_stacked(both[1]), strict=True):
         assert distance(one, other) < 1e-10
     for one, other in zip(*both, strict=True):
         assert one.rng.random() == other.rng.random()  # as many draws, so that what follows is the same too
@@ -170,7 +170,7 @@ def test_float32_stays_near_after_three_rounds(model):
 def test_a_full_batch_step_is_the_gradient_written_out():
     # X'(w * (p - y)) / n, and its column sums for the intercept
     rows, before = tables("binary", [7, 5]), start("binary", MODELS["linear"])
-    found = fit_together(asked("binary", Logistic(), rows, before, Plan(batch=0, lr=0.3)))
+    found = fit_stacked(asked("binary", Logistic(), rows, before, Plan(batch=0, lr=0.3)))
     for place, (site, fitted) in enumerate(zip(rows, found, strict=True)):
         p = 1 / (1 + np.exp(-(site.x @ before["weight"] + before["bias"])))
         residual = site.weight[:, None] * (p - site.y[:, None]) / len(site)
@@ -186,11 +186,11 @@ def test_a_full_batch_step_is_the_gradient_written_out():
 def test_what_is_not_finite_at_one_site_stays_there(value, rule):
     (plan, terms), rows, model = plan_of(**RULES[rule]), tables("regression", UNEQUAL), MODELS["mlp"]
     before = start("regression", model)
-    healthy = fit_together(asked("regression", model, rows, before, plan, terms=terms))
+    healthy = fit_stacked(asked("regression", model, rows, before, plan, terms=terms))
     for sick in (0, 3, 5):
         spoilt = [site if place != sick else Encoded(site.x * value, site.y, site.weight)
                   for place, site in enumerate(rows)]  # fmt: skip
-        found = fit_together(asked("regression", model, spoilt, before, plan, terms=terms))
+        found = fit_stacked(asked("regression", model, spoilt, before, plan, terms=terms))
         for place in range(len(rows)):
             if place == sick:
                 assert np.isnan(found[place].loss)
@@ -208,7 +208,7 @@ def test_arrays_that_are_not_finite_give_what_they_give_alone(task, model, weigh
     broken[weight][:, unit] = -np.inf
     arrays = [before, before, broken, broken]
     one = [fit(request) for request in asked(task, MODELS[model], rows, arrays, Plan(**FIXED))]
-    all_ = fit_together(asked(task, MODELS[model], rows, arrays, Plan(**FIXED)))
+    all_ = fit_stacked(asked(task, MODELS[model], rows, arrays, Plan(**FIXED)))
     for a, b in zip(one, all_, strict=True):
         np.testing.assert_allclose(a.loss, b.loss, rtol=1e-12)  # also inf is inf and NaN is NaN
         for name in before:
@@ -220,10 +220,10 @@ def test_a_result_does_not_depend_on_who_else_is_in_the_stack():
     rows, before = tables("multi-class", [30, 5, 64, 8, 9, 41, 40]), start("multi-class", model)
     for chosen in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5, 3, 1], [3], [1, 2], [6, 5]):
         all_ = asked("multi-class", model, rows, before, plan)
-        found = fit_together([all_[place] for place in chosen])
+        found = fit_stacked([all_[place] for place in chosen])
         again = asked("multi-class", model, rows, before, plan)
         for place, fitted in zip(chosen, found, strict=True):
-            assert distance(fitted, fit_together([again[place]])[0]) < 1e-12
+            assert distance(fitted, fit_stacked([again[place]])[0]) < 1e-12
 
 
 def test_programs_are_told_apart_and_come_back_in_order():
@@ -240,7 +240,7 @@ def test_programs_are_told_apart_and_come_back_in_order():
 
     # One program for two penalties, one for two partials of the same term.
     assert len({program_of(request) for request in all_of()}) == len(kinds) - len(MODELS)
-    for one, other in zip(map(fit, all_of()), fit_together(all_of()), strict=True):
+    for one, other in zip(map(fit, all_of()), fit_stacked(all_of()), strict=True):
         assert distance(one, other) < 1e-12
 
 
@@ -248,7 +248,7 @@ def test_hidden_layers_of_other_and_of_equal_widths_do_not_write_into_each_other
     # The widest first: the others then find memory that it has written to.
     rows, plan, models = table("binary", 21), Plan(**FIXED), [Mlp(hidden=h) for h in ((9, 9), (4, 4), (5,), (2, 7))]
     both = [[asked("binary", m, [rows], start("binary", m), plan)[0] for m in models * 2] for _ in range(2)]
-    for one, other in zip(map(fit, both[0]), fit_together(both[1]), strict=True):
+    for one, other in zip(map(fit, both[0]), fit_stacked(both[1]), strict=True):
         assert distance(one, other) < 1e-12
 
 
@@ -282,7 +282,7 @@ def test_what_cannot_be_stacked_is_fitted_by_itself():
     rows = [table("binary", 12), table("binary", 3).take(np.arange(0)), table("binary", 10, seed=1)]
     requests = asked("binary", Logistic(), rows, before, plan) + asked("binary", Doubled(), rows[:1], before, plan)
     assert [program_of(request) is None for request in requests] == [False, True, False, True]
-    found = fit_together(requests)
+    found = fit_stacked(requests)
     again = asked("binary", Logistic(), rows, before, plan) + asked("binary", Doubled(), rows[:1], before, plan)
     for one, other in zip(map(fit, again), found, strict=True):
         assert distance(one, other) < 1e-14
@@ -295,14 +295,14 @@ def test_arrays_that_do_not_fit_the_rows_are_refused_as_alone():
     with pytest.raises(RuntimeError) as alone:
         fit(asked("binary", Logistic(), [rows], wrong, plan)[0])
     with pytest.raises(RuntimeError) as stacked:
-        fit_together(asked("binary", Logistic(), [rows], wrong, plan))
+        fit_stacked(asked("binary", Logistic(), [rows], wrong, plan))
     assert str(alone.value) == str(stacked.value)
 
 
 def test_requests_that_draw_from_one_generator_draw_in_their_order():
     rows, before = tables("binary", [12, 30, 20]), start("binary", MODELS["linear"])
     found = []
-    for way in (lambda requests: [fit(request) for request in requests], fit_together):
+    for way in (lambda requests: [fit(request) for request in requests], fit_stacked):
         rng = np.random.default_rng(3)
         found.append(way([
             FitRequest(model=Logistic(), task="binary", arrays=before, rows=site, plan=Plan(**FIXED), lr=0.1, rng=rng)
@@ -317,12 +317,12 @@ def test_results_are_arrays_of_their_own_and_nothing_that_was_given_is_changed()
     x, kept = [site.x.copy() for site in rows], {name: value.copy() for name, value in before.items()}
     for site in rows:
         site.x.flags.writeable = False
-    found = fit_together(asked("binary", MODELS["mlp"], rows, before, Plan(**FIXED, precision="float32")))
+    found = fit_stacked(asked("binary", MODELS["mlp"], rows, before, Plan(**FIXED, precision="float32")))
     parts = [value for fitted in found for value in fitted.arrays.values()]
     assert all(part.dtype == np.float32 and part.flags.c_contiguous for part in parts)
     assert not any(np.shares_memory(a, b) for i, a in enumerate(parts) for b in [*parts[:i], *before.values()])
     first = parts[0].copy()
-    fit_together(asked("binary", MODELS["mlp"], rows, before, Plan(**FIXED, precision="float32"), number=1))
+    fit_stacked(asked("binary", MODELS["mlp"], rows, before, Plan(**FIXED, precision="float32"), number=1))
     np.testing.assert_array_equal(parts[0], first)
     assert all(np.array_equal(before[name], kept[name]) for name in before)
     assert all(np.array_equal(site.x, values) for site, values in zip(rows, x, strict=True))
@@ -330,7 +330,7 @@ def test_results_are_arrays_of_their_own_and_nothing_that_was_given_is_changed()
 
 def test_more_sites_than_a_stack_holds_are_several_stacks():
     rows, before = tables("binary", [3 + place % 5 for place in range(2 * CHUNK + 7)]), start("binary", Logistic())
-    found = fit_together(asked("binary", Logistic(), rows, before, Plan(lr=0.1, batch=4)))
+    found = fit_stacked(asked("binary", Logistic(), rows, before, Plan(lr=0.1, batch=4)))
     for place in (0, 1, CHUNK, 2 * CHUNK, 2 * CHUNK + 6):
         one = fit(asked("binary", Logistic(), rows, before, Plan(lr=0.1, batch=4))[place])
         assert distance(one, found[place]) < 1e-13

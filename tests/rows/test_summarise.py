@@ -16,7 +16,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.features.summarise import outcomes, summarise
-from flfed.rows.session import Workplace, study_layout
+from flfed.rows.session import SiteSession, study_layout
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
@@ -40,14 +40,14 @@ BINARY = Layout(features=(number("x"),), target=target(2), task="binary")
 
 
 @pytest.fixture
-def places(small_sites, small_study) -> list[Workplace]:
+def places(small_sites, small_study) -> list[SiteSession]:
     """Three sites; `x2` is empty at the first, `flag` at the second."""
     empty = {0: "x2", 1: "flag"}
 
     def change(number: int, table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(**{empty[number]: np.nan}) if number in empty else table
 
-    return [Workplace(site, Study.parse(small_study)) for site in small_sites(3, change=change)]
+    return [SiteSession(site, Study.parse(small_study)) for site in small_sites(3, change=change)]
 
 
 def test_merged_sums_are_the_pooled_sums_also_with_a_column_that_is_empty_at_one_site(places):
@@ -161,7 +161,7 @@ def test_of_three_classes_each_is_told_from_the_others():
 
 def merged_of(name: str) -> tuple[Layout, Summary]:
     study = Study.load(name)
-    places = [Workplace(site, study) for site in find_sites(study)]
+    places = [SiteSession(site, study) for site in find_sites(study)]
     return study_layout(study, places[0].schema), merge([place.summary() for place in places])
 
 

@@ -17,7 +17,7 @@ from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import batches, fit, score
 from flfed.rows.training.layers import affine
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest
 from flfed.study.plan import Plan
@@ -392,7 +392,7 @@ def test_a_handler_is_sent_the_answers_to_what_it_yields():
         outputs = yield ScoreRequest(model=Logistic(), arrays=fitted.arrays, x=rows.x)
         return fitted, outputs
 
-    fitted, outputs = drive_alone(handler())
+    fitted, outputs = run_client(handler())
     np.testing.assert_allclose(outputs, rows.x @ fitted.arrays["weight"] + fitted.arrays["bias"], atol=1e-14)
     again = score(ScoreRequest(model=Logistic(), arrays=fitted.arrays, x=rows.x))
     np.testing.assert_array_equal(outputs, again)

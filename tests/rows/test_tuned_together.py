@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import TuneRequest
 from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of, tuned_linear
 from flfed.rows.training.tuning.newton import KEPT, Products, Stack, newton
@@ -211,7 +211,7 @@ def test_the_shipped_studies_sites_get_the_models_that_they_get_alone(name):
     study = Study.load(name)
     requests = []
     for repeat in range(1 if name == "loan-default" else 3):
-        places = [Workplace(site, study, repeat) for site in find_sites(study)]
+        places = [SiteSession(site, study, repeat) for site in find_sites(study)]
         tables = [place.encode(place.table.training, place.own_encoder()) for place in places]
         task, classes = places[0].task, places[0].classes
         for number, rows in enumerate([*tables, pooled_rows(tables)]):

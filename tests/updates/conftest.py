@@ -18,7 +18,7 @@ from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.rounds import Assignment, Enrolled, RoundRecord
+from flfed.updates.aggregation.rounds import Participant, RoundRecord, RunContext
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -48,8 +48,8 @@ class Bench:
         # Node ids go against name order, so that nothing can lean on them.
         self.nodes = {name: 900 - 7 * number for number, name in enumerate(self.names)}
         strategy.assign(
-            Assignment(
-                roster={name: Enrolled(node_id=self.nodes[name], rows_high=rows_high) for name in self.names},
+            RunContext(
+                participants={name: Participant(node_id=self.nodes[name], rows_high=rows_high) for name in self.names},
                 encoder=ENCODER,
                 plan=plan,
                 rounds=rounds,

@@ -61,7 +61,7 @@ def test_a_checkpoint_comes_back_to_the_bit():
     assert bits(after.tensors()) == bits(before.tensors())
     assert bits(after.encoder.arrays()) == bits(before.encoder.arrays())
     assert after.arrays["bias"].dtype == np.float32
-    assert (after.roster, after.left, after.start) == (ROSTER, ("b-site",), before.start)
+    assert (after.participants, after.left, after.start) == (ROSTER, ("b-site",), before.start)
     assert after.facts == before.facts and after.facts["strategy"]["best_loss"] == 0.30000000000000004
 
 
@@ -78,8 +78,8 @@ def test_what_the_sites_said_first_is_read_back_to_the_bit_and_from_no_other_sta
 
 def test_a_rounds_file_does_not_grow_with_the_sites():
     few, many = [], ROSTER | {f"site-{number}": 9 for number in range(500)}
-    for roster in (ROSTER, many):
-        checkpoint = replace(begun(), roster=roster, round=1, arrays={"w": np.zeros(3)})
+    for participants in (ROSTER, many):
+        checkpoint = replace(begun(), participants=participants, round=1, arrays={"w": np.zeros(3)})
         few.append(checkpoints.write("r1", checkpoint).stat().st_size)
     assert few[0] == few[1] < 1000
 

@@ -11,20 +11,20 @@ from flwr.clientapp import ClientApp
 from sklearn.linear_model import Ridge
 
 from flfed.errors import UsageError
-from flfed.federation.client.client import ClientSide, redact
+from flfed.federation.client.client import SiteClient, redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.comparison.pooled import pooled_rows
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -39,18 +39,24 @@ class Federation:
     """Real sites on the real client app, a strategy at work on them, and their rows for comparison."""
 
     def __init__(self, study: Study, sites) -> None:
-        self.study, self.side = study, ClientSide(lambda name, _: next(s for s in sites if s.name == name))
+        self.study, self.side = study, SiteClient(lambda name, _: next(s for s in sites if s.name == name))
         self.names = [site.name for site in sites]
         self.grid = InProcessGrid(self.side.app(), self.names, {"study": study.text, "repeat": 0})
-        self.places = [Workplace(site, study) for site in sites]
+        self.places = [SiteSession(site, study) for site in sites]
         self.encoder: Encoder = fit_encoder(self.places[0].layout, merge([p.summary() for p in self.places]))
         self.rows = [place.training(self.encoder) for place in self.places]
 
     def run(self, start, rounds: int, **settings):
         strategy = FedAvg(**settings)
-        roster = {name: Enrolled(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
+        participants = {name: Participant(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
         strategy.assign(
-            Assignment(roster=roster, encoder=self.encoder, plan=self.study.plan, rounds=rounds, seed=self.study.seed)
+            RunContext(
+                participants=participants,
+                encoder=self.encoder,
+                plan=self.study.plan,
+                rounds=rounds,
+                seed=self.study.seed,
+            )
         )
         return to_arrays(strategy.start(self.grid, to_record(start), rounds).arrays)
 
@@ -288,7 +294,7 @@ class Clock:
         return self.now
 
 
-def slow_app(side: ClientSide, clock: Clock, seconds: dict[str, float], late_from: int = 1) -> ClientApp:
+def slow_app(side: SiteClient, clock: Clock, seconds: dict[str, float], late_from: int = 1) -> ClientApp:
     """Our client app, on sites that take their time to train."""
     ours, app = side.app(), ClientApp(mods=[redact])
 
@@ -306,7 +312,7 @@ def slow_app(side: ClientSide, clock: Clock, seconds: dict[str, float], late_fro
 
 
 def conducted(study: Study, sites, seconds, late_from=1):
-    clock, side = Clock(), ClientSide(lambda name, _: next(site for site in sites if site.name == name))
+    clock, side = Clock(), SiteClient(lambda name, _: next(site for site in sites if site.name == name))
     names = [site.name for site in sites]
     app = slow_app(side, clock, seconds, late_from)
     grid = InProcessGrid(app, names, {"study": study.text, "repeat": 0}, clock=clock)
@@ -314,7 +320,7 @@ def conducted(study: Study, sites, seconds, late_from=1):
         series = store.begin_series(study=study.name, study_sha256=study.sha256(), study_text=study.text, repeats=1)
         writer = store.begin_run(series, engine="inprocess", path="one-by-one", seed=7, rounds_planned=study.rounds,
                                  primary="roc_auc_score", task="binary")  # fmt: skip
-        outcome = Conductor(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct()
+        outcome = FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct()
         writer.finish(status=outcome.status, reason=outcome.reason, arrays_sha256=outcome.arrays_sha256())
     with RunReader.open() as reader:
         return outcome, reader.runs_of(series)[0], [e for e in reader.events([series]) if e.kind == "fault"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from flfed.errors import UsageError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.rows.data.site import Site
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 from flfed.updates.strategies.fedprox import FedProx, proximal_gradient
@@ -41,8 +41,8 @@ class Federation:
 
     def __init__(self, study: Study, sites: list[Site]) -> None:
         self.study, self.names = study, [site.name for site in sites]
-        self.side = ClientSide(lambda name, _: next(site for site in sites if site.name == name))
-        places = [Workplace(site, study) for site in sites]
+        self.side = SiteClient(lambda name, _: next(site for site in sites if site.name == name))
+        places = [SiteSession(site, study) for site in sites]
         self.encoder = fit_encoder(places[0].layout, merge([place.summary() for place in places]))
         self.rows = [place.training(self.encoder) for place in places]
 
@@ -55,8 +55,8 @@ class Federation:
         study = self.study.replace({f"strategy.{key}": value for key, value in {"name": name, **settings}.items()})
         grid = InProcessGrid(self.side.app(), self.names, {"study": study.text, "repeat": 0})
         self.strategy = study.strategy.build("strategy")
-        roster = {name: Enrolled(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
-        given = Assignment(roster=roster, encoder=self.encoder, plan=study.plan, rounds=rounds, seed=5)
+        participants = {name: Participant(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
+        given = RunContext(participants=participants, encoder=self.encoder, plan=study.plan, rounds=rounds, seed=5)
         self.strategy.assign(given)
         return vector(to_arrays(self.strategy.start(grid, to_record(self.start()), rounds).arrays))
 

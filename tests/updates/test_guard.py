@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from flfed.federation.client.client import ClientSide, redact
+from flfed.federation.client.client import SiteClient, redact
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.server import Conductor
+from flfed.federation.server.server import FederatedRun
 from flfed.records.store.entries import EventEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.comparison.pooled import union_scores
 from flfed.rows.data.site import Site
-from flfed.rows.training.one_by_one import answer_alone, drive_alone
+from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.guard import guard, guard_scores
 from flfed.updates.aggregation.weighted_mean import joint_norms
@@ -47,7 +47,7 @@ class Clock:
 Spoil = Callable[[TrainReply, Clock], TrainReply]
 
 
-def bad_client(side: ClientSide, spoil: Spoil, clock: Clock) -> ClientApp:
+def bad_client(side: SiteClient, spoil: Spoil, clock: Clock) -> ClientApp:
     """Our client app, but one site's answer to a train message is spoiled."""
     ours, app = side.app(), ClientApp(mods=[redact])
 
@@ -69,12 +69,12 @@ class Opened:
     """Sites at work. What they answer is a function of what they are asked, so tests may share them."""
 
     names: list[str]
-    side: ClientSide
+    side: SiteClient
 
     @classmethod
     def of(cls, sites: list[Site]) -> Opened:
         by_name = {site.name: site for site in sites}
-        return cls(list(by_name), ClientSide(lambda name, _: by_name[name]))
+        return cls(list(by_name), SiteClient(lambda name, _: by_name[name]))
 
 
 def conducted(
@@ -92,21 +92,21 @@ def conducted(
             series, engine="inprocess", path="one-by-one", seed=study.seed, rounds_planned=study.rounds,
             primary="roc_auc_score", task="binary",
         )  # fmt: skip
-        conductor = Conductor(grid, study, Recorder(writer, "roc_auc_score", study.rounds))
+        conductor = FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds))
         if whole:
             outcome = conductor.conduct()
             status, rounds, encoder, arrays = outcome.status, outcome.rounds, outcome.encoder, outcome.arrays
         else:
-            roster, kept = conductor.begin()
+            participants, kept = conductor.begin()
             encoder = kept.encoder
-            strategy, arrays = conductor.rounds(roster, encoder, kept)
+            strategy, arrays = conductor.rounds(participants, encoder, kept)
             status, rounds = strategy.stopped or "completed", strategy.rounds_done
             writer.flush()
     with RunReader.open() as reader:
         events = reader.events([series])
-    places = HeldTables(side, (study.text, 0), answer_alone).workplaces(opened.names)
+    places = PooledReference(side, (study.text, 0), compute_one_by_one).sessions(opened.names)
     y = np.concatenate([place.target(place.table.holdout("compare")) for place in places])
-    return status, rounds, events, roc_auc_score(y, drive_alone(union_scores(places, arrays, encoder)))
+    return status, rounds, events, roc_auc_score(y, run_client(union_scores(places, arrays, encoder)))
 
 
 def scaled(reply: TrainReply, factor: float) -> TrainReply:

@@ -15,7 +15,7 @@ from flfed.gc_pause import RARELY, rarely_collected
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import MalformedMessage, count_bytes
 from flfed.updates.messages.in_memory_arrays import (
-    HeldArray,
+    InMemoryArray,
     array_record,
     config_record,
     immutable,
@@ -35,9 +35,9 @@ ARRAYS = {"weight": np.arange(6.0).reshape(2, 3), "bias": np.ones(3, dtype=np.fl
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda v: f"{v.dtype}{v.shape}")
 def test_it_is_flowers_own_array_to_whoever_asks(values):
-    held, own = HeldArray(values), Array(values)
+    held, own = InMemoryArray(values), Array(values)
     assert (held.dtype, held.shape, held.stype, held.data) == (own.dtype, own.shape, own.stype, own.data)
-    assert held == own and own == held and HeldArray(values.copy()) == held
+    assert held == own and own == held and InMemoryArray(values.copy()) == held
     assert held.count_bytes() == len(own.data)
     np.testing.assert_array_equal(held.numpy(), values)
     assert held.numpy().dtype == values.dtype
@@ -45,7 +45,7 @@ def test_it_is_flowers_own_array_to_whoever_asks(values):
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda v: f"{v.dtype}{v.shape}")
 def test_what_leaves_the_process_is_flowers_own_array(values):
-    held, own = HeldArray(values), Array(values)
+    held, own = InMemoryArray(values), Array(values)
     assert array_to_proto(held).SerializeToString() == array_to_proto(own).SerializeToString()
     assert held.deflate() == own.deflate() and held.object_id == own.object_id
     assert Array.inflate(held.deflate(), held.children) == own
@@ -54,7 +54,7 @@ def test_what_leaves_the_process_is_flowers_own_array(values):
 
 
 def test_another_array_is_not_equal():
-    held = HeldArray(VALUES[0])
+    held = InMemoryArray(VALUES[0])
     assert held != Array(VALUES[0] + 1) and held != Array(VALUES[0].astype(np.float32))
     assert held != Array(VALUES[0].reshape(3, 2)) and held != VALUES[0].tobytes()
 
@@ -66,14 +66,14 @@ def test_only_plain_arrays_of_numbers_in_c_order_are_held():
     odd = [np.array(["a"]), np.array([None]), np.ones(2, dtype=complex), np.array(["2020"], dtype="M8[Y]")]
     for values in [*odd, np.arange(6.0).reshape(2, 3).T, np.ones(2).view(Mine)]:
         with pytest.raises(TypeError):
-            HeldArray(values)
+            InMemoryArray(values)
     by_columns = np.arange(6.0).reshape(2, 3).T
     np.testing.assert_array_equal(array_record({"a": by_columns})["a"].numpy(), by_columns)
 
 
 def test_nobody_can_write_into_what_is_held_nor_put_something_else_in_its_place():
     mine = np.ones(3)
-    held = HeldArray(mine)
+    held = InMemoryArray(mine)
     with pytest.raises(ValueError, match="read-only"):
         held.values[0] = 5.0
     for name in ("data", "dtype", "shape", "stype", "values"):
@@ -161,7 +161,7 @@ def test_two_records_share_nothing_that_can_be_changed():
 EDITS = {
     "replaces an array": lambda r: r["arrays"].update(weight=Array(np.zeros((2, 3)))),
     "removes an array": lambda r: r["arrays"].pop("weight"),
-    "adds an array": lambda r: r["arrays"].update(more=HeldArray(np.ones(2))),
+    "adds an array": lambda r: r["arrays"].update(more=InMemoryArray(np.ones(2))),
     "changes a setting": lambda r: r["config"].update(round=99),
     "adds a setting": lambda r: r["settings"].update(more=1.0),
     "replaces a section": lambda r: r.update(encoder=array_record({})),
@@ -193,13 +193,13 @@ def test_the_encoder_is_read_once_for_all_rounds_and_sites_and_only_where_it_is_
     assert found[0].arrays is not found[1].arrays and found[0].arrays["weight"] is found[1].arrays["weight"]
     # Not by value, nor by name: another array in the message is another encoder.
     edited = own_copy(first)
-    edited["encoder"]["scale"] = HeldArray(encoder.scale * 2)
+    edited["encoder"]["scale"] = InMemoryArray(encoder.scale * 2)
     np.testing.assert_array_equal(TrainRequest.from_record(edited).encoder.scale, encoder.scale * 2)
     same = own_copy(first)
     same["encoder"]["scale"] = Array(encoder.scale)
     other = TrainRequest.from_record(same).encoder
     assert other is not found[0].encoder and other.sha256() == encoder.sha256()
-    edited["encoder"]["scale"] = HeldArray(encoder.scale.astype(np.float32))
+    edited["encoder"]["scale"] = InMemoryArray(encoder.scale.astype(np.float32))
     with pytest.raises(MalformedMessage, match="scale"):
         TrainRequest.from_record(edited)
 

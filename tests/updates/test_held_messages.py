@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flfed.updates.messages.fields import MalformedMessage, count_bytes
-from flfed.updates.messages.in_memory import HeldRecord, Sizes, addressed, read, replying
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read, replying
 from flfed.updates.messages.train import EnrolReply, Scores, SummariseRequest, TrainReply, TrainRequest
 from tests.updates.conftest import ENCODER
 
@@ -52,7 +52,7 @@ replies = st.builds(
 
 @every_message
 def test_who_reads_it_gets_the_very_message(message):
-    held = HeldRecord(message)
+    held = InMemoryRecord(message)
     assert read(type(message), held) is message and held.untouched()
 
 
@@ -63,12 +63,12 @@ def test_who_looks_finds_flowers_own_record(message):
                  lambda r: list(r) == list(plain), lambda r: len(r) == len(plain), lambda r: "config" in r,
                  lambda r: "nothing" not in r, lambda r: repr(r).endswith(repr(plain).removeprefix("RecordDict")),
                  lambda r: set(r.config_records) == set(plain.config_records), lambda r: plain == r):  # fmt: skip
-        assert look(HeldRecord(message))
+        assert look(InMemoryRecord(message))
 
 
 @every_message
 def test_what_leaves_the_process_is_flowers_own_record(message):
-    held, plain = HeldRecord(message), message.to_record()
+    held, plain = InMemoryRecord(message), message.to_record()
     sent = [recorddict_to_proto(record).SerializeToString(deterministic=True) for record in (held, plain)]
     assert sent[0] == sent[1]
     assert held.deflate() == plain.deflate() and held.object_id == plain.object_id
@@ -87,7 +87,7 @@ def edit_within(record: RecordDict) -> None:
 
 @pytest.mark.parametrize("change", [edit, edit_within])
 def test_an_edit_is_read_and_reaches_no_other_holder_of_the_message(change):
-    mine, other = HeldRecord(REPLY), HeldRecord(REPLY)
+    mine, other = InMemoryRecord(REPLY), InMemoryRecord(REPLY)
     change(mine)
     assert read(TrainReply, mine).num_examples == 7.0
     assert read(TrainReply, other).num_examples == REPLY.num_examples == 120.0
@@ -95,7 +95,7 @@ def test_an_edit_is_read_and_reaches_no_other_holder_of_the_message(change):
 
 
 def test_what_was_taken_out_is_missing():
-    record = HeldRecord(REPLY)
+    record = InMemoryRecord(REPLY)
     del record["metrics"]
     with pytest.raises(MalformedMessage, match="has no num-examples, steps"):
         read(TrainReply, record)
@@ -103,7 +103,7 @@ def test_what_was_taken_out_is_missing():
 
 def test_a_message_of_another_kind_is_read_from_its_sections():
     with pytest.raises(MalformedMessage, match="has no arrays 'arrays'"):
-        read(TrainRequest, HeldRecord(SummariseRequest()))
+        read(TrainRequest, InMemoryRecord(SummariseRequest()))
     with pytest.raises(MalformedMessage, match="protocol 3 is not 1"):
         read(SummariseRequest, RecordDict({"config": ConfigRecord({"protocol": 3})}))
 
@@ -118,7 +118,7 @@ def same(a: Any, b: Any) -> bool:
 
 @every_message
 def test_the_sections_read_give_an_equal_message(message):
-    looked_at = HeldRecord(message)
+    looked_at = InMemoryRecord(message)
     assert len(looked_at) and not looked_at.untouched()
     found = read(type(message), looked_at)
     assert found is not message and same({**vars(found), "encoder": 0}, {**vars(message), "encoder": 0})
@@ -128,14 +128,14 @@ def test_the_sections_read_give_an_equal_message(message):
 def test_a_held_message_is_counted_as_its_sections_are(found):
     sizes = Sizes()
     for reply in [*found, *found]:
-        assert sizes.of(HeldRecord(reply)) == sizes.of(reply.to_record()) == count_bytes(reply.to_record())
+        assert sizes.of(InMemoryRecord(reply)) == sizes.of(reply.to_record()) == count_bytes(reply.to_record())
 
 
 @every_message
 def test_each_layout_is_counted_once_and_what_was_changed_anew(message, monkeypatch):
-    sizes, held = Sizes(), HeldRecord(message)
+    sizes, held = Sizes(), InMemoryRecord(message)
     expected = count_bytes(message.to_record())
-    assert sizes.of(held) == sizes.of(HeldRecord(message)) == expected and held.untouched()
+    assert sizes.of(held) == sizes.of(InMemoryRecord(message)) == expected and held.untouched()
     held["more"] = ConfigRecord({"a": 1.5})
     assert sizes.of(held) == expected + 1 + 8
 
@@ -153,12 +153,12 @@ def test_messages_that_differ_in_a_name_a_type_or_a_shape_are_each_counted():
         for scored, held in ((None, None), (SCORES, None), (None, SCORES), (SCORES, SCORES))
     ]
     sizes = Sizes()
-    assert [sizes.of(HeldRecord(one)) for one in many] == [count_bytes(one.to_record()) for one in many]
+    assert [sizes.of(InMemoryRecord(one)) for one in many] == [count_bytes(one.to_record()) for one in many]
 
 
 def instruction(node: int = 3, content: RecordDict | None = None) -> Message:
     """Return a message as a grid hands it to a node: with an id, and task ids of both sides."""
-    content = HeldRecord(REQUEST) if content is None else content
+    content = InMemoryRecord(REQUEST) if content is None else content
     found = Message(content, node, "train", group_id="7", ttl=60.0, dst_task_id=5)
     found.metadata.src_task_id = 4
     vars(found.metadata)["_message_id"] = "m"
@@ -174,7 +174,7 @@ def facts(message: Message) -> dict[str, Any]:
 
 
 def test_a_reply_is_the_one_that_flower_makes():
-    asked, content = instruction(), HeldRecord(REPLY)
+    asked, content = instruction(), InMemoryRecord(REPLY)
     mine, flowers = replying(content, asked), Message(content, reply_to=asked)
     assert facts(mine) == facts(flowers) and mine.content is content and not mine.has_error()
     assert 0 <= flowers.metadata.created_at - mine.metadata.created_at < 5
@@ -186,11 +186,11 @@ def test_a_reply_is_the_one_that_flower_makes():
 
 
 def test_a_message_to_another_node_is_the_one_that_flower_makes_and_its_own():
-    first, content = instruction(), HeldRecord(REQUEST)
+    first, content = instruction(), InMemoryRecord(REQUEST)
     mine, flowers = addressed(first, 8, content), instruction(8, content)
     assert facts(mine) == facts(flowers) and mine.content is content is not first.content
     assert (mine.metadata.created_at, mine.metadata.ttl) == (first.metadata.created_at, 60.0)
-    other = addressed(first, 9, HeldRecord(REQUEST))
+    other = addressed(first, 9, InMemoryRecord(REQUEST))
     mine.metadata.group_id, mine.content = "changed", RecordDict()
     assert [one.metadata.group_id for one in (first, mine, other)] == ["7", "changed", "7"]
     assert [one.metadata.dst_node_id for one in (first, mine, other)] == [3, 8, 9]

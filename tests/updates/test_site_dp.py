@@ -23,7 +23,7 @@ from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, rdp_epsilon
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
@@ -133,8 +133,8 @@ def a_round(bench, strategy, replies, *, mechanism=None, seed: int = 11, number:
     made = bench(strategy, len(replies))
     mechanism = SiteDp(noise=1.0) if mechanism is None else mechanism
     strategy.assign(
-        Assignment(
-            roster={name: Enrolled(node_id=made.nodes[name], rows_high=999) for name in made.names},
+        RunContext(
+            participants={name: Participant(node_id=made.nodes[name], rows_high=999) for name in made.names},
             encoder=strategy.run.encoder,
             plan=Plan(),
             rounds=ROUNDS,

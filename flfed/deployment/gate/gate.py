@@ -33,8 +33,8 @@ from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import SITE_ERROR, ClientSide, NotTakingPart, redact
-from flfed.federation.client.protection import Protecting
+from flfed.federation.client.client import SITE_ERROR, NotTakingPart, SiteClient, redact
+from flfed.federation.client.protection import LocalProtection
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets
@@ -43,8 +43,8 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
-from flfed.rows.training.one_by_one import drive_alone
-from flfed.rows.training.private.noise import SystemChance
+from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import RUN, NotKept
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
@@ -105,7 +105,7 @@ class Gate:
         self._own: deque[str] = deque(maxlen=64)
         self._known: OrderedDict[str, StudyMessages] = OrderedDict()
         self._rows: dict[str, str] = {}
-        self._sides: OrderedDict[tuple[str, str, int], ClientSide] = OrderedDict()
+        self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
 
     def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
         """Return what a message gets: the installed client app's reply where it may leave, else why not.
@@ -121,15 +121,15 @@ class Gate:
                 self._own.append(reason)
         if reason:
             return self.leaving(message, _error(reason, message), context)
-        answering = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
-        return self.leaving(message, answering(message, context), context)
+        stacked_compute = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
+        return self.leaving(message, stacked_compute(message, context), context)
 
     def _sealing(self, message: Message, context: Context) -> Message:
         """Answer for the ledger: an engine without a gate has none, so that the client app does not know of it."""
 
         def answer(message: Message, context: Context) -> Message:
-            answering = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
-            reply: SealReply | SealedReply = drive_alone(answering)
+            stacked_compute = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
+            reply: SealReply | SealedReply = run_client(stacked_compute)
             return Message(reply.to_record(), reply_to=message)
 
         return redact(message, context, answer)
@@ -146,7 +146,7 @@ class Gate:
             Of the bundle that the run came with. Nobody opens it.
         """
         try:
-            self._hold(message, context, fab_sha256)
+            self._check(message, context, fab_sha256)
         except Refused as error:
             self._own.append(str(error))
             return str(error)
@@ -170,7 +170,7 @@ class Gate:
         messages = self._known.get(sha256_of(text))
         try:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
-            self._hold_decision(text)
+            self._check_decision(text)
             if self._policy_now() != self.site.policy:
                 raise Refused("its policy was changed while this was computed; the next message is held to it")
         except Refused as error:
@@ -182,7 +182,7 @@ class Gate:
         return left
 
     def find_site(self, name: str, study: Study) -> Site:
-        """Return the site with its frozen rows, as `ClientSide` asks for it.
+        """Return the site with its frozen rows, as `SiteClient` asks for it.
 
         Raises
         ------
@@ -202,20 +202,20 @@ class Gate:
         """Return why a study would not be answered now, for all that is known at the site, or an empty text."""
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
         try:
-            self._hold_policy()
-            self._hold_study({"study": approval.text, "run": "status", "sites": names})
+            self._check_policy()
+            self._check_study({"study": approval.text, "run": "status", "sites": names})
         except Refused as error:
             return str(error)
         return ""
 
-    def _side(self, context: Context) -> ClientSide:
+    def _side(self, context: Context) -> SiteClient:
         """Return the client side that holds a study's rows: another one where other rows are frozen."""
         sha256 = sha256_of(str(context.run_config["study"]))
         key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
-            protect = Protecting(ledger_of=lambda site: self._ledger, chance=SystemChance, rows=self._rows[sha256])
-            self._sides[key] = ClientSide(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
+            protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=self._rows[sha256])
+            self._sides[key] = SiteClient(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
@@ -235,7 +235,7 @@ class Gate:
             "rows_sha256": self._rows.get(sha256, ""),
         }
 
-    def _hold(self, message: Message, context: Context, fab_sha256: str) -> None:
+    def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
         """Raise Refused for the first thing that does not fit: from whoever asks to what is asked."""
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
             raise Refused(
@@ -247,8 +247,8 @@ class Gate:
             raise Refused(f"a message of kind {kind[:40]!r} is not known; known: {', '.join(KINDS)}")
         if context.node_config.get("site") != self.folder.site:
             raise Refused(f"this is site {self.folder.site!r}, and its node has another name")
-        self._hold_policy()
-        messages = self._hold_study(context.run_config)
+        self._check_policy()
+        messages = self._check_study(context.run_config)
         if not message.has_content():
             raise Refused("the message has no content")
         defect = message_defect(message.content, messages.incoming(kind))
@@ -258,7 +258,7 @@ class Gate:
         if over:
             raise Refused(over)
 
-    def _hold_policy(self) -> None:
+    def _check_policy(self) -> None:
         """Serve under the policy as it stands now; refuse where it cannot be read, and forget what was opened."""
         now = self._policy_now()
         if now == self.site.policy:
@@ -280,7 +280,7 @@ class Gate:
         except (FlfedError, OSError):
             return None
 
-    def _hold_study(self, config: Mapping[str, object]) -> StudyMessages:
+    def _check_study(self, config: Mapping[str, object]) -> StudyMessages:
         """Return the messages of the study that a run config brings, or raise Refused."""
         text, repeat, run = config.get("study"), config.get("repeat", 0), config.get("run")
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
@@ -289,7 +289,7 @@ class Gate:
             raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
         if not isinstance(run, str) or not RUN.fullmatch(run):
             raise Refused("the run has no name of letters, digits and hyphens")
-        approval = self._hold_decision(text)
+        approval = self._check_decision(text)
         known = self._known.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
@@ -297,11 +297,11 @@ class Gate:
         refused = study_policy_refusal(study, self.site)
         if refused:
             raise Refused(refused)
-        self._hold_rows(study, approval)
-        self._hold_cohort(config.get("sites"), study, approval)
+        self._check_rows(study, approval)
+        self._check_cohort(config.get("sites"), study, approval)
         return known or self._messages(study)
 
-    def _hold_decision(self, text: str) -> Approval | None:
+    def _check_decision(self, text: str) -> Approval | None:
         """Return the approval of a study by its very text, or None where the policy asks for none."""
         if decided.is_paused(self.folder):
             raise Refused("the site is paused by its operator")
@@ -328,7 +328,7 @@ class Gate:
             raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
         raise Refused("the study is not approved here")
 
-    def _hold_rows(self, study: Study, approval: Approval | None) -> None:
+    def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse where columns mean something else, or other rows are frozen, than when the study was approved."""
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
@@ -355,7 +355,7 @@ class Gate:
             raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
         return found
 
-    def _hold_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
+    def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
         """Refuse a cohort that is too small, or that has a site which was not named."""
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, count_bytes, ndarrays
-from flfed.updates.messages.in_memory_arrays import HeldArray
+from flfed.updates.messages.in_memory_arrays import InMemoryArray
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
@@ -210,7 +210,7 @@ def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, nee
 
 
 def _size(array: Array) -> int:
-    return array.count_bytes() if type(array) is HeldArray else len(array.data)
+    return array.count_bytes() if type(array) is InMemoryArray else len(array.data)
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

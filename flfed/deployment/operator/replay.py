@@ -10,9 +10,9 @@ from typing import Any
 from flwr.app import Message
 
 import flfed
-from flfed.deployment.site_state.request_archive import Asked, asked, content_sha256, kept_rounds
+from flfed.deployment.site_state.request_archive import ArchivedRequest, asked, content_sha256, kept_rounds
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
@@ -165,10 +165,10 @@ def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
     )
 
 
-def _again(site: FrozenSite, messages: Sequence[Asked], today: datetime.date) -> tuple[tuple[str, ...], str]:
+def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:
     """Return the hash of each reply, and what the site said in place of one."""
     found, refused = [], ""
-    side = ClientSide(lambda name, study: site, today=lambda: today, releasing=False)
+    side = SiteClient(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:
         # Without the run's name: else a reply that was kept might be sent again.
         grid = InProcessGrid(side.app(), [site.name], {"study": message.study, "repeat": message.repeat})

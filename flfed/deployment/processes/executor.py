@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from flfed.deployment.flower.site_client import Leaving, Task, Tasks
 
-    Answer = Callable[[Message, Context, str], Message]
-    MakeGate = Callable[[SiteFolder], tuple[Answer, Leaving]]
+    Compute = Callable[[Message, Context, str], Message]
+    MakeGate = Callable[[SiteFolder], tuple[Compute, Leaving]]
 
 
 LOG = logging.getLogger("flfed.gate")
@@ -55,7 +55,7 @@ class Executor:
         Touched whenever the node was reached, and where it is not there; busy while a message is answered.
     """
 
-    def __init__(self, tasks: Tasks, answer: Answer, pulse: Pulse) -> None:
+    def __init__(self, tasks: Tasks, answer: Compute, pulse: Pulse) -> None:
         # Here, and not with the first message: torch takes seconds to load.
         from flfed.federation.client.client import redact
 
@@ -215,7 +215,7 @@ def shared_secret(folder: SiteFolder) -> bytes:
         raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
 
 
-def gate_of(folder: SiteFolder) -> tuple[Answer, Leaving]:
+def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     """Return the answers of a site: the gate's decisions around the client app that is installed here."""
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate

@@ -121,7 +121,7 @@ def read_receipts(folder: SiteFolder) -> Receipts:
     return found
 
 
-def seal(message: Message, open_workplace: Callable[[], Any], site: str) -> Generator[Any, Any, SealReply]:
+def seal(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealReply]:
     """Say what the head of the site's ledger is; a handler of the client app, which reads no row."""
     request = SealRequest.from_record(message.content)
     ledger = ledger_of(SiteFolder(site))
@@ -130,7 +130,7 @@ def seal(message: Message, open_workplace: Callable[[], Any], site: str) -> Gene
     yield  # a handler is a generator, also one that asks for nothing
 
 
-def sealed(message: Message, open_workplace: Callable[[], Any], site: str) -> Generator[Any, Any, SealedReply]:
+def sealed(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealedReply]:
     """Keep the coordinator's receipt; a handler of the client app, which reads no row."""
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)

@@ -32,7 +32,7 @@ _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class ArchivedRequest:
     """One message that a site was sent in a round.
 
     Attributes
@@ -130,7 +130,7 @@ def keep(
     return digest
 
 
-def asked(folder: SiteFolder, run: str, round: int) -> list[Asked]:
+def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
     """Return what a site was asked in a round, the first message first; a damaged file counts as none."""
     if not RUN.fullmatch(run):
         return []
@@ -159,7 +159,7 @@ def _sha256(arrays: fields.Arrays, asked: str) -> str:
     return hashlib.sha256(f"{arrays_sha256(arrays)}/{asked}".encode()).hexdigest()
 
 
-def _from_file(path: Path) -> Asked | None:
+def _from_file(path: Path) -> ArchivedRequest | None:
     """Return what a file holds, or None where it is not what was written."""
     try:
         whole = path.read_bytes()
@@ -171,7 +171,7 @@ def _from_file(path: Path) -> Asked | None:
         return None
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
     request = TrainRequest(arrays=dict(_section(arrays, "arrays")), encoder=encoder, **found["request"])
-    return Asked(request, found["study"], found["repeat"], metadata.get("version", ""))
+    return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
 
 
 def _metadata(whole: bytes) -> dict[str, str]:

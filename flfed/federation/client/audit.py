@@ -10,8 +10,8 @@ from flwr.app import Message
 
 from flfed import registry
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
-from flfed.rows.session import Workplace
-from flfed.rows.training.requests import Asked
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.mechanism import Promise, mechanism_of
 from flfed.updates.messages.audit import AuditFigure, AuditReply, AuditRequest, Verdict
@@ -31,7 +31,9 @@ def promised_to_rows(study: Study) -> Promised | None:
     return None if promise is None or promise.unit == "site" else (promise.epsilon, promise.delta)
 
 
-def attacked(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Generator[Asked, Any, AuditReply]:
+def attacked(
+    message: Message, open_session: Callable[[], SiteSession], site: str
+) -> Generator[ComputeRequest, Any, AuditReply]:
     """Attack the model that came, with the site's own rows, and return how far that got.
 
     Raises
@@ -44,20 +46,20 @@ def attacked(message: Message, open_workplace: Callable[[], Workplace], site: st
     from flfed.federation.client.client import NotTakingPart  # it lists this handler, so it is loaded by now
 
     request = read(AuditRequest, message.content)
-    workplace = open_workplace()
-    if not workplace.site.policy.audits:
+    session = open_session()
+    if not session.site.policy.audits:
         raise NotTakingPart("its policy does not let a model be attacked with its rows (audits)")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage("the message asks for an attack that is not known here")
     found = yield from attack(
-        workplace,
+        session,
         request.arrays,
         request.encoder,
         (request.attack,),
-        seed=workplace.seed,
-        promised=promised_to_rows(workplace.study),
+        seed=session.seed,
+        promised=promised_to_rows(session.study),
     )
-    rows, held = len(workplace.table.training), workplace.table.holdout_rows
+    rows, held = len(session.table.training), session.table.holdout_rows
     return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
 
 

@@ -20,20 +20,20 @@ from flfed.errors import FlfedError, TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
 from flfed.federation.client.privacy_budget import NotSpent
-from flfed.federation.client.protection import Protecting, Reserving, privacy_refusal, promise_defect
+from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
 from flfed.federation.client.released_rows import Releases
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site
-from flfed.rows.session import FIT, Workplace, redraws, study_refusal
-from flfed.rows.training.one_by_one import drive_alone
-from flfed.rows.training.requests import Asked
+from flfed.rows.session import FIT, SiteSession, redraws, study_refusal
+from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, NotKept, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory import HeldRecord, read, replying
+from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import (
     COMPARE,
@@ -59,7 +59,7 @@ NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flf
 LOG = logging.getLogger("flfed.site")
 
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
-Replying = Generator[Asked, Any, Reply]
+Replying = Generator[ComputeRequest, Any, Reply]
 FindSite = Callable[[str, Study], Site]
 Today = Callable[[], datetime.date]
 
@@ -68,7 +68,7 @@ class NotTakingPart(FlfedError):
     """A site that does not answer, by its own policy: a fixed sentence of ours, so that it may cross."""
 
 
-class ClientSide:
+class SiteClient:
     """Answers messages for one site, or for many in one process.
 
     Parameters
@@ -79,7 +79,7 @@ class ClientSide:
         Returns the date; tests pass their own.
     rows : str
         Says which rows a site has now, where they may change: a reply kept for others is not sent again.
-    protect : Protecting, optional
+    protect : LocalProtection, optional
         How rows are protected where a study asks for it, and where it is written down; default: draws
         follow from the study's seed, and each site has its ledger on this machine.
     releasing : bool
@@ -98,12 +98,12 @@ class ClientSide:
         *,
         today: Today = datetime.date.today,
         rows: str = "",
-        protect: Protecting | None = None,
+        protect: LocalProtection | None = None,
         releasing: bool = True,
     ) -> None:
         self._find_site, self._today, self._rows = find_site, today, rows
-        self._protect = Protecting(rows=rows) if protect is None else protect
-        self.workplaces: dict[tuple[str, str, int], Workplace] = {}
+        self._protect = LocalProtection(rows=rows) if protect is None else protect
+        self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
         self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[KeptReplies] = set()
@@ -118,7 +118,7 @@ class ClientSide:
             register(action or "default")(self._answering(handler))
         return app
 
-    def exchange(self, message: Message, context: Context) -> Generator[Asked, Any, Message]:
+    def exchange(self, message: Message, context: Context) -> Generator[ComputeRequest, Any, Message]:
         """Yield the requests that answer one message; return the reply, or the error that may cross.
 
         For an engine that computes for all its sites together. No reply is kept on a disk: such an
@@ -128,19 +128,19 @@ class ClientSide:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
             site = str(context.node_config["site"])
-            reply = yield from handler(message, lambda: self.workplace(context, leaves=leaves), site)
-            return replying(HeldRecord(reply), message)
+            reply = yield from handler(message, lambda: self.session(context, leaves=leaves), site)
+            return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
 
-    def _answering(self, handler: Callable[[Message, Callable[[], Workplace], str], Replying]) -> ClientAppCallable:
+    def _answering(self, handler: Callable[[Message, Callable[[], SiteSession], str], Replying]) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
             if kept is not None and kept not in self._over and handler is train:
                 return Message(self._once(message, context, kept), reply_to=message)
             leaves = handler is not enrol
-            reply = drive_alone(handler(message, lambda: self.workplace(context, leaves=leaves), site))
+            reply = run_client(handler(message, lambda: self.session(context, leaves=leaves), site))
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -150,20 +150,20 @@ class ClientSide:
 
     def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
         """Return the reply to a round: the one given before, where the very same was asked before."""
-        workplace = self.workplace(context)  # the site's policy comes first, also before an old reply
+        session = self.session(context)  # the site's policy comes first, also before an old reply
         request = read(TrainRequest, message.content)
-        policy = workplace.site.policy.model_dump_json()
-        under = "\n".join((str(workplace.seed), self._rows, policy, workplace.study.text))
+        policy = session.site.policy.model_dump_json()
+        under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier
-        reply: TrainReply = drive_alone(_trained(request, workplace))
+        reply: TrainReply = run_client(_trained(request, session))
         record = reply.to_record()
         if request.fit:
             kept.keep(request, record, under=under)
         return record
 
-    def workplace(self, context: Context, *, leaves: bool = True) -> Workplace:
+    def session(self, context: Context, *, leaves: bool = True) -> SiteSession:
         """Return the node's site at work on the run's study; its table is read once.
 
         Every handler comes through here, so that a server cannot pass by the site's own policy.
@@ -177,12 +177,12 @@ class ClientSide:
         """
         name, text = str(context.node_config["site"]), str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
-        opened = self.workplaces.get(key)
+        opened = self.sessions.get(key)
         study = _study(text) if opened is None else opened.study
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
         if opened is None:
-            opened = self.workplaces[key] = _opened(
+            opened = self.sessions[key] = _opened(
                 self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
             )
         run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
@@ -200,7 +200,7 @@ def _study(text: str) -> Study:
     return Study.parse(text)
 
 
-def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
+def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """Return the site at work, or say why it does not take part."""
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
@@ -210,13 +210,13 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> Workplace:
     if refused:
         raise NotTakingPart(refused)
     try:
-        workplace = Workplace(site, study, repeat, draws=draws)
+        session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
-    unfit = workplace.too_small() or promise_defect(study, workplace.table.training)
+    unfit = session.too_small() or promise_defect(study, session.table.training)
     if unfit:
         raise NotTakingPart(unfit)
-    return workplace
+    return session
 
 
 def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -253,13 +253,13 @@ def _no_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
 
 
-def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
     """Say which site this is, and whether it takes part by its own policy."""
     request = EnrolRequest.from_record(message.content)
     try:
-        workplace = open_workplace()
-        spend = None if workplace.protection is None else workplace.protection.spend
-        budget, spent = spend.figures() if isinstance(spend, Reserving) else (math.nan, math.nan)
+        session = open_session()
+        spend = None if session.protection is None else session.protection.spend
+        budget, spent = spend.figures() if isinstance(spend, RoundCharge) else (math.nan, math.nan)
     except (NotTakingPart, NotSpent) as error:
         return _refusal(site, str(error))
     except TableError as error:
@@ -267,20 +267,20 @@ def enrol(message: Message, open_workplace: Callable[[], Workplace], site: str) 
     except UsageError:
         # Its text may hold the path or the address of the site's table.
         return _refusal(site, f"it cannot open its table for this study; at the site: flfed site check {site}")
-    if workplace.schema.sha256() != request.schema_sha256:
+    if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, f"its schema of {request.dataset!r} differs from the coordinator's")
-    rows, policy = len(workplace.table.training), workplace.site.policy
+    rows, policy = len(session.table.training), session.site.policy
     low = 10 ** (len(str(rows)) - 1)
     return EnrolReply(
         site=site,
-        title=workplace.site.title or site,
+        title=session.site.title or site,
         version=flfed.__version__,
         accepted=True,
         rows_low=low,
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
-        share_metrics=strictest(workplace.study.compare.share_metrics, policy.share_metrics),
-        resplit=redraws(workplace.study, workplace.site),
+        share_metrics=strictest(session.study.compare.share_metrics, policy.share_metrics),
+        resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
     )
@@ -291,20 +291,20 @@ def _refusal(site: str, reason: str) -> EnrolReply:
     return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=reason)
 
 
-def summarise(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+def summarise(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
     """Return the sums over training rows that may leave."""
     SummariseRequest.from_record(message.content)
-    return SummariseReply(summary=open_workplace().summary())
+    return SummariseReply(summary=open_session().summary())
     yield
 
 
-def train(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+def train(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
     """Score the incoming model, train from it, or both."""
-    return (yield from _trained(read(TrainRequest, message.content), open_workplace()))
+    return (yield from _trained(read(TrainRequest, message.content), open_session()))
 
 
-def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, Any, TrainReply]:
-    done = yield from workplace.train(
+def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRequest, Any, TrainReply]:
+    done = yield from session.train(
         request.arrays,
         request.encoder,
         round=request.round,
@@ -312,16 +312,16 @@ def _trained(request: TrainRequest, workplace: Workplace) -> Generator[Asked, An
         lr_scale=request.lr_scale,
         fit=request.fit,
         score=request.score,
-        terms=_strategy(workplace.study.strategy.name).client_terms(request.settings),
+        terms=_strategy(session.study.strategy.name).client_terms(request.settings),
     )
-    said = said_by(workplace)
-    offset = (yield from workplace.offset(request.arrays, request.encoder)) if request.offset else None
+    said = said_by(session)
+    offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
     return TrainReply(
         delta=done.delta,
         num_examples=float(done.rows),
-        loss=None if training_stays(workplace) else said(done.loss),
+        loss=None if training_stays(session) else said(done.loss),
         steps=done.steps,
-        scores=scores_of(done.scores, said, stays=training_stays(workplace)),
+        scores=scores_of(done.scores, said, stays=training_stays(session)),
         holdout=scores_of(done.holdout, said),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
     )
@@ -334,12 +334,12 @@ def _strategy(name: str) -> type[FedAvg]:
     return found
 
 
-def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) -> Replying:
+def judge(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
     """Judge every arm on the site's holdout."""
     request = CompareRequest.from_record(message.content)
-    workplace = open_workplace()
-    found = yield from compare(workplace, request.arrays, request.encoder, request.deviation, request.bins)
-    said = said_by(workplace)
+    session = open_session()
+    found = yield from compare(session, request.arrays, request.encoder, request.deviation, request.bins)
+    said = said_by(session)
     return CompareReply(
         num_examples=found.training_rows,
         holdout_rows=found.holdout_rows,
@@ -348,11 +348,11 @@ def judge(message: Message, open_workplace: Callable[[], Workplace], site: str) 
         summary=found.summary,
         histogram=found.histogram,
         note=found.note,
-        own_family=None if training_stays(workplace) else found.own_family,
+        own_family=None if training_stays(session) else found.own_family,
     )
 
 
-HANDLERS: dict[str, Callable[[Message, Callable[[], Workplace], str], Replying]] = {
+HANDLERS: dict[str, Callable[[Message, Callable[[], SiteSession], str], Replying]] = {
     ENROL: enrol,
     SUMMARISE: summarise,
     TRAIN: train,

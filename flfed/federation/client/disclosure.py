@@ -8,7 +8,7 @@ from typing import Any
 
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.scoring import RowScores, three_digits
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.train import Scores
 
@@ -16,26 +16,26 @@ Said = Callable[[float], float]
 """Makes of a figure the one that leaves."""
 
 
-def said_by(workplace: Workplace) -> Said:
+def said_by(session: SiteSession) -> Said:
     """Return how a site says a figure: with three digits where it is an institution and training has noise.
 
     There the updates tell next to nothing of a row, and an exact loss would: of a model chosen for it, the last
     digits of a mean over all rows are one row's. Its first ones can be made to be, which no rounding prevents: so
     nothing over the rows that are trained on leaves at all (`training_stays`).
     """
-    return three_digits if _noisy(workplace) and workplace.site.policy.disclosure == "institution" else float
+    return three_digits if _noisy(session) and session.site.policy.disclosure == "institution" else float
 
 
-def training_stays(workplace: Workplace) -> bool:
+def training_stays(session: SiteSession) -> bool:
     """Tell whether losses and metrics over rows that are trained on stay: noise in the updates protects these rows.
 
     At an institution they do, unless its policy names the output "training-figures".
     """
-    return _noisy(workplace) and not workplace.site.policy.allows("training-figures")
+    return _noisy(session) and not session.site.policy.allows("training-figures")
 
 
-def _noisy(workplace: Workplace) -> bool:
-    steps = None if workplace.protection is None else workplace.protection.steps
+def _noisy(session: SiteSession) -> bool:
+    steps = None if session.protection is None else session.protection.steps
     return steps is not None and steps.noise > 0
 
 

@@ -125,7 +125,7 @@ class Seen:
         return found
 
 
-class Spending:
+class PrivacyAccount:
     """The account of the rows that one dataset has at one site.
 
     Parameters

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.federation.client.privacy_budget import NotSpent, Spending
+from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.row_accounts import origin_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
-from flfed.rows.training.private.noise import Chance, Protection, SeededChance, no_spending
+from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, no_spending
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of
 
-Draw = Callable[[np.random.Generator], Chance]
+Draw = Callable[[np.random.Generator], NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
 
 
@@ -89,7 +89,7 @@ def given_encoder(study: Study) -> bool:
 
 
 def protection_of(
-    study: Study, *, spend: Callable[[int], None] = no_spending, chance: Draw = SeededChance
+    study: Study, *, spend: Callable[[int], None] = no_spending, chance: Draw = SeededNoise
 ) -> Protection | None:
     """Return how a site's rows are protected in a run of a study; None where the study asks for nothing.
 
@@ -98,7 +98,7 @@ def protection_of(
     study : Study
     spend : callable (round)
         Writes down what a round will spend.
-    chance : callable (Generator) → Chance
+    chance : callable (Generator) → NoiseSource
         Where draws come from; by default they follow from the study's seed.
     """
     mechanism = mechanism_of(study)
@@ -107,12 +107,12 @@ def protection_of(
 
 
 @dataclass(frozen=True)
-class Reserving:
+class RoundCharge:
     """Writes down what the rounds of one run spend at one site; called with the number of a round.
 
     Attributes
     ----------
-    spending : Spending
+    spending : PrivacyAccount
     charge : Charge
     study : Study
     run : str
@@ -121,7 +121,7 @@ class Reserving:
     repeat : int
     """
 
-    spending: Spending
+    spending: PrivacyAccount
     charge: Charge
     study: Study
     run: str
@@ -171,14 +171,14 @@ def own_ledger(site: Site) -> Ledger:
     return ledger_of(SiteFolder(site.name))
 
 
-class Protecting:
+class LocalProtection:
     """How the sites of one process protect their rows, and where each writes down what it spends.
 
     Parameters
     ----------
     ledger_of : callable (site) → Ledger
         Default: the site's own on this machine.
-    chance : callable (Generator) → Chance
+    chance : callable (Generator) → NoiseSource
         Where draws come from: an institution's come from its operating system, those of simulation
         follow from the study's seed.
     rows : str
@@ -186,10 +186,10 @@ class Protecting:
     """
 
     def __init__(
-        self, *, ledger_of: Callable[[Site], Ledger] = own_ledger, chance: Draw = SeededChance, rows: str = ""
+        self, *, ledger_of: Callable[[Site], Ledger] = own_ledger, chance: Draw = SeededNoise, rows: str = ""
     ) -> None:
         self.ledger_of, self._chance, self._rows = ledger_of, chance, rows
-        self._accounts: dict[tuple[str, str], Spending] = {}
+        self._accounts: dict[tuple[str, str], PrivacyAccount] = {}
 
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
         """Return how a site's rows are protected in a run; None where the study asks for nothing.
@@ -200,14 +200,14 @@ class Protecting:
         charge = charge_of(study)
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
-        reserving = Reserving(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
+        reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
         return protection_of(study, spend=reserving, chance=self._chance)
 
-    def _account(self, site: Site, dataset: str) -> Spending:
+    def _account(self, site: Site, dataset: str) -> PrivacyAccount:
         key = (site.name, dataset)
         if key not in self._accounts:
             prepare = SiteFolder(site.name).make
-            self._accounts[key] = Spending(
+            self._accounts[key] = PrivacyAccount(
                 self.ledger_of(site), dataset, site.policy, prepare=prepare, origin=origin_of(site)
             )
         return self._accounts[key]

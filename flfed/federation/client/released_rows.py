@@ -30,7 +30,7 @@ from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.session import Workplace
+from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, apart_by_few, too_close
 from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.snapshot import FrozenSite
@@ -60,9 +60,9 @@ class Parts:
     origin: Origin | None
 
 
-def parts_of(workplace: Workplace, key: bytes) -> Parts:
+def parts_of(session: SiteSession, key: bytes) -> Parts:
     """Return the sets of rows that a study has sums over at a site, and where the rows come from."""
-    study, site, schema = workplace.study, workplace.site, workplace.schema
+    study, site, schema = session.study, session.site, session.schema
     complete: tuple[str, ...] = ()
     if study.encode.rows == "complete":
         complete = tuple(schema.features(study.dataset.features))
@@ -70,9 +70,9 @@ def parts_of(workplace: Workplace, key: bytes) -> Parts:
     places = defaultdict[str, list[int]](list)
     for at, text in enumerate(row_texts(whole) if source is not None else ()):
         places[text].append(at)
-    for part, table in workplace.parts().items():
+    for part, table in session.parts().items():
         apart = part in ("fitted", "validation")
-        share, seed = (study.plan.validation, workplace.seed) if apart else (0.0, 0)
+        share, seed = (study.plan.validation, session.seed) if apart else (0.0, 0)
         persons = None
         if source is not None and (chosen := _places_of(table, places)) is not None:
             persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
@@ -118,29 +118,29 @@ class Releases:
     def __init__(self, ledger_of: Callable[[Site], Ledger]) -> None:
         self._ledger_of = ledger_of
         self._here = f"here-{secrets.token_hex(8)}"
-        self._done: WeakKeyDictionary[Workplace, set[tuple[str, bool]]] = WeakKeyDictionary()
-        self._parts: WeakKeyDictionary[Workplace, Parts] = WeakKeyDictionary()
+        self._done: WeakKeyDictionary[SiteSession, set[tuple[str, bool]]] = WeakKeyDictionary()
+        self._parts: WeakKeyDictionary[SiteSession, Parts] = WeakKeyDictionary()
 
-    def refusal(self, workplace: Workplace, run: str, *, leaves: bool) -> str:
+    def refusal(self, session: SiteSession, run: str, *, leaves: bool) -> str:
         """Return why no sum over a study's rows may leave, or an empty text; then the ledger has it.
 
         Parameters
         ----------
-        workplace : Workplace
+        workplace : SiteSession
             The site at work on the study.
         run : str
             The run's name; where it has none, this process stands for one.
         leaves : bool
             Whether sums leave with the answer: then it is on the disk when this returns.
         """
-        site, study, run = workplace.site, workplace.study, run or self._here
+        site, study, run = session.site, session.study, run or self._here
         if site.policy.disclosure == "open" or study.dataset.partition is not None:
             return ""
-        done = self._done.setdefault(workplace, set())
+        done = self._done.setdefault(session, set())
         if (run, leaves) in done:
             return ""
         try:
-            said = self._decided(workplace, run, leaves)
+            said = self._decided(session, run, leaves)
         except FlfedError as error:
             LOG.error("%s", error)
             return UNREADABLE
@@ -148,15 +148,15 @@ class Releases:
             done.add((run, leaves))
         return said
 
-    def _decided(self, workplace: Workplace, run: str, leaves: bool) -> str:
-        folder, study = SiteFolder(workplace.site.name), workplace.study
+    def _decided(self, session: SiteSession, run: str, leaves: bool) -> str:
+        folder, study = SiteFolder(session.site.name), session.study
         folder.make()
-        kept = RowSets(folder, study.dataset.name, self._ledger_of(workplace.site))
+        kept = RowSets(folder, study.dataset.name, self._ledger_of(session.site))
         with kept.ledger.held() as held:
             key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
-        if workplace not in self._parts:
-            self._parts[workplace] = parts_of(workplace, key)  # takes a while, so nobody waits for the ledger
-        parts, policy = self._parts[workplace], workplace.site.policy
+        if session not in self._parts:
+            self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
+        parts, policy = self._parts[session], session.site.policy
         with kept.ledger.held() as held:
             accounts, released = RowAccounts(), []
             for line in held.backwards():
@@ -164,7 +164,7 @@ class Releases:
                 released += [line] if line.kind == RELEASED else []
             lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
             facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
-            facts |= {"run": run, "repeat": workplace.seed - study.seed}
+            facts |= {"run": run, "repeat": session.seed - study.seed}
             facts |= {} if parts.origin is None else named(parts.origin, key)
             before = kept.all(lines, key)
             for part in parts.all:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import Message
 
 from flfed.callbacks import Clock
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.rows.training.requests import Answer, Asked, Handler, listed, told
+from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
 
 
 class CohortGrid(InProcessGrid):
@@ -19,7 +19,7 @@ class CohortGrid(InProcessGrid):
 
     Parameters
     ----------
-    side : ClientSide
+    side : SiteClient
     sites : sequence of str
     run_config : mapping of str to scalar
     answer : callable
@@ -30,10 +30,10 @@ class CohortGrid(InProcessGrid):
 
     def __init__(
         self,
-        side: ClientSide,
+        side: SiteClient,
         sites: Sequence[str],
         run_config: Mapping[str, bool | float | int | str],
-        answer: Answer,
+        answer: Compute,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -64,9 +64,9 @@ class CohortGrid(InProcessGrid):
 class _Exchange:
     """One message being answered: its handler, what it asks, its reply, and the seconds it took."""
 
-    def __init__(self, handler: Handler, clock: Clock) -> None:
+    def __init__(self, handler: ClientGenerator, clock: Clock) -> None:
         self._handler, self._clock = handler, clock
-        self.asked: Asked = []
+        self.asked: ComputeRequest = []
         self.reply: Message | None = None
         self.seconds = 0.0
 

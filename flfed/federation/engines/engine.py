@@ -16,10 +16,10 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Notify
 from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Answer
+from flfed.rows.training.requests import Compute
 from flfed.signatures import Signer
 from flfed.study.study import Study
 
@@ -76,10 +76,10 @@ class Engine(ABC):
         self,
         sites: Sequence[Site | RemoteSite],
         run_config: RunConfig,
-        answer: Answer | None = None,
+        answer: Compute | None = None,
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
-    ) -> AbstractContextManager[tuple[Grid, HeldTables | None]]:
+    ) -> AbstractContextManager[tuple[Grid, PooledReference | None]]:
         """Give a grid, and the sites' tables where this process holds every one; end the engine with the block.
 
         Parameters

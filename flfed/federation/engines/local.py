@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Notify
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site
-from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import Answer
+from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.requests import Compute
 
 
 class InProcess(Engine):
@@ -31,22 +31,24 @@ class InProcess(Engine):
         self,
         sites: Sequence[Site | RemoteSite],
         run_config: RunConfig,
-        answer: Answer | None = None,
+        answer: Compute | None = None,
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
-    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+    ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Give the grid and the tables; as `Engine.started`."""
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
-        side = ClientSide(lambda name, _: by_name[name])
-        tables = HeldTables(side, (str(run_config["study"]), int(run_config["repeat"])), answer or answer_alone)
+        side = SiteClient(lambda name, _: by_name[name])
+        tables = PooledReference(
+            side, (str(run_config["study"]), int(run_config["repeat"])), answer or compute_one_by_one
+        )
         yield grid_of(side, list(by_name), run_config, answer, clock), tables
 
 
 def grid_of(
-    side: ClientSide,
+    side: SiteClient,
     sites: Sequence[str],
     run_config: RunConfig,
-    answer: Answer | None,
+    answer: Compute | None,
     clock: Clock = time.monotonic,
 ) -> InProcessGrid:
     """Return the in-process grid: its sites compute together by `answer`, or one by one without."""

@@ -10,16 +10,16 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from flfed.callbacks import Clock
-from flfed.rows.training.requests import Answer, Request
+from flfed.rows.training.requests import Compute, Request
 
 Done = TypeVar("Done")
-Task = Callable[[Answer], Done]
+Task = Callable[[Compute], Done]
 """A federation: given what answers its requests, it runs to its end."""
 ROWS_AT_ONCE = 500_000
 """Rows of all sites that federations side by side may have open at a time: about half a kilobyte each."""
 
 
-def side_by_side(tasks: Sequence[Task[Done]], answer: Answer) -> list[Done | BaseException]:
+def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | BaseException]:
     """Run tasks to their ends and return what each returned, or raised, in order.
 
     Parameters
@@ -64,7 +64,7 @@ def _after_a_turn(steps: Sequence[_Step[Any]]) -> list[_Step[Any]]:
     return [step for step in steps if not step.over]
 
 
-def _answer(waiting: Sequence[_Step[Any]], answer: Answer) -> None:
+def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
     """Answer what all tasks ask, and give each its own results."""
     asked = [request for step in waiting for request in step.asked]
     results = iter(zip(asked, answer(asked), strict=True))
@@ -140,7 +140,7 @@ class SharedTime:
         Seconds; tests pass their own.
     """
 
-    def __init__(self, answer: Answer, clock: Clock = time.monotonic) -> None:
+    def __init__(self, answer: Compute, clock: Clock = time.monotonic) -> None:
         self._answer, self.clock = answer, clock
         self.asking: list[OwnTime] = []
 
@@ -172,7 +172,7 @@ class OwnTime:
         """Return the seconds so far; asked by the task itself, in its turn."""
         return self.spent + self._shared.clock() - self._since
 
-    def stopped_while(self, answer: Answer) -> Answer:
+    def stopped_while(self, answer: Compute) -> Compute:
         """Return `answer`, during which the clock stands still."""
 
         def asking(requests: Sequence[Request]) -> Sequence[Any]:

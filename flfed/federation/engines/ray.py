@@ -33,11 +33,11 @@ from flwr.supercore.run import Run
 
 from flfed.callbacks import Clock, Notify
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import SITE_ERROR, ClientSide
+from flfed.federation.client.client import SITE_ERROR, SiteClient
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
-from flfed.federation.engines.pooled_reference import HeldTables
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Answer
+from flfed.rows.training.requests import Compute
 
 POLL_SECONDS = 0.02
 """How often replies are looked for; Flower's own side of it polls every 0.1 s."""
@@ -82,10 +82,10 @@ class Ray(Engine):
         self,
         sites: Sequence[Site | RemoteSite],
         run_config: RunConfig,
-        answer: Answer | None = None,
+        answer: Compute | None = None,
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
-    ) -> Iterator[tuple[Grid, HeldTables | None]]:
+    ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Give the grid, and no tables; as `Engine.started`."""
         with simulated([site for site in sites if isinstance(site, Site)], run_config) as grid:
             yield grid, None
@@ -204,7 +204,7 @@ def _app(nodes: Nodes) -> ClientApp:
 
     torch.set_num_threads(1)
     by_name = {site.name: site for site in ray.get(nodes.sites)}
-    return ClientSide(lambda name, _: by_name[name]).app()
+    return SiteClient(lambda name, _: by_name[name]).app()
 
 
 class RayGrid(Grid):

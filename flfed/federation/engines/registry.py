@@ -10,8 +10,8 @@ import numpy as np
 from flfed.errors import UsageError, nearest
 from flfed.federation.engines.engine import Engine
 from flfed.rows.training.layers import layers_of
-from flfed.rows.training.requests import Answer
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.training.requests import Compute
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
 
 ENGINES = {
@@ -50,9 +50,9 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     return "stacked" if able else "one-by-one"
 
 
-def answer_of(path: str) -> Answer | None:
+def answer_of(path: str) -> Compute | None:
     """Return what answers the requests of a run on a path: of all its sites together, or None for one by one."""
-    return answering() if path == "stacked" else None
+    return stacked_compute() if path == "stacked" else None
 
 
 def _of_layers(model: Any) -> bool:

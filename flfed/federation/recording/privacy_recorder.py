@@ -16,7 +16,7 @@ from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
 from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
-from flfed.rows.training.private.noise import SystemChance
+from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import SPENT, RoundRecord
@@ -345,7 +345,7 @@ def more_than_planned(
 
 def system_normals(round: int) -> Normals:
     """Return where the server's noise of a round comes from at institutions: nobody can draw it again."""
-    return SystemChance().normal
+    return SystemNoise().normal
 
 
 def _known(value: float) -> float | None:

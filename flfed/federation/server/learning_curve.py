@@ -11,7 +11,7 @@ from typing import get_args
 
 import flfed
 from flfed.callbacks import Progress, no_progress
-from flfed.federation.client.client import ClientSide
+from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.local import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
@@ -22,12 +22,12 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import input_names
-from flfed.rows.session import Workplace, redraws, study_trainable
-from flfed.rows.training.one_by_one import answer_alone
-from flfed.rows.training.requests import Answer, drive, together
+from flfed.rows.session import SiteSession, redraws, study_trainable
+from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.requests import Compute, run_client_by, together
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
-from flfed.updates.aggregation.rounds import Assignment, Enrolled
+from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -52,7 +52,7 @@ def learning_curve(
     study: Study,
     sites: Sequence[Site],
     *,
-    answer: Answer | None = None,
+    answer: Compute | None = None,
     at_once: int = AT_ONCE,
     progress: Progress = no_progress,
 ) -> tuple[list[LearningPoint], str]:
@@ -142,16 +142,16 @@ class _Draw:
         rows = sum(len(place.table.training) for place in self.places.values())
         return max(1, ROWS_AT_ONCE // max(1, rows))
 
-    def all_rows(self, answer: Answer | None) -> dict[str, Figures]:
+    def all_rows(self, answer: Compute | None) -> dict[str, Figures]:
         """Return the figures of every site with all rows, from one federation."""
         places = {site: again(place) for site, place in self.places.items()}
         trained = federate(self.study, self.repeat, places, self.summaries, answer)
         if trained is None:
             return dict.fromkeys(places, {})
         judged = together([judge(place, *trained, intervals=site in self._fixed) for site, place in places.items()])
-        return dict(zip(places, drive(judged, answer or answer_alone), strict=True))
+        return dict(zip(places, run_client_by(judged, answer or compute_one_by_one), strict=True))
 
-    def few_rows(self, site: str, rows: int, answer: Answer | None) -> dict[str, Figures]:
+    def few_rows(self, site: str, rows: int, answer: Compute | None) -> dict[str, Figures]:
         """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
         few = cut(self.places[site], self.orders[site], rows)
         if few.too_small():
@@ -160,7 +160,7 @@ class _Draw:
         trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, answer)
         if trained is None:
             return {site: {}}
-        return {site: drive(judge(few, *trained, intervals=site in self._fixed), answer or answer_alone)}
+        return {site: run_client_by(judge(few, *trained, intervals=site in self._fixed), answer or compute_one_by_one)}
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class _Rerun:
     rows: int
     told: _Told
 
-    def __call__(self, answer: Answer | None) -> dict[str, Figures]:
+    def __call__(self, answer: Compute | None) -> dict[str, Figures]:
         """Run it, and return the figures by site."""
         found = self.draw.few_rows(self.site, self.rows, answer) if self.site else self.draw.all_rows(answer)
         self.told.step()
@@ -182,9 +182,9 @@ class _Rerun:
 def federate(
     study: Study,
     repeat: int,
-    places: Mapping[str, Workplace],
+    places: Mapping[str, SiteSession],
     summaries: Mapping[str, Summary],
-    answer: Answer | None = None,
+    answer: Compute | None = None,
 ) -> tuple[Arrays, Encoder, float | None] | None:
     """Return a run over open workplaces: arrays, encoder, the offsets' deviation; None where it ended early.
 
@@ -194,7 +194,7 @@ def federate(
     ----------
     study : Study
     repeat : int
-    places : mapping of site to Workplace, in name order
+    places : mapping of site to SiteSession, in name order
     summaries : mapping of site to Summary
     answer : callable, optional
         As for `learning_curve`.
@@ -203,20 +203,20 @@ def federate(
         return None
     first = next(iter(places.values()))
     encoder = fit_encoder(first.layout, merge([summaries[site] for site in places]), study.encode.scaler)
-    side = ClientSide(lambda name, _: places[name].site, releasing=False)  # a policy names it, or it is refused
-    side.workplaces = {(site, study.text, repeat): place for site, place in places.items()}
+    side = SiteClient(lambda name, _: places[name].site, releasing=False)  # a policy names it, or it is refused
+    side.sessions = {(site, study.text, repeat): place for site, place in places.items()}
     # Its time is that of many side by side, and nobody waits for it: it has no deadline.
     grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)
     nodes = zip(places.items(), grid.get_node_ids(), strict=True)
-    roster = {
-        site: Enrolled(node_id=node, rows_high=len(place.table.training), version=flfed.__version__)
+    participants = {
+        site: Participant(node_id=node, rows_high=len(place.table.training), version=flfed.__version__)
         for (site, place), node in nodes
     }
     strategy: FedAvg = study.strategy.build("strategy")
     seed = study.seed + repeat
     outputs = offset_outputs(study, first.schema)
-    assignment = Assignment(
-        roster=roster, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed, outputs=outputs
+    assignment = RunContext(
+        participants=participants, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed, outputs=outputs
     )
     strategy.assign(assignment)
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
@@ -251,7 +251,7 @@ class _Record:
         self._ratios: dict[str, list[float]] = {}
         self._found: dict[tuple[str, int], list[Figures]] = {}
 
-    def take(self, reruns: Sequence[_Rerun], answer: Answer | None) -> None:
+    def take(self, reruns: Sequence[_Rerun], answer: Compute | None) -> None:
         """Run federations, side by side where `answer` answers them together, and take their figures."""
         outcomes = [rerun(None) for rerun in reruns] if answer is None else side_by_side(reruns, answer)
         for rerun, outcome in zip(reruns, outcomes, strict=True):

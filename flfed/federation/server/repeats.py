@@ -19,13 +19,13 @@ from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder, Slowest
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.learning_curve import learning_curve
-from flfed.federation.server.server import Conductor, RunObserver, no_observer
+from flfed.federation.server.server import FederatedRun, RunObserver, no_observer
 from flfed.gc_pause import rarely_collected
 from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
-from flfed.rows.data.site import ReadOnce, Site
-from flfed.rows.training.requests import Answer
-from flfed.rows.training.stacked.answer import answering
+from flfed.rows.data.site import CachedSite, Site
+from flfed.rows.training.requests import Compute
+from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -38,10 +38,10 @@ KEPT = "what was done so far is kept: flfed study resume"
 
 
 @dataclass(frozen=True)
-class _Way:
+class _RunResources:
     """What one repeat runs with: what answers its requests (None: one by one), where it tells its progress, a clock."""
 
-    answer: Answer | None
+    answer: Compute | None
     progress: Progress
     clock: Clock = time.monotonic
     _shown: list[str] = field(default_factory=list)
@@ -100,12 +100,12 @@ class Series:
         ]
         # Repeats, and draws of the learning curve, differ in the split only.
         again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
-        once = replace(self, sites=[ReadOnce.of(site) for site in self._here()]) if again else self
+        once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
         with rarely_collected():
             while left:
                 some = left[: once._at_once()]
                 if len(some) == 1:
-                    once._repeat(some[0], entries.get(some[0]), _Way(answer_of(self.path), self.progress))
+                    once._repeat(some[0], entries.get(some[0]), _RunResources(answer_of(self.path), self.progress))
                     later = []
                 else:
                     later = once._several(some, entries)
@@ -120,7 +120,7 @@ class Series:
         """Return how many repeats may run side by side, by what is known of the tables: each splits them anew."""
         if self.path != "stacked":
             return 1
-        read = [rows for site in self.sites if isinstance(site, ReadOnce) for rows in site.opened.values()]
+        read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
         by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
         return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
 
@@ -129,16 +129,16 @@ class Series:
 
         Returns those that there was no room for, once the first one had read the tables.
         """
-        progress, shared, later = Slowest(self.progress, repeats), SharedTime(answering()), list[int]()
+        progress, shared, later = Slowest(self.progress, repeats), SharedTime(stacked_compute()), list[int]()
 
-        def task(repeat: int) -> Callable[[Answer], None]:
-            def go(answer: Answer) -> None:
+        def task(repeat: int) -> Callable[[Compute], None]:
+            def go(answer: Compute) -> None:
                 own = OwnTime(shared)
                 try:
                     if repeat in repeats[self._at_once() :]:
                         later.append(repeat)
                         return
-                    way = _Way(own.stopped_while(answer), progress.of(repeat), own)
+                    way = _RunResources(own.stopped_while(answer), progress.of(repeat), own)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
                     raise KeyboardInterrupt from stopped  # a person means all of them
@@ -158,7 +158,7 @@ class Series:
                 raise outcome
         return later
 
-    def _repeat(self, repeat: int, entry: RunEntry | None, way: _Way) -> None:
+    def _repeat(self, repeat: int, entry: RunEntry | None, way: _RunResources) -> None:
         """Run one repeat, from its beginning or from where it ended."""
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
@@ -200,7 +200,7 @@ class Series:
             writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
         return writer, checkpoint
 
-    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> None:
+    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> None:
         """Run one repeat to its end in the record, whatever the end is."""
         writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
@@ -216,7 +216,7 @@ class Series:
         if outcome.status == "completed":
             checkpoints.settle(writer.run)
 
-    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _Way) -> Outcome:
+    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> Outcome:
         """Run one repeat on the engine and return how it ended."""
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
@@ -226,7 +226,7 @@ class Series:
             self.engine.started(self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
             self.engine.after_run(grid, recorder),
         ):
-            outcome = Conductor(
+            outcome = FederatedRun(
                 grid,
                 self.study,
                 recorder,
@@ -254,7 +254,7 @@ class Series:
 
         return told
 
-    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _Way) -> None:
+    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _RunResources) -> None:
         """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
         points: list[LearningPoint] = []
         reason = f"{NO_CURVE}: engine {self.engine.name!r} does not hold every table"

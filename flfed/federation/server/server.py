@@ -43,7 +43,7 @@ from flfed.summaries.summary import (
     sums_sha256,
 )
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
-from flfed.updates.aggregation.rounds import Assignment, Enrolled, RoundRecord
+from flfed.updates.aggregation.rounds import Participant, RoundRecord, RunContext
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.fields import Arrays
@@ -63,7 +63,9 @@ from flfed.updates.messages.train import (
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import HeldTables  # a site's half, which a coordinator does without
+    from flfed.federation.engines.pooled_reference import (
+        PooledReference,  # a site's half, which a coordinator does without
+    )
 
 LEAST_SITES = 2
 LEFT = "did not come back after the run was resumed"
@@ -81,7 +83,7 @@ def no_observer(stage: str, round: int) -> None:
     """Observe nothing."""
 
 
-class Conductor:
+class FederatedRun:
     """Conducts one run over a grid.
 
     Parameters
@@ -90,7 +92,7 @@ class Conductor:
     study : Study
     recorder : Recorder
     repeat : int
-    tables : HeldTables, optional
+    tables : PooledReference, optional
         Of an engine that holds every site's table.
     checkpoint : Checkpoint, optional
         Of the round after which the run goes on.
@@ -112,7 +114,7 @@ class Conductor:
         recorder: Recorder,
         *,
         repeat: int = 0,
-        tables: HeldTables | None = None,
+        tables: PooledReference | None = None,
         checkpoint: Checkpoint | None = None,
         observer: RunObserver = no_observer,
         clock: Clock = time.monotonic,
@@ -140,13 +142,15 @@ class Conductor:
             If too few sites take part.
         """
         if self.checkpoint is None:
-            roster, kept = self.begin()
+            participants, kept = self.begin()
         else:
             self.recorder.share(self.checkpoint.sharing)
             left = set(self.checkpoint.left)
-            roster = self.return_of({s: high for s, high in self.checkpoint.roster.items() if s not in left})
-            kept = replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.roster) - set(roster))))
-        strategy, arrays = self.rounds(roster, kept.encoder, kept)
+            participants = self.return_of(
+                {s: high for s, high in self.checkpoint.participants.items() if s not in left}
+            )
+            kept = replace(self.checkpoint, left=tuple(sorted(set(self.checkpoint.participants) - set(participants))))
+        strategy, arrays = self.rounds(participants, kept.encoder, kept)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
             reason=self.recorder.shared_as.text(strategy.stopped),
@@ -154,21 +158,21 @@ class Conductor:
             encoder=kept.encoder,
             rounds=strategy.rounds_done,
             best_round=strategy.best_round,
-            sites=tuple(roster),
+            sites=tuple(participants),
         )
         # With its schema, so that the model can be used where nobody has the dataset's folder.
         facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(roster, outcome, kept.start, self.offsets(strategy), self.score_bins(roster))
+            self.compare(participants, outcome, kept.start, self.offsets(strategy), self.score_bins(participants))
         return replace(outcome, seconds=self._clock() - self._began)
 
-    def begin(self) -> tuple[dict[str, Enrolled], Checkpoint]:
+    def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
         """Enrol and summarise; return who takes part, and the encoder in what every round's checkpoint shares."""
-        roster = self.enrol()
-        summaries = self.summarise(roster)
-        roster = {site: roster[site] for site in summaries}
+        participants = self.enrol()
+        summaries = self.summarise(participants)
+        participants = {site: participants[site] for site in summaries}
         merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
@@ -182,14 +186,16 @@ class Conductor:
                 f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"
             )
-        return roster, self.write_start(roster, encoder, summaries)
+        return participants, self.write_start(participants, encoder, summaries)
 
-    def write_start(self, roster: Mapping[str, Enrolled], encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
+    def write_start(
+        self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
+    ) -> Checkpoint:
         """Write down what the rounds do not change; return what their checkpoints share, which is not the sums."""
-        bands = {site: enrolled.rows_high for site, enrolled in roster.items()}
+        bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
         return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
-    def return_of(self, bands: Mapping[str, int]) -> dict[str, Enrolled]:
+    def return_of(self, bands: Mapping[str, int]) -> dict[str, Participant]:
         """Enrol again after a resume; return the sites of the earlier roster that came back.
 
         Parameters
@@ -198,11 +204,11 @@ class Conductor:
             Upper ends of the bands of rows they declared at first.
         """
         now = self.enrol(tuple(bands))
-        roster = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
-        self._enough(roster, [f"{site}: did not come back" for site in sorted(set(bands) - set(now))])
-        return roster
+        participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
+        self._enough(participants, [f"{site}: did not come back" for site in sorted(set(bands) - set(now))])
+        return participants
 
-    def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Enrolled]:
+    def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Participant]:
         """Ask every node; return those that take part, in name order. `earlier` did before the run was resumed."""
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
@@ -212,35 +218,37 @@ class Conductor:
         names = {node: reply.site for node, reply in answers.replies.items()}
         self._crossed(ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
         replies: dict[str, EnrolReply] = {}
-        roster = {}
+        participants = {}
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             replies[reply.site] = reply
             if reply.accepted:
-                roster[reply.site] = Enrolled(node_id=nodes[node], rows_high=reply.rows_high, version=reply.version)
+                participants[reply.site] = Participant(
+                    node_id=nodes[node], rows_high=reply.rows_high, version=reply.version
+                )
         self.recorder.enrolled(replies, earlier)
-        self.privacy.enrolled({site: replies[site] for site in roster})
+        self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
-        gone = {site: whys.get(site, "") for site in earlier if site not in roster}
+        gone = {site: whys.get(site, "") for site in earlier if site not in participants}
         self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
         self.recorder.unnamed_faults(unnamed)
         self.recorder.refused({site: why for site, why in said.items() if site not in earlier})
         self.recorder.events("fault", {s: f"{NOT_THERE}{why}" for s, why in absent.items() if s not in earlier})
         reasons = [f"{site}: {why}" for site, why in whys.items()]
-        self._enough(roster, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
-        self._enrolled(_nodes(roster))
-        return roster
+        self._enough(participants, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
+        self._enrolled(_nodes(participants))
+        return participants
 
-    def summarise(self, roster: Mapping[str, Enrolled]) -> dict[str, Summary]:
+    def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
         """Ask for sums over training rows; a site that cannot give them is left out."""
-        answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(roster), SummariseReply.from_record)
+        answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(participants), SummariseReply.from_record)
         self._crossed(SUMMARISE, answers)
         faults, found = answers.faults, {}
         for site, reply in answers.replies.items():
-            why = summary_defect(reply.summary, self.layout, roster[site].rows_high)
+            why = summary_defect(reply.summary, self.layout, participants[site].rows_high)
             if why:
                 faults[site] = why
             else:
@@ -250,7 +258,7 @@ class Conductor:
         return found
 
     def rounds(
-        self, roster: Mapping[str, Enrolled], encoder: Encoder, kept: Checkpoint | None = None
+        self, participants: Mapping[str, Participant], encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
         """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
 
@@ -280,8 +288,8 @@ class Conductor:
             self.observer("round" if trained else "evaluation", record.round)
 
         strategy.assign(
-            Assignment(
-                roster=roster,
+            RunContext(
+                participants=participants,
                 encoder=encoder,
                 plan=self.study.plan,
                 rounds=self.study.rounds,
@@ -297,7 +305,7 @@ class Conductor:
         if checkpoint is not None:
             first = checkpoint.arrays
             strategy.restore(checkpoint.round, checkpoint.state, checkpoint.facts["strategy"])
-        with nullcontext() if kept is None else self.privacy.during(roster):
+        with nullcontext() if kept is None else self.privacy.during(participants):
             result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 
@@ -325,9 +333,9 @@ class Conductor:
         self.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
         return found
 
-    def score_bins(self, roster: Mapping[str, Enrolled]) -> ScoreBins:
+    def score_bins(self, participants: Mapping[str, Participant]) -> ScoreBins:
         """Return the bins in which sites shall count holdout rows by prediction, where all of them read of such."""
-        all_read = all(reads_offset(enrolled.version) for enrolled in roster.values())
+        all_read = all(reads_offset(enrolled.version) for enrolled in participants.values())
         found = score_bins(self._scores, self.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self._once(SCORE_BINS, asdict(found)))
 
@@ -346,18 +354,23 @@ class Conductor:
         return found
 
     def compare(
-        self, roster: Mapping[str, Enrolled], outcome: Outcome, start: str, offsets: SiteOffsets, bins: ScoreBins
+        self,
+        participants: Mapping[str, Participant],
+        outcome: Outcome,
+        start: str,
+        offsets: SiteOffsets,
+        bins: ScoreBins,
     ) -> None:
         """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
-        knowing = {site for site, enrolled in roster.items() if reads_offset(enrolled.version)}
+        knowing = {site for site, enrolled in participants.items() if reads_offset(enrolled.version)}
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
             known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
-        requests = {site: known if site in knowing else plain for site in roster}
+        requests = {site: known if site in knowing else plain for site in participants}
         answers = ask_each(
-            self.grid, COMPARE, requests, _nodes(roster), CompareReply.from_record, timeout=self._deadline()
+            self.grid, COMPARE, requests, _nodes(participants), CompareReply.from_record, timeout=self._deadline()
         )
         self._crossed(COMPARE, answers)
         self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
@@ -369,9 +382,9 @@ class Conductor:
         reference = None
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
             self.recorder.note(f"no pooled reference: {WITHHELD}")
-        elif self.tables is not None and len(replies) == len(roster):
-            reference = self.tables.reference(list(roster), outcome.arrays, outcome.encoder, offsets.deviation)
-            self._disclosure_cost(roster, outcome, reference)
+        elif self.tables is not None and len(replies) == len(participants):
+            reference = self.tables.reference(list(participants), outcome.arrays, outcome.encoder, offsets.deviation)
+            self._disclosure_cost(participants, outcome, reference)
         elif self.tables is not None:
             # Without a site's holdout it would compare with something else; and what fails there fails here.
             self.recorder.note("no pooled reference: not every site could be compared")
@@ -403,7 +416,7 @@ class Conductor:
         self.recorder.events("fault", faults)
         return usable
 
-    def _disclosure_cost(self, roster: Mapping[str, Enrolled], outcome: Outcome, reference: Reference) -> None:
+    def _disclosure_cost(self, participants: Mapping[str, Participant], outcome: Outcome, reference: Reference) -> None:
         """Say how far suppression and coarse sums moved the encoder and the result."""
         exact, used = reference.exact_encoder, outcome.encoder
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
@@ -412,8 +425,8 @@ class Conductor:
             return  # its rounds would be spent once more, for a difference that the noise alone makes
         columns = encoder_moved(self.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
-        _, other = self.rounds(roster, exact)
-        moved = self.tables.primary_moved(list(roster), outcome.arrays, used, other, exact)
+        _, other = self.rounds(participants, exact)
+        moved = self.tables.primary_moved(list(participants), outcome.arrays, used, other, exact)
         self.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"
         most = f" (most: {', '.join(far[:3])})" if far else ""
@@ -453,5 +466,5 @@ class Conductor:
             raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)
 
 
-def _nodes(roster: Mapping[str, Enrolled]) -> dict[str, int]:
-    return {site: enrolled.node_id for site, enrolled in roster.items()}
+def _nodes(participants: Mapping[str, Participant]) -> dict[str, int]:
+    return {site: enrolled.node_id for site, enrolled in participants.items()}

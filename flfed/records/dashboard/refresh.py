@@ -27,7 +27,7 @@ KEPT_SECONDS = 60
 
 Mark = tuple[tuple[str, int, str, str | None], ...]
 """Run, rounds committed, status and end of each run a page shows: differs whenever there is more to see."""
-Course = tuple[float | None, tuple[str, ...]]
+BatchPlan = tuple[float | None, tuple[str, ...]]
 """How often to look, and at which runs."""
 
 
@@ -36,7 +36,7 @@ def mark_of(runs: Sequence[RunEntry]) -> Mark:
     return tuple((run.run, run.rounds, run.status, run.finished) for run in runs)
 
 
-def course_of(runs: Sequence[RunEntry]) -> Course:
+def course_of(runs: Sequence[RunEntry]) -> BatchPlan:
     """Return how to keep up with a series: often while it runs, at times while more may come, else not at all.
 
     A series waits between two repeats, and after an interruption until somebody resumes it.
@@ -48,7 +48,7 @@ def course_of(runs: Sequence[RunEntry]) -> Course:
     return SLOW_SECONDS if waits else None, names
 
 
-def course_of_list(reader: RunReader) -> Course:
+def course_of_list(reader: RunReader) -> BatchPlan:
     """Return how to keep up with all runs: often while one runs, else at times, for there may be a new one."""
     running = [run for run in reader.runs(search="running") if run.status == "running"]
     names = tuple(run.run for run in [*reader.runs(limit=1), *running])

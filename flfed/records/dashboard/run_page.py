@@ -165,7 +165,7 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
     st.selectbox("Repeats", options, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
 
 
-def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.Course) -> None:
+def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.BatchPlan) -> None:
     """Show the page's parts as the run is now; the page is shown anew when all of it changes, or who may see it."""
     viewer = access.viewer()
     try:

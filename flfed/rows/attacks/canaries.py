@@ -13,7 +13,7 @@ from flfed.errors import UsageError
 from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.requests import Asked, ScoreRequest
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 
 NAME = "canaries"
 METRIC = "least-epsilon"
@@ -70,9 +70,9 @@ class Canaries:
                 raise UsageError(f"attack {NAME!r}: {key}={value} must be {rule}")
         self.coins, self.guessed, self.beside = coins, guessed, beside
 
-    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests that train beside canaries and score them; return the bound."""
-        rows, rng, work = attacked.members(), attacked.rng(NAME), attacked.workplace
+        rows, rng, work = attacked.members(), attacked.rng(NAME), attacked.session
         if why := attacked.too_few(training=len(rows)):
             return (nothing(NAME, METRIC, why),)
         if not rows.x.shape[1]:
@@ -92,14 +92,14 @@ class Canaries:
 
     def _canaries(self, attacked: Attacked, rows: Encoded, rng: np.random.Generator) -> Encoded:
         """Return random rows at right angles, of the root mean square length of `rows`, with random labels."""
-        inputs, task = rows.x.shape[1], attacked.workplace.task
+        inputs, task = rows.x.shape[1], attacked.session.task
         count = min(inputs, self.coins)
         directions = np.linalg.qr(rng.standard_normal((inputs, count)))[0].T
         length = math.sqrt(float(np.square(rows.x).sum(axis=1).mean())) or 1.0
         if task == "regression":
             y = rng.choice([-2.0, 2.0], count)
         else:
-            y = rng.integers(0, max(attacked.workplace.classes, 2), count)
+            y = rng.integers(0, max(attacked.session.classes, 2), count)
         weight = np.full(count, float(rows.weight.mean()))
         return Encoded(directions * length, y.astype(rows.y.dtype), weight, None)
 

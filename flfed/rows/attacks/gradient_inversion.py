@@ -14,7 +14,7 @@ from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing,
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
 from flfed.rows.training.layers import layers_of
-from flfed.rows.training.requests import Asked, FitRequest
+from flfed.rows.training.requests import ComputeRequest, FitRequest
 from flfed.study.plan import Plan
 
 NAME = "gradient-inversion"
@@ -78,12 +78,12 @@ class GradientInversion:
             raise UsageError(f"attack {NAME!r}: records={records} must be >= 1")
         self.records = records
 
-    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests for the steps; return how many rows came back from them."""
         rows, rng = attacked.members(), attacked.rng(NAME)
         number = min(self.records, len(rows))
         why = attacked.too_few(training=number)
-        if not why and not layers_of(attacked.workplace.model):
+        if not why and not layers_of(attacked.session.model):
             why = "the model's first layer is not known to be x @ weight + bias"
         if why:
             return tuple(nothing(NAME, metric, why) for metric in self.metrics)
@@ -100,14 +100,14 @@ class GradientInversion:
 
     def _plan_batch(self, attacked: Attacked, rows: int) -> int:
         """Return how many rows a step of this site has: its batch, or the mean of its samples."""
-        work = attacked.workplace
+        work = attacked.session
         if work.protection is not None:
             return max(1, round(work.protection.steps.sampling * rows))
         return min(work.study.plan.batch, rows) or rows
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step on the rows of `batch`, under the site's protection."""
-        work, rng = attacked.workplace, attacked.rng(f"{NAME}/step", place)
+        work, rng = attacked.session, attacked.rng(f"{NAME}/step", place)
         protection = work.protection
         return FitRequest(
             model=work.model,
@@ -126,7 +126,7 @@ class GradientInversion:
         self, attacked: Attacked, x: np.ndarray, guessed: list[tuple[np.ndarray, int]], size: int
     ) -> tuple[Finding, ...]:
         """Return the shares of the rows `x` [rows, inputs] that are among the guesses or close, and the cosine."""
-        close = CLOSE[attacked.workplace.study.plan.precision]
+        close = CLOSE[attacked.session.study.plan.precision]
         length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
         gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
         count = int((np.array(gaps) <= close * length).sum())
@@ -135,7 +135,7 @@ class GradientInversion:
         )
         where = "" if size == 1 else AT_BATCH
         steps = f"one step on {'a single row' if size == 1 else f'{size} rows, as in the plan'}"
-        noisy = "with the site's clipping and noise" if attacked.workplace.protection else "without protection"
+        noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
         says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
         blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
         low, high = _median_interval(cosines)
@@ -159,7 +159,7 @@ class GradientInversion:
 
 def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
     """Return the quotients of each output of the first layer that moved, [outputs, inputs], and which moved most."""
-    work = attacked.workplace
+    work = attacked.session
     weight, bias = layers_of(work.model)[0]
     plan, penalised = work.study.plan, work.model.penalised
     g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}

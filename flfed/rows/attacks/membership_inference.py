@@ -18,7 +18,7 @@ from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.evaluation.intervals import Estimate, estimate, hanley_mcneil
 from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.training.requests import Asked, ScoreRequest
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 
 NAME = "membership-inference"
 METRICS = ("auc-of-loss", "auc-of-lira")
@@ -79,10 +79,10 @@ class MembershipInference:
             raise UsageError(f"attack {NAME!r}: rows={rows} must be >= 20")
         self.shadows, self.rows, self.mode = shadows, rows, mode
 
-    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests that train the shadow models and score all models; return both areas."""
         members, others = attacked.members(), attacked.others()
-        rows, work = pooled(members, others), attacked.workplace
+        rows, work = pooled(members, others), attacked.session
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
         rows, member = rows.take(chosen), chosen < len(members)
         if why := attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
@@ -111,7 +111,7 @@ class MembershipInference:
     def _finding(
         self, attacked: Attacked, metric: str, rows: Encoded, member: np.ndarray, score: np.ndarray, how: str
     ) -> Finding:
-        work = attacked.workplace
+        work = attacked.session
         found = estimate(
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
             groups=rows.group,
@@ -159,7 +159,7 @@ def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -
 
 def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
     """Return why no promise to a row or person bounds the figure, or an empty text."""
-    work = attacked.workplace
+    work = attacked.session
     if isinstance(work.site.holdout, HoldoutByTime):
         return (
             "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
-from flfed.rows.features.columns import Coded
-from flfed.rows.training.requests import Asked
+from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.training.requests import ComputeRequest
 from flfed.summaries.summary import ColumnLayout, Layout, Summary
 
 NAME = "summary-reconstruction"
@@ -45,9 +45,9 @@ class SummaryReconstruction:
 
     metrics = (METRIC,)
 
-    def findings(self, attacked: Attacked) -> Generator[Asked, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Ask for nothing; return the share of rows."""
-        work = attacked.workplace
+        work = attacked.session
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
@@ -63,7 +63,7 @@ class SummaryReconstruction:
         yield  # a generator, as every attack is
 
 
-def given_away(summary: Summary, layout: Layout, rows: Coded, *, grouped: bool = False) -> np.ndarray:
+def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped: bool = False) -> np.ndarray:
     """Return of which rows a cell follows from the summary, bool [rows].
 
     Parameters
@@ -71,7 +71,7 @@ def given_away(summary: Summary, layout: Layout, rows: Coded, *, grouped: bool =
     summary : Summary
         Of one site: what it sends.
     layout : Layout
-    rows : Coded
+    rows : ColumnArrays
         The rows that it is of, to see whose the cells are. The attack itself reads the summary alone.
     grouped : bool
         Whether several rows are of one person: the missingness test is then of a draw of one row each, whose
@@ -117,7 +117,7 @@ def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
 
 
 def _outcomes_told(
-    summary: Summary, layout: Layout, number: int, missing: float, rows: Coded, gap: np.ndarray
+    summary: Summary, layout: Layout, number: int, missing: float, rows: ColumnArrays, gap: np.ndarray
 ) -> np.ndarray:
     """Return the rows in which a column is missing and whose class follows from the missingness test, bool [rows]."""
     found = np.zeros(rows.rows, dtype=bool)

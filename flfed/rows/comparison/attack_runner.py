@@ -14,8 +14,8 @@ import numpy as np
 
 from flfed import registry
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays, Workplace
-from flfed.rows.training.requests import Asked, together
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.requests import ComputeRequest, together
 from flfed.seeds import generator
 from flfed.summaries.summary import Encoder
 
@@ -67,7 +67,7 @@ class Attacked:
 
     Attributes
     ----------
-    workplace : Workplace
+    workplace : SiteSession
         The site, its rows, the study, and how its rows are protected in training.
     arrays : dict of name to array
         The run's global model.
@@ -79,7 +79,7 @@ class Attacked:
         Of the whole run as it was planned.
     """
 
-    workplace: Workplace
+    session: SiteSession
     arrays: Arrays
     encoder: Encoder
     seed: int = 0
@@ -87,15 +87,15 @@ class Attacked:
 
     def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
         """Return the generator for one purpose of an attack at this site."""
-        return generator(self.seed, site=self.workplace.site.name, purpose=f"attack/{purpose}", number=number)
+        return generator(self.seed, site=self.session.site.name, purpose=f"attack/{purpose}", number=number)
 
     def members(self) -> Encoded:
         """Return the rows that the site trained on: without those that the plan keeps for validation."""
-        return self.workplace.fitted(self.encoder)
+        return self.session.fitted(self.encoder)
 
     def others(self) -> Encoded:
         """Return the holdout rows, which no training of this run has seen."""
-        work = self.workplace
+        work = self.session
         return work.encode(work.table.holdout("audit"), work.in_use(self.encoder))
 
     def too_few(self, **parts: int) -> str:
@@ -105,13 +105,13 @@ class Attacked:
         --------
         `attacked.too_few(members=120, holdout=7)` at an institution: "fewer than 10 holdout rows".
         """
-        least = self.workplace.site.policy.least_rows()
+        least = self.session.site.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
         return f"fewer than {least} {' and '.join(small)} rows" if small else ""
 
 
 def attack(
-    workplace: Workplace,
+    session: SiteSession,
     arrays: Arrays,
     encoder: Encoder,
     names: Sequence[str] = (),
@@ -119,12 +119,12 @@ def attack(
     seed: int = 0,
     promised: Promised | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Generator[Asked, Any, tuple[Finding, ...]]:
+) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
     """Yield requests; return what the attacks found at this site, in the order of `names`.
 
     Parameters
     ----------
-    workplace : Workplace
+    workplace : SiteSession
         Its protection is used for what the attacks train themselves; nothing is written to a ledger for it,
         because nothing but figures leaves.
     arrays : dict of name to array
@@ -148,7 +148,7 @@ def attack(
     Reveals: a figure of each metric with its interval, and how many rows it is of. No row, no score of a
     row, no model. These figures are not themselves differentially private.
     """
-    attacked = Attacked(workplace=workplace, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
+    attacked = Attacked(session=session, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
     chosen = []
     for name in names or registry.names("attack"):
         kind = registry.load("attack", name)
@@ -191,7 +191,7 @@ def share(
     At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
     and the interval says only that it is such a count.
     """
-    policy = attacked.workplace.site.policy
+    policy = attacked.session.site.policy
     low, high = wilson(count, rows)
     value, method = count / rows, "Wilson"
     least = min(count, rows - count)

@@ -12,8 +12,8 @@ import pandas as pd
 from flfed.rows.evaluation.intervals import Difference, Estimate, Pair
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import COUNTS, histogram, withheld
-from flfed.rows.session import Arrays, Workplace
-from flfed.rows.training.requests import Asked, ScoreRequest, together
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.seeds import generator
 from flfed.study.tables import OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -55,48 +55,48 @@ class SiteComparison:
 
 
 def arm_scores(
-    workplace: Workplace,
+    session: SiteSession,
     table: pd.DataFrame,
     arrays: Arrays,
     encoder: Encoder,
     sd: float | None = None,
     *,
     same: bool = False,
-) -> Generator[Asked, Any, dict[str, np.ndarray]]:
+) -> Generator[ComputeRequest, Any, dict[str, np.ndarray]]:
     """Yield requests of all arms side by side; return the predictions of each on the rows of `table`.
 
-    `sd` as `Workplace.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
+    `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
     model is another.
     """
-    workplace.coded(table)
-    x = workplace.encode(table, workplace.in_use(encoder)).x
-    arms = [_outputs(workplace, arrays, x), workplace.local_model(), workplace.personalised(arrays, encoder, sd)]
-    arms += [workplace.local_model("same")] if same and workplace.own == "best" else []
+    session.coded(table)
+    x = session.encode(table, session.in_use(encoder)).x
+    arms = [_outputs(session, arrays, x), session.local_model(), session.personalised(arrays, encoder, sd)]
+    arms += [session.local_model("same")] if same and session.own == "best" else []
     outputs, local, personalised, *others = yield from together(arms)
-    own_x = workplace.encode(table, local.encoder).x
-    own = [workplace.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
-    adjusted = workplace.predictions(personalised(x), encoder)
-    scores = {"global": workplace.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
+    own_x = session.encode(table, local.encoder).x
+    own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
+    adjusted = session.predictions(personalised(x), encoder)
+    scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
     return scores | dict(zip([OWN_SAME], own[1:], strict=False))
 
 
-def _outputs(workplace: Workplace, arrays: Arrays, x: np.ndarray) -> Generator[Asked, Any, np.ndarray]:
-    outputs: np.ndarray = yield ScoreRequest(model=workplace.model, arrays=arrays, x=x)
+def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
+    outputs: np.ndarray = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
     return outputs
 
 
 def compare(
-    workplace: Workplace,
+    session: SiteSession,
     arrays: Arrays,
     encoder: Encoder,
     sd: float | None = None,
     bins: ScoreBins = EVEN_ODDS,
-) -> Generator[Asked, Any, SiteComparison]:
+) -> Generator[ComputeRequest, Any, SiteComparison]:
     """Yield requests; return how every arm did on this site's holdout.
 
     Parameters
     ----------
-    workplace : Workplace
+    workplace : SiteSession
     arrays : dict of name to array
         The final global model.
     encoder : Encoder
@@ -106,22 +106,22 @@ def compare(
     bins : ScoreBins
         In which rows are counted by class and predicted probability.
     """
-    table = workplace.table.holdout("compare")
-    policy, task = workplace.site.policy, workplace.task
-    y = workplace.target(table)
-    scores = yield from arm_scores(workplace, table, arrays, encoder, sd, same=True)
-    own = yield from workplace.local_model()  # made by now
-    rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
+    table = session.table.holdout("compare")
+    policy, task = session.site.policy, session.task
+    y = session.target(table)
+    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True)
+    own = yield from session.local_model()  # made by now
+    rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     judged = compare_scores(
-        workplace.metrics,
+        session.metrics,
         y,
         scores,
         PAIRS,
         rng,
-        draws=workplace.study.compare.draws,
-        groups=groups_of(workplace, table),
+        draws=session.study.compare.draws,
+        groups=groups_of(session, table),
     )
-    budget = workplace.study.compare.alert_budget
+    budget = session.study.compare.alert_budget
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
     reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
@@ -129,25 +129,25 @@ def compare(
     arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     return SiteComparison(
-        training_rows=len(workplace.table.training),
+        training_rows=len(session.table.training),
         holdout_rows=len(table),
         arms={name: {a: _kept(e, reasons[name]) for a, e in found.items()} for name, found in arms.items()},
         differences={
             name: {pair: _kept_difference(d, reasons[name]) for pair, d in found.items()}
             for name, found in differences.items()
         },
-        summary=workplace.holdout_summary(),
+        summary=session.holdout_summary(),
         histogram=counted,
         own_family=own.family,
-        note="; ".join(_left_out(workplace) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
+        note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
 
 
-def groups_of(workplace: Workplace, table: pd.DataFrame) -> np.ndarray | None:
+def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     """Return the code of each row's patient or customer, or None where each row is its own."""
-    if not workplace.schema.group:
+    if not session.schema.group:
         return None
-    found, uniques = pd.factorize(table[workplace.schema.group])
+    found, uniques = pd.factorize(table[session.schema.group])
     return None if len(uniques) == len(table) else np.asarray(found)
 
 
@@ -163,11 +163,11 @@ def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differenc
     return found
 
 
-def _left_out(workplace: Workplace) -> list[str]:
+def _left_out(session: SiteSession) -> list[str]:
     """Return in words how many rows the study left out, where it leaves any out."""
-    if workplace.study.encode.rows != "complete":
+    if session.study.encode.rows != "complete":
         return []
-    count, policy = workplace.table.left_out, workplace.site.policy
+    count, policy = session.table.left_out, session.site.policy
     # Zero is small as well: that no row has a gap says something of each.
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:

@@ -12,10 +12,10 @@ from flfed.rows.comparison.compare import arm_scores, groups_of
 from flfed.rows.data.site import SiteTable
 from flfed.rows.evaluation.intervals import NAN, compare
 from flfed.rows.evaluation.scoring import COUNTS, withheld
-from flfed.rows.features.columns import Coded
+from flfed.rows.features.columns import ColumnArrays
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays, Workplace
-from flfed.rows.training.requests import Asked
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import Encoder
 
@@ -32,70 +32,70 @@ class Judged:
     high: float = NAN
 
 
-class RerunWorkplace(Workplace):
+class RerunWorkplace(SiteSession):
     """A workplace that scores by round only what the server decides by: validation rows.
 
     A rerun is judged once, at its end; scoring does not change what is trained.
     """
 
-    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[Asked, Any, Any]:
+    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[ComputeRequest, Any, Any]:
         return (yield from super()._score(arrays, encoder, rows)) if self._held.any() else None
 
-    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[Asked, Any, Any]:
+    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Any]:
         """Score no holdout: the study's curve by round is the run's own."""
         return None
         yield
 
 
-def again(workplace: Workplace) -> RerunWorkplace:
+def again(session: SiteSession) -> RerunWorkplace:
     """Return a site at work for one more federation: the same table, its rows to be encoded anew.
 
     Another federation has another encoder, and may run beside the first.
     """
-    return _with_table(workplace, workplace.table, workplace.coded(workplace.table.training))
+    return _with_table(session, session.table, session.coded(session.table.training))
 
 
-def _with_table(workplace: Workplace, table: SiteTable, training: Coded) -> RerunWorkplace:
+def _with_table(session: SiteSession, table: SiteTable, training: ColumnArrays) -> RerunWorkplace:
     """Return the site with another table, whose training rows are coded already."""
-    found = RerunWorkplace(workplace.site, workplace.study, workplace.seed - workplace.study.seed, table=table)
+    found = RerunWorkplace(session.site, session.study, session.seed - session.study.seed, table=table)
     found.keep(table.training, training)
     return found
 
 
-def order_of_rows(workplace: Workplace) -> np.ndarray:
+def order_of_rows(session: SiteSession) -> np.ndarray:
     """Return the site's training rows in a random order, of which the first n are kept; int [rows].
 
     Where rows have groups (patients, customers) the order is of groups, so that few rows are those
     of few patients; the last one may be kept in part.
     """
-    table = workplace.table.training
-    rng = generator(workplace.seed, site=workplace.site.name, purpose="learning-curve")
-    groups = groups_of(workplace, table)
+    table = session.table.training
+    rng = generator(session.seed, site=session.site.name, purpose="learning-curve")
+    groups = groups_of(session, table)
     if groups is None:
         return rng.permutation(len(table))
     place = rng.permutation(int(groups.max()) + 1)
     return np.argsort(place[groups], kind="stable")
 
 
-def cut(workplace: Workplace, order: np.ndarray, rows: int) -> RerunWorkplace:
+def cut(session: SiteSession, order: np.ndarray, rows: int) -> RerunWorkplace:
     """Return the site at work with the first `rows` of its training rows in `order`, and the same holdout.
 
     The rows stay sorted as they were, so that batches are those of a table that never had others.
     """
     kept = np.sort(order[:rows])
-    training = workplace.table.training.iloc[kept].reset_index(drop=True)
-    coded = workplace.coded(workplace.table.training).take(kept)
-    return _with_table(workplace, replace(workplace.table, training=training, opened=[]), coded)
+    training = session.table.training.iloc[kept].reset_index(drop=True)
+    coded = session.coded(session.table.training).take(kept)
+    return _with_table(session, replace(session.table, training=training, opened=[]), coded)
 
 
 def judge(
-    workplace: Workplace, arrays: Arrays, encoder: Encoder, sd: float | None = None, *, intervals: bool
-) -> Generator[Asked, Any, dict[str, Judged]]:
+    session: SiteSession, arrays: Arrays, encoder: Encoder, sd: float | None = None, *, intervals: bool
+) -> Generator[ComputeRequest, Any, dict[str, Judged]]:
     """Yield requests; return the study's primary metric by arm, and the paired difference.
 
     Parameters
     ----------
-    workplace : Workplace
+    workplace : SiteSession
     arrays : dict of name to array
         The final global model.
     encoder : Encoder
@@ -110,20 +110,20 @@ def judge(
     Empty where the metric is undefined on this holdout or may not leave the site. An accuracy never
     leaves one with small cells: two over the same rows say how many rows two models call differently.
     """
-    table = workplace.table.holdout("learning-curve")
-    policy, name = workplace.site.policy, workplace.primary
-    y, metric = workplace.target(table), workplace.metrics[name]
+    table = session.table.holdout("learning-curve")
+    policy, name = session.site.policy, session.primary
+    y, metric = session.target(table), session.metrics[name]
     if metric.defined(y) or (name in COUNTS and policy.disclosure != "open"):
         return {}
-    scores = yield from arm_scores(workplace, table, arrays, encoder, sd)
-    budget = workplace.study.compare.alert_budget
-    if any(withheld(name, y, score, workplace.task, policy, budget) for score in scores.values()):
+    scores = yield from arm_scores(session, table, arrays, encoder, sd)
+    budget = session.study.compare.alert_budget
+    if any(withheld(name, y, score, session.task, policy, budget) for score in scores.values()):
         return {}
     if not intervals:
         found = {arm: Judged(metric.value(y, score)) for arm, score in scores.items()}
         return found | {DIFFERENCE: Judged(found[ADJUSTED].value - found[ALONE].value)}
-    rng = generator(workplace.seed, site=workplace.site.name, purpose="bootstrap")
-    groups, draws, pair = groups_of(workplace, table), workplace.study.compare.draws, (ADJUSTED, ALONE)
+    rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    groups, draws, pair = groups_of(session, table), session.study.compare.draws, (ADJUSTED, ALONE)
     arms, differences = compare({name: metric}, y, scores, [pair], rng, draws=draws, groups=groups)
     change = differences[name][pair]
     return {arm: Judged(e.value, e.low, e.high) for arm, e in arms[name].items()} | {

@@ -14,10 +14,10 @@ import numpy as np
 from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimates
-from flfed.rows.features.columns import Coded, joined
+from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import Encoded, encode
-from flfed.rows.session import Arrays, LocalModel, Workplace
-from flfed.rows.training.requests import Asked, FitRequest, Fitted, Request, ScoreRequest, together
+from flfed.rows.session import Arrays, LocalModel, SiteSession
+from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
@@ -64,13 +64,13 @@ class Reference:
 
 
 def reference(
-    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Generator[Asked, Any, Reference]:
+    sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[ComputeRequest, Any, Reference]:
     """Yield requests; return what all tables in one place show.
 
     Parameters
     ----------
-    workplaces : sequence of Workplace, in site-name order
+    workplaces : sequence of SiteSession, in site-name order
     arrays : dict of name to array
         The final global model.
     encoder : Encoder
@@ -78,28 +78,28 @@ def reference(
     sd : float, optional
         Prior deviation of a site's own intercept that the sites were sent.
     """
-    first, metrics = workplaces[0], workplaces[0].metrics
-    holdouts = [w.table.holdout("compare") for w in workplaces]
-    y = np.concatenate([w.target(t) for w, t in zip(workplaces, holdouts, strict=True)])
-    union = joined([w.coded(t) for w, t in zip(workplaces, holdouts, strict=True)])
-    exact = fit_encoder(first.layout, merge([w.exact_summary for w in workplaces]))
+    first, metrics = sessions[0], sessions[0].metrics
+    holdouts = [w.table.holdout("compare") for w in sessions]
+    y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
+    union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
+    exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     asked = [
-        union_scores(workplaces, arrays, encoder),
-        personalised_scores(workplaces, arrays, encoder, sd),
-        _pooled(workplaces, exact),
-        together([w.local_model() for w in workplaces]),
+        union_scores(sessions, arrays, encoder),
+        personalised_scores(sessions, arrays, encoder, sd),
+        _pooled(sessions, exact),
+        together([w.local_model() for w in sessions]),
     ]
     scored, personalised, pooled, local = yield from together(asked)
     x = encode(union, first.layout, exact).x
     scores = {"global": scored, "personalised": personalised}
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
-    found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(workplaces))
+    found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
         personalised={name: arms["personalised"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
-        own_everywhere=_own_everywhere(workplaces, local, union, y),
+        own_everywhere=_own_everywhere(sessions, local, union, y),
         exact_encoder=exact,
         rows=len(y),
         pooled_family=pooled["pooled"].family,
@@ -108,23 +108,23 @@ def reference(
 
 
 def _own_everywhere(
-    workplaces: Sequence[Workplace], local: Sequence[LocalModel], union: Coded, y: np.ndarray
+    sessions: Sequence[SiteSession], local: Sequence[LocalModel], union: ColumnArrays, y: np.ndarray
 ) -> Figures:
     """Return the mean over sites of how each one's own model does on everybody's holdout.
 
     A model that saw one class tells nothing of a row, and is left out. The spread of the others over rows is
     not an interval of anything, so it is not bootstrapped.
     """
-    first = workplaces[0]
+    first = sessions[0]
     found: dict[str, list[float]] = {name: [] for name in first.metrics}
-    for workplace, model in zip(workplaces, local, strict=True):
-        if _has_one_class(workplace):
+    for session, model in zip(sessions, local, strict=True):
+        if _has_one_class(session):
             continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
         score = first.predictions(outputs, model.encoder)
         for name, metric in first.metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
-    method, left = "mean over sites", sum(map(_has_one_class, workplaces))
+    method, left = "mean over sites", sum(map(_has_one_class, sessions))
     if left:
         method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
     return {
@@ -133,16 +133,16 @@ def _own_everywhere(
     }
 
 
-def _has_one_class(workplace: Workplace) -> bool:
+def _has_one_class(session: SiteSession) -> bool:
     """Tell whether a site's training rows have one class only, so that its own model is a constant."""
-    return workplace.task != "regression" and len(np.unique(workplace.target(workplace.table.training))) < 2
+    return session.task != "regression" and len(np.unique(session.target(session.table.training))) < 2
 
 
-def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked, Any, dict[str, LocalModel]]:
+def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[ComputeRequest, Any, dict[str, LocalModel]]:
     """Yield requests that train on the training rows of all; return the models by arm."""
-    rows = pooled_rows([w.encode(w.table.training, exact) for w in workplaces])
-    given, plan = replace(workplaces[0].trainable(), site=""), workplaces[0].study.compare.pooled
-    if workplaces[0].own == "same":
+    rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
+    given, plan = replace(sessions[0].trainable(), site=""), sessions[0].study.compare.pooled
+    if sessions[0].own == "same":
         outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
         return {"pooled": LocalModel(exact, outputs)}
     rival, outputs = yield from together([best(rows, given), tuned(rows, given)])
@@ -150,34 +150,34 @@ def _pooled(workplaces: Sequence[Workplace], exact: Encoder) -> Generator[Asked,
 
 
 def union_scores(
-    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder
-) -> Generator[Asked, Any, np.ndarray]:
+    sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder
+) -> Generator[ComputeRequest, Any, np.ndarray]:
     """Yield requests; return the global model's predictions on every site's holdout, in site order.
 
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
     """
     requests: list[Request] = []
-    for workplace in workplaces:
-        mixed = workplace.study.compare.union_scaler == "global"
-        x = workplace.encode(workplace.table.holdout("compare"), encoder if mixed else workplace.in_use(encoder)).x
-        requests.append(ScoreRequest(model=workplace.model, arrays=arrays, x=x))
+    for session in sessions:
+        mixed = session.study.compare.union_scaler == "global"
+        x = session.encode(session.table.holdout("compare"), encoder if mixed else session.in_use(encoder)).x
+        requests.append(ScoreRequest(model=session.model, arrays=arrays, x=x))
     found = yield requests
-    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(workplaces, found, strict=True)])
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
 
 
 def personalised_scores(
-    workplaces: Sequence[Workplace], arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Generator[Asked, Any, np.ndarray]:
+    sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[ComputeRequest, Any, np.ndarray]:
     """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
-    found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in workplaces])), []
-    for workplace, outputs in zip(workplaces, found, strict=True):
-        x = workplace.encode(workplace.table.holdout("compare"), workplace.in_use(encoder)).x
-        parts.append(workplace.predictions(outputs(x), encoder))
+    found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in sessions])), []
+    for session, outputs in zip(sessions, found, strict=True):
+        x = session.encode(session.table.holdout("compare"), session.in_use(encoder)).x
+        parts.append(session.predictions(outputs(x), encoder))
     return np.concatenate(parts)
 
 
-def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[Asked, Any, Predictor]:
+def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, Predictor]:
     """Yield one request that trains on `rows` by `plan` from the study's start; return its outputs' function."""
     planned = replace(given, plan=plan)
     fitted: Fitted = yield FitRequest(
@@ -198,10 +198,10 @@ def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))
 
 
-def _groups(workplaces: Sequence[Workplace]) -> np.ndarray | None:
+def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
     """Return group codes over all holdouts; two sites' groups are never one."""
-    holdouts = [w.table.holdout("compare") for w in workplaces]
-    return _apart([groups_of(w, t) for w, t in zip(workplaces, holdouts, strict=True)], [len(t) for t in holdouts])
+    holdouts = [w.table.holdout("compare") for w in sessions]
+    return _apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])
 
 
 def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:

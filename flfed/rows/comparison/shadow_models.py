@@ -12,10 +12,12 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.attack_runner import Attacked
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
-from flfed.rows.training.requests import Asked, FitRequest
+from flfed.rows.training.requests import ComputeRequest, FitRequest
 
 
-def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Generator[Asked, Any, list[Arrays]]:
+def trained(
+    attacked: Attacked, tables: Sequence[Encoded], purpose: str
+) -> Generator[ComputeRequest, Any, list[Arrays]]:
     """Yield requests; return the arrays after all rounds of the plan on each of some tables, as if there were one site.
 
     Parameters
@@ -33,7 +35,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Gene
     takes the plan's steps, under the site's protection where there is one; a plateau does not change
     the learning rate.
     """
-    work, rounds = attacked.workplace, attacked.workplace.study.rounds
+    work, rounds = attacked.session, attacked.session.study.rounds
     plan, protection = work.study.plan, work.protection
     models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
     for round in range(1, rounds + 1):

@@ -412,7 +412,7 @@ def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOnce(Site):
+class CachedSite(Site):
     """A site whose table is read, mapped, checked and sorted once, and split anew each time it is asked.
 
     Made for one series of repeats, one sweep or one learning curve, and given up with it: before the

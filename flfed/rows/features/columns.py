@@ -31,7 +31,7 @@ def _scaled(values: np.ndarray, column: ColumnLayout) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
+class ColumnArrays:
     """A table's columns in a layout: cells by code, numbers as they are.
 
     Attributes
@@ -47,30 +47,30 @@ class Coded:
     codes: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
 
-    def take(self, rows: np.ndarray) -> Coded:
+    def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""
         codes, values = ({name: of[rows] for name, of in part.items()} for part in (self.codes, self.values))
-        return Coded(len(np.arange(self.rows)[rows]), codes, values)
+        return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
 
     def scaled(self, column: ColumnLayout) -> np.ndarray:
         """Return a number column after its transform; float64 [rows], NaN where missing."""
         return _scaled(self.values[column.name], column)
 
 
-def coded(table: pd.DataFrame | Coded, layout: Layout) -> Coded:
-    """Return a table's columns of a layout out of pandas; what is `Coded` already as it is."""
-    if isinstance(table, Coded):
+def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
+    """Return a table's columns of a layout out of pandas; what is `ColumnArrays` already as it is."""
+    if isinstance(table, ColumnArrays):
         return table
     # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.
     table = table.copy(deep=False)
     # Small codes: they may be kept beside the table of each of many sites.
     found = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
     values = {c.name: table[c.name].to_numpy(dtype=float) for c in layout.columns if c.kind == "number"}
-    return Coded(len(table), found, values)
+    return ColumnArrays(len(table), found, values)
 
 
-def joined(parts: Sequence[Coded]) -> Coded:
+def joined(parts: Sequence[ColumnArrays]) -> ColumnArrays:
     """Return the rows of all parts as one."""
     codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes}
     values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
-    return Coded(sum(part.rows for part in parts), codes, values)
+    return ColumnArrays(sum(part.rows for part in parts), codes, values)

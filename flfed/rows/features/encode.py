@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.rows.features.columns import Coded, coded
+from flfed.rows.features.columns import ColumnArrays, coded
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 
 
@@ -42,7 +42,7 @@ class Encoded:
         return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
 
 
-class KeptRows:
+class EncodedCache:
     """Rows that went through one encoder, by part of the table: made once for all rounds."""
 
     def __init__(self) -> None:
@@ -80,12 +80,12 @@ def input_names(layout: Layout) -> tuple[str, ...]:
     return tuple(names)
 
 
-def encode(table: pd.DataFrame | Coded, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
+def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
     """Return mapped rows as the model's inputs and targets.
 
     Parameters
     ----------
-    table : DataFrame or Coded
+    table : DataFrame or ColumnArrays
         Mapped rows.
     layout : Layout
     encoder : Encoder
@@ -106,7 +106,7 @@ def encode(table: pd.DataFrame | Coded, layout: Layout, encoder: Encoder, *, wei
 
 
 def _inputs(
-    rows: Coded, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
+    rows: ColumnArrays, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
 ) -> Iterator[np.ndarray]:
     """Yield one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for, [rows, 1]."""
     chosen, missing = rows.codes[column.name], len(column.cells) - 1

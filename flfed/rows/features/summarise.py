@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.features.columns import Coded, coded
+from flfed.rows.features.columns import ColumnArrays, coded
 from flfed.summaries.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
 LEAST_KNOWN = 10
@@ -49,7 +49,7 @@ def _column_layout(name: str, column: Column) -> ColumnLayout:
     return ColumnLayout(name=name, kind="category", cells=(*column.values, "missing"))
 
 
-def outcomes(table: pd.DataFrame | Coded, layout: Layout) -> np.ndarray:
+def outcomes(table: pd.DataFrame | ColumnArrays, layout: Layout) -> np.ndarray:
     """Return the target as float64 [rows, outcomes]: class indicators, or the number itself."""
     rows = coded(table, layout)
     if layout.task == "regression":
@@ -58,12 +58,12 @@ def outcomes(table: pd.DataFrame | Coded, layout: Layout) -> np.ndarray:
     return np.asarray((rows.codes[layout.target.name][:, None] == wanted).astype(float))
 
 
-def summarise(table: pd.DataFrame | Coded, layout: Layout) -> Summary:
+def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
     """Return the exact sums over `table`; nothing is suppressed here.
 
     Parameters
     ----------
-    table : DataFrame or Coded
+    table : DataFrame or ColumnArrays
         Mapped rows of one site.
     layout : Layout
     """
@@ -99,7 +99,7 @@ def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
 
 
 def leaving(
-    table: pd.DataFrame | Coded, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
+    table: pd.DataFrame | ColumnArrays, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
 ) -> Summary:
     """Return the sums over `table` that may leave: all where `minimum` is None, else as `disclose` has it.
 
@@ -120,7 +120,7 @@ def leaving(
     return exact if minimum is None else disclose(exact, layout, minimum, people)
 
 
-def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
+def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:
     if layout.kind != "number":
         return [0.0, 0.0, 0.0]
     z = (rows.scaled(layout) - layout.middle) / layout.half
@@ -128,7 +128,7 @@ def _moments(rows: Coded, layout: ColumnLayout) -> list[float]:
     return [float(len(z)), float(z.sum()), float(np.square(z).sum())]
 
 
-def _leak_sums(rows: Coded, layout: Layout) -> np.ndarray:
+def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation.
 
     Of a class, U is the count of missing rows that have it less the expected one, and V its variance. Of a
@@ -165,7 +165,7 @@ def _ranked(y: np.ndarray) -> np.ndarray:
     return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
 
 
-def _strength(rows: Coded, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
+def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
     """Return how well one column alone tells the outcome: best AUC, or absolute correlation; NaN for few rows."""
     least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
     if least < LEAST_KNOWN or np.ptp(y) == 0:

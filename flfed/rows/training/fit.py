@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flfed.rows.evaluation.scoring import Measured
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.inference import measure_together, score_together
+from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.losses import batch_loss
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.requests import FitRequest, Fitted, MeasureRequest, ScoreRequest
@@ -20,12 +20,12 @@ from flfed.study.plan import Plan
 
 def score(request: ScoreRequest) -> np.ndarray:
     """Return outputs float64 [rows, outputs]."""
-    return score_together([request])[0]
+    return score_stacked([request])[0]
 
 
 def measure(request: MeasureRequest) -> Measured:
     """Return the outputs on the request's rows, their loss, and the area under the ROC curve if asked for."""
-    return measure_together([request])[0]
+    return measure_stacked([request])[0]
 
 
 def fit(request: FitRequest) -> Fitted:

@@ -56,7 +56,7 @@ class _Unit:
         return layers_of(self.model), tuple(self.arrays), shapes, self.precision, self.xs[0].shape[1]
 
 
-def score_together(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+def score_stacked(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
     """Return the outputs of each request, in order; float64 [rows, outputs].
 
     Notes
@@ -67,7 +67,7 @@ def score_together(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
     return _outputs([(request.model, request.arrays, request.x, "float64") for request in requests])
 
 
-def measure_together(requests: Sequence[MeasureRequest]) -> list[Measured]:
+def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     """Return the figures of each request, in order; outputs are computed in the plan's precision."""
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)

@@ -7,28 +7,28 @@ from typing import Any
 
 from flfed.rows.training.fit import fit, measure, score
 from flfed.rows.training.requests import (
+    ClientGenerator,
     FitRequest,
     Fitted,
-    Handler,
     MeasureRequest,
     Request,
     RivalRequest,
     ScoreRequest,
-    drive,
+    run_client_by,
 )
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.rows.training.tuning.best_model import best_alone
 from flfed.rows.training.tuning.linear import tuned_linear
 
 
-def answer_alone(requests: Sequence[Request]) -> list[Any]:
+def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:
     """Return the result of each request; an error in one ends all."""
     return [_answer_one(request) for request in requests]
 
 
 def _answer_one(request: Request) -> Any:
     if isinstance(request, FitRequest):
-        return fit_alone(request)
+        return fit_one(request)
     if isinstance(request, ScoreRequest):
         return score(request)
     if isinstance(request, MeasureRequest):
@@ -38,11 +38,11 @@ def _answer_one(request: Request) -> Any:
     return tuned_linear(request.rows, request.task, request.classes, request.rng)
 
 
-def fit_alone(request: FitRequest) -> Fitted:
+def fit_one(request: FitRequest) -> Fitted:
     """Train as one request asks, protected or not."""
     return fit(request) if request.private is None else private_fit(request)
 
 
-def drive_alone(handler: Handler) -> Any:
+def run_client(handler: ClientGenerator) -> Any:
     """Run a handler to its end, answering its requests one by one; return what it returns."""
-    return drive(handler, answer_alone)
+    return run_client_by(handler, compute_one_by_one)

@@ -51,7 +51,7 @@ def _adam(
 
 
 @dataclass(frozen=True, eq=False)
-class Moving:
+class OptimiserState:
     """One tensor of a stack of sites that an optimiser moves, with its gradient and its memory.
 
     Attributes
@@ -67,24 +67,24 @@ class Moving:
     memory: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor, plan: Plan) -> Moving:
+    def of(cls, w: Tensor, g: Tensor, plan: Plan) -> OptimiserState:
         """Return what the plan's optimiser needs before its first step."""
         memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
         return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))
 
-    def first(self, sites: int) -> Moving:
+    def first(self, sites: int) -> OptimiserState:
         """Return the first sites, as views."""
         w = self.w[:sites]
         g = w if self.g is self.w else self.g[:sites]
-        return Moving(w, g, tuple(part[:sites] for part in self.memory))
+        return OptimiserState(w, g, tuple(part[:sites] for part in self.memory))
 
 
-def step_in_place(moving: Sequence[Moving], lr: Tensor, step: int, plan: Plan) -> None:
+def step_in_place(moving: Sequence[OptimiserState], lr: Tensor, step: int, plan: Plan) -> None:
     """Take the plan's step, the same as `step_of` takes, for every site of a stack.
 
     Parameters
     ----------
-    moving : sequence of Moving
+    moving : sequence of OptimiserState
     lr : tensor [sites, 1, 1]
     step : int, from 1
     """
@@ -95,14 +95,14 @@ def step_in_place(moving: Sequence[Moving], lr: Tensor, step: int, plan: Plan) -
             _adam_in_place(tensors, lr, step, plan)
 
 
-def _sgd_in_place(tensors: Moving, lr: Tensor, momentum: float) -> None:
+def _sgd_in_place(tensors: OptimiserState, lr: Tensor, momentum: float) -> None:
     for velocity in tensors.memory:
         torch.add(tensors.g, velocity, alpha=momentum, out=velocity)
     g = tensors.memory[0] if tensors.memory else tensors.g
     tensors.w.addcmul_(g, lr, value=-1)
 
 
-def _adam_in_place(tensors: Moving, lr: Tensor, step: int, plan: Plan) -> None:
+def _adam_in_place(tensors: OptimiserState, lr: Tensor, step: int, plan: Plan) -> None:
     (first, second), (m, v) = plan.betas, tensors.memory
     m.mul_(first).add_(tensors.g, alpha=1 - first)
     v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.private.noise import Chance
+from flfed.rows.training.private.noise import NoiseSource
 from flfed.study.plan import Plan, PrivateSteps
 
 Term = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +42,7 @@ class FitRequest:
         Whether the result is what training changed: the trained arrays minus `arrays`.
     private : PrivateSteps or None
         Take the steps under record-level differential privacy: `plan.steps` of them, whatever the rows.
-    chance : Chance or None
+    chance : NoiseSource or None
         Where their draws come from; needed with `private`.
     """
 
@@ -56,7 +56,7 @@ class FitRequest:
     terms: tuple[Term, ...] = ()
     delta: bool = False
     private: PrivateSteps | None = None
-    chance: Chance | None = None
+    chance: NoiseSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,10 +142,10 @@ class RivalRequest(_OfRowsAlone):
 
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest
-Asked = Request | list[Request]
-Handler = Generator[Asked, Any, Any]
+ComputeRequest = Request | list[Request]
+ClientGenerator = Generator[ComputeRequest, Any, Any]
 """A client handler: yields requests, is sent their results, returns a reply."""
-Answer = Callable[[Sequence[Request]], Sequence[Any]]
+Compute = Callable[[Sequence[Request]], Sequence[Any]]
 """Answers requests, in order; `Failed` in place of a result that could not be had."""
 
 
@@ -156,7 +156,7 @@ class Failed:
     error: Exception
 
 
-def drive(handler: Handler, answer: Answer) -> Any:
+def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
     """Run a handler to its end, answering its requests as they come; return what it returns."""
     try:
         asked = next(handler)
@@ -166,7 +166,7 @@ def drive(handler: Handler, answer: Answer) -> Any:
         return end.value
 
 
-def together(handlers: Sequence[Handler]) -> Generator[list[Request], Any, list[Any]]:
+def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], Any, list[Any]]:
     """Drive several handlers side by side: yield what all of them ask at a time; return what they return.
 
     Parameters
@@ -175,7 +175,7 @@ def together(handlers: Sequence[Handler]) -> Generator[list[Request], Any, list[
         Each may ask as often as it likes; one that has ended waits for the others.
     """
     ended: dict[int, Any] = {}
-    waiting: dict[int, Asked] = {}
+    waiting: dict[int, ComputeRequest] = {}
 
     def go_on(place: int, results: Sequence[Any] | None) -> None:
         handler = handlers[place]
@@ -195,12 +195,12 @@ def together(handlers: Sequence[Handler]) -> Generator[list[Request], Any, list[
     return [ended[place] for place in range(len(handlers))]
 
 
-def listed(asked: Asked) -> list[Request]:
+def listed(asked: ComputeRequest) -> list[Request]:
     """Return what a handler asks, as a list."""
     return asked if isinstance(asked, list) else [asked]
 
 
-def told(handler: Handler, asked: Asked, results: Sequence[Any]) -> Asked:
+def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
     """Send a handler its results, or raise in it what went wrong; return what it asks next."""
     for result in results:
         if isinstance(result, Failed):

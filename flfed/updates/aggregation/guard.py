@@ -16,7 +16,7 @@ from flfed.updates.messages.train import CompareReply, TrainReply
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts:
+class GuardResult:
     """What the guard says about a round's updates.
 
     Attributes
@@ -40,7 +40,7 @@ def guard(
     *,
     flag: float = 3.0,
     refuse: float = 10.0,
-) -> Verdicts:
+) -> GuardResult:
     """Sort updates into accepted, flagged and refused.
 
     Parameters
@@ -81,10 +81,10 @@ def guard(
             flagged[site] = f"norm of the update is {times:.1f} times the cohort's median"
         elif norm > 0 and median == 0 and len(norms) >= 3:
             flagged[site] = "update is not zero, most of the cohort's are"
-    return Verdicts(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
+    return GuardResult(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
 
 
-def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> Verdicts:
+def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:
     """Sort replies that only score into accepted and refused; arguments as `guard` takes them.
 
     `outputs` are the model's, where offsets were asked for: one site's must not decide how all are adjusted.
@@ -98,7 +98,7 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
     }
     refused = {site: reason for site, reason in defects.items() if reason}
     accepted = {site: replies[site] for site in sorted(replies) if site not in refused}
-    return Verdicts(accepted=accepted, refused=refused)
+    return GuardResult(accepted=accepted, refused=refused)
 
 
 def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:

@@ -18,7 +18,7 @@ and a run that ends for want of it says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Enrolled:
+class Participant:
     """A site that takes part.
 
     Attributes
@@ -82,12 +82,12 @@ def ignore(record: RoundRecord) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment:
+class RunContext:
     """What a run gives its strategy.
 
     Attributes
     ----------
-    roster : dict of site name to Enrolled
+    roster : dict of site name to Participant
     encoder : Encoder
     plan : Plan
     rounds : int
@@ -104,7 +104,7 @@ class Assignment:
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
     """
 
-    roster: Mapping[str, Enrolled]
+    participants: Mapping[str, Participant]
     encoder: Encoder
     plan: Plan
     rounds: int

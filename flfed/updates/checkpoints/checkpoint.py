@@ -68,7 +68,7 @@ class Checkpoint:
     encoder: Encoder
     state: Mapping[str, Arrays] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    roster: Mapping[str, int] = field(default_factory=dict)
+    participants: Mapping[str, int] = field(default_factory=dict)
     sharing: Mapping[str, Sharing] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     start: str = ""
@@ -112,7 +112,7 @@ def begin(
     run: str,
     encoder: Encoder,
     summaries: Mapping[str, Summary],
-    roster: Mapping[str, int],
+    participants: Mapping[str, int],
     sharing: Mapping[str, Sharing] | None = None,
 ) -> Checkpoint:
     """Write what does not change from round to round, whole or not at all; return what all checkpoints share.
@@ -136,9 +136,11 @@ def begin(
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
         tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
-    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(roster), "sharing": dict(sharing or {})}
+    facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(participants), "sharing": dict(sharing or {})}
     start = _write(folder_of(run), START, tensors, facts)
-    return Checkpoint(round=0, arrays={}, encoder=encoder, roster=roster, sharing=facts["sharing"], start=start)
+    return Checkpoint(
+        round=0, arrays={}, encoder=encoder, participants=participants, sharing=facts["sharing"], start=start
+    )
 
 
 def summaries_of(run: str, start: str) -> dict[str, Summary]:
@@ -317,7 +319,7 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         encoder=Encoder(**_part(first, "encoder")),
         state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
         facts=facts,
-        roster=begun.get("roster", {}),
+        participants=begun.get("roster", {}),
         sharing=begun.get("sharing", {}),
         start=start,
     )

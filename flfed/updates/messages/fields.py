@@ -16,7 +16,7 @@ from flfed.errors import FlfedError
 from flfed.summaries.score_bins import BINS
 from flfed.updates.messages import in_memory_arrays
 from flfed.updates.messages.compare import METRIC
-from flfed.updates.messages.in_memory_arrays import STYPE, HeldArray
+from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray
 from flfed.updates.messages.sentences import CONTROL, LONGEST, recorded, recorded_words
 
 PROTOCOL = 1
@@ -49,7 +49,7 @@ def count_bytes(record: Mapping[str, Any]) -> int:
 
 
 def _value_bytes(value: Any) -> int:
-    if isinstance(value, HeldArray):
+    if isinstance(value, InMemoryArray):
         return value.count_bytes()
     if isinstance(value, Array):
         return len(value.data)
@@ -101,7 +101,7 @@ _NPY = re.compile(
 
 def _ndarray(array: Array, name: str) -> np.ndarray:
     """Return one array. NumPy's own reader takes archives, and sizes that only the header claims."""
-    if type(array) is HeldArray:
+    if type(array) is InMemoryArray:
         return array.values  # of a kind, an order and a shape that bytes could have: it holds no other
     start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
     if start is None or array.stype != STYPE:

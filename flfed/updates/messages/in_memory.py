@@ -28,7 +28,7 @@ class Crossing(Protocol):
 Kind = TypeVar("Kind", bound=Crossing)
 
 
-class HeldRecord(RecordDict):
+class InMemoryRecord(RecordDict):
     """Flower's record around a message: its sections are made when somebody looks, who may then change them.
 
     Parameters
@@ -77,7 +77,7 @@ class HeldRecord(RecordDict):
 
 def read(kind: type[Kind], record: RecordDict) -> Kind:
     """Return the message that a record holds as it is, or read it from sections that somebody may have changed."""
-    if type(record) is HeldRecord and type(record.message) is kind and record.untouched():
+    if type(record) is InMemoryRecord and type(record.message) is kind and record.untouched():
         return record.message
     return kind.from_record(record)
 
@@ -90,7 +90,7 @@ class Sizes:
 
     def of(self, record: RecordDict) -> int:
         """Return the size of a message's content."""
-        if type(record) is not HeldRecord or not record.untouched():
+        if type(record) is not InMemoryRecord or not record.untouched():
             return count_bytes(record)
         layout = _layout(record.message)
         size = self._known.get(layout)

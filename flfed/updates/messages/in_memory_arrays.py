@@ -24,7 +24,7 @@ _PLAIN: dict[type, frozenset[type]] = {
 """What Flower's records take, without subclasses such as NumPy's numbers: Flower itself judges those."""
 
 
-class HeldArray(Array):
+class InMemoryArray(Array):
     """Flower's array around an ndarray: nothing is written as bytes unless someone asks for them.
 
     Parameters
@@ -122,7 +122,7 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     in_order = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     return _holding(
         _ARRAYS,
-        {name: HeldArray(value) if value.dtype.kind in KINDS else Array(value) for name, value in in_order.items()},
+        {name: InMemoryArray(value) if value.dtype.kind in KINDS else Array(value) for name, value in in_order.items()},
     )
 
 

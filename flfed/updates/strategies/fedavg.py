@@ -19,11 +19,11 @@ from flfed.gc_pause import rarely_collected
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import Selection
-from flfed.updates.aggregation.guard import Verdicts, guard, guard_scores
-from flfed.updates.aggregation.rounds import SPENT, Assignment, RoundRecord, summable, why_stopped
+from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores
+from flfed.updates.aggregation.rounds import SPENT, RoundRecord, RunContext, summable, why_stopped
 from flfed.updates.aggregation.weighted_mean import weighted_mean
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
-from flfed.updates.messages.in_memory import HeldRecord, Sizes, addressed, read
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
 from flfed.updates.messages.in_memory_arrays import array_record, immutable
 from flfed.updates.messages.offset import Offset, reads_offset
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
@@ -98,14 +98,14 @@ class FedAvg(FlowerFedAvg):
         self.clock: Callable[[], float] = time.monotonic
         self._incoming: Arrays = {}
         self._asked: dict[str, int] = {}
-        self._verdicts = Verdicts(accepted={})
+        self._verdicts = GuardResult(accepted={})
         self._began, self._earlier, self._spent = 0.0, dict[str, str](), dict[str, str]()
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
         self.stopped, self.rounds_done, self.best_round, self._fit = "", 0, 0, True
         self._judges: frozenset[str] = frozenset()
         self.offsets: dict[str, Offset] = {}
 
-    def assign(self, assignment: Assignment) -> None:
+    def assign(self, assignment: RunContext) -> None:
         """Take what the run gives: roster, encoder, plan, rounds, seed, observer.
 
         Raises
@@ -219,7 +219,7 @@ class FedAvg(FlowerFedAvg):
     def _begin(self) -> None:
         """Start the clock and the counts of a round, over all its attempts."""
         self._began, self._earlier, self._bytes_out, self._bytes_in, self._spent = self.clock(), {}, {}, {}, {}
-        self._verdicts = Verdicts(accepted={})  # else the last round's updates are held while the next are made
+        self._verdicts = GuardResult(accepted={})  # else the last round's updates are held while the next are made
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -231,11 +231,11 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message for each site, to score the final model."""
-        return self._messages(EVALUATE, server_round, arrays, sorted(self.run.roster))
+        return self._messages(EVALUATE, server_round, arrays, sorted(self.run.participants))
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
-        sites = sorted(self.run.roster)
+        sites = sorted(self.run.participants)
         size = max(1, round(self.fraction * len(sites)))
         rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
         chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)
@@ -258,7 +258,7 @@ class FedAvg(FlowerFedAvg):
 
     def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
         self._incoming = to_arrays(arrays)
-        self._asked, self._fit = {site: self.run.roster[site].node_id for site in sites}, kind == TRAIN
+        self._asked, self._fit = {site: self.run.participants[site].node_id for site in sites}, kind == TRAIN
         request = TrainRequest(
             arrays=immutable(self._incoming),
             encoder=self.run.encoder,
@@ -269,30 +269,30 @@ class FedAvg(FlowerFedAvg):
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
         sizes = Sizes()
-        first = Message(HeldRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
+        first = Message(InMemoryRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
         with_offset = replace(request, offset=True)
         to = {site: node for site, node in self._asked.items() if site not in self._spent}
         # A record of its own for each site: one client's edit must not reach the next.
-        records = {site: HeldRecord(with_offset if self._says_offset(kind, site) else request) for site in to}
+        records = {site: InMemoryRecord(with_offset if self._says_offset(kind, site) else request) for site in to}
         for site, record in records.items():
             self._bytes_out[site] = self._bytes_out.get(site, 0) + sizes.of(record)
         return [addressed(first, node, records[site]) for site, node in to.items()]
 
     def _says_offset(self, kind: str, site: str) -> bool:
         """Tell whether a site is asked for its offset: after the last round, where its version knows of it."""
-        return kind == EVALUATE and self.run.outputs > 0 and reads_offset(self.run.roster[site].version)
+        return kind == EVALUATE and self.run.outputs > 0 and reads_offset(self.run.participants[site].version)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, or None where too few updates are good."""
         found, faults = self._read(replies)
-        bands = {site: self.run.roster[site].rows_high for site in found}
+        bands = {site: self.run.participants[site].rows_high for site in found}
         mechanism, run = self.run.mechanism, self.run
         refuse = self.refuse_norm if mechanism.refuses_by_norm else math.inf
         verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=refuse)
         refused = dict(sorted({**faults, **verdicts.refused}.items()))
-        self._verdicts = Verdicts(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
+        self._verdicts = GuardResult(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
         if len(verdicts.accepted) < self.needed(len(self._asked)):
             return None, None
         # Once a round, however often it was asked: patience counts rounds.
@@ -313,9 +313,9 @@ class FedAvg(FlowerFedAvg):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Take note of the sites' scores of the final model."""
         found, faults = self._read(replies)
-        bands = {site: self.run.roster[site].rows_high for site in found}
+        bands = {site: self.run.participants[site].rows_high for site in found}
         verdicts = guard_scores(found, bands, self.run.outputs)
-        self._verdicts = Verdicts(
+        self._verdicts = GuardResult(
             accepted=verdicts.accepted, refused=dict(sorted({**faults, **verdicts.refused}.items()))
         )
         accepted = verdicts.accepted.items()

@@ -29,7 +29,7 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import START, new_line
-from flfed.rows.training.one_by_one import drive_alone
+from flfed.rows.training.one_by_one import run_client
 from flfed.signatures import coordinator_signed, signing_public
 from flfed.updates.messages.countersign import SEAL, SEALED, SealReply
 from flfed.updates.messages.fields import count_bytes
@@ -42,8 +42,8 @@ class Nodes(InProcessGrid):
 
     def __init__(self, sites: tuple[str, ...] = SITES) -> None:
         app = ClientApp(mods=[redact])
-        app.query(SEAL.partition(".")[2])(self.answering(receipts.seal))
-        app.query(SEALED.partition(".")[2])(self.answering(receipts.sealed))
+        app.query(SEAL.partition(".")[2])(self.stacked_compute(receipts.seal))
+        app.query(SEALED.partition(".")[2])(self.stacked_compute(receipts.sealed))
         super().__init__(app, sites, {})
         self.nodes = {site: number for number, site in enumerate(sites, start=1)}
         self.change: Callable[[Message], Message | None] = lambda reply: reply
@@ -51,10 +51,10 @@ class Nodes(InProcessGrid):
         self.calls = 0
 
     @staticmethod
-    def answering(handler):
+    def stacked_compute(handler):
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
-            return Message(drive_alone(handler(message, None, site)).to_record(), reply_to=message)
+            return Message(run_client(handler(message, None, site)).to_record(), reply_to=message)
 
         return answer
 

@@ -1,6 +1,6 @@
 """A gate's process for tests: the real one, with an answer that tells what it could reach and read.
 
-`answering.py SITE [SECONDS]`; so many seconds its loading takes longer.
+`stacked_compute.py SITE [SECONDS]`; so many seconds its loading takes longer.
 """
 
 from __future__ import annotations

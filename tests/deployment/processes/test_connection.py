@@ -40,7 +40,7 @@ class Server:
         self.asked, self.answers = list[str](), dict(ANSWERS)
         server = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class ClientGenerator(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 name = self.path.rpartition("/")[2]
                 self.rfile.read(int(self.headers["content-length"]))
@@ -59,7 +59,7 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ClientGenerator)
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 

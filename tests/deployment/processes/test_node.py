@@ -147,7 +147,7 @@ def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     servers = []
 
     def serving(number: int, target: str) -> http.server.ThreadingHTTPServer:
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class ClientGenerator(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 heard[number].append(self.path)
                 self.rfile.read(int(self.headers["content-length"]))
@@ -160,7 +160,7 @@ def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
             def log_message(self, *_: Any) -> None:
                 pass
 
-        made = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+        made = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), ClientGenerator)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(keys.keys / "server.crt", keys.keys / "server.key")
         made.socket = tls.wrap_socket(made.socket, server_side=True)

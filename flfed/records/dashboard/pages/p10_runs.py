@@ -97,7 +97,7 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         st.error(with_code(str(error)))
 
 
-def _going(listed: list[str], course: refresh.Course) -> None:
+def _going(listed: list[str], course: refresh.BatchPlan) -> None:
     """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
     only = access.viewer().site
     with suppress(FlfedError), RunReader.open(only=only) as reader:  # a store that is busy is looked at again

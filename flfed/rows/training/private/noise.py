@@ -17,7 +17,7 @@ AT_A_TIME = 2**16
 """Draws of the operating system's generator that are held at a time, of 8 bytes each."""
 
 
-class Chance(Protocol):
+class NoiseSource(Protocol):
     """Where the draws of protected training come from: the study's seed in simulation, the system at an institution."""
 
     def uniform(self, count: int) -> np.ndarray:
@@ -30,7 +30,7 @@ class Chance(Protocol):
 
 
 @dataclass(frozen=True)
-class SeededChance:
+class SeededNoise:
     """Draws that follow from a seed: for tests and simulation, where nobody is to be protected from who knows it."""
 
     rng: np.random.Generator
@@ -44,7 +44,7 @@ class SeededChance:
         return self.rng.standard_normal(count)
 
 
-class SystemChance:
+class SystemNoise:
     """Draws that nobody can repeat, from the operating system's generator: for an institution's own rows.
 
     Each call takes a new key of 256 bits from the system and stretches it by ChaCha20, as the system itself does, in
@@ -63,7 +63,7 @@ class SystemChance:
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
-        """Take the place of `SeededChance`: a seeded generator is not looked at."""
+        """Take the place of `SeededNoise`: a seeded generator is not looked at."""
 
     def uniform(self, count: int) -> np.ndarray:
         """Return float64 [count], uniform in [0, 1), multiples of 2^-53."""
@@ -91,14 +91,14 @@ def _unguessable(count: int) -> bytes:
     return stream.update(bytes(count))
 
 
-def source_of(rng: np.random.Generator, chance: Chance | None) -> np.random.BitGenerator | None:
+def source_of(rng: np.random.Generator, chance: NoiseSource | None) -> np.random.BitGenerator | None:
     """Return the generator that a request draws from, by which requests that share one are known; None of the system's.
 
     Parameters
     ----------
     rng : Generator
         Of the request.
-    chance : Chance or None
+    chance : NoiseSource or None
         Of a protected one, which draws from nothing else.
     """
     drawn = rng if chance is None else getattr(chance, "rng", None)
@@ -118,10 +118,10 @@ class Protection:
     steps : PrivateSteps
     spend : callable (round)
         Writes down what a round will spend, before its training begins; raises where it may not be spent.
-    chance : callable (Generator) → Chance
+    chance : callable (Generator) → NoiseSource
         Makes of the round's seeded generator what the draws come from.
     """
 
     steps: PrivateSteps
     spend: Callable[[int], None] = no_spending
-    chance: Callable[[np.random.Generator], Chance] = SeededChance
+    chance: Callable[[np.random.Generator], NoiseSource] = SeededNoise

@@ -16,7 +16,7 @@ FINENESS = 27
 2^26 doubles near the deviation, so that rounded noise is as good as rounded normal noise; and 10,000 numbers lose a
 millionth of the clip."""
 LARGEST_DRAW = 18.0
-"""No draw is as far from 0: those of `SystemChance` are within the root of 2 log 2^53, which is 8.6."""
+"""No draw is as far from 0: those of `SystemNoise` are within the root of 2 log 2^53, which is 8.6."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.private.noise import Chance
+from flfed.rows.training.private.noise import NoiseSource
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.study.plan import PrivateSteps
 
@@ -51,7 +51,7 @@ def units(rows: Encoded, private: PrivateSteps) -> int:
 
 
 def drawn_steps(
-    rows: Encoded, private: PrivateSteps, chance: Chance, steps: int, numbers: int
+    rows: Encoded, private: PrivateSteps, chance: NoiseSource, steps: int, numbers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield of each step the rows that take part in it, and its noise.
 
@@ -59,7 +59,7 @@ def drawn_steps(
     ----------
     rows : Encoded, at least one row
     private : PrivateSteps
-    chance : Chance
+    chance : NoiseSource
     steps : int
     numbers : int
         Of the gradient, all arrays together.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from flfed.rows.training.inference import measure_together, score_together
-from flfed.rows.training.one_by_one import answer_alone
+from flfed.rows.training.inference import measure_stacked, score_stacked
+from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.private.noise import source_of
 from flfed.rows.training.requests import (
-    Answer,
+    Compute,
     Failed,
     FitRequest,
     MeasureRequest,
@@ -20,23 +20,23 @@ from flfed.rows.training.requests import (
     TuneRequest,
 )
 from flfed.rows.training.stacked.batches import Kept
-from flfed.rows.training.stacked.fit import fit_together
+from flfed.rows.training.stacked.fit import fit_stacked
 from flfed.rows.training.tuning.stacked import tune_together
 
 
-def answering() -> Answer:
-    """Return `answer_together` with a memory of its own, so that a site's rows are packed once and not every round."""
-    return partial(answer_together, kept=Kept())
+def stacked_compute() -> Compute:
+    """Return `compute_stacked` with a memory of its own, so that a site's rows are packed once and not every round."""
+    return partial(compute_stacked, kept=Kept())
 
 
-def answer_together(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
     """Return the result of each request, or `Failed`: one site's failure is its own."""
     kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
-        FitRequest: partial(fit_together, kept=kept, alone=_alone),
-        ScoreRequest: score_together,
-        MeasureRequest: measure_together,
+        FitRequest: partial(fit_stacked, kept=kept, alone=_alone),
+        ScoreRequest: score_stacked,
+        MeasureRequest: measure_stacked,
         TuneRequest: tune_together,
-        RivalRequest: answer_alone,
+        RivalRequest: compute_one_by_one,
     }
     results: list[Any] = [None] * len(requests)
     for kind, answer in kinds.items():
@@ -62,6 +62,6 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
 
 def _alone(request: Request) -> Any:
     try:
-        return answer_alone([request])[0]
+        return compute_one_by_one([request])[0]
     except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
         return Failed(error)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-class Room:
+class BufferPool:
     """Memory that one stack after the other writes to: fresh memory costs more than small products."""
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Passes:
         is scaled by minus the learning rate is the whole step. `backward_by_row` clips and adds
         rows in their dtype, which may be another than the weights'.
     rows : int
-    room : Room
+    room : BufferPool
 
     Source: Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors".
     """
 
-    def __init__(self, weights: list[Tensor], gradients: list[Tensor], rows: int, room: Room) -> None:
+    def __init__(self, weights: list[Tensor], gradients: list[Tensor], rows: int, room: BufferPool) -> None:
         self._layers = [_Layer(w, g) for w, g in zip(weights, gradients, strict=True)]
         for number, layer in enumerate(self._layers[:-1]):
             layer.take_room(number, rows, room)
@@ -126,7 +126,7 @@ class _Layer:
         self._back = self._w_row[:, :, :-1]
         self._g = g.transpose(1, 2) if self._single else g
 
-    def take_room(self, number: int, rows: int, room: Room) -> None:
+    def take_room(self, number: int, rows: int, room: BufferPool) -> None:
         """Find room for what a hidden layer gives, before and after ReLU, with the ones that follow it."""
         sites, _, outputs = self._w.shape
         self.room = room.of(("before", number), self._w.dtype, sites, rows, outputs)

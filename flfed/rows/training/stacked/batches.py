@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import order_of, size_of, steps_of
-from flfed.rows.training.stacked.backward import Room
+from flfed.rows.training.stacked.backward import BufferPool
 from flfed.study.plan import Plan
 
 KEPT_BYTES = 256 * 2**20
@@ -137,7 +137,7 @@ class Batches:
     absent: list[Tensor] | None
 
 
-def gathered(packed: Packed, block: Block, room: Room) -> Batches:
+def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
     """Return the rows that a block's steps take; the inputs lie in the room until the next ones are gathered."""
     flat, inputs = block.index.reshape(-1), packed.x.shape[1]
     x = room.of(("inputs",), packed.x.dtype, *block.index.shape, inputs)
@@ -155,7 +155,7 @@ def gathered(packed: Packed, block: Block, room: Room) -> Batches:
     return Batches(x, y, share, places * (block.steps // len(places)))
 
 
-class Course:
+class BatchPlan:
     """Which rows each site of a stack takes in which step, drawn as `fit` draws them.
 
     Parameters

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from flfed.rows.training.fit import size_of, steps_of
-from flfed.rows.training.one_by_one import fit_alone
+from flfed.rows.training.one_by_one import fit_one
 from flfed.rows.training.private.noise import source_of
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.backward import Room
-from flfed.rows.training.stacked.batches import BLOCK_BYTES, Course, Kept, gathered
+from flfed.rows.training.stacked.backward import BufferPool
+from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, Kept, gathered
 from flfed.rows.training.stacked.grouping import program_of
 from flfed.rows.training.stacked.private_fit import fit_private_stack
 from flfed.rows.training.stacked.stack import Stack
@@ -26,8 +26,8 @@ CHUNK_BYTES = 64 * 2**20
 """Most memory of a stack's rows, and of its activations."""
 
 
-def fit_together(
-    requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_alone
+def fit_stacked(
+    requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
 ) -> list[Any]:
     """Return the result of each fit, in order; requests of one program train as one stack.
 
@@ -48,7 +48,7 @@ def fit_together(
         Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
         writes to any more.
     """
-    kept, results, room = Kept(0) if kept is None else kept, list[Any]([None] * len(requests)), Room()
+    kept, results, room = Kept(0) if kept is None else kept, list[Any]([None] * len(requests)), BufferPool()
     sources = [source_of(request.rng, request.chance) for request in requests]
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
@@ -97,7 +97,7 @@ def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[i
     return sorted(found, key=lambda site: (-site[0], -site[1]))
 
 
-def _fit_stack(requests: list[FitRequest], kept: Kept, room: Room) -> list[Fitted]:
+def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:
     """Return the result of each fit of one stack."""
     plan, task = requests[0].plan, requests[0].task
     rows = [request.rows for request in requests]
@@ -105,7 +105,7 @@ def _fit_stack(requests: list[FitRequest], kept: Kept, room: Room) -> list[Fitte
     packed = kept.packed(rows, task, getattr(torch, plan.precision))
     if requests[0].private is not None:
         return fit_private_stack(requests, packed, room)
-    course = Course(sizes, plan, [request.rng for request in requests])
+    course = BatchPlan(sizes, plan, [request.rng for request in requests])
     stack = Stack(requests, packed.x.dtype, room)
     for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
         stack.train(gathered(packed, block, room))

@@ -17,14 +17,14 @@ from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, units
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.backward import Passes, Room
+from flfed.rows.training.stacked.backward import BufferPool, Passes
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, Packed, pack
 from flfed.rows.training.stacked.grouping import program_of
 from flfed.rows.training.stacked.stack import Stack
 
 
 def fit_private_stack(
-    requests: list[FitRequest], packed: Packed, room: Room, *, block_bytes: int = BLOCK_BYTES
+    requests: list[FitRequest], packed: Packed, room: BufferPool, *, block_bytes: int = BLOCK_BYTES
 ) -> list[Fitted]:
     """Return the result of each fit of one stack, as `private_fit` returns it but for rounding.
 
@@ -34,7 +34,7 @@ def fit_private_stack(
         Of one program, each with its own chance and at least one row.
     packed : Packed
         Their rows, in the order of the requests.
-    room : Room
+    room : BufferPool
     block_bytes : int
         Of the rows and of the noise gathered at a time; at least one step's.
 
@@ -131,10 +131,10 @@ class PrivateStack(Stack):
     ----------
     requests : list of FitRequest
     dtype : torch.dtype
-    room : Room
+    room : BufferPool
     """
 
-    def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: Room) -> None:
+    def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
         super().__init__(requests, dtype, room)
         self._sizes = [tensors.w[0].numel() for tensors in self._moving]
         self.numbers, divisors, grids = sum(self._sizes), [], []
@@ -197,4 +197,4 @@ def private_fit(request: FitRequest) -> Fitted:
         return fit_by_row(request)
     with torch.inference_mode():
         packed = pack([request.rows], request.task, getattr(torch, request.plan.precision))
-        return fit_private_stack([request], packed, Room())[0]
+        return fit_private_stack([request], packed, BufferPool())[0]

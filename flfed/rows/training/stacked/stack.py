@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from flfed.rows.training.losses import as_expected, expected, row_losses
-from flfed.rows.training.optimisers import Moving, clip_in_place, soft_threshold, step_in_place
+from flfed.rows.training.optimisers import OptimiserState, clip_in_place, soft_threshold, step_in_place
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.backward import Passes, Room
+from flfed.rows.training.stacked.backward import BufferPool, Passes
 from flfed.rows.training.stacked.batches import Batches
 
 
@@ -23,17 +23,17 @@ class Stack:
     requests : list of FitRequest
         Of one program, those with most steps first.
     dtype : torch.dtype
-    room : Room
+    room : BufferPool
     """
 
-    def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: Room) -> None:
+    def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
         self._first, self._arrays = requests[0], [request.arrays for request in requests]
         plan, layers = self._first.plan, self._first.model.layers
         weights = [self._stacked(weight, bias, dtype) for weight, bias in layers]
         # Where a step is linear in the gradient, and in nothing else, products add it to the weights.
         added = plan.momentum or plan.l2 or plan.clip or self._first.terms or self._first.private
         self._plain = plan.optimiser == "sgd" and not added
-        self._moving = [Moving.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
+        self._moving = [OptimiserState.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
         self._anchors = [w.clone() for w in weights] if self._first.terms else weights
         self._lr, self._l2 = (
             torch.tensor(values, dtype=dtype)[:, None, None]
@@ -76,7 +76,7 @@ class Stack:
             self._move(moving, sites)
         self._losses[:sites] += _losses(task, outputs, batches)
 
-    def _move(self, moving: list[Moving], sites: int) -> None:
+    def _move(self, moving: list[OptimiserState], sites: int) -> None:
         """Go from the gradients to the next arrays, as `fit` does."""
         plan, lr = self._first.plan, self._lr[:sites]
         if not self._plain:
