@@ -112,7 +112,7 @@ def test_nothing_catches_every_exception_but_the_border():
                     found.append(named(file))
     # The border, and two that hand an error over to the one who asked or waits.
     assert set(found) == {
-        "flfed/federation/client/client.py", "flfed/federation/engines/lockstep.py",
+        "flfed/federation/client/redaction.py", "flfed/federation/engines/lockstep.py",
         "flfed/rows/training/stacked/answer.py",
     }  # fmt: skip
 

@@ -17,7 +17,8 @@ from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import TableError
-from flfed.federation.client.client import SITE_ERROR, SiteClient
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.redaction import SITE_ERROR
 from flfed.records.ledger.ledger import Ledger
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

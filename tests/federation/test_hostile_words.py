@@ -10,7 +10,7 @@ import pytest
 
 from flfed.errors import FlfedError
 from flfed.export.run_folder import export
-from flfed.federation.client.client import NotTakingPart
+from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.sources import Frame

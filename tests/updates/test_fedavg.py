@@ -11,7 +11,8 @@ from flwr.clientapp import ClientApp
 from sklearn.linear_model import Ridge
 
 from flfed.errors import UsageError
-from flfed.federation.client.client import SiteClient, redact
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun

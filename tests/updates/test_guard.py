@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from flfed.federation.client.client import SiteClient, redact
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder

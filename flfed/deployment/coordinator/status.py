@@ -173,7 +173,7 @@ def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dic
     """
     found: dict[str, LastRun] = {}
     with RunReader.open(store) as reader:
-        for run in [run for run in reader.runs() if run.engine == "deployment"][:RUNS_LOOKED_AT]:
+        for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
             sites = reader.sites(run.run)
             hidden = members if any(site.shared_as == "pseudonym" for site in sites) else ()
             names = {alias: name for name, alias in pseudonyms(run.series, hidden).items()} if hidden else {}

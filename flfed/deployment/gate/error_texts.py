@@ -6,7 +6,7 @@ stays at the site, whatever made it.
 
 from __future__ import annotations
 
-from flfed.federation.client.client import CROSSING
+from flfed.federation.client.redaction import CROSSING
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site

@@ -33,8 +33,9 @@ from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import SITE_ERROR, NotTakingPart, SiteClient, redact
+from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
+from flfed.federation.client.redaction import SITE_ERROR, NotTakingPart, redact
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets

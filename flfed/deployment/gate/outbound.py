@@ -18,9 +18,9 @@ from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import FlfedError
-from flfed.federation.client.client import SITE_ERROR
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
+from flfed.federation.client.redaction import SITE_ERROR
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.rows.data.site import Site

@@ -57,7 +57,7 @@ class Executor:
 
     def __init__(self, tasks: Tasks, answer: Compute, pulse: Pulse) -> None:
         # Here, and not with the first message: torch takes seconds to load.
-        from flfed.federation.client.client import redact
+        from flfed.federation.client.redaction import redact
 
         self._redact = redact
         self._tasks, self._answer, self._pulse = tasks, answer, pulse

@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import Message
 
 from flfed import registry
+from flfed.federation.client.redaction import NotTakingPart
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -43,8 +44,6 @@ def attacked(
     MalformedMessage
         If there is no such attack here.
     """
-    from flfed.federation.client.client import NotTakingPart  # it lists this handler, so it is loaded by now
-
     request = read(AuditRequest, message.content)
     session = open_session()
     if not session.site.policy.audits:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import datetime
 import logging
 import math
-import traceback
 from collections.abc import Callable, Generator
 from functools import cache, lru_cache
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
 from flfed import registry
-from flfed.errors import FlfedError, TableError, UsageError
+from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
+from flfed.federation.client.redaction import CROSSING, NotTakingPart, redact, redacted
 from flfed.federation.client.released_rows import Releases
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site
@@ -30,9 +30,8 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import strictest
-from flfed.updates.checkpoints.reply_cache import KeptReplies, NotKept, kept_replies
+from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import (
@@ -52,20 +51,12 @@ from flfed.updates.messages.train import (
 )
 from flfed.updates.strategies.fedavg import FedAvg
 
-SITE_ERROR = 1
-CROSSING = 10
-"""Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
-NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE"
 LOG = logging.getLogger("flfed.site")
 
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 FindSite = Callable[[str, Study], Site]
 Today = Callable[[], datetime.date]
-
-
-class NotTakingPart(FlfedError):
-    """A site that does not answer, by its own policy: a fixed sentence of ours, so that it may cross."""
 
 
 class SiteClient:
@@ -217,40 +208,6 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     if unfit:
         raise NotTakingPart(unfit)
     return session
-
-
-def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Answer an exception with what may leave: our own sentence, or the exception's type.
-
-    Flower sends the text of any exception to the server; pandas and scikit-learn quote cells, and
-    a UsageError may name the site's files. The site's log gets type and places, no text.
-    """
-    try:
-        return call_next(message, context)
-    except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
-        return redacted(error, message, context)
-
-
-def redacted(error: Exception, message: Message, context: Context) -> Message:
-    """Return the reply to a message that failed, with what may leave of the error."""
-    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
-        # What is malformed came from the server: it holds nothing of a table.
-        reason = str(error)
-    elif isinstance(error, TableError):
-        reason = error.said(CROSSING)
-    else:
-        places = "".join(traceback.format_tb(error.__traceback__))
-        LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
-        reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
-    if message.metadata.message_type == ENROL:
-        reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
-
-
-def _no_memory(error: Exception) -> bool:
-    """Tell whether an allocation failed; torch says so with a RuntimeError."""
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
 
 
 def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:

@@ -33,7 +33,8 @@ from flwr.supercore.run import Run
 
 from flfed.callbacks import Clock, Notify
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import SITE_ERROR, SiteClient
+from flfed.federation.client.client import SiteClient
+from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site

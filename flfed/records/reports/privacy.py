@@ -9,7 +9,7 @@ from typing import Any, Literal
 from flfed.records.reports.audit_headlines import figure_name, headlines, range_of, reached, unpromised_in_words
 from flfed.records.statistics.privacy_odds import odds_in_words
 from flfed.records.statistics.verdict import number
-from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 
 Private = dict[str, Any]
@@ -100,7 +100,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
 
 def noise_from(engine: str) -> Literal["seed", "system"]:
     """Return where the noise of a run came from, by its engine."""
-    return "system" if engine == "deployment" else "seed"
+    return "system" if engine in AT_INSTITUTIONS else "seed"
 
 
 def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:

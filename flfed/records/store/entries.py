@@ -179,6 +179,10 @@ class SeriesEntry:
     started: str
 
 
+AT_INSTITUTIONS = {"deployment"}
+"""Engines of stored runs whose sites were institutions: with a gate, and noise of their systems' own."""
+
+
 @dataclass(frozen=True)
 class RunEntry:
     """One run as the store has it; `rounds` counts those committed so far."""
@@ -204,6 +208,11 @@ class RunEntry:
     arrays_sha256: str | None
     versions: Mapping[str, Any] = field(default_factory=dict)
     hashes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def at_institutions(self) -> bool:
+        """Whether its sites were institutions."""
+        return self.engine in AT_INSTITUTIONS
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state import receipts
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
-from flfed.federation.client.client import redact
+from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of

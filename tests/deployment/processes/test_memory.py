@@ -16,7 +16,7 @@ from flfed.deployment.processes.memory import LEAST, VARIABLE, bytes_of, half_of
 from flfed.deployment.processes.serve import serve
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError
-from flfed.federation.client.client import NO_MEMORY, _no_memory
+from flfed.federation.client.redaction import NO_MEMORY, _no_memory
 from flfed.folders import SiteFolder
 from flfed.rows.data import site as sites
 
