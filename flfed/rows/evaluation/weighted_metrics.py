@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-from flfed.rows.evaluation.bootstrap import OfSums
 
 
 def mean(sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -21,14 +20,6 @@ def mean(sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.fl
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums[:, 0] / total, dtype=np.float64)
-
-
-def by_sums(
-    metric: OfSums, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the metric [draws] under `weights` [draws, n], from the sums of its own columns."""
-    with np.errstate(invalid="ignore"):  # of infinite scores
-        return metric.of_sums(weights @ metric.columns(y, score), weights.sum(axis=1))
 
 
 Drawn: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -55,3 +46,77 @@ def add_up(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
     torch.from_numpy(rows).cumsum_(0)
     return rows
+
+
+class SumMetric(ABC):
+    """Base of a metric that follows from weighted sums over rows, such as a mean loss.
+
+    Targets are int codes [n], or floats of a regression. Scores are the probability of class 1 [n], of every class
+    [n, k], or a regression's predictions [n].
+    """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"]
+    unit: str = ""
+    label: str
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no figure on rows with targets `y` [n]."""
+        return "" if len(y) else "no rows"
+
+    @abstractmethod
+    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return what is summed of each row [n, sums]."""
+
+    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        return mean(sums, total)
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the metric [draws] under weights [draws, n], >= 0; NaN where it is not defined."""
+        if self.defined(y):
+            return undefined(weights)
+        with np.errstate(invalid="ignore"):  # of infinite scores
+            return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the metric of `score` on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+class RankMetric(ABC):
+    """Base of a metric of a ranking: the rows are put in order once, and weights added up in that order.
+
+    Targets are int codes [n]. Scores are the probability of class 1 [n], or of every class [n, k].
+    """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
+
+    def defined(self, y: NDArray[np.number]) -> str:
+        """Return "" or why there is no figure on rows with targets `y` [n]: two classes must occur."""
+        if len(y) == 0:
+            return "no rows"
+        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
+
+    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric; the rows are put in order here, once."""
+        return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
+
+    @abstractmethod
+    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric, of scores that are finite and a `y` it is defined on."""
+
+    def weighted(
+        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the metric [draws] under weights [draws, n], >= 0; NaN where it is not defined."""
+        return self.ranked(y, score)(weights)
+
+    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+        """Return the metric of `score` on `y` [n]; NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import by_sums, mean
+from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
-class AccuracyScore:
+class AccuracyScore(SumMetric):
     """Share of rows where the most probable class is the one that happened.
 
     Binary: class 1 is called where its probability is above .5. At exactly .5, and where several
@@ -21,12 +21,7 @@ class AccuracyScore:
 
     tasks: tuple[str, ...] = ("binary", "multi-class")
     better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
     label: str = "accuracy (share of rows called right)"
-
-    def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no accuracy on rows with targets `y` [n]."""
-        return "" if len(y) else "no rows"
 
     def correct(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return 1 where the called class is right, 0 where not, NaN where the score is NaN [n]."""
@@ -37,28 +32,3 @@ class AccuracyScore:
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return whether the call is right of each row [n, 1]: its weighted sums make the metric."""
         return self.correct(y, score)[:, None]
-
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
-        return mean(sums, total)
-
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the accuracy under each row of weights.
-
-        Parameters
-        ----------
-        y : int codes [n]
-        score : probability of class 1 [n], or of every class [n, k]
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        accuracy : [draws], NaN where no row has weight
-        """
-        return by_sums(self, y, score, weights)
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the accuracy of `score` ([n] or [n, k]) on `y` [n]; NaN without rows."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, add_up, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
-class AveragePrecisionScore:
+class AveragePrecisionScore(RankMetric):
     """Mean over the positives of the precision at their score, `sum_t (R_t - R_t-1) P_t`.
 
     Rows of equal score enter together. A useless score has the share of positives, not .5.
@@ -20,42 +18,11 @@ class AveragePrecisionScore:
     """
 
     tasks: tuple[str, ...] = ("binary",)
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
     label: str = "average precision (area under the precision-recall curve)"
     interval: str = "logit"
 
-    def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no average precision on rows with targets `y` [n].
-
-        Without negatives it is always 1 and without positives 0/0, so both classes must occur.
-        """
-        if len(y) == 0:
-            return "no rows"
-        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
-
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the average precision under each row of weights.
-
-        Parameters
-        ----------
-        y : int codes 0 or 1 [n]
-        score : probability of class 1 [n]
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        precision : [draws]
-            NaN where the positives have no weight.
-        """
-        return self.ranked(y, score)(weights)
-
-    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
-        """Return the function from weights to the metric; the rows are put in order here, once."""
-        if self.defined(y) or not np.isfinite(score).all():
-            return undefined
+    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric."""
         order = np.argsort(-score, kind="stable")
         falling = -score[order]
         ones = np.flatnonzero(y[order] == 1)
@@ -76,7 +43,3 @@ class AveragePrecisionScore:
                 return np.asarray(precision.sum(axis=0) / hits[-1], dtype=np.float64)
 
         return drawn
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the average precision of `score` [n] on `y` [n]; NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

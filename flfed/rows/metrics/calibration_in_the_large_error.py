@@ -7,8 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.evaluation.weighted_metrics import SumMetric
 
-class CalibrationInTheLargeError:
+
+class CalibrationInTheLargeError(SumMetric):
     """`|ln(expected / observed)|`, expected the sum of the probabilities, observed that of the events.
 
     0 is right on average; .69 is twice too many events, or half of them; 3.0 is twenty times too many.
@@ -20,7 +22,6 @@ class CalibrationInTheLargeError:
 
     tasks: tuple[str, ...] = ("binary",)
     better: Literal["higher", "lower"] = "lower"
-    unit: str = ""
     label: str = "calibration in the large (size of the log of expected over observed events)"
 
     def defined(self, y: NDArray[np.number]) -> str:
@@ -63,7 +64,3 @@ class CalibrationInTheLargeError:
     ) -> NDArray[np.float64]:
         """Return the error under each row of weights: the size of `signed`."""
         return np.abs(self.signed(y, score, weights))
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the error of `score` [n] on `y` [n]; NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

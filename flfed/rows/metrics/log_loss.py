@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import mean
+from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
-class LogLoss:
+class LogLoss(SumMetric):
     """Mean of `-log p(class that happened)`, in nats.
 
     Probabilities are clipped to `[eps, 1 - eps]`, eps of the score's own dtype, as scikit-learn
@@ -21,12 +21,7 @@ class LogLoss:
 
     tasks: tuple[str, ...] = ("binary", "multi-class")
     better: Literal["higher", "lower"] = "lower"
-    unit: str = ""
     label: str = "log loss (surprise at the outcome)"
-
-    def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no log loss on rows with targets `y` [n]."""
-        return "" if len(y) else "no rows"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the loss of each row [n, 1]: its weighted sums make the metric."""
@@ -36,28 +31,3 @@ class LogLoss:
         happened = columns[np.arange(len(y)), y.astype(np.intp)]
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(-np.log(happened.astype(np.float64)))[:, None]
-
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
-        return mean(sums, total)
-
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the log loss under each row of weights.
-
-        Parameters
-        ----------
-        y : int codes [n]
-        score : probability of class 1 [n], or of every class [n, k]
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        loss : [draws], NaN where no row has weight
-        """
-        return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the log loss of `score` ([n] or [n, k]) on `y` [n]; NaN without rows."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -7,8 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.rows.evaluation.weighted_metrics import SumMetric
 
-class R2Score:
+
+class R2Score(SumMetric):
     """`1 - sum (y - prediction)^2 / sum (y - mean y)^2`; 0 is as good as the mean, no lower bound.
 
     Source: `sklearn.metrics.r2_score`. Where the target has one value scikit-learn answers 0 or 1;
@@ -17,7 +19,6 @@ class R2Score:
 
     tasks: tuple[str, ...] = ("regression",)
     better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
     label: str = "R squared (share of the variance explained)"
 
     def defined(self, y: NDArray[np.number]) -> str:
@@ -38,27 +39,3 @@ class R2Score:
             spread = squares - plain**2 / total
             # 1e-12: what rounding leaves of the difference when all rows are equal
             return np.where(spread > 1e-12 * squares, 1 - missed / spread, np.nan)
-
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return R squared under each row of weights.
-
-        Parameters
-        ----------
-        y : float [n]
-        score : predictions [n], in the unit of `y`
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        r2 : [draws]
-            NaN where the rows with weight have one target value.
-        """
-        if self.defined(y):
-            return np.full(len(weights), np.nan)
-        return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return R squared of `score` [n] on `y` [n]; NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

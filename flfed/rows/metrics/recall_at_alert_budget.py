@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from flfed.errors import UsageError
-from flfed.rows.evaluation.weighted_metrics import Drawn, add_up, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
-class RecallAtAlertBudget:
+class RecallAtAlertBudget(RankMetric):
     """Share of the positives among the `alert_budget` of rows with the highest scores.
 
     Rows of equal score are looked at in random order: the value is what is found in expectation.
@@ -29,8 +27,6 @@ class RecallAtAlertBudget:
     """
 
     tasks: tuple[str, ...] = ("binary",)
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
     label: str = "recall at the alert budget (share of events among the rows looked at)"
 
     def __init__(self, *, alert_budget: float = 0.01) -> None:
@@ -44,28 +40,8 @@ class RecallAtAlertBudget:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the recall under each row of weights.
-
-        Parameters
-        ----------
-        y : int codes 0 or 1 [n]
-        score : probability of class 1 [n]
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        recall : [draws]
-            NaN where the positives have no weight.
-        """
-        return self.ranked(y, score)(weights)
-
-    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
-        """Return the function from weights to the metric; the rows are put in order here, once."""
-        if self.defined(y) or not np.isfinite(score).all():
-            return undefined
+    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric."""
         order = np.argsort(-score, kind="stable")
         falling, positive = score[order], (y[order] == 1)[:, None]
         # first row of each block of equal scores; a block's rows are looked at in equal parts
@@ -81,7 +57,3 @@ class RecallAtAlertBudget:
                 return np.asarray((looked_at * ones).sum(axis=0) / ones.sum(axis=0), dtype=np.float64)
 
         return drawn
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the recall of `score` [n] on `y` [n]; NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

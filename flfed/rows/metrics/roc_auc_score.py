@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, add_up, undefined
+from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
-class RocAucScore:
+class RocAucScore(RankMetric):
     """P(score of a positive > score of a negative) + P(equal) / 2; macro one-vs-rest for classes.
 
     The multi-class value is the plain mean, over the classes that occur in `y`, of the AUC of that
@@ -22,47 +20,15 @@ class RocAucScore:
     """
 
     tasks: tuple[str, ...] = ("binary", "multi-class")
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
     label: str = "AUC (area under the ROC curve)"
     interval: str = "delong"
 
-    def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no AUC on rows with targets `y` [n]."""
-        if len(y) == 0:
-            return "no rows"
-        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
-
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the AUC under each row of weights.
-
-        Parameters
-        ----------
-        y : int codes [n]
-        score : probability of class 1 [n], or of every class [n, k]
-        weights : [draws, n], >= 0
-
-        Returns
-        -------
-        auc : [draws]
-            NaN where a class that occurs in `y`, or the rest, has no weight.
-        """
-        return self.ranked(y, score)(weights)
-
-    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
-        """Return the function from weights to the metric; the rows are put in order here, once."""
-        if self.defined(y) or not np.isfinite(score).all():
-            return undefined
+    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+        """Return the function from weights to the metric."""
         if score.ndim == 1:
             return _one_against_rest(y == 1, score)
         each = [_one_against_rest(y == code, score[:, code]) for code in np.unique(y)]
         return lambda weights: np.asarray(np.mean([drawn(weights) for drawn in each], axis=0), dtype=np.float64)
-
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the AUC of `score` ([n] or [n, k]) on `y` [n]; NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
 def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> Drawn:
