@@ -55,7 +55,9 @@ class TableError(FlfedError):
     exit_code = 2
 
     def __init__(self, column: str, rule: str, bad: int | None = None) -> None:
-        self.column, self.rule, self.bad = column, rule, bad
+        self.column = column
+        self.rule = rule
+        self.bad = bad
         super().__init__(column, rule, bad)
 
     def __str__(self) -> str:

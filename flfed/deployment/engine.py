@@ -181,7 +181,9 @@ def _present(
     control: Control, keys: Mapping[bytes, str], seconds: float, told: Notify
 ) -> tuple[dict[int, str], list[str]]:
     """Wait until the sites are online; return each node's site, and which sites are not there."""
-    end, said, due = time.monotonic() + seconds, list[str](), 0.0
+    end = time.monotonic() + seconds
+    said = list[str]()
+    due = 0.0
     while True:
         nodes = control.nodes()
         known = {key: nodes[key] for key in keys if key in nodes and nodes[key].status != "unregistered"}

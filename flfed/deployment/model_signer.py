@@ -19,7 +19,9 @@ from flfed.folders import NAME, CoordinatorFolder, SiteFolder
 from flfed.paths import home
 from flfed.signatures import HASH, Signer
 
-KNOWN, NOT_KNOWN, NOT_SIGNED = "known", "not known here", "not signed"
+KNOWN = "known"
+NOT_KNOWN = "not known here"
+NOT_SIGNED = "not signed"
 """What is said of a model's signature in `flfed predict --json`."""
 
 

@@ -27,13 +27,11 @@ from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.messages.fields import Arrays
 
 FORMAT = 1
-MODEL, ENCODER, SCHEMA, STUDY, INDEX = (
-    "model.safetensors",
-    "encoder.safetensors",
-    "schema.toml",
-    "study.toml",
-    "model.json",
-)
+MODEL = "model.safetensors"
+ENCODER = "encoder.safetensors"
+SCHEMA = "schema.toml"
+STUDY = "study.toml"
+INDEX = "model.json"
 NOT_SHOWN = (
     "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
     "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "

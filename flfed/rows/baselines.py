@@ -101,7 +101,9 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     if not 0 < held.sum() < len(rows):
         return start
     fitted, tested = rows.take(~held), rows.take(held)
-    arrays, best, epochs = start, float("inf"), 0
+    arrays = start
+    best = float("inf")
+    epochs = 0
     for number in range(11):
         if number:
             arrays = yield from _epoch(fitted, arrays, given, plan, number)

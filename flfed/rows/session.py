@@ -133,7 +133,9 @@ class SiteSession:
         draws: Draws | None = None,
         protection: Protection | None = None,
     ) -> None:
-        self.site, self.study, self.seed = site, study, study.seed + repeat
+        self.site = site
+        self.study = study
+        self.seed = study.seed + repeat
         self._draws, self.protection = draws or Draws(self.seed, FIT), protection
         self.schema = datasets.load(study.dataset.name).schema
         self.task, self.classes = self.schema.task, len(self.schema.classes)

@@ -311,7 +311,9 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _named(given: dict[str, Any], kind: str) -> Named:
     """Return what the table of a listed kind names."""
-    name, where, known = given.pop("name", None), f"[{TABLE_OF.get(kind, kind)}]", registry.names(kind)
+    name = given.pop("name", None)
+    where = f"[{TABLE_OF.get(kind, kind)}]"
+    known = registry.names(kind)
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
     if name not in known:

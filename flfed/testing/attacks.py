@@ -83,7 +83,9 @@ def it_finds_what_it_names(subject: AttackSubject) -> None:
 def a_value_lies_in_its_interval(subject: AttackSubject) -> None:
     """A figure without an interval says more than is known; that of a bound ends where the bound is."""
     for finding in subject.findings():
-        value, low, high = finding.value, finding.low, finding.high
+        value = finding.value
+        low = finding.low
+        high = finding.high
         right = low <= value and (math.isnan(high) or value <= high)
         hold(right, f"{finding.metric}: {value:g} is not in {low:g} to {high:g}")
         hold(finding.method and finding.rows > 0, f"{finding.metric}: it has no method, or is of no row")

@@ -32,7 +32,10 @@ from flfed.updates.accounting import Release, epsilon
 from flfed.updates.mechanism import BUDGETS, Mechanism, uncharged_outputs
 from flfed.updates.messages.fields import Arrays
 
-ROUNDS, STEPS, SITES, ROWS = 3, 4, 12, 20
+ROUNDS = 3
+STEPS = 4
+SITES = 12
+ROWS = 20
 CLOSE = 1e-9
 STUDY = f"""
 format = 1

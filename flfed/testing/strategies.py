@@ -147,7 +147,9 @@ def no_replies_give_no_update(subject: Subject) -> None:
 def the_callers_records_are_unchanged(subject: Subject) -> None:
     """Arrays, settings and replies belong to the caller (Flower's own FedAvg writes into its settings)."""
     with _on_a_task():
-        strategy, arrays, config = _made(subject), to_record(_start()), ConfigRecord({"mine": 1})
+        strategy = _made(subject)
+        arrays = to_record(_start())
+        config = ConfigRecord({"mine": 1})
         messages = _asked(strategy, arrays, config)
         list(strategy.configure_evaluate(1, arrays, config, None))
         replies = _answered(messages, _deltas(), ROWS)
@@ -222,7 +224,9 @@ def _on_a_task() -> Iterator[None]:
     """Let Flower build messages: only where these are set it does; a SuperLink does it for its processes."""
     names = ("run_id", "task_id", "node_id")
     before = {name: vars(TaskIdentity).get(name) for name in names}
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 0
+    TaskIdentity.run_id = 1
+    TaskIdentity.task_id = 1
+    TaskIdentity.node_id = 0
     try:
         yield
     finally:

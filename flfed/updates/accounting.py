@@ -295,7 +295,9 @@ def _least(spent: Callable[[float], float], target: float, low: int, high: int) 
     def over(thousandths: int) -> float:
         return math.log(min(max(spent(thousandths / 1000), 1e-9), 1e9) / target)
 
-    at_low, at_high, turn = over(low), over(high), 0
+    at_low = over(low)
+    at_high = over(high)
+    turn = 0
     while high - low > 1:
         # ε is nearly a power of the noise: the secant in logarithms finds the place, and a halving now and then
         # keeps it from creeping.

@@ -213,7 +213,9 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
     for line in lines:
         site = str(line.facts.get("site"))
         if line.kind in (SIGNED, RESTARTED) and site in sites and site not in found:
-            run, head, n = str(line.facts["run"]), str(line.facts["head"]), int(line.facts["line"])
+            run = str(line.facts["run"])
+            head = str(line.facts["head"])
+            n = int(line.facts["line"])
             # What was signed of a ledger that was lost binds the next one to nothing.
             anew = Receipt(site=site, run=run, n=0, head=START)
             found[site] = Receipt(site=site, run=run, n=n, head=head) if line.kind == SIGNED else anew

@@ -162,7 +162,11 @@ class Watch:
         ready: Callable[[], None],
         clock: Clock = time.monotonic,
     ) -> None:
-        self._folder, self._supervisor, self._told, self._ready, self._clock = folder, supervisor, told, ready, clock
+        self._folder = folder
+        self._supervisor = supervisor
+        self._told = told
+        self._ready = ready
+        self._clock = clock
         self._next = self._anew = self._expiry = 0.0
         self._sites: object = None
         self._said: set[str] = set()

@@ -57,7 +57,9 @@ class Lock:
     """
 
     def __init__(self, app: ASGIApp, word: str, keys: NodeKeys) -> None:
-        self._app, self._word, self._keys = app, word.encode(), keys
+        self._app = app
+        self._word = word.encode()
+        self._keys = keys
         self._busy: Counter[bytes] = Counter()
         self._last: dict[bytes, float] = {}
 
@@ -159,7 +161,9 @@ async def read_body(
     BodyRefused
         If it is larger, takes longer, or its sender went away.
     """
-    pieces, size, end = list[bytes](), 0, time.monotonic() + seconds
+    pieces = list[bytes]()
+    size = 0
+    end = time.monotonic() + seconds
     while True:
         try:
             async with asyncio.timeout(min(silent, end - time.monotonic())):

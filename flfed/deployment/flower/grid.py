@@ -84,7 +84,10 @@ class DeployedGrid(HttpGrid):
         clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(token="held by the client")
-        self._runtime, self._names, self._check, self._clock = runtime, dict(names), check, clock
+        self._runtime = runtime
+        self._names = dict(names)
+        self._check = check
+        self._clock = clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         self._retry_invoker = patient()
         self._presence, self._told = Presence(online, clock), told

@@ -35,7 +35,9 @@ class Pace:
     """
 
     def __init__(self, least: float, most: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._least, self._most, self._clock = least, most, clock
+        self._least = least
+        self._most = most
+        self._clock = clock
         self._last = clock()
 
     def came(self) -> None:
@@ -65,7 +67,9 @@ class Backoff:
     """
 
     def __init__(self, first: float, most: float) -> None:
-        self._first, self._most, self._next = first, most, first
+        self._first = first
+        self._most = most
+        self._next = first
 
     def seconds(self) -> float:
         """Return how long to wait now."""

@@ -120,7 +120,9 @@ class Presence:
     """
 
     def __init__(self, online: Online, clock: Clock) -> None:
-        self._online, self._clock, self._due = online, clock, 0.0
+        self._online = online
+        self._clock = clock
+        self._due = 0.0
         self._nodes: Mapping[int, str] = {}
         self._gone: dict[int, float] = {}
         self.look()

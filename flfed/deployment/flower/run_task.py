@@ -42,7 +42,9 @@ class ServerTask:
     """
 
     def __init__(self, link: Link, run: int, token: str) -> None:
-        self.link, self.run, self._token = link, run, token
+        self.link = link
+        self.run = run
+        self._token = token
         self.client = self.runtime()
 
     def runtime(self) -> RuntimeHttpClient:
@@ -127,7 +129,9 @@ class Heartbeat:
     """
 
     def __init__(self, task: ServerTask) -> None:
-        self._client, self._over, self._ended = task.runtime(), threading.Event(), False
+        self._client = task.runtime()
+        self._over = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Heartbeat:

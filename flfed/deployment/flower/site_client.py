@@ -108,7 +108,9 @@ class Bounded(httpx.BaseTransport):
 
     def __init__(self, connect: Connect, most: int, *, each: bool = False) -> None:
         self._inner = NodeTransport(connect, most=4, kept=KEPT_ALIVE)
-        self._most, self._left, self._each = most, most, each
+        self._most = most
+        self._left = most
+        self._each = each
         self._counting = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -131,7 +133,9 @@ class Bounded(httpx.BaseTransport):
     def has_read(self) -> None:
         """Note that the message is read: what comes from now on are short answers to what we send."""
         with self._counting:
-            self._most, self._left, self._each = SHORT, SHORT, True
+            self._most = SHORT
+            self._left = SHORT
+            self._each = True
 
     def close(self) -> None:
         """Close the connections."""
@@ -246,7 +250,10 @@ class Tasks:
         leaving: Leaving = _as_it_is,
         alive: Alive = lambda: None,
     ) -> None:
-        self._connect, self._most, self._leaving, self._alive = connect, most_bytes, leaving, alive
+        self._connect = connect
+        self._most = most_bytes
+        self._leaving = leaving
+        self._alive = alive
         signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
         version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
         self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
@@ -310,7 +317,9 @@ class Tasks:
     def _fill(self, task: Task, given: PullTaskInputResponse) -> None:
         """Put context and bundle into a task, after the bundle's hash is checked."""
         held = hashlib.sha256(given.fab.content).hexdigest()
-        task.context, task.bundle, task.bundle_sha256 = context_from_proto(given.context), given.fab.content, held
+        task.context = context_from_proto(given.context)
+        task.bundle = given.fab.content
+        task.bundle_sha256 = held
         for claimed in (given.fab.hash_str, given.run.fab_hash):
             if not hmac.compare_digest(claimed.encode(), held.encode()):
                 raise MalformedMessage("the message comes with a bundle that is not the one it claims to be")

@@ -97,7 +97,10 @@ class Gate:
     ) -> None:
         if site.name != folder.site:
             raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
-        self.folder, self.site, self._today, self._bundle = folder, site, today, expected_bundle
+        self.folder = folder
+        self.site = site
+        self._today = today
+        self._bundle = expected_bundle
         self._policy_file = site.folder / "policy.toml" if site.folder else None
         self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
         self._ledger = ledger or ledger_of(folder)
@@ -283,7 +286,9 @@ class Gate:
 
     def _check_study(self, config: Mapping[str, object]) -> StudyMessages:
         """Return the messages of the study that a run config brings, or raise Refused."""
-        text, repeat, run = config.get("study"), config.get("repeat", 0), config.get("run")
+        text = config.get("study")
+        repeat = config.get("repeat", 0)
+        run = config.get("run")
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
             raise Refused("the run brings no study")
         if type(repeat) is not int or not 0 <= repeat < REPEATS:

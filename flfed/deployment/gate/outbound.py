@@ -59,7 +59,9 @@ class Leaving:
     def __init__(
         self, site: Site, ledger: Ledger, today: Callable[[], datetime.date], continuity: Continuity | None = None
     ) -> None:
-        self._site, self._ledger, self._today = site, ledger, today
+        self._site = site
+        self._ledger = ledger
+        self._today = today
         self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
 
@@ -182,7 +184,10 @@ class Leaving:
         Only lines that came since the last count are read, whoever wrote them; where what was counted is
         not in the ledger any more, all of the day's are.
         """
-        day, counted, used, newest = self._today().isoformat(), self._counted, 0, None
+        day = self._today().isoformat()
+        counted = self._counted
+        used = 0
+        newest = None
         for line in held.backwards():
             newest = newest or line
             if (day, line.n, line.hash) == (counted.day, counted.n, counted.hash):

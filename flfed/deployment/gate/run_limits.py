@@ -23,7 +23,9 @@ OTHER_BINS = "it was asked to count rows in other bins of predictions in this ru
 CHOSEN = {"offset-deviation": OTHER_DEVIATION, "odds-centre": OTHER_BINS, "odds-spread": OTHER_BINS}
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 OTHER_STUDY = "its ledger has a run of this name with another study"
-REFUSED, ERROR, WITHHELD = "refused", "error", "withheld"
+REFUSED = "refused"
+ERROR = "error"
+WITHHELD = "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 

@@ -67,7 +67,9 @@ class RunSpent:
 
     def add(self, line: Line) -> None:
         """Count one line more."""
-        self.last, self.n, self.rounds = line.at, line.n, self.rounds + 1
+        self.last = line.at
+        self.n = line.n
+        self.rounds = self.rounds + 1
         self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
 

@@ -84,8 +84,12 @@ class Outage:
     """
 
     def __init__(self, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock, self._lock = say, clock, threading.Lock()
-        self._began, self._due, self._pause = 0.0, 0.0, 0.0
+        self._say = say
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = 0.0
+        self._due = 0.0
+        self._pause = 0.0
         self._said: set[str] = set()
 
     def failed(self, error: Exception) -> None:
@@ -93,7 +97,9 @@ class Outage:
         why, now = reason_of(error), self._clock()
         with self._lock:
             if not self._said:
-                self._began, self._pause, self._due = now, SAID_AGAIN_SECONDS, now + SAID_AGAIN_SECONDS
+                self._began = now
+                self._pause = SAID_AGAIN_SECONDS
+                self._due = now + SAID_AGAIN_SECONDS
             if why not in self._said:
                 self._said.add(why)
                 self._say(why)
@@ -142,7 +148,10 @@ class Connection:
     """
 
     def __init__(self, known_as: Path, pulse: Pulse, say: Say) -> None:
-        self._known_as, self._pulse, self._say, self._outage = known_as, pulse, say, Outage(say)
+        self._known_as = known_as
+        self._pulse = pulse
+        self._say = say
+        self._outage = Outage(say)
         self._client: Any = None
         self._lost, self._freed = threading.Event(), False
 
@@ -151,7 +160,9 @@ class Connection:
         fleet = importlib.import_module("flwr.supernode.fleet_http_connection")
         loop = importlib.import_module("flwr.supernode.start_client_internal")
         beating = importlib.import_module("flwr.supercore.heartbeat")
-        make, connect, pauses = fleet.make_simple_http_retry_invoker, loop.http_request_response, beating.exponential
+        make = fleet.make_simple_http_retry_invoker
+        connect = loop.http_request_response
+        pauses = beating.exponential
         replace_name(fleet, "make_simple_http_retry_invoker", lambda: self.patient(make()))
         replace_name(loop, "http_request_response", functools.partial(self._connected, connect))
         replace_name(fleet, "HeartbeatSender", self.beating(fleet.HeartbeatSender))
@@ -170,7 +181,9 @@ class Connection:
         invoker.wait_gen_factory = lambda: exponential(base_delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE)
         invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
         invoker.should_giveup = lambda error: self._is_final(error, refused)
-        invoker.on_backoff, invoker.on_success, invoker.on_giveup = self._failed, None, None
+        invoker.on_backoff = self._failed
+        invoker.on_success = None
+        invoker.on_giveup = None
         invoker.wait_function = time.sleep
         return invoker
 

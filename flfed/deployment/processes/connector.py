@@ -26,7 +26,10 @@ from flfed.deployment.processes.network_isolation import drop_capabilities, hide
 from flfed.deployment.processes.syscall_filter import refuse_calls
 from flfed.errors import FlfedError
 
-ASK, HERE, NONE, ABSENT = b"?", b"+", b"-", b"0"
+ASK = b"?"
+HERE = b"+"
+NONE = b"-"
+ABSENT = b"0"
 """The question, and the answers: a socket comes with this byte; there is none; the node is not there."""
 SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0

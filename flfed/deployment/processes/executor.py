@@ -60,7 +60,9 @@ class Executor:
         from flfed.federation.client.redaction import redact
 
         self._redact = redact
-        self._tasks, self._answer, self._pulse = tasks, answer, pulse
+        self._tasks = tasks
+        self._answer = answer
+        self._pulse = pulse
         self._pace, self._backoff = Pace(LEAST, MOST), Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._linked = False
 

@@ -80,7 +80,9 @@ def _unshared() -> str:
         return "this system has no network namespaces"
     if threads != 1:
         return "a thread was started before"
-    user, group, root = os.getuid(), os.getgid(), os.geteuid() == 0
+    user = os.getuid()
+    group = os.getgid()
+    root = os.geteuid() == 0
     signal = ctypes.c_int()
     library.prctl(GET_DEATH_SIGNAL, ctypes.byref(signal), 0, 0, 0)
     if unshare(NEW_NET if root else NEW_USER | NEW_NET) != 0:

@@ -107,7 +107,9 @@ class Relay:
     """
 
     def __init__(self, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> None:
-        self._port, self._most, self._idle = port, most, idle
+        self._port = port
+        self._most = most
+        self._idle = idle
         self._asking: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.Task[None]] = set()
 

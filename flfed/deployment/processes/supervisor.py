@@ -95,7 +95,10 @@ class LimitedLog:
     """
 
     def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = lambda sentence: None) -> None:
-        self._path, self._limit, self._news, self.said = path, limit, news, ""
+        self._path = path
+        self._limit = limit
+        self._news = news
+        self.said = ""
 
     def take(self, stream: IO[bytes]) -> None:
         """Write what a stream gives until it ends; where the disk is full, what it gives is lost.
@@ -152,7 +155,9 @@ class _Kept:
             env={**passed_on(), **self.child.environment},
             start_new_session=True,
         )
-        self.began, self._heard, self._seen = now, now, None
+        self.began = now
+        self._heard = now
+        self._seen = None
         self._reader = threading.Thread(target=self._log.take, args=(self.process.stdout,), daemon=True)
         self._reader.start()
 
@@ -239,7 +244,10 @@ class Supervisor:
         clock: Clock = time.monotonic,
     ) -> None:
         self._kept = {child.name: _Kept(child, log_bytes, told) for child in children}
-        self._told, self._pauses, self._patience, self._clock = told, tuple(pauses), patience, clock
+        self._told = told
+        self._pauses = tuple(pauses)
+        self._patience = patience
+        self._clock = clock
         self._looked = clock()
 
     def __enter__(self) -> Self:

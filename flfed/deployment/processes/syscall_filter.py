@@ -13,19 +13,29 @@ import struct
 import sys
 from dataclasses import dataclass
 
-NO_NEW_PRIVILEGES, SET_SECCOMP, MODE_FILTER = 38, 22, 2
+NO_NEW_PRIVILEGES = 38
+SET_SECCOMP = 22
+MODE_FILTER = 2
 """PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP (linux/prctl.h) and SECCOMP_MODE_FILTER (linux/seccomp.h)."""
 ALL_THREADS = 1
 """SECCOMP_SET_MODE_FILTER, and SECCOMP_FILTER_FLAG_TSYNC; both are 1."""
-LOAD, EQUAL, GREATER, ANY_BIT, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+LOAD = 0x20
+EQUAL = 0x15
+GREATER = 0x25
+ANY_BIT = 0x45
+RETURN = 0x06
 """BPF_LD|W|ABS, and of BPF_JMP the kinds JEQ, JGT and JSET, each with a constant; BPF_RET|K (linux/bpf_common.h)."""
 ALLOW, FAIL = 0x7FFF0000, 0x00050000
 """SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with the error's number in its low half."""
-NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
+NUMBER = 0
+ARCHITECTURE = 4
+ARGUMENTS = 16
 """Where `struct seccomp_data` has the call's number, the architecture, and six arguments of eight bytes."""
 NEWEST = 462
 """Calls with a higher number did not exist when this list was made; x32's, too, are higher. Answered ENOSYS."""
-AF_UNIX, SOCK_STREAM, SOCK_TYPE = 1, 1, 0xF
+AF_UNIX = 1
+SOCK_STREAM = 1
+SOCK_TYPE = 0xF
 NEW_NAMESPACE = 0x7E020000
 """Every CLONE_NEW… flag that `clone` takes (linux/sched.h)."""
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C

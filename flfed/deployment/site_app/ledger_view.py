@@ -90,7 +90,9 @@ class Left:
             self.since = line.at
             if line.kind == RESTARTED:
                 self.restarted = f"on {day} by {line.facts.get('by')}: {line.facts.get('why')}"
-        self.lines, self.until, self.head = self.lines + 1, line.at, line.hash
+        self.lines = self.lines + 1
+        self.until = line.at
+        self.head = line.hash
         self.bytes += bytes_of(line)
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
         run, reason = str(line.facts.get("run") or ""), str(line.facts.get("reason") or "")
@@ -190,7 +192,10 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     ledger : Ledger
     receipts : sequence of Receipt
     """
-    found, inspection, size, digest = Left(), Inspection(tuple(receipts)), 0, hashlib.sha256()
+    found = Left()
+    inspection = Inspection(tuple(receipts))
+    size = 0
+    digest = hashlib.sha256()
 
     def noted() -> Iterator[bytes]:
         nonlocal size
@@ -201,7 +206,9 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
 
     for line in inspection.look(noted()):
         found.add(line)
-    found.problems, found.repairs, found.notes = inspection.problems, inspection.repairs, len(inspection.notes)
+    found.problems = inspection.problems
+    found.repairs = inspection.repairs
+    found.notes = len(inspection.notes)
     if not found.problems:
         return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
     found.sums, found.last = {}, {}

@@ -148,11 +148,16 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
     UsageError
         If nothing is frozen yet, or as `freeze`.
     """
-    before, frozen, people, unusable = None, Counter[str](), set[str](), ""
+    before = None
+    frozen = Counter[str]()
+    people = set[str]()
+    unusable = ""
     try:
         served = load(site, folder.frozen)
         table, _, schema = served.inspect()
-        before, frozen, people = served.snapshot, Counter(row_texts(table)), set(group_texts(table, schema) or ())
+        before = served.snapshot
+        frozen = Counter(row_texts(table))
+        people = set(group_texts(table, schema) or ())
     except UsageError as error:
         if not (folder.frozen / site.dataset).is_dir():
             raise
@@ -167,11 +172,15 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
 
 def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
     """Tell whether nearly all people (without a group: rows) are others, and about as many as before."""
-    came, went, before = rows.added, rows.removed, rows.removed + rows.unchanged
+    came = rows.added
+    went = rows.removed
+    before = rows.removed + rows.unchanged
     names = group_texts(prepared.table, prepared.schema)
     if names is not None:
         now = set(names)
-        came, went, before = len(now - people), len(people - now), len(people)
+        came = len(now - people)
+        went = len(people - now)
+        before = len(people)
     return before > 0 and min(came, went) >= DRIFTED * before
 
 
@@ -189,6 +198,8 @@ def _prepared(folder: SiteFolder, site: Site) -> Prepared:
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:
     """Return the studies that are approved for other rows, or other columns, than the prepared ones."""
-    site, rows, schema = prepared.site, prepared.sha256(), prepared.schema.sha256()
+    site = prepared.site
+    rows = prepared.sha256()
+    schema = prepared.schema.sha256()
     standing = [one for one in approvals(folder) if (one.dataset, one.decision) == (site.dataset, "approved")]
     return tuple(sorted({one.study for one in standing if (one.rows_sha256, one.schema_sha256) != (rows, schema)}))

@@ -92,7 +92,9 @@ class SiteClient:
         protect: LocalProtection | None = None,
         releasing: bool = True,
     ) -> None:
-        self._find_site, self._today, self._rows = find_site, today, rows
+        self._find_site = find_site
+        self._today = today
+        self._rows = rows
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}

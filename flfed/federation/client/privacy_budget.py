@@ -159,7 +159,10 @@ class PrivacyAccount:
         prepare: Callable[[], None] = lambda: None,
         origin: Origin | None = None,
     ) -> None:
-        self._ledger, self.dataset, self._prepare, self._origin = ledger, dataset, prepare, origin
+        self._ledger = ledger
+        self.dataset = dataset
+        self._prepare = prepare
+        self._origin = origin
         self.budget, self.delta = policy.epsilon, policy.delta
         self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
         self._seen = Seen()

@@ -188,7 +188,9 @@ class LocalProtection:
     def __init__(
         self, *, ledger_of: Callable[[Site], Ledger] = own_ledger, chance: Draw = SeededNoise, rows: str = ""
     ) -> None:
-        self.ledger_of, self._chance, self._rows = ledger_of, chance, rows
+        self.ledger_of = ledger_of
+        self._chance = chance
+        self._rows = rows
         self._accounts: dict[tuple[str, str], PrivacyAccount] = {}
 
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:

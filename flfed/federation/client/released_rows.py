@@ -62,7 +62,9 @@ class Parts:
 
 def parts_of(session: SiteSession, key: bytes) -> Parts:
     """Return the sets of rows that a study has sums over at a site, and where the rows come from."""
-    study, site, schema = session.study, session.site, session.schema
+    study = session.study
+    site = session.site
+    schema = session.schema
     complete: tuple[str, ...] = ()
     if study.encode.rows == "complete":
         complete = tuple(schema.features(study.dataset.features))
@@ -133,7 +135,9 @@ class Releases:
         leaves : bool
             Whether sums leave with the answer: then it is on the disk when this returns.
         """
-        site, study, run = session.site, session.study, run or self._here
+        site = session.site
+        study = session.study
+        run = run or self._here
         if site.policy.disclosure == "open" or study.dataset.partition is not None:
             return ""
         done = self._done.setdefault(session, set())

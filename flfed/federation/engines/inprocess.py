@@ -50,7 +50,9 @@ class InProcessGrid(Grid):
             for number, site in enumerate(sites, start=1)
         }
         # Flower builds messages only where these are set; a real SuperLink does it for its processes.
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 0
+        TaskIdentity.run_id = 1
+        TaskIdentity.task_id = 1
+        TaskIdentity.node_id = 0
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes."""

@@ -27,7 +27,9 @@ class PooledReference:
     """
 
     def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
-        self._side, self._key, self._answer = side, key, answer
+        self._side = side
+        self._key = key
+        self._answer = answer
 
     def sessions(self, sites: Sequence[str]) -> list[SiteSession]:
         """Return the open workplaces of these sites, in the given order."""

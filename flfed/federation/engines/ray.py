@@ -221,7 +221,9 @@ class RayGrid(Grid):
     """
 
     def __init__(self, handed: Queue[Grid], simulation: Future[None], nodes: int) -> None:
-        self._handed, self._simulation, self._nodes = handed, simulation, nodes
+        self._handed = handed
+        self._simulation = simulation
+        self._nodes = nodes
         self._grid: Grid | None = None
 
     def _flower(self) -> Grid:
@@ -335,7 +337,9 @@ def _stop_computing() -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Flower's and Ray's logs and reports, and leave the process's settings as they were."""
-    logger, before, reports = logging.getLogger("flwr"), dict(os.environ), telemetry.FLWR_TELEMETRY_ENABLED
+    logger = logging.getLogger("flwr")
+    before = dict(os.environ)
+    reports = telemetry.FLWR_TELEMETRY_ENABLED
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     telemetry.FLWR_TELEMETRY_ENABLED = "0"

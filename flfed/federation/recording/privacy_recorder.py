@@ -292,7 +292,9 @@ class PrivacyRecord:
         """
         if self._asked_for is None:
             return {}, ""
-        plan, rounds, promise = self._study.plan, self._study.rounds, self._promise
+        plan = self._study.plan
+        rounds = self._study.rounds
+        promise = self._promise
         asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
         kinds = set(asked.values())
         quick = not final or len(kinds) > FEW_KINDS

@@ -53,7 +53,9 @@ class Slowest:
     """
 
     def __init__(self, progress: Progress, repeats: Collection[int]) -> None:
-        self._progress, self._going, self._repeats = progress, set(repeats), len(repeats)
+        self._progress = progress
+        self._going = set(repeats)
+        self._repeats = len(repeats)
         self._known: dict[str, dict[int, int]] = {}
         self._told: dict[str, tuple[int, int]] = {}
 
@@ -284,7 +286,9 @@ class Recorder:
         self, replies: Mapping[str, CompareReply], reference: Reference | None, bins: ScoreBins = EVEN_ODDS
     ) -> None:
         """Write down how every arm did at each site and over all; rows were counted in these bins."""
-        figures, differences, own = [], [], self.shared_as.own(replies)
+        figures = []
+        differences = []
+        own = self.shared_as.own(replies)
         self.writer.sites(
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
             for site, reply in own.items()
@@ -395,7 +399,10 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
         values = {s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")}
         counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
-        value, low, high, method = None, None, None, "not every site's policy lets it be computed over all sites"
+        value = None
+        low = None
+        high = None
+        method = "not every site's policy lets it be computed over all sites"
         if metric in MEANS and all(map(math.isfinite, values.values())):
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"

@@ -125,7 +125,9 @@ class _Draw:
     """
 
     def __init__(self, study: Study, sites: Sequence[Site], repeat: int, fixed: Collection[str]) -> None:
-        self.study, self.repeat, self._fixed = study, repeat, fixed
+        self.study = study
+        self.repeat = repeat
+        self._fixed = fixed
         ordered = sorted(sites, key=lambda site: site.name)
         opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
@@ -228,7 +230,9 @@ class _Told:
     """Tells the progress, rerun by rerun."""
 
     def __init__(self, progress: Progress, of: int) -> None:
-        self._progress, self._of, self._done = progress, of, 0
+        self._progress = progress
+        self._of = of
+        self._done = 0
 
     def step(self) -> None:
         self._done += 1
@@ -246,7 +250,9 @@ class _Record:
     """
 
     def __init__(self, fixed: Collection[str], draws: int) -> None:
-        self._fixed, self._draws, self._metric = fixed, draws, ""
+        self._fixed = fixed
+        self._draws = draws
+        self._metric = ""
         self._training: dict[str, list[int]] = {}
         self._ratios: dict[str, list[float]] = {}
         self._found: dict[tuple[str, int], list[Figures]] = {}

@@ -129,7 +129,9 @@ class Series:
 
         Returns those that there was no room for, once the first one had read the tables.
         """
-        progress, shared, later = Slowest(self.progress, repeats), SharedTime(stacked_compute()), list[int]()
+        progress = Slowest(self.progress, repeats)
+        shared = SharedTime(stacked_compute())
+        later = list[int]()
 
         def task(repeat: int) -> Callable[[Compute], None]:
             def go(answer: Compute) -> None:

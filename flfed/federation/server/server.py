@@ -121,8 +121,14 @@ class FederatedRun:
         each_round: bool = False,
         enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None,
     ) -> None:
-        self.grid, self.study, self.recorder, self.tables = grid, study, recorder, tables
-        self.seed, self.checkpoint, self.observer, self._enrolled = study.seed + repeat, checkpoint, observer, enrolled
+        self.grid = grid
+        self.study = study
+        self.recorder = recorder
+        self.tables = tables
+        self.seed = study.seed + repeat
+        self.checkpoint = checkpoint
+        self.observer = observer
+        self._enrolled = enrolled
         self._clock, self._began = clock, clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         self._last, self._each_round = checkpoint, each_round
         self._scores: Mapping[str, Scores] = {}

@@ -179,7 +179,10 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, clock: Clock = now, see: str = VERIFY, ordered: bool = True) -> None:
-        self.path, self._clock, self._see, self._ordered = path, clock, see, ordered
+        self.path = path
+        self._clock = clock
+        self._see = see
+        self._ordered = ordered
 
     def append(self, *, kind: str, **facts: Any) -> Line:
         """Add a line and return it once it is on the disk.

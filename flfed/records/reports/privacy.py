@@ -21,7 +21,10 @@ SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
-WITHIN, BEYOND, NOT_KNOWN, NO_PROMISE = "within the promise", "beyond the promise", "not known", "no promise"
+WITHIN = "within the promise"
+BEYOND = "beyond the promise"
+NOT_KNOWN = "not known"
+NO_PROMISE = "no promise"
 
 Standing = Literal[
     "not recorded",

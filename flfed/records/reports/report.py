@@ -335,7 +335,9 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
     reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
     if (few := too_few(site)) is not None:
-        shared, adjusted, reasons = None, None, [*reasons, few]
+        shared = None
+        adjusted = None
+        reasons = [*reasons, few]
     return verdict(
         shared,
         adjusted,

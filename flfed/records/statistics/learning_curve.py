@@ -88,8 +88,12 @@ def by_size(curve: Report) -> dict[str, dict[int, dict[str, Report]]]:
 
 def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
     """Return what joining gains at one size (above 0 is an improvement), widened for the sites looked at."""
-    point, metric, sites = arms[GAIN], curve["metric"], curve.get("sites", 1)
-    value, low, high = point["value"], point["low"], point["high"]
+    point = arms[GAIN]
+    metric = curve["metric"]
+    sites = curve.get("sites", 1)
+    value = point["value"]
+    low = point["low"]
+    high = point["high"]
     if None in (value, low, high) or sites < 2:
         return gain_of(Difference(value, low, high), better_of(metric))
     by = widening(sites, point.get("freedom"))

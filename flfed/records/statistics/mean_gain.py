@@ -125,7 +125,9 @@ def mean_gain_in_words(entry: Report | None, metric: str) -> str:
 
 def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
     """Return whether a mean gain is clear, by the same rule as a site's; of few sites, that it can hardly be."""
-    code, low, high = code_of(gain, worthwhile), gain.low or 0.0, gain.high or 0.0
+    code = code_of(gain, worthwhile)
+    low = gain.low or 0.0
+    high = gain.high or 0.0
     if code == PAYS:
         return "which is clear"
     if code == DO_NOT_USE:

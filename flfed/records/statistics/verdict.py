@@ -322,11 +322,9 @@ def verdict(
         return CANNOT_BE_TOLD, _untold(metric, reason)
     arm, gain = best
     least = worthwhile_of(metric) if worthwhile is None else worthwhile
-    code, words, unadjusted = (
-        code_of(gain, least),
-        _sentence(arm, gain, better, metric, figures or {}, least, alone),
-        "",
-    )
+    code = code_of(gain, least)
+    words = _sentence(arm, gain, better, metric, figures or {}, least, alone)
+    unadjusted = ""
     if arm != "global" and has_interval(shared):
         unadjusted = _if_worse(gain_of(shared or Difference(None), better), least)
     if code == PAYS:
@@ -348,7 +346,9 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     'the interval lies above 0, but the gain is too small to matter (under .005)'
     """
     deciding = gain.deciding
-    value, low, high = deciding.value or 0.0, deciding.low or 0.0, deciding.high or 0.0
+    value = deciding.value or 0.0
+    low = deciding.low or 0.0
+    high = deciding.high or 0.0
     if low <= 0 <= high:
         wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
         return f"the interval{wide} contains 0, so this may be chance"

@@ -52,7 +52,9 @@ class RunReader:
     """
 
     def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
-        self._engine, self._url, self._only = engine, url, only
+        self._engine = engine
+        self._url = url
+        self._only = only
         self._masks: dict[str, Callable[[str], str]] = {}
 
     @classmethod

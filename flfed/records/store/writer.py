@@ -128,7 +128,9 @@ class RunStore:
     """
 
     def __init__(self, engine: Engine, url: URL, *, clock: Clock = utc_now) -> None:
-        self._engine, self._url, self._clock = engine, url, clock
+        self._engine = engine
+        self._url = url
+        self._clock = clock
 
     @classmethod
     def open(cls, url: str | None = None, *, clock: Clock = utc_now) -> Self:
@@ -277,7 +279,9 @@ class RunWriter:
     """
 
     def __init__(self, engine: Engine, url: URL, run: str, *, clock: Clock = utc_now) -> None:
-        self._engine, self._url, self._clock = engine, url, clock
+        self._engine = engine
+        self._url = url
+        self._clock = clock
         self.run = run
         self._held: list[HeldRound] = []
         self._latest, self._written = 0, datetime.min.replace(tzinfo=UTC)

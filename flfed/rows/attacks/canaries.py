@@ -68,11 +68,15 @@ class Canaries:
         ):
             if not good:
                 raise UsageError(f"attack {NAME!r}: {key}={value} must be {rule}")
-        self.coins, self.guessed, self.beside = coins, guessed, beside
+        self.coins = coins
+        self.guessed = guessed
+        self.beside = beside
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests that train beside canaries and score them; return the bound."""
-        rows, rng, work = attacked.members(), attacked.rng(NAME), attacked.session
+        rows = attacked.members()
+        rng = attacked.rng(NAME)
+        work = attacked.session
         if why := attacked.too_few(training=len(rows)):
             return (nothing(NAME, METRIC, why),)
         if not rows.x.shape[1]:

@@ -77,7 +77,9 @@ class MembershipInference:
             raise UsageError(f"attack {NAME!r}: shadows={shadows} must be even and >= 4")
         if rows < 20:
             raise UsageError(f"attack {NAME!r}: rows={rows} must be >= 20")
-        self.shadows, self.rows, self.mode = shadows, rows, mode
+        self.shadows = shadows
+        self.rows = rows
+        self.mode = mode
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests that train the shadow models and score all models; return both areas."""

@@ -123,7 +123,9 @@ def judge(
         found = {arm: Judged(metric.value(y, score)) for arm, score in scores.items()}
         return found | {DIFFERENCE: Judged(found[ADJUSTED].value - found[ALONE].value)}
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    groups, draws, pair = groups_of(session, table), session.study.compare.draws, (ADJUSTED, ALONE)
+    groups = groups_of(session, table)
+    draws = session.study.compare.draws
+    pair = (ADJUSTED, ALONE)
     arms, differences = compare({name: metric}, y, scores, [pair], rng, draws=draws, groups=groups)
     change = differences[name][pair]
     return {arm: Judged(e.value, e.low, e.high) for arm, e in arms[name].items()} | {

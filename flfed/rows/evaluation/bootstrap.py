@@ -182,7 +182,9 @@ class _Sums:
 
     def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Mapping[str, Score]) -> None:
         self._metrics = metrics
-        columns, self._places, start = [np.ones((len(y), 1))], {}, 1
+        columns = [np.ones((len(y), 1))]
+        self._places = {}
+        start = 1
         for name, metric in self._metrics.items():
             for arm, score in scores.items():
                 columns.append(metric.columns(y, score))

@@ -329,7 +329,9 @@ class _Draws:
 
     def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
         self.ranks = interval_of(metric) in ("delong", "logit")
-        self.replicates, self.level, self.method = replicates, level, method
+        self.replicates = replicates
+        self.level = level
+        self.method = method
         self.value = {arm: found.value for arm, found in replicates.items()}
 
     def estimate(self, arm: str) -> Estimate:

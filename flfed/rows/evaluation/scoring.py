@@ -174,7 +174,11 @@ class RoundFigures:
         policy: Policy,
         alert_budget: float | None = None,
     ) -> None:
-        self._rows, self._y, self._task, self._policy, self._budget = rows, y, task, policy, alert_budget
+        self._rows = rows
+        self._y = y
+        self._task = task
+        self._policy = policy
+        self._budget = alert_budget
         self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.

@@ -92,7 +92,9 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
     weighted : bool
         Whether rows count by the encoder's class weights.
     """
-    slices, rows, start = layout.slices(), coded(table, layout), 0
+    slices = layout.slices()
+    rows = coded(table, layout)
+    start = 0
     x = np.empty((rows.rows, len(input_names(layout))))
     for number, column in enumerate(layout.features):
         for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):

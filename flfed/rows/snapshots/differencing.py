@@ -281,7 +281,9 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
     # The last one is the empty set: with it, two or three sets are four.
     others = np.concatenate([others, np.zeros((len(mine), 1), dtype=np.float32)], axis=1)
     random = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), (PROBES, len(mine)))
-    own, shadows, sets = random @ mine, random @ others, range(others.shape[1])
+    own = random @ mine
+    shadows = random @ others
+    sets = range(others.shape[1])
     most = 4 * (minimum - 1)  # a person counts up to four times
     at_once = max(1, CELLS // max(1, len(mine)))
     for first in sets:

@@ -35,7 +35,9 @@ def fit(request: FitRequest) -> Fitted:
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
     anchor = dict(w)
     state: State = {}
-    take, losses, steps = step_of(plan), 0.0, 0
+    take = step_of(plan)
+    losses = 0.0
+    steps = 0
     for x, y, weight in drawn(rows, request.task, plan, request.rng, dtype):
         loss, g = gradient(request.model, request.task, w, x, y, weight)
         for name in request.model.penalised if plan.l2 else ():

@@ -45,7 +45,9 @@ class Selection:
         if loss is None:
             return
         if loss < self.best_loss - IMPROVEMENT:
-            self.best_loss, self.best_round, self.best_arrays = loss, round, arrays
+            self.best_loss = loss
+            self.best_round = round
+            self.best_arrays = arrays
             self.waited = self.since_best = 0
             return
         self.waited += 1

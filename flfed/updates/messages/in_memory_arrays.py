@@ -16,7 +16,10 @@ STYPE = "numpy.ndarray"
 """Flower's name for bytes as `numpy.save` writes them."""
 
 AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
-_CONFIG, _METRICS, _ARRAYS, _RECORDS = ConfigRecord(), MetricRecord(), ArrayRecord(), RecordDict()
+_CONFIG = ConfigRecord()
+_METRICS = MetricRecord()
+_ARRAYS = ArrayRecord()
+_RECORDS = RecordDict()
 _PLAIN: dict[type, frozenset[type]] = {
     ConfigRecord: frozenset({bool, int, float, str, bytes}),
     MetricRecord: frozenset({int, float}),
@@ -51,7 +54,9 @@ class InMemoryArray(Array):
             values = values.view()
             values.setflags(write=False)
         held = self.__dict__
-        held["values"], held["shape"], held["stype"] = values, values.shape, STYPE
+        held["values"] = values
+        held["shape"] = values.shape
+        held["stype"] = STYPE
         held["dtype"], held["start"] = _written_as(dtype, values.shape)
 
     values: np.ndarray

@@ -52,7 +52,11 @@ class RecordDp(Mechanism):
         in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the largest site")
         in_range("clip", clip, 0 < clip < 1e6, "> 0")
         in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
-        self.epsilon, self.delta, self.clip, self.sampling, self.unit = epsilon, delta, clip, sampling, unit
+        self.epsilon = epsilon
+        self.delta = delta
+        self.clip = clip
+        self.sampling = sampling
+        self.unit = unit
 
     def check(self, study: Study) -> None:
         """Refuse a study whose steps are not fixed, that clips twice, scales by site, or trains again on rows."""

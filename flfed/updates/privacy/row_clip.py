@@ -30,7 +30,9 @@ class RowClip(Mechanism):
     def __init__(self, *, clip: float = 1.0, sampling: float = 0.1, unit: Literal["person", "row"] = "person") -> None:
         in_range("clip", clip, 0 < clip < 1e6, "> 0")
         in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
-        self.clip, self.sampling, self.unit = clip, sampling, unit
+        self.clip = clip
+        self.sampling = sampling
+        self.unit = unit
 
     def check(self, study: Study) -> None:
         """Refuse what record-dp refuses: the two are to be compared."""

@@ -58,7 +58,10 @@ class SiteDp(Mechanism):
         in_range("noise", noise, good, f"0 (by epsilon) or from {LEAST_NOISE:g} to {MOST_NOISE:g}")
         in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the sites")
         in_range("clip", clip, 0 < clip < 1e6, "> 0")
-        self.epsilon, self.noise, self.delta, self.clip = epsilon, noise, delta, clip
+        self.epsilon = epsilon
+        self.noise = noise
+        self.delta = delta
+        self.clip = clip
 
     def check(self, study: Study) -> None:
         """Refuse unequal weights, strategies that do not aggregate as FedAvg does, and a learning curve."""

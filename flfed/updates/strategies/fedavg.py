@@ -92,16 +92,27 @@ class FedAvg(FlowerFedAvg):
             if not good:
                 raise UsageError(f"[strategy]: {key}={value} must be {rule}")
         super().__init__(fraction_train=fraction, fraction_evaluate=1.0)
-        self.fraction, self.weights, self.cap, self.server_lr = fraction, weights, cap, server_lr
-        self.quorum, self.deadline, self.select, self.patience = quorum, deadline, select, patience
+        self.fraction = fraction
+        self.weights = weights
+        self.cap = cap
+        self.server_lr = server_lr
+        self.quorum = quorum
+        self.deadline = deadline
+        self.select = select
+        self.patience = patience
         self.flag_norm, self.refuse_norm = flag_norm, refuse_norm
         self.clock: Callable[[], float] = time.monotonic
         self._incoming: Arrays = {}
         self._asked: dict[str, int] = {}
         self._verdicts = GuardResult(accepted={})
-        self._began, self._earlier, self._spent = 0.0, dict[str, str](), dict[str, str]()
+        self._began = 0.0
+        self._earlier = dict[str, str]()
+        self._spent = dict[str, str]()
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
-        self.stopped, self.rounds_done, self.best_round, self._fit = "", 0, 0, True
+        self.stopped = ""
+        self.rounds_done = 0
+        self.best_round = 0
+        self._fit = True
         self._judges: frozenset[str] = frozenset()
         self.offsets: dict[str, Offset] = {}
 
@@ -218,7 +229,11 @@ class FedAvg(FlowerFedAvg):
 
     def _begin(self) -> None:
         """Start the clock and the counts of a round, over all its attempts."""
-        self._began, self._earlier, self._bytes_out, self._bytes_in, self._spent = self.clock(), {}, {}, {}, {}
+        self._began = self.clock()
+        self._earlier = {}
+        self._bytes_out = {}
+        self._bytes_in = {}
+        self._spent = {}
         self._verdicts = GuardResult(accepted={})  # else the last round's updates are held while the next are made
 
     def configure_train(

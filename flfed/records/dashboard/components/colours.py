@@ -10,15 +10,23 @@ from collections.abc import Iterable
 
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
 
-BLUE, PALE_BLUE, ORANGE, AMBER = "#0072B2", "#3C97CF", "#D55E00", "#B87600"
-GREEN, GREY, PINK, VIOLET = "#009E73", "#6e6e6e", "#B85C90", "#8a6bbe"
+BLUE = "#0072B2"
+PALE_BLUE = "#3C97CF"
+ORANGE = "#D55E00"
+AMBER = "#B87600"
+GREEN = "#009E73"
+GREY = "#6e6e6e"
+PINK = "#B85C90"
+VIOLET = "#8a6bbe"
 NEUTRAL = "#808080"
 """Of lines and marks that stand for no site, model or verdict."""
 FAINT = "#949494"
 """Of the sites beside the one that is looked at."""
 INK, FIGURE = "#1b2733", "#7a7a7a"
 """Of words in a chart: on a mark's own colour, and beside it. A picture that a reader keeps of a chart has these."""
-RISING, FALLING, NO_FIGURE = "#56B4E9", "#E69F00", "#d9d9d9"
+RISING = "#56B4E9"
+FALLING = "#E69F00"
+NO_FIGURE = "#d9d9d9"
 """Of cells: the largest figures above and below 0, smaller ones letting the page through; behind a dash."""
 SITE_COLOURS = (BLUE, "#e37407", "#809677", "#940ef4", "#d21a2d", "#745f73", GREEN, "#C3699B")
 DARK = {

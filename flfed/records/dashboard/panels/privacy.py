@@ -21,7 +21,9 @@ from flfed.records.reports.privacy import Private, epsilon_in_words, power_of_te
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, SiteEntry
 
-THIS_RUN, ALL_STUDIES, BUDGET = "this run", "all studies in the site's ledger", "budget"
+THIS_RUN = "this run"
+ALL_STUDIES = "all studies in the site's ledger"
+BUDGET = "budget"
 SPENT_COLOURS = {THIS_RUN: BLUE, ALL_STUDIES: PALE_BLUE, BUDGET: ORANGE}
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
     "within the promise": "green",
@@ -167,7 +169,9 @@ def _left(line: Private) -> float | None:
 
 def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
     """Return one site's line of the table: what was spent rounded up, what is left rounded down."""
-    before, budget, left = line["spent-before"], line["budget"], _left(line)
+    before = line["spent-before"]
+    budget = line["budget"]
+    left = _left(line)
     total = private.of_all_studies(line)[0]
     counted = private.counted(privacy)
     return {

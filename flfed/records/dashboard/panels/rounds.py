@@ -73,7 +73,9 @@ def _width(opened: Opened) -> int:
 
 def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
     """Return a figure by round, or by as many rounds as a point stands for; what was read is kept part by part."""
-    width, last, names = _width(opened), last_round(opened.runs), [run.run for run in opened.runs]
+    width = _width(opened)
+    last = last_round(opened.runs)
+    names = [run.run for run in opened.runs]
     found = (
         read_curves(
             where(),

@@ -70,7 +70,12 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
     UnicodeError
         If the bytes are not of that encoding.
     """
-    width, shorter, longer, swallowed, last_short, named = len(columns or ()), 0, 0, 0, False, False
+    width = len(columns or ())
+    shorter = 0
+    longer = 0
+    swallowed = 0
+    last_short = False
+    named = False
     quoted, first = b'"' in content, True
     begins, joined = set[str](), list[list[str]]()
     for record in _records(content, encoding, separator):

@@ -21,12 +21,19 @@ from flfed.rows.training.requests import FitRequest, Fitted
 
 def fit_by_row(request: FitRequest) -> Fitted:
     """Return what `private_fit` returns, of any model: each row's gradient is computed by itself."""
-    plan, rows, private, chance = request.plan, request.rows, request.private, request.chance
+    plan = request.plan
+    rows = request.rows
+    private = request.private
+    chance = request.chance
     if private is None or chance is None or not plan.steps:
         raise UsageError("protected training needs plan.steps, and where its draws come from")
     dtype = getattr(torch, plan.precision)
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
-    anchor, state, take, losses, steps = dict(w), State(), step_of(plan), 0.0, plan.steps if len(rows) else 0
+    anchor = dict(w)
+    state = State()
+    take = step_of(plan)
+    losses = 0.0
+    steps = plan.steps if len(rows) else 0
     x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
     names, count = in_order(request, w), units(rows, private)

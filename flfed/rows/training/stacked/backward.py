@@ -121,7 +121,9 @@ class _Layer:
     by_row: Tensor
 
     def __init__(self, w: Tensor, g: Tensor) -> None:
-        self._single, self._adding, self.summed = w.shape[-1] == 1, g is w, g.dtype
+        self._single = w.shape[-1] == 1
+        self._adding = g is w
+        self.summed = g.dtype
         self._w, self._w_row = w, w.transpose(1, 2)
         self._back = self._w_row[:, :, :-1]
         self._g = g.transpose(1, 2) if self._single else g

@@ -220,7 +220,10 @@ class BatchPlan:
 
     def _write(self, site: int, step: int, end: int, places: np.ndarray) -> None:
         """Write which of one site's rows the steps from `step` to `end` take where it belongs."""
-        size, rows, epoch, start = self._width, int(self._rows[site]), int(self._epoch[site]), step
+        size = self._width
+        rows = int(self._rows[site])
+        epoch = int(self._epoch[site])
+        start = step
         while step < end:
             within = step % epoch
             if within == 0:

@@ -48,7 +48,9 @@ def fit_stacked(
         Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
         writes to any more.
     """
-    kept, results, room = Kept(0) if kept is None else kept, list[Any]([None] * len(requests)), BufferPool()
+    kept = Kept(0) if kept is None else kept
+    results = list[Any]([None] * len(requests))
+    room = BufferPool()
     sources = [source_of(request.rng, request.chance) for request in requests]
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
@@ -82,7 +84,9 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
         cells = max(total * widths[0], (len(chunk) + 1) * widest * sum(widths))
         if chunk and (len(chunk) == CHUNK or cells > most or 2 * size < widest):
             yield chunk
-            chunk, total, widest = [], rows, size
+            chunk = []
+            total = rows
+            widest = size
         chunk.append(place)
     yield chunk
 

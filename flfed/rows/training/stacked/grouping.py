@@ -29,7 +29,9 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
 
 def _shared(request: FitRequest) -> Hashable | None:
     """Return what of a program is in the arrays and the plan, None for arrays that do not fit to layers and rows."""
-    model, plan, arrays = request.model, request.plan, request.arrays
+    model = request.model
+    plan = request.plan
+    arrays = request.arrays
     names = {name for layer in model.layers for name in layer}
     if names != arrays.keys() or not names.issuperset(model.penalised):
         return None

@@ -110,7 +110,9 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
     starts : int64 array [sites]
         Where a site's rows begin in `packed`.
     """
-    sites, steps, dtype = len(drawn), len(drawn[0]), packed.x.dtype
+    sites = len(drawn)
+    steps = len(drawn[0])
+    dtype = packed.x.dtype
     rows = np.array([[len(chosen) for chosen, _ in site] for site in drawn]).T
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
     noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
@@ -137,7 +139,9 @@ class PrivateStack(Stack):
     def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
         super().__init__(requests, dtype, room)
         self._sizes = [tensors.w[0].numel() for tensors in self._moving]
-        self.numbers, divisors, grids = sum(self._sizes), [], []
+        self.numbers = sum(self._sizes)
+        divisors = []
+        grids = []
         for request in requests:
             if request.private is not None:
                 count = units(request.rows, request.private)

@@ -107,7 +107,9 @@ def _one_thread() -> threadpool_limits:
 
 def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[tuple[int, int], float]:
     """Return the summed loss on a fold's test rows by leaves and number of trees."""
-    own, test, trees = asked.rows.take(fold.train), asked.rows.take(fold.test), TREES[leaves]
+    own = asked.rows.take(fold.train)
+    test = asked.rows.take(fold.test)
+    trees = TREES[leaves]
     model = _boosted(own, asked.task, leaves, max(trees), seed)
     staged = model.staged_predict if asked.task == "regression" else model.staged_decision_function
     by_number = enumerate(staged(test.x), 1)

@@ -242,7 +242,10 @@ def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -
     length, far = np.ones(len(size)), size > FAR
     if not far.any():
         return length
-    now, step, along, size = now.take(far), step[far], along[far], size[far]
+    now = now.take(far)
+    step = step[far]
+    along = along[far]
+    size = size[far]
     weighted, pull = now.weight[:, None] * along, now.penalty(step)
     start, bend = (pull * now.w).sum(axis=(1, 2)), (pull * step).sum(axis=(1, 2))
     t = np.zeros(len(size))
