@@ -70,6 +70,15 @@ def today_utc() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
+#   message ──► bundle ──► kind ──► site's name ──► policy as it is now ──► study ──► sections ──► limits ──► client app
+#                                                                             │                                 │
+#      pause, approval of this very text, expiry, what the policy allows,  ◄──┘                                 │
+#      the rows that were frozen for it, who else takes part                                                    │
+#                                                                                                               ▼
+#   reply ◄── ledger's line ◄── byte limit of the day ◄── sections again ◄── decision and policy again ◄────── reply
+#
+# The first thing that does not fit is the answer, and no row is read before all of it does. What the ledger has a line
+# of may have left; what it has none of has not.
 class Gate:
     """Decides for one site what is answered, and what leaves.
 
@@ -125,15 +134,15 @@ class Gate:
                 self._own.append(reason)
         if reason:
             return self.leaving(message, _error(reason, message), context)
-        stacked_compute = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
-        return self.leaving(message, stacked_compute(message, context), context)
+        answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
+        return self.leaving(message, answers(message, context), context)
 
     def _sealing(self, message: Message, context: Context) -> Message:
         """Answer for the ledger: an engine without a gate has none, so that the client app does not know of it."""
 
         def answer(message: Message, context: Context) -> Message:
-            stacked_compute = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
-            reply: SealReply | SealedReply = run_client(stacked_compute)
+            handler = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
+            reply: SealReply | SealedReply = run_client(handler)
             return Message(reply.to_record(), reply_to=message)
 
         return redact(message, context, answer)

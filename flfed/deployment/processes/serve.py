@@ -31,6 +31,17 @@ computes."""
 UNHEARD, UNLINKED = "had no request answered well by the coordinator's server", "has not reached its node"
 
 
+#       coordinator's server                 institution
+#             ▲ TLS, the site's key          │
+#             │                    ┌──── node ────┐   a Unix socket   ┌──── gate ────┐
+#             └────────────────────┤ no rows      │◄──── relay ◄──────┤ rows         │
+#                                  │ network      │     (connector)   │ no network   │
+#                                  └──────────────┘                   └──────────────┘
+#                                        ▲ signs of life: files             ▲
+#                                        └────────── supervisor ────────────┘
+#
+# The gate asks and the node answers: nothing can be pushed to where the rows are. The gate leaves the network before
+# it imports anything else; where it may not connect to a socket by itself, the connector hands it one.
 def children(
     folder: SiteFolder,
     *,

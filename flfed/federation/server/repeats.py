@@ -55,6 +55,14 @@ class _RunResources:
             self.progress(sentence, 0, 1)
 
 
+#   series (study run --repeats 10)
+#     ├─ run, repeat 0   seed       ┐
+#     ├─ run, repeat 1   seed + 1   ├ side by side where the engine stacks: their requests are computed together
+#     └─ …                          ┘
+#          └─ rounds, the last evaluation, the comparison
+#
+# A repeat has other seeds and, where the sites' policies allow, another holdout; the tables are read once. What is left
+# of a series is gone on with by `resume`: repeats that are completed stay as they are.
 @dataclass(frozen=True)
 class Series:
     """The repeats of one study, begun or gone on with.

@@ -83,6 +83,14 @@ def no_observer(stage: str, round: int) -> None:
     """Observe nothing."""
 
 
+# enrol ──► summarise ──► encoder ──► rounds ──► last evaluation ──► compare
+#   │           │            │          │
+#   who         sums of      start      a round that is due:  1. its checkpoint on the disk, whole or not at all
+#   takes       training     file                             2. the round in the store, committed
+#   part        rows                                          3. the observer is told
+#
+# In this order, so that a run which is killed at any point goes on from a round that both have. Rounds between two
+# checkpoints are in the store only, and are computed again: with the same seeds, to the same bits.
 class FederatedRun:
     """Conducts one run over a grid.
 

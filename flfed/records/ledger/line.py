@@ -37,6 +37,13 @@ Run = tuple[str, str, int]
 """A run as it is counted: the study's hash, the run's name, the repeat."""
 
 
+#   {"at":…,"before":"9f…","bytes":5120,"hash":"4c…","kind":"train","n":7,"round":3,"run":…}      one line of the file
+#              │                    │
+#              │                    └─ SHA-256 of the canonical JSON of all the others
+#              └─ the hash of line 6
+#
+# A line that is changed, removed, moved or inserted breaks a hash behind it. That the last lines were cut off shows by
+# a receipt: the coordinator signs n and hash after each run.
 @dataclass(frozen=True)
 class Line:
     """A line as it stands in a ledger.

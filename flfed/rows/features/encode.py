@@ -11,6 +11,13 @@ import pandas as pd
 from flfed.rows.features.columns import ColumnArrays, coded
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 
+# number    age      ──►  (x - center) / scale, 0 where missing  │ 1 where missing  (if any site lacks one)
+# category  colour   ──►  one column a value that a site has     │ 1 where missing
+# target    outcome  ──►  class codes, or a number divided by its unit
+#
+# center, scale and the values come from the merged sums of all sites (or from the schema), so that column j means the
+# same at every site; which columns there are is the layout, known before any row is read.
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:

@@ -32,6 +32,16 @@ Term = Callable[[Any, Any], Any]
 """A client-side term: gradient `(w, anchor) → g` of tensors with any leading dimension."""
 
 
+# One round, as `start` runs it:
+#
+#   cohort ──► configure_train ──► send_and_receive ──► _read ──► guard ──► enough good updates?
+#                    ▲                                                        │ no, the first time
+#                    └────────────── asked once more, all of them ◄───────────┤
+#                                                                             │ no, the second time: `stopped`
+#                                                                             ▼ yes
+#                            observer ◄── combine ◄── the mechanism's noise ◄─┘
+#
+# A site whose privacy budget is spent is not asked again. A retry computes the same bits: seeds name the round.
 class FedAvg(FlowerFedAvg):
     """The mean of the sites' models, weighted by their rows.
 

@@ -15,6 +15,18 @@ from flfed.rows.training.stacked.backward import BufferPool, Passes
 from flfed.rows.training.stacked.batches import Batches
 
 
+# A layer of all sites is one tensor, the intercepts its last row; a step of all sites is one batched product.
+#
+#          Packed.x [rows + 1, inputs + 1]          w [sites, inputs + 1, outputs]
+#          ┌─ site a ─┐                             ┌ a ┐┌ b ┐┌ c ┐
+#          ├─ site b ─┤   gathered: which rows      │   ││   ││   │
+#          ├─ site c ─┤   each site takes in ──►    ├───┤├───┤├───┤
+#          └─ zeros  ─┘   which step                └ 1 ┘└ 1 ┘└ 1 ┘   intercepts
+#
+#   batches.x [steps, sites, rows, inputs + 1]  ──►  outputs [sites, rows, outputs]  ──►  gradients like w
+#
+# A site with fewer rows or steps than the others takes the row of zeros, of weight 0. Those with most steps come
+# first, so that the sites still at work are always the first ones of each tensor.
 class Stack:
     """The arrays of a stack of sites while they train.
 
