@@ -279,8 +279,8 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.protection import Protecting
-from flfed.federation.client.privacy_budget import Spending
+from flfed.federation.client.protection import LocalProtection
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.rows.data.policy import Policy
 from flfed.rows.training.private.noise import SeededNoise
 from conftest import small_table
@@ -288,7 +288,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
-from flfed.federation.engines import starting
+from flfed.federation.engines import local
 from flfed.federation.server.run import run
 
 def killing(rng):  # where the draws of a round come from: asked once the round is reserved, before it is trained
@@ -298,8 +298,8 @@ def killing(rng):  # where the draws of a round come from: asked once the round 
     return SeededNoise(rng)
 
 killing.rounds = 0
-side = starting.SiteClient
-starting.SiteClient = lambda find: side(find, protect=Protecting(chance=killing))
+side = local.SiteClient
+local.SiteClient = lambda find: side(find, protect=LocalProtection(chance=killing))
 sites = [
     Site(name=f"site-{{n + 1:02d}}", dataset="small", source=Frame(small_table(100 + 10 * n, seed=n)),
          holdout=Holdout(salt=f"salt-{{n}}"), policy=Policy(epsilon=2.0))
@@ -334,10 +334,11 @@ import sys
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
-from flfed.federation.client.privacy_budget import NotSpent, Spending
+from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release
-spending = Spending(ledger_of(SiteFolder("site-01")), "small", Policy(epsilon=1.0), prepare=SiteFolder("site-01").make)
+folder = SiteFolder("site-01")
+spending = PrivacyAccount(ledger_of(folder), "small", Policy(epsilon=1.0), prepare=folder.make)
 spending.spent()
 print("ready", flush=True)
 sys.stdin.readline()

@@ -72,7 +72,7 @@ def run(words: list[str], home: Path, url: str, *, code: int = 0) -> str:
 COMMANDS = """
 import json, os, sys
 from flfed.cli import main
-from flfed.records.reading import RunReader
+from flfed.records.store.reader import RunReader
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 for line in sys.stdin:
