@@ -1,1 +1,4 @@
-"""What a run wrote down: the run store, its reports and its pages. Sees no rows and no arrays."""
+"""Run store, reports and pages of recorded runs.
+
+Nothing here sees rows or arrays.
+"""

@@ -1,4 +1,6 @@
-"""A site's ledger: one line for each thing that left the building, chained by hashes.
+"""Hash-chained ledger of all that left a site.
+
+It has one line for each thing that left.
 
 `line` is the format, `ledger` appends and reads, `totals` adds up, `verify` finds what was changed.
 """

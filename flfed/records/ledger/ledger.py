@@ -1,4 +1,6 @@
-"""The ledger of what left a site: lines are only added, each is on the disk before its reply leaves, none can change.
+"""Append-only ledger of what left a site.
+
+Each line is on the disk before its reply leaves, and none can change.
 
 Each line's hash covers the line and the hash before it, so that a line that is changed, removed, moved
 or inserted shows; that the last ones were cut off shows by the coordinator's receipts of earlier heads.
@@ -36,7 +38,10 @@ Clock = Callable[[], datetime]
 
 
 class LedgerError(FlfedError):
-    """A ledger that cannot be read or written, or is not as it was written, be it for a crash."""
+    """Error of an unreadable, unwritable or altered ledger.
+
+    A crash may be what altered it.
+    """
 
 
 def now() -> datetime:
@@ -69,7 +74,9 @@ class HeldLedger:
     ordered: bool = True
 
     def backwards(self) -> Iterator[Line]:
-        """Yield the lines from the last to the first, each of them held to the one after it.
+        """Yield the lines from the last to the first.
+
+        Each is checked against the one after it.
 
         Raises
         ------
@@ -85,10 +92,12 @@ class HeldLedger:
         after: Line | None = None
         for raw in raws:
             line = read_line(raw)
+            # Torn bytes are no break in the chain where a recorded repair covers them.
             if line is None and after is not None and after.sets_aside(raw):
                 continue
             if line is None and after is None and not is_object(raw):
                 raise self._torn()
+            # Only the number and the hash of the line before tie two lines together.
             followed = after is None or (line is not None and (line.n, line.hash) == (after.n - 1, after.before))
             if line is None or not line.whole or not followed:
                 raise self._changed("its last line" if after is None else f"the line before line {after.n}")
@@ -98,11 +107,17 @@ class HeldLedger:
             raise LedgerError(f"{self.name}: its first line is missing; see: {self.see}")
 
     def append(self, *, kind: str, **facts: Any) -> Line:
-        """Add a line and return it once it is on the disk; see `Ledger.append`."""
+        """Add a line on the disk and return it.
+
+        See `Ledger.append`.
+        """
         return self._add(next(self.backwards(), None), kind, facts)
 
     def torn_end(self) -> bytes | None:
-        """Return what a crash left of a last line, with its end where it has one; None where nothing is torn."""
+        """Return what a crash left of a last line.
+
+        It has its line end where that was written. None where nothing is torn.
+        """
         raws = _backwards(self.file, self.size)
         rest = next(raws, b"")
         if rest:
@@ -111,11 +126,15 @@ class HeldLedger:
         return last + b"\n" if last is not None and not is_object(last) else None
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside a last line that a crash cut off, in a line that says so; see `Ledger.repair`."""
+        """Set aside a last line that a crash cut off.
+
+        A line that says so is added. See `Ledger.repair`.
+        """
         torn = self.torn_end()
         if torn is None:
             next(self.backwards(), None)  # which raises where the last line was changed
             return None
+        # The chain goes on from the last line before the torn bytes.
         raw = torn.removesuffix(b"\n")
         before = replace(self, size=self.size - len(torn))
         last = next(before.backwards(), None)
@@ -124,6 +143,7 @@ class HeldLedger:
             last, raw = kept, b""  # only its end was missing
         elif is_object(raw):
             raise LedgerError(f"{self.name}: its last line was changed, which no crash does; it is not repaired")
+        # The torn bytes stay in the file, so their length and hash are enough to recognise them.
         facts = {"by": by, "why": why, "torn-bytes": len(raw), "torn-sha256": hashlib.sha256(raw).hexdigest()}
         return self._add(last, REPAIRED, facts, start=b"" if torn.endswith(b"\n") else b"\n")
 
@@ -143,12 +163,16 @@ class HeldLedger:
         return line
 
     def _time_after(self, last: Line | None, kind: str) -> str:
-        """Return the time of the line that follows: a repair may follow whatever there is."""
+        """Return the time of the line that follows.
+
+        A repair may follow a line of any time.
+        """
         now = self.clock()
         if not self.ordered or last is None or last.at <= stamp(now):
             return stamp(now)
         if kind != REPAIRED and last.is_ahead_of(now):
             raise LedgerError(f"{self.name}: {ahead_in_words(last)}, so nothing may leave; see: {self.see}")
+        # A clock that is set back a little neither stops the site nor frees a day's bytes.
         return last.at
 
     def _changed(self, where: str) -> LedgerError:
@@ -159,7 +183,9 @@ class HeldLedger:
 
 
 class Ledger:
-    """A ledger in a file, which is made with its first line, for its owner alone.
+    """Ledger in a file for its owner alone.
+
+    The file is made with its first line.
 
     Parameters
     ----------
@@ -185,7 +211,7 @@ class Ledger:
         self._ordered = ordered
 
     def append(self, *, kind: str, **facts: Any) -> Line:
-        """Add a line and return it once it is on the disk.
+        """Add a line on the disk and return it.
 
         Parameters
         ----------
@@ -204,7 +230,10 @@ class Ledger:
 
     @contextmanager
     def held(self) -> Iterator[HeldLedger]:
-        """Keep every other process from writing while lines are read and one is added."""
+        """Lock the ledger against every other writing process.
+
+        Lines are read and one is added under the lock.
+        """
         file = self._locked()
         try:
             yield self._opened(file, os.fstat(file).st_size)
@@ -212,7 +241,10 @@ class Ledger:
             os.close(file)
 
     def _locked(self) -> int:
-        """Return the descriptor of the file that has the ledger's name once the lock on it is had."""
+        """Return the descriptor of the locked ledger file.
+
+        It is that of the file which has the ledger's name once the lock is acquired.
+        """
         while True:
             file = self._open_to_write()
             try:
@@ -231,22 +263,32 @@ class Ledger:
         return HeldLedger(file, size, self.path.name, self._see, self._clock, self._ordered)
 
     def last(self) -> Line | None:
-        """Return the last line; None where there is none."""
+        """Return the last line or None."""
         with self.reading() as found:
             return None if found is None else next(found.backwards(), None)
 
     def head(self) -> tuple[int, str]:
-        """Return the number and the hash of the last line: 0 and zeros where there is none."""
+        """Return the number and hash of the last line.
+
+        They are 0 and zeros where there is none.
+        """
         last = self.last()
         return _number(last), _hash(last)
 
     def is_ahead(self, last: Line | None) -> bool:
-        """Tell whether a ledger's last line is later than the clock, so that none can follow it."""
+        """Tell whether the last line is ahead of the clock.
+
+        None can follow such a line.
+        """
         return last is not None and last.is_ahead_of(self._clock())
 
     def hash_at(self, n: int) -> str:
-        """Return the hash of line `n`, from which all later lines follow; "" where the ledger is shorter."""
+        """Return the hash of line `n`.
+
+        All later lines follow from it. An empty text where the ledger is shorter.
+        """
         with self.reading() as found:
+            # From the last line on, as the lines that are asked for are mostly recent.
             for line in () if found is None or n == 0 else found.backwards():
                 if line.n <= n:
                     return line.hash if line.n == n else ""
@@ -271,7 +313,10 @@ class Ledger:
             raise LedgerError(f"{self.path.name}: {inspection.problems[0]}; see: {self._see}")
 
     def problems(self, receipts: Iterable[Receipt] = ()) -> list[str]:
-        """Return what is not as it was written, a sentence each; without receipts no cut tail is found."""
+        """Return a sentence for each sign of tampering.
+
+        Without receipts no cut tail is found.
+        """
         inspection = Inspection(tuple(receipts))
         deque(inspection.look(self.raws()), maxlen=0)
         return inspection.problems + self.open_to_others()
@@ -282,10 +327,11 @@ class Ledger:
         return [f"others may read or write the file (mode {mode:o}): chmod 600 {self.path}"] if mode & 0o077 else []
 
     def raws(self) -> Iterator[bytes]:
-        """Yield the file's lines with their ends, as they stand there."""
+        """Yield the file's lines unread, with their ends."""
         with self.reading() as found:
             if found is None:
                 return
+            # The size was taken under the lock: what is added since then is not read.
             with os.fdopen(os.dup(found.file), "rb") as stream:
                 stream.seek(0)
                 left = found.size
@@ -297,7 +343,9 @@ class Ledger:
                     yield raw
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside what a crash left of a last line, in a line that says so; None where nothing is torn.
+        """Set aside what a crash left of a last line.
+
+        A line that says so is added and returned. None where nothing is torn.
 
         The torn bytes stay where they are: the new line holds their number and their hash. A line that
         lacked nothing but its end counts.
@@ -312,7 +360,10 @@ class Ledger:
             return held.repair(by=by, why=why)
 
     def is_torn(self) -> bool:
-        """Tell whether a crash cut the last line off, so that a repair is due."""
+        """Tell whether a crash cut the last line off.
+
+        A repair is then due.
+        """
         with self.reading() as found:
             return found is not None and found.torn_end() is not None
 
@@ -335,7 +386,10 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[HeldLedger | None]:
-        """Yield the ledger as it is now, for reading alone: nothing is made or changed; None where there is no file."""
+        """Open the ledger for reading alone.
+
+        Yields it as it is now. Nothing is made or changed. None where there is no file.
+        """
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -353,12 +407,15 @@ class Ledger:
 
 
 def ahead_in_words(last: Line) -> str:
-    """Return that a ledger's last line is later than the clock of who reads it, as part of a sentence."""
+    """Return "line N is later than the clock" in words.
+
+    The words are a part of a sentence.
+    """
     return f"line {last.n} is of {last.at[:24]}, later than this machine's clock"
 
 
 def _whole(raw: bytes) -> Line | None:
-    """Return the line that bytes are, if they are one as it was written."""
+    """Return the line of bytes that are unchanged, or None."""
     line = read_line(raw)
     return line if line is not None and line.whole else None
 
@@ -372,10 +429,14 @@ def _hash(last: Line | None) -> str:
 
 
 def _begin(made: int, folder: Path) -> None:
-    """Give a file that root made to whom its folder belongs to, and have the folder keep its name."""
+    """Give a new file its folder's owner and sync the folder.
+
+    Only a file that root made changes its owner. The folder then keeps the file's name through a crash.
+    """
     owner = folder.stat()
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
         os.fchown(made, owner.st_uid, owner.st_gid)
+    # A new file's name is lost in a crash unless its folder is synced too.
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -384,7 +445,10 @@ def _begin(made: int, folder: Path) -> None:
 
 
 def _backwards(file: int, size: int) -> Iterator[bytes]:
-    """Yield the lines of a file without their ends from the last to the first; at first, what follows the last end."""
+    """Yield the lines of a file from the last on.
+
+    They come without their ends. The first item is what follows the last line end.
+    """
     end, rest = size, b""
     while end:
         start = max(0, end - BLOCK)

@@ -1,4 +1,7 @@
-"""One line of a ledger: canonical JSON whose hash covers all of it and the hash of the line before."""
+"""One line of a ledger as canonical JSON.
+
+Its hash covers all of it and the hash of the line before.
+"""
 
 from __future__ import annotations
 
@@ -78,31 +81,45 @@ class Line:
     format: int = 1
 
     def content_hash(self) -> str:
-        """Return the hash that this content should have; that of what is there where it is not whole."""
+        """Return the hash that this content should have.
+
+        Of a line that is not whole it is the hash of the content that stands there.
+        """
         plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before, **_named(self.format)}
         return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
 
     def is_ahead_of(self, now: datetime) -> bool:
-        """Tell whether this line is so much later than a clock that none can follow it; also where its time is none."""
+        """Tell whether this line is too late for a clock.
+
+        No line can follow one that is more than `SLACK` later. A time that cannot be read counts as too late.
+        """
         try:
             return datetime.fromisoformat(self.at) - now > SLACK
         except (TypeError, ValueError):
             return True
 
     def sets_aside(self, torn: bytes) -> bool:
-        """Tell whether this line records that `torn`, which stands before it, is what a crash left."""
+        """Tell whether this line sets aside `torn`.
+
+        It then records that the bytes before it are what a crash left.
+        """
         told = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
         return self.kind == REPAIRED and told == (len(torn), hashlib.sha256(torn).hexdigest())
 
 
 def run_of(facts: Mapping[str, Any]) -> Run:
-    """Return which run a line's facts are of; lines from before repeats were named are of repeat 0."""
+    """Return the run of a line's facts.
+
+    Lines from before repeats were named are of repeat 0.
+    """
     repeat = facts.get("repeat")
     return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
 def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
-    """Return the line that follows `n - 1` lines, the last of which has the hash `before`.
+    """Return the line that follows `n - 1` lines.
+
+    The last of those has the hash `before`.
 
     Raises
     ------
@@ -112,6 +129,7 @@ def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], 
         If a value is none that JSON has.
     """
     named = {key.replace("_", "-"): value for key, value in facts.items()}
+    # A key of its own would let the caller write a line's number, time or hash.
     wrong = sorted(key for key in named if not KEY.fullmatch(key) or key in OWN or key == "kind")
     if wrong:
         raise UsageError(f"ledger key {wrong[0]!r} must be of a-z, 0-9 and hyphens, and none of {', '.join(OWN)}, kind")
@@ -126,12 +144,18 @@ def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], 
 
 
 def is_object(raw: bytes) -> bool:
-    """Tell whether bytes are a JSON object, whatever is in it: what a crash leaves of a line is none."""
+    """Tell whether bytes are a JSON object.
+
+    Its content is not looked at. What a crash leaves of a line is no object.
+    """
     return isinstance(_json(raw), dict)
 
 
 def read_line(raw: bytes) -> Line | None:
-    """Return a line of a ledger, whole or changed; None where the bytes are no line at all."""
+    """Return a line of a ledger, whole or changed.
+
+    None where the bytes are no line at all.
+    """
     found = _json(raw)
     if not isinstance(found, dict):
         return None
@@ -140,8 +164,10 @@ def read_line(raw: bytes) -> Line | None:
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
+    # The format is part of what the hash covers, except in lines from before it was named.
     format = found.pop("format") if type(found.get("format")) is int and found["format"] >= FORMAT else 1
     plain = {**found, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
+    # A line is whole where its hash is right and its bytes are the canonical ones.
     try:
         right = hashlib.sha256(canonical(plain)).hexdigest() == digest
         whole = right and canonical({**plain, "hash": digest}) == raw
@@ -151,12 +177,18 @@ def read_line(raw: bytes) -> Line | None:
 
 
 def _named(format: int) -> dict[str, int]:
-    """Return what a line says of its format: those of the first say nothing."""
+    """Return the entry that names a line's format.
+
+    Lines of the first format have none.
+    """
     return {"format": format} if format > 1 else {}
 
 
 def _json(raw: bytes) -> Any:
-    """Return what a JSON text says; None where it is none."""
+    """Return the value of a JSON text.
+
+    None where the text is no JSON.
+    """
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

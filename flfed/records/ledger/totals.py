@@ -1,4 +1,7 @@
-"""How much left a site: bytes and lines of its ledger by study, by day, and by round and kind."""
+"""Lines and bytes that left a site.
+
+They are summed by study, by day, and by round and kind.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class Total:
-    """Lines, and the bytes that they count: those of the messages' content, as the run store counts them."""
+    """Count of lines and of their bytes.
+
+    The bytes are those of the messages' content, as the run store counts them.
+    """
 
     lines: int = 0
     bytes: int = 0
@@ -61,24 +67,29 @@ def totals(lines: Iterable[Line]) -> Totals:
 
 
 def bytes_of(line: Line) -> int:
-    """Return how many bytes left with a line; 0 where it tells of nothing that left."""
+    """Return how many bytes left with a line.
+
+    It is 0 where the line tells of nothing that left.
+    """
     found = line.facts.get("bytes")
     return found if type(found) is int else 0
 
 
 def round_of(line: Line) -> int:
-    """Return the round of a line; 0 where it is of none."""
+    """Return the round of a line or 0."""
     found = line.facts.get("round")
     return found if type(found) is int else 0
 
 
 def study_of(line: Line) -> str:
-    """Return the study's name of a line, or an empty text."""
+    """Return the study's name or an empty text."""
     return str(line.facts.get("study") or "")
 
 
 def moment_of(text: str) -> str:
-    """Return a date or a time as a ledger writes it; without a zone it is UTC.
+    """Return a date or a time in the ledger's format.
+
+    A time without a zone is taken as UTC.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""Whether a ledger is as it was written: what was changed, removed, moved, inserted or cut, line by line."""
+"""Verification of a ledger line by line.
+
+It finds what was changed, removed, moved, inserted or cut.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ class Receipt:
 
 @dataclass
 class Inspection:
-    """Looks at a ledger's lines in the order in which they stand, and notes what is wrong.
+    """Check of a ledger's lines in file order.
+
+    It notes what is wrong.
 
     Parameters
     ----------
@@ -67,7 +72,9 @@ class Inspection:
         self._signed = dict.fromkeys((receipt.n for receipt in self.receipts), "")
 
     def look(self, raws: Iterable[bytes]) -> Iterator[Line]:
-        """Yield every line that can be read, whole or not; `problems` is complete at the end.
+        """Yield every line that can be read.
+
+        Whole and changed lines alike are yielded. `problems` is complete at the end.
 
         Parameters
         ----------
@@ -79,6 +86,7 @@ class Inspection:
             if not raw.endswith(b"\n"):
                 self._flush(None)
                 self.problems.append(f"the file ends in the middle of a line, {self._place}")
+            # What is no line may have been set aside by the next line, so it is judged then.
             if line is None:
                 self._flush(None)
                 self._torn = raw.removesuffix(b"\n") if raw.endswith(b"\n") else None
@@ -91,13 +99,17 @@ class Inspection:
         self._signatures()
 
     def _flush(self, line: Line | None) -> None:
-        """Judge what is no line and stands before `line`; and `line` itself where it speaks of such."""
+        """Check a torn line before `line`.
+
+        `line` itself is checked too where it records a repair.
+        """
         torn, self._torn = self._torn, None
         if torn is not None:
             if line is not None and line.whole and line.sets_aside(torn):
                 self.repairs += 1
                 return
             self.problems.append(f"something that is no line stands {self._place}")
+        # A repair without its torn bytes shows that those were removed later.
         if line is not None and line.kind == REPAIRED and line.facts.get("torn-bytes") != 0:
             self.problems.append(f"what line {line.n} set aside no longer stands before it")
 
@@ -105,6 +117,7 @@ class Inspection:
         if not line.whole:
             self.problems.append(f"line {line.n} was changed: its hash is not that of its content")
         number = 0 if self.last is None else self.last.n
+        # A number that is skipped is reported at the end, once all lines were seen.
         if line.n == number + 1:
             self._follows(line)
         elif line.n in self._seen:
@@ -114,19 +127,22 @@ class Inspection:
         self._seen.add(line.n)
         if line.n > number:
             self.last = line
+        # A changed line's own hash is not trusted: that of its content is compared.
         if line.n in self._signed:
             self._signed[line.n] = line.hash if line.whole else line.content_hash()
         self._place = f"after line {line.n}"
 
     def _follows(self, line: Line) -> None:
-        """Hold a line to the one with the number before its own."""
+        """Check a line against its predecessor by number."""
         if self.last is None:
             if line.before != START:
                 self.problems.append("line 1 was changed: it is not the first of its ledger")
             return
+        # Earlier versions let clocks go back, so that in their lines it is only noted.
         if line.at < self.last.at:
             said = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
             (self.problems if line.format >= FORMAT else self.notes).append(said)
+        # A changed line was reported itself: the next may still follow what it was.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
             number = self.last.n
             self.problems.append(
@@ -142,8 +158,12 @@ class Inspection:
             before = n
 
     def _signatures(self) -> None:
-        """Hold the lines to what was signed: say where the first that differ may begin."""
+        """Check the lines against the signed receipts.
+
+        The problem names where the first line that differs may begin.
+        """
         agrees, number = 0, 0 if self.last is None else self.last.n
+        # The lines up to the last receipt that agrees are as they were signed.
         for receipt in sorted(self.receipts, key=lambda receipt: receipt.n):
             signed = f"as the coordinator signed at run {receipt.run}"
             found = self._signed[receipt.n] or (START if receipt.n == 0 else "")
