@@ -1,1 +1,4 @@
-"""Statistics over sites from what they released: intervals, tests, verdicts."""
+"""Statistics over sites from their released aggregates.
+
+They are intervals, tests and verdicts.
+"""

@@ -1,4 +1,7 @@
-"""What several repeats, or several sites, say together: a mean and an interval that does not pretend too much."""
+"""Means and intervals over repeats or sites.
+
+The intervals do not pretend to be narrower than the data allow.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ STEPS = 100
 
 
 def student_t_within(t: float, freedom: int) -> float:
-    """Return P(|T| <= t) for Student's t, `t` >= 0.
+    """Return P(|T| <= t) for Student's t.
+
+    `t` is at least 0.
 
     Examples
     --------
@@ -45,7 +50,9 @@ def student_t_bound(freedom: int, level: float = LEVEL) -> float:
 
 
 def resplit_interval(values: Sequence[float], ratio: float) -> tuple[float, float, float, float]:
-    """Return (mean, low, high, p) of differences measured on several random splits of the same rows.
+    """Return mean, interval and p-value over random splits.
+
+    The result is (mean, low, high, p). The values are differences measured on several random splits of the same rows.
 
     `mean ± t * sd * sqrt(1 / R + ratio)`: the splits share most of their rows, so the plain
     standard error `sd / sqrt(R)` would be far too small and would shrink with mere repetition.
@@ -61,6 +68,7 @@ def resplit_interval(values: Sequence[float], ratio: float) -> tuple[float, floa
     """
     mean, scale = fmean(values), stdev(values) * math.sqrt(1 / len(values) + ratio)
     reach = student_t_bound(len(values) - 1) * scale
+    # Equal differences at all splits leave no t to compute.
     if scale == 0:
         return mean, mean, mean, float(mean == 0)
     p = 1 - student_t_within(abs(mean) / scale, len(values) - 1)
@@ -68,7 +76,7 @@ def resplit_interval(values: Sequence[float], ratio: float) -> tuple[float, floa
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Return the mean of what is there, or None where nothing is.
+    """Return the mean of the known values or None.
 
     Examples
     --------
@@ -80,7 +88,9 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def sd_of(values: Sequence[float | None]) -> float | None:
-    """Return the sample standard deviation of what is there, or None for fewer than two.
+    """Return the sample standard deviation of the known values.
+
+    None for fewer than two.
 
     Examples
     --------
@@ -92,7 +102,9 @@ def sd_of(values: Sequence[float | None]) -> float | None:
 
 
 def possible(metric: str, bound: float | None, *, difference: bool = False) -> float | None:
-    """Return a bound of an interval, cut to the values that the metric, or a difference of two of it, can have.
+    """Clip an interval's bound to the metric's range.
+
+    With `difference` the range is that of a difference of two values of the metric.
 
     Examples
     --------
@@ -106,13 +118,16 @@ def possible(metric: str, bound: float | None, *, difference: bool = False) -> f
     if bound is None:
         return None
     share = metric.endswith(SHARES)
+    # Errors have no upper end, and their differences no lower one.
     if share or (metric.endswith(ERRORS) and not difference):
         bound = max(bound, -1.0 if difference else 0.0)
     return min(bound, 1.0) if share or (metric == "r2_score" and not difference) else bound
 
 
 def standard_error(metric: str, value: float | None, low: float | None, high: float | None) -> float | None:
-    """Return the standard error behind a difference's normal 95 % interval; None where it tells none.
+    """Return the standard error behind a normal interval.
+
+    The interval is a difference's of 95 %. None where it tells no error.
 
     The longer of its two arms counts: the other may have been cut to what the metric can be.
 
@@ -132,7 +147,7 @@ def standard_error(metric: str, value: float | None, low: float | None, high: fl
 
 @dataclass(frozen=True)
 class MeanOverSites:
-    """The mean of what several sites gain, and how far they are apart.
+    """Mean gain over sites and their spread.
 
     Attributes
     ----------
@@ -152,7 +167,9 @@ class MeanOverSites:
 
 
 def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOverSites:
-    """Return the mean of sites' gains, with an interval that holds for few sites of unequal precision.
+    """Return the random-effects mean of the sites' gains.
+
+    Its interval holds for few sites of unequal precision.
 
     Random effects: each site's own gain is a draw from those of sites like these, and is measured
     with its own error; sites are independent of each other. Weights `1 / (error**2 + between**2)`.
@@ -183,6 +200,7 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     0.0
     """
     freedom = len(values) - 1
+    # Cochran's test is of weights without a variance between sites.
     apart, total, mean = _weighted(values, errors, 0.0)
     alike = chi_squared_beyond(math.fsum(apart), freedom)
     between = variance_between(values, errors)
@@ -192,7 +210,9 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
 
 
 def variance_between(values: Sequence[float], errors: Sequence[float], mean: float | None = None) -> float:
-    """Return the variance between sites that makes their weighted squares as large as chance lets expect.
+    """Return the variance between sites.
+
+    It makes their weighted squares as large as chance lets expect.
 
     Parameters
     ----------
@@ -212,6 +232,7 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
     0.08
     """
     between, expected = 0.0, len(values) - (mean is None)
+    # Newton's method on the excess of the weighted squares over their expectation.
     for _ in range(STEPS):
         apart, _, _ = _weighted(values, errors, between, mean)
         left = math.fsum(apart) - expected
@@ -227,7 +248,10 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
 def _weighted(
     values: Sequence[float], errors: Sequence[float], between: float, mean: float | None = None
 ) -> tuple[list[float], float, float]:
-    """Return each site's weighted square about the mean, the sum of the weights, and the mean."""
+    """Return weighted squares, sum of weights and mean.
+
+    A site's weighted square is about the mean.
+    """
     weights = [1 / (error**2 + between) for error in errors]
     total = math.fsum(weights)
     if mean is None:
@@ -236,7 +260,9 @@ def _weighted(
 
 
 def chi_squared_beyond(x: float, freedom: int) -> float:
-    """Return P(X > x) for chi-squared, `x` >= 0.
+    """Return P(X > x) for chi-squared.
+
+    `x` is at least 0.
 
     Examples
     --------
@@ -249,7 +275,9 @@ def chi_squared_beyond(x: float, freedom: int) -> float:
 
 
 def widening(comparisons: int, freedom: int | None = None) -> float:
-    """Return by how much an interval is widened where the best of several is looked at (Bonferroni).
+    """Return the Bonferroni factor that widens an interval.
+
+    It is for where the best of several is looked at.
 
     Parameters
     ----------

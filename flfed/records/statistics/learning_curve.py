@@ -1,4 +1,7 @@
-"""The learning curve of a series, as JSON, as a table and in sentences."""
+"""Learning curve of a series.
+
+It is given as JSON, as a table and in sentences.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ METHOD = (
 
 
 def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) -> Report | None:
-    """Return the key `learning-curve` of `flfed study run --json`; None where there are no points.
+    """Return the report's key `learning-curve`.
+
+    It is that of `flfed study run --json`. None where there are no points.
 
     A point's `rows` are the site's own training rows, the largest of a site all of them; `draws`
     are those in which the figure was defined; `freedom` are the degrees of freedom of Student's t behind
@@ -60,7 +65,9 @@ def curve_object(points: Sequence[LearningPoint], rule: Report | None = None) ->
 
 
 def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the learning curve as headers, rows of text and a sentence a site; plain text, no markup.
+    """Return the learning curve as a text table.
+
+    The result has headers, rows of text and a sentence for each site. All is plain text without markup.
 
     Parameters
     ----------
@@ -79,7 +86,10 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def by_size(curve: Report) -> dict[str, dict[int, dict[str, Report]]]:
-    """Return the points by site, own rows and arm; sites by name, rows from few to all."""
+    """Return the points by site, own rows and arm.
+
+    Sites are ordered by name and rows from few to all.
+    """
     found: dict[str, dict[int, dict[str, Report]]] = {}
     for point in sorted(curve["points"], key=lambda point: (point["site"], point["rows"])):
         found.setdefault(point["site"], {}).setdefault(point["rows"], {})[point["arm"]] = point
@@ -87,13 +97,17 @@ def by_size(curve: Report) -> dict[str, dict[int, dict[str, Report]]]:
 
 
 def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
-    """Return what joining gains at one size (above 0 is an improvement), widened for the sites looked at."""
+    """Return the gain of joining at one size.
+
+    Above 0 is an improvement. The interval is widened for the number of sites looked at.
+    """
     point = arms[GAIN]
     metric = curve["metric"]
     sites = curve.get("sites", 1)
     value = point["value"]
     low = point["low"]
     high = point["high"]
+    # One site alone is looked at once, so that nothing is to be widened.
     if None in (value, low, high) or sites < 2:
         return gain_of(Difference(value, low, high), better_of(metric))
     by = widening(sites, point.get("freedom"))
@@ -102,12 +116,17 @@ def gain_at(arms: dict[str, Report], curve: Report) -> Difference:
 
 
 def worthwhile_in(curve: Report) -> float:
-    """Return the gain that is worth joining for, as a curve has it, else that of its metric."""
+    """Return the gain that is worth joining for.
+
+    It is the curve's own where it has one, else that of its metric.
+    """
     return float(curve.get("worthwhile", worthwhile_of(curve["metric"])))
 
 
 def in_words(site: str, sizes: dict[int, dict[str, Report]], curve: Report, *, draws: int) -> str:
-    """Return one sentence on a site: what joining gains with few rows of its own, and with all.
+    """Return one sentence on a site's learning curve.
+
+    It tells the gain of joining with few rows of its own, and with all.
 
     Parameters
     ----------
@@ -126,6 +145,7 @@ def in_words(site: str, sizes: dict[int, dict[str, Report]], curve: Report, *, d
     'vienna: with 10 rows of its own, joining gains +.190 AUC (95 % interval +.050 to +.330)'
     """
     parts = []
+    # A site with one size only gets one part: the fewest rows are all of them.
     for size in dict.fromkeys((min(sizes), max(sizes))):
         own = f"with all its {size} rows" if size == max(sizes) else f"with {size} rows of its own"
         point = sizes[size][GAIN]

@@ -1,4 +1,7 @@
-"""What joining gains on average over sites: the shared model against each site's own, with an interval."""
+"""Mean gain of joining over sites.
+
+The shared model is held against each site's own, with an interval.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ Pairs = Sequence[tuple[DifferenceRow, float | None]]
 
 
 def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
-    """Return the mean over sites of what the shared model gains on each site's own (above 0 is better).
+    """Return the mean gain over sites as report keys.
+
+    It is what the shared model gains on each site's own. Above 0 is better.
 
     Parameters
     ----------
@@ -73,13 +78,16 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
     if len(known) < LEAST_SITES:
         why = f"only {len(known)} of {of} sites have figures from which an error follows, and {LEAST_SITES} are needed"
         return dict.fromkeys(names) | {"reason": why} | facts
+    # Sites whose error is unknown have no weight in the mean and are left out.
     mean = mean_over_sites(*zip(*known.values(), strict=True))
     told = dict(zip(names, astuple(mean), strict=True))
     return told | {key: possible(metric, told[key], difference=True) for key in ("low", "high")} | facts
 
 
 def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
-    """Return a site's gain, the mean of its repeats, with its standard error; None where one is unknown.
+    """Return a site's gain and its standard error.
+
+    The gain is the mean of its repeats. None where one of the two is unknown.
 
     Where each of R repeats drew a holdout, with `ratio` holdout rows per training row, two of them
     correlate by `ratio / (1 + ratio)`, and the error of their mean follows from that of one.
@@ -89,8 +97,10 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
     told = [row for row, _ in pairs if row.value is not None]
     errors = [error for row in told if (error := standard_error(metric, row.value, row.low, row.high)) is not None]
     error, ratio = mean_of(errors), mean_of([ratio for _, ratio in pairs])
+    # Less than half of the repeats would no longer stand for the site.
     if error is None or 2 * len(told) < len(pairs) or 2 * len(errors) < len(told):
         return None
+    # Repeats that keep their holdout share its error in full: more of them do not make it smaller.
     if ratio is not None and all(ratio is not None for _, ratio in pairs):
         shared = ratio / (1 + ratio)
         error *= math.sqrt(shared + (1 - shared) / len(told))
@@ -99,7 +109,9 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
 
 
 def mean_gain_in_words(entry: Report | None, metric: str) -> str:
-    """Return the mean gain over sites as a sentence, with what it assumes; "" where it is not known.
+    """Return the mean gain over sites as a sentence.
+
+    It says what the mean assumes. An empty text where the mean is not known.
 
     Examples
     --------
@@ -124,7 +136,10 @@ def mean_gain_in_words(entry: Report | None, metric: str) -> str:
 
 
 def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
-    """Return whether a mean gain is clear, by the same rule as a site's; of few sites, that it can hardly be."""
+    """Return whether a mean gain is clear, in words.
+
+    The rule is that of a site's gain. Of few sites it says that a mean can hardly be clear.
+    """
     code = code_of(gain, worthwhile)
     low = gain.low or 0.0
     high = gain.high or 0.0
@@ -132,6 +147,7 @@ def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
         return "which is clear"
     if code == DO_NOT_USE:
         return "a clear loss"
+    # A gain may be beyond chance and yet not worth joining for.
     if not low <= 0 <= high:
         may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"
         return f"which lies {'above' if low > 0 else 'below'} 0, but {may} {TOO_SMALL}"
@@ -140,7 +156,10 @@ def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
 
 
 def apart_in_words(entry: Report | None) -> str:
-    """Return whether the sites' gains differ beyond chance, and by how much; "" where it is not known."""
+    """Return how far the sites' gains differ, in words.
+
+    The sentence says whether they differ beyond chance. An empty text where that is not known.
+    """
     if not entry or entry["value"] is None:
         return ""
     between = entry["between-sites-sd"]

@@ -1,4 +1,7 @@
-"""Sites that look as if they coded rows or outcome otherwise: another unit, or the other way round."""
+"""Detection of sites that coded rows otherwise.
+
+A column may be in another unit, or an outcome the other way round.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ Line = dict[str, Any]
 
 
 def apart(payload: Mapping[str, Any] | None) -> list[Line]:
-    """Return where a site's rows lie far from those of the others, the furthest first.
+    """Return where a site's rows lie far apart.
+
+    They are held against those of the other sites, and the furthest comes first.
 
     Parameters
     ----------
@@ -62,7 +67,10 @@ def _distance(difference: float | None) -> float:
 
 
 def _size(entry: Mapping[str, Any]) -> float:
-    """Return how far a site is from the others: infinity where they have no value in common, 0 where it is not told."""
+    """Return a site's distance from the others.
+
+    It is infinite where they have no value in common, and 0 where it is not told.
+    """
     if entry["difference"] is None and entry.get("reason"):
         from flfed.summaries.drift import APART  # numpy, which few reports need
 
@@ -77,7 +85,9 @@ def _is_far(entry: Mapping[str, Any]) -> bool:
 
 
 def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
-    """Return where a site's own model tells its outcome well and the shared one tells the contrary.
+    """Return sites whose outcome may be reversed.
+
+    The site's own model tells its outcome well there, and the shared one tells the contrary.
 
     Parameters
     ----------
@@ -94,6 +104,7 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
         own, shared = (arms[arm].get(AUC, {}) for arm in ("local-only", "global"))
         if own.get("value") is None or shared.get("value") is None:
             continue
+        # Without an interval the own model's AUC has to be clearly above chance itself.
         fine = own["value"] >= FINE if own["low"] is None else own["low"] > CHANCE
         below = shared["value"] < CHANCE and (shared["high"] is None or shared["high"] < (own["low"] or own["value"]))
         if fine and below:
@@ -102,7 +113,9 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
 
 
 def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
-    """Return the sites of a report that look as if they were coded otherwise: a sentence each, three of a kind at most.
+    """Return a sentence for each oddly coded site.
+
+    They are the sites of a report that look as if they were coded otherwise, at most three of a kind.
 
     Examples
     --------
@@ -115,6 +128,7 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     for line in found["apart"]:
         if not _of_two_classes(line):
             by_site.setdefault(line["site"], []).append(line)
+    # An outcome of two classes that lies apart is told as reversed, not as another unit.
     turned = {line["site"]: _turned(line) for line in found["outcome-reversed"]}
     for line in found["apart"]:
         if _of_two_classes(line):
@@ -135,7 +149,10 @@ def _turned(line: Line) -> str:
 
 
 def _of_two_classes(line: Line) -> bool:
-    """Return whether a line is about an outcome of two classes, which may be the other way round."""
+    """Tell whether a line is of a two-class outcome.
+
+    Such an outcome may be coded the other way round.
+    """
     return bool(line["outcome"] and line["towards"])
 
 

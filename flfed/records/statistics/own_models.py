@@ -1,4 +1,7 @@
-"""What the sites' own models are, and the model of all rows together: the best of several families, by repeat."""
+"""Families of the sites' own and pooled models.
+
+Each is the best of several families, by repeat. The pooled model is that of all rows together.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ BETTER_OF = (
 
 
 def families(taken: Sequence[str | None]) -> dict[str, int]:
-    """Return in how many repeats each family was taken, the most frequent first; of repeats that do not tell, none.
+    """Return in how many repeats each family was taken.
+
+    The most frequent comes first. Repeats that do not tell their family are left out.
 
     Examples
     --------
@@ -29,7 +34,7 @@ def families(taken: Sequence[str | None]) -> dict[str, int]:
 
 
 def family_keys(arm: str, taken: Sequence[str | None], *, other: Report | None) -> Report:
-    """Return the keys of a report that say what an arm's model is.
+    """Return the report keys of an arm's model family.
 
     Parameters
     ----------
@@ -52,7 +57,9 @@ def family_keys(arm: str, taken: Sequence[str | None], *, other: Report | None) 
 
 
 def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
-    """Return what a model is, "" of one of the shared one's own kind or where it is not told.
+    """Return the family of a model in words.
+
+    An empty text for a model of the shared one's own kind, or where the family is not told.
 
     Examples
     --------
@@ -64,6 +71,7 @@ def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
     names = [FAMILY_NAMES.get(family, family) for family in counted]
     if len(names) < 2:
         return names[0] if names else ""
+    # Only the first family names the number of repeats: the others are of the same.
     (first, *others), (most, *fewer) = names, counted.values()
     return ", ".join(
         [f"{first} in {most} of {repeats} repeats", *(f"{n} in {c}" for n, c in zip(others, fewer, strict=True))]
@@ -71,7 +79,10 @@ def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
 
 
 def own_models_in_words(found: Report) -> str:
-    """Return what the sites' own models are, in one sentence; "" where they are of the shared one's own kind."""
+    """Return a sentence on the sites' own models.
+
+    An empty text where they are of the shared one's own kind.
+    """
     taken = [site["local-only-family"] for site in found["sites"].values() if site["local-only-family"] != SAME]
     if not taken:
         return ""

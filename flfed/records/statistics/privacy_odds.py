@@ -1,4 +1,7 @@
-"""What a promise of differential privacy leaves to be learned, in words: by how much odds may change."""
+"""Guarantee of differential privacy in words.
+
+It says by how much odds may change, and so what is left to be learned.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ UNTOLD_FACTOR = 1e6
 
 
 def odds_in_words(unit: str, epsilon: float) -> str:
-    """Return what a promise leaves to be learned: by how much odds may change; δ is left out of it.
+    """Return by how much a guarantee lets odds change.
+
+    δ is left out of it.
 
     By Bayes' rule the odds with and without a sight of the results differ by a factor of at most e^ε, but
     for results that come about with a chance of about δ. Source: Dwork and Roth 2014, "The algorithmic
@@ -44,7 +49,9 @@ def odds_in_words(unit: str, epsilon: float) -> str:
 
 
 def factor_in_words(epsilon: float) -> str:
-    """Return e^ε with three digits that count, rounded up: a promise is never shown as better than it is.
+    """Return e^ε with three significant digits, rounded up.
+
+    So a guarantee is never shown as better than it is.
 
     Examples
     --------
@@ -56,6 +63,7 @@ def factor_in_words(epsilon: float) -> str:
     if epsilon > math.log(UNTOLD_FACTOR):
         return "more than a million times: it hardly protects"
     factor = math.exp(epsilon)
+    # The step is the third digit; the inner rounding keeps 2.0 from becoming 2.01 by float error.
     step = 10.0 ** (math.floor(math.log10(factor)) - 2)
     least = math.ceil(round(factor / step, 9)) * step
     return f"{least:,.{max(0, -round(math.log10(step)))}f} times"

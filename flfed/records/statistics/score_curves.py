@@ -1,4 +1,7 @@
-"""ROC, precision-recall and calibration from rows counted by class and predicted probability."""
+"""ROC, precision-recall and calibration from counted rows.
+
+The rows are counted by class and predicted probability.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ Line = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class ScoreCounts:
-    """Rows of both classes by predicted probability, from low to high; bins without rows are left out.
+    """Rows of both classes by predicted probability.
+
+    They are ordered from low to high. Bins without rows are left out.
 
     Attributes
     ----------
@@ -44,10 +49,14 @@ class ScoreCounts:
 
     @classmethod
     def read(cls, counts: Mapping[str, Any], bins: ScoreBins) -> Self:
-        """Return the counts that a record has, by class pairs of bin and rows."""
+        """Return the counts that a record has.
+
+        The record has pairs of bin and rows for each class.
+        """
         both = dense(counts, bins.bins)
         there = both.sum(axis=0) > 0
         with np.errstate(over="ignore"):  # at the ends: a probability of 0
+            # The bins are even on the logit scale, so that their ends are turned into probabilities.
             halves = 1 / (1 + np.exp(-bins.points()))  # edge, middle, edge, middle, ..., edge
         return cls(halves[1::2][there], both[0][there], both[1][there], halves[:-2:2][there], halves[2::2][there])
 
@@ -63,18 +72,26 @@ class ScoreCounts:
 
     @property
     def predicted(self) -> tuple[float, float, float]:
-        """Mean predicted probability of the rows, by the middles of their bins, and the least and most it may be."""
+        """Mean predicted probability with its bounds.
+
+        The mean is by the middles of the rows' bins. The bounds are the least and the most that it may be.
+        """
         share = (self.negative + self.positive) / self.rows
         return float(share @ self.probability), float(share @ self.low), float(share @ self.high)
 
     @property
     def has_both(self) -> bool:
-        """Whether there are rows with and without the outcome, without which no curve is defined."""
+        """Whether there are rows of both classes.
+
+        Without rows with and without the outcome no curve is defined.
+        """
         return bool(self.negative.sum() and self.positive.sum())
 
 
 def roc(counts: ScoreCounts) -> Line:
-    """Return false and true positive rates from the highest threshold to the lowest, from (0, 0) to (1, 1).
+    """Return false and true positive rates.
+
+    They go from the highest threshold to the lowest, from (0, 0) to (1, 1).
 
     Points on a straight line between their neighbours are left out, which changes neither curve nor area.
     """
@@ -85,18 +102,26 @@ def roc(counts: ScoreCounts) -> Line:
 
 
 def roc_auc(counts: ScoreCounts) -> float:
-    """Return the area under the ROC curve, ties within a bin counting half (Hanley & McNeil 1982)."""
+    """Return the area under the ROC curve.
+
+    Ties within a bin count half (Hanley & McNeil 1982).
+    """
     false, true = roc(counts)
     return float(np.trapezoid(true, false))
 
 
 def roc_auc_hidden(counts: ScoreCounts) -> float:
-    """Return how far the area from the rows themselves may lie from `roc_auc`, at most."""
+    """Return the largest error of `roc_auc`.
+
+    It is how far the area from the rows themselves may lie from it, at most.
+    """
     return auc_bound(counts.negative, counts.positive)
 
 
 def precision_recall(counts: ScoreCounts) -> Line:
-    """Return recall and precision from the highest threshold to the lowest; the first point has recall 0.
+    """Return recall and precision by threshold.
+
+    They go from the highest threshold to the lowest. The first point has recall 0.
 
     Its precision is that of the highest bin, as there is no row above it.
     """
@@ -106,13 +131,18 @@ def precision_recall(counts: ScoreCounts) -> Line:
 
 
 def average_precision(counts: ScoreCounts) -> float:
-    """Return the sum over thresholds of `(recall - recall before) * precision`, as scikit-learn does."""
+    """Return the average precision, as scikit-learn does.
+
+    It is the sum over thresholds of `(recall - recall before) * precision`.
+    """
     recall, precision = precision_recall(counts)
     return float(np.diff(recall) @ precision[1:])
 
 
 def average_precision_hidden(counts: ScoreCounts) -> float:
-    """Return how far the average precision of the rows themselves may lie from `average_precision`, at most.
+    """Return the largest error of `average_precision`.
+
+    It is how far the value of the rows themselves may lie from it, at most.
 
     Lowest where within each bin all rows without the outcome stand above those with it, and these one
     above the other; highest where those with the outcome stand above, all with the same score.
@@ -120,15 +150,19 @@ def average_precision_hidden(counts: ScoreCounts) -> float:
     negative, positive = counts.negative[::-1], counts.positive[::-1].astype(int)
     below, above = np.cumsum(negative), np.cumsum(negative) - negative
     found, place = np.cumsum(positive), np.arange(1, positive.sum() + 1)
+    # The worst order within a bin: its rows without the outcome stand above all others.
     low = (place / (place + np.repeat(below, positive))).mean()
     there = positive > 0
+    # The best order: the rows with the outcome count only those of higher bins against them.
     high = positive[there] @ (found[there] / (found[there] + above[there])) / positive.sum()
     value = average_precision(counts)
     return float(max(value - low, high - value))
 
 
 def steps(x: np.ndarray, y: np.ndarray) -> Line:
-    """Return a curve whose height between two points is that of the later one, drawn as straight lines.
+    """Return a curve as steps of straight lines.
+
+    Its height between two points is that of the later one.
 
     So the area under a drawn curve of precision and recall is the average precision.
     """
@@ -136,7 +170,9 @@ def steps(x: np.ndarray, y: np.ndarray) -> Line:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
-    """Return at most `most` points that draw the same picture as straight lines.
+    """Return at most `most` points of a curve.
+
+    As straight lines they draw the same picture.
 
     Left out are first those on a line between their neighbours, then those of the smallest triangle with
     them.
@@ -154,14 +190,19 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
 
 
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return twice the signed area of each point's triangle with its neighbours; infinite at both ends."""
+    """Return twice each point's signed triangle area.
+
+    The triangle is that with its neighbours. Both ends are infinite.
+    """
     inner = np.diff(x[:-1]) * np.diff(y[1:]) - np.diff(y[:-1]) * np.diff(x[1:])
     return np.concatenate([[np.inf], inner, [np.inf]])
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of like predictions: what was predicted for them, on average, and what happened.
+    """Group of rows of like predictions.
+
+    It has what was predicted for them, on average, and what happened.
 
     Attributes
     ----------
@@ -184,17 +225,25 @@ class Group:
 
     @property
     def too_high(self) -> bool:
-        """Whether more was predicted than happened, by more than chance and the width of the bins leave open."""
+        """Whether clearly more was predicted than happened.
+
+        The difference is more than chance and the width of the bins leave open.
+        """
         return self.least > self.high
 
     @property
     def too_low(self) -> bool:
-        """Whether less was predicted than happened, by more than chance and the width of the bins leave open."""
+        """Whether clearly less was predicted than happened.
+
+        The difference is more than chance and the width of the bins leave open.
+        """
         return self.most < self.low
 
 
 def calibration(counts: ScoreCounts) -> list[Group]:
-    """Return groups of about equally many rows, from low to high predictions; none of fewer than `LEAST_ROWS`.
+    """Return calibration groups of about equally many rows.
+
+    They are ordered from low to high predictions. None has fewer than `LEAST_ROWS` rows.
 
     A bin is never divided, so that groups may be larger, and fewer than `GROUPS`; of fewer rows in all there
     is none. The mean prediction of a group is that of the middles of its bins.
@@ -207,6 +256,7 @@ def calibration(counts: ScoreCounts) -> list[Group]:
     for place in range(len(rows)):
         groups[-1].append(place)
         left = rows[place + 1 :].sum()
+        # A last group that would be too small stays part of the one before.
         if rows[groups[-1]].sum() >= least and left >= LEAST_ROWS:
             groups.append([])
     return [_group(counts, np.array(places)) for places in groups if places]
@@ -221,7 +271,9 @@ def _group(counts: ScoreCounts, places: np.ndarray) -> Group:
 
 
 def wilson(events: float, n: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927).
+    """Return the 95 % interval of a share.
+
+    It is that of Wilson 1927.
 
     Examples
     --------

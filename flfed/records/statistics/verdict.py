@@ -1,4 +1,7 @@
-"""Figures in words: names of metrics, numbers to a sensible digit, and whether joining paid."""
+"""Figures and verdicts in words.
+
+Metrics get names, numbers a sensible number of digits, and joining a verdict.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ FAMILY_NAMES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two arms with its 95 % interval; any part may be unknown.
+    """Difference of two arms with its 95 % interval.
+
+    Any part may be unknown.
 
     `wide_low` and `wide_high` are its ends once widened for looking at so many `sites`; None of one alone.
     """
@@ -77,14 +82,16 @@ class Difference:
 
     @property
     def deciding(self) -> Difference:
-        """The difference with the interval that the verdict goes by."""
+        """Difference with the interval that decides the verdict."""
         if self.wide_low is None or self.wide_high is None:
             return Difference(self.value, self.low, self.high)
         return Difference(self.value, self.wide_low, self.wide_high)
 
 
 def better_of(metric: str) -> Better:
-    """Return whether a higher or a lower figure is better, by scikit-learn's naming rule.
+    """Return which direction of a metric is better.
+
+    The rule is scikit-learn's of names.
 
     Names that end in `_loss`, `_error` or `_deviance` are to be made small; all others large.
 
@@ -108,7 +115,9 @@ def metric_name(metric: str) -> str:
 
 
 def sentence_case(text: str) -> str:
-    """Return text with a capital first letter, the others as they are.
+    """Return text with a capital first letter.
+
+    The other letters stay as they are.
 
     Examples
     --------
@@ -119,7 +128,9 @@ def sentence_case(text: str) -> str:
 
 
 def decimals_of(*values: float | None) -> int:
-    """Return how many decimals figures of this size deserve: three below 1.5, none from 100 on.
+    """Return how many decimals figures of this size deserve.
+
+    They are three below 1.5, and none from 100 on.
 
     Examples
     --------
@@ -131,7 +142,9 @@ def decimals_of(*values: float | None) -> int:
 
 
 def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """Return a figure without a leading zero; with as many decimals as its size deserves unless told.
+    """Return a figure without a leading zero.
+
+    It has as many decimals as its size deserves unless they are given.
 
     Examples
     --------
@@ -148,7 +161,9 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
 
 
 def as_given(value: float) -> str:
-    """Return a figure that somebody wrote, as `[compare] worthwhile`, with the digits it has.
+    """Return a figure with the digits it has.
+
+    It is one that somebody wrote, such as `[compare] worthwhile`.
 
     Examples
     --------
@@ -161,7 +176,9 @@ def as_given(value: float) -> str:
 
 
 def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """Return `LOW to HIGH` with equally many decimals, or "n/a".
+    """Return "LOW to HIGH" with equally many decimals.
+
+    "n/a" where an end is unknown.
 
     Examples
     --------
@@ -175,7 +192,9 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 
 
 def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
-    """Return decimals by size, or as many more as it takes until no bound reads as what it is compared with.
+    """Return the decimals that keep a bound's side visible.
+
+    They follow the size, with as many more as it takes until no bound reads as what it is compared with.
 
     That is 0 and `worthwhile`: the bound's side of them is the verdict. Of a bound that `MOST_MORE` further
     ones would still show as one of them, nothing is gained by more.
@@ -191,6 +210,7 @@ def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
     """
     decimals = decimals_of(difference.value, difference.low, difference.high)
     marks = (0.0, worthwhile, -worthwhile)
+    # A bound that equals a mark reads as that mark with any number of decimals.
     bounds = [bound for bound in (difference.low, difference.high) if bound is not None and bound not in marks]
     for digits in range(decimals, decimals + MOST_MORE + 1):
         if all(float(f"{bound:.{digits}f}") not in marks for bound in bounds):
@@ -199,13 +219,14 @@ def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
 
 
 def gain_of(difference: Difference, better: Better) -> Difference:
-    """Return the difference turned so that above 0 is an improvement."""
+    """Return the difference with improvements above 0."""
     if better == "higher":
         return difference
 
     def turned(value: float | None) -> float | None:
         return None if value is None else -value
 
+    # With the sign the two ends change places.
     return Difference(
         value=turned(difference.value),
         low=turned(difference.high),
@@ -219,7 +240,9 @@ def gain_of(difference: Difference, better: Better) -> Difference:
 def best_of(
     shared: Difference | None, personalised: Difference | None, better: Better
 ) -> tuple[str, Difference] | None:
-    """Return the arm with the larger gain, and the gain (above 0 is an improvement); None where none was measured.
+    """Return the arm with the larger gain.
+
+    The gain comes with it; above 0 it is an improvement. None where none was measured.
 
     One without an interval comes after all that have one; of two that differ by rounding the shared model's is taken.
     """
@@ -232,12 +255,14 @@ def best_of(
 
 
 def has_interval(difference: Difference | None) -> bool:
-    """Return whether a difference and both ends of its interval are known."""
+    """Tell whether a difference and its interval are known."""
     return difference is not None and None not in (difference.value, difference.low, difference.high)
 
 
 def worthwhile_of(metric: str) -> float:
-    """Return the gain that is worth joining for, unless a study says another.
+    """Return the gain that is worth joining for.
+
+    A study may say another.
 
     Examples
     --------
@@ -248,7 +273,9 @@ def worthwhile_of(metric: str) -> float:
 
 
 def code_of(gain: Difference, worthwhile: float) -> str:
-    """Return the verdict on a gain (above 0 is an improvement): the one rule, wherever one is told.
+    """Return the verdict on a gain.
+
+    Above 0 is an improvement. It is the one rule, wherever a verdict is told.
 
     Parameters
     ----------
@@ -282,7 +309,9 @@ def verdict(
     worthwhile: float | None = None,
     alone: str = "",
 ) -> tuple[str, str]:
-    """Return whether joining paid at one site: a code of `VERDICTS` and one sentence with the numbers.
+    """Return whether joining paid at one site.
+
+    The result is a code of `VERDICTS` and one sentence with the numbers.
 
     Parameters
     ----------
@@ -325,6 +354,7 @@ def verdict(
     code = code_of(gain, least)
     words = _sentence(arm, gain, better, metric, figures or {}, least, alone)
     unadjusted = ""
+    # The adjusted model decides, yet a shared model that does harm as it is must be told of.
     if arm != "global" and has_interval(shared):
         unadjusted = _if_worse(gain_of(shared or Difference(None), better), least)
     if code == PAYS:
@@ -336,7 +366,9 @@ def verdict(
 
 
 def why_unclear(gain: Difference, worthwhile: float) -> str:
-    """Return why a gain is no clear one: it may be chance, or it is too small.
+    """Return why a gain is no clear one.
+
+    It may be chance, or it is too small.
 
     Examples
     --------
@@ -349,6 +381,7 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     value = deciding.value or 0.0
     low = deciding.low or 0.0
     high = deciding.high or 0.0
+    # "So widened" only where the plain interval would have excluded 0.
     if low <= 0 <= high:
         wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
         return f"the interval{wide} contains 0, so this may be chance"
@@ -358,7 +391,10 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
 
 
 def _if_worse(gain: Difference, worthwhile: float) -> str:
-    """Return that the shared model as it is does worse here, where that is clear, else ""."""
+    """Return that the unadjusted model is worse here.
+
+    An empty text where the shared model as it is does not clearly worse.
+    """
     if code_of(gain, worthwhile) != DO_NOT_USE:
         return ""
     told = gain_with_interval(gain, worthwhile)
@@ -366,7 +402,9 @@ def _if_worse(gain: Difference, worthwhile: float) -> str:
 
 
 def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
-    """Return a gain and its interval, with the decimals they have wherever they are shown.
+    """Return a gain and its interval as text.
+
+    Both have the decimals that they have wherever they are shown.
 
     Examples
     --------
@@ -378,7 +416,9 @@ def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
 
 
 def gain_with_interval(gain: Difference, worthwhile: float = 0.0) -> str:
-    """Return a gain with its interval in words, and the one widened for the number of sites looked at.
+    """Return a gain with its interval in words.
+
+    The interval widened for the number of sites looked at follows.
 
     Examples
     --------
@@ -389,7 +429,9 @@ def gain_with_interval(gain: Difference, worthwhile: float = 0.0) -> str:
 
 
 def widened_in_words(gain: Difference, worthwhile: float = 0.0) -> str:
-    """Return "; widened for 4 sites looked at, -.006 to +.066", "" of one site alone.
+    """Return the widened interval in words.
+
+    An empty text of one site alone.
 
     Examples
     --------
@@ -429,7 +471,10 @@ def _sentence(
     worthwhile: float,
     alone: str,
 ) -> str:
-    """Return "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)"."""
+    """Return the verdict's figures as a sentence.
+
+    Such as "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)".
+    """
     with_, own = figures.get(arm), figures.get("local-only")
     digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
