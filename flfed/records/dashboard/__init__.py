@@ -1,4 +1,7 @@
-"""The pages that show what runs wrote down; each file of `pages/` is one page."""
+"""Pages on recorded runs.
+
+Each file of `pages/` is one page.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ Pages under "" stand at the top by themselves: a heading above a single link wou
 
 
 def page_files() -> dict[str, Path]:
-    """Return the pages as name to file, in the order of the number in the file name (`p10_runs.py`).
+    """Return the pages as name to file.
+
+    Their order is that of the number in the file name (`p10_runs.py`).
 
     Examples
     --------
@@ -27,7 +32,10 @@ def page_files() -> dict[str, Path]:
 
 
 def pages_in(folder: Path) -> dict[str, Path]:
-    """Return the pages of a folder as name to file: those named by a letter, a number and a name, in this order."""
+    """Return the pages of a folder by name.
+
+    They are the files named by a letter, a number and a name, in this order.
+    """
     return {kebab(file.stem.split("_", 1)[1]): file for file in sorted(folder.glob("[a-z][0-9]*_*.py"))}
 
 

@@ -1,4 +1,7 @@
-"""Who looks at the pages: everybody on this machine, or who logged in and stands in the file of roles."""
+"""Access of viewers to the pages.
+
+A viewer is everybody on this machine, or who logged in and stands in the file of roles.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ NO_LOGIN = (
 
 
 def roles_file() -> Path | None:
-    """Return where roles are written down, or may be: the file `FLFED_ROLES` names, else `roles.toml` under `home()`.
+    """Return the file of roles or None.
+
+    It is the file that `FLFED_ROLES` names, else `roles.toml` under `home()`.
 
     None where there is no such file for certain. Where that cannot be told, there may be one.
 
@@ -50,7 +55,10 @@ def roles_file() -> Path | None:
 
 
 def _may_be(path: str | Path) -> bool:
-    """Tell whether something is there, or cannot be looked for."""
+    """Tell whether a file exists or may exist.
+
+    It may where it cannot be looked for.
+    """
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -61,7 +69,7 @@ def _may_be(path: str | Path) -> bool:
 
 
 def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
-    r"""Return who somebody is that logged in.
+    r"""Return the viewer for a person's login claims.
 
     Parameters
     ----------
@@ -88,12 +96,14 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
         strict = found.get("verified-only", True)
     except (tomllib.TOMLDecodeError, AttributeError):
         raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
+    # Addresses that differ in capitals only are one person, who must not have two roles.
     people = dict(lines)
     if len(people) < len(lines):
         raise UsageError("the file of roles has two lines for one person: nobody is let in")
     address = str(claims.get("email") or "")
     if strict is not False and claims.get("email_verified") is not True:
         raise UsageError("your login provider does not say that your e-mail address is verified")
+    # Who has no address must not match a line with an empty one.
     role = people.get(_same(address)) if address else None
     if role in ROLES:
         return Viewer(role=role, name=address)
@@ -107,7 +117,9 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
 
 
 def _same(address: str) -> str:
-    """Return an address as it is compared: of ASCII, capitals are as good as small letters.
+    """Return an address in the form for comparison.
+
+    Of ASCII, capitals are as good as small letters.
 
     Others are compared as they are: there "ß" could pass for "ss", and be somebody else.
     """
@@ -115,7 +127,10 @@ def _same(address: str) -> str:
 
 
 def logs_in() -> bool:
-    """Tell whether people have to log in: a login is configured, or may be, or there may be a file of roles."""
+    """Tell whether people have to log in.
+
+    They do where a login is configured, or may be, or where there may be a file of roles.
+    """
     try:
         return _login_is_unread() or _has_login() or roles_file() is not None
     except UsageError:
@@ -127,14 +142,22 @@ def _has_login() -> bool:
 
 
 def needs_login() -> bool:
-    """Tell whether who looks has to log in: people do, or this one came while they did, and so without the token."""
+    """Tell whether this viewer has to log in.
+
+    It does where people log in, or where it came while they did, and so without the token.
+    """
     token = os.environ.get(APP_TOKEN, "")
+    # With no token in the environment everybody counts as having come with it.
     came = not token or is_it(st.context.cookies.get(cookie_of(st.get_option("server.port"))), token)
     return logs_in() or "is_logged_in" in st.user or not came
 
 
 def _login_is_unread() -> bool:
-    """Tell whether there is a file with a login that Streamlit cannot read, which then lets everybody in."""
+    """Tell whether a login file cannot be read.
+
+    Streamlit then lets everybody in.
+    """
+    # Streamlit skips a file that it cannot parse, as if no login were set up.
     try:
         return any(map(_may_be, st.get_option("secrets.files"))) and not st.secrets.load_if_toml_exists()
     except (OSError, UnicodeDecodeError):
@@ -142,7 +165,7 @@ def _login_is_unread() -> bool:
 
 
 def _known() -> Viewer:
-    """Return who looks, as the file of roles says now.
+    """Return the viewer by the current file of roles.
 
     Raises
     ------
@@ -160,13 +183,16 @@ def _known() -> Viewer:
 
 
 def admit() -> Viewer | None:
-    """Return who looks, or None where a page to log in, or why somebody may not, is shown instead.
+    """Return the viewer or show a login page.
+
+    None where that page, or why somebody may not see the pages, is shown instead.
 
     Without a login it is a person on this machine, who may see all of the store.
     """
     if not needs_login():
         return Viewer()
     unread = _login_is_unread()
+    # A login that cannot be read must let nobody in, rather than everybody.
     if unread or "is_logged_in" not in st.user:
         st.title("Log in")
         st.error(UNREAD if unread else NO_LOGIN)
@@ -188,14 +214,19 @@ def admit() -> Viewer | None:
 
 
 def _refused(why: str) -> None:
-    """Show why somebody may not see the pages, and let them log in as somebody else."""
+    """Show why somebody may not see the pages.
+
+    They can log in as somebody else.
+    """
     st.title("Not for you")
     st.error(escape(f"{why[0].upper()}{why[1:]}."))
     st.button("Log out", on_click=st.logout)
 
 
 def viewer() -> Viewer:
-    """Return who looks, as the file of roles says now: all of the page is shown anew where that has changed.
+    """Return the viewer by the current file of roles.
+
+    All of the page is shown anew where the viewer has changed.
 
     A page that is run without the frame that lets people in shows nothing.
     """
@@ -204,6 +235,7 @@ def viewer() -> Viewer:
         if needs_login():
             st.stop()
         return Viewer()
+    # A role that was changed or removed since the last look holds at once.
     try:
         changed = _known() != found
     except UsageError:

@@ -1,4 +1,6 @@
-"""How a page keeps up with a run: when to look again, and what was read for a page and is kept while it is true.
+"""Refresh of a page while its run goes on.
+
+It decides when to look again, and caches what was read for a page while it is true.
 
 A page looks again by running a part of itself (a fragment) in the rhythm of a timer in the browser. The
 whole page is run anew only when its course changes: `st.rerun` inside a fragment can override a click
@@ -37,19 +39,26 @@ def mark_of(runs: Sequence[RunEntry]) -> Mark:
 
 
 def course_of(runs: Sequence[RunEntry]) -> BatchPlan:
-    """Return how to keep up with a series: often while it runs, at times while more may come, else not at all.
+    """Return how to keep up with a series.
+
+    It is looked at often while it runs, at times while more may come, else not at all.
 
     A series waits between two repeats, and after an interruption until somebody resumes it.
     """
     names, states = tuple(run.run for run in runs), {run.status for run in runs}
     if "running" in states:
         return LOOK_SECONDS, names
+    # A series that failed or was stopped gets no further repeat by itself.
     waits = "interrupted" in states or (states == {"completed"} and len(runs) < runs[0].repeats)
     return SLOW_SECONDS if waits else None, names
 
 
 def course_of_list(reader: RunReader) -> BatchPlan:
-    """Return how to keep up with all runs: often while one runs, else at times, for there may be a new one."""
+    """Return how to keep up with all runs.
+
+    They are looked at often while one runs, else at times, for there may be a new one.
+    """
+    # A study's name may hold the searched word too, so that the status is asked for itself.
     running = [run for run in reader.runs(search="running") if run.status == "running"]
     names = tuple(run.run for run in [*reader.runs(limit=1), *running])
     return LOOK_SECONDS if running else SLOW_SECONDS, names
@@ -57,7 +66,9 @@ def course_of_list(reader: RunReader) -> BatchPlan:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page of a run shows: read from the store at once, kept while the mark is the same.
+    """Content of a run's page from the store.
+
+    It is read at once, and cached while the mark is the same.
 
     Attributes
     ----------
@@ -81,13 +92,19 @@ class Shown:
 
 
 def where() -> str:
-    """Return the address of the store, without its password: what is kept is kept by it."""
+    """Return the store's address without its password.
+
+    It is part of the key under which results are cached.
+    """
     return store_url().render_as_string(hide_password=True)
 
 
 @st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
 def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
-    """Return what the page of run or series `name` shows; read once for each `store`, `mark` and `only`."""
+    """Return the page content of a run or series.
+
+    It is read once for each `store`, `mark` and `only`.
+    """
     names = [run for run, *_ in mark]
     with RunReader.open(only=only) as reader:
         series = reader.series(name)
@@ -104,7 +121,10 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
 
 @st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
 def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -> list[dict[str, Any] | None]:
-    """Return the object `name` of each run of `mark`, None where it has none; read once for each `mark`."""
+    """Return one summary object of each run.
+
+    It is the object `name` of each run of `mark`, None where it has none. It is read once for each `mark`.
+    """
     with RunReader.open(only=only) as reader:
         return [reader.summary(run, name) for run, *_ in mark]
 
@@ -122,7 +142,9 @@ def read_curves(
     width: int,
     only: str | None = None,
 ) -> list[CurvePoint]:
-    """Return one figure by round, averaged over the repeats in the database; read once for each `mark`.
+    """Return one figure by round over the repeats.
+
+    It is averaged in the database, and read once for each `mark`.
 
     It is None for rounds that are over, of which no figure comes any more: they are read once a minute.
     """

@@ -1,4 +1,7 @@
-"""The frame of each page of a run: which run, chosen or from the address; errors as sentences; keeping up with it."""
+"""Frame of each page of a run.
+
+It finds the run, chosen or from the address, shows errors as sentences, and keeps up with the run.
+"""
 
 from __future__ import annotations
 
@@ -46,21 +49,29 @@ class Opened:
 
     @property
     def mark(self) -> refresh.Mark:
-        """Return what differs whenever there is more to see."""
+        """Mark that differs whenever there is more to see."""
         return refresh.mark_of(self.runs)
 
     @property
     def only(self) -> str | None:
-        """Return the one site whose figures the viewer may see, and no sums over others; None for all."""
+        """The one site whose figures the viewer may see.
+
+        Sums over others are not shown then either. None for all.
+        """
         return self.viewer.site
 
     def shown(self) -> refresh.Shown:
-        """Return what the store has of the run, read once for each `mark`."""
+        """Return the store's content of the run.
+
+        It is read once for each `mark`.
+        """
         return refresh.read(refresh.where(), self.name, self.mark, self.only)
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
-    """Show a page of a run: that of the address (`?run=ID`), else the last one looked at, else the newest.
+    """Show a page of a run.
+
+    It is the run of the address (`?run=ID`), else the last one looked at, else the newest.
 
     Parameters
     ----------
@@ -90,11 +101,13 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     except FlfedError as error:
         _says_why_not(title, error)
         return
+    # The run that "latest" means now is kept: a newer one must not take its place.
     if name == "latest":
         name = runs[0].series
     keep("run", name)
     _choose(listed, runs[0].series, name)
     course = refresh.course_of(runs)
+    # Only the parts are run again: a choice in the margin stays as it is.
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
 
 
@@ -104,24 +117,34 @@ def _says_why_not(title: str, error: FlfedError) -> None:
 
 
 def of_address(key: str) -> str | None:
-    """Return what the address says of `key` ("run", "site"), else what it said on the page before."""
+    """Return the address's value of `key`.
+
+    The key is "run" or "site". Without a value it is what the address said on the page before.
+    """
     found: str | None = st.query_params.get(key, st.session_state.get(KEPT + key))
     return found
 
 
 def keep(key: str, value: str) -> None:
-    """Write `value` into the address, and keep it for the next page."""
+    """Write `value` into the address.
+
+    It is kept for the next page too.
+    """
     if st.query_params.get(key) != value:
         st.query_params[key] = value
     st.session_state[KEPT + key] = value
 
 
 def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
-    """Return the site that the reader picked: first that of the address (`?site=NAME`), else the first of `sites`."""
+    """Return the site that the reader picked.
+
+    At first it is that of the address (`?site=NAME`), else the first of `sites`.
+    """
     asked = of_address("site")
     first = sites.index(asked) if asked in sites else 0
     if asked is not None and asked not in sites:
         st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+    # A site that has no figures here is kept for the pages on which it has.
     if asked in sites:
         keep("site", sites[first])
     key = f"site-{sites[first]}"
@@ -129,12 +152,19 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
 
 
 def _turn_to(key: str, widget: str) -> None:
-    """Turn to what the reader picked in a widget, whose own key goes by what it showed first."""
+    """Turn to the reader's pick in a widget.
+
+    The widget's own key goes by what it showed first.
+    """
     keep(key, st.session_state[widget])
 
 
 def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> None:
-    """Show which run is open, in the margin, and let the reader pick another, or one repeat of it."""
+    """Show which run is open, in the margin.
+
+    The reader can pick another, or one repeat of it.
+    """
+    # Each series stands in the list once, the newest first.
     newest = {run.series: run for run in reversed(listed)}
     options = list(newest)[::-1][:LISTED]
     options += [] if series is None or series in options else [series]
@@ -166,11 +196,15 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
 
 
 def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.BatchPlan) -> None:
-    """Show the page's parts as the run is now; the page is shown anew when all of it changes, or who may see it."""
+    """Show the page's parts for the current run.
+
+    The page is shown anew when all of it changes, or who may see it.
+    """
     viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             runs = reader.runs_of(name)
+        # A run that begins or ends changes the rhythm of looking, which is the whole page's.
         if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():

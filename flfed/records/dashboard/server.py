@@ -1,4 +1,7 @@
-"""What the server of an app does besides Streamlit: its pages' addresses, and a browser's window at its start."""
+"""Additions to Streamlit's server for an app.
+
+They are its pages' addresses, and a browser's window at its start.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.hr
 
 
 def page_routes(names: Sequence[str]) -> list[Route]:
-    """Return the routes of `/NAME` for each page: Streamlit's own page, told where its server is.
+    """Return the route of `/NAME` for each page.
+
+    It serves Streamlit's own page, with the address of its server put in.
 
     They begin with `server.baseUrlPath`, as Streamlit's own do. The first page's address is that of the app, where its
     name leads to as well.
@@ -35,21 +40,31 @@ def page_routes(names: Sequence[str]) -> list[Route]:
         return RedirectResponse(f"./?{request.url.query}".removesuffix("?"))
 
     base = config.get_option("server.baseUrlPath")
+    # The first page has no address of its own, so that its name leads to the app's.
     return [Route(make_url_path(base, name), page if place else first) for place, name in enumerate(names)]
 
 
 def served_at() -> str:
-    """Return the address of the app that this process serves, as this machine has it."""
+    """Return the address of the app on this machine.
+
+    It is that of the app which this process serves.
+    """
     return get_url(get_display_address(config.get_option("server.address") or "localhost"))
 
 
 def opens_browser(address: str) -> None:
-    """Open an address in a browser's window, unless the app runs headless: Streamlit does so for no `App`."""
+    """Open an address in a browser's window.
+
+    Nothing is opened where the app runs headless. Streamlit does so for no `App`.
+    """
     if not config.get_option("server.headless"):
         cli_util.open_browser(address)
 
 
 def load_pages() -> None:
-    """Load all that the pages need, so that the first one that somebody opens does not wait for it."""
+    """Load all modules that the pages need.
+
+    So the first page that somebody opens does not wait for them.
+    """
     for file in page_files().values():
         import_module(f"{pages.__name__}.{file.stem}")

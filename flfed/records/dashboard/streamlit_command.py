@@ -1,4 +1,4 @@
-"""Streamlit's own command, which Ctrl-C ends without a traceback at any time."""
+"""Streamlit's own command without tracebacks at Ctrl-C."""
 
 from __future__ import annotations
 

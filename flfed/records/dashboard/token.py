@@ -1,4 +1,7 @@
-"""The token without which an app shows nothing: every account of this machine reaches its port."""
+"""Access token of an app.
+
+Without it an app shows nothing, for every account of this machine reaches its port.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 class OnlyWithToken:
-    """Refuses every request and every websocket that has not the token, in a cookie or at first in its address.
+    """Middleware that refuses requests without the token.
+
+    It refuses every request and every websocket that has not the token, in a cookie or at first in its address.
 
     Parameters
     ----------
@@ -56,6 +61,7 @@ class OnlyWithToken:
             return
         asked = HTTPConnection(scope)
         cookie = cookie_of(scope["server"][1])
+        # The token moves from the address into a cookie, where no history or log keeps it.
         if scope["type"] == "http" and scope["method"] == "GET" and self._is_it(asked.query_params.get(NAME)):
             answer: Response = HTMLResponse(ONWARD, headers=HEADERS)
             answer.set_cookie(cookie, self._guard.token, path="/", httponly=True, samesite="strict")
@@ -73,18 +79,26 @@ class OnlyWithToken:
 
 
 def cookie_of(port: int) -> str:
-    """Return the name of the cookie with the token: browsers keep one jar for all ports of a host."""
+    """Return the name of the token's cookie.
+
+    It has the port, as browsers keep one jar for all ports of a host.
+    """
     return f"flfed-{port}"
 
 
 def is_it(given: str | None, token: str) -> bool:
-    """Tell whether what was given is the token, in a time that tells nothing of it."""
+    """Tell whether a text is the token.
+
+    The time that it takes tells nothing of the token.
+    """
     return bool(token and given) and hmac.compare_digest(str(given).encode(), token.encode())
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Of one app: who may see it, and how the address with its token is told.
+    """Access rules of one app and its announcement.
+
+    It says who may see the app, and how the address with its token is told.
 
     Attributes
     ----------
@@ -106,28 +120,35 @@ class Guard:
 
     @property
     def token(self) -> str:
-        """The token of this process, "" where it was not started by its command."""
+        """Token of this process.
+
+        An empty text where the process was not started by the app's command.
+        """
         return os.environ.get(self.variable, "")
 
     @property
     def closed(self) -> str:
-        """What who comes without the token is told."""
+        """Message to visitors without the token."""
         if not self.token:
             return f"Nothing is shown: start the app with `{self.command}`, which prints its address.\n"
         command = self.command.removesuffix(" NAME")
         return f"Open the address that `{command}` printed where it was started: nothing is shown without its token.\n"
 
     def middleware(self) -> Middleware:
-        """Return what stands before the app."""
+        """Return the middleware that stands before the app."""
         return Middleware(OnlyWithToken, guard=self)
 
     @asynccontextmanager
     async def announced(self, _: App) -> AsyncIterator[None]:
-        """Print the app's address while it is served, and open it in a browser unless the app runs headless."""
+        """Print the app's address while it is served.
+
+        It is opened in a browser too unless the app runs headless.
+        """
         self.load()
         logs_in = self.logs_in()
         address = served_at() if logs_in else f"{served_at()}/?{NAME}={self.token}"
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it ends with an address that has no token
+        # Without a login and without a token nobody can be let in, so that no address is told.
         shut = not (logs_in or self.token)
         headless = shut or config.get_option("server.headless")
         print(self.closed.strip() if shut else f"Open {address}{'' if headless else BY_HAND}", flush=True)
@@ -141,7 +162,11 @@ class Guard:
 
 @contextmanager
 def _leads_to(address: str) -> Iterator[Path]:
-    """Yield a file of this user alone that leads a browser to an address: `ps` shows a browser's arguments to all."""
+    """Yield a private file that opens an address.
+
+    It is of this user alone and leads a browser to the address: `ps` shows a browser's arguments to all.
+    """
+    # The address has the token, and so must not stand in an argument.
     with _own_folder() as folder:
         page = Path(folder) / "open.html"
         page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
@@ -149,9 +174,11 @@ def _leads_to(address: str) -> Iterator[Path]:
 
 
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a new folder of mode 700 in the user's home, not hidden: a browser from a snap sees no other, nor `/tmp`.
+    """Return a new private folder in the user's home.
 
-    In the temporary folder where the home cannot be written, or is part of flfed's own, where nothing is written.
+    It has mode 700 and is not hidden: a browser from a snap sees no other, nor `/tmp`.
+
+    It is in the temporary folder where the home cannot be written, or is part of flfed's own, where nothing is written.
     """
     try:
         home = Path.home().resolve()

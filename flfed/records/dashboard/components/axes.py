@@ -1,4 +1,7 @@
-"""Axes and legends of the charts: figures rise from left to right, end where a metric does, and no word is cut."""
+"""Axes and legends of the charts.
+
+Figures rise from left to right, end where a metric does, and no word is cut.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,17 @@ Axis = dict[str, Any]
 
 
 def axis_title(metric: str) -> str:
-    """Return the title of a metric's axis, "AUC (higher is better)"."""
+    """Return the title of a metric's axis.
+
+    Such as "AUC (higher is better)".
+    """
     return f"{metric_name(metric)} ({better_of(metric)} is better)"
 
 
 def in_lines(title: str) -> str | list[str]:
-    """Return a title, a long one in two lines: what is longer than its axis would be cut off.
+    """Return a title in one or two lines.
+
+    One that is longer than its axis would be cut off.
 
     Examples
     --------
@@ -47,7 +55,9 @@ def in_lines(title: str) -> str | list[str]:
 
 
 def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bool = False) -> list[float]:
-    """Return round figures from below the least of some values to above the largest, all of which there can be.
+    """Return round ticks around some values.
+
+    They go from below the least value to above the largest. Ticks that the metric cannot have are left out.
 
     Examples
     --------
@@ -58,8 +68,10 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
     low, high = min(known), max(known)
     raw = max(high - low, abs(high) / 50, 1e-9) / (MOST_TICKS - 1)
     unit = 10.0 ** math.floor(math.log10(raw))
+    # The step is the smallest round one that needs no more than the allowed ticks.
     step = next(unit * by for by in (1, 2, 5, 10) if unit * by >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # Equal values on a tick would leave an axis of no length.
     if first >= last:
         first, last = first - 1, first + 1
     ticks = (round(place * step, 10) for place in range(first, last + 1))
@@ -67,8 +79,12 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
 
 
 def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axis:
-    """Return scale and axis of a figure that goes from the first to the last of some ticks."""
+    """Return scale and axis of a figure.
+
+    The figure goes from the first to the last of some ticks.
+    """
     step = ticks[1] - ticks[0]
+    # As many decimals as the step has, so that no two ticks read the same.
     decimals = max(0, next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10))
     axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": f".{decimals}f", "labelExpr": AXIS_NUMBERS}
     axis |= {"labelFlush": False}
@@ -77,7 +93,9 @@ def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axi
 
 
 def names_axis(above: float = NAME_PIXELS) -> Axis:
-    """Return the axis of names that stand above their marks, where they take no room from these.
+    """Return the axis of names above their marks.
+
+    There they take no room from the marks.
 
     Each is written: Streamlit's theme leaves some out, and moves the first.
     """
@@ -87,12 +105,17 @@ def names_axis(above: float = NAME_PIXELS) -> Axis:
 
 
 def figures_above(above: float = NAME_PIXELS) -> Axis:
-    """Return the mark of a figure that stands at the right end of its name's line."""
+    """Return the text mark of a row's figure.
+
+    It stands at the right end of its name's line.
+    """
     return {"type": "text", "align": "right", "dy": -above, "fontSize": 13, "fontWeight": "bold", "color": FIGURE}
 
 
 def columns_for(names: Sequence[str]) -> int:
-    """Return in how many columns a legend of these names stands on the narrowest screen.
+    """Return how many columns a legend has.
+
+    They are those that fit the names on the narrowest screen.
 
     Examples
     --------
@@ -104,6 +127,9 @@ def columns_for(names: Sequence[str]) -> int:
 
 
 def legend_of(names: Sequence[str], **more: Any) -> Axis:
-    """Return a legend above the plot, of which no name is cut."""
+    """Return a legend above the plot.
+
+    No name in it is cut.
+    """
     whole = {"columns": columns_for(names), "labelLimit": 2000, "labelFontSize": 12}
     return {"title": None, "orient": "top"} | whole | more

@@ -1,4 +1,7 @@
-"""The charts of sites and models: colours that stay, shapes beside colours, names above marks."""
+"""Charts of sites and models.
+
+Colours stay, shapes stand beside colours, and names above marks.
+"""
 
 from __future__ import annotations
 
@@ -32,32 +35,47 @@ _inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes 
 
 
 def order_of_sites(found: Report, metric: str) -> list[str]:
-    """Return the sites by gain, the largest first; those without figures last."""
+    """Return the sites by gain.
+
+    The largest gain comes first. Sites without figures come last.
+    """
     gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
     return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))
 
 
 def layered(*layers: alt.Chart, height: int) -> Layers:
-    """Return layers as one chart, whose plot is so high."""
+    """Return layers as one chart.
+
+    Its plot has the given height in pixels.
+    """
     drawn: Layers = alt.layer(*layers).properties(height=height, autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
     return drawn
 
 
 def figure_x(field: str, title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
-    """Return the axis of a figure, as `axes.figure_axis` has it."""
+    """Return the x axis of a figure.
+
+    It is as `axes.figure_axis` has it.
+    """
     parts = figure_axis(title, ticks, grid=grid)
     return alt.X(f"{field}:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
-    """Return the axis of names in their order, each above its row."""
+    """Return the y axis of names.
+
+    They keep their order, each above its row.
+    """
     gap = scale.get("paddingInner")
     above = {} if gap is None else {"above": ARMS_PIXELS * (1 - gap) / 2 + 9}
     return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**names_axis(**above)), scale=alt.Scale(**scale))
 
 
 def figures(base: alt.Chart, y: alt.Y) -> alt.Chart:
-    """Return figures written at the right end of their names' lines, where they cover nothing."""
+    """Return figures at their names' right ends.
+
+    They are written on the names' lines, where they cover nothing.
+    """
     written: alt.Chart = base.mark_text(**{key: value for key, value in figures_above().items() if key != "type"})
     return written.encode(x=alt.value("width"), y=y, text="shown:N")
 
@@ -67,7 +85,10 @@ def _spread(rows: Rows, *keys: str) -> list[float | None]:
 
 
 def references(found: Report, metric: str) -> Layers | None:
-    """Return the shared model beside pooled, the sites' mean and one site's own model everywhere."""
+    """Return the chart of the shared model's references.
+
+    They are pooled, the sites' mean and one site's own model everywhere.
+    """
     rows: Rows = []
     for arm in REFERENCES:
         entry = (found[arm] or {}).get(metric)
@@ -77,6 +98,7 @@ def references(found: Report, metric: str) -> Layers | None:
     if not rows:
         return None
     base = alt.Chart(_inline(values=rows))
+    # The order of the rows is that of the references, not of the alphabet.
     y = names_y("name", [row["name"] for row in rows])
     arms = list(ARM_COLOURS)
     colour = alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[ARM_COLOURS[a] for a in arms]), legend=None)
@@ -92,7 +114,10 @@ def references(found: Report, metric: str) -> Layers | None:
 
 
 def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
-    """Return each arm's figure and interval at each site, one line an arm."""
+    """Return each arm's figure at each site.
+
+    Every arm has a line with its interval.
+    """
     rows: Rows = []
     arms = arms_shown(found, metric)
     for name in sites:
@@ -104,6 +129,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     if not rows:
         return None
     names = [ARM_NAMES[arm] for arm in arms]
+    # Only sites with a figure get a row, in the order that was asked for.
     there = [name for name in sites if any(row["site"] == name for row in rows)]
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
@@ -113,6 +139,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     colour = alt.Color("arm:N", scale=colours, legend=legend)
     x = figure_x("value", axis_title(metric), ticks_of(_spread(rows, "value", "low", "high"), metric))
     base = alt.Chart(_inline(values=rows))
+    # Arms without an interval are drawn as a mark alone.
     return layered(
         base.transform_filter("datum.low != null")
         .mark_rule(strokeWidth=2)
@@ -130,7 +157,9 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
 
 
 def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
-    """Return each site's gain over its own model alone, with a line at no gain.
+    """Return the chart of each site's gain.
+
+    The gain is over its own model alone, with a line at no gain.
 
     Thick is its unadjusted interval, thin the one that the verdict goes by.
     """
@@ -144,13 +173,16 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
             rows.append(row)
     if not rows:
         return None
+    # All gains are written with equally many decimals, so that they can be compared.
     digits = decimals_of(*(row["value"] for row in rows))
     rows = [row | {"shown": number(row["value"], digits, signed=True)} for row in rows]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
+    # The colours are of all verdicts, but the legend names only those that occur.
     there = [verdict for verdict in VERDICT_COLOURS if any(row["verdict"] == verdict for row in rows)]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
     base, y = alt.Chart(_inline(values=rows)), names_y("site", [row["site"] for row in rows])
     zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    # 0 is always on the axis, for it parts gain from loss.
     ends = [0.0, *_spread(rows, "value", "low", "high", "wide_low", "wide_high")]
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     x = figure_x("value", title, ticks_of(ends, metric, difference=True))

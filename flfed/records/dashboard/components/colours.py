@@ -1,4 +1,6 @@
-"""Colours of the charts on a light page, and those that the browser puts in their place on a dark one.
+"""Colours of the charts in both themes.
+
+They are those on a light page, and those that the browser puts in their place on a dark one.
 
 Found by search and by hand: every mark has a contrast of 3 or more to its background, every word one of 4.5, and the
 first six sites are as far apart as can be to readers with any kind of colour blindness, in either theme.
@@ -75,7 +77,9 @@ Looks = dict[str, tuple[str, list[int]]]
 
 
 def site_looks(sites: Iterable[str]) -> Looks:
-    """Return colour and dash of each site of a run, by its place in the alphabet, the same in every chart.
+    """Return colour and dash of each site.
+
+    They go by the site's place in the alphabet, and are the same in every chart of a run.
 
     Examples
     --------
@@ -84,18 +88,24 @@ def site_looks(sites: Iterable[str]) -> Looks:
     """
     looks = {}
     for place, site in enumerate(sorted(sites)):
+        # Once the colours are used up they come again with another dash.
         turn, colour = divmod(place, len(SITE_COLOURS))
         looks[site] = (SITE_COLOURS[colour], DASHES[(SITE_DASHES[colour] + turn) % len(DASHES)])
     return looks
 
 
 def one_in_colour(sites: Iterable[str], chosen: str) -> Looks:
-    """Return the looks of many sites: the chosen one's stands out, all others are alike."""
+    """Return looks in which one site stands out.
+
+    All other sites are alike.
+    """
     return {site: (BLUE, DASHES[0]) if site == chosen else (FAINT, DASHES[0]) for site in sites}
 
 
 def style() -> str:
-    """Return the style that gives charts the colours of the page's theme, which the browser knows before the server.
+    """Return the style for charts in both themes.
+
+    It gives charts the colours of the page's theme, which the browser knows before the server.
 
     A chart turns with its theme and is not made anew; a browser too old for `light-dark` shows the light colours.
     """

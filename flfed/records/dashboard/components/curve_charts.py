@@ -1,4 +1,4 @@
-"""The charts of the page Curves, in Vega-Lite's own words."""
+"""Vega-Lite charts of the page Curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Points = list[tuple[str, float, float]]
 
 
 def is_together(name: str) -> bool:
-    """Return whether a curve is of several sites together; no site has a name of several words.
+    """Tell whether a curve is of several sites.
+
+    No site has a name of several words.
 
     Examples
     --------
@@ -39,6 +41,7 @@ def is_together(name: str) -> bool:
 
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
+    # Sites in grey all look alike, so that the legend leaves them out.
     told = [name for name in names if of[name][0] != FAINT]
     named = {"field": "of", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
     return {
@@ -48,7 +51,10 @@ def _colours(names: Sequence[str], looks: Looks) -> Spec:
 
 
 def _widths(names: Sequence[str], looks: Looks) -> Spec:
-    """Return how wide each curve is: widest those of several sites together, narrowest those beside a chosen one."""
+    """Return the width of each curve.
+
+    Those of several sites together are the widest, those beside a chosen one the narrowest.
+    """
     faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
     wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
     return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
@@ -58,7 +64,10 @@ ROOM: Spec = {"height": PLOT_PIXELS, "autosize": PLOT_HEIGHT}
 
 
 def diagonal(top: float = 1.0) -> Spec:
-    """Return the dashed line on which both axes, which end at `top`, have the same figure."""
+    """Return the dashed line of equal figures.
+
+    On it both axes, which end at `top`, have the same figure.
+    """
     return {
         "data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]},
         "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
@@ -78,7 +87,9 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
 
 
 def _ticks(top: float) -> list[float]:
-    """Return round figures up to `top`, none nearer to the next than `TICK_APART` on a stretched axis.
+    """Return round figures up to `top`.
+
+    None is nearer to the next than `TICK_APART` on a stretched axis.
 
     Examples
     --------
@@ -86,6 +97,7 @@ def _ticks(top: float) -> list[float]:
     [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
     """
     places = {0.0: 0.0}
+    # Powers of ten go before fives, and these before twos, where two lie too close.
     for first in (1, 5, 2):
         for digits in range(7):
             value = round(first / 10**digits, digits)
@@ -96,7 +108,9 @@ def _ticks(top: float) -> list[float]:
 
 
 def _top(lines: Sequence[Line]) -> float:
-    """Return where both axes end: at a round figure beyond every point and interval, at most 1.
+    """Return where both axes end.
+
+    It is a round figure beyond every point and interval, at most 1.
 
     Examples
     --------
@@ -109,7 +123,10 @@ def _top(lines: Sequence[Line]) -> float:
 
 
 def is_stretched(lines: Sequence[Line]) -> bool:
-    """Return whether most predictions are so small that they would be one blot in the corner."""
+    """Tell whether the axes are to be stretched.
+
+    They are where most predictions are so small that they would be one blot in the corner.
+    """
     predicted = sorted(line["Predicted, mean"] for line in lines)
     return bool(predicted[len(predicted) // 2] < MOST_ARE_SMALL * _top(lines))
 
@@ -119,7 +136,10 @@ def _tooltip(*fields: str) -> list[Spec]:
 
 
 def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
-    """Return the lines that precision would have by chance: each one's share of rows with the outcome."""
+    """Return the lines of precision by chance.
+
+    Each is its site's share of rows with the outcome.
+    """
     shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
     colour = _colours(list(found), looks)["color"]
     return {
@@ -132,10 +152,14 @@ def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
 def unit_square(
     points: Points, titles: tuple[str, str], names: Sequence[str], looks: Looks, below: list[Spec]
 ) -> Curves | None:
-    """Return curves in the unit square, in the order of their points, above some other layers."""
+    """Return curves in the unit square.
+
+    They are in the order of their points, above the layers of `below`. None without points.
+    """
     if not points:
         return None
     rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
+    # A step upwards has one x twice: only the place keeps its points in order.
     rows["place"] = range(len(rows))
     encoding = {
         "x": _axis("x", titles[0]),
@@ -149,13 +173,17 @@ def unit_square(
 
 
 def calibration_chart(lines: Sequence[Line], names: Sequence[str], looks: Looks) -> Curves | None:
-    """Return groups as points, larger with more rows, with their intervals, and a line from each to the next."""
+    """Return the chart of calibration groups.
+
+    Groups are points, larger with more rows, with their intervals, and a line from each to the next.
+    """
     if not lines:
         return None
     keys = {"Rows of": "of", "Predicted, mean": "x", "Observed share": "y", "95 % low": "low", "95 % high": "high"}
     keys |= {"Rows": "rows"}
     rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).round(7)
     colours = _colours(names, looks)
+    # Both axes end and stretch alike, so that the diagonal is where predictions hold.
     top, stretched = _top(lines), is_stretched(lines)
     x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))

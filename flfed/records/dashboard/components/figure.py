@@ -1,4 +1,7 @@
-"""A chart as the pages show each of them: its title, what it says in words, its table, and a file to keep."""
+"""Chart with title, words, table and file.
+
+Every chart of the pages is shown so.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ Line = Mapping[str, Any]
 
 
 def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "") -> None:
-    """Show a chart under its title, and its table and a CSV file folded below it; nothing to draw is said.
+    """Show a chart under its title.
+
+    Its table and a CSV file are folded below it. Where there is nothing to draw, that is said.
 
     Parameters
     ----------
@@ -39,6 +44,7 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
         if drawn is None or not lines:
             st.caption("No figures to draw yet.")
             return
+        # Curves are in Vega-Lite's own words: Altair's checks would be too slow for a running run.
         if isinstance(drawn, Curves):
             spec = {"padding": PADDING, **drawn.spec}
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
@@ -48,7 +54,10 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
 
 
 def behind(lines: Sequence[Line], *, key: str) -> None:
-    """Show a table folded away, sent to the browser only once it is unfolded, with its CSV file."""
+    """Show a table folded away, with its CSV file.
+
+    It is sent to the browser only once it is unfolded.
+    """
     folded = st.expander("Table", key=f"{key}-table", on_change="rerun")
     if folded.open:
         with folded:
@@ -57,7 +66,7 @@ def behind(lines: Sequence[Line], *, key: str) -> None:
 
 
 def download(lines: Sequence[Line], *, key: str) -> None:
-    """Show a button that keeps a table as a CSV file.
+    """Show a button for a table's CSV file.
 
     The file is made at once: one made at the click is lost where the page looks again in between.
     """
@@ -72,7 +81,11 @@ def _cell(value: Any) -> str:
 
 
 def csv_of(lines: Iterable[Line]) -> str:
-    """Return lines as CSV, with a heading of all their names."""
+    """Return lines as CSV.
+
+    The heading has all their names.
+    """
     there = list(lines)
+    # Lines may lack a name that others have: its cell is empty there.
     names = list(dict.fromkeys(name for line in there for name in line))
     return csv_text(names, ([line.get(name) for name in names] for line in there))

@@ -1,4 +1,7 @@
-"""How every page looks beside its charts: close together, still, readable in both themes and on a phone."""
+"""Style of every page beside its charts.
+
+Pages are close together, still, and readable in both themes and on a phone.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,17 @@ FOCUS = (
 
 
 def close_up() -> None:
-    """Start the page just below the navigation, in the looks of every page."""
+    """Start the page just below the navigation.
+
+    It has the looks of every page.
+    """
     st.html(f"<style>{CLOSE}{STILL}{READABLE}{FOCUS}{colours.style()}</style>")
 
 
 def cards_on_a_phone(line: str, header: str, titles: Sequence[str]) -> None:
-    """Make each line of a list a card on a phone, where its columns stand below each other, each with its title.
+    """Make a list's lines cards on a phone.
+
+    There its columns stand below each other, each with its title.
 
     Parameters
     ----------
@@ -64,6 +72,7 @@ def cards_on_a_phone(line: str, header: str, titles: Sequence[str]) -> None:
         f"{card} [data-testid=stColumn]:not(:first-child) {{display: flex; min-width: 100%}}",
         f"{card} [data-testid=stColumn]::before {{flex: 0 0 8.5rem; color: {PALE}}}",
     ]
+    # The titles are put in by the style, so that they stand in no cell on a wide screen.
     rules += [
         f"{card} [data-testid=stColumn]:nth-child({place})::before {{content: '{title}'}}"
         for place, title in enumerate(titles, start=2)

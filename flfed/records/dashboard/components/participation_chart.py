@@ -1,4 +1,4 @@
-"""Who took part in which rounds, as a map of sites and rounds."""
+"""Map of participation by site and round."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ ROW_PIXELS, NAME_SHARE = 38, 0.48
 
 
 def state_of(block: Block) -> str:
-    """Return in a word what a site did in a block of rounds.
+    """Return a site's state in a block of rounds.
+
+    It says in a word what the site did.
 
     Examples
     --------
@@ -44,7 +46,10 @@ def state_of(block: Block) -> str:
 
 
 def lines(blocks: Sequence[Block]) -> list[Line]:
-    """Return the table of the map: a line a site, its rounds added up."""
+    """Return the table of the map.
+
+    It has a line for each site with its rounds added up.
+    """
     found: dict[str, list[int]] = {}
     for block in blocks:
         total = found.setdefault(block.site, [0, 0, 0])
@@ -64,7 +69,10 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
 
 
 def drawn(blocks: Sequence[Block]) -> list[str]:
-    """Return the sites of the map: all, or of many those that missed most rounds."""
+    """Return the sites of the map.
+
+    They are all, or of many those that missed most rounds.
+    """
     missed = {line["Site"]: line["Rounds asked"] - line["Good updates"] for line in lines(blocks)}
     return sorted(sorted(missed, key=lambda site: (-missed[site], site))[:SITES_DRAWN])
 
@@ -76,15 +84,21 @@ def whose(blocks: Sequence[Block]) -> str:
 
 
 def left_out(blocks: Sequence[Block]) -> bool:
-    """Return whether some site was asked less than another in some rounds."""
+    """Tell whether some site was asked less.
+
+    It then was asked less than another in some rounds.
+    """
     there = [block for block in blocks if block.asked]
     sites = {block.site for block in there}
+    # Where all were asked alike, every site has each block with the same count.
     alike = {(block.first, block.asked) for block in there}
     return len(there) != len(alike) * len(sites)
 
 
 def is_plain(blocks: Sequence[Block]) -> bool:
-    """Return whether the map would be one plain block: all sites were asked alike and gave a good update each time.
+    """Tell whether the map would be one plain block.
+
+    It would where all sites were asked alike and gave a good update each time.
 
     Examples
     --------
@@ -96,7 +110,9 @@ def is_plain(blocks: Sequence[Block]) -> bool:
 
 
 def in_a_row(blocks: Sequence[Block]) -> list[Block]:
-    """Return blocks with those of one site that follow each other in the same state put together.
+    """Return blocks with equal neighbours merged.
+
+    They are those of one site that follow each other in the same state.
 
     Examples
     --------
@@ -122,7 +138,9 @@ def in_a_row(blocks: Sequence[Block]) -> list[Block]:
 
 
 def chart(blocks: Sequence[Block]) -> Curves | None:
-    """Return the map: a row a site, a cell rounds of the same state; None where nobody was asked yet.
+    """Return the map of sites and rounds.
+
+    It has a row for a site and a cell for rounds of the same state. None where nobody was asked yet.
 
     What went wrong stands out by colour, and by an outline for those who do not see it.
     """
@@ -146,6 +164,7 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
         "scale": {"domain": list(STATES), "range": list(STATES.values())},
         "legend": legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0),
     }
+    # Cells of which all is well get no outline, so that the others are seen.
     odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
     spec: dict[str, Any] = {
         "height": ROW_PIXELS * len(sites),
@@ -179,11 +198,15 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
 
 
 def in_words(blocks: Sequence[Block]) -> str:
-    """Return who took part, in a sentence: how many sites in all rounds, and who missed most."""
+    """Return who took part in a sentence.
+
+    It says how many sites took part in all rounds, and who missed most.
+    """
     table = [line for line in lines(blocks) if line["Rounds asked"]]
     if not table:
         return "No site was asked to train yet."
     missed = {str(line["Site"]): line["Rounds asked"] - line["Good updates"] for line in table}
+    # Of one site its own count says more than a share of the sites.
     if len(table) == 1:
         (line,) = table
         return f"{line['Site']} gave a good update in {line['Good updates']} of {line['Rounds asked']} rounds."

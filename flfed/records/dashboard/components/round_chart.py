@@ -1,4 +1,7 @@
-"""The charts by round, which a running run draws anew with each of its rounds."""
+"""Charts by round.
+
+A running run draws them anew with each of its rounds.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True)
 class Curves:
-    """A chart by round. While only `rows` change, the browser moves the lines and leaves the chart standing.
+    """Chart by round.
+
+    While only `rows` change, the browser moves the lines and leaves the chart standing.
 
     It is written in Vega-Lite's own words, not by Altair, whose checks took two thirds of the time
     of each look at a running run (measured: 75 of 120 ms).
@@ -47,7 +52,9 @@ class Curves:
 
 
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
-    """Return the figure of all sites together by round; None without figures.
+    """Return the all-sites figure by round.
+
+    None without figures.
 
     Where a point stands for several rounds, a band goes from the least of them to the largest. An AUC is made
     of counts by bin: where that of the rows may be further than `DRAWN_FROM` away, a point is drawn as the
@@ -83,7 +90,9 @@ def of_each_site(
     *,
     banded: str | None = None,
 ) -> Curves | None:
-    """Return the figure of each site by round, in its colour and dash; None without figures.
+    """Return the figure of each site by round.
+
+    Each site has its colour and dash. None without figures.
 
     Parameters
     ----------
@@ -97,6 +106,7 @@ def of_each_site(
     rows = _rows((point for point in points if point.site is not None), metric)
     if rows is None:
         return None
+    # Grey sites come first, so that the coloured ones are drawn above them.
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
     told = [name for name in names if looks[name][0] != FAINT]
     faint = names[: len(names) - len(told)]
@@ -114,6 +124,7 @@ def of_each_site(
             "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
         },
     }
+    # Bands of several sites would lie on each other and could not be told apart.
     bands = []
     if banded is not None:
         bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
@@ -126,12 +137,16 @@ def of_each_site(
         "layer": [*bands, line],
     }
     place = {name: number for number, name in enumerate(names)}
+    # The rows follow the same order, in which the lines are drawn.
     rows = rows.sort_values("site", key=lambda of: of.map(place), kind="stable") if faint else rows
     return Curves(rows, spec)
 
 
 def _between(low: str, high: str, colour: str) -> Spec:
-    """Return the band between two columns, with an edge that is seen; where they are alike nothing is drawn."""
+    """Return the band between two columns.
+
+    Its edge is seen. Where the two are alike nothing is drawn.
+    """
     return {
         "transform": [{"filter": f"datum.{low} != null && datum.{low} < datum.{high}"}],
         "mark": {"type": "area", "stroke": colour, **BAND},
@@ -152,7 +167,10 @@ X: Spec = {
 
 
 def y_axis(title: str, *, zero: bool = False) -> Spec:
-    """Return the axis of a figure by round, from 0 where `zero`; a tick stands at either end."""
+    """Return the axis of a figure by round.
+
+    It begins at 0 where `zero`. A tick stands at either end.
+    """
     axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS}
     return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
 
@@ -166,7 +184,9 @@ def _are_few(rows: pd.DataFrame) -> bool:
 
 
 def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
-    """Return the points after a round that have a value, with their bands, or None where there is none.
+    """Return the known points after a round.
+
+    They have a value and come with their bands. None where there is no such point.
 
     A point of several rounds stands in their middle.
     """

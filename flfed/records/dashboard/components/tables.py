@@ -1,4 +1,7 @@
-"""Tables as the pages show them: a short one as it is, a long one with a scroll bar; no cell becomes a formula."""
+"""Tables of the pages.
+
+A short one is shown as it is, a long one with a scroll bar. No cell becomes a formula.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from flfed.spreadsheet import plain_cell
 def scrolled(
     lines: Sequence[Mapping[str, Any]], *, key: str | None = None, height: int | Literal["auto"] = "auto"
 ) -> None:
-    """Show a long table with a scroll bar of its own; what its toolbar or a copy of it gives away holds no formula.
+    """Show a long table with its own scroll bar.
+
+    What its toolbar or a copy of it gives away holds no formula.
 
     Parameters
     ----------
@@ -25,6 +30,7 @@ def scrolled(
     height : int or "auto"
         In pixels.
     """
+    # The toolbar offers the table as a file, which a spreadsheet may open.
     plain = [{plain_cell(name): plain_cell(cell) for name, cell in line.items()} for line in lines]
     st.dataframe(plain, hide_index=True, key=key, height=height)
 
@@ -33,7 +39,10 @@ SITES_SHOWN = 24
 
 
 def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
-    """Show a table of `most` lines as it is, a longer one with a scroll bar; text is shown as text."""
+    """Show a table with its text as text.
+
+    One of up to `most` lines is shown as it is, a longer one with a scroll bar.
+    """
     if len(lines) <= most:
         shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
         st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])

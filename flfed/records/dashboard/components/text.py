@@ -1,4 +1,7 @@
-"""Text of a page: Markdown shows it as it is, and moments in words."""
+"""Text of a page.
+
+Markdown shows it as it is. Moments are put in words.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
 
 
 def moment(stamp: str) -> str:
-    """Return an ISO time as people read it, to the minute.
+    """Return an ISO time in words, to the minute.
 
     Examples
     --------
@@ -28,7 +31,9 @@ def moment(stamp: str) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Return text so that Markdown shows it as it is, in one line, and makes no link or picture of any of it.
+    r"""Return text that Markdown shows unchanged.
+
+    It is in one line, and no link or picture is made of any of it.
 
     Streamlit looks for addresses and `:names:` once backslashes are gone: a joiner of no width, which
     nobody sees, parts those.
@@ -40,13 +45,16 @@ def escape(text: str) -> str:
     >>> escape("see https://x.example").replace(JOINER, "|"), escape("ask a@b.example, :red").replace(JOINER, "|")
     ('see https:|//x.example', 'ask a|@b.example, :|red')
     """
+    # Line ends go first: each of them could begin a list or a heading.
     parted = LINKED.sub(lambda found: found[0] + JOINER, BREAKS.sub(" ", text))
     plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
     return LISTED.sub(r"\1\\\2", plain)
 
 
 def with_code(text: str) -> str:
-    r"""Return text as `escape` does, but for what stands between backticks: that is shown as code.
+    r"""Return escaped text with code kept as code.
+
+    What stands between backticks is code. All else is as `escape` returns it.
 
     Examples
     --------

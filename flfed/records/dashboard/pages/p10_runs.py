@@ -1,4 +1,4 @@
-"""Runs: what was run, newest first, with a search."""
+"""Page Runs with a search, newest first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ SHOWN = 50  # series listed at once; a docstring here would be shown on the page
 
 
 def show() -> None:
-    """Show the list of runs, one line a series of repeats: those that run first, then the newest."""
+    """Show the list of runs.
+
+    It has one line for a series of repeats: those that run first, then the newest.
+    """
     page_style.close_up()
     page_style.cards_on_a_phone(LINE, HEADER, TITLES)
     st.title("Runs")
@@ -40,6 +43,7 @@ def show() -> None:
         st.caption(escape(run_page.OWN.format(site=only)))
     try:
         with RunReader.open(only=only) as reader:
+            # The search is of all that the store has, not of the lines that are shown.
             search = st.text_input("Search", placeholder="study, run or status", key="search")
             runs = reader.runs(search=search, limit=2000)
             figures = reader.headlines([run.run for run in runs])
@@ -51,6 +55,7 @@ def show() -> None:
     listed: dict[str, list[RunEntry]] = {}
     for run in runs:
         listed.setdefault(run.series, []).append(run)
+    # Series that run are shown in a fragment, so that the others are not read again.
     going = [series for series, of in listed.items() if any(run.status == "running" for run in of)]
     if listed:
         _header("Shared model" if only is None else f"Shared model at {only}")
@@ -68,7 +73,10 @@ def show() -> None:
 
 
 def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
-    """Let the reader pick runs to see side by side: first those of the address (`?compare=A,B`)."""
+    """Let the reader pick runs to compare.
+
+    They are shown side by side. At first they are those of the address (`?compare=A,B`).
+    """
     if len(listed) < 2:
         return
 
@@ -98,9 +106,13 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
 
 def _going(listed: list[str], course: refresh.BatchPlan) -> None:
-    """Show the series that run, as they are now; the page is shown anew when a run begins or ends."""
+    """Show the current state of running series.
+
+    The page is shown anew when a run begins or ends.
+    """
     only = access.viewer().site
     with suppress(FlfedError), RunReader.open(only=only) as reader:  # a store that is busy is looked at again
+        # Only the whole page can move a series from the running ones to the others.
         if refresh.course_of_list(reader) != course:
             st.rerun()
         for series in listed:
@@ -117,7 +129,10 @@ def _header(figure: str) -> None:
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, dict[str, Any]]) -> None:
-    """Show one series: a link to its page, how it stands, who took no part, and what it reached."""
+    """Show one series in the list.
+
+    The line has a link to its page, how it stands, who took no part, and what it reached.
+    """
     first = runs[-1]
     with st.container(key=f"{LINE}-{first.series}"):
         columns = st.columns(WIDTHS, vertical_alignment="center")
@@ -129,11 +144,13 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
     told = [absent[run.run] for run in runs if run.run in absent]
+    # How often a site was missing is counted over the repeats.
     gone = Counter(site for of_run in told for site in of_run["missing"])
     asked = max((of_run["sites"] for of_run in told), default=0)
     for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
         columns[2].caption(escape(said))
     died = [run for run in runs if run.status == "interrupted"]
+    # One site's people cannot resume a run.
     if died and access.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")

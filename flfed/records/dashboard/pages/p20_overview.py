@@ -1,4 +1,7 @@
-"""Overview: one run, its verdict first, then the figures behind it and what went wrong."""
+"""Page Overview of one run.
+
+Its verdict comes first, then the figures behind it and what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,25 @@ FURTHER = {
 
 
 def show() -> None:
-    """Show the run of the address, else the newest one; keep up with it while it runs."""
+    """Show the run of the address or the newest.
+
+    The page keeps up with it while it runs.
+    """
     run_page.show("", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show each panel in a place of its own, so that one that comes later moves no other into a new element."""
+    """Show each panel in a place of its own.
+
+    So one that comes later moves no other into a new element.
+    """
     runs, shown = opened.runs, opened.shown()
     found, planned = shown.found, runs[0].rounds_planned
     with st.container():
         purpose = purpose_of(shown.study_text)
         if purpose:
             st.markdown(f"{escape(purpose)}.")
+    # Figures over all sites would tell one site's people of the others.
     if opened.only:
         _own(shown, opened.only)
     else:
@@ -45,7 +55,7 @@ def parts(opened: Opened) -> None:
 
 
 def _own(shown: Shown, site: str) -> None:
-    """Show one site's people whether joining was worth it for them."""
+    """Show one site's people whether joining paid."""
     first = st.container()
     with st.container():
         metric = sites.choose_metric(shown.found)
@@ -58,7 +68,10 @@ def _own(shown: Shown, site: str) -> None:
 
 
 def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
-    """Show at how many sites joining pays, the figures over all sites, and who gains."""
+    """Show the verdict over all sites.
+
+    It says at how many sites joining pays, the figures over all sites, and who gains.
+    """
     found = shown.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():

@@ -1,4 +1,7 @@
-"""Sites: whether joining was worth it at one site, and how every model did at each."""
+"""Page Sites of one run.
+
+It shows whether joining was worth it at one site, and how every model did at each.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,18 @@ from flfed.records.reports import report
 
 
 def show() -> None:
-    """Show the sites of the run of the address, else of the newest; keep up with it while it runs."""
+    """Show the sites of a run.
+
+    It is the run of the address, else the newest. The page keeps up with it while it runs.
+    """
     run_page.show("Sites", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own, so that one that comes later moves no other."""
+    """Show each part in a place of its own.
+
+    So one that comes later moves no other.
+    """
     shown = opened.shown()
     found = shown.found
     metric = None
@@ -29,6 +38,7 @@ def parts(opened: Opened) -> None:
             metric = sites.choose_metric(found)
     with st.container():
         if metric is not None:
+            # Sites that share sums only have no figures to look at by themselves.
             own = sites.own_figures(found, shown.sites)
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")

@@ -1,4 +1,7 @@
-"""Curves: ROC, precision and recall, and calibration of the shared model, by site and all together."""
+"""Page Curves of the shared model.
+
+It shows ROC, precision and recall, and calibration, by site and all together.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,25 @@ from flfed.records.dashboard.run_page import Opened
 
 
 def show() -> None:
-    """Show the curves of the run of the address, else of the newest; keep up with it while it runs."""
+    """Show the curves of a run.
+
+    It is the run of the address, else the newest. The page keeps up with it while it runs.
+    """
     run_page.show("Curves", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own, so that one that comes later moves no other."""
+    """Show each part in a place of its own.
+
+    So one that comes later moves no other.
+    """
     place, payload = _first_with_counts(opened)
     if payload is None:
         _why_none(opened)
         return
     # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
+    # Colours go by all sites of the run, so that a site has the same one on every page.
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
         repeat = None
@@ -52,7 +62,10 @@ def parts(opened: Opened) -> None:
 
 
 def _first_with_counts(opened: Opened) -> tuple[int, dict[str, Any] | None]:
-    """Return the place of the first repeat that has score histograms, and these."""
+    """Return the first repeat with score histograms.
+
+    The result is its place and its histograms, which are None where no repeat has any.
+    """
     for place in range(len(opened.runs)):
         payload = read_summaries(where(), opened.mark[place : place + 1], "score-histograms", opened.only)[0]
         if payload is not None:
@@ -61,7 +74,10 @@ def _first_with_counts(opened: Opened) -> tuple[int, dict[str, Any] | None]:
 
 
 def _why_none(opened: Opened) -> None:
-    """Say why there are no curves, and what to do."""
+    """Say why there are no curves.
+
+    It also says what to do.
+    """
     task, shown = opened.runs[0].task, opened.shown()
     if task != "binary":
         kind = {"regression": "a number", "multi-class": "one of several classes"}.get(task, task.replace("-", " "))
@@ -71,6 +87,7 @@ def _why_none(opened: Opened) -> None:
         )
     elif not _is_compared(shown):
         st.info(_not_compared(opened.runs[0].status))
+    # An open site always gives its counts: where none are there, the version kept none.
     elif _is_older(shown):
         st.info(
             "This run was recorded by an earlier version of flfed, which kept no counts of predictions. "
@@ -90,12 +107,18 @@ def _not_compared(status: str) -> str:
 
 
 def _is_compared(shown: Shown) -> bool:
-    """Tell whether the shared model was compared, by what the reader may see: all sites together, or one site."""
+    """Tell whether the shared model was compared.
+
+    It goes by what the reader may see: all sites together, or one site.
+    """
     return bool(shown.found["global"] or any(site["global"] for site in shown.found["sites"].values()))
 
 
 def _is_older(shown: Shown) -> bool:
-    """Tell whether a site would have given counts: an open one always does."""
+    """Tell whether a site would have given counts.
+
+    An open one always does.
+    """
     return any(site.disclosure == "open" and site.status != "refused" for site in shown.sites)
 
 

@@ -1,4 +1,7 @@
-"""Rounds: the metric by round, who took part, what a round cost, and what was set aside."""
+"""Page Rounds of one run.
+
+It shows the metric by round, who took part, what a round cost, and what was set aside.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,18 @@ from flfed.records.dashboard.run_page import Opened
 
 
 def show() -> None:
-    """Show the rounds of the run of the address, else of the newest; keep up with it while it runs."""
+    """Show the rounds of a run.
+
+    It is the run of the address, else the newest. The page keeps up with it while it runs.
+    """
     run_page.show("Rounds", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own, so that one that comes later moves no other."""
+    """Show each part in a place of its own.
+
+    So one that comes later moves no other.
+    """
     shown = opened.shown()
     with st.container():
         rounds.curves(opened, shown)

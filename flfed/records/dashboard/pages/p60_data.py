@@ -1,4 +1,7 @@
-"""Data: who is in the data, what is missing where, how far sites lie apart, and what may give the answer away."""
+"""Page Data of one run.
+
+It shows who is in the data, what is missing where, how far sites lie apart, and what may give the answer away.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,25 @@ from flfed.records.store.entries import NO_TABLE_1
 
 
 def show() -> None:
-    """Show the data of the run of the address, else of the newest; keep up with it while it runs."""
+    """Show the data of a run.
+
+    It is the run of the address, else the newest. The page keeps up with it while it runs.
+    """
     run_page.show("Data", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own, so that one that comes later moves no other."""
+    """Show each part in a place of its own.
+
+    So one that comes later moves no other.
+    """
     shown = opened.shown()
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )
     why = data.SUMS_ONLY if opened.only and table_1 and not table_1["rows"] else _why_none(opened)
     of = data.sites_of(table_1, columns)
+    # A site in sums only is in neither table, but it took part all the same.
     taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if len(opened.runs) > 1:

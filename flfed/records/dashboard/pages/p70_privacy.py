@@ -1,4 +1,7 @@
-"""Privacy: what one run promised, what each site spent of its budget, what attacks reached, and what left."""
+"""Page Privacy of one run.
+
+It shows the run's guarantee, what each site spent of its budget, what attacks reached, and what left.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ from flfed.records.store.reader import RunReader
 
 
 def show() -> None:
-    """Show the privacy of the run of the address, else of the newest; keep up with it while it runs."""
+    """Show the privacy of a run.
+
+    It is the run of the address, else the newest. The page keeps up with it while it runs.
+    """
     run_page.show("Privacy", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts for a run, as it is now."""
+    """Show all parts for the current run."""
     with RunReader.open(only=opened.only) as reader:
         found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy, audit = privacy_of(reader, found), audit_of(reader, found)
@@ -30,7 +36,10 @@ def parts(opened: Opened) -> None:
 
 
 def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[CrossedEntry], only: str | None) -> None:
-    """Show each part in a place of its own, so that one that comes later moves no other."""
+    """Show each part in a place of its own.
+
+    So one that comes later moves no other.
+    """
     run, sites = found[0]
     many = f", {len(found)} repeats" if len(found) > 1 else ""
     with st.container(horizontal=True, vertical_alignment="center"):
