@@ -144,7 +144,7 @@ def _has_login() -> bool:
 def needs_login() -> bool:
     """Tell whether this viewer has to log in.
 
-    It does where people log in, or where it came while they did, and so without the token.
+    They do where people log in, or where this one came while they did, and so without the token.
     """
     token = os.environ.get(APP_TOKEN, "")
     # With no token in the environment everybody counts as having come with it.
@@ -231,6 +231,7 @@ def viewer() -> Viewer:
     A page that is run without the frame that lets people in shows nothing.
     """
     found = st.session_state.get(VIEWER)
+    # The frame of the app lets people in, and keeps who they are in the session.
     if not isinstance(found, Viewer):
         if needs_login():
             st.stop()

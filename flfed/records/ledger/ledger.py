@@ -327,7 +327,7 @@ class Ledger:
         return [f"others may read or write the file (mode {mode:o}): chmod 600 {self.path}"] if mode & 0o077 else []
 
     def raws(self) -> Iterator[bytes]:
-        """Yield the file's lines unread, with their ends."""
+        """Yield the file's lines unparsed, with their ends."""
         with self.reading() as found:
             if found is None:
                 return
@@ -368,6 +368,7 @@ class Ledger:
             return found is not None and found.torn_end() is not None
 
     def _open_to_write(self) -> int:
+        # O_NOFOLLOW refuses a link that was put in the file's place.
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             try:

@@ -56,7 +56,7 @@ class ScoreCounts:
         both = dense(counts, bins.bins)
         there = both.sum(axis=0) > 0
         with np.errstate(over="ignore"):  # at the ends: a probability of 0
-            # The bins are even on the logit scale, so that their ends are turned into probabilities.
+            # The bins are of log-odds, whose ends and middles become probabilities here.
             halves = 1 / (1 + np.exp(-bins.points()))  # edge, middle, edge, middle, ..., edge
         return cls(halves[1::2][there], both[0][there], both[1][there], halves[:-2:2][there], halves[2::2][there])
 

@@ -1,1 +1,1 @@
-"""The parts of the app's pages, one file a subject."""
+"""Panels of the app's pages by subject."""

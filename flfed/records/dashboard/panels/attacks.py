@@ -1,4 +1,7 @@
-"""What attacks on a run's model reached, against what was promised, on the page Privacy."""
+"""Panels of attacks on the page Privacy.
+
+They hold what attacks on a run's model reached against what was promised.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +46,14 @@ KEPT = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "v
 
 
 def has_model(run: RunEntry) -> bool:
-    """Return whether a run has come to a model that can be attacked."""
+    """Tell whether a run has an attackable model."""
     return run.status in ("completed", "stopped") and run.rounds > 0
 
 
 def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: str | None = None) -> None:
-    """Show what each attack reached against what was promised; how to have one where there is none.
+    """Show each attack's result against the guarantee.
+
+    Where there is none it is told how to have one.
 
     `only` is the one site whose people read it, and see the figures of no other.
     """
@@ -63,6 +68,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
         "nothing is promised."
     )
     names = list(dict.fromkeys(line["attack"] for line in first))
+    # Two attacks stand side by side, each with its own axis.
     for place in range(0, len(names), 2):
         for column, attack in zip(st.columns(2 if len(names) > 1 else 1), names[place : place + 2], strict=False):
             told = [line for line in first if line["attack"] == attack]
@@ -83,7 +89,10 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
 
 
 def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
-    """Return why there is no figure of an attack, and what to do; nothing that would be refused."""
+    """Return why no attack has a figure.
+
+    It says what to do too, but nothing that would be refused.
+    """
     why = "A promise without a measurement is not shown as green. " if privacy["epsilon"] is not None else ""
     if run.status == "running":
         return f"{why}The run's model can be attacked once it has ended."
@@ -95,7 +104,10 @@ def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
 
 
 def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
-    """Return one line for one figure of an attack over its sites, of which the worst stands first."""
+    """Return one line for an attack's figure.
+
+    The figure is over its sites, of which the worst stands first.
+    """
     worst, several = lines[0], len({line["run"] for line in lines}) > 1
     values = [line["value"] for line in lines if line["value"] is not None]
     site = str(worst["site"] or "all")
@@ -113,20 +125,26 @@ def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
 
 
 def _verdict(lines: Sequence[Private]) -> str:
-    """Return the verdict that figures share; where nothing is promised also whether the attack got somewhere."""
+    """Return the verdict that figures share.
+
+    Where nothing is promised it also says whether the attack got somewhere.
+    """
     verdict, count = str(lines[0]["verdict"]), sum(gave_away(line) for line in lines)
     return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
 
 
 def _all_figures(audit: Sequence[Private], first: Sequence[Private], several: bool) -> None:
-    """Show every figure, what needs a look first, and what those mean that were not told of above."""
+    """Show every figure and its meaning.
+
+    What needs a look comes first. Meanings that were told above are left out.
+    """
     table([_line(line, several) for line in audit_headlines.ordered(audit)], most=LINES_SHOWN)
     told = [lines[0] for lines in audit_headlines.by_figure(first)]
     _sentences([line for line in audit if line not in told])
 
 
 def _sentences(lines: Sequence[Private]) -> None:
-    """Show what figures mean in words, each sentence once."""
+    """Show the figures' meanings, each sentence once."""
     said = dict.fromkeys(f"**{escape(line['attack'])}** {escape(line['says'])}" for line in lines)
     st.markdown("\n".join(f"- {sentence}" for sentence in said))
 
@@ -144,7 +162,9 @@ def _line(line: Private, several: bool) -> dict[str, str]:
 
 
 def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
-    """Return the figures of one attack as dots with intervals, the promise as a line, and what they say.
+    """Return the chart of one attack and its words.
+
+    Figures are dots with intervals, the guarantee is a line.
 
     The axis is that of the figure: 0 to 1 for shares and AUCs, so that all of something looks like all.
     """
@@ -161,6 +181,7 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
     if not rows:
         return None, ""
     names = list(dict.fromkeys(row["name"] for row in rows))
+    # The legend has only the looks that occur, with colour and shape together.
     there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
     legend = alt.Legend(**legend_of(there))
     scale = alt.Scale(domain=there, range=[LOOKS[look][0] for look in there])
@@ -191,7 +212,10 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
 
 
 def _domain(lines: Sequence[Private]) -> list[float]:
-    """Return the ends of the axis of some figures: their range where they have one, else from 0 to the largest."""
+    """Return the ends of the figures' axis.
+
+    They are the figures' range where they have one, else 0 and the largest.
+    """
     scales = [audit_headlines.scale_of(line["metric"]) for line in lines]
     known = [scale for scale in scales if scale is not None]
     keys = ("value", "low", "high", "promise")

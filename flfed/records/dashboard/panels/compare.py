@@ -1,4 +1,7 @@
-"""Runs side by side: what each reached over all sites and at each, and in what their studies differ."""
+"""Panels of runs side by side.
+
+They show what each run reached over all sites and at each, and in what their studies differ.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ Compared = list[tuple[str, refresh.Shown]]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
-    """Show some runs beside each other, or why they cannot be."""
+    """Show some runs beside each other.
+
+    Where they cannot be compared it says why.
+    """
     found: Compared = []
     with RunReader.open(only=only) as reader:
         entries = {name: reader.runs_of(name) for name in series}
@@ -51,6 +57,7 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found}
     for line in warnings([(name, shown.found, shown.study_text) for name, shown in found], redrawn):
         st.warning(escape(line))
+    # A record that is read for one site alone has no true number of sites.
     table([line for line in _facts(found) if only is None or line[""] != "Sites"])
     metric = next((primary_of(shown.found) for _, shown in found if primary_of(shown.found)), None)
     if metric is not None:
@@ -64,14 +71,19 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
 
 
 def _name(runs: Sequence[RunEntry]) -> str:
-    """Return what a run is called above its column: the end of its id tells runs of one study apart."""
+    """Return a run's name above its column.
+
+    The end of its id tells runs of one study apart.
+    """
     return f"{runs[0].study} {runs[0].series[-4:]}"
 
 
 def warnings(
     found: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
 ) -> list[str]:
-    """Return which of these runs may not be compared with which, and why, in sentences.
+    """Return which runs may not be compared.
+
+    There is a sentence for each reason.
 
     Parameters
     ----------
@@ -86,6 +98,7 @@ def warnings(
         lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
     metrics = {name: primary_of(report) for name, report, _ in found}
     judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
+    # Only runs on one dataset can be compared at all, so that the rest is checked within it.
     for dataset, names in by_dataset.items():
         where = f"Of the runs on {dataset}, " if len(by_dataset) > 1 else ""
         by_metric = _groups({name: metrics[name] for name in names if metrics[name]})
@@ -103,7 +116,9 @@ def warnings(
 
 
 def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
-    """Return what tells apart on which rows a run was judged; () of one that was not.
+    """Return the rows on which a run was judged.
+
+    Two runs were judged on the same rows where the results are equal. It is () of a run that was not judged.
 
     A site's holdout is the same in all runs, but for one that draws another in each repeat: the mean is
     then over as many of them as there are repeats.
@@ -111,11 +126,12 @@ def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, i
     rows = {name: site["holdout-rows"] for name, site in report["sites"].items()}
     if not any(rows.values()) or primary_of(report) is None:
         return ()
+    # A fixed holdout is the same in each repeat, so that repeats do not count there.
     return tuple((name, rows[name] or 0, report["repeats"] if name in redrawn else 1) for name in sorted(rows))
 
 
 def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
-    """Return the names that have the same value, by it."""
+    """Return names grouped by their value."""
     groups: dict[Any, list[str]] = {}
     for name, value in known.items():
         groups.setdefault(value, []).append(name)
@@ -131,7 +147,7 @@ def _sentence(text: str) -> str:
 
 
 def _facts(found: Compared) -> list[dict[str, str]]:
-    """Return one line a fact, a column a run."""
+    """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
     for name, shown in found:
         report, privacy = shown.found, shown.found["privacy"]
@@ -153,7 +169,10 @@ def _facts(found: Compared) -> list[dict[str, str]]:
 
 
 def _figures(found: Compared, metric: str, only: str | None) -> None:
-    """Show one figure of every run: over all sites as a chart, or at one, and at each site as a table."""
+    """Show one figure of every run.
+
+    It is shown over all sites as a chart, or at one site, and at each site as a table.
+    """
     lines: list[Line] = []
     for name, shown in found:
         of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
@@ -192,6 +211,7 @@ def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
     ends = [line[key] for line in known for key in (metric_name(metric), "95 % low", "95 % high")]
     x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
     colour = ARM_COLOURS["global"]
+    # Runs without an interval are drawn as a point alone.
     spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "color": colour}}
     spans |= {"transform": [{"filter": "isValid(datum.low)"}]}
     spans |= {"encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y}}
@@ -205,7 +225,9 @@ def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    r"""Return the keys in which the texts of some studies differ, a column a run.
+    r"""Return the keys in which some studies differ.
+
+    The result has a column for each run.
 
     Examples
     --------
@@ -217,13 +239,17 @@ def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     lines = []
     for key in keys:
         values = {name: str(found.get(key, "not given")) for name, found in known.items()}
+        # A key that some study does not have counts as a difference too.
         if len(set(values.values())) > 1:
             lines.append({"Key": key} | values)
     return lines
 
 
 def _keys(text: str) -> dict[str, Any]:
-    """Return the values of a study by their whole keys, but for what it expects of itself."""
+    """Return the values of a study by whole keys.
+
+    What the study expects of itself is left out.
+    """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,7 @@
-"""The parts of the page Curves: how well the shared model ranks, and whether its probabilities hold."""
+"""Panels of the page Curves.
+
+They show how well the shared model ranks, and whether its probabilities hold.
+"""
 
 from __future__ import annotations
 
@@ -83,9 +86,13 @@ different with other rows: see the 95 % intervals.
 
 
 def found_in(payload: Mapping[str, Any]) -> Found:
-    """Return the counts of a record: all sites together where these are several, then each site by name."""
+    """Return the score counts of a record.
+
+    All sites together come first where these are several, then each site by name.
+    """
     inside, asked = payload["in-all"], payload["asked"]
     name = ALL if inside >= asked else f"{inside} of {asked} {TOGETHER}"
+    # One site's counts alone would be drawn twice: as its own and as those of all together.
     given = {name: payload["all"]} if payload["all"] and inside > 1 else {}
     given |= {site: payload["sites"][site] for site in sorted(payload["sites"])}
     bins = ScoreBins.of(payload)
@@ -93,7 +100,10 @@ def found_in(payload: Mapping[str, Any]) -> Found:
 
 
 def choose(found: Found) -> Found:
-    """Return those to draw: all sites together, and the sites that the reader picks, at first those of most rows."""
+    """Return the score counts to draw.
+
+    They are all sites together, and the sites that the reader picks, at first those of most rows.
+    """
     sites = [name for name in found if not is_together(name)]
     if len(sites) < 2:
         return found
@@ -106,7 +116,9 @@ def choose(found: Found) -> Found:
 
 
 def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None = None) -> list[str]:
-    """Return on which rows, and of which sites, the curves are, and why a site has none.
+    """Return whose rows the curves are of.
+
+    It also says why a site has none.
 
     Parameters
     ----------
@@ -125,6 +137,7 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
     elif payload["in-all"] < payload["asked"]:
         lines[0] += f" The counts of {payload['in-all']} of {payload['asked']} sites may be added up."
     without = [site for site in sites if site.status != "refused" and site.site not in payload["sites"]]
+    # A site in sums only would get no curve of its own by naming the key.
     hidden = [site.site for site in without if site.shared_as == "aggregate-only"]
     silent = [site.site for site in without if site.shared_as != "aggregate-only"]
     if silent:
@@ -139,7 +152,10 @@ def _names(sites: Sequence[str]) -> str:
 
 
 def says_which_repeat(repeat: int, repeats: int) -> str:
-    """Return of which repeat all figures of the page are, where the record has several, and why of one alone."""
+    """Return which repeat the page's figures are of.
+
+    The record has several, and the sentence says why one alone is shown.
+    """
     return (
         f"**Repeat {repeat} of {repeats} alone**: the holdouts of repeats have rows in common, so their curves are not "
         "added up. Its figures differ from those on Overview and Sites, which are means over the repeats. "
@@ -148,21 +164,29 @@ def says_which_repeat(repeat: int, repeats: int) -> str:
 
 
 def _heading(said: str, repeat: int | None) -> str:
-    """Return a heading, with the repeat that the figures below it are of, where there are several."""
+    """Return a heading with its repeat.
+
+    The repeat is that of the figures below it, and None where there is only one.
+    """
     return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
 
 
 def areas(found: Found, report: Report, repeat: int | None = None) -> None:
-    """Show each curve's area, beside the figure that the site computed from its rows; of one `repeat` of several."""
+    """Show the area under each curve.
+
+    It stands beside the figure that the site computed from its rows. `repeat` is the one of several that is shown.
+    """
     st.markdown(_heading("How well it ranks", repeat))
     table([_area(name, counts, report) for name, counts in found.items()])
     st.caption("Higher is better for both. In brackets: the 95 % interval. Behind ±: what the counting can hide.")
+    # The record's figure over all sites is of other rows than a curve of some of them.
     part = [name for name in found if is_together(name) and name != ALL]
     if part:
         st.caption(
             f"The figures from rows are of all sites together, not of {part[0]}, so they are not shown beside these: "
             "they stand on the page Overview."
         )
+    # A curve is as rough as the rows of its rarer class are few.
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
     few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
     if few:
@@ -183,7 +207,9 @@ def _area(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
 
 
 def _percent(events: int, rows: int) -> str:
-    """Return a share in percent, with a decimal where it is small; "under .1" where even that says nothing.
+    """Return a share in percent.
+
+    It has a decimal where it is small, and is "under 0.1" where even that says nothing.
 
     Examples
     --------
@@ -197,7 +223,9 @@ def _percent(events: int, rows: int) -> str:
 
 
 def _of_rows(name: str, report: Report, metric: str) -> str:
-    """Return the figure that was computed from the rows of whom a line is about, with its interval.
+    """Return the figure computed from rows.
+
+    They are the rows of whom a line is about. The figure comes with its interval.
 
     There is none of some of the sites together: that of the record is of all.
     """
@@ -212,7 +240,10 @@ def _of_rows(name: str, report: Report, metric: str) -> str:
 def _of_curve(
     counts: ScoreCounts, value: Callable[[ScoreCounts], float], hidden: Callable[[ScoreCounts], float]
 ) -> str:
-    """Return a figure with how far that of the rows may lie from it, rounded up."""
+    """Return a curve's figure with its largest error.
+
+    The error is how far the figure of the rows may lie from it, rounded up.
+    """
     if not counts.has_both:
         return ONE_CLASS
     return f"{number(value(counts))} ± {_rounded_up(hidden(counts))}"
@@ -223,7 +254,10 @@ def _rounded_up(reach: float) -> str:
 
 
 def ranking(found: Found, looks: Looks) -> None:
-    """Show ROC and precision-recall of those that have rows of both classes."""
+    """Show the ROC and precision-recall curves.
+
+    They are of those that have rows of both classes.
+    """
     there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
     left, right = st.columns(2)
     points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
@@ -233,6 +267,7 @@ def ranking(found: Found, looks: Looks) -> None:
     drawn = unit_square(points, titles, list(there), looks, [diagonal()])
     figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
     curves = {name: precision_recall(counts) for name, counts in there.items()}
+    # The table has every threshold, the chart only the points that change its picture.
     lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in _points(curves)]
     points = _points({name: thinned(*steps(*curve)) for name, curve in curves.items()})
     titles = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
@@ -245,7 +280,10 @@ def ranking(found: Found, looks: Looks) -> None:
 
 
 def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
-    """Return curves and their looks: of more sites than colours, one that the reader picks is last and in colour."""
+    """Return curves and their looks.
+
+    Of more sites than colours, one that the reader picks is last and in colour.
+    """
     sites = [name for name in found if not is_together(name)]
     if len(sites) <= MOST_COLOURED:
         return found, looks
@@ -253,6 +291,7 @@ def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
     first = sites.index(asked) if asked in sites else 0
     label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
     chosen = str(st.selectbox(label, sites, index=first, key=f"curves-colour-{sites[first]}", width=320))
+    # What comes last is drawn above all others.
     order = sorted(found, key=lambda name: (is_together(name), name == chosen))
     return {name: found[name] for name in order}, looks | one_in_colour(sites, chosen)
 
@@ -262,7 +301,10 @@ def _points(curves: Mapping[str, tuple[Any, Any]]) -> Points:
 
 
 def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat: int | None = None) -> None:
-    """Show what was predicted against what happened: of the chosen ones in words, of one site drawn with intervals."""
+    """Show what was predicted against what happened.
+
+    The chosen ones are told in words, and one site is drawn with intervals.
+    """
     st.markdown(_heading("Whether its probabilities hold", repeat))
     table([_holds(name, counts, report) for name, counts in chosen.items()])
     sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
@@ -315,7 +357,10 @@ def _holds(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
 
 
 def _held(groups: Sequence[Group]) -> str:
-    """Return in how many groups the prediction may be within the interval of what happened."""
+    """Return in how many groups predictions hold.
+
+    They hold where the prediction may be within the interval of what happened.
+    """
     high, low = sum(group.too_high for group in groups), sum(group.too_low for group in groups)
     held = f"{len(groups) - high - low} of {len(groups)} groups"
     off = [f"too {how} in {many}" for how, many in (("high", high), ("low", low)) if many]
@@ -323,6 +368,6 @@ def _held(groups: Sequence[Group]) -> str:
 
 
 def how_to_read() -> None:
-    """Say in plain words what the curves show and what they do not, folded away."""
+    """Explain the curves in plain words, folded away."""
     with st.expander("How to read these curves"):
         st.markdown(HOW_TO_READ)

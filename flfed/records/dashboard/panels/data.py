@@ -1,4 +1,7 @@
-"""Panels of the page Data: who is in the data, what is missing, how far sites lie apart."""
+"""Panels of the page Data.
+
+They show who is in the data, what is missing, and how far sites lie apart.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ NAMED = 3
 
 
 def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
-    """Return where most is missing beside the other sites, the largest gap first: a sentence a column, three at most.
+    """Return where most is missing beside other sites.
+
+    It is a sentence for a column, the largest gap first, three at most.
 
     Parameters
     ----------
@@ -45,6 +50,7 @@ def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
     for (_, site, others), column in large[:NAMED]:
         own, rest = column["sites"][site], [column["sites"][other] for other in others]
         elsewhere = _share_in_words(sum(one["missing"] for one in rest), sum(one["rows"] for one in rest))
+        # "The other sites" would be wrong where some of them do not tell.
         where = f"at the {'other site' if sites == 2 else 'other sites'}"
         if len(others) < sites - 1:
             where = f"at {_those_that_tell(len(others))}"
@@ -61,7 +67,9 @@ def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
 
 
 def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
-    """Return how far a site's share of missing rows is above that of the others that tell, most of all sites.
+    """Return the widest gap of missing rows.
+
+    It is how far a site's share is above that of the others that tell, most of all sites.
 
     Returns
     -------
@@ -72,6 +80,7 @@ def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
     if len(told) < 2:
         return None
     missing, rows = (sum(entry[key] for entry in told.values()) for key in ("missing", "rows"))
+    # The others' share is of their rows together, without the site's own.
     gaps = {
         site: 100 * (entry["missing"] / entry["rows"] - (missing - entry["missing"]) / (rows - entry["rows"]))
         for site, entry in told.items()
@@ -81,7 +90,9 @@ def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
 
 
 def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
-    """Return which sites differ most from the others, and in what: the largest first, three at most.
+    """Return which sites differ most, and in what.
+
+    The largest difference comes first, three at most.
 
     What is told beside all the others goes before what only some of them tell.
 
@@ -95,6 +106,7 @@ def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
     entries = [(column, site, entry) for column in payload["columns"] for site, entry in column["sites"].items()]
     # What is told beside fewer sites comes after what is told beside all.
     order = sorted(entries, key=lambda one: (_told_by(one[2], sites) < sites - 1, -size(one[2])))
+    # Each site is named once, with the column in which it differs most.
     worst: dict[str, tuple[Payload, Payload]] = {}
     for column, site, entry in order:
         if stands_out(entry):
@@ -120,24 +132,30 @@ def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
 
 
 def stands_out(entry: Payload) -> bool:
-    """Tell whether a difference is large, and more than chance, or than what groups of bins may add to it."""
+    """Tell whether a difference is large and clear.
+
+    It is more than chance, or than what groups of bins may add to it.
+    """
     if entry.get("about"):
         return size(entry) > LARGE + BINNING
     return size(entry) > LARGE and not by_chance(entry)
 
 
 def by_chance(entry: Payload) -> bool:
-    """Tell whether a difference is no larger than what chance alone brings about; never where that is not known."""
+    """Tell whether chance alone explains a difference.
+
+    False where that is not known.
+    """
     return entry["difference"] is not None and entry["chance"] is not None and size(entry) <= entry["chance"]
 
 
 def size(entry: Payload) -> float:
-    """Return how large a difference is, 0 where there is none."""
+    """Return a difference's size, 0 without one."""
     return abs(float(entry["difference"])) if entry["difference"] is not None else 0.0
 
 
 def named(column: Payload) -> str:
-    """Return a column's name, with the value whose share is compared."""
+    """Return a column's name with its compared value."""
     return f"{column['column']} (share of {column['towards']})" if column["towards"] else str(column["column"])
 
 
@@ -147,7 +165,10 @@ def reasons_of(columns: Sequence[Payload]) -> list[str]:
 
 
 def _told_by(entry: Payload, sites: int) -> int:
-    """Return with how many other sites one is compared; earlier versions of flfed did not keep it."""
+    """Return how many other sites one is compared with.
+
+    Earlier versions of flfed did not keep it.
+    """
     return int(entry.get("compared-with") or sites - 1)
 
 
@@ -156,7 +177,7 @@ def _those_that_tell(others: int) -> str:
 
 
 def _share_in_words(count: float, rows: float) -> str:
-    """Return a share in whole percent, as it stands in a sentence.
+    """Return a share in whole percent in words.
 
     Examples
     --------
@@ -200,7 +221,7 @@ EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, 
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:
-    """Return the sites to show: all, or those that the reader picked of many."""
+    """Return all sites, or the reader's pick of many."""
     if len(sites) <= SITES_DRAWN:
         return list(sites)
     chosen = st.multiselect("Sites shown", sites, default=sites[:SITES_DRAWN], max_selections=40, key="data-sites")
@@ -208,7 +229,7 @@ def choose_sites(sites: Sequence[str]) -> list[str]:
 
 
 def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
-    """Return the sites that either of the two tells of, by name."""
+    """Return the sites that either table tells of."""
     found = {site for column in (columns or {}).get("columns", ()) for site in column["sites"]}
     for row in (table_1 or {}).get("rows", ()):
         found |= {name for name in row if name not in FIRST_COLUMNS}
@@ -216,7 +237,10 @@ def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
 
 
 def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *, why_none: str) -> None:
-    """Show the federated Table 1, merged from sums of the sites; of many sites those that were picked."""
+    """Show the federated Table 1.
+
+    It is merged from sums of the sites. Of many sites those that were picked are shown.
+    """
     st.markdown("## Who is in the data (Table 1)")
     rows = (payload or {}).get("rows")
     if not rows or payload is None:
@@ -232,6 +256,7 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
     st.table(shown)
     text = "\n".join(cell for line in lines for cell in line.values())
     said = [meaning for word, meaning in WORDS.items() if word in text]
+    # Of a table that an earlier version wrote, the present explanations are not true.
     if "± " in text and "± SD" not in text:
         said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
     if said:
@@ -242,7 +267,10 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
 
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
-    """Show which share of each site's rows has no value, where any is missing; the run has `of` sites."""
+    """Show each site's share of missing values.
+
+    The run has `of` sites. Only columns in which any is missing are shown.
+    """
     st.markdown("## What is missing where")
     if payload is None or not payload["columns"]:
         st.caption(why_none)
@@ -251,6 +279,7 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     if not gappy:
         st.markdown("Every column has a value in every row, at every site that tells.")
         return
+    # Columns that only one site tells of come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(payload, sites=of)
     for sentence in sentences:
@@ -270,7 +299,10 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
 
 
 def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> None:
-    """Show how far each site's rows lie from those of the other sites, by column; the run has `of` sites."""
+    """Show how far the sites lie apart.
+
+    It is by column, each site against the other ones. The run has `of` sites.
+    """
     st.markdown("## How far the sites lie apart")
     if payload is None or not payload["columns"]:
         st.caption(why_none)
@@ -297,7 +329,7 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
 
 
 def _how_to_read(text: str) -> str:
-    """Return what is said below the map of differences, of the signs that stand in its cells, in Markdown."""
+    """Return the key to the map's signs in `text`."""
     signs = {
         "±": "±: a category of three or more values, whose difference has no direction.",
         "(": "White, in brackets: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
@@ -323,14 +355,20 @@ def _say_how_many(columns: Sequence[Payload], which: str) -> None:
 
 
 def _furthest(column: Payload) -> tuple[float, float]:
-    """Return what puts columns in order: the largest difference that is more than chance, then of all."""
+    """Return the sort key of columns by difference.
+
+    It is the largest difference that is more than chance, then the largest of all.
+    """
     entries = list(column["sites"].values())
     beyond = [size(entry) for entry in entries if not by_chance(entry)]
     return -max(beyond, default=0.0), -max(map(size, entries), default=0.0)
 
 
 def _share(entry: Payload | None) -> float | None:
-    """Return the share of rows without a value in percent; None where it is kept back."""
+    """Return the percentage of rows without a value.
+
+    None where it is kept back.
+    """
     if entry is None or entry["missing"] is None or not entry["rows"]:
         return None
     return float(100 * entry["missing"] / entry["rows"])
@@ -351,7 +389,11 @@ def _missing_cell(column: Payload, site: str) -> Payload:
 
 
 def _drift_cell(column: Payload, site: str, entry: Payload) -> Payload:
-    """Return a cell of the map: no colour for what may be chance, grey where there is no figure."""
+    """Return a cell of the map of differences.
+
+    It has no colour for what may be chance, and is grey where there is no figure.
+    """
+    # A colour would make a difference by chance look like one.
     value = 0.0 if by_chance(entry) else entry["difference"]
     text, rows = _signed(column, entry), _with_value(entry)
     says = f"no figure: {entry['reason']}" if entry["difference"] is None else text
@@ -364,7 +406,10 @@ def _with_value(entry: Payload) -> int | None:
 
 
 def _signed(column: Payload, entry: Payload) -> str:
-    """Return a difference as it stands in its cell: with its sign, in brackets where it may be chance."""
+    """Return a difference as its cell shows it.
+
+    It has its sign, and stands in brackets where it may be chance.
+    """
     if entry["difference"] is None:
         return "–"
     decimals = 1 if entry.get("about") else 2
@@ -395,9 +440,9 @@ def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]
 
 
 def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
-    """Return a map of columns and sites, with the figure written in each cell; grey where there is none.
+    """Return a map of columns and sites.
 
-    A cell's colour is full where its figure is `most` or more, or as far below 0.
+    A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure is `most` or more, or as far below 0.
     """
     if not cells:
         return None
@@ -435,6 +480,7 @@ def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
         },
     }
     text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
+    # A figure that is wider than its cell would run into the next one.
     wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
     rows["size"] = rows["value"].abs()
     spec = {

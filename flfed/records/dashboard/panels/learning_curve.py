@@ -1,4 +1,7 @@
-"""The learning curve on the page of a run: what joining is worth to a site that has few rows of its own."""
+"""Learning curve on the page of a run.
+
+It shows what joining is worth to a site that has few rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ COLUMNS = ("site", "rows", "draws", "arm", "metric", "value", "low", "high")
 
 
 def curve(shown: Shown, site: str) -> None:
-    """Show one site's learning curve with its table, or one sentence on why there is none."""
+    """Show one site's learning curve with its table.
+
+    Where there is none, one sentence says why.
+    """
     st.markdown(TITLE)
     points = [point for point in shown.learning if point.site == site]
     if not points:
@@ -67,23 +73,28 @@ def curve(shown: Shown, site: str) -> None:
         figure.figure(right, title, gains, figures, key="learning-gains", says=in_words(points, rule))
     tables.table(lines(points, rule))
     st.caption(_caption(points))
+    # The file has all sites of the run, not only the one that is looked at.
     kept = [{name: getattr(point, name) for name in COLUMNS} for point in shown.learning]
     figure.download(kept, key=f"learning-curve-{shown.found['run']}")
 
 
 def why_none(shown: Shown) -> str:
-    """Return one sentence on why there is no learning curve, and how to get one."""
+    """Return why there is no learning curve.
+
+    The sentence also says how to get one.
+    """
     reasons = [event.reason for event in shown.events if event.reason.startswith(NO_CURVE)]
     if reasons:
         return escape(f"There is {reasons[0].rstrip('.')}.")
     if not is_asked(shown):
         return HOW
+    # An interrupted run may still be resumed and compared.
     going = shown.found["status"] in ("running", "interrupted")
     return "It is drawn when the comparison is made." if going else "The run ended before it could be drawn."
 
 
 def is_asked(shown: Shown) -> bool:
-    """Return whether the study asks for a learning curve."""
+    """Tell whether the study asks for a learning curve."""
     try:
         return "curve" in tomllib.loads(shown.study_text).get("compare", {})
     except tomllib.TOMLDecodeError:
@@ -99,7 +110,9 @@ def _caption(points: Sequence[LearningPoint]) -> str:
 
 
 def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str:
-    """Return one site's learning curve in words, and at which sizes the gain is clear.
+    """Return one site's learning curve in words.
+
+    It says at which sizes the gain is clear.
 
     Parameters
     ----------
@@ -112,6 +125,7 @@ def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str
     ((site, sizes),) = by_size(curve).items()
     said = learning_curve.in_words(site, sizes, curve, draws=max(point.draws for point in points))
     sure = [size for size, gain, code in gains_of(points, rule) if code == PAYS]
+    # With two sizes the sentence on the fewest rows and on all says everything.
     if len(sizes) < 3 or not sure:
         return said
     if len(sure) == len(sizes):
@@ -120,7 +134,10 @@ def in_words(points: Sequence[LearningPoint], rule: Report | None = None) -> str
 
 
 def gains_of(points: Sequence[LearningPoint], rule: Report | None = None) -> list[tuple[int, Difference, str]]:
-    """Return rows, what joining gains one site (above 0 is an improvement) and the verdict, from few rows to all."""
+    """Return one site's gain by own rows.
+
+    Each item has the rows, the gain of joining (above 0 is an improvement) and the verdict, from few rows to all.
+    """
     curve = curve_object([point for point in points if point.arm == GAIN], rule)
     if curve is None:
         return []
@@ -134,14 +151,20 @@ def _listed(sizes: Sequence[int]) -> str:
 
 
 def described(points: Sequence[LearningPoint]) -> str:
-    """Return the chart in words, for a reader who cannot see it: both models' figures by own rows."""
+    """Return the chart in words.
+
+    They are for a reader who cannot see it, and have both models' figures by own rows.
+    """
     start = f"{axis_title(points[0].metric)} at {points[0].site} by own training rows"
     parts = [f"{line['Own rows']}: {line['Own model alone']} alone, {line['Joined']} joined" for line in lines(points)]
     return f"{start}. {'; '.join(parts)}."
 
 
 def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[dict[str, str]]:
-    """Return the table of one site's learning curve, one line a number of own rows."""
+    """Return the table of one site's learning curve.
+
+    It has one line for each number of own rows.
+    """
     by_place = {(point.rows, point.arm): point for point in points}
     sizes = sorted({point.rows for point in points})
     gains = {size: (gain, code) for size, gain, code in gains_of(points, rule)}
@@ -173,7 +196,10 @@ def _x(points: Sequence[LearningPoint]) -> alt.X:
 
 
 def _figures(points: Sequence[LearningPoint]) -> Layers | None:
-    """Return both models by own rows, each a line with its band."""
+    """Return the chart of both models by own rows.
+
+    Each is a line with its band. None without figures.
+    """
     arms = (ALONE, ADJUSTED)
     rows = [
         {"rows": p.rows, "arm": ARM_NAMES[p.arm], "value": p.value, "low": p.low, "high": p.high, "shown": _cell(p)}
@@ -201,7 +227,10 @@ def _figures(points: Sequence[LearningPoint]) -> Layers | None:
 
 
 def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
-    """Return the gain by own rows with its band, a line at no gain, and what is clear by colour."""
+    """Return the chart of the gain by own rows.
+
+    It has a band and a line at no gain, and what is clear stands out by colour. None without figures.
+    """
     rows = [
         {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
         | {"verdict": code, "shown": gain_in_brackets(gain)}
@@ -215,6 +244,7 @@ def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
     colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(**legend_of(there, values=there)))
     base = alt.Chart(pd.DataFrame(rows)).encode(x=_x(points))
     metric = points[0].metric
+    # 0 is always on the axis, for it parts gain from loss.
     y = _y(f"gain in {metric_name(metric)}", [*rows, {"value": 0.0}], metric, difference=True)
     zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     band = base.transform_filter("datum.low != null").mark_area(color=NEUTRAL, stroke=NEUTRAL, **BAND)
@@ -230,7 +260,10 @@ def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
 
 
 def _y(title: str, rows: Sequence[dict[str, Any]], metric: str, *, difference: bool = False) -> alt.Y:
-    """Return the axis of a figure, from below its lowest bound to above its highest."""
+    """Return the y axis of a figure.
+
+    It goes from below the figure's lowest bound to above its highest.
+    """
     ends = [row.get(key) for row in rows for key in ("value", "low", "high")]
     parts = figure_axis(title, ticks_of(ends, metric, difference=difference))
     return alt.Y("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))

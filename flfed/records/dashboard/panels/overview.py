@@ -1,4 +1,7 @@
-"""The parts of the page of one run, in plain words for clinicians and risk officers."""
+"""Panels of the page of one run.
+
+They are in plain words for clinicians and risk officers.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,9 @@ def no_runs() -> None:
 
 
 def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None) -> None:
-    """Show a page's title with the study's name, how the run stands, why, and when it started.
+    """Show a page's title and its run's status.
+
+    The title has the study's name. Below stand why the run is so, and when it started.
 
     How to go on with it is not told to `only`, one site's people, who cannot.
     """
@@ -87,6 +92,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
+    # The time of a run that goes on is not known, and none is shown.
     seconds = found["seconds"]
     took = "" if seconds is None else ", under a second"
     if seconds is not None and seconds >= 1:
@@ -104,6 +110,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
 def progress(runs: Sequence[RunEntry]) -> None:
     """Show how far a series is, as a bar."""
     going = [run for run in runs if run.status == "running"] or runs[-1:]
+    # Of repeats side by side the slowest one is told of.
     last = min(going, key=lambda run: run.rounds)
     said = f"Round {last.rounds} of {last.rounds_planned}"
     if last.rounds >= last.rounds_planned:
@@ -117,7 +124,9 @@ def progress(runs: Sequence[RunEntry]) -> None:
 
 
 def how_to_go_on(runs: Sequence[RunEntry]) -> str:
-    """Return the command that goes on with the first run of some that did not end well, in Markdown; "" for none.
+    """Return the command that resumes a run.
+
+    It is for the first run of some that did not end well, in Markdown. An empty text for none.
 
     A point of a sweep is not gone on with: the sweep is run again.
 
@@ -131,7 +140,10 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
 
 
 def not_compared(found: Report) -> None:
-    """Say why there is no comparison of a run, and who took no part in it."""
+    """Say why a run was not compared.
+
+    It also says who took no part in it.
+    """
     for line in missing_in_words(found):
         st.warning(escape(line))
     why = {
@@ -166,14 +178,20 @@ def cards(found: Report, metric: str, planned: int) -> None:
 
 
 def card(label: str, value: str, below: str) -> None:
-    """Show one figure with what it is above it, in a word or three, and what it means below."""
+    """Show one figure as a card.
+
+    Its label stands above it, in a word or three, and what it means below.
+    """
     with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
         st.metric(escape(label), value)
         st.caption(escape(below))
 
 
 def _most(found: Report, metric: str) -> tuple[str, str]:
-    """Return the largest gain of the sites at which joining pays, and at which one; or that it is clear at none."""
+    """Return the largest clear gain and its site.
+
+    It is that of the sites at which joining pays. The text says so where it is clear at none.
+    """
     best = stands_out(found, metric)
     if best is None:
         none = f"no interval ({widened_for(found)}) lies above {least_gain(found, metric)}"
@@ -183,7 +201,10 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
 
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:
-    """Show the run as sentences; the verdict stands above already."""
+    """Show the run as sentences.
+
+    The verdict stands above already.
+    """
     above = [*missing_in_words(found), *headline(found, metric)] if metric else []
     above += odd_sites_in_words(found)
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
@@ -193,15 +214,22 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
 
 
 def verdicts(found: Report, metric: str) -> None:
-    """Show what joining gains on average over sites, and at how many, and which, it pays by themselves."""
+    """Show what joining gains over sites.
+
+    It is the gain on average, and at how many sites, and which, joining pays by themselves.
+    """
     first, *others = [*missing_in_words(found), *headline(found, metric)]
     st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
 
 
 def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
-    """Show what was set aside, refused or flagged, of one site or of all; says so where nothing was."""
+    """Show what was set aside, refused or flagged.
+
+    It is of one site or of all. Where there was nothing, that is said.
+    """
     groups: dict[tuple[str, str, str], list[int | None]] = {}
     for fault in found["faults"]:
+        # The start of a reason tells of repeat and kind, which would part equal reasons.
         reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", fault["reason"])
         groups.setdefault((fault_kind(fault), fault["site"] or "all", reason), []).append(fault["round"])
     words = {"flag": "accepted, but odd", "note": "note"}
@@ -213,6 +241,7 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
         none = "No update was set aside and no site was refused."
         st.markdown(none if only is None else f"Nothing of {escape(only)} was set aside or refused.")
     if groups:
+        # Events after the last round belong to the comparison.
         last = found["rounds"] if found["status"] == "completed" else None
         table(
             [
@@ -226,10 +255,14 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
 
 
 def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
-    """Return what holdout rows were read for, and how often: a sentence for each reason in the record."""
+    """Return what holdout rows were read for.
+
+    There is a sentence for each reason in the record, with how often they were read.
+    """
     opened = [event for event in events if event.kind == "holdout-opened"]
     reasons = {event.reason for event in opened}
     lines = []
+    # A reason that this version does not know is told as it stands in the record.
     for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
         found = [event for event in opened if event.reason == reason]
         often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
@@ -239,7 +272,10 @@ def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
 
 
 def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
-    """Return how often something was done, by how often in each run and at each site."""
+    """Return how often something was done, in words.
+
+    `by_place` counts it for each run and site.
+    """
     most = max(by_place.values())
     if most > 1:
         return f"{most} times" + (f" in one of {runs} repeats" if runs > 1 else "")
@@ -249,7 +285,10 @@ def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
 def _group_line(
     group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
 ) -> dict[str, str]:
-    """Return one line for all rounds in which the same happened at the same site; `last` of a completed run."""
+    """Return one line for equal events at a site.
+
+    They are of all rounds in which the same happened there. `last` is the last round of a completed run.
+    """
     known = sorted({number for number in rounds if number is not None})
     when = "rounds" if len(known) > 1 else "round"
     listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
@@ -271,12 +310,16 @@ def who_takes_part(sites: Sequence[SiteEntry]) -> None:
 
 
 def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
-    """Show which columns may give the target away; `only` is the one site whose people read it, and are told none."""
+    """Show which columns may leak the target.
+
+    `only` is the one site whose people read it, and are told none.
+    """
     st.markdown("## Columns that may give the answer away")
     if only is not None:
         st.caption("Looked for in the rows of all sites together, of which one site's people are shown nothing.")
         return
     reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
+    # Where no event tells of a leak, the warnings of the summary do.
     reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
     if reasons:
         st.warning("\n".join(f"- {escape(reason)}" for reason in reasons))
@@ -290,7 +333,10 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
 
 
 def leak_notice(shown: Shown, name: str) -> None:
-    """Say, where figures are read, that a column may give the answer away, with a link to the page Data."""
+    """Warn of columns that may leak the target.
+
+    It stands where figures are read, with a link to the page Data.
+    """
     columns = list(dict.fromkeys(str(one["column"]) for one in (shown.leaks or {}).get("found", ())))
     if not columns:
         return
@@ -307,16 +353,23 @@ def leak_notice(shown: Shown, name: str) -> None:
 
 
 def odd_sites_notice(found: Report) -> None:
-    """Say, where figures are read, which sites look as if they were coded otherwise."""
+    """Warn of sites that seem coded otherwise.
+
+    It stands where figures are read.
+    """
     lines = odd_sites_in_words(found)
     if lines:
         st.warning("\n".join(f"- {escape(line)}" for line in lines))
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:
-    """Show sites, bytes and the study itself, folded away; `made_by` what program and machine made the run, too."""
+    """Show sites, bytes and the study, folded away.
+
+    With `made_by` it also shows what program and machine made the run.
+    """
     title = "Sites, versions, hashes and the study" if made_by else "Sites and the study"
     folded = st.expander(title, key="facts", on_change="rerun")
+    # Nothing is read from the store for a part that nobody unfolds.
     if not folded.open:
         return
     with folded:

@@ -1,4 +1,4 @@
-"""Panels of the page Privacy: the guarantee, what is spent, what attacks reached, what left."""
+"""Panels of guarantee, budget and bytes on page Privacy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ _inline: Any = alt.Data  # Altair leaves its schema classes without types
 
 
 def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None) -> None:
-    """Show how the promise stands, in words, and what is not promised; only one measured at all sites is green.
+    """Show the guarantee and what it leaves out.
+
+    Only a guarantee that was measured at all sites is green.
 
     `only` is the one site whose people read it, and see the figures of no other.
     """
@@ -53,6 +55,7 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
         st.markdown("\n".join(f"- {with_code(line)}" for line in lines))
         st.markdown("### What is not promised")
+        # What an attack has shown to leak is red, what is merely not covered is not.
         colour = "red" if not_promised(audit) else "orange"
         said = unpromised_in_words(len(privacy["uncharged"]), audit, only=only)
         st.markdown("\n".join(f"- :{colour}[**{escape(line)}**]" for line in said))
@@ -61,7 +64,10 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
 
 
 def mechanisms(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> None:
-    """Show which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
+    """Show which mechanisms are in force.
+
+    Those that are not are listed too. `only` is the one site whose people read it.
+    """
     st.markdown("## Mechanisms in force")
     there = [site for site in sites if site.status != "refused"]
     table([_noise(privacy), *_of_sites(there, only)])
@@ -87,7 +93,7 @@ def _noise(privacy: Private) -> dict[str, str]:
 
 
 def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, str]]:
-    """Return the lines on what does not follow from the study, but from the sites' policies and from this version."""
+    """Return lines on the sites' policies and this version."""
     closed = sum(site.disclosure == "institution" for site in sites)
     shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
     ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
@@ -109,12 +115,13 @@ def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, st
 
 
 def spending(privacy: Private) -> None:
-    """Show the ε spent at each site against its budget: as bars with the budget as a line, with a table behind."""
+    """Show each site's consumed ε against its budget."""
     st.markdown("## What was spent, against each site's budget")
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     if not spent:
         st.info(escape(why_nothing_spent(privacy)))
         return
+    # Without a budget or a ledger a chart would compare ε with nothing.
     if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
         said = [*private.spending_in_words(privacy), NO_LEDGER]
         st.markdown("\n".join(f"- {with_code(line)}" for line in said))
@@ -123,6 +130,7 @@ def spending(privacy: Private) -> None:
     if over:
         named = private.listed(f"{site} by about {epsilon_in_words(most)}" for site, most in over.items())
         st.warning(escape(f"Overdrawn: {named}."))
+    # Sites with the least left are the ones that need a look.
     most = sorted(spent, key=lambda site: (-_share(spent[site]), site))[:SITES_SHOWN]
     if len(most) < len(spent):
         st.caption(f"The chart shows the {len(most)} sites that have least left, or no budget, of {len(spent)}.")
@@ -143,7 +151,7 @@ def spending(privacy: Private) -> None:
 
 
 def why_nothing_spent(privacy: Private) -> str:
-    """Return why no site has spent anything that is counted, and what would."""
+    """Return why no ε is counted and what would be."""
     if privacy["mechanism"] is None:
         return f"Not known: {privacy['reason']}."
     if privacy["epsilon"] is not None:
@@ -156,19 +164,25 @@ def why_nothing_spent(privacy: Private) -> str:
 
 
 def _share(line: Private) -> float:
-    """Return how much of a site's budget is spent; without a budget as if it all were."""
+    """Return the consumed share of a budget, else infinity."""
     total = private.of_all_studies(line)[0] or line["epsilon"]
     return float("inf") if line["budget"] is None else total / max(line["budget"], 1e-12)
 
 
 def _left(line: Private) -> float | None:
-    """Return about how much ε is left of a site's budget, below 0 where it is overdrawn; None: not known."""
+    """Return about how much ε is left of a budget.
+
+    It is below 0 where the budget is overdrawn, and None where it is not known.
+    """
     total = private.of_all_studies(line)[0]
     return None if total is None or line["budget"] is None else line["budget"] - total
 
 
 def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
-    """Return one site's line of the table: what was spent rounded up, what is left rounded down."""
+    """Return one site's line of the table.
+
+    The consumed ε is rounded up, what is left is rounded down.
+    """
     before = line["spent-before"]
     budget = line["budget"]
     left = _left(line)
@@ -188,7 +202,7 @@ def _spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
 
 
 def _spent_chart(spent: dict[str, Private]) -> Layers:
-    """Return bars of ε by site, of this run and of its whole ledger, with each budget as a line across them."""
+    """Return bars of ε by site with their budgets."""
     bars: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
     for site, line in spent.items():
@@ -200,6 +214,7 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
         if line["budget"] is not None:
             limits.append({"site": site, "what": BUDGET, "value": line["budget"], "shown": number(line["budget"], 2)})
     kinds = [kind for kind in SPENT_COLOURS if any(row["what"] == kind for row in [*bars, *limits])]
+    # With one bar a site no room is left for a second.
     two = ALL_STUDIES in kinds
     scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
     colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
@@ -220,7 +235,7 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
 
 
 def uncharged(privacy: Private) -> None:
-    """List what leaves the sites, or steers the run, without being part of the promise."""
+    """List outputs and controls outside the guarantee."""
     st.markdown("## Not covered by the promise")
     if not privacy["uncharged"]:
         st.caption(
@@ -246,7 +261,7 @@ OTHER_COLOUR = ORANGE
 
 
 def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
-    """Show how many bytes of which kind left each site, over so many repeats, what they are, and what came to it."""
+    """Show how many bytes left each site by kind."""
     st.markdown("## What left each site")
     out = [entry for entry in crossed if entry.direction == "to-server"]
     if not out:
@@ -272,13 +287,15 @@ def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
 
 
 def _kinds(out: Iterable[CrossedEntry]) -> list[str]:
-    """Return the kinds of message there are, the telling ones first."""
+    """Return the kinds of message, known ones first."""
     found = dict.fromkeys(entry.kind for entry in out)
     return [kind for kind in KIND_LOOKS if kind in found] + sorted(kind for kind in found if kind not in KIND_LOOKS)
 
 
 def why_so_many(out: Sequence[CrossedEntry]) -> str:
-    """Return how many of the bytes are updates, in how many messages of what size; "" where nothing was trained.
+    """Return how many of the bytes are updates.
+
+    It says in how many messages of what size. An empty text where nothing was trained.
 
     Parameters
     ----------
@@ -307,7 +324,7 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
 
 
 def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
-    """Return the least and the most of some figures, or the one that all are."""
+    """Return the range of figures, or their one value."""
     ends = dict.fromkeys((said(min(values)), said(max(values))))
     return " to ".join(ends)
 
@@ -324,7 +341,7 @@ def kind_in_words(kind: str) -> str:
 
 
 def size_in_words(count: int) -> str:
-    """Return bytes as people read them, with three digits that count.
+    """Return bytes in words with three significant digits.
 
     Examples
     --------
@@ -338,7 +355,7 @@ def size_in_words(count: int) -> str:
 
 
 def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one line a site: the bytes of each kind that left it, and of all that came to it."""
+    """Return each site's bytes sent by kind and received."""
     by_place: dict[tuple[str, str], int] = {}
     back: dict[str, int] = {}
     for entry in crossed:
@@ -356,7 +373,7 @@ def _left_lines(crossed: Sequence[CrossedEntry], kinds: Sequence[str]) -> list[d
 
 
 def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequence[str]) -> alt.Chart:
-    """Return stacked bars of the bytes that left by site and kind."""
+    """Return stacked bars of bytes by site and kind."""
     shown = set(sites)
     rows = [
         {"site": e.site, "kind": kind_in_words(e.kind), "order": kinds.index(e.kind), "kB": e.bytes / 1e3}

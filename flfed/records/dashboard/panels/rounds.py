@@ -1,4 +1,7 @@
-"""The parts of the page Rounds: the metric by round, who took part, what a round cost, and what the guard did."""
+"""Panels of the page Rounds.
+
+They show the metric by round, who took part, what a round cost, and what the guard did.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,25 @@ HEIGHT = 300
 
 
 def last_round(runs: Sequence[RunEntry]) -> int:
-    """Return the last round of which there may be something to show: one that stopped the run is not committed."""
+    """Return the last round that may be shown.
+
+    A round that stopped the run is not committed, but has something to show.
+    """
     return max(run.rounds if run.status in ("completed", "running") else run.rounds + 1 for run in runs)
 
 
 def curves(opened: Opened, shown: Shown) -> None:
-    """Show a metric by round, of all sites together and of each, and say on which rows."""
+    """Show a metric by round and its rows.
+
+    It is shown for all sites together and for each.
+    """
     st.markdown("## How good the model was, round by round")
     if not shown.curve_names:
         st.caption(escape(_no_curve(opened)))
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
+    # A chart of all sites at once is not readable, so that many are chosen from.
     if len(sites) > MOST_COLOURED:
         sites = st.multiselect(
             "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
@@ -67,12 +77,18 @@ def curves(opened: Opened, shown: Shown) -> None:
 
 
 def _width(opened: Opened) -> int:
-    """Return how many rounds a point of a curve stands for: the same ones whenever the page looks again."""
+    """Return how many rounds a point stands for.
+
+    They are the same ones whenever the page looks again.
+    """
     return by_database.nested_width(max(run.rounds for run in opened.runs), POINTS)
 
 
 def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
-    """Return a figure by round, or by as many rounds as a point stands for; what was read is kept part by part."""
+    """Return a figure by round or by blocks.
+
+    A block has as many rounds as a point stands for. What was read is cached part by part.
+    """
     width = _width(opened)
     last = last_round(opened.runs)
     names = [run.run for run in opened.runs]
@@ -94,7 +110,10 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
 
 
 def _means_of(opened: Opened) -> str:
-    """Return what a point of a long run stands for; "" where it is one round."""
+    """Return what a point of a long run means.
+
+    An empty text where it is one round.
+    """
     width = _width(opened)
     said = f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
     return said if width > 1 else ""
@@ -111,7 +130,10 @@ def _no_curve(opened: Opened) -> str:
 
 
 def _before(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return what was there before training, which is not drawn; "" where nothing was measured then."""
+    """Return the figure before training, in words.
+
+    It is not drawn. An empty text where nothing was measured then.
+    """
     first = [point for point in points if point.round == 0 and point.value is not None]
     together = next((point.value for point in first if point.site is None), None)
     if together is None:
@@ -121,7 +143,10 @@ def _before(points: Sequence[CurvePoint], metric: str) -> str:
 
 
 def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> None:
-    """Show the curve of all sites together, with its band or why it has none; or say why there is no curve."""
+    """Show the curve of all sites together.
+
+    It comes with its band or why it has none. Where there is no curve, that is explained.
+    """
     title, mine = "All sites together", [p for p in points if p.site is None and p.value is not None]
     if not mine:
         if not opened.only:  # the head of the page says why one site's people see its own figures only
@@ -138,7 +163,10 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return how far a curve made of counts by bin may be from that of the rows; "" of any other."""
+    """Return how far binned figures may be off.
+
+    It is about a curve made of counts by bin. An empty text of any other.
+    """
     # Of two ends the further one: the other may have been cut at 0 or 1.
     reaches = [
         max(p.high - p.value, p.value - p.low)
@@ -156,7 +184,7 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
 
 
 def _not_together(metric: str) -> str:
-    """Return why there is no figure over all sites together by round."""
+    """Return why no all-sites figure exists by round."""
     if metric == "roc_auc_score":
         return (
             "Over all sites together there is no AUC by round: it needs the counts of predictions of every site, and "
@@ -168,12 +196,16 @@ def _not_together(metric: str) -> str:
 def _of_each_site(
     opened: Opened, shown: Shown, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]
 ) -> None:
-    """Show the curve of each site, with the band of the one that the reader picks."""
+    """Show the curve of each site.
+
+    The one that the reader picks has its band.
+    """
     there = sorted(_banded([point for point in points if point.site in sites], metric))
     many = len(sites) > MOST_COLOURED
     picks = list(sites) if many else there
     banded = picks[0] if picks else None
     if len(picks) > 1:
+        # The site of the address is shown first, as on the other pages.
         asked = of_address("site")
         first = picks.index(asked) if asked in picks else 0
         label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
@@ -195,12 +227,18 @@ def _of_each_site(
 
 
 def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
-    """Return whose points have an interval in some round; all sites together are ""."""
+    """Return whose points have an interval.
+
+    It is so in some round. All sites together are "".
+    """
     return {point.site or "" for point in points if point.round and None not in by_database.band_of(point, metric)}
 
 
 def _over_repeats(opened: Opened) -> str:
-    """Return what lines and bands are over several repeats; "" of one run."""
+    """Return what lines and bands average over repeats.
+
+    An empty text of one run.
+    """
     if len(opened.runs) < 2:
         return ""
     return (
@@ -210,11 +248,15 @@ def _over_repeats(opened: Opened) -> str:
 
 
 def together(opened: Opened, shown: Shown) -> None:
-    """Show the primary metric of all sites together by round, or that no round has it yet."""
+    """Show the primary metric by round.
+
+    It is that of all sites together. Where no round has it yet, that is said.
+    """
     st.markdown("## Round by round")
     if not shown.curve_names:
         st.caption(escape(_no_curve(opened)))
         return
+    # The first curve's rows stand for the run here; the page Rounds has the choice.
     arm, choices = next(iter(shown.curve_names.items()))
     primary = opened.runs[0].primary
     metric = primary if primary in choices else choices[0]
@@ -234,7 +276,7 @@ def together(opened: Opened, shown: Shown) -> None:
 
 
 def _choose(shown: Shown, primary: str) -> tuple[str, str]:
-    """Return on which rows, and which figure, the reader picked."""
+    """Return the reader's choice of rows and figure."""
     arms = list(shown.curve_names)
     arm = arms[0]
     if len(arms) > 1:
@@ -249,7 +291,9 @@ def _choose(shown: Shown, primary: str) -> tuple[str, str]:
 
 
 def _said(opened: Opened, text: str) -> str:
-    """Return what a reader who cannot see a chart is told; while the run goes on its title, which stays.
+    """Return the chart's description for screen readers.
+
+    It is empty while the run goes on, so that the chart has its title, which stays.
 
     The browser makes a chart anew whose words change, which flickers; the table below it has the figures.
     """
@@ -257,7 +301,7 @@ def _said(opened: Opened, text: str) -> str:
 
 
 def _course(points: Sequence[CurvePoint], site: str | None) -> str:
-    """Return where a curve begins and ends, for a reader who cannot see it."""
+    """Return a curve's ends in words."""
     known = [point for point in points if point.site == site and point.value is not None]
     if not known:
         return "no figures"
@@ -265,12 +309,16 @@ def _course(points: Sequence[CurvePoint], site: str | None) -> str:
 
 
 def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | None) -> list[Line]:
-    """Return the table of a chart: of all sites together where `sites` is None, else of these."""
+    """Return the table of a chart.
+
+    It is of all sites together where `sites` is None, else of these.
+    """
     found: list[Line] = []
     for point in points:
         if (point.site is None) if sites is None else (point.site in sites):
             low, high = by_database.band_of(point, metric)
             who = {} if sites is None else {"Site": point.site}
+            # Of all sites together the bounds are of the counting, not a 95 % interval.
             bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
             figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
             ends = {} if point.first is None else {"Least": point.least, "Largest": point.most}
@@ -292,7 +340,9 @@ def _costs(store: str, names: Sequence[str], first: int, last: int, width: int, 
 
 
 def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
-    """Return the first and last rounds of parts that are read one by one, up to round `last`.
+    """Return the parts in which rounds are read.
+
+    Each is its first and last round. The parts are read one by one, up to round `last`.
 
     A part that is whole is read once a minute, however many rounds follow. A run that is resumed
     does rounds again that were lost: those are shown as they are after a minute at the latest.
@@ -307,11 +357,16 @@ def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int
 
 
 def took_part(opened: Opened) -> None:
-    """Show who took part in which rounds; of a long run whole blocks only, since all of them are read anew."""
+    """Show who took part in which rounds.
+
+    Of a long run only whole blocks are shown, since all of them are read anew.
+    """
     st.markdown("## Who took part")
     last = last_round(opened.runs)
+    # Planned rounds set the width, so that cells stay where they are while the run goes on.
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation_chart.COLUMNS_DRAWN)
     going = any(run.status == "running" for run in opened.runs)
+    # A block that is not complete would be read anew at each look.
     drawn = last // width * width if going else last
     names = [run.run for run in opened.runs]
     found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
@@ -340,7 +395,7 @@ def took_part(opened: Opened) -> None:
 
 
 def cost(opened: Opened) -> None:
-    """Show how long a round took, and how many bytes crossed in it."""
+    """Show the time and bytes of a round."""
     st.markdown("## What a round costs")
     last = last_round(opened.runs)
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
@@ -361,6 +416,7 @@ def cost(opened: Opened) -> None:
     if not costs and not going:
         return
     drawn = _seconds(costs)
+    # A run without times has one chart, and no empty place beside it.
     timed = drawn is not None or going
     left, right = st.columns(2) if timed else (st, st)
     if timed:

@@ -1,4 +1,7 @@
-"""The parts of the page Sites: whether joining was worth it at one site, and how all sites did."""
+"""Panels of the page Sites.
+
+They show whether joining was worth it at one site, and how all sites did.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,10 @@ TOGETHER = (
 
 
 def answer(found: Report, site: str, metric: str) -> None:
-    """Show whether joining was worth it at one site: the answer, its figures, and what they rest on."""
+    """Show whether joining paid at one site.
+
+    It shows the answer, its figures, and what they rest on.
+    """
     of_site = found["sites"][site]
     code, sentence = site_verdict(of_site, metric)
     said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
@@ -112,7 +118,10 @@ def answer(found: Report, site: str, metric: str) -> None:
 
 
 def _worse_to_better(of_site: Report, metric: str) -> str:
-    """Return the interval of the gain that the verdict is about in words; "" without one."""
+    """Return the deciding interval of a gain in words.
+
+    An empty text without one.
+    """
     best = best_arm(of_site, metric)
     if best is None or best[1].low is None or best[1].high is None:
         return ""
@@ -122,7 +131,10 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
-    """Return the gain that the verdict is about, and of which model it is, with its interval."""
+    """Return the gain that decides the verdict.
+
+    With it comes a text that says of which model it is, with its interval.
+    """
     best = best_arm(of_site, metric)
     if best is None or not has_interval(best[1]):
         return ABSENT, "it cannot be told"
@@ -132,7 +144,10 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
 
 
 def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
-    """Return one figure, and what it is: its metric and interval, or why there is none."""
+    """Return one figure and its meaning.
+
+    The meaning is its metric and interval, or why there is none.
+    """
     if entry.get("value") is None:
         return ABSENT, str(entry.get("reason", "not measured"))
     span = interval(entry["low"], entry["high"])
@@ -141,7 +156,8 @@ def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
 
 
 def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
-    """Say to the people of one site why a run has no figures of theirs."""
+    """Tell one site's people why figures are missing."""
+    # A site may have refused, or share sums only; else it is as for all sites.
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         st.info(escape(f"{site} did not take part in this run: {entry.reason.rstrip('.')}."))
@@ -152,13 +168,18 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
 
 
 def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
-    """Return the sites that can be looked at one by one: those that do not share sums only."""
+    """Return the sites that have figures of their own.
+
+    Sites that share sums only have none.
+    """
     hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
     return sorted(set(found["sites"]) - hidden)
 
 
 def rests_on(found: Report, site: str, metric: str) -> list[str]:
-    """Return what a site's figures rest on, and what they do not show.
+    """Return what a site's figures rest on.
+
+    It also says what they do not show.
 
     Parameters
     ----------
@@ -174,6 +195,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
     if holdout is not None:
         count = f"{holdout} of its {rows} rows"
+        # A holdout that is drawn anew may have another size in each repeat.
         if varies(of_site):
             least, most = of_site["holdout-rows-range"]
             count = f"about {count} ({least} to {most}, drawn anew)"
@@ -187,6 +209,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         lines.append(_two_intervals(of_site, metric))
     if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
         lines.append(mean)
+    # The two are measured on other rows, so that a comparison of them would mislead.
     if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
         lines.append(
             "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
@@ -201,7 +224,10 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
 
 
 def _own_model(of_site: Report, metric: str) -> list[str]:
-    """Return what the site's own model is, and how one of the shared one's kind does, where the two differ."""
+    """Return the kind of the site's own model.
+
+    Where it differs from the shared one's, it also says how one of that kind does.
+    """
     same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
     if of_site["local-only-family"] == SAME:
         return []
@@ -211,9 +237,10 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
 
 
 def _two_intervals(of_site: Report, metric: str) -> str:
-    """Return of what the intervals of a site's figures and of its gain are, under repeats."""
+    """Return the meaning of the intervals under repeats."""
     best = best_arm(of_site, metric)
     key = DIFFERENCES[best is not None and best[0] == "personalised"]
+    # Degrees of freedom are there only where repeats draw their own holdouts.
     if (of_site[key].get(metric) or {}).get("freedom") is None:
         return "Every interval is that of one typical repeat: on the same holdout, repeats tell nothing more about it."
     return (
@@ -223,9 +250,13 @@ def _two_intervals(of_site: Report, metric: str) -> str:
 
 
 def _few(of_site: Report) -> list[str]:
-    """Return how many holdout rows have the outcome, where that is counted, and whether these are few."""
+    """Return how many holdout rows have the outcome.
+
+    It says so where that is counted, and whether these are few.
+    """
     unseen = "a gain that matters may stay unseen"
     holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
+    # Without counts of the classes only the rows can be judged.
     if classes is None:
         return [f"{holdout} holdout rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
     said = sentence_case(class_words(of_site))
@@ -233,7 +264,10 @@ def _few(of_site: Report) -> list[str]:
 
 
 def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:
-    """Show the gain and the models of every site, or of one, as charts and as a table, with who is not in it."""
+    """Show gain and models of every site.
+
+    They are shown as charts and as a table, with who is not in it. `only` is the one site to show.
+    """
     own = own_figures(found, sites)
     order = [name for name in charts.order_of_sites(found, metric) if name in own]
     if order:
@@ -245,7 +279,8 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str
 
 
 def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
-    """Show gain and models of the sites of `order`, as charts and as a table."""
+    """Show gain and models of some sites."""
+    # Of many sites the ends of the order are drawn, and the table has all.
     shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
@@ -275,8 +310,9 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
-    """Return which sites have no line of their own, and why."""
+    """Return which sites have no line, and why."""
     refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
+    # A site in sums only took part, and so is not named among those that refused.
     hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
     lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
     if hidden:
@@ -285,7 +321,10 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
 
 
 def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
-    """Return one line of the table behind the charts: every figure and its interval in a cell of its own."""
+    """Return a site's line in the charts' table.
+
+    Every figure and its interval stand in a cell of its own.
+    """
     cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Holdout rows": site["holdout-rows"]}
     for arm in arms:
         entry = site[arm].get(metric, {})
@@ -299,7 +338,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
 
 
 def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
-    """Return one line of the table that people read."""
+    """Return a site's line in the readable table."""
     cells = {}
     for arm in arms:
         title, entry = MODELS[arm], site[arm].get(metric, {})
@@ -319,13 +358,19 @@ def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS
 
 
 def _unbroken(text: str) -> str:
-    """Return text whose part in brackets stays on one line of a table."""
+    """Return text with unbroken brackets.
+
+    The part in brackets stays on one line of a table.
+    """
     before, bracket, after = text.partition(" (")
     return before + bracket + after.replace(" ", "\u00a0")
 
 
 def references(found: Report, metric: str) -> None:
-    """Show the shared model beside pooled, the sites' mean and one site's own model everywhere."""
+    """Show the shared model beside its references.
+
+    They are pooled, the sites' mean and one site's own model everywhere.
+    """
     lines = []
     for arm in REFERENCES:
         entry = (found[arm] or {}).get(metric)
@@ -341,8 +386,12 @@ def references(found: Report, metric: str) -> None:
 
 
 def who_gains(found: Report, metric: str, name: str) -> None:
-    """Show the gain of each site, and a link to those that gain most and least."""
+    """Show the gain of each site.
+
+    A link leads to those that gain most and least.
+    """
     order = charts.order_of_sites(found, metric)
+    # Few sites are shown here; the page Sites has all.
     shown = order if len(order) <= FEW_SITES else [*order[: FEW_SITES // 2], *order[-FEW_SITES // 2 :]]
     arms = arms_shown(found, metric)
     lines = [_line(site, found["sites"][site], metric, arms) for site in order]
@@ -366,7 +415,7 @@ def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
 
 
 def how_to_read(found: Report, metric: str) -> None:
-    """Show what the words of the charts mean, folded away."""
+    """Explain the words of the charts, folded away."""
     least = found["verdict-rule"]["worthwhile"][metric]
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
     with st.expander("How to read this"):
@@ -390,7 +439,10 @@ def how_to_read(found: Report, metric: str) -> None:
 
 
 def choose_metric(found: Report) -> str | None:
-    """Return the compared metric that the reader picked, the primary one first; None where none was compared."""
+    """Return the metric that the reader picked.
+
+    The primary one comes first. None where none was compared.
+    """
     metrics = metrics_of(found)
     if len(metrics) < 2:
         return metrics[0] if metrics else None
