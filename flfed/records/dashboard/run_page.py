@@ -86,6 +86,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     try:
         with RunReader.open(only=viewer.site) as reader:
             listed = reader.runs(limit=500)
+            # Without any run there is nothing to choose, which is said instead.
             if not listed:
                 st.title(title or "Overview")
                 overview.no_runs()

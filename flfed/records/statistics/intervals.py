@@ -140,6 +140,7 @@ def standard_error(metric: str, value: float | None, low: float | None, high: fl
     """
     if value is None or low is None or high is None or high <= low:
         return None
+    # An interval of all possible differences was cut at both ends and tells no error.
     if metric.endswith(SHARES) and (low, high) == (-1.0, 1.0):
         return None
     return max(value - low, high - value) / NORMAL_95
@@ -292,6 +293,7 @@ def widening(comparisons: int, freedom: int | None = None) -> float:
     (1.0, 1.395, 2.926)
     """
     level = 1 - (1 - LEVEL) / comparisons
+    # Student's t has heavier tails, so that its factor is larger than the normal one.
     if freedom is not None:
         return student_t_bound(freedom, level) / student_t_bound(freedom)
     return NormalDist().inv_cdf((1 + level) / 2) / NormalDist().inv_cdf((1 + LEVEL) / 2)

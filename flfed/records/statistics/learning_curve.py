@@ -78,6 +78,7 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
     rows, sentences = [], []
     for site, sizes in by_size(curve).items():
         for size, arms in sizes.items():
+            # The largest size of a site is always all of its training rows.
             all_rows = f"{size} (all)" if size == max(sizes) else str(size)
             figures = [number(arms[arm]["value"]) for arm in ("local-only", "personalised")]
             rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, curve))])

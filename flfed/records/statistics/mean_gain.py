@@ -75,6 +75,7 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
     known = {site: found for site, given in rows.items() if (found := _gain(given, metric)) is not None}
     facts: Report = {"arm": "global", "sites": len(known), "of": of, "method": METHOD, "coverage": COVERAGE}
     names = ("value", "low", "high", "between-sites-sd", "between-sites-p")
+    # An interval over two sites would reach too far to say anything.
     if len(known) < LEAST_SITES:
         why = f"only {len(known)} of {of} sites have figures from which an error follows, and {LEAST_SITES} are needed"
         return dict.fromkeys(names) | {"reason": why} | facts

@@ -86,6 +86,7 @@ def own_models_in_words(found: Report) -> str:
     taken = [site["local-only-family"] for site in found["sites"].values() if site["local-only-family"] != SAME]
     if not taken:
         return ""
+    # A site whose record does not name the family is not counted.
     told = families(taken)
     most = "most often " if found["repeats"] > 1 else ""
     sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())

@@ -12,9 +12,9 @@ PROTECTED = {
     "row": "any one row was among the training rows",
     "site": "any one site took part",
 }
-"""What should not be told from the results, by the unit of the promise."""
+"""What should not be told from the results, by the unit of the guarantee."""
 SEEN = {"row": "all updates of a site", "site": "the models of the run, but not the server,"}
-"""What is seen by whom the promise is kept from, by its unit; a person's as a row's."""
+"""What is seen by whom the guarantee protects from, by its unit; a person's as a row's."""
 SMALL_EPSILON = 0.1
 """Up to this ε odds change by at most a factor of 1.11."""
 UNTOLD_FACTOR = 1e6

@@ -156,6 +156,7 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     if value is None:
         return ABSENT
     text = f"{abs(value):.{decimals_of(value) if decimals is None else decimals}f}"
+    # A figure that is rounded to 0 has no sign.
     sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
     return sign + text.removeprefix("0" if "." in text else "")
 
@@ -170,6 +171,7 @@ def as_given(value: float) -> str:
     >>> as_given(0.005), as_given(0.0025), as_given(0.00004), as_given(2.0), as_given(0.0), as_given(1.5)
     ('.005', '.0025', '.00004', '2', '0', '1.5')
     """
+    # Decimal of the repr has the digits that were written, and no binary rest.
     whole, _, rest = f"{Decimal(repr(float(value))):f}".partition(".")
     rest = rest.rstrip("0")
     return f"{whole}.{rest}".removeprefix("0") if rest else whole
@@ -246,6 +248,7 @@ def best_of(
 
     One without an interval comes after all that have one; of two that differ by rounding the shared model's is taken.
     """
+    # Arms that were not measured cannot win.
     gains = [
         (arm, gain_of(difference, better))
         for arm, difference in (("global", shared), ("personalised", personalised))
@@ -476,6 +479,7 @@ def _sentence(
     Such as "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)".
     """
     with_, own = figures.get(arm), figures.get("local-only")
+    # Both figures get equally many decimals, so that they can be compared.
     digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
     size, span = size_and_span(gain)

@@ -1,5 +1,7 @@
 """Panels of attacks on the page Privacy.
 
+They hold what attacks on a run's model reached against its guarantee.
+
 They hold what attacks on a run's model reached against what was promised.
 """
 
@@ -33,7 +35,7 @@ LOOKS = {
 }
 """Colour and shape of what is to be made of a figure, told apart without colours too.
 
-That an attack got somewhere is emphasised, whether a promise is broken by it or there is none."""
+That an attack got somewhere is emphasised, whether a guarantee is broken by it or there is none."""
 PROMISE_COLOUR = GREY
 MARK_PIXELS = 18
 """Height of a bar, and of the line of a promise."""
@@ -52,6 +54,8 @@ def has_model(run: RunEntry) -> bool:
 
 def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: str | None = None) -> None:
     """Show each attack's result against the guarantee.
+
+    Where there is none, it says how to have one.
 
     Where there is none it is told how to have one.
 
@@ -83,6 +87,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
     )
     with st.expander("What each of these figures means"):
         _sentences([lines[0] for lines in audit_headlines.by_figure(first)])
+    # Every figure stays within reach, but the main ones are what a reader needs first.
     with st.expander(f"All {len(audit)} figures{', site by site' if only is None else ' of your site'}"):
         _all_figures(audit, first, several)
         figure.download([{key: line.get(key) for key in KEPT} for line in audit], key="attacks")
@@ -111,6 +116,7 @@ def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
     worst, several = lines[0], len({line["run"] for line in lines}) > 1
     values = [line["value"] for line in lines if line["value"] is not None]
     site = str(worst["site"] or "all")
+    # Figures without a value are counted too: the range is that of the others.
     counted = "1 figure" if len(lines) == 1 else f"{len(lines)} figures"
     over = f"{audit_headlines.range_of(values) if values else number(None)}, of {counted}"
     return {
@@ -127,7 +133,9 @@ def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
 def _verdict(lines: Sequence[Private]) -> str:
     """Return the verdict that figures share.
 
-    Where nothing is promised it also says whether the attack got somewhere.
+    Where nothing is guaranteed it also says whether the attack got somewhere.
+
+    Where nothing is guaranteed it also says whether the attack got somewhere.
     """
     verdict, count = str(lines[0]["verdict"]), sum(gave_away(line) for line in lines)
     return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
@@ -194,7 +202,7 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
     data: Any = alt.Data  # Altair leaves its schema classes without types
     base = alt.Chart(data(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
-    # All of something that no promise covers fills the chart.
+    # All of something that no guarantee covers fills the chart.
     given = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
     bars = given.mark_bar(size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0])
     dots = base.mark_point(filled=True, size=120, opacity=1)

@@ -163,6 +163,7 @@ def _facts(found: Compared) -> list[dict[str, str]]:
             "Sites": f"{len(report['sites'])}",
             "Privacy mechanism": f"{privacy['mechanism'] or 'not recorded'}{epsilon}",
         }
+        # The table is turned: facts are its lines and runs its columns.
         for fact, value in facts.items():
             lines.setdefault(fact, {"": fact})[name] = value
     return list(lines.values())
@@ -179,6 +180,7 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
         entry = of["global"].get(metric, {})
         span = {"95 % low": entry.get("low"), "95 % high": entry.get("high")}
         lines.append({"Run": name, metric_name(metric): entry.get("value")} | span)
+    # For one site's people the figure of their own site stands in for that of all.
     where = "over all sites" if only is None else f"at {escape(only)}"
     title = f"{metric_name(metric)} of the shared model {where}, with 95 % interval"
     says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)

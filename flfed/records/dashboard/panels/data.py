@@ -308,6 +308,7 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
         st.caption(why_none)
         return
     columns = sorted(payload["columns"], key=_furthest)
+    # A map without any difference would be grey all over.
     if not any(size(entry) for column in columns for entry in column["sites"].values()):
         reasons = "; ".join(reasons_of(columns)) or "there is none"
         st.caption(escape(f"No difference can be given: {reasons}."))
@@ -442,7 +443,8 @@ def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]
 def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
     """Return a map of columns and sites.
 
-    A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure is `most` or more, or as far below 0.
+    A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure
+    is `most` or more, or as far below 0.
     """
     if not cells:
         return None

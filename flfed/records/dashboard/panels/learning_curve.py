@@ -175,6 +175,7 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
             "Own model alone": _cell(by_place.get((rows, ALONE))),
             "Joined": _cell(by_place.get((rows, ADJUSTED))),
         }
+        # A size whose gain is not defined keeps its line, for its figures may be.
         gain, code = gains.get(rows, (Difference(None), CANNOT_BE_TOLD))
         known = gain.value is not None
         cells |= {"Gain, + is better (95 %, unadjusted)": gain_in_brackets(gain) if known else ABSENT}

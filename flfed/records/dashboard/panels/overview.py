@@ -92,7 +92,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
-    # The time of a run that goes on is not known, and none is shown.
+    # Where no time is recorded none is shown, and a very short one is not given in figures.
     seconds = found["seconds"]
     took = "" if seconds is None else ", under a second"
     if seconds is not None and seconds >= 1:
@@ -161,6 +161,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
     pooled = (found["pooled"] or {}).get(metric, {}).get("value")
     what = shared.get("reason", ", ".join([name, *under(shared, found["repeats"])]))
     away = "not measured in this run"
+    # The distance to pooled is measured only where both were compared.
     if pooled is not None and shared["value"] is not None:
         away = apart(pooled, shared["value"], metric)
     short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"

@@ -277,6 +277,7 @@ def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
     title = "Bytes that left, by kind of message"
     figure.figure(st, title, _left_chart(out, most, kinds), _left_lines(crossed, kinds), key="bytes", says=says)
+    # Repeats send everything again, so that the sum is not that of one run.
     together = f" of all {repeats} repeats together" if repeats > 1 else ""
     st.caption(
         f"Bytes of the messages' content, added up over all rounds{together}. Who may see what of it stands "

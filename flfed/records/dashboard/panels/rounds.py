@@ -92,6 +92,7 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     width = _width(opened)
     last = last_round(opened.runs)
     names = [run.run for run in opened.runs]
+    # Round 0 is a part of its own: it is from before training and never changes.
     found = (
         read_curves(
             where(),
@@ -283,6 +284,7 @@ def _choose(shown: Shown, primary: str) -> tuple[str, str]:
         arm = st.radio("Measured on", arms, format_func=lambda arm: f"{arm} rows", horizontal=True, key="curve-arm")
     choices = shown.curve_names[arm]
     first = choices.index(primary) if primary in choices else 0
+    # A choice of one is no choice, and is not shown.
     if len(choices) < 2:
         return arm, choices[first]
     key = f"curve-metric-{arm}"
@@ -402,6 +404,7 @@ def cost(opened: Opened) -> None:
     names = [run.run for run in opened.runs]
     found = (_costs(where(), names, *part, width, opened.only) for part in parts_of(last, width))
     costs = list(chain.from_iterable(found))
+    # Blocks of rounds have means, so that their rows compare with those of single rounds.
     lines = [
         {
             "Rounds": str(one.first) if one.first == one.last else f"{one.first} to {one.last}",
@@ -433,6 +436,7 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
         going = any(run.status == "running" for run in opened.runs)
         return "No round is over yet." if going else "No message of training crossed."
     rounds = sum(one.last - one.first + 1 for one in costs)
+    # A block has means by round, which are turned into sums again.
     seconds = [(one.last - one.first + 1) * one.seconds for one in costs if one.seconds is not None]
     out = sum((one.last - one.first + 1) * one.to_server for one in costs) / 1e6
     back = sum((one.last - one.first + 1) * one.to_site for one in costs) / 1e6

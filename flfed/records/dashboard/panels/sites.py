@@ -109,6 +109,7 @@ def answer(found: Report, site: str, metric: str) -> None:
                 value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
                 family = own_in_words(of_site) if arm == "local-only" else ""
                 card(CARDS[arm], value, f"{family}; {below}" if family else below)
+            # The pooled model is measured on all sites, so that its card stands last.
             if found["pooled"]:
                 value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
                 family = f"{words}; " if (words := pooled_in_words(found)) else ""
@@ -193,6 +194,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     over = ""
     if found["repeats"] > 1:
         over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
+    # Where a site keeps its counts back, nothing is said of its holdout.
     if holdout is not None:
         count = f"{holdout} of its {rows} rows"
         # A holdout that is drawn anew may have another size in each repeat.
@@ -349,6 +351,7 @@ def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
+    # Only a verdict that cannot be told needs its reason in the table.
     said = f"{code}: {sentence.rstrip('.')}" if code == CANNOT_BE_TOLD else code
     return (
         start
