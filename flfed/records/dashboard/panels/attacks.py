@@ -1,8 +1,6 @@
 """Panels of attacks on the page Privacy.
 
 They hold what attacks on a run's model reached against its guarantee.
-
-They hold what attacks on a run's model reached against what was promised.
 """
 
 from __future__ import annotations
@@ -56,8 +54,6 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
     """Show each attack's result against the guarantee.
 
     Where there is none, it says how to have one.
-
-    Where there is none it is told how to have one.
 
     `only` is the one site whose people read it, and see the figures of no other.
     """
@@ -132,8 +128,6 @@ def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
 
 def _verdict(lines: Sequence[Private]) -> str:
     """Return the verdict that figures share.
-
-    Where nothing is guaranteed it also says whether the attack got somewhere.
 
     Where nothing is guaranteed it also says whether the attack got somewhere.
     """
