@@ -107,7 +107,7 @@ class HeldLedger:
             raise LedgerError(f"{self.name}: its first line is missing; see: {self.see}")
 
     def append(self, *, kind: str, **facts: Any) -> Line:
-        """Add a line on the disk and return it.
+        """Append a line to the disk and return it.
 
         See `Ledger.append`.
         """
@@ -126,16 +126,16 @@ class HeldLedger:
         return last + b"\n" if last is not None and not is_object(last) else None
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside a last line that a crash cut off.
+        """Set aside a last line that is torn.
 
-        A line that says so is added. See `Ledger.repair`.
+        It is what a crash cut off. A line that says so is added. See `Ledger.repair`.
         """
         torn = self.torn_end()
         if torn is None:
             next(self.backwards(), None)  # which raises where the last line was changed
             return None
-        # The chain goes on from the last line before the torn bytes.
         raw = torn.removesuffix(b"\n")
+        # The chain goes on from the last line before the torn bytes.
         before = replace(self, size=self.size - len(torn))
         last = next(before.backwards(), None)
         kept = _whole(raw)
@@ -211,7 +211,7 @@ class Ledger:
         self._ordered = ordered
 
     def append(self, *, kind: str, **facts: Any) -> Line:
-        """Add a line on the disk and return it.
+        """Append a line to the disk and return it.
 
         Parameters
         ----------
@@ -276,9 +276,9 @@ class Ledger:
         return _number(last), _hash(last)
 
     def is_ahead(self, last: Line | None) -> bool:
-        """Tell whether the last line is ahead of the clock.
+        """Tell whether the last line is ahead of time.
 
-        None can follow such a line.
+        It is where that line is later than the clock. None can follow such a line.
         """
         return last is not None and last.is_ahead_of(self._clock())
 
@@ -343,9 +343,9 @@ class Ledger:
                     yield raw
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside what a crash left of a last line.
+        """Set aside a torn last line and record it.
 
-        A line that says so is added and returned. None where nothing is torn.
+        It is what a crash left. None where nothing is torn.
 
         The torn bytes stay where they are: the new line holds their number and their hash. A line that
         lacked nothing but its end counts.
@@ -416,7 +416,7 @@ def ahead_in_words(last: Line) -> str:
 
 
 def _whole(raw: bytes) -> Line | None:
-    """Return the line of bytes that are unchanged, or None."""
+    """Return the line of unchanged bytes, or None."""
     line = read_line(raw)
     return line if line is not None and line.whole else None
 
@@ -446,7 +446,7 @@ def _begin(made: int, folder: Path) -> None:
 
 
 def _backwards(file: int, size: int) -> Iterator[bytes]:
-    """Yield the lines of a file from the last on.
+    """Yield the lines of a file backwards.
 
     They come without their ends. The first item is what follows the last line end.
     """

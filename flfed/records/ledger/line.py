@@ -89,9 +89,9 @@ class Line:
         return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
 
     def is_ahead_of(self, now: datetime) -> bool:
-        """Tell whether this line is too late for a clock.
+        """Tell whether this line is ahead of a clock.
 
-        No line can follow one that is more than `SLACK` later. A time that cannot be read counts as too late.
+        No line can follow one that is more than `SLACK` later. A time that cannot be read counts as ahead.
         """
         try:
             return datetime.fromisoformat(self.at) - now > SLACK

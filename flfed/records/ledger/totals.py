@@ -87,9 +87,9 @@ def study_of(line: Line) -> str:
 
 
 def moment_of(text: str) -> str:
-    """Return a date or a time in the ledger's format.
+    """Return a moment in the ledger's format.
 
-    A time without a zone is taken as UTC.
+    The text is a date or a time. A time without a zone is taken as UTC.
 
     Examples
     --------

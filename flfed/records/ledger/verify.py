@@ -142,7 +142,7 @@ class Inspection:
         if line.at < self.last.at:
             said = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
             (self.problems if line.format >= FORMAT else self.notes).append(said)
-        # A changed line was reported itself: the next may still follow what it was.
+        # Where only a line's own hash was changed, the next one still follows its content.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
             number = self.last.n
             self.problems.append(
