@@ -249,7 +249,7 @@ class Ledger:
             file = self._open_to_write()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # While this one waited, another may have been put in its place: see `gate.restarting`.
+                # While this one waited, another may have been put in its place: see `operator.ledger_restart`.
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:

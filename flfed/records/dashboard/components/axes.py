@@ -14,7 +14,7 @@ from flfed.records.statistics.intervals import possible
 from flfed.records.statistics.verdict import better_of, metric_name
 
 AXIS_NUMBERS = "datum.value == 0 ? '0' : replace(datum.label, regexp('^([\u2212-]?)0[.]'), '$1.')"
-"""Numbers of an axis without a leading zero, as `verdicts.number` writes them; Vega's language."""
+"""Numbers of an axis without a leading zero, as `verdict.number` writes them; Vega's language."""
 PLOT_HEIGHT: dict[str, Any] = {"type": "fit-x", "contains": "padding"}
 """Vega-Lite's `autosize` where `height` is that of the plot itself, whatever legend and axis stand around it."""
 ROW_PIXELS = 44
