@@ -1,7 +1,4 @@
-"""Waiting times between questions and after failures.
-
-Questions come often while a study runs, and seldom otherwise.
-"""
+"""How often to ask whether there is something to do: often while a study runs, seldom otherwise."""
 
 from __future__ import annotations
 
@@ -53,7 +50,7 @@ class Pace:
 
 
 class Backoff:
-    """Waiting times that double after each failure.
+    """The seconds to wait after one failure after the other: each twice the one before.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""Server task of a run in Flower.
-
-The coordinator's process acquires and conducts it itself.
+"""Flower's task of a run's server side, which the coordinator's process acquires and conducts itself.
 
 Private names of Flower: `RuntimeTokenHttpInterceptor`, `RuntimeHttpClient`, `runtime_pb2`, `run_from_proto`, `Run`,
 `TaskIdentity`, `SubStatus`.
@@ -32,7 +30,7 @@ START_SECONDS = 30.0
 
 
 class ServerTask:
-    """An acquired server task of one run.
+    """The server's task of one run, which this process has acquired.
 
     Parameters
     ----------
@@ -54,7 +52,7 @@ class ServerTask:
         return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
 
     def begin(self) -> Run:
-        """Begin the task and return its run."""
+        """Begin the task; return the run that it is of."""
         with said():
             found = self.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
         # Flower builds messages only where these are set.
@@ -63,10 +61,7 @@ class ServerTask:
         return run_from_proto(found.run)
 
     def end(self, status: str, details: str) -> None:
-        """Report to Flower how the run ended.
-
-        Flower keeps nothing else of the run.
-        """
+        """Say in Flower how the run ended; it keeps nothing else of the run."""
         with said():
             self.client.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=status, details=details))
 
@@ -78,9 +73,7 @@ class ServerTask:
 def acquired(
     folder: CoordinatorFolder, link: Link, control: Control, config: Mapping[str, bool | float | int | str]
 ) -> ServerTask:
-    """Start a run and acquire its task.
-
-    A run that a dead process left behind is ended first.
+    """Start a run and acquire its task; one that a process left behind which died in between is ended.
 
     Parameters
     ----------
@@ -96,7 +89,6 @@ def acquired(
     FlfedError
         If the server does not answer, or gives no task.
     """
-    # Flower hands tasks to whoever asks; under the lock the only other ones are of processes that died.
     with locked(folder.server):
         run = control.start_run(config)
         acquiring, end = link.acquiring(), time.monotonic() + START_SECONDS
@@ -109,13 +101,11 @@ def acquired(
                     time.sleep(0.05)
                     continue
                 task = ServerTask(link, found.task.run_id, found.token)
-                # A task of another run was left behind: it is ended, and the next one is asked for.
                 if task.run == run:
                     return task
                 _end_stray(task)
         finally:
             acquiring.close()
-        # Without a task nobody would ever end the run.
         with suppress(FlfedError):
             control.stop_run(run)
         raise FlfedError("the server gave no task for the run: stop and start flfed coordinator serve")
@@ -123,7 +113,6 @@ def acquired(
 
 def _end_stray(task: ServerTask) -> None:
     try:
-        # Flower ends only a task that was begun.
         with suppress(FlfedError), said():
             task.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
         task.end(SubStatus.FAILED, "its coordinator's process died")
@@ -132,9 +121,7 @@ def _end_stray(task: ServerTask) -> None:
 
 
 class Heartbeat:
-    """Heartbeat of a run's server task.
-
-    A thread tells the server that the run is active, and notices when the server has ended it.
+    """Tells the server in a thread that the run goes on, and the run when the server has ended it.
 
     Parameters
     ----------
@@ -159,7 +146,7 @@ class Heartbeat:
         self._client.close()
 
     def check(self) -> None:
-        """Raise where the run has been ended."""
+        """Refuse to go on with a run that somebody has ended."""
         if self._ended:
             raise FlfedError("the run was ended at the server: by flfed, by hand, or because it was away too long")
 
@@ -167,7 +154,6 @@ class Heartbeat:
         while not self._over.is_set():
             try:
                 self._ended |= not self._client.SendTaskHeartbeat(runtime_pb2.SendTaskHeartbeatRequest()).success
-            # A refusal means that the task is gone; all other errors may pass.
             except httpx.HTTPStatusError as error:
                 self._ended |= error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
             except httpx.TransportError:

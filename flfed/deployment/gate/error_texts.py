@@ -28,13 +28,12 @@ def is_ours(sentence: str, site: Site) -> bool:
     site : Site
         Its columns may be named, no others.
     """
-    # A text too long, or with control characters, is none of ours, whatever its words are.
     if len(sentence) > LONGEST or CONTROL.search(sentence):
         return False
     found = column_rule(sentence)
     if found is None:
-        # A sentence about a column is ours only with a column of the schema, and with enough rows behind it.
         return is_known(sentence)
+    # A sentence about a column is ours only with a column of the schema, and with enough rows behind it.
     column, rows = found
     return (rows is None or rows >= CROSSING) and column in _columns(site)
 

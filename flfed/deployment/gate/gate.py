@@ -83,7 +83,9 @@ def today_utc() -> datetime.date:
 # The first thing that does not fit is the answer, and no row is read before all of it does. What the ledger has a line
 # of may have left; what it has none of has not.
 class Gate:
-    """Decision maker about one site's messages and replies.
+    """Gate in front of one site's client app.
+
+    It decides what is answered, and what leaves.
 
     Parameters
     ----------
@@ -233,7 +235,7 @@ class Gate:
     def standing(self, approval: Approval) -> str:
         """Return why a study would be refused now.
 
-        By all that is known at the site; an empty text where it would be answered.
+        All that is known at the site is considered. An empty text where it would be answered.
         """
         # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
@@ -255,7 +257,6 @@ class Gate:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
             protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=self._rows[sha256])
             self._sides[key] = SiteClient(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
-            # Few studies stay warm: each holds its rows in memory.
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
@@ -297,8 +298,8 @@ class Gate:
         self._check_policy()
         messages = self._check_study(context.run_config)
         if not message.has_content():
-            # Sections are checked against the study: what follows from it cannot carry anything else in.
             raise Refused("the message has no content")
+        # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             raise Refused(f"the {kind} message does not fit the study: {defect}")
@@ -349,7 +350,7 @@ class Gate:
             raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
         if not isinstance(run, str) or not RUN.fullmatch(run):
             raise Refused("the run has no name of letters, digits and hyphens")
-        # The decision comes before the parser: a text that nobody approved is not read where it need not be.
+        # The decision comes first: a text that was refused is not parsed as a study.
         approval = self._check_decision(text)
         known = self._known.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
@@ -428,7 +429,7 @@ class Gate:
     def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
         """Refuse a cohort that is too small or unapproved.
 
-        Without an approval, no site counts as unnamed.
+        Approval and policy may each name the sites that may take part.
         """
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):

@@ -95,7 +95,7 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
     if reply.metadata.message_type != COMPARE or reply.has_error() or not RUN.fullmatch(run):
         return
     try:
-        # Facts come from the ledger and the reply: these are the figures that left, not others made from the rows.
+        # All of it is from the ledger's facts and the reply: the figures are those that left.
         found = CompareReply.from_record(reply.content)
         numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
         said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
@@ -107,7 +107,7 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
         text = json.dumps(
             {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
         )
-        # Made by whoever comes first, and given to the gate's user, who must be able to write here.
+        # The folder belongs to the gate's user, whoever runs this.
         if not folder.results.is_dir():
             folder.results.mkdir(mode=0o700)
             give(folder.results, folder.gate)
@@ -131,7 +131,6 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
             found.append(_read(json.loads(read_private(path))))
         except FlfedError as error:
             problems.append(str(error))
-        # One damaged file does not hide the others: it is reported beside them.
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             problems.append(f"{path}: is not as it was written; remove it")
     return sorted(found, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)

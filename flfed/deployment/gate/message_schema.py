@@ -77,7 +77,7 @@ SEALINGS: Mapping[str, Mapping[str, Field]] = {
 class StudyMessages:
     """Allowed content of each message of a study.
 
-    Made for one site; no row and no connection is needed.
+    They are made for one site; no row and no connection is needed.
 
     Parameters
     ----------
@@ -114,7 +114,6 @@ class StudyMessages:
     @cached_property
     def encoder(self) -> Shapes:
         """Names, shapes and types of the encoder's arrays."""
-        # The layout fixes all lengths, so an encoder of another study cannot pass.
         columns, cells = len(self.layout.columns), sum(len(column.cells) for column in self.layout.columns)
         shapes = {"center": columns, "scale": columns, "frequency": cells, "spread": cells}
         shapes["class_weight"] = len(self.schema.classes)
@@ -129,12 +128,12 @@ class StudyMessages:
             return {"config": _config(SEALING[kind])}
         if kind == SUMMARISE:
             return {"config": _config({})}
-        # Arrays that divide are above zero; under the schema's scaler every value follows from the study alone.
+        # Scales and weights are above zero; under the schema's scaler every value follows from the study alone.
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
-        # A comparison may also ask for the adjustment and the bins, each only where the study has them.
+        # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
         if kind == COMPARE:
             known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
             if self.schema.task == "binary":
@@ -142,7 +141,7 @@ class StudyMessages:
             return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
-        # A question of a round: its settings, and the offset where the study adjusts intercepts.
+        # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more = {"settings": Plain(fields=settings)} if settings else {}
         asked = {"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {}
@@ -169,7 +168,7 @@ class StudyMessages:
     def _settings(self) -> dict[str, Field]:
         """Return the fields of the strategy's numbers.
 
-        A number that the study itself gives must be exactly this one.
+        A number that the study itself sets must have exactly that value.
         """
         strategy = self.study.strategy.build("strategy")
         given = {name: float(value) for name, value in strategy.client_settings().items()}
@@ -198,7 +197,6 @@ class StudyMessages:
             return self._comparison()
         if kind == AUDIT:
             return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
-        # What every update and evaluation says, then the arrays of each kind, then scores where they were asked.
         update = {"num-examples": number(1), "loss": number(), "steps": whole()}
         sections: dict[str, Section] = {
             "config": _config({"kind": equal("delta")}),
@@ -210,7 +208,6 @@ class StudyMessages:
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}
             sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
-        # Scores are of validation rows where the study sets some aside, else of training rows.
         if score:
             rows = "validation" if self.study.plan.validation else "training"
             sections |= self._scores("scores", rows)
@@ -239,7 +236,7 @@ class StudyMessages:
         return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
 
     def _scores(self, name: str, rows: str) -> dict[str, Section]:
-        # Of all metrics only the primary one leaves in a round: the rest waits for the comparison.
+        # Beside the loss only the primary metric leaves in a round: the others wait for the comparison.
         primary = primary_of(self.schema.task, self.study.compare.primary, self.study.compare.alert_budget)
         figures = {"loss": number(), primary: number()}
         variances = {primary: number(nan=True)}
@@ -253,14 +250,13 @@ class StudyMessages:
     def _histogram(self, name: str) -> dict[str, Section]:
         """Return a histogram's section.
 
-        None where the policy does not let one leave.
+        The sections are empty where none may leave.
         """
         if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
             return {}
         return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False)}
 
     def _comparison(self) -> Sections:
-        # Every figure is of a known metric and arm: a name of the site's choosing could carry something else.
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
         best = self.own == "best"
         arms = sorted({arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()))
@@ -293,7 +289,7 @@ def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> P
 def attacks() -> list[str]:
     """Return the attacks that a site may run on itself.
 
-    They are those that flfed brings; another package's are not made when asked.
+    They are those that flfed brings; another package's are not run when asked.
     """
     return [name for name in registry.names("attack") if name not in registry.others("attack")]
 
@@ -304,7 +300,7 @@ def _audited() -> Columns:
     It has numbers, and sentences of flfed with nothing but numbers in them.
     """
     plain = {name: number(nan=True) for name in ("value", "low", "high", "promise")}
-    # The first sentence may begin with ε, which is not among the characters of the others.
+    # These sentences may also have an ε, which no other text of ours has.
     sentences = text(f"[ε{WORDS[1:]}", 2 * REASON)
     words = {"metric": text(METRIC, 80), "method": text(WORDS, SENTENCE), "says": sentences}
     fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}

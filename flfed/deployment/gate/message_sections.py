@@ -86,7 +86,6 @@ class Plain:
         found = record[name]
         if type(found) is not self.kind:
             return "is of another kind"
-        # Names first: a value under a name that nobody expects is never looked at.
         wrong = _names(
             found, self.fields, "value", needed=set(self.fields) - self.optional if self.all_fields else set()
         )
@@ -131,7 +130,7 @@ class Columns:
         lists = {key: values for key, values in found.items() if isinstance(values, list)}
         if len(lists) < len(found):
             return "has a value that is no list"
-        # Lists of one length make rows; more of them than figures exist would be another channel.
+        # Lists of one length are the columns of a table; more rows than there are figures are refused.
         lengths = {len(values) for values in lists.values()}
         if len(lengths) != 1 or not 1 <= lengths.pop() <= self.longest:
             return "has lists of a wrong length"
@@ -174,7 +173,6 @@ class Held:
         wrong = _names(found, self.shapes, "array")
         if wrong:
             return wrong
-        # The size in bytes comes before decoding: an array that claims to be huge is not unpacked.
         for key, like in self.shapes.items():
             size, most = _size(found[key]), HEAD + _bytes(*like)
             if size > most:
@@ -201,7 +199,6 @@ def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
     many = len(set(record) - set(sections))
     if many:
         return f"it has {many} section{'s' * (many > 1)} too many"
-    # A section may be absent only where it is not needed.
     for name, section in sections.items():
         if name not in record:
             if section.needed:
@@ -213,7 +210,7 @@ def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
             wrong = "cannot be read"
         if wrong:
             return f"its section {name!r} {wrong}"
-    # The whole is measured too: bytes could hide between sections that each fit.
+    # The whole is measured too: there could be bytes beside the values that were checked.
     size, most = count_bytes(record), most_bytes(sections)
     return f"it has {size} bytes, where {most} are enough" if size > most else ""
 
@@ -246,7 +243,7 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
         return f"has an array {name!r} of another shape than {shape}"
     if value.dtype != dtype:
         return f"has an array {name!r} of another type than {dtype}"
-    # Non-finite and non-positive values would break a division far from here, so they stop at the door.
+    # A value that is not finite would spread through every later sum.
     if not np.isfinite(value).all():
         return f"has an array {name!r} with values that are not finite"
     if name in held.positive and not (value > 0).all():
@@ -258,7 +255,6 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
 
 def equal(wanted: str | int | float | bool) -> Field:
     """Return the field of one value and type."""
-    # The type is compared too: in Python True equals 1, and 1 equals 1.0.
     return Field(fits=lambda value: type(value) is type(wanted) and value == wanted, most=_most(wanted))
 
 

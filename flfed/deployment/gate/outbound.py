@@ -38,7 +38,7 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Counted:
-    """Bytes of one day up to a line of the ledger.
+    """Bytes of one day up to a ledger line.
 
     The line is known by its number and its hash.
     """
@@ -50,7 +50,7 @@ class Counted:
 
 
 class Leaving:
-    """Door of one site for replies and errors.
+    """Outbound control of one site's replies and errors.
 
     Parameters
     ----------
@@ -86,7 +86,6 @@ class Leaving:
         """
         run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
         try:
-            # A ledger that was lost counts nothing, so no limit can be told from it.
             lost = self._continuity.refusal()
             if lost:
                 return lost
@@ -132,10 +131,10 @@ class Leaving:
             line["offset"] = True
         line |= {name.replace("-", "_"): value for name, value in chosen_numbers(message).items()}
         try:
-            # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             lost = self._continuity.refusal()
             if lost:
                 return _error(lost, message)
+            # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size)
                 if not over:
@@ -180,7 +179,6 @@ class Leaving:
         """
         reason = CONTROL.sub(" ", reason)[:LONGEST]
         sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
-        # The hash covers the sentence as it leaves; the ledger also has its text.
         asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
         line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
         try:
@@ -214,7 +212,6 @@ class Leaving:
         counted = self._counted
         used = 0
         newest = None
-        # From the newest line backwards, to the line that was counted last or to another day.
         for line in held.backwards():
             newest = newest or line
             if (day, line.n, line.hash) == (counted.day, counted.n, counted.hash):
@@ -244,7 +241,7 @@ def _round_of(message: Message) -> dict[str, Any]:
     config = message.content.get("config") if message.has_content() else None
     if config is None:
         return {}
-    # Only small plain numbers reach the ledger: the request may come from anybody who took the coordinator's place.
+    # Only small plain numbers reach the ledger: the request may not have been checked yet.
     found = {key: config.get(key) for key in ("round", "score", "offset")}
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 

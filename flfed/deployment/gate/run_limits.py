@@ -122,7 +122,6 @@ class RunLimits:
             return "" if asked in self._asked[run, COMPARE, 0] else NOT_JUDGED
         round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
         chosen = chosen_numbers(message)
-        # Each adjustment that the coordinator chooses is fixed by its first use in the run.
         for name, why in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
                 return why
@@ -141,8 +140,8 @@ class RunLimits:
             if (line.n, line.hash) == self._seen:
                 break
             since.append(line)
-        # The line seen last is gone, so the ledger is another one: nothing that was counted holds.
         else:
+            # No line was the one seen last: the ledger is another one, or is read for the first time.
             self._forget()
         self._seen = (since[0].n, since[0].hash) if since else self._seen
         for line in since:
@@ -155,7 +154,7 @@ class RunLimits:
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
-        # A line carried over from a lost ledger says that the run was, and not what it asked.
+        # Of a lost ledger only carried lines are left: each shows that its run had an answer.
         if kind or CARRIED in line.facts:
             self._runs[run[0]].add(run)
         if kind:

@@ -27,12 +27,11 @@ def study_policy_refusal(study: Study, site: Site) -> str:
         return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
     if study.dataset.partition is not None:
         return "the study cuts one table into research sites, which no institution is"
-    # The codec is not among the study's parsed parts that a site builds, so its name is read from the text.
     codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
     refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
-    # Privacy comes last: it needs the site's own account.
+    # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:
         return refused or privacy_refusal(study, site)
     except FlfedError as error:
@@ -81,8 +80,8 @@ def parsed(text: str) -> Study:
     """Return the study, or raise Refused in plain words."""
     try:
         return Study.parse(text)
-    # The parser's sentence may quote the study; it is cut, and control characters go.
     except UsageError as error:
+        # The parser's sentence may quote the study; it is cut, and control characters go.
         raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
     except (RecursionError, ValueError, OverflowError):
         raise Refused("the study cannot be read") from None
@@ -103,6 +102,6 @@ def name_of(text: str) -> str:
 def sha256_of(text: str) -> str:
     """Return the hash of a study's text.
 
-    Also of a text that could not be a file's.
+    It has one also where it could not be a file's text.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

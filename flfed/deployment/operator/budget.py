@@ -1,7 +1,4 @@
-"""Privacy account of a site, for people.
-
-It says what each run consumed of the budget, what is left, and what was charged to no budget.
-"""
+"""A site's account of privacy for people: what each run spent, what is left, and what was charged to no budget."""
 
 from __future__ import annotations
 
@@ -77,10 +74,7 @@ class RunSpent:
         self.releases.append(release_of(line))
 
     def kinds(self, delta: float) -> list[dict[str, Any]]:
-        """Return the run's steps by noise and sampling, for JSON.
-
-        Each has the ε of the whole run alone at `delta`.
-        """
+        """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
         alone = finite(epsilon(self.releases, delta))
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
@@ -117,7 +111,6 @@ class Account:
 
     def add(self, line: Line) -> None:
         """Count one line more."""
-        # A line of spent privacy goes to its run; all other lines are of bytes that left.
         if line.kind == LINE:
             texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
             dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
@@ -128,7 +121,6 @@ class Account:
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
         self.charged_bytes += charged
-        # An update that was charged nothing left without noise; sent twice, it told nothing more.
         if line.kind == TRAIN and not charged:
             self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
@@ -137,19 +129,13 @@ class Account:
 
     @property
     def last(self) -> Release | None:
-        """The privacy loss of the last round.
-
-        By the ledger's order; None where no round consumed anything.
-        """
+        """What the last round in the ledger's order spent; None where nothing was."""
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
         return None if newest is None else newest.releases[-1]
 
     @property
     def given_encoder(self) -> bool | None:
-        """Whether some run's encoder depends on a row.
-
-        No ε counts that. None where nothing was consumed.
-        """
+        """Whether a row moved the encoder of some run too, which no ε counts; None where nothing was spent."""
         return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
     def releases(self) -> list[Release]:
@@ -157,11 +143,7 @@ class Account:
         return [release for run in self.runs.values() for release in run.releases]
 
     def spent(self, dataset: str, delta: float, *more: Release) -> float:
-        """Return the ε of all releases and of `more`.
-
-        Infinite where rows of persons were counted one by one.
-        """
-        # Accounts of single rows bound nothing for a person with several of them.
+        """Return the ε of all that was spent and of `more`; infinite where rows of persons were counted one by one."""
         by_rows = any(
             run.unit == "row" or (run.named and counts_rows_of(dataset, run.dataset)) for run in self.runs.values()
         )
@@ -193,11 +175,9 @@ class Accounts:
         """Return the sums over a ledger's lines."""
         found, names = cls(), dict[str, str]()
         for line in lines:
-            # The last restart is the one that people ask for.
             if line.kind == RESTARTED:
                 found.restarted = line.at
             found.rows.add(line)
-            # Only some lines name the dataset; the study's hash tells it for the others.
             study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
@@ -205,9 +185,7 @@ class Accounts:
         return found
 
     def account(self, name: str, names: frozenset[str] | None = frozenset()) -> Account:
-        """Return the account of a dataset's rows.
-
-        Unaccounted outputs are those of this dataset alone.
+        """Return the account of the rows of a dataset; what left uncharged is that of the dataset alone.
 
         Parameters
         ----------
@@ -215,14 +193,12 @@ class Accounts:
         names : frozenset of str
             That lines of the rows which are served now have; None where nobody knows them, so that all count.
         """
-        # Datasets of the same rows share one budget, whatever they are called.
         of_all = sorted({*self.datasets, name} - {""})
         same = of_all if names is None else sorted(self.rows.datasets(name, names))
         own = self.datasets.get(name, Account())
         runs: dict[tuple[str, str, str, bool], RunSpent] = {}
         unprotected = set(own.unprotected)
         for other, account in self.datasets.items():
-            # A run that does not say of which rows it was counts on every account.
             runs |= {key: run for key, run in account.runs.items() if other in same or not run.named}
             unprotected |= account.unprotected if other in same else set()
         runs = dict(sorted(runs.items(), key=lambda item: item[1].first))
@@ -230,9 +206,7 @@ class Accounts:
 
 
 def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
-    """Return the names of a dataset's present rows.
-
-    By these names lines of the ledger mean the rows that the dataset has now. None where nobody knows them.
+    """Return the names that lines of the rows which a dataset has now have; None where nobody knows them.
 
     Parameters
     ----------
@@ -243,7 +217,6 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
         Whether the table is read where it is not frozen yet; else the ledger alone tells.
     """
     gate = ledger.path.parent
-    # Without a key no line has a name yet, so there is nothing to compare.
     if dataset not in site.datasets or not (gate / KEY).exists():
         return frozenset()
     served = site.serving(dataset)
@@ -255,9 +228,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
 
 
 def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
-    """Return a site's privacy account as JSON.
-
-    By dataset; the site's own datasets are in it also where nothing was consumed.
+    """Return a site's account by dataset as one JSON object; the site's own datasets are in it also where all is left.
 
     Parameters
     ----------
@@ -267,10 +238,8 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
         One dataset; all unless given.
     """
     accounts = Accounts.of(ledger.lines())
-    # The rows that are served now are joined first: their names may link datasets that no line does.
     for name in site.datasets:
         accounts.rows.join(name, names_now(site, ledger, name) or ())
-    # Beside the site's own datasets those that the ledger has, and last the lines that name none.
     names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
     policy = site.policy
     found = [_of_dataset(site, ledger, name, accounts) for name in names]
@@ -289,7 +258,6 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         account = accounts.datasets.get(name, Account())
     spent = account.spent(name, policy.delta)
     last, budget = account.last, policy.epsilon
-    # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
     if last is not None and budget is not None:
         rounds = 0 if math.isinf(spent) else rounds_left(account.releases(), last, budget, policy.delta, MOST_ROUNDS)
@@ -312,7 +280,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
 
 
 def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
-    """Return a sentence about a dataset's account.
+    """Return what there is to say on a dataset's account.
 
     Examples
     --------
@@ -324,7 +292,6 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
     alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
     """
-    # Updates without noise come first: they make every number after them incomplete.
     runs = len({one["run"] for one in found["runs"]})
     by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
     unprotected = unprotected_in_words(found["unprotected-updates"])
@@ -340,7 +307,6 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
-    # Beyond a large number the exact count says nothing to a person.
     left = found["rounds-left"]
     if left is not None and left >= MOST_ROUNDS:
         said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
@@ -350,9 +316,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
 
 
 def same_in_words(dataset: str, account: Collection[str]) -> str:
-    """Return a sentence on datasets of the same rows.
-
-    It ends with a space; empty where there is no other dataset.
+    """Return a sentence on the datasets of the same rows, with a space after it; nothing where there is no other.
 
     Examples
     --------
@@ -368,10 +332,7 @@ def same_in_words(dataset: str, account: Collection[str]) -> str:
 
 
 def unprotected_in_words(updates: int) -> str:
-    """Return a sentence on updates without noise.
-
-    It ends with a space; empty where no update left so.
-    """
+    """Return a sentence on the updates that left without noise, with a space after it; nothing where none did."""
     if not updates:
         return ""
     many = f"{updates:,} updates" if updates > 1 else "1 update"
@@ -388,9 +349,7 @@ def run_in_words(
     unit: str = "person",
     given_encoder: bool = False,
 ) -> str:
-    """Return what a run would consume of the budget.
-
-    Beside what is consumed already, for the person who decides about it.
+    """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
 
     Parameters
     ----------
@@ -408,7 +367,6 @@ def run_in_words(
     """
     policy = site.policy
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
-    # All rounds of the run are counted as one release: only a whole run is approved.
     whole = Release(release.noise, release.sampling, release.steps * rounds)
     spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
     if unit == "row" and may_have_several_rows(dataset):
@@ -429,22 +387,17 @@ def run_in_words(
         )
     said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
     if after <= policy.epsilon:
-        # Rounded down, so that what is shown as left is never more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
         return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
     if policy.disclosure == "open":
         return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
     if math.isinf(after):
         return f"{said}; a run would make it {then}, so this site refuses it."
-    # The site would stop the run when the budget is used up, not before it begins.
     fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {then}, so this site stops it{about}."
 
 
 def finite(value: float) -> float | None:
-    """Return a finite number, None for any other.
-
-    JSON has no infinity and no NaN.
-    """
+    """Return a number that JSON has; None for one that it has not."""
     return value if math.isfinite(value) else None

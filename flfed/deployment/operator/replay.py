@@ -1,7 +1,4 @@
-"""Replay of a round at a site.
-
-It tests whether the frozen rows give, bit for bit, the update that the ledger says left.
-"""
+"""Whether a site's frozen rows give, bit for bit, the update that its ledger says left in a round."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ LEFT = "train"
 
 @dataclass(frozen=True)
 class Replayed:
-    """Result of computing an update again.
+    """What came of computing a site's update of a round again.
 
     Attributes
     ----------
@@ -63,14 +60,11 @@ class Replayed:
 
     @property
     def matches(self) -> bool:
-        """Tell whether every update was reproduced exactly.
-
-        Bit for bit, and from the very same rows.
-        """
+        """Tell whether every update that left came again, bit for bit, from the very same rows."""
         return self.rows_then == self.rows_now and set(self.given) <= set(self.again)
 
     def error(self) -> FlfedError | None:
-        """Return why it does not match, None where it does."""
+        """Return why it does not match, or None where it does."""
         if self.matches:
             return None
         return FlfedError(
@@ -79,7 +73,6 @@ class Replayed:
         )
 
     def _why(self) -> str:
-        # Reasons in the order in which they explain each other: other rows explain other updates.
         if self.rows_then != self.rows_now:
             same = "; the update is the same for all that" if set(self.given) <= set(self.again) else ""
             return f"the rows are not those of then (SHA-256 {self.rows_then}, now {self.rows_now}){same}"
@@ -107,9 +100,7 @@ class Replayed:
 
 
 def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
-    """Compute a round's update again.
-
-    From the site's frozen rows, and compared with its ledger.
+    """Compute a site's update of a round again from its frozen rows, and hold it to its ledger.
 
     Parameters
     ----------
@@ -133,11 +124,9 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         raise _no_longer_kept(folder, run, round)
     dataset = Study.parse(messages[0].study).dataset.name
     frozen = load(site.serving(dataset), folder.frozen)
-    # With the day of then: a study that has expired since could not be answered otherwise.
     then = datetime.datetime.fromisoformat(left[0].at).date()
     again, refused = _again(frozen, messages, then)
     others = {message.version for message in messages} - {flfed.__version__}
-    # Rows may have been frozen anew between two answers of one round.
     rows = {str(line.facts.get("rows-sha256", "")) for line in left}
     return Replayed(
         site=site.name,
@@ -153,10 +142,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
 
 
 def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
-    """Return the ledger's lines for a round's updates.
-
-    At least one, else `UsageError`.
-    """
+    """Return the lines of the ledger for the updates of a round, at least one."""
     of_run = [line for line in Ledger(folder.ledger).lines() if line.facts.get("run") == run]
     left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
     if not left:
@@ -180,10 +166,7 @@ def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
 
 
 def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:
-    """Return the hash of each computed reply.
-
-    With what the site said in place of one.
-    """
+    """Return the hash of each reply, and what the site said in place of one."""
     found, refused = [], ""
     side = SiteClient(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:

@@ -1,6 +1,4 @@
-"""Process that fetches node connections for the gate.
-
-The gate may not connect by itself.
+"""The connector: a process that fetches connections to the node for a gate that may not connect by itself.
 
     gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
 
@@ -41,14 +39,11 @@ END_SECONDS = 2.0
 
 
 class NodeAbsent(ConnectionRefusedError):
-    """Error of a node that is not there.
-
-    It does not run, or is not up yet.
-    """
+    """Nobody is there to connect to: the node does not run, or is not up yet."""
 
 
 def fetched(control: socket.socket) -> socket.socket:
-    """Fetch a connection over a control socket.
+    """Ask for a connection over a control socket, and return it.
 
     Raises
     ------
@@ -60,7 +55,6 @@ def fetched(control: socket.socket) -> socket.socket:
         If there is none to be had: it has too many.
     """
     control.sendall(ASK)
-    # Marked close-on-exec at once, so that no program started meanwhile inherits it.
     answer, numbers, _, _ = socket.recv_fds(control, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
     if not answer:
         raise EOFError
@@ -73,7 +67,7 @@ def fetched(control: socket.socket) -> socket.socket:
 
 
 def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
-    """Answer with a socket, or why there is none."""
+    """Answer a question: with a socket, or with why there is none."""
     if isinstance(made, bytes):
         control.sendall(made)
     else:
@@ -81,9 +75,7 @@ def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
 
 
 class RelayClient:
-    """Client of the relay at a path.
-
-    The relay may go away and come back.
+    """Fetches connections from the relay at a path, which may go away and come back.
 
     Parameters
     ----------
@@ -104,12 +96,10 @@ class RelayClient:
         OSError
             If there is none now.
         """
-        # One question at a time: two would mix up their answers on one control socket.
         with self._asking:
             if self._control is not None:
                 try:
                     return fetched(self._control)
-                # A refusal is an answer; only a broken control socket is worth opening again.
                 except ConnectionRefusedError:
                     raise
                 except (EOFError, OSError):
@@ -137,17 +127,14 @@ class RelayClient:
         return made
 
     def close(self) -> None:
-        """Close the control socket.
-
-        The next connection opens it anew.
-        """
+        """Let go of the relay; the next connection is asked for anew."""
         if self._control is not None:
             self._control.close()
             self._control = None
 
 
 class Connector:
-    """The gate's link to its connector process.
+    """The gate's end of the pair, and the process at the other.
 
     Parameters
     ----------
@@ -161,7 +148,6 @@ class Connector:
         words = python(__name__, str(theirs.fileno()), str(path))
         # This very program, also where its file lies in a folder that this user may not enter.
         program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
-        # Its end of the pair is closed here, so that the connector alone keeps it open.
         with theirs:
             self._process = subprocess.Popen(
                 words, executable=program, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
@@ -206,7 +192,7 @@ class Connector:
 
 
 def work(control: socket.socket, path: Path) -> None:
-    """Fetch connections until the gate's end is closed."""
+    """Fetch a connection for each question, until the gate's end is closed."""
     relay = RelayClient(path)
     while control.recv(1):
         try:

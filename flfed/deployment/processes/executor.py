@@ -1,6 +1,4 @@
-"""Process of the gate.
-
-It has the data and no network, and answers one message after the other.
+"""The gate's process: it has the data and no network, and answers one message after the other.
 
 Run as a program (`python -m flfed.deployment.processes.executor SITE`) it leaves the network before anything else.
 """
@@ -44,7 +42,7 @@ ENDED = "the message was not answered: the site ended its gate"
 
 
 class Executor:
-    """Answering loop of a site's gate.
+    """Answers the messages of one site's node, for as long as it runs.
 
     Parameters
     ----------
@@ -69,17 +67,13 @@ class Executor:
         self._linked = False
 
     def run(self, ended: threading.Event) -> None:
-        """Answer until `ended` is set.
-
-        A node that goes away or comes back is waited for.
-        """
+        """Answer until `ended` is set; a node that goes away or comes back is waited for."""
         from flfed.deployment.flower.site_client import LinkLost
         from flfed.updates.messages.fields import MalformedMessage
 
         while not ended.is_set():
             try:
                 pause = self.step()
-            # A lost link is reported once, and tried again with growing pauses.
             except LinkLost as error:
                 if self._linked:
                     # Its text alone: a record with the error holds on to what was open when it was raised.
@@ -91,10 +85,7 @@ class Executor:
             ended.wait(pause)
 
     def step(self) -> float:
-        """Answer the waiting message, if there is one.
-
-        Return the seconds until the next question.
-        """
+        """Answer the message that waits, if one does; return the seconds until the next question."""
         task = self._tasks.next()
         self._pulse.beat()
         self._backoff.reset()
@@ -104,7 +95,6 @@ class Executor:
         if task is None:
             return self._pace.seconds()
         try:
-            # While a message is answered the pulse says busy: a fit may take any time.
             with self._pulse.busy():
                 self._reply(task)
         finally:
@@ -113,7 +103,6 @@ class Executor:
         return 0.0
 
     def _reply(self, task: Task) -> None:
-        # The answer is kept aside, so that a reply of the gate can be told from an error raised around it.
         answered: list[Message] = []
 
         def ask(*_: object) -> Message:
@@ -133,9 +122,7 @@ class Executor:
 
 
 def work(folder: SiteFolder, make_gate: MakeGate) -> None:
-    """Run the gate until this process is told to end.
-
-    It says plainly where it still has a network.
+    """Be the gate of a site until this process is told to end; says plainly where it still has a network.
 
     Parameters
     ----------
@@ -147,7 +134,6 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     pulse = Pulse(folder.gate_pulse)
     pulse.beat()
     refused = leave_network()  # before torch or numpy start a thread
-    # The order matters: each step takes something away that the one before needed.
     drop_capabilities()
     memory = limit_process()
     connector = Connector(folder.socket)  # it may connect; this process, from here on, may not
@@ -172,7 +158,6 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         executor.run(threading.Event())
     except KeyboardInterrupt:
         sys.exit(0)
-    # Closed in any case: the connector ends with its gate.
     finally:
         if tasks is not None:
             tasks.close()
@@ -182,10 +167,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
 def _loaded(
     folder: SiteFolder, make_gate: MakeGate, connector: Connector, secret: bytes, pulse: Pulse
 ) -> tuple[Tasks, Executor]:
-    """Load the gate and its message loop.
-
-    Torch, Flower and the site's package are imported. Return what asks the node, and what answers.
-    """
+    """Load torch, Flower and the site's package; return what asks the node, and what answers."""
     from flfed.deployment.flower.site_client import Tasks
 
     answer, leaving = make_gate(folder)
@@ -204,9 +186,7 @@ def _loaded(
 def wait_for_secret(
     folder: SiteFolder, *, patience: float = float("inf"), waits: Callable[[], None] = lambda: None
 ) -> bytes:
-    """Return the shared secret, once the node wrote it.
-
-    Nobody else may read it.
+    """Return what the node wrote for the gate, once it did; nobody else may read it.
 
     `waits` is called before each second, or less, that it is not there.
 
@@ -227,13 +207,9 @@ def wait_for_secret(
 
 
 def shared_secret(folder: SiteFolder) -> bytes:
-    """Return the shared secret of node and gate.
-
-    It is refused where others than the two users may read or write it.
-    """
+    """Return the secret of node and gate; refuse one that others than the two users may read or write."""
     try:
         with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
-            # Checked on the open file, so that it cannot be exchanged between the check and the reading.
             if os.fstat(stream.fileno()).st_mode & 0o037:
                 raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
             return stream.read()
@@ -242,10 +218,7 @@ def shared_secret(folder: SiteFolder) -> bytes:
 
 
 def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
-    """Return a site's gate as two functions.
-
-    They are its decisions around the client app that is installed here.
-    """
+    """Return the answers of a site: the gate's decisions around the client app that is installed here."""
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate
     from flfed.rows.data import site as sites

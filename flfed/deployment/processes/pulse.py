@@ -1,7 +1,4 @@
-"""Signs of life of a process.
-
-The process touches a file, and its supervisor looks at it.
-"""
+"""A process's signs of life: a file that it touches, and at which its supervisor looks."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ BUSY = 0
 
 
 class Pulse:
-    """Sign of life by the time of a file.
+    """Tells that a process is alive, by the time of a file.
 
     Parameters
     ----------
@@ -48,10 +45,7 @@ class Pulse:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Mark this process as busy during the block.
-
-        However long that takes, it counts as alive.
-        """
+        """Tell that this process is alive until the block ends, however long that takes."""
         self.beat()
         with suppress(OSError):
             os.utime(self._path, ns=(BUSY, BUSY))
@@ -61,10 +55,7 @@ class Pulse:
             self.beat()
 
     def seen(self) -> int | None:
-        """Return the time of the last sign of life.
-
-        In nanoseconds; BUSY during work, None where there is none yet.
-        """
+        """Return the file's time in nanoseconds, BUSY, or None where there is none yet."""
         with suppress(OSError):
             return self._path.stat().st_mtime_ns
         return None

@@ -1,7 +1,4 @@
-"""Service files for one site's two users.
-
-Units for systemd and a compose file, with the site's own names filled in.
-"""
+"""Two users for one site: units for systemd, and a compose file, with a site's own names filled in."""
 
 from __future__ import annotations
 
@@ -46,7 +43,6 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         If a path is not absolute, or has characters that a unit would read as something else.
     """
     SiteFolder(site)
-    # Checked against few characters: each reader of these files quotes in another way.
     for path in (command, base):
         if not PLAIN.fullmatch(str(path)):
             raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
@@ -71,10 +67,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
 
 
 def _host(address: str) -> str:
-    """Return the IP address in "host:port".
-
-    "" where the host is a name.
-    """
+    """Return the host of "host:port" where it is an IP address, else ""."""
     host = address.rpartition(":")[0].strip("[]") or address
     try:
         return str(ipaddress.ip_address(host))
@@ -87,10 +80,7 @@ def _egress(host: str) -> str:
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Write the files into a folder.
-
-    The folder is made where it is absent; files of these names are replaced.
-    """
+    """Write the files into a folder, made where it is absent; what is there under these names is replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / name for name in files]
