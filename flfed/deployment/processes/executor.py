@@ -52,7 +52,7 @@ class Executor:
         Where the messages come from.
     answer : callable (message, context, bundle's SHA-256) → Message
         The gate's decisions around the installed client app. What it raises becomes an error reply
-        that names the exception's type; only our own sentences cross (`client_app.redacted`).
+        that names the exception's type; only our own sentences cross (`redaction.redact`).
     pulse : Pulse
         Touched whenever the node was reached, and where it is not there; busy while a message is answered.
     """
