@@ -1,4 +1,6 @@
-"""Real institutions: SuperLink, nodes, gates, and the commands of their operators.
+"""Deployments at real institutions.
+
+A deployment has a SuperLink, nodes, gates, and the commands of their operators.
 
 `engine` runs a study over a deployment, `bundle` hashes the code that an approval is for. The rest is one folder a
 subject: `coordinator/` and `processes/` serve, `gate/` decides, `site_state/` is what a gate knows, `operator/` is

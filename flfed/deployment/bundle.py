@@ -1,4 +1,6 @@
-"""The bundle that Flower asks of a run: two small files that nobody executes.
+"""The bundle that Flower asks of a run.
+
+It has two small files that nobody executes.
 
 A site runs the client app that it installed, the coordinator the server app that it installed.
 The bundle says which version they are, so that another one, or one with code in it, has another hash.
@@ -40,7 +42,11 @@ MODULE = '"""Nothing: every institution runs what it installed."""\n'
 
 @cache
 def bundle() -> bytes:
-    """Return the bundle of this version of flfed; the same bytes at every institution."""
+    """Return the bundle of this version of flfed.
+
+    Its bytes are the same at every institution.
+    """
+    # Imported here: Flower's command line is slow to load, and most commands need no bundle.
     from flwr.cli.build import build_fab_from_disk
 
     with tempfile.TemporaryDirectory() as folder:
@@ -52,5 +58,5 @@ def bundle() -> bytes:
 
 
 def bundle_sha256() -> str:
-    """Return the hash of the bundle, by which a site knows it."""
+    """Return the hash by which sites know the bundle."""
     return hashlib.sha256(bundle()).hexdigest()

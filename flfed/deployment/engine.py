@@ -1,4 +1,6 @@
-"""The engine of real institutions: a grid to the nodes of the sites that take part, over the running SuperLink.
+"""The engine of real institutions.
+
+It gives a grid to the nodes of the participating sites, over the running SuperLink.
 
 The coordinator's own process conducts the run: it acquires the server's task, which Flower would have
 started a process for, so that no code of a bundle is executed anywhere.
@@ -45,7 +47,10 @@ LEAST_SITES = 2
 
 
 class Deployment(Engine):
-    """Real institutions: their nodes are reached over the running SuperLink."""
+    """Engine of real institutions.
+
+    Their nodes are reached over the running SuperLink.
+    """
 
     name = audited_by = "deployment"
     remote = True
@@ -68,11 +73,17 @@ class Deployment(Engine):
             yield grid, None
 
     def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
-        """Return the check of each ledger against what was signed of it last."""
+        """Return the check of ledgers against signed heads.
+
+        Each ledger is compared with what was signed of it last.
+        """
         return SignedHeads(grid, recorder).check
 
     def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
-        """Return the block after which the ledgers' heads are countersigned."""
+        """Return the context that countersigns the ledgers' heads.
+
+        The heads are signed when the block ends.
+        """
         return sealed_afterwards(cast(DeployedGrid, grid), recorder)
 
     def signer(self) -> Signer | None:
@@ -81,7 +92,9 @@ class Deployment(Engine):
 
 
 def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[RemoteSite]:
-    """Return the sites of a deployment, in name order: those given, those the study names, or all that are admitted.
+    """Return the sites of a deployment, in name order.
+
+    They are the given ones, else those that the study names, else all that are admitted.
 
     Raises
     ------
@@ -93,6 +106,7 @@ def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> l
     known = admission.admitted(CoordinatorFolder.default())
     wanted = given if given is not None else study.dataset.sites
     names = sorted({site if isinstance(site, str) else site.name for site in (known if wanted is None else wanted)})
+    # Every unknown name is listed at once, so that one correction is enough.
     strangers = [name for name in names if name not in known]
     if strangers:
         raise UsageError(f"not admitted: {', '.join(strangers)}; see: flfed coordinator status")
@@ -110,7 +124,9 @@ def deployed(
     wait_seconds: float = WAIT_SECONDS,
     told: Notify = silent,
 ) -> Iterator[Grid]:
-    """Start a run in Flower and give a grid to the nodes of `sites`; end the run, whatever happens.
+    """Start a run in Flower and yield its grid.
+
+    The grid reaches the nodes of `sites`. The run is ended whatever happens.
 
     Parameters
     ----------
@@ -135,6 +151,7 @@ def deployed(
         of the run.
     """
     keys = _keys(folder, sites)
+    # A damaged admission is of a site that is not asked: it is reported, and the run goes on.
     for damaged in admission.readable(folder)[1]:
         told(damaged)
     link = Link.of(folder)
@@ -156,6 +173,7 @@ def deployed(
                     grid.set_run(task.begin())
                     yield grid
                 except BaseException:
+                    # Also an interruption from the keyboard ends the run in Flower: else nodes would go on working.
                     with suppress(FlfedError):  # the first error is what counts
                         task.end(SubStatus.FAILED, "the coordinator's process ended it early")
                     raise
@@ -164,11 +182,12 @@ def deployed(
                 task.end(SubStatus.COMPLETED, "")
         finally:
             task.close()
+            # Also messages of a run that failed are removed: the database holds them unencrypted.
             _purge(folder, control, task.run, told)
 
 
 def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
-    """Return the asked sites by the key that each was admitted with."""
+    """Return the asked sites by their admitted keys."""
     admitted = admission.admitted(folder)
     strangers = sorted(set(sites) - set(admitted))
     if strangers:
@@ -180,7 +199,10 @@ def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
 def _present(
     control: Control, keys: Mapping[bytes, str], seconds: float, told: Notify
 ) -> tuple[dict[int, str], list[str]]:
-    """Wait until the sites are online; return each node's site, and which sites are not there."""
+    """Wait until the sites are online.
+
+    Return each node's site, and the sites that are not there.
+    """
     end = time.monotonic() + seconds
     said = list[str]()
     due = 0.0
@@ -190,17 +212,20 @@ def _present(
         missing = [site for key, site in keys.items() if key not in known or not known[key].online_since]
         if not missing or time.monotonic() >= end:
             break
+        # Say who is missing when that changes, and now and then in between, so that a person sees it still waits.
         if missing != said or time.monotonic() >= due:
             there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
             until = given_up(end - time.monotonic())
             told(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
             said, due = missing, time.monotonic() + REPEATED_SECONDS
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+    # Of several sites two must be there: with one, the global model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
         raise FlfedError(
             f"not online: {', '.join(missing)}; at least {LEAST_SITES} sites are needed. "
             "Each starts its node with: flfed site serve"
         )
+    # The serving process registers admitted keys; until then a site has no node to send to.
     unknown = [site for key, site in keys.items() if key not in known]
     if unknown:
         raise FlfedError(f"not registered at the server yet: {', '.join(unknown)}; see: flfed coordinator status")
@@ -212,13 +237,15 @@ def _present(
 
 
 def _online(control: Control) -> dict[int, str]:
-    """Return the nodes that may connect, each with since when it is online."""
+    """Return each connectable node's online-since time."""
     nodes = control.nodes().values()
     return {node.node_id: node.online_since for node in nodes if node.status != "unregistered"}
 
 
 def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Notify) -> None:
-    """Remove what the messages of this run said, and of every other that is over, from Flower's database.
+    """Remove finished runs' messages from Flower's database.
+
+    They are this run's, and those of every other run that is over.
 
     Where that fails the run has ended as it has: who serves tries again each minute, and says so.
     """
@@ -233,7 +260,10 @@ def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Notify) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Flower's log: what a person must know is said by us."""
+    """Silence Flower's log.
+
+    The messages that a person needs come from flfed.
+    """
     logger = logging.getLogger("flwr")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

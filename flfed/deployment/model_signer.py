@@ -1,4 +1,7 @@
-"""Whose a model is: this coordinator's signature of it, and the keys that are known here."""
+"""Signatures of models, and the known keys.
+
+A model bears the signature of the coordinator that exported it.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +51,20 @@ class Whose:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A key that is known here, and from where: `because` ends the sentence about it."""
+    """A known key and its origin.
+
+    `because` ends the sentence about it.
+    """
 
     keys: tuple[str, ...]
     because: str
 
 
 def signer_here() -> Signer | None:
-    """Return who signs the models of this machine's coordinator; nobody where there is no coordinator."""
+    """Return the signer of this machine's coordinator.
+
+    None where there is no coordinator.
+    """
     folder = CoordinatorFolder.default()
     if not os.path.lexists(folder.settings):
         return None
@@ -63,7 +72,7 @@ def signer_here() -> Signer | None:
 
 
 def whose(signature: Signature | None, signed_by: str = "") -> Whose:
-    """Return whose a model is, by the keys that are known here.
+    """Return whose a model is, by known keys.
 
     Parameters
     ----------
@@ -77,6 +86,7 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
     UsageError
         If the model must be signed by a key, and is not.
     """
+    # A key that the person demands is the only one that counts; without one, all known keys do.
     wanted = _wanted(signed_by) if signed_by else None
     if signature is None:
         if wanted:
@@ -84,9 +94,11 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
         said = "Not signed: the hashes in the folder show damage, and not who made it."
         return Whose(None, NOT_SIGNED, said)
     by = f"Signed by {signature.title}, key {signature.fingerprint}"
+    # The demanded key is a condition: a model by another one is an error, not a remark.
     if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
         raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
     trusted = [wanted] if wanted is not None else _known_here()
+    # A key may be known by its fingerprint or as a whole: both forms of the signature's key are looked for.
     found = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
     if found is None:
         return Whose(signature, NOT_KNOWN, f"{by} (not known here: compare it by telephone).")
@@ -96,6 +108,7 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
 def _wanted(given: str) -> Trusted:
     if given.startswith("SHA256:"):
         return Trusted((given,), "the key that was asked for")
+    # A file may be a kit (an archive), terms in TOML, or the bare key in hex.
     content = read_some(Path(given))
     if content.startswith(b"PK"):
         content = unpacked(content)["kit.toml"]
@@ -114,14 +127,20 @@ def _keys_of(text: str) -> tuple[str, ...]:
 
 
 def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the signing keys that terms name: what was signed before a change of keys stays its coordinator's."""
+    """Return the signing keys that terms name.
+
+    Earlier keys are among them: a model signed before a change of keys stays its coordinator's.
+    """
     earlier = terms.get("earlier-signing-keys")
     found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [])]
     return tuple(key for key in found if isinstance(key, str) and HASH.fullmatch(key))
 
 
 def _known_here() -> Iterable[Trusted]:
-    """Yield the keys that this machine knows: its own coordinator's, and those that its sites have joined."""
+    """Yield the keys that this machine knows.
+
+    They are its own coordinator's, and those of the coordinators that its sites have joined.
+    """
     own = CoordinatorFolder.default().keys / "signing.pub"
     with suppress(OSError, ValueError):
         yield Trusted((own.read_text(encoding="ascii").strip(),), "the coordinator here")
@@ -133,4 +152,5 @@ def _known_here() -> Iterable[Trusted]:
         try:
             yield Trusted(_keys(read_terms(SiteFolder(site))), f"the coordinator that {site} has joined")
         except FlfedError:
+            # A site with damaged terms vouches for nobody; the other sites still do.
             continue

@@ -1,1 +1,4 @@
-"""The coordinator's side of a deployment: who is invited, who is admitted, and the server between them."""
+"""The coordinator's side of a deployment.
+
+It has invited and admitted sites, and the server between them.
+"""

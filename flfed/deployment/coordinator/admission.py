@@ -1,4 +1,7 @@
-"""Who may connect: invited, admitted and revoked sites, each a JSON file in the coordinator's folder."""
+"""Registry of invited, admitted and revoked sites.
+
+Only admitted ones may connect. Each site is a JSON file in the coordinator's folder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "
 
 @dataclass(frozen=True)
 class Admitted:
-    """A site and the key by which its node is known.
+    """An admitted site and its node's public key.
 
     Parameters
     ----------
@@ -42,7 +45,9 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Membership:
-    """What is kept of one site; times are ISO 8601, empty where it did not happen.
+    """Membership of one site.
+
+    Times are ISO 8601, empty where the event did not happen.
 
     `earlier_keys` are those of earlier admissions that were revoked; none of them is admitted again.
     """
@@ -59,7 +64,7 @@ class Membership:
     earlier_keys: tuple[dict[str, Any], ...] = field(default=())
 
     def every_key(self) -> set[str]:
-        """Return every public key that this name has or had."""
+        """Return all present and earlier public keys."""
         return {self.public_key, *(str(key["public-key"]) for key in self.earlier_keys)} - {""}
 
     def node(self) -> Admitted:
@@ -68,7 +73,7 @@ class Membership:
 
 
 def members(folder: CoordinatorFolder) -> dict[str, Membership]:
-    """Return every site that was ever invited, by name, in the names' order.
+    """Return every site ever invited, in name order.
 
     Raises
     ------
@@ -79,7 +84,10 @@ def members(folder: CoordinatorFolder) -> dict[str, Membership]:
 
 
 def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[str, ...]]:
-    """Return the sites whose files can be read, as `members` does, and a sentence for each file that cannot."""
+    """Return the readable memberships, and the damaged files.
+
+    Sites are as `members` returns them; a sentence stands for each damaged file.
+    """
     found, damaged = {}, []
     for file in _files(folder):
         try:
@@ -90,13 +98,20 @@ def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[st
 
 
 def admitted(folder: CoordinatorFolder) -> dict[str, Admitted]:
-    """Return the sites whose nodes may connect, by name; one whose file is damaged is not among them."""
+    """Return the sites whose nodes may connect, by name.
+
+    A site whose file is damaged is not among them.
+    """
     return {name: member.node() for name, member in readable(folder)[0].items() if member.status == "admitted"}
 
 
 def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
-    """Return the keys and nodes that must not connect any more, by what can be read; a name may occur again."""
+    """Return the keys and nodes that must not connect.
+
+    They come from the files that can be read; a name may occur several times.
+    """
     found = []
+    # Keys of earlier admissions stay cut off, also where the site was admitted again with another key.
     for member in readable(folder)[0].values():
         found += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
         if member.status == "revoked" and member.public_key:
@@ -105,17 +120,20 @@ def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
 
 
 def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
-    """Write down under which number Flower registered an admitted site's key."""
+    """Record Flower's node number of an admitted site."""
     with locked(folder.sites):
         member = _member(folder, site)
         if member is None or member.status != "admitted":
             raise FlfedError(f"site {site!r} is not admitted, so it has no node")
+        # Written only on a change: each writing makes every reader of the folder read it anew.
         if member.node_id != node_id:
             _write(folder, replace(member, node_id=node_id))
 
 
 def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: datetime | None = None) -> tuple[str, str]:
-    """Invite a site, or invite it again in place of an invitation not used yet or of a revoked admission.
+    """Invite a site and return its invitation code.
+
+    The new invitation replaces one that was not used yet, or a revoked admission.
 
     Parameters
     ----------
@@ -142,6 +160,7 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
     if not 1 <= days <= 90:
         raise UsageError(f"days={days} must be 1 to 90: a kit lies about until it expires")
     code, expires = secrets.token_hex(32), (now + timedelta(days=days)).isoformat(timespec="seconds")
+    # Under the lock, so that two commands cannot invite the same name with two codes.
     with locked(folder.sites):
         before = members(folder).get(site)
         if before is not None and before.status == "admitted":
@@ -169,7 +188,10 @@ def _earlier(before: Membership | None) -> tuple[dict[str, Any], ...]:
 
 @dataclass(frozen=True)
 class Admission:
-    """What `admit` did: the site, its key's fingerprint, and whether it was admitted before by the same file."""
+    """Result of an admission.
+
+    `already` tells that the same file had admitted the site before.
+    """
 
     site: str
     fingerprint: str
@@ -177,7 +199,9 @@ class Admission:
 
 
 def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None) -> Admission:
-    """Admit the site that an admission file is of, where its signature, invitation and key are right.
+    """Admit the site of an admission file.
+
+    Its signature, invitation and key must be right.
 
     Raises
     ------
@@ -191,6 +215,7 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
             if not already:
                 _write(folder, member)
     except FlfedError as error:
+        # A refused file is logged too: it may be somebody else's try.
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
     found = Admission(member.site, fingerprint(member.public_key), already)
@@ -199,11 +224,12 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
 
 
 def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
-    """Return the membership that an admission gives, and whether it is there already."""
+    """Return an admission's membership and whether it exists already."""
     site, again = given["site"], f"flfed coordinator invite {given['site']}"
     key = node_public_key(given["public-key"])
     if key is None:
         raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
+    # The signature proves that who wrote the file has the key's private half; the code, that it was invited.
     if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
         raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
     everyone = members(folder)
@@ -212,6 +238,7 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
         raise UsageError(f"admission: site {site!r} was not invited; to invite it: {again}")
     public = public_text(key)
     invited = hmac.compare_digest(_hash(given["invitation"]), member.invitation_sha256)
+    # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
         return member, True
     if member.status == "admitted":
@@ -227,6 +254,7 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
         raise UsageError(
             f"admission: the invitation of site {site!r} expired on {member.expires}; to invite it anew: {again}"
         )
+    # A key names one site for good: with it in two places, a revoked site could return under another name.
     for other in everyone.values():
         if public in other.every_key():
             raise UsageError(
@@ -237,8 +265,12 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
 
 
 def read_admission(file: Path) -> dict[str, Any]:
-    """Return what an admission file holds, each key there and of its type; nothing of it is believed yet."""
+    """Return an admission file's content, checked for form.
+
+    Each key is there and of its type. Nothing of it is believed yet.
+    """
     try:
+        # One byte more than allowed is enough to see that a file is too large.
         with file.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except OSError as error:
@@ -249,6 +281,7 @@ def read_admission(file: Path) -> dict[str, Any]:
             found = json.loads(content.decode("utf-8"))
         except (ValueError, RecursionError):
             found = None
+    # Exactly these keys: what is not known here could mean something to another version.
     right = isinstance(found, dict) and found.keys() == ADMISSION.keys()
     if not right or not all(type(found[key]) is kind for key, kind in ADMISSION.items()):
         raise UsageError("admission: not an admission file; the site's `flfed site join` writes it, SITE.admission")
@@ -260,7 +293,9 @@ def read_admission(file: Path) -> dict[str, Any]:
 
 
 def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None) -> bool:
-    """Take back a site's invitation or admission; return whether it was so already.
+    """Revoke a site's invitation or admission.
+
+    Return whether it was revoked already.
 
     The serving coordinator unregisters the node; what the site sent before stays in the run records.
     """
@@ -282,7 +317,10 @@ def _hash(code: str) -> str:
 
 
 def _member(folder: CoordinatorFolder, site: str) -> Membership | None:
-    """Return what is known of one site, whatever the files of others are like."""
+    """Return one site's membership, None where unknown.
+
+    The files of other sites may be damaged.
+    """
     files = {file.stem: file for file in _files(folder)}
     return _read(files[site]) if site in files else None
 
@@ -295,6 +333,7 @@ def _read(file: Path) -> Membership:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         member = Membership(**{key.replace("-", "_"): value for key, value in facts.items()})
+        # An admitted site without a key, or with a damaged one, could be neither let in nor cut off.
         keyless = member.status == "admitted" and not member.public_key
         wrong = keyless or any(node_public_key(key) is None for key in member.every_key())
     except (OSError, ValueError, TypeError, AttributeError, KeyError):

@@ -1,4 +1,6 @@
-"""The coordinator's keys: its certificate authority, the server's certificate, the key that signs; made and changed.
+"""Keys and certificates of the coordinator.
+
+They are its certificate authority, the server's certificate, and the signing key; they are made and changed here.
 
 Sites trust `ca.crt`. While authorities change it holds two certificates, the one that issues and the
 one to come, so that no site loses the coordinator before it took its renewal.
@@ -45,7 +47,9 @@ LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Return the host (an IPv6 address without brackets) and port of "host:port".
+    """Return the host and port of "host:port".
+
+    An IPv6 address is returned without its brackets.
 
     Examples
     --------
@@ -71,7 +75,10 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `init` was told: a title people read, and the public address "host:port"."""
+    """Settings of a coordinator, as given to `init`.
+
+    They are a title that people read, and the public address "host:port".
+    """
 
     title: str
     address: str
@@ -105,7 +112,7 @@ def settings(folder: CoordinatorFolder) -> Settings:
 
 
 def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | None = None) -> None:
-    """Make a coordinator: authority, server certificate, signing key and settings.
+    """Create a coordinator's authority, certificate, signing key and settings.
 
     Raises
     ------
@@ -113,12 +120,14 @@ def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | No
         If anything of one is there already: keys are never overwritten.
     """
     now = now or now_utc()
+    # Any single key is enough to refuse: sites may trust it already.
     if folder.settings.exists() or any(folder.keys.glob("*")):
         raise UsageError(
             f"{folder.root}: holds a coordinator already and is not overwritten; its keys are changed by "
             "`flfed coordinator rotate`, another one goes under another FLFED_HOME"
         )
     folder.make()
+    # The folder's mode is checked before the first private key is written into it.
     if folder.root.stat().st_mode & 0o077:
         raise UsageError(f"{folder.root}: others may enter it; first: chmod 700 {folder.root}")
     key, certificate = new_authority(given.title, now)
@@ -133,7 +142,10 @@ def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | No
 
 
 def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
-    """Return a key and a self-signed certificate that may issue certificates of servers, and nothing below."""
+    """Return a new authority's key and self-signed certificate.
+
+    It may issue certificates of servers, and nothing below them.
+    """
     key = generate_private_key(SECP384R1())
     # Two authorities of one coordinator must not bear one name: a chain is found by it.
     name = x509.Name(
@@ -154,8 +166,12 @@ def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x
 def _write_server(
     folder: CoordinatorFolder, host: str, key: EllipticCurvePrivateKey, authority: x509.Certificate, now: datetime
 ) -> None:
-    """Issue a certificate for the public host, and for this machine: the proxy reaches the server by loopback."""
+    """Issue the server's key and certificate.
+
+    They hold for the public host and for this machine, since the proxy reaches the server by loopback.
+    """
     own = generate_private_key(SECP256R1())
+    # A dict keeps the order and drops a host that is one of this machine's names.
     names = dict.fromkeys([host, "localhost", "127.0.0.1", "::1"])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
@@ -208,7 +224,10 @@ def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_
 
 
 def certificates(text: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a PEM text, none where it is not one."""
+    """Return the certificates of a PEM text.
+
+    The list is empty where the text is not PEM.
+    """
     try:
         return x509.load_pem_x509_certificates(text)
     except ValueError:
@@ -221,12 +240,18 @@ def certificate_text(certificate: x509.Certificate) -> bytes:
 
 
 def trusted(folder: CoordinatorFolder) -> bytes:
-    """Return what sites are to trust, as PEM: the authority, and the one to come while they change."""
+    """Return the certificates that sites shall trust, as PEM.
+
+    They are those of the authority, and during a change also of the one to come.
+    """
     return read_private(folder.keys / "ca.crt")
 
 
 def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) -> int:
-    """Return for how many whole days the server's certificate holds; negative when it has expired."""
+    """Return the whole days until the server's certificate expires.
+
+    The number is negative when it has expired.
+    """
     found = certificates(read_private(folder.keys / "server.crt"))
     if not found:
         raise FlfedError(f"{folder.keys / 'server.crt'}: is damaged; renew it with: flfed coordinator rotate server")
@@ -246,13 +271,19 @@ def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
 
 
 def write_signing_key(folder: CoordinatorFolder, key: Ed25519PrivateKey) -> None:
-    """Keep a signing key, in place of the one before; written last, the private half is the one that counts."""
+    """Write a signing key in the earlier one's place.
+
+    The private half is the one that counts, so it is written last.
+    """
     write_whole(folder.keys / "signing.pub", (signing_public(key) + "\n").encode())
     write_whole(folder.keys / "signing.key", private_text(key))
 
 
 def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
-    """Give the server another key and certificate by the same authority; no site needs to know."""
+    """Renew the server's key and certificate.
+
+    The authority stays the same, so that no site needs to know.
+    """
     now = now or now_utc()
     host = settings(folder).host
     with locked(folder.keys):
@@ -262,10 +293,14 @@ def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> N
 
 
 def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
-    """Make the authority to come: from now on sites are told to trust both, and the old one still issues."""
+    """Prepare the next certificate authority.
+
+    From now on sites are told to trust both; the old one still issues.
+    """
     now = now or now_utc()
     title = settings(folder).title
     with locked(folder.keys):
+        # A second prepared authority would be unknown to sites that took the first one's renewal.
         if (folder.keys / "ca-next.key").exists():
             raise UsageError(
                 "another authority was prepared already; "
@@ -280,7 +315,10 @@ def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None)
 
 
 def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
-    """Let the prepared authority issue, and forget the one before and its key."""
+    """Finish a change of authority.
+
+    The prepared one issues from now on; the one before and its key are removed.
+    """
     now = now or now_utc()
     host = settings(folder).host
     coming = folder.keys / "ca-next.key"
@@ -301,11 +339,15 @@ def _issuing(folder: CoordinatorFolder) -> tuple[EllipticCurvePrivateKey, x509.C
 
 
 def _pair(file: Path, trusted_file: Path) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
-    """Return a private key and, among the trusted certificates, its own."""
+    """Return a private key and its certificate.
+
+    The certificate is looked for among the trusted ones.
+    """
     try:
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup") from None
+    # The file may hold two authorities: a certificate belongs to the key whose public half it has.
     own = [c for c in certificates(read_private(trusted_file)) if c.public_key() == key.public_key()]
     if not own or not isinstance(key, EllipticCurvePrivateKey):
         raise FlfedError(f"{trusted_file}: has no certificate of {file.name}; bring both back from a backup")

@@ -1,4 +1,6 @@
-"""Countersigning the heads of the sites' ledgers: one that is cut or written anew shows.
+"""Countersigning of the sites' ledger heads.
+
+A ledger that is cut or rewritten shows by it.
 
 Before a run's first round each head is held to the one that was signed last; after it, those that follow are signed.
 """
@@ -30,12 +32,12 @@ SEE = "a backup of it"
 
 
 class UnfollowedHead(FlfedError):
-    """A site's ledger that does not go on from the head that was signed last."""
+    """A ledger that does not continue its signed head."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """What came of sealing the ledgers of a run's sites.
+    """Result of countersigning the ledgers of a run.
 
     Attributes
     ----------
@@ -53,14 +55,19 @@ class Sealed:
 
 
 def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, Receipt]:
-    """Return what was signed last for each site; for one that never was, a receipt of no lines."""
+    """Return each site's last signed receipt.
+
+    A site that never had one gets a receipt of no lines.
+    """
     held = _receipts(folder)
     with held.held() as found:
         return _last_of(found.backwards(), sites)
 
 
 def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, n_known: int, at_known: str) -> str:
-    """Return the signature over the head of a site's ledger, once it is on this disk that it was given.
+    """Sign the head of a site's ledger.
+
+    Return the signature once it is on this disk that it was given.
 
     Parameters
     ----------
@@ -87,24 +94,31 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     receipt = Receipt(site=site, run=run, n=n, head=head)
     key = signing_key(folder)
     _repair(folder)
+    # Under the lock, so that two runs cannot sign two heads after the same line.
     with _receipts(folder).held() as held:
         last = _last_of(held.backwards(), [site])[site]
         why = _why_not(last, receipt, n_known, at_known)
         if why:
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
+        # A head that was signed already is signed again without a second line.
         if receipt != last:
             held.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
     return signature
 
 
 def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
-    """Return why a head does not follow from the one that was signed last, or an empty text."""
+    """Return why a head does not follow the signed one.
+
+    An empty text where it follows.
+    """
     ask = f"ask the site what happened, there: flfed site ledger {new.site} --verify"
     ask += f"; where it was lost: flfed coordinator ledger {new.site} --help"
     signed = f"{last.n} lines were signed at run {last.run}"
+    # Another run signed meanwhile, so that the site was asked about an older line: no fault of the site's.
     if n_known != last.n:
         return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
+    # Fewer lines mean that it was cut; another hash at a signed line, that it was rewritten.
     if new.n < last.n:
         return f"{new.site}'s ledger was cut: it has {new.n} lines, and {signed}; {ask}"
     if at_known != last.head or (new.n == last.n and new.head != last.head):
@@ -116,7 +130,9 @@ def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
 def unfollowed(
     grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float
 ) -> tuple[dict[str, str], Answers[SealReply]]:
-    """Return the sites whose ledger does not go on from what was signed last, with why, and what was answered.
+    """Return the sites whose ledgers do not continue.
+
+    Each comes with its reason, beside what was answered.
 
     Nothing is signed. Parameters and errors as of `seal_all`. A site that does not answer is among the faults of
     the answers: of its ledger nothing is known.
@@ -132,7 +148,10 @@ def unfollowed(
 def _heads(
     grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], timeout: float
 ) -> tuple[dict[str, Receipt], Answers[SealReply]]:
-    """Return what was signed last for each site, and its head now, as it says."""
+    """Return each site's last signed receipt and present head.
+
+    The head is what the site itself says.
+    """
     _repair(folder)
     known = last_signed(folder, nodes)
     questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
@@ -140,7 +159,9 @@ def _heads(
 
 
 def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
-    """Ask the sites of a run for their ledgers' heads, sign those that follow, and send the receipts.
+    """Countersign the ledgers of a run's sites.
+
+    Ask for their heads, sign those that follow, and send the receipts.
 
     Parameters
     ----------
@@ -160,6 +181,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}
     faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}
+    # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
         n_known, at_known = known[site].n, reply.at_known
         try:
@@ -169,6 +191,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
             continue
         signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
+    # Receipts go out after all are on this disk: none may be at a site that is not known here.
     kept: Answers[SealedReply] = Answers({}, {}, {})
     if receipts:
         told = {site: nodes[site] for site in receipts}
@@ -178,7 +201,9 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
 
 
 def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> Receipt:
-    """Take note that a site lost its ledger and began another; return the last receipt of the one before.
+    """Record that a site began another ledger.
+
+    Return the last receipt of the lost one.
 
     It is on record here, among the receipts, for good; the next run signs what the site has then.
 
@@ -190,6 +215,7 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
     _repair(folder)
     with _receipts(folder).held() as held:
         last = _last_of(held.backwards(), [site])[site]
+        # Without a signed line there is nothing that a new ledger could contradict.
         if last.n == 0:
             raise UsageError(f"no line of {site}'s ledger is signed: it may begin as it likes")
         facts = {"line": last.n, "head": last.head, "by": by, "why": why}
@@ -202,13 +228,19 @@ def _receipts(folder: CoordinatorFolder) -> Ledger:
 
 
 def _repair(folder: CoordinatorFolder) -> None:
-    """Set aside what a crash left of a receipt: it was never sent, so nobody has it."""
+    """Set aside an incomplete receipt after a crash.
+
+    It was never sent, so nobody has it.
+    """
     with _receipts(folder).held() as held:
         held.repair(by="flfed", why=CUT)
 
 
 def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt]:
-    """Return the last receipt of each site; `lines` come from the last to the first."""
+    """Return each site's last receipt.
+
+    `lines` go from the last to the first.
+    """
     found: dict[str, Receipt] = {}
     for line in lines:
         site = str(line.facts.get("site"))
@@ -232,13 +264,14 @@ AT_ONCE = 10.0
 
 @contextmanager
 def sealed_afterwards(grid: DeployedGrid, recorder: Recorder) -> Iterator[None]:
-    """Run the block, then have the ledgers of a deployment's sites sealed.
+    """Countersign the sites' ledgers after the block.
 
     A run that failed, or was interrupted, is sealed too: what left the sites has left.
     """
     try:
         yield
     except BaseException as error:
+        # A person who interrupted the run waits, so the sites get less time to answer.
         with suppress(FlfedError):  # the first error is what counts
             _seal(grid, recorder, SECONDS if isinstance(error, FlfedError) else AT_ONCE)
         raise
@@ -246,7 +279,10 @@ def sealed_afterwards(grid: DeployedGrid, recorder: Recorder) -> Iterator[None]:
 
 
 def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> None:
-    """Seal, and write down what crossed for it and whose ledger could not be; a run does not fail by it."""
+    """Countersign, and record the messages and faults.
+
+    A run does not fail by a ledger that could not be signed.
+    """
     taking_part = {site: node for site, node in grid.nodes.items() if site in recorder.taking_part}
     try:
         found = seal_all(grid, CoordinatorFolder.default(), recorder.writer.run, taking_part, timeout=seconds)

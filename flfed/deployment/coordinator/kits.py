@@ -1,4 +1,6 @@
-"""What a site is given: the kit it joins with, and the renewal that keeps it joined when keys or versions change.
+"""Kits and renewals for sites.
+
+A site joins with a kit; a renewal keeps it joined when keys or versions change.
 
 A kit must reach the site by a way that both trust, for the site believes it; a renewal may come any
 way, for it is signed by the key that the site's kit (or its last renewal) named.
@@ -37,7 +39,7 @@ MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 @dataclass(frozen=True)
 class Terms:
-    """What both a kit and a renewal say of the coordinator.
+    """Terms of a coordinator in kits and renewals.
 
     Parameters
     ----------
@@ -72,7 +74,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Kit:
-    """What is in `kit.toml`: the terms, for whom, the invitation's code, and until when."""
+    """Content of `kit.toml`.
+
+    It has the terms, the site, the invitation's code, and the time when it expires.
+    """
 
     terms: Terms
     site: str
@@ -80,7 +85,10 @@ class Kit:
     expires: str
 
     def __post_init__(self) -> None:
-        """Refuse what is not of its form; the code is not told."""
+        """Refuse values of a wrong form.
+
+        The refusal never shows the code.
+        """
         _match("site", self.site, NAME)
         if not HASH.fullmatch(self.invitation):
             raise UsageError("kit: invitation is not of its form; ask the coordinator for another kit")
@@ -116,11 +124,15 @@ def kit_of(facts: Mapping[str, object]) -> Kit:
 
 
 def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
-    """Return the terms among facts that hold these, `format` and `more`, nothing else, each a text."""
+    """Return the terms among a file's facts.
+
+    The facts must hold exactly the terms, `format` and `more`, each a text.
+    """
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
         raise UsageError(f"{what}: its format is not known here; use the same flfed as the coordinator")
     names = [name.replace("_", "-") for name in Terms.__dataclass_fields__]
     expected = {"format", *names, *more}
+    # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
     if facts.keys() != expected:
         odd = ", ".join(repr(name[:40]) for name in sorted(facts.keys() ^ expected)[:3])
         raise UsageError(f"{what}: {odd} is missing or not known; ask the coordinator for another {what}")
@@ -151,12 +163,15 @@ def _match(name: str, value: str, pattern: re.Pattern[str]) -> None:
 
 
 def flwr_version() -> str:
-    """Return Flower's "major.minor" here: it must be one at all institutions."""
+    """Return Flower's "major.minor" version here.
+
+    It must be the same at all institutions.
+    """
     return ".".join(importlib.metadata.version("flwr").split(".")[:2])
 
 
 def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
-    """Return what this coordinator says of itself now, and the certificates to trust."""
+    """Return the coordinator's present terms and trusted certificates."""
     given, ca = settings(folder), trusted(folder)
     public = signing_public(signing_key(folder))
     return Terms(
@@ -173,7 +188,10 @@ def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
 
 @dataclass(frozen=True)
 class Invited:
-    """A kit that was written: where, until when it holds, and its SHA-256 for two people to compare."""
+    """Result of an invitation.
+
+    It has the kit's file, its expiry, and its SHA-256, which two people can compare.
+    """
 
     site: str
     file: Path
@@ -182,7 +200,9 @@ class Invited:
 
 
 def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, now: datetime | None = None) -> Invited:
-    """Invite a site and write its kit, `SITE.kit.zip`, in place of an earlier one.
+    """Invite a site and write its kit.
+
+    `SITE.kit.zip` replaces an earlier one.
 
     Parameters
     ----------
@@ -195,6 +215,7 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
     now : datetime, optional
     """
     now = now or now_utc()
+    # The folder is checked before the invitation: else a code would be spent on a kit that nobody gets.
     check_folder(to)
     terms, ca = _terms(folder, now)
     code, expires = new_invitation(folder, site, days=days, now=now)
@@ -207,16 +228,23 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
 
 
 def check_folder(to: Path) -> None:
-    """Refuse a folder that cannot be written into, before anything is changed for what would go there."""
+    """Refuse a folder that cannot be written into.
+
+    It is asked before anything is changed for the file that would go there.
+    """
     if not to.is_dir() or not os.access(to, os.W_OK | os.X_OK):
         raise UsageError(f"{to}: is not a folder that can be written; name another with --to")
 
 
 def packed(toml: bytes, ca: bytes) -> bytes:
-    """Return a kit's zip; the same bytes for the same content."""
+    """Return a kit's zip archive.
+
+    The same content gives the same bytes.
+    """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in zip(MEMBERS, (toml, ca), strict=True):
+            # No time of today and a fixed mode: the hash that two people compare depends on the content alone.
             entry = zipfile.ZipInfo(name)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100600 << 16
             archive.writestr(entry, content)
@@ -225,18 +253,27 @@ def packed(toml: bytes, ca: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What a renewal says: the terms that hold from now on, and the certificates to trust (PEM)."""
+    """Content of a renewal.
+
+    It has the terms that hold from now on, and the certificates to trust (PEM).
+    """
 
     terms: Terms
     ca: str
 
     def signed(self, key: Ed25519PrivateKey) -> bytes:
-        """Return the file: canonical JSON with the signature of the key that sites know."""
+        """Return the signed renewal as canonical JSON.
+
+        The signature is by the key that sites know.
+        """
         facts = self._facts()
         return canonical({**facts, "signature": sign_as_coordinator(facts, key)}) + b"\n"
 
     def is_signed(self, signature: str, public: str) -> bool:
-        """Tell whether a signature of it is that of the coordinator with this public key (hex)."""
+        """Tell whether the coordinator signed this renewal.
+
+        `public` is its public key in hex.
+        """
         return coordinator_signed(self._facts(), signature, public)
 
     def _facts(self) -> dict[str, object]:
@@ -245,7 +282,7 @@ class Renewal:
 
 
 def renewal_of(facts: Mapping[str, object]) -> tuple[Renewal, str]:
-    """Return the renewal that a file tells of, and its signature, which is not checked yet."""
+    """Return a file's renewal and its unchecked signature."""
     terms = terms_of(facts, "renewal", "kind", "ca", "signature")
     ca = str(facts["ca"])
     if facts["kind"] != "renewal" or hashlib.sha256(ca.encode()).hexdigest() != terms.ca_sha256:
@@ -254,7 +291,10 @@ def renewal_of(facts: Mapping[str, object]) -> tuple[Renewal, str]:
 
 
 def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
-    """Write a renewal for all sites: how the coordinator is now, after its keys or its version changed."""
+    """Write a renewal for all sites.
+
+    It tells how the coordinator is now, after its keys or its version changed.
+    """
     now = now or now_utc()
     settings(folder)
     key = signing_key(folder)
@@ -262,7 +302,10 @@ def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None)
 
 
 def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
-    """Change the signing key; return the renewal that tells sites of it, the last thing that the old one signs."""
+    """Change the signing key and return its renewal.
+
+    The renewal tells sites of the new key; it is the last thing that the old one signs.
+    """
     now = now or now_utc()
     settings(folder)
     with locked(folder.keys):

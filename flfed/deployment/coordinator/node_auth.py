@@ -1,4 +1,6 @@
-"""A node's identity, from the headers of its request alone: an admitted key, and the time signed with it.
+"""Identification of nodes by request headers.
+
+A node is known by an admitted key, and by the time that is signed with it.
 
 Flower checks the same, but only once it has read the whole body.
 
@@ -33,7 +35,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class NodeKeys:
-    """The keys of the admitted sites, read again when the coordinator's folder changes.
+    """Cache of the admitted sites' keys.
+
+    They are read again when the coordinator's folder changes.
 
     Parameters
     ----------
@@ -51,7 +55,7 @@ class NodeKeys:
         self._keys: dict[bytes, tuple[str, EllipticCurvePublicKey]] = {}
 
     def identify(self, headers: Headers) -> tuple[str, bytes] | None:
-        """Return site and key of the node that signed a request's time.
+        """Return the site and key behind a request.
 
         Parameters
         ----------
@@ -66,17 +70,23 @@ class NodeKeys:
         for name, value in headers:
             if name in words:
                 words[name].append(value)
+        # A header given twice is refused: two programs may each believe another one of them.
         if any(len(values) != 1 for values in words.values()):
             return None
         (key,), (signed,), (signature,) = words.values()
         found = self.admitted().get(key)
+        # The signature comes last, since it is the only costly check.
         if found is None or not _in_time(signed) or not _signed(found[1], signed, signature):
             return None
         return found[0], key
 
     def admitted(self) -> dict[bytes, tuple[str, EllipticCurvePublicKey]]:
-        """Return site and key by the text that a node sends of its key."""
+        """Return the admitted sites and keys, by header text.
+
+        The text is what a node sends of its key.
+        """
         now, changed = self._clock(), self._folder.sites.stat().st_mtime_ns
+        # A folder's time shows a replaced file at once, but not one written in place: so all are looked at each second.
         if changed != self._changed or now >= self._next:
             self._changed, self._next = changed, now + LOOK_SECONDS
             state = state_of(self._folder.sites, "*.json")
@@ -86,7 +96,10 @@ class NodeKeys:
         return self._keys
 
     def _read(self, sites: set[str]) -> None:
-        """Read the folder; of a file that is damaged, what was known before holds."""
+        """Read the folder's admissions.
+
+        Where a file is damaged, what was known before holds.
+        """
         members, _ = admission.readable(self._folder)
         texts = {name: text for name, text in self._texts.items() if name in sites - members.keys()}
         texts |= {name: member.public_key for name, member in members.items() if member.status == "admitted"}

@@ -1,4 +1,7 @@
-"""What the world sees of the coordinator: Caddy, which passes on what nodes ask and refuses all else."""
+"""Public proxy of the coordinator.
+
+Caddy passes on the requests of nodes and refuses all others.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,9 @@ alone: over HTTP/2 one connection could begin and drop requests without end. Who
 
 
 def listening(text: str) -> tuple[str, int]:
-    """Return address and port to listen on, as `--listen` says them; "" and 0 for what it does not say.
+    """Return the address and port of `--listen`.
+
+    "" and 0 stand for what the option does not say.
 
     Examples
     --------
@@ -126,6 +131,7 @@ def listening(text: str) -> tuple[str, int]:
     try:
         if found is None or int(found["port"] or 0) > 65535:
             raise ValueError
+        # An address is parsed as one, so that nothing else gets into Caddy's configuration.
         host = (found["host"] or "").strip("[]")
         return (str(ipaddress.ip_address(host)) if host else ""), int(found["port"] or 0)
     except ValueError:
@@ -138,7 +144,10 @@ def caddyfile(folder: CoordinatorFolder) -> Path:
 
 
 def environment(folder: CoordinatorFolder) -> dict[str, str]:
-    """Return what Caddy is told of where it may keep things: nothing in anybody's home."""
+    """Return Caddy's environment.
+
+    It keeps its files in the server's folder and nothing in anybody's home.
+    """
     return {name: str(folder.server) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
 
 
@@ -178,6 +187,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         "INSIDE": str(inside),
     }
     text = CADDYFILE
+    # Every value was checked or quoted before, so that a plain replacement is safe.
     for word, value in words.items():
         text = text.replace(word, value)
     write_whole(caddyfile(folder), text.encode())
@@ -186,6 +196,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
 
 def _quoted(path: Path) -> str:
     """Return a path as one word of the configuration."""
+    # Characters that could end the word, or begin a block or a placeholder, are refused.
     if any(sign in str(path) for sign in '"`{}\\\n'):
         raise UsageError(f"{path}: Caddy cannot be told of a folder of this name; set FLFED_HOME to another")
     return f'"{path}"'

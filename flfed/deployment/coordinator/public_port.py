@@ -1,4 +1,6 @@
-"""The public port of a coordinator: one serves on it, and who comes second is told so before anything is started.
+"""Guard of the coordinator's public port.
+
+One coordinator serves on it; a second one is told so before anything is started.
 
 Caddy listens so that a second Caddy of the same account could listen on the same port (`SO_REUSEPORT`), and get
 half of the sites' connections. So the port is tried before, and a name for it is held meanwhile.
@@ -22,7 +24,9 @@ ASK_SECONDS = 2.0
 
 @contextmanager
 def holding(bind: str, port: int) -> Iterator[None]:
-    """Hold a port for the coordinator that serves on it while the block runs.
+    """Hold a port for a serving coordinator.
+
+    It is held while the block runs.
 
     Parameters
     ----------
@@ -36,6 +40,7 @@ def holding(bind: str, port: int) -> Iterator[None]:
         If another coordinator of this account has it, or some other program listens there.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
+        # Names without a file exist on Linux alone; elsewhere only the port itself is tried.
         if sys.platform == "linux":
             _take(name, f"\0flfed-coordinator-{bind or '*'}-{port}-{os.geteuid()}", port)
         try:
@@ -51,7 +56,9 @@ def _taken(port: int, why: str) -> UsageError:
 
 
 def _take(name: socket.socket, text: str, port: int) -> None:
-    """Take a name that one process of this machine can have, and that is free again as soon as it ends.
+    """Take a name that only one process can have.
+
+    It is free again as soon as the process ends.
 
     Such a name belongs to no account: where another one took it only to be in the way, it does not count.
     """
@@ -59,6 +66,7 @@ def _take(name: socket.socket, text: str, port: int) -> None:
         name.bind(text)
         name.listen()
     except OSError as error:
+        # Only the same account's holder counts: a stranger's could be there to keep us from serving.
         if error.errno == errno.EADDRINUSE and _owner(text) == os.geteuid():
             raise _taken(port, "is served already by another coordinator of this account") from None
         return
@@ -66,14 +74,20 @@ def _take(name: socket.socket, text: str, port: int) -> None:
 
 
 def _answer(name: socket.socket) -> None:
-    """Take each connection and close it: those that nobody takes fill the queue, and no more owners are told."""
+    """Accept and close each connection.
+
+    Connections that nobody accepts fill the queue, and then no more owners can be asked for.
+    """
     with suppress(OSError):
         while True:
             name.accept()[0].close()
 
 
 def _owner(text: str) -> int | None:
-    """Return the account of the process that has a name, None where it does not tell."""
+    """Return the account that holds a name.
+
+    None where it does not tell.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.settimeout(ASK_SECONDS)
         try:
@@ -85,7 +99,11 @@ def _owner(text: str) -> int | None:
 
 
 def _check_free(bind: str, port: int) -> None:
-    """Refuse a port on which somebody listens; that this account may not take it at all, Caddy says better."""
+    """Refuse a port on which a program listens.
+
+    Where this account may not take the port at all, Caddy reports it better.
+    """
+    # Without an address both families are tried: a listener on either would get some of the connections.
     families = [socket.AF_INET6 if ":" in bind else socket.AF_INET] if bind else [socket.AF_INET, socket.AF_INET6]
     for family in families:
         try:
@@ -107,7 +125,10 @@ def _check_free(bind: str, port: int) -> None:
 
 
 def _answers(bind: str, port: int) -> bool:
-    """Tell whether somebody answers on a port that this account may not take, so that it cannot be tried so."""
+    """Tell whether a program answers on a port.
+
+    It is for ports that this account may not take, which binding cannot test.
+    """
     try:
         socket.create_connection((bind or "127.0.0.1", port), ASK_SECONDS).close()
     except OSError:

@@ -1,4 +1,7 @@
-"""`flfed coordinator serve`: the SuperLink on loopback, Caddy before it, and who may connect kept up to date."""
+"""Server of `flfed coordinator serve`.
+
+The SuperLink listens on loopback with Caddy before it, and the list of who may connect is kept up to date.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ def serve(
     port: int = 0,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until `stop` is set; ends everything that it started.
+    """Serve until `stop` is set.
+
+    Everything that was started is ended.
 
     Parameters
     ----------
@@ -94,6 +99,7 @@ def serve(
     """
     check_private(folder)
     with _alone(folder), holding(bind, port or settings(folder).port):
+        # Before Caddy starts: it reads the certificate once.
         if said := _renewed(folder):
             told(said)
         inside = _prepare(folder, bind, port)
@@ -110,7 +116,10 @@ RENEWED = f"the server's certificate had fewer than {RENEWED_DAYS} days left, an
 
 
 def _renewed(folder: CoordinatorFolder) -> str:
-    """Renew the server's certificate where it is about to expire; return a sentence that says so, or why it cannot."""
+    """Renew the server's certificate before it expires.
+
+    Return a sentence that says so or why it failed; empty where nothing was due.
+    """
     days = server_days_left(folder)
     if days >= RENEWED_DAYS:
         return ""
@@ -122,7 +131,7 @@ def _renewed(folder: CoordinatorFolder) -> str:
 
 
 def check_private(folder: CoordinatorFolder) -> None:
-    """Refuse a folder that another user could look into, and one that is not there.
+    """Refuse a missing folder, or one open to others.
 
     Raises
     ------
@@ -141,7 +150,9 @@ def check_private(folder: CoordinatorFolder) -> None:
 
 
 class Watch:
-    """Keeps the running server as the folder says: who may connect, and which certificate is shown.
+    """Watcher that applies the folder to the running server.
+
+    It keeps up to date who may connect, and which certificate is shown.
 
     Parameters
     ----------
@@ -175,7 +186,10 @@ class Watch:
         self._problem = ""
 
     def look(self) -> None:
-        """Look at the folder, where it is time to; what cannot be done now is tried again."""
+        """Look at the folder where it is due.
+
+        What cannot be done now is tried again.
+        """
         now = self._clock()
         if now < self._next:
             return
@@ -193,11 +207,13 @@ class Watch:
 
     def _look(self, now: float) -> None:
         shown = state_of(self._folder.keys, "server.*")
+        # A certificate that was renewed by hand is taken over without a restart of the SuperLink.
         if shown != self._shown:
             self._shown = shown
             self._supervisor.renew("caddy")
             self._told("the server's certificate has changed: caddy was started again with it")
         sites = state_of(self._folder.sites, "*.json")
+        # Nothing changed and no minute has passed: the server is not asked.
         if sites == self._sites and now < self._anew:
             return
         with Control(Link.of(self._folder), timeout=ANSWER_SECONDS) as control:
@@ -205,13 +221,17 @@ class Watch:
                 self._first_answer(control)
             self._compare(control)
             self._sites = sites
+            # Slow work once a minute: leftovers of dead runs, and the certificate.
             if now >= self._anew:
                 remove_bodies(database(self._folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
                 self._look_at_expiry(now, busy=bool(control.unfinished()))
                 self._anew = now + ANEW_SECONDS
 
     def _look_at_expiry(self, now: float, *, busy: bool) -> None:
-        """Renew the certificate in time; where a run goes on, or it cannot be, say so once a day."""
+        """Renew the certificate in time.
+
+        Where a run is active, or it fails, that is said once a day.
+        """
         said = "" if busy else _renewed(self._folder)
         if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
             said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
@@ -220,7 +240,7 @@ class Watch:
             self._told(said)
 
     def _first_answer(self, control: Control) -> None:
-        """See that the server is locked, before anybody is let in."""
+        """Check the server's lock before any site is admitted."""
         control.check_lock()
         self._compare(control)
         self._answers = True
@@ -228,7 +248,10 @@ class Watch:
         self._ready()
 
     def _compare(self, control: Control) -> None:
-        """Register the keys that are admitted, and cut off every other: while a file is damaged, only revoked ones."""
+        """Register admitted keys and cut off all others.
+
+        While a file is damaged, only revoked keys are cut off.
+        """
         nodes = control.nodes()
         admitted = admission.admitted(self._folder)
         keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
@@ -239,6 +262,7 @@ class Watch:
             if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
                 self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
+        # Admitted keys that the server does not know are registered; new numbers are written down.
         for key, site in keys.items():
             known = nodes.get(key)
             try:
@@ -252,7 +276,7 @@ class Watch:
                 self._note("registered", f"site {site} can connect: node {node_id}")
 
     def _say_damaged(self) -> bool:
-        """Say once which sites' files cannot be read; tell whether there are such."""
+        """Report damaged site files, and whether there are any."""
         damaged = admission.readable(self._folder)[1]
         for sentence in damaged:
             self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
@@ -270,7 +294,10 @@ class Watch:
 
 @contextmanager
 def _alone(folder: CoordinatorFolder) -> Iterator[None]:
-    """Hold the folder: two servers must not write to one database."""
+    """Hold the folder against a second server.
+
+    Two servers must not write to one database.
+    """
     taken = f"{folder.root}: the coordinator serves already; stop the other one first"
     with held(folder.server / "serving.lock", taken):
         try:
@@ -280,10 +307,13 @@ def _alone(folder: CoordinatorFolder) -> Iterator[None]:
 
 
 def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
-    """Write what the two processes read; return the SuperLink's port, the one it had before where that is free.
+    """Write both processes' files and return the SuperLink's port.
+
+    It is the one that it had before where that is free.
 
     Secret, certificate and port last, so that a run that is under way finds the server again.
     """
+    # The secret stays over restarts; reading it checks that nobody else can.
     if not secret_file(folder).exists():
         write_whole(secret_file(folder), secrets.token_hex(32).encode())
     read_private(secret_file(folder))
@@ -307,7 +337,7 @@ def _port_before(folder: CoordinatorFolder) -> int:
 
 
 def _free_port(wanted: int) -> int:
-    """Return a port of loopback that is free: the wanted one, or any."""
+    """Return a free loopback port, preferably the wanted one."""
     for port in (wanted, 0):
         with socket.socket() as found, suppress(OSError):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -317,7 +347,10 @@ def _free_port(wanted: int) -> int:
 
 
 def _write_certificate(folder: CoordinatorFolder) -> None:
-    """Make the certificate of loopback, where there is none: only this machine's commands and Caddy trust it."""
+    """Make the loopback certificate where there is none.
+
+    Only this machine's commands and Caddy trust it.
+    """
     key_file = folder.server / "loopback.key"
     if key_file.exists() and certificate_file(folder).exists():
         read_private(key_file)
@@ -340,7 +373,10 @@ def _write_certificate(folder: CoordinatorFolder) -> None:
 
 
 def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
-    """Return how the SuperLink is started; secrets stand in files."""
+    """Return the SuperLink's command.
+
+    Secrets stand in files, since other users can see a command's arguments.
+    """
     certificate = str(certificate_file(folder))
     options = {
         "--host": "127.0.0.1",

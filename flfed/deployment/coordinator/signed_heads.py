@@ -1,4 +1,7 @@
-"""What comes before a run's first round at the institutions: each ledger is held to what was signed of it last."""
+"""Check of ledgers before a run's first round.
+
+Each institution's ledger is compared with what was signed of it last.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ NOT_HELD = "its ledger is not held to what was signed of it"
 
 @dataclass(frozen=True)
 class SignedHeads:
-    """Stops a run that would begin on a ledger which is older than what was signed of it, or another one.
+    """Guard against runs on outdated or exchanged ledgers.
+
+    A run stops where a ledger is older than what was signed of it, or is another one.
 
     Parameters
     ----------
@@ -35,7 +40,7 @@ class SignedHeads:
     recorder: Recorder
 
     def check(self, nodes: Mapping[str, int]) -> None:
-        """Ask the sites that take part for their ledgers' heads.
+        """Ask the participating sites for their ledgers' heads.
 
         Raises
         ------
@@ -49,9 +54,11 @@ class SignedHeads:
         except FlfedError as error:
             why = f"no round was begun: the ledgers of the sites cannot be held to what was signed of them: {error}"
             raise RunStopped(why) from None
+        # The exchange is recorded in any case: its bytes left the sites.
         recorder.crossed(SEAL, heads.to_node, heads.to_server)
         recorder.events("fault", {site: f"{NOT_HELD}: {why}" for site, why in heads.faults.items()})
         if whys:
+            # The record may name sites by pseudonyms only; the person at the terminal sees the names.
             stopped = RunStopped(f"no round was begun: {'; '.join(whys.values())}")
             stopped.recorded = recorder.shared_as.text(str(stopped))
             raise stopped

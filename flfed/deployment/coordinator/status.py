@@ -1,4 +1,7 @@
-"""How the consortium stands: who is admitted, who is online, and what each site did in its last run."""
+"""Status of the consortium.
+
+It says who is admitted, who is online, and what each site did in its last run.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ RUNS_LOOKED_AT = 20
 
 @dataclass(frozen=True)
 class LastRun:
-    """What a site did in the newest run that it was asked in.
+    """A site's part in its newest run.
+
+    The run is the newest one in which it was asked.
 
     Attributes
     ----------
@@ -136,7 +141,10 @@ def status(folder: CoordinatorFolder) -> Status:
 
 
 def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[str, float]]:
-    """Return the registered nodes, or None where the server does not answer, and when each site asked last."""
+    """Return the registered nodes and their last requests.
+
+    Nodes are None where the server does not answer. Last requests are seconds ago, by site.
+    """
     try:
         with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
             nodes = control.nodes()
@@ -153,6 +161,7 @@ def _site(
 ) -> SiteStatus:
     since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
     node, online_since = "", ""
+    # Only an admitted site may connect, so only of such a one is the node told.
     if member.status == "admitted":
         found = None if nodes is None else nodes.get(pem_of(member.public_key))
         node = "not known" if nodes is None else "never seen" if found is None else found.status
@@ -162,7 +171,9 @@ def _site(
 
 
 def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:
-    """Return the newest run over a deployment that each site was asked in, by site.
+    """Return each site's newest run, by site.
+
+    It is the newest run over a deployment in which the site was asked.
 
     Parameters
     ----------
@@ -175,9 +186,11 @@ def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dic
     with RunReader.open(store) as reader:
         for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
             sites = reader.sites(run.run)
+            # Where the store has pseudonyms, they are computed again from the names that are known here.
             hidden = members if any(site.shared_as == "pseudonym" for site in sites) else ()
             names = {alias: name for name, alias in pseudonyms(run.series, hidden).items()} if hidden else {}
             answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
+            # A site that was not there has no row of its own: its absence is an event.
             for event in reader.events([run.run]):
                 if event.site is not None and event.reason.startswith(NOT_THERE):
                     answers.setdefault(event.site, ("not there", event.reason.removeprefix(NOT_THERE)))

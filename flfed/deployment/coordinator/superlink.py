@@ -1,4 +1,6 @@
-"""Flower's SuperLink with a lock on it: `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
+"""Flower's SuperLink behind a lock.
+
+It is run as `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
 
 Flower 1.41 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
 nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
@@ -47,7 +49,9 @@ AT_A_TIME = 8
 
 
 class Lock:
-    """Answers those who know the word, and nodes that are known by their keys.
+    """Lock in front of the SuperLink's application.
+
+    It lets in who knows the word, and nodes that are known by their keys.
 
     Parameters
     ----------
@@ -65,6 +69,7 @@ class Lock:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        # Node routes need a key, all other routes the word; the start and end of the server need neither.
         if scope["type"] == "http" and scope["path"] in LIMITS:
             await self._of_node(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -84,13 +89,17 @@ class Lock:
         return len(said) == 1 and hmac.compare_digest(said[0], self._word)
 
     async def _of_node(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a node: nothing of its request is read before it is known, nor more than is allowed."""
+        """Answer a node's request.
+
+        Nothing of the request is read before the node is known, nor more than is allowed.
+        """
         node, most = self._keys.identify(scope["headers"]), LIMITS[scope["path"]]
         if node is None:
             await _refuse(401, scope, receive, send)
             return
         key = node[1]
         self._last[key] = time.monotonic()
+        # The declared length is checked before the body, the true one while it is read.
         if _length(scope) > most:
             await _refuse(413, scope, receive, send)
             return
@@ -107,14 +116,18 @@ class Lock:
             self._busy[key] -= 1
 
     def _seconds_since(self) -> dict[str, float]:
-        """Return how long ago the last request of each admitted site came, by site."""
+        """Return each admitted site's seconds since its last request."""
         now, admitted = time.monotonic(), self._keys.admitted()
+        # Keys that are not admitted any more are forgotten.
         self._last = {key: then for key, then in self._last.items() if key in admitted}
         return {admitted[key][0]: round(now - then, 1) for key, then in self._last.items()}
 
 
 class BodyRefused(Exception):
-    """A body that is not read to its end; `status` answers it, 0 where nobody waits for an answer."""
+    """A body that is not read to its end.
+
+    `status` answers it; it is 0 where nobody waits for an answer.
+    """
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -122,7 +135,7 @@ class BodyRefused(Exception):
 
 
 class Body:
-    """A body that was read, for the application to receive.
+    """A read body, as the application receives it.
 
     Parameters
     ----------
@@ -166,6 +179,7 @@ async def read_body(
     end = time.monotonic() + seconds
     while True:
         try:
+            # Both limits at once: a sender that drips bytes is stopped by the whole time, a silent one sooner.
             async with asyncio.timeout(min(silent, end - time.monotonic())):
                 message = await receive()
         except TimeoutError:
@@ -181,29 +195,42 @@ async def read_body(
 
 
 def _length(scope: Scope) -> int:
-    """Return how long the body says that it is; 0 where it does not."""
+    """Return the declared length of a body.
+
+    It is 0 where none is declared.
+    """
     said = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(said[0]) if said else 0
 
 
 async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with a status alone, and close: what was not read of the body is not waited for."""
+    """Answer with a status alone, and close.
+
+    The unread rest of the body is not waited for.
+    """
     await Response(status_code=status, headers={"connection": "close"})(scope, receive, send)
 
 
 def _raise_open_files() -> None:
-    """Have room for as many connections as the system allows this process."""
+    """Raise the limit of open files to the maximum.
+
+    Each connection needs one.
+    """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the SuperLink with Flower's own options; what it writes is for its owner only."""
+    """Run the SuperLink with Flower's own options.
+
+    The files that it writes are for its owner only.
+    """
     os.umask(0o077)
     _raise_open_files()
     folder = CoordinatorFolder(Path(arguments[0]))
     word, keys = word_of(read_private(secret_file(folder))), NodeKeys(folder)
+    # Replaced in the module itself, since Flower looks it up there when it builds its application.
     vars(extensions)["get_middleware"] = lambda: (Middleware(Lock, word=word, keys=keys),)
     sys.argv = ["flower-superlink", *arguments[1:]]
     flower_superlink()

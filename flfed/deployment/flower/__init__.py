@@ -1,1 +1,4 @@
-"""Where flfed reaches into Flower: most private names of Flower 1.41 stand in this folder."""
+"""Code that depends on Flower's internals.
+
+Most private names of Flower 1.41 stand in this folder.
+"""

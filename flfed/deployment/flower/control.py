@@ -1,4 +1,6 @@
-"""The coordinator's side of Flower's control interface: nodes and runs.
+"""Client of Flower's control interface.
+
+The coordinator manages nodes and runs by it.
 
 Private names of Flower: `ControlHttpClient`, `RuntimeHttpClient` and their `_client`; the interceptors
 `RuntimeVersionHttpInterceptor` and `SuperExecAuthHttpInterceptor` with `ProtobufClientInterceptor`;
@@ -51,7 +53,7 @@ Client = TypeVar("Client", bound=ProtobufClient)
 
 
 def serving_file(folder: CoordinatorFolder) -> Path:
-    """Return the file that says how the running server is reached."""
+    """Return the file with the running server's port."""
     return folder.server / "serving.json"
 
 
@@ -61,17 +63,25 @@ def database(folder: CoordinatorFolder) -> Path:
 
 
 def secret_file(folder: CoordinatorFolder) -> Path:
-    """Return the file with what the server and the coordinator's commands know of each other."""
+    """Return the file with the server's secret.
+
+    The server and the coordinator's commands know each other by it.
+    """
     return folder.server / "executor.secret"
 
 
 def certificate_file(folder: CoordinatorFolder) -> Path:
-    """Return the certificate of the server on loopback; only this machine's commands and Caddy trust it."""
+    """Return the server's loopback certificate file.
+
+    Only this machine's commands and Caddy trust it.
+    """
     return folder.server / "loopback.crt"
 
 
 def word_of(secret: bytes) -> str:
-    """Return what the header must say: not the secret itself, which signs other things.
+    """Return the header's word for a secret.
+
+    It is not the secret itself, which signs other things.
 
     Examples
     --------
@@ -83,7 +93,9 @@ def word_of(secret: bytes) -> str:
 
 @dataclass(frozen=True)
 class Word:
-    """Says to the server that the caller may read the coordinator's folder.
+    """Interceptor that authenticates the coordinator's commands.
+
+    The header shows that the caller may read the coordinator's folder.
 
     Attributes
     ----------
@@ -132,30 +144,41 @@ class Link:
         except (OSError, UsageError):
             raise FlfedError(NOT_SERVING) from None
         except (ValueError, KeyError, TypeError):
+            # A damaged file is told apart from a missing one: starting the server is not enough to mend it.
             raise FlfedError(f"{serving_file(folder)}: is damaged; stop the server and start it again") from None
 
     def control(self, *, timeout: float = TIMEOUT_SECONDS, known: bool = True) -> ControlHttpClient:
-        """Return a client of the control interface; one that is not `known` shows that it is refused."""
+        """Return a client of the control interface.
+
+        One that is not `known` sends no word, and shows that it is refused.
+        """
         given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor("flwr CLI")]
         if known:
             given.append(Word(self.secret))
         return self._client(ControlHttpClient, given, timeout)
 
     def runtime(self, name: str, *more: ProtobufClientInterceptor) -> RuntimeHttpClient:
-        """Return a client of the runtime interface for the component `name`, with `more` interceptors."""
+        """Return a client of the runtime interface.
+
+        It speaks for the component `name`, with `more` interceptors.
+        """
         given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
         return self._client(RuntimeHttpClient, given, TIMEOUT_SECONDS)
 
     def acquiring(self) -> RuntimeHttpClient:
-        """Return a client of the runtime interface that may acquire tasks."""
+        """Return a runtime client that may acquire tasks."""
         signed = frozenset({"/flwr.proto.Runtime/AcquireTask"})
         signing = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=signed)
         return self.runtime("SuperExec", signing)
 
     def _client(self, kind: type[Client], given: Sequence[ProtobufClientInterceptor], timeout: float) -> Client:
-        """Return one of Flower's clients that goes to loopback itself, through no proxy and after no redirect."""
+        """Return a Flower client connected directly to loopback.
+
+        It uses no proxy and follows no redirect.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=self.certificate)
+        # Flower's own HTTP client is replaced by one that trusts this certificate alone and obeys no environment.
         client = kind(f"https://{self.address}", interceptors=given)
         client._client.close()
         client._client = httpx.Client(verify=context, timeout=timeout, follow_redirects=False, trust_env=False)
@@ -203,7 +226,7 @@ class Control:
         self._flower = link.control(timeout=timeout)
 
     def __enter__(self) -> Self:
-        """Return the control, to be closed at the end of the block."""
+        """Return the control, to be closed after the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -211,13 +234,16 @@ class Control:
         self._flower.close()
 
     def check_lock(self) -> None:
-        """Refuse a server that answers whoever does not know the secret: see `superlink`.
+        """Refuse a server without its lock.
+
+        A server without it answers whoever does not know the secret: see `superlink`.
 
         Raises
         ------
         NotLocked
             If it does.
         """
+        # Asked as a stranger would: only a refusal proves that the lock is there.
         stranger = self._link.control(timeout=self._timeout, known=False)
         try:
             stranger.ListNodes(control_pb2.ListNodesRequest())
@@ -232,7 +258,7 @@ class Control:
         raise NotLocked("the control routes of this version of Flower are not locked by flfed: it must not be used")
 
     def nodes(self) -> dict[bytes, Node]:
-        """Return every node that was ever registered, by its key."""
+        """Return every node ever registered, by its key."""
         with in_words():
             found = self._flower.ListNodes(control_pb2.ListNodesRequest()).nodes_info
         nodes = (
@@ -242,14 +268,20 @@ class Control:
         return {node.public_key: node for node in nodes}
 
     def seconds_since_request(self) -> dict[str, float]:
-        """Return how long ago each site's node last asked the server something, where it did since the server began."""
+        """Return each site's seconds since its last request.
+
+        A site without a request since the server began is left out.
+        """
         with in_words():
             url, headers = f"https://{self._link.address}{LAST_REQUESTS}", {HEADER: word_of(self._link.secret)}
             reply = self._flower._client.get(url, headers=headers).raise_for_status()
         return {str(site): float(seconds) for site, seconds in reply.json().items()}
 
     def register(self, site: str, public_key: bytes) -> int:
-        """Let the node with a key connect; return its number, also where it may already."""
+        """Register a node's key and return its number.
+
+        The number is returned also where the key is registered already.
+        """
         try:
             with in_words():
                 request = control_pb2.RegisterNodeRequest(public_key=public_key, name=site[:32])
@@ -257,6 +289,7 @@ class Control:
         except Refused as error:
             if error.code != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
                 raise
+        # The key is known already: it may be in use, which is fine, or have been cut off for good.
         node = self.nodes().get(public_key)
         if node is None or node.status == "unregistered":
             raise UsageError(
@@ -266,12 +299,18 @@ class Control:
         return node.node_id
 
     def unregister(self, node_id: int) -> None:
-        """Cut a node off for good; its key is refused from now on."""
+        """Cut a node off for good.
+
+        Its key is refused from now on.
+        """
         with in_words():
             self._flower.UnregisterNode(control_pb2.UnregisterNodeRequest(node_id=node_id))
 
     def start_run(self, run_config: Mapping[str, bool | float | int | str]) -> int:
-        """Start a run of our bundle; return its number in Flower."""
+        """Start a run of flfed's bundle.
+
+        Return its number in Flower.
+        """
         fab = fab_to_proto(Fab(bundle_sha256(), bundle(), {}))
         config = user_config_to_proto(dict(run_config))
         with in_words():
@@ -284,7 +323,7 @@ class Control:
             self._flower.StopRun(control_pb2.StopRunRequest(run_id=run))
 
     def unfinished(self) -> set[int]:
-        """Return the numbers of the runs that are not over."""
+        """Return the numbers of the unfinished runs."""
         return {number for number, status in self._runs().items() if status != FINISHED}
 
     def over(self) -> set[int]:
@@ -297,12 +336,16 @@ class Control:
             with in_words():
                 page = self._flower.ListRuns(control_pb2.ListRunsRequest(limit=RUNS_AT_ONCE, skip=skip)).run_dict
             found |= {number: run.status.status for number, run in page.items()}
+            # A page that is not full is the last one.
             if len(page) < RUNS_AT_ONCE:
                 return found
         raise FlfedError("Flower's database has too many runs; make a new one: move its folder away and serve again")
 
     def status_of(self, run: int) -> tuple[str, str]:
-        """Return status and sub-status of a run, such as ("finished", "completed")."""
+        """Return the status and sub-status of a run.
+
+        They are words such as ("finished", "completed").
+        """
         with in_words():
             found = self._flower.ListRuns(control_pb2.ListRunsRequest(run_id=run)).run_dict[run].status
         return found.status, found.sub_status
@@ -313,7 +356,10 @@ class NotLocked(FlfedError):
 
 
 class Refused(FlfedError):
-    """What the SuperLink answers with an error; `code` is Flower's own."""
+    """An error answer of the SuperLink.
+
+    `code` is Flower's own.
+    """
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
@@ -327,6 +373,7 @@ def in_words() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         status, said = error.response.status_code, FlowerError.from_json(error.response.text)
+        # A refusal without Flower's own error comes from a lock that knows another secret.
         if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and said is None:
             raise FlfedError("the server refuses this command: another coordinator uses its port") from None
         what = said.message if said is not None else f"status {status}"

@@ -1,4 +1,6 @@
-"""A grid to the nodes of institutions, with deadlines that are kept, over the running SuperLink.
+"""Grid to the nodes of institutions.
+
+It works over the running SuperLink and keeps its deadlines.
 
 Private names of Flower: `HttpGrid` with `_client`, `_connect`, `_runtime_client` and `_retry_invoker`;
 `RetryInvoker`; `ErrorCode`; `message_from_proto`, `Message._content`, the `*_pb2` messages.
@@ -55,7 +57,9 @@ NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
 
 
 class DeployedGrid(HttpGrid):
-    """Flower's grid, with deadlines that are kept, and every fault told as an error reply of the site's node.
+    """Flower's grid with strict deadlines.
+
+    Every fault is an error reply of the site's node.
 
     Parameters
     ----------
@@ -95,6 +99,7 @@ class DeployedGrid(HttpGrid):
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
         self._client = self._runtime()
+        # The hook refuses a huge answer before a byte of its body is read.
         self._client._client.event_hooks["response"] = [_not_too_long]
         self._client._retry_invoker = self._retry_invoker
 
@@ -104,11 +109,16 @@ class DeployedGrid(HttpGrid):
         return {site: node for node, site in sorted(self._names.items(), key=lambda item: item[1])}
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the sites that are asked, in the order of the sites' names."""
+        """Return the nodes of the asked sites.
+
+        They are in the order of the sites' names.
+        """
         return list(self.nodes.values())
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Return the replies that came within `timeout` seconds; a fault is a reply with an error.
+        """Return the replies within `timeout` seconds.
+
+        A fault is a reply with an error.
 
         A reply counts by the message that it answers: where Flower answers for a node that is gone,
         the error is made that node's own. A node that began anew is asked again.
@@ -116,17 +126,23 @@ class DeployedGrid(HttpGrid):
         return self._exchange(list(messages), timeout, wait=False)
 
     def send_and_wait(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Do as `send_and_receive`, and wait for nodes that are away, up to `timeout` seconds."""
+        """Return the replies, waiting for nodes that are away.
+
+        It does as `send_and_receive`, and waits up to `timeout` seconds.
+        """
         return self._exchange(list(messages), timeout, wait=True)
 
     def _exchange(self, sent: list[Message], timeout: float | None, *, wait: bool) -> list[Message]:
+        # One deadline for all messages, also for those that are sent again.
         end = None if timeout is None else self._clock() + timeout
         waiting, replies = self._send(sent, timeout)
         telling = Told(self._told, self._clock)
         while waiting:
+            # A run that was ended at the server is noticed here, within a tenth of a second.
             self._check()
             with said():
                 for number, reply in self._answers(waiting):
+                    # A lost reply keeps its question open, so that it can be sent again.
                     if not waiting[number].lost:
                         del waiting[number]
                         replies.append(reply)
@@ -142,7 +158,10 @@ class DeployedGrid(HttpGrid):
         return replies + [self._fault(question.asked, question.lost or LATE) for question in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
-        """Send messages; return those that are on their way by their ids, and errors for the others."""
+        """Send messages and return their open questions.
+
+        Questions are by message id; messages that could not be sent give errors.
+        """
         self._check()
         self._presence.look()
         for message in sent:
@@ -155,35 +174,47 @@ class DeployedGrid(HttpGrid):
             for number, message in zip(ids, sent, strict=False)
             if number
         }
+        # The server gives no id for a message to a node that it does not know.
         lost = [message for message in sent if message.metadata.message_id not in waiting]
         return waiting, [self._fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
 
     def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
-        """Yield each reply that is there with its question's number, and note in the question where it got lost."""
+        """Yield the replies that have arrived.
+
+        Each comes with its question's number. The question notes where its reply got lost.
+        """
         self._begin(waiting)
         for number, question in list(waiting.items()):
             if question.arriving is None:
                 continue
             reply = self._arrived(question.arriving)
+            # Only a reply whose parts are all there counts; the others are looked at again.
             if reply is not None:
                 question.arriving, found = None, self._said_by_its_node(question.asked, reply)
                 question.lost = self._lost(found) if question.sent < MOST_SENT else ""
                 yield number, found
 
     def _lost(self, reply: Message) -> str:
-        """Return why a node has not answered where it, or its reply, was gone; else an empty text."""
+        """Return why a node's answer is lost.
+
+        An empty text where it is not: only these two errors are worth another try.
+        """
         name = self._names.get(reply.metadata.src_node_id, "")
         reason = (reply.error.reason or "").removeprefix(f"{name}: ") if reply.has_error() else ""
         return reason if reason in (NOT_ONLINE, LOST) else ""
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
-        """Send again what a node that is there anew was asked; return errors of nodes that are waited for no more."""
+        """Send again the questions of restarted nodes.
+
+        Return errors of nodes that are no longer waited for.
+        """
         if not self._presence.look():
             return []
         given_up = []
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
             question.since = question.since or since  # not known when it was sent: that it was lost would be said
+            # Another time online means that the node began anew, and that its process has forgotten the question.
             if since and question.sent < MOST_SENT and (question.lost or since != question.since):
                 del waiting[number]
                 again = question.asked
@@ -199,6 +230,7 @@ class DeployedGrid(HttpGrid):
         return given_up
 
     def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
+        # A revoked node can never come back; others may, within the patience that was asked for.
         if self._presence.is_cut_off(question.node):
             return False
         return wait or self._presence.may_return(question.node)
@@ -209,7 +241,10 @@ class DeployedGrid(HttpGrid):
         telling.waiting(missing, set(self._names.values()) - set(missing), left)
 
     def _begin(self, waiting: Mapping[str, Question]) -> None:
-        """Take the beginning of each reply that is there: the server hands it out once."""
+        """Take the beginning of each reply that is there.
+
+        The server hands it out only once.
+        """
         numbers = [number for number, question in waiting.items() if not (question.lost or question.arriving)]
         if not numbers:
             return
@@ -217,6 +252,7 @@ class DeployedGrid(HttpGrid):
         for envelope, tree in zip(
             map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
         ):
+            # The envelope carries no content yet: parts come later and are counted first.
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
             if question is not None:
@@ -228,7 +264,10 @@ class DeployedGrid(HttpGrid):
                 question.arriving = Arriving(envelope, names, self._clock(), fault)
 
     def _arrived(self, arriving: Arriving) -> Message | str | None:
-        """Return a reply whose parts are all there, why it cannot be read, or None where some are still to come."""
+        """Return a reply that has fully arrived.
+
+        Return why it cannot be read instead, or None where parts are still to come.
+        """
         try:
             if arriving.fault:
                 return arriving.fault
@@ -237,6 +276,7 @@ class DeployedGrid(HttpGrid):
                 self._check_comes(arriving)
                 return None
             metadata, node = arriving.envelope.metadata, self.node
+            # Confirmed only when all parts are here: then the server may forget them.
             self._runtime_client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(node=node, run_id=metadata.run_id, message_object_id=metadata.message_id)
             )
@@ -245,7 +285,10 @@ class DeployedGrid(HttpGrid):
             return str(error)
 
     def _take(self, arriving: Arriving) -> None:
-        """Take the parts of a reply that are there; too many bytes are not kept."""
+        """Take the available parts of a reply.
+
+        Parts beyond the allowed bytes are not kept.
+        """
         awaited = 0
         for name in list(arriving.missing):
             request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
@@ -254,19 +297,24 @@ class DeployedGrid(HttpGrid):
                 raise MalformedMessage(LOST)
             if part.object_available:
                 arriving.take(name, part.object_content, self._clock())
+            # A node sends few parts at a time: looking at all the others would only cost requests.
             elif (awaited := awaited + 1) == AT_ONCE:
                 return
 
     def _check_comes(self, arriving: Arriving) -> None:
-        """Refuse to wait longer for a reply of which nothing has come for long."""
+        """Refuse a reply whose parts stopped coming."""
         there = self._presence.since(arriving.envelope.metadata.src_node_id)
         if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
             raise MalformedMessage(LOST)
 
     def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
-        """Return a reply, or an error in its place where it is not what the asked node may say."""
+        """Return a reply that is its node's own.
+
+        Return an error in its place where it is not.
+        """
         if isinstance(reply, str):
             return self._fault(asked, reply)
+        # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
             gone = code == ErrorCode.NODE_UNAVAILABLE
@@ -285,7 +333,10 @@ class DeployedGrid(HttpGrid):
         return self._fault(asked, wrong) if wrong else reply
 
     def _wrong_name(self, asked: Message, reply: Message) -> str:
-        """Return what is wrong with who a node says it is; one that cannot be read is for the reader to refuse."""
+        """Return why an enrolment's site name is wrong.
+
+        An empty text where it is right. A message that cannot be read is for its reader to refuse.
+        """
         try:
             site = EnrolReply.from_record(reply.content).site
         except MalformedMessage:
@@ -303,18 +354,25 @@ def _is_enrolment(message: Message) -> bool:
 
 
 def _not_too_long(response: httpx.Response) -> None:
-    """Refuse an answer before it is read that would fill the memory."""
+    """Refuse an answer too large for the memory.
+
+    It is refused before it is read.
+    """
     length = response.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
         raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
 
 
 def patient() -> RetryInvoker:
-    """Return what asks a server again that is away for a while, and gives up on what it refuses."""
+    """Return Flower's retry policy with bounded patience.
+
+    A server that is away is asked again for a while; what it refuses is given up.
+    """
 
     def final(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
             return not is_away(error.response.status_code)
+        # A wrong certificate does not become right by asking again.
         return "certificate" in str(error).lower()
 
     return RetryInvoker(

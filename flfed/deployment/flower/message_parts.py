@@ -1,4 +1,6 @@
-"""A message that arrived in parts: counted before it is read, and held to what its envelope says.
+"""Reader of messages that arrive in parts.
+
+Parts are counted before they are read, and the message is compared with its envelope.
 
 Private names of Flower 1.41: `iterate_object_tree`, `inflate_object_from_contents`, `metadata._message_id`,
 `ObjectTree`.
@@ -32,6 +34,7 @@ def parts_of(tree: ObjectTree, message_id: str) -> list[str]:
     MalformedMessage
         If there are too many, or they are another message's.
     """
+    # One part more than allowed is enough to refuse; the rest of the tree is not walked.
     names = [part.object_id for part in islice(iterate_object_tree(tree), MOST_PARTS + 1)]
     if len(names) > MOST_PARTS:
         raise MalformedMessage(f"the message has more than {MOST_PARTS} parts, which are not read")
@@ -60,6 +63,7 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
         raise MalformedMessage("the message cannot be read") from None
     if not isinstance(found, Message):
         raise MalformedMessage("the message holds something else than a message")
+    # The id is checked by `parts_of`; every other fact of the envelope is compared here.
     found.metadata.__dict__["_message_id"] = envelope.metadata.message_id
     for name in TOLD:
         if getattr(found.metadata, name) != getattr(envelope.metadata, name):

@@ -1,4 +1,6 @@
-"""Removing from Flower's database what the messages of a run said: updates must not outlive the run there.
+"""Removal of finished messages from Flower's database.
+
+Updates must not outlive their run there.
 
 Tables of Flower 1.41 that are written to: `message_ins`, `message_res`, `objects`, `object_children`,
 `run_objects`, `object_push_sessions`.
@@ -23,7 +25,9 @@ BY_RUN = ("message_res", "message_ins", "run_objects", "object_push_sessions")
 def remove_bodies(
     database: Path, *, over: Collection[int], seconds: float = BUSY_SECONDS, only_if_any: bool = False
 ) -> int:
-    """Remove every message of runs that are over; return how many stored objects were removed.
+    """Remove every message of runs that are over.
+
+    Return how many stored objects were removed.
 
     What SQLite has deleted stays in its file until it is overwritten, and in its log until that is
     truncated. So what remains is written anew (VACUUM), and the log is truncated.
@@ -47,12 +51,14 @@ def remove_bodies(
     """
     if not database.exists():
         return 0
+    # The marker outlives a crash, so that the next call finishes what this one began.
     begun = database.with_name(f"{database.name}.removing")
     try:
         where = f"file:{quote(str(database))}?mode=rw"
         with closing(sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
+            # Without anything to remove, rewriting the file would only cost time.
             if only_if_any and not begun.exists() and not _any(connection, over):
                 return 0
             begun.touch(mode=0o600)
@@ -74,10 +80,14 @@ def _any(connection: sqlite3.Connection, over: Collection[int]) -> bool:
 
 
 def _delete(connection: sqlite3.Connection, over: Collection[int]) -> int:
-    """Delete rows; Flower counts the parents of an object, so that the counts of what stays are made right."""
+    """Delete rows and correct the reference counts.
+
+    Flower counts the parents of an object, so the counts of what stays are computed anew.
+    """
     connection.execute("BEGIN IMMEDIATE")
     for table in BY_RUN:
         connection.execute(f"DELETE FROM {table} WHERE run_id IN ({_list(over)})")
+    # An object may belong to several runs: only what no run has any more is deleted.
     removed = connection.execute("DELETE FROM objects WHERE object_id NOT IN (SELECT object_id FROM run_objects)")
     count = removed.rowcount
     parents = "SELECT count(*) FROM object_children WHERE child_id = objects.object_id"
@@ -87,7 +97,10 @@ def _delete(connection: sqlite3.Connection, over: Collection[int]) -> int:
 
 
 def _rewrite(connection: sqlite3.Connection, end: float) -> None:
-    """Write the file anew and truncate its log, as soon as nobody reads from it."""
+    """Rewrite the file and truncate its log.
+
+    That waits until nobody reads from it.
+    """
     connection.execute("VACUUM")
     while True:
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -103,7 +116,9 @@ def _list(runs: Collection[int]) -> str:
 
 
 def _signed(number: int) -> int:
-    """Return a number as the database has it: Flower's are 64 bits without a sign.
+    """Return a number as the database stores it.
+
+    Flower's numbers have 64 bits without a sign; SQLite's have one.
 
     Examples
     --------

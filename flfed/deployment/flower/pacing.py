@@ -1,4 +1,7 @@
-"""How often to ask whether there is something to do: often while a study runs, seldom otherwise."""
+"""Waiting times between questions and after failures.
+
+Questions come often while a study runs, and seldom otherwise.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class Pace:
 
 
 class Backoff:
-    """The seconds to wait after one failure after the other: each twice the one before.
+    """Waiting times that double after each failure.
 
     Parameters
     ----------

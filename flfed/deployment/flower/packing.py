@@ -1,4 +1,6 @@
-"""What a message says as one piece on its way between coordinator and gate, which read and check it as before.
+"""Packing of a message into one piece.
+
+Coordinator and gate read and check it as before.
 
 Flower sends every record and every array as an object of its own, and asks three times for each: a
 round of logistic regression is 34 objects a site. In one piece it is 6, a third of the CPU time.
@@ -24,9 +26,13 @@ MOST_BYTES = 1 << 20
 
 
 def joined(message: Message) -> Message:
-    """Return a message as it travels; the given one is not changed. An error, and what is large, stays as it is."""
+    """Return a message packed for its way.
+
+    The given message is not changed. An error, and a large message, stays as it is.
+    """
     if not message.has_content():
         return message
+    # Deterministic, so that the same message always has the same bytes.
     piece = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
     if len(piece) > MOST_BYTES:
         return message
@@ -36,7 +42,9 @@ def joined(message: Message) -> Message:
 
 
 def apart(message: Message) -> Message:
-    """Return a message as it was before it travelled; the given one is not changed.
+    """Return a message unpacked after its way.
+
+    The given message is not changed.
 
     Raises
     ------
@@ -51,6 +59,7 @@ def apart(message: Message) -> Message:
 
 
 def _record(section: object) -> RecordDict:
+    # Exactly one key and a bounded size: nothing else may travel beside the piece.
     piece = section.get(KEY) if isinstance(section, ConfigRecord) and list(section) == [KEY] else None
     if not isinstance(piece, bytes) or len(piece) > MOST_BYTES:
         raise MalformedMessage("the message cannot be read")

@@ -1,4 +1,4 @@
-"""Questions that a run has asked of nodes, whatever happens to them meanwhile.
+"""Open questions of a run to its nodes.
 
 A node that went away, or began anew, is asked again; who has not answered is named.
 """
@@ -41,7 +41,7 @@ Online = Callable[[], Mapping[int, str]]
 
 @dataclass(eq=False)
 class Arriving:
-    """A reply whose beginning has come, until its parts have.
+    """A reply that has begun to arrive.
 
     Attributes
     ----------
@@ -74,6 +74,7 @@ class Arriving:
             If they are too many bytes together.
         """
         self.missing.remove(name)
+        # Counted over all parts: many small ones are as bad as a large one.
         self.contents[name], self.last, self.left = content, now, self.left - len(content)
         if self.left < 0:
             raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
@@ -130,11 +131,15 @@ class Presence:
         self._gone = {node: -RESTART_SECONDS for node, since in self._nodes.items() if not since}
 
     def look(self) -> bool:
-        """Ask the server, where that is due; tell whether it was asked."""
+        """Ask the server for the online nodes, where due.
+
+        Tell whether it was asked.
+        """
         now = self._clock()
         if now < self._due:
             return False
         self._due = now + LOOK_SECONDS
+        # A server that is away leaves the last known state, and the question is due again later.
         with suppress(FlfedError):
             self._nodes = self._online()
             for node in [node for node in self._gone if self._nodes.get(node)]:
@@ -142,22 +147,33 @@ class Presence:
         return True
 
     def since(self, node: int) -> str:
-        """Return when a node came online; "" where it is not."""
+        """Return when a node came online.
+
+        "" where it is not online.
+        """
         return self._nodes.get(node, "")
 
     def is_cut_off(self, node: int) -> bool:
-        """Notify whether a node may not connect, or is not known."""
+        """Tell whether a node may not connect.
+
+        Nodes that are not known may not.
+        """
         return node not in self._nodes
 
     def may_return(self, node: int) -> bool:
-        """Notify whether a node that is away went so lately that it may just be starting anew."""
+        """Tell whether an absent node may soon return.
+
+        It may where it left so lately that it may just be starting anew.
+        """
         now = self._clock()
         return now - self._gone.setdefault(node, now) < RESTART_SECONDS
 
 
 @dataclass
 class Told:
-    """Says of questions that wait who has answered, who has not, and when they are given up.
+    """Reporter of questions that wait.
+
+    It says who has answered, who has not, and when the questions are given up.
 
     Attributes
     ----------
@@ -178,7 +194,7 @@ class Told:
         self._began = self.clock()
 
     def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float | None) -> None:
-        """Say who is waited for, where there is something new to say.
+        """Report the missing sites, where there is news.
 
         Parameters
         ----------
@@ -188,9 +204,11 @@ class Told:
             Until it is given up; None for never.
         """
         now = self.clock()
+        # Most questions are answered at once; a person hears only of those that are not.
         if now - self._began < QUIET_SECONDS or not missing:
             return
         who = waiting_sentence(missing, answered)
+        # The same sentence is repeated seldom, and in the beginning the list changes too fast to be told.
         if (who == self._last or now - self._began < 2 * QUIET_SECONDS) and now < self._due:
             return
         self._last, self._due = who, now + REPEATED_SECONDS
@@ -215,7 +233,10 @@ def waiting_sentence(missing: Mapping[str, str], answered: Collection[str]) -> s
 
 
 def given_up(left: float | None) -> str:
-    """Return when waiting ends, by the clock on the wall and in seconds."""
+    """Return when waiting ends, in words.
+
+    It is told by the clock on the wall and in seconds.
+    """
     if left is None:
         return "it is not given up"
     return f"given up at {time.strftime('%H:%M:%S', time.localtime(time.time() + left))} (in {left:.0f} s)"

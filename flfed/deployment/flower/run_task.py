@@ -1,4 +1,6 @@
-"""Flower's task of a run's server side, which the coordinator's process acquires and conducts itself.
+"""Server task of a run in Flower.
+
+The coordinator's process acquires and conducts it itself.
 
 Private names of Flower: `RuntimeTokenHttpInterceptor`, `RuntimeHttpClient`, `runtime_pb2`, `run_from_proto`, `Run`,
 `TaskIdentity`, `SubStatus`.
@@ -30,7 +32,7 @@ START_SECONDS = 30.0
 
 
 class ServerTask:
-    """The server's task of one run, which this process has acquired.
+    """An acquired server task of one run.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ class ServerTask:
         return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
 
     def begin(self) -> Run:
-        """Begin the task; return the run that it is of."""
+        """Begin the task and return its run."""
         with said():
             found = self.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
         # Flower builds messages only where these are set.
@@ -61,7 +63,10 @@ class ServerTask:
         return run_from_proto(found.run)
 
     def end(self, status: str, details: str) -> None:
-        """Say in Flower how the run ended; it keeps nothing else of the run."""
+        """Report to Flower how the run ended.
+
+        Flower keeps nothing else of the run.
+        """
         with said():
             self.client.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=status, details=details))
 
@@ -73,7 +78,9 @@ class ServerTask:
 def acquired(
     folder: CoordinatorFolder, link: Link, control: Control, config: Mapping[str, bool | float | int | str]
 ) -> ServerTask:
-    """Start a run and acquire its task; one that a process left behind which died in between is ended.
+    """Start a run and acquire its task.
+
+    A run that a dead process left behind is ended first.
 
     Parameters
     ----------
@@ -89,6 +96,7 @@ def acquired(
     FlfedError
         If the server does not answer, or gives no task.
     """
+    # Flower hands tasks to whoever asks; under the lock the only other ones are of processes that died.
     with locked(folder.server):
         run = control.start_run(config)
         acquiring, end = link.acquiring(), time.monotonic() + START_SECONDS
@@ -101,11 +109,13 @@ def acquired(
                     time.sleep(0.05)
                     continue
                 task = ServerTask(link, found.task.run_id, found.token)
+                # A task of another run was left behind: it is ended, and the next one is asked for.
                 if task.run == run:
                     return task
                 _end_stray(task)
         finally:
             acquiring.close()
+        # Without a task nobody would ever end the run.
         with suppress(FlfedError):
             control.stop_run(run)
         raise FlfedError("the server gave no task for the run: stop and start flfed coordinator serve")
@@ -113,6 +123,7 @@ def acquired(
 
 def _end_stray(task: ServerTask) -> None:
     try:
+        # Flower ends only a task that was begun.
         with suppress(FlfedError), said():
             task.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
         task.end(SubStatus.FAILED, "its coordinator's process died")
@@ -121,7 +132,9 @@ def _end_stray(task: ServerTask) -> None:
 
 
 class Heartbeat:
-    """Tells the server in a thread that the run goes on, and the run when the server has ended it.
+    """Heartbeat of a run's server task.
+
+    A thread tells the server that the run is active, and notices when the server has ended it.
 
     Parameters
     ----------
@@ -146,7 +159,7 @@ class Heartbeat:
         self._client.close()
 
     def check(self) -> None:
-        """Refuse to go on with a run that somebody has ended."""
+        """Raise where the run has been ended."""
         if self._ended:
             raise FlfedError("the run was ended at the server: by flfed, by hand, or because it was away too long")
 
@@ -155,6 +168,7 @@ class Heartbeat:
             try:
                 self._ended |= not self._client.SendTaskHeartbeat(runtime_pb2.SendTaskHeartbeatRequest()).success
             except httpx.HTTPStatusError as error:
+                # A refusal means that the task is gone; all other errors may pass.
                 self._ended |= error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
             except httpx.TransportError:
                 pass  # the grid says so, if it lasts

@@ -1,4 +1,7 @@
-"""Which answers say that a server, or its proxy, is away for a while: what was asked is then asked again."""
+"""Status codes of a server that is away.
+
+A request that such a server answered is sent again.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ TOO_MANY, SERVER_ERRORS = 429, 500
 
 
 def is_away(status: int) -> bool:
-    """Tell whether a status code is of a server that is away, has too much to do, or failed for now.
+    """Tell whether a status code asks for another try.
+
+    The server is away, has too much to do, or failed for now.
 
     Examples
     --------

@@ -1,4 +1,6 @@
-"""What the node holds for the gate: one message at a time, read over the relay, never executed.
+"""Client of a node for the gate.
+
+It reads one message at a time over the relay and executes none of it.
 
 Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
 `RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
@@ -79,12 +81,12 @@ def _as_it_is(asked: Message, reply: Message, context: Context) -> Message:
 
 
 class LinkLost(FlfedError):
-    """The node does not answer, or no longer knows the task: to be tried again."""
+    """An unreachable node, or one that forgot the task."""
 
 
 @contextlib.contextmanager
 def _link() -> Iterator[None]:
-    """Turn what can go wrong between two processes into one error."""
+    """Turn connection errors into `LinkLost`."""
     try:
         yield
     except httpx.HTTPStatusError as error:
@@ -94,7 +96,9 @@ def _link() -> Iterator[None]:
 
 
 class Bounded(httpx.BaseTransport):
-    """Connections over which at most so many bytes come, counted before one is read.
+    """Connections with a limit on received bytes.
+
+    Bytes are counted before one is read.
 
     Parameters
     ----------
@@ -114,7 +118,11 @@ class Bounded(httpx.BaseTransport):
         self._counting = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask, and refuse an answer that says no length, is packed, or is longer than what is left."""
+        """Send a request and refuse an oversized answer.
+
+        An answer without a length, or a compressed one, is refused too.
+        """
+        # A compressed answer could unpack to any size, whatever length it declares.
         request.headers["accept-encoding"] = "identity"
         response = self._inner.handle_request(request)
         length = response.headers.get("content-length", "")
@@ -131,7 +139,7 @@ class Bounded(httpx.BaseTransport):
         return response
 
     def has_read(self) -> None:
-        """Note that the message is read: what comes from now on are short answers to what we send."""
+        """Allow short answers only, once the message is read."""
         with self._counting:
             self._most = SHORT
             self._left = SHORT
@@ -143,7 +151,10 @@ class Bounded(httpx.BaseTransport):
 
 
 class NodeClient(RuntimeHttpClient):
-    """Flower's client of a node, over connections that are handed in, without redirects or proxies."""
+    """Flower's client of a node, over given connections.
+
+    It follows no redirect and uses no proxy.
+    """
 
     def __init__(self, transport: httpx.BaseTransport, *interceptors: Any) -> None:
         super().__init__("http://node", interceptors=interceptors, timeout=SECONDS, verify=False)
@@ -153,7 +164,9 @@ class NodeClient(RuntimeHttpClient):
 
 @dataclass
 class Task:
-    """One message that waits for its reply; the node hears a heart-beat until then.
+    """One message waiting for its reply.
+
+    The node gets heart-beats until then.
 
     Parameters
     ----------
@@ -189,12 +202,15 @@ class Task:
         found = opened(self.envelope, self._contents)
         if not found.has_content():
             raise MalformedMessage("the message holds something else than a message")
+        # The reply travels as the message came: an older coordinator knows no packed message.
         whole = apart(found)
         self._in_one_piece = whole is not found
         return whole
 
     def reply(self, message: Message) -> None:
-        """Send the reply, in one piece where the message came so; of this process's state nothing goes with it.
+        """Send the reply.
+
+        It goes in one piece where the message came so. Nothing of this process's state goes with it.
 
         Raises
         ------
@@ -210,11 +226,14 @@ class Task:
             self.close()
 
     def refuse(self, reason: str) -> None:
-        """Reply with an error, which the gate sees before it leaves."""
+        """Reply with an error, passed through the gate."""
         self.reply(self.seen(Message(Error(code=REFUSED, reason=reason), reply_to=self.envelope)))
 
     def seen(self, reply: Message) -> Message:
-        """Return an error reply as the gate lets it leave, once the ledger has its line."""
+        """Return an error reply as the gate releases it.
+
+        The ledger has its line by then.
+        """
         return self._leaving(self.envelope, reply, self.context)
 
     def close(self) -> None:
@@ -225,7 +244,7 @@ class Task:
 
 
 class Tasks:
-    """The messages that wait at the node of this site.
+    """Messages waiting at this site's node.
 
     Parameters
     ----------
@@ -287,7 +306,11 @@ class Tasks:
             raise MalformedMessage("the message cannot be read") from None
 
     def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
-        """Read all of a task while its heart beats; answer one that may not be read."""
+        """Read all of a task, with heart-beats.
+
+        A message that may not be read is answered with an error.
+        """
+        # Flower keeps the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
         identity.task_id, identity.run_id = found.task.task_id, found.task.run_id
         waiting = self._soon(
@@ -304,6 +327,7 @@ class Tasks:
             self._fill(task, client.PullTaskInput(PullTaskInputRequest()))
             self._pull(task, client, tree)
         except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
+            # A message that cannot be read is refused at once, so that the coordinator need not wait for its deadline.
             reason = str(error) if isinstance(error, MalformedMessage) else "the message cannot be read"
             bounded.has_read()
             task.refuse(reason)
@@ -315,11 +339,12 @@ class Tasks:
         return task
 
     def _fill(self, task: Task, given: PullTaskInputResponse) -> None:
-        """Put context and bundle into a task, after the bundle's hash is checked."""
+        """Add the context and the checked bundle to a task."""
         held = hashlib.sha256(given.fab.content).hexdigest()
         task.context = context_from_proto(given.context)
         task.bundle = given.fab.content
         task.bundle_sha256 = held
+        # Two places name the bundle; both must name these very bytes.
         for claimed in (given.fab.hash_str, given.run.fab_hash):
             if not hmac.compare_digest(claimed.encode(), held.encode()):
                 raise MalformedMessage("the message comes with a bundle that is not the one it claims to be")
@@ -327,7 +352,7 @@ class Tasks:
             raise MalformedMessage("the message and its settings are of two runs")
 
     def _pull(self, task: Task, client: NodeClient, tree: ObjectTree) -> None:
-        """Read the bytes of every object of a message; none of them is opened."""
+        """Read the unopened bytes of every part of a message."""
         names = parts_of(tree, task.envelope.metadata.message_id)
         node, run = Node(node_id=task.context.node_id), task.context.run_id
         for name in names:
@@ -341,7 +366,8 @@ class Tasks:
         )
 
     def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
-        """Ask until the node has received it: it hands a task out before its message is in."""
+        """Ask until the node has received the whole message."""
+        # The node hands a task out before its message is complete.
         until, pace = time.monotonic() + seconds, Pace(SOON, LATEST)
         while not there(found := ask()):
             if time.monotonic() > until:
@@ -356,7 +382,10 @@ class Tasks:
 
 
 def _beat(client: NodeClient) -> Callable[[], bool]:
-    """Return a heart-beat that does not end this process, as Flower's own would: the reply fails, and that is said."""
+    """Return a heart-beat that never ends this process.
+
+    Flower's own would end it. Here the reply fails, and that is reported.
+    """
 
     def beat() -> bool:
         try:

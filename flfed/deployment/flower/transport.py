@@ -1,4 +1,6 @@
-"""HTTP over sockets that are handed in: httpx asks, and opens nothing by itself.
+"""HTTP transport over given sockets.
+
+httpx asks through it and opens no connection by itself.
 
 Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, in place of which a pool of httpcore
 with a network backend of ours is put (`docs/security.md`). All of httpcore's that is used here is public.
@@ -51,14 +53,20 @@ class SocketStream(httpcore.NetworkStream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell whether something is there to be read: an unused connection that the node closed."""
+        """Tell whether an unused connection was closed.
+
+        Something to be read on it means that the node closed it.
+        """
         if info != "is_readable":
             return None
         return self._socket.fileno() < 0 or bool(select.select([self._socket], [], [], 0)[0])
 
 
 class HandedConnections(httpcore.NetworkBackend):
-    """Where httpcore asks for a connection, whatever the address: there is one place only."""
+    """Connection backend with one destination.
+
+    httpcore asks it for connections, whatever the address.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -79,7 +87,7 @@ class HandedConnections(httpcore.NetworkBackend):
 
 
 class NodeTransport(httpx.HTTPTransport):
-    """A transport of httpx whose every connection is one to the node.
+    """httpx transport with connections to the node only.
 
     Parameters
     ----------
@@ -92,6 +100,7 @@ class NodeTransport(httpx.HTTPTransport):
 
     def __init__(self, connect: Connect, *, most: int, kept: float) -> None:
         super().__init__(verify=False, trust_env=False)
+        # The pool is a private name: another httpx must fail here and not open connections of its own.
         if not hasattr(self, "_pool"):
             raise FlfedError("this httpx has no '_pool' where flfed needs it; install httpx 0.28")
         self._pool.close()

@@ -1,1 +1,4 @@
-"""An institution's own side of a deployment: whose code runs there, who may start a study, what leaves."""
+"""Gate of one institution.
+
+It decides whose code runs there, who may start a study, and what leaves.
+"""

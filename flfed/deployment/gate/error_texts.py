@@ -1,4 +1,6 @@
-"""Which sentences may leave a site: those that flfed itself says, with nothing of a table in them.
+"""Sentences that may leave a site.
+
+They are those that flfed itself says, with nothing of a table in them.
 
 The client app redacts what goes wrong. This is the second look: a sentence that is not known
 stays at the site, whatever made it.
@@ -17,7 +19,7 @@ HELD_BACK = ERRORS[1]
 
 
 def is_ours(sentence: str, site: Site) -> bool:
-    """Tell whether a sentence is one that a site may say.
+    """Tell whether a site may send this sentence.
 
     Parameters
     ----------
@@ -31,13 +33,18 @@ def is_ours(sentence: str, site: Site) -> bool:
     found = column_rule(sentence)
     if found is None:
         return is_known(sentence)
+    # A sentence about a column is ours only with a column of the schema, and with enough rows behind it.
     column, rows = found
     return (rows is None or rows >= CROSSING) and column in _columns(site)
 
 
 def _columns(site: Site) -> set[str]:
-    """Return the names of columns that an error of this site may name: of its schema, and of its own table."""
+    """Return the column names that this site's errors may have.
+
+    They are those of its schema, and of its own table.
+    """
     found = {str(getattr(site.holdout, "column", "") or "")}
+    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
     for dataset in site.datasets:
         found |= set(datasets.load(dataset).schema.columns)
         for own in site.serving(dataset).mapping.values():

@@ -1,4 +1,7 @@
-"""The gate's decisions: whether a message is answered at all, and with which rows. No row is read for any of them."""
+"""The gate's decisions about messages.
+
+It decides whether a message is answered at all, and with which rows. No row is read for any of these decisions.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, An
 
 
 def today_utc() -> datetime.date:
-    """Return the day, in UTC as the ledger has it."""
+    """Return today's date in UTC, as the ledger has it."""
     return datetime.datetime.now(datetime.UTC).date()
 
 
@@ -80,7 +83,9 @@ def today_utc() -> datetime.date:
 # The first thing that does not fit is the answer, and no row is read before all of it does. What the ledger has a line
 # of may have left; what it has none of has not.
 class Gate:
-    """Decides for one site what is answered, and what leaves.
+    """Gate in front of one site's client app.
+
+    It decides what is answered, and what leaves.
 
     Parameters
     ----------
@@ -121,24 +126,32 @@ class Gate:
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
 
     def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
-        """Return what a message gets: the installed client app's reply where it may leave, else why not.
+        """Return the reply to a message, or an error.
+
+        The reply is the installed client app's where it may leave; else an error reply says why not.
 
         The ledger has its line before this returns.
         """
+        # Nothing is computed for a message that is refused.
         reason = self.refusal(message, context, fab_sha256)
         if not reason:
             try:
+                # The request is kept before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
             except NotKept as error:
                 reason = str(error)
                 self._own.append(reason)
         if reason:
             return self.leaving(message, _error(reason, message), context)
+        # Questions about the ledger need no study's rows, so the client app is not opened for them.
         answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
         return self.leaving(message, answers(message, context), context)
 
     def _sealing(self, message: Message, context: Context) -> Message:
-        """Answer for the ledger: an engine without a gate has none, so that the client app does not know of it."""
+        """Answer a message about the ledger.
+
+        An engine without a gate has no ledger, so the client app does not know of these messages.
+        """
 
         def answer(message: Message, context: Context) -> Message:
             handler = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
@@ -148,7 +161,9 @@ class Gate:
         return redact(message, context, answer)
 
     def refusal(self, message: Message, context: Context, fab_sha256: str) -> str:
-        """Return why a message is not answered, or an empty text; reads no row.
+        """Return why a message is refused.
+
+        An empty text where it is not. No row is read.
 
         Parameters
         ----------
@@ -161,12 +176,15 @@ class Gate:
         try:
             self._check(message, context, fab_sha256)
         except Refused as error:
+            # The gate's own sentences are remembered: they may leave without being read again.
             self._own.append(str(error))
             return str(error)
         return ""
 
     def leaving(self, message: Message, reply: Message, context: Context) -> Message:
-        """Return the reply where it may leave, else an error reply; the ledger has its line before.
+        """Return the reply where it may leave, else an error.
+
+        The ledger has its line before this returns.
 
         Parameters
         ----------
@@ -195,7 +213,9 @@ class Gate:
         return left
 
     def find_site(self, name: str, study: Study) -> Site:
-        """Return the site with its frozen rows, as `SiteClient` asks for it.
+        """Return the site with its frozen rows.
+
+        `SiteClient` asks for its site by this method.
 
         Raises
         ------
@@ -206,13 +226,18 @@ class Gate:
         """
         if name != self.folder.site:
             raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
+        # The rows that are opened must be those that the study was checked with, not those that came since.
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._rows.get(study.sha256()):
             raise NotTakingPart(ROWS_CHANGED)
         return found
 
     def standing(self, approval: Approval) -> str:
-        """Return why a study would not be answered now, for all that is known at the site, or an empty text."""
+        """Return why a study would be refused now.
+
+        All that is known at the site is considered. An empty text where it would be answered.
+        """
+        # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
         try:
             self._check_policy()
@@ -222,7 +247,10 @@ class Gate:
         return ""
 
     def _side(self, context: Context) -> SiteClient:
-        """Return the client side that holds a study's rows: another one where other rows are frozen."""
+        """Return the client that holds a study's rows.
+
+        Where other rows are frozen, it is another client.
+        """
         sha256 = sha256_of(str(context.run_config["study"]))
         key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
@@ -235,7 +263,10 @@ class Gate:
         return self._sides[key]
 
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
-        """Return what the ledger says of a message, whatever came in it."""
+        """Return the ledger's facts about a message.
+
+        They can be written whatever came in the message.
+        """
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
         known, repeat = self._known.get(sha256), context.run_config.get("repeat", 0)
@@ -249,7 +280,11 @@ class Gate:
         }
 
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
-        """Raise Refused for the first thing that does not fit: from whoever asks to what is asked."""
+        """Refuse a message at its first defect.
+
+        Checks go from whoever asks to what is asked. Raises `Refused`.
+        """
+        # Constant time: how long a comparison takes tells nothing of the hash that is expected.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
             raise Refused(
                 f"the run came with another bundle than that of flfed {flfed.__version__}, which this site installed; "
@@ -264,6 +299,7 @@ class Gate:
         messages = self._check_study(context.run_config)
         if not message.has_content():
             raise Refused("the message has no content")
+        # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             raise Refused(f"the {kind} message does not fit the study: {defect}")
@@ -272,7 +308,10 @@ class Gate:
             raise Refused(over)
 
     def _check_policy(self) -> None:
-        """Serve under the policy as it stands now; refuse where it cannot be read, and forget what was opened."""
+        """Apply the policy as it stands now.
+
+        A policy that cannot be read is refused, and what was opened under the one before is forgotten.
+        """
         now = self._policy_now()
         if now == self.site.policy:
             return
@@ -285,7 +324,10 @@ class Gate:
         self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
 
     def _policy_now(self) -> Policy | None:
-        """Return what the policy file says, None where it cannot be read or is gone; without one, what it was."""
+        """Return the present policy.
+
+        None where its file cannot be read or is gone. A site that came without a file keeps the policy that it had.
+        """
         try:
             if self._policy_file is not None and self._policy_file.exists():
                 return parse_settings(Policy, self._policy_file)
@@ -294,16 +336,21 @@ class Gate:
             return None
 
     def _check_study(self, config: Mapping[str, object]) -> StudyMessages:
-        """Return the messages of the study that a run config brings, or raise Refused."""
+        """Return the messages of a run config's study.
+
+        Raises `Refused` where the run config brings none that may be answered.
+        """
         text = config.get("study")
         repeat = config.get("repeat", 0)
         run = config.get("run")
+        # The run config comes from the coordinator, so each value's type and size is checked before it is used.
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
             raise Refused("the run brings no study")
         if type(repeat) is not int or not 0 <= repeat < REPEATS:
             raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
         if not isinstance(run, str) or not RUN.fullmatch(run):
             raise Refused("the run has no name of letters, digits and hyphens")
+        # The decision comes first: a text that was refused is not parsed as a study.
         approval = self._check_decision(text)
         known = self._known.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
@@ -317,7 +364,10 @@ class Gate:
         return known or self._messages(study)
 
     def _check_decision(self, text: str) -> Approval | None:
-        """Return the approval of a study by its very text, or None where the policy asks for none."""
+        """Return the approval of a study's exact text.
+
+        None where the policy asks for none. Raises `Refused` where the study may not be answered.
+        """
         if decided.is_paused(self.folder):
             raise Refused("the site is paused by its operator")
         try:
@@ -330,12 +380,14 @@ class Gate:
         if found is not None and found.decision != "approved":
             word = "refused" if found.decision == "refused" else "withdrawn"
             raise Refused(f"the study was {word} here on {found.at[:10]}")
+        # An approval holds for the code and the coordinator that it was given for, and for no others.
         if found is not None:
             if not hmac.compare_digest(found.bundle_sha256, self._bundle):
                 raise Refused("the study was approved under another version of flfed: it needs a new approval")
             if other_coordinator(self.folder, found.coordinator):
                 raise Refused("the study was approved for another coordinator: it needs a new approval")
             return found
+        # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         name, free = name_of(text), self.site.policy.approval == "none"
         if free and not any(other.study == name and other.decision != "approved" for other in others):
             return None
@@ -344,11 +396,15 @@ class Gate:
         raise Refused("the study is not approved here")
 
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
-        """Refuse where columns mean something else, or other rows are frozen, than when the study was approved."""
+        """Refuse a study whose columns or rows have changed.
+
+        They are compared with those at the time of the approval.
+        """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
             raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
         rows = self._frozen(study)
+        # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
             raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
         if approval is not None and rows.sha256 != approval.rows_sha256:
@@ -371,7 +427,10 @@ class Gate:
         return found
 
     def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
-        """Refuse a cohort that is too small, or that has a site which was not named."""
+        """Refuse a cohort that is too small or unapproved.
+
+        Approval and policy may each name the sites that may take part.
+        """
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
             raise Refused("the run does not name the sites that it asks")
@@ -395,7 +454,10 @@ class Gate:
 
 
 def _no_rows() -> None:
-    """Open nothing: what answers for the ledger asks for no rows."""
+    """Open nothing.
+
+    Questions about the ledger need no rows.
+    """
 
 
 def _error(reason: str, message: Message) -> Message:

@@ -1,4 +1,7 @@
-"""A site's own figures of the runs that it took part in, kept at its gate: what its people may show without asking."""
+"""A site's own results, kept at its gate.
+
+They are its figures of the runs that it took part in, which its people may show without asking anybody.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ FACTS = ("study", "study-sha256", "dataset", "run", "at", "primary")
 
 @dataclass(frozen=True)
 class Result:
-    """How the models did on the holdout of a site in one run: the figures that left it, and no model.
+    """Figures of one run on a site's holdout.
+
+    They are the figures that left the site; there is no model in them.
 
     Attributes
     ----------
@@ -68,7 +73,9 @@ class Result:
 
 
 def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], messages: StudyMessages) -> None:
-    """Keep the figures of a comparison that leaves; nothing else of the reply, and nothing of other kinds.
+    """Keep the figures of a comparison that leaves.
+
+    Nothing else of the reply is kept, and nothing of other kinds of messages.
 
     Parameters
     ----------
@@ -88,6 +95,7 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
     if reply.metadata.message_type != COMPARE or reply.has_error() or not RUN.fullmatch(run):
         return
     try:
+        # All of it is from the ledger's facts and the reply: the figures are those that left.
         found = CompareReply.from_record(reply.content)
         numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
         said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
@@ -99,6 +107,7 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
         text = json.dumps(
             {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
         )
+        # The folder belongs to the gate's user, whoever runs this.
         if not folder.results.is_dir():
             folder.results.mkdir(mode=0o700)
             give(folder.results, folder.gate)
@@ -108,7 +117,9 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
 
 
 def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
-    """Return the kept results, the latest first, and what cannot be read; reads files alone.
+    """Return a site's kept results and its unreadable files.
+
+    The latest result comes first. Only files are read.
 
     Parameters
     ----------
@@ -127,6 +138,7 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
 
 def _read(found: dict[str, Any]) -> Result:
     arms, differences = (tuple(_figure(one) for one in found[name]) for name in ("arms", "differences"))
+    # Every value is converted, so that a file with other types in it is a problem and not a page that fails.
     study, sha256, dataset, run, at, primary = (str(found[key]) for key in FACTS)
     datetime.fromisoformat(at)  # ValueError where it is none
     repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
@@ -137,7 +149,7 @@ def _read(found: dict[str, Any]) -> Result:
 
 
 def _plain(figure: Figure) -> dict[str, Any]:
-    """Return a figure as JSON has it, which knows no NaN."""
+    """Return a figure without NaN, for JSON."""
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(figure).items()}
 
 

@@ -1,4 +1,7 @@
-"""The messages of one study, as `expected` checks them: what may come in, and what may leave."""
+"""Expected messages of one study.
+
+They say what may come in and what may leave; `message_sections` checks messages against them.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ SEALINGS: Mapping[str, Mapping[str, Field]] = {
 
 @dataclass(frozen=True, eq=False)
 class StudyMessages:
-    """What each message of a study may hold at one site; needs no row, and no connection.
+    """Allowed content of each message of a study.
+
+    They are made for one site; no row and no connection is needed.
 
     Parameters
     ----------
@@ -95,7 +100,10 @@ class StudyMessages:
 
     @cached_property
     def own(self) -> Own:
-        """What the site's own model is, which the shared one is compared with."""
+        """The kind of the site's own model.
+
+        The shared model is compared with it.
+        """
         return self.study.compare.own_of(linear=self.study.model.build("model").linear)
 
     @cached_property
@@ -120,10 +128,12 @@ class StudyMessages:
             return {"config": _config(SEALING[kind])}
         if kind == SUMMARISE:
             return {"config": _config({})}
+        # Scales and weights are above zero; under the schema's scaler every value follows from the study alone.
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
+        # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
         if kind == COMPARE:
             known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
             if self.schema.task == "binary":
@@ -131,13 +141,18 @@ class StudyMessages:
             return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
+        # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more = {"settings": Plain(fields=settings)} if settings else {}
         asked = {"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {}
         return {"config": _config({**self._round(kind), **asked}, optional=asked), **sections, **more}
 
     def _round(self, kind: str) -> dict[str, Field]:
-        """Return what says which round it is; the evaluation that follows the last one trains nothing."""
+        """Return the fields that say which round it is.
+
+        The evaluation after the last round trains nothing.
+        """
+        # Only a plateau schedule follows what it sees: there alone the coordinator may choose the scale.
         plateau = self.study.plan.schedule == "plateau"
         first, last = 1, self.study.rounds
         if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
@@ -151,7 +166,10 @@ class StudyMessages:
         }
 
     def _settings(self) -> dict[str, Field]:
-        """Return the strategy's numbers: those that the study itself gives must be just these."""
+        """Return the fields of the strategy's numbers.
+
+        A number that the study itself sets must have exactly that value.
+        """
         strategy = self.study.strategy.build("strategy")
         given = {name: float(value) for name, value in strategy.client_settings().items()}
         own = set(inspect.signature(type(strategy)).parameters)
@@ -218,6 +236,7 @@ class StudyMessages:
         return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
 
     def _scores(self, name: str, rows: str) -> dict[str, Section]:
+        # Beside the loss only the primary metric leaves in a round: the others wait for the comparison.
         primary = primary_of(self.schema.task, self.study.compare.primary, self.study.compare.alert_budget)
         figures = {"loss": number(), primary: number()}
         variances = {primary: number(nan=True)}
@@ -229,7 +248,10 @@ class StudyMessages:
         }
 
     def _histogram(self, name: str) -> dict[str, Section]:
-        """Return the section of a histogram, where one may leave."""
+        """Return a histogram's section.
+
+        The sections are empty where none may leave.
+        """
         if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
             return {}
         return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False)}
@@ -251,7 +273,10 @@ class StudyMessages:
         }
 
     def run_bytes(self) -> int:
-        """Return the most bytes that a whole run of the study takes out of the site, every round asked once."""
+        """Return the most bytes that a run may send.
+
+        They are of a whole run of the study at this site, with every round asked once.
+        """
         kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
         once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
         return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
@@ -262,13 +287,20 @@ def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> P
 
 
 def attacks() -> list[str]:
-    """Return the attacks that a site makes on itself when asked: those that flfed brings, and no other package."""
+    """Return the attacks that a site may run on itself.
+
+    They are those that flfed brings; another package's are not run when asked.
+    """
     return [name for name in registry.names("attack") if name not in registry.others("attack")]
 
 
 def _audited() -> Columns:
-    """Return what one attack may say: numbers, and sentences of ours with nothing but numbers in them."""
+    """Return the section of one attack's figures.
+
+    It has numbers, and sentences of flfed with nothing but numbers in them.
+    """
     plain = {name: number(nan=True) for name in ("value", "low", "high", "promise")}
+    # These sentences may also have an ε, which no other text of ours has.
     sentences = text(f"[ε{WORDS[1:]}", 2 * REASON)
     words = {"metric": text(METRIC, 80), "method": text(WORDS, SENTENCE), "says": sentences}
     fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}

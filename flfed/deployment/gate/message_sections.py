@@ -1,4 +1,7 @@
-"""What each message of a study may hold, in both directions: it follows from the study and the schema alone."""
+"""Sections of messages, and the checks of their content.
+
+What a section may hold follows from the study and the schema alone, in both directions.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,16 @@ class Section(Protocol):
         ...
 
     def defect(self, record: RecordDict, name: str) -> str:
-        """Return what is wrong with a message's section, or an empty text; never a word of what it holds."""
+        """Return why a section does not fit.
+
+        An empty text where it does. The text never has a word of the content.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One plain value: what tells whether it fits, and how many bytes it may have."""
+    """One plain value's check and largest size in bytes."""
 
     fits: Check
     most: int = 8
@@ -73,7 +79,10 @@ class Plain:
         return sum(len(key) + field.most for key, field in self.fields.items())
 
     def defect(self, record: RecordDict, name: str) -> str:
-        """Return what is wrong with a message's section of this name, or an empty text."""
+        """Return why the named section does not fit.
+
+        An empty text where it does.
+        """
         found = record[name]
         if type(found) is not self.kind:
             return "is of another kind"
@@ -108,7 +117,10 @@ class Columns:
         return sum(len(key) + field.most * self.longest for key, field in self.fields.items())
 
     def defect(self, record: RecordDict, name: str) -> str:
-        """Return what is wrong with a message's section of this name, or an empty text."""
+        """Return why the named section does not fit.
+
+        An empty text where it does.
+        """
         found = record[name]
         if type(found) is not ConfigRecord:
             return "is of another kind"
@@ -118,6 +130,7 @@ class Columns:
         lists = {key: values for key, values in found.items() if isinstance(values, list)}
         if len(lists) < len(found):
             return "has a value that is no list"
+        # Lists of one length are the columns of a table; more rows than there are figures are refused.
         lengths = {len(values) for values in lists.values()}
         if len(lengths) != 1 or not 1 <= lengths.pop() <= self.longest:
             return "has lists of a wrong length"
@@ -150,7 +163,10 @@ class Held:
         return sum(len(name) + HEAD + _bytes(*like) for name, like in self.shapes.items())
 
     def defect(self, record: RecordDict, name: str) -> str:
-        """Return what is wrong with a message's section; nothing is decoded before its size is known to fit."""
+        """Return why the named section does not fit.
+
+        An empty text where it does. Nothing is decoded before its size is known to fit.
+        """
         found = record[name]
         if type(found) is not ArrayRecord:
             return "is of another kind"
@@ -167,7 +183,9 @@ class Held:
 
 
 def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
-    """Return why a message is not what it may be, or an empty text.
+    """Return why a message does not fit its sections.
+
+    An empty text where it does.
 
     Parameters
     ----------
@@ -192,16 +210,18 @@ def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
             wrong = "cannot be read"
         if wrong:
             return f"its section {name!r} {wrong}"
+    # The whole is measured too: there could be bytes beside the values that were checked.
     size, most = count_bytes(record), most_bytes(sections)
     return f"it has {size} bytes, where {most} are enough" if size > most else ""
 
 
 def most_bytes(sections: Mapping[str, Section]) -> int:
-    """Return the most bytes that a message of these sections may have."""
+    """Return the most bytes that these sections may have."""
     return sum(section.most for section in sections.values())
 
 
 def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None) -> str:
+    # An unknown name is counted and not repeated: whoever chose it may have put something into it.
     many = len(set(found) - set(known))
     if many:
         return f"has {many} {word}{'s' * (many > 1)} too many"
@@ -223,6 +243,7 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
         return f"has an array {name!r} of another shape than {shape}"
     if value.dtype != dtype:
         return f"has an array {name!r} of another type than {dtype}"
+    # A value that is not finite would spread through every later sum.
     if not np.isfinite(value).all():
         return f"has an array {name!r} with values that are not finite"
     if name in held.positive and not (value > 0).all():
@@ -233,7 +254,7 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
 
 
 def equal(wanted: str | int | float | bool) -> Field:
-    """Return the field of one value, of its very type."""
+    """Return the field of one value and type."""
     return Field(fits=lambda value: type(value) is type(wanted) and value == wanted, most=_most(wanted))
 
 
@@ -244,7 +265,10 @@ def one_of(words: Sequence[str]) -> Field:
 
 
 def text(pattern: str, longest: int) -> Field:
-    """Return the field of a text, at most `longest` characters, all of it as the pattern has it."""
+    """Return the field of a text with this pattern.
+
+    The whole text must fit it, with at most `longest` characters.
+    """
     shape = re.compile(pattern)
     return Field(
         fits=lambda value: isinstance(value, str) and len(value) <= longest and shape.fullmatch(value) is not None,
@@ -263,9 +287,13 @@ def whole(low: int = 0, high: int = LARGEST) -> Field:
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, nan: bool = False) -> Field:
-    """Return the field of a finite number within bounds; `nan` lets an unknown one pass."""
+    """Return the field of a finite number within bounds.
+
+    With `nan` an unknown number passes too.
+    """
 
     def fits(value: Any) -> bool:
+        # A boolean is an int in Python and none here; larger ints lose digits as floats.
         if type(value) is not float and (type(value) is not int or abs(value) > LARGEST):
             return False
         return nan if math.isnan(value) else math.isfinite(value) and low <= value <= high

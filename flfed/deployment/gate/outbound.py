@@ -1,4 +1,7 @@
-"""What leaves a site: looked at a last time, counted, and written into the ledger before it goes."""
+"""Last check and accounting of outbound replies.
+
+A reply is checked again, counted, and written into the ledger before it goes.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Counted:
-    """The bytes of a day up to a line, which is known by its number and its hash."""
+    """Bytes of one day up to a ledger line.
+
+    The line is known by its number and its hash.
+    """
 
     day: str = ""
     n: int = 0
@@ -44,7 +50,7 @@ class Counted:
 
 
 class Leaving:
-    """Lets replies out of one site, and what cannot be a reply.
+    """Outbound control of one site's replies and errors.
 
     Parameters
     ----------
@@ -66,7 +72,10 @@ class Leaving:
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
 
     def used_up(self, message: Message, facts: Facts) -> str:
-        """Return why a message gets no reply, or an empty text: the ledger, the day's bytes, or what its run had.
+        """Return why a message gets no reply.
+
+        An empty text where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
+        already had.
 
         Parameters
         ----------
@@ -87,7 +96,9 @@ class Leaving:
             return NO_LEDGER
 
     def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
-        """Return a reply where it is what its kind may be and the day's bytes allow it, else an error reply.
+        """Return a reply that fits, else an error reply.
+
+        It fits where it is what its kind may be, and the day's bytes allow it.
 
         Parameters
         ----------
@@ -100,6 +111,7 @@ class Leaving:
         messages : StudyMessages
         """
         kind = message.metadata.message_type
+        # What was not asked for may not be in the reply, even where the study knows it.
         asked = _round_of(message)
         wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
@@ -112,6 +124,7 @@ class Leaving:
         charged = kind == TRAIN and charge_of(messages.study) is not None
         line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
+        # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen
         if OFFSET in reply.content:
@@ -121,6 +134,7 @@ class Leaving:
             lost = self._continuity.refusal()
             if lost:
                 return _error(lost, message)
+            # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size)
                 if not over:
@@ -132,7 +146,10 @@ class Leaving:
         return self.withhold(message, over, facts)
 
     def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
-        """Return an error reply instead of a reply that may not leave; the reason is ours."""
+        """Return an error reply in a withheld reply's place.
+
+        The reason is one of the gate's own sentences.
+        """
         return self._said(WITHHELD, message, reason, facts)
 
     def error(self, message: Message, reply: Message, facts: Facts, *, ours: bool) -> Message:
@@ -149,13 +166,17 @@ class Leaving:
         """
         reason = reply.error.reason or ""
         plain = reason.removeprefix(f"{self._site.name}: ")
+        # A sentence that is not known is replaced as a whole: no part of it is safe by itself.
         if not ours and not is_ours(plain, self._site):
             LOG.error("an error of %d characters was held back", len(reason))
             reason = HELD_BACK
         return self._said(REFUSED if ours else ERROR, message, reason, facts)
 
     def _said(self, kind: str, message: Message, reason: str, facts: Facts) -> Message:
-        """Write down what is said instead of a reply, and return it; it is short, so the day's bytes do not hold it."""
+        """Write an error into the ledger and return it.
+
+        It is short, so the byte limit of the day does not apply.
+        """
         reason = CONTROL.sub(" ", reason)[:LONGEST]
         sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
         asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
@@ -174,12 +195,15 @@ class Leaving:
     def _enrol_defect(self, record: RecordDict) -> str:
         config = dict(record["config"].items())
         accepted, reason = config["accepted"], config["reason"]
+        # A reason beside an acceptance would be free text that nobody reads.
         if accepted and reason:
             return "it accepts, and gives a reason"
         return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
 
     def _used(self, held: HeldLedger) -> int:
-        """Return how many bytes left today; a line of a later day, after a clock was set back, counts too.
+        """Return how many bytes left today.
+
+        A line of a later day, after a clock was set back, counts too.
 
         Only lines that came since the last count are read, whoever wrote them; where what was counted is
         not in the ledger any more, all of the day's are.
@@ -196,6 +220,7 @@ class Leaving:
             if line.at[:10] < day:
                 break
             size = line.facts.get("bytes", 0)
+            # Errors are short and always leave; they do not use the day's bytes up.
             used += size if isinstance(size, int) and line.kind not in (REFUSED, ERROR, WITHHELD) else 0
         if newest is not None:
             self._counted = Counted(day, newest.n, newest.hash, used)
@@ -209,10 +234,14 @@ class Leaving:
 
 
 def _round_of(message: Message) -> dict[str, Any]:
-    """Return the round that was asked, and whether scores and an offset were; nothing of what is no plain value."""
+    """Return the requested round and its flags.
+
+    The flags say whether scores and an offset were asked for. Values that are not plain are left out.
+    """
     config = message.content.get("config") if message.has_content() else None
     if config is None:
         return {}
+    # Only small plain numbers reach the ledger: the request may not have been checked yet.
     found = {key: config.get(key) for key in ("round", "score", "offset")}
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 

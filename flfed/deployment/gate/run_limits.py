@@ -1,4 +1,7 @@
-"""What a run may still have from a site, by the site's own ledger: few runs of a study, and one model a question."""
+"""Limits of what a run may get from a site.
+
+The site's own ledger tells: a study has few runs, and each has one model for a question.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 
 
 def asked_sha256(message: Message) -> str:
-    """Return the hash of what the coordinator chose in a message; "" for a kind in which it chooses nothing.
+    """Return the hash of the coordinator's choices.
+
+    An empty text for a kind of message in which it chooses nothing.
 
     Scores and figures depend on the model and its encoder alone; an update depends on all that was sent.
 
@@ -50,7 +55,10 @@ def asked_sha256(message: Message) -> str:
 
 
 def chosen_numbers(message: Message) -> dict[str, float]:
-    """Return the numbers, of those in `CHOSEN`, by which a comparison is asked for."""
+    """Return the chosen numbers of a comparison request.
+
+    They are those that `CHOSEN` names.
+    """
     if message.metadata.message_type != COMPARE:
         return {}
     config = message.content["config"]
@@ -58,7 +66,9 @@ def chosen_numbers(message: Message) -> dict[str, float]:
 
 
 class RunLimits:
-    """Tells what the runs of all studies had, as the ledger has it, and which question would be one too many.
+    """Counter of the answers that each run had.
+
+    The ledger tells what the runs of all studies had, and so which question would be one too many.
 
     Parameters
     ----------
@@ -86,7 +96,9 @@ class RunLimits:
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> str:
-        """Return why a run may not have what it asks for, or an empty text.
+        """Return why a run may not have an answer.
+
+        An empty text where it may.
 
         Parameters
         ----------
@@ -98,12 +110,14 @@ class RunLimits:
         """
         self._read(held)
         study, name, _ = run
+        # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return OTHER_STUDY
         runs, most = self._runs[study], self._most
         if run not in runs and len(runs) >= most:
             return f"its policy lets {most} run{'s' * (most > 1)} of a study have answers, and {len(runs)} had them"
         kind, asked = message.metadata.message_type, asked_sha256(message)
+        # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
             return "" if asked in self._asked[run, COMPARE, 0] else NOT_JUDGED
         round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
@@ -111,29 +125,36 @@ class RunLimits:
         for name, why in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
                 return why
+        # The same question again is harmless: it is answered as before.
         if not self._asked[run, kind, round] - {asked}:
             return ""
         return f"it was asked to {QUESTIONS[kind]} another model in {f'round {round} of ' * (round > 0)}this run"
 
     def _read(self, held: HeldLedger) -> None:
-        """Take note of the lines that came since the last time; of all where the last seen one is gone."""
+        """Read the lines added since the last time.
+
+        Where the last line seen is gone, all lines are read.
+        """
         since = []
         for line in held.backwards():
             if (line.n, line.hash) == self._seen:
                 break
             since.append(line)
         else:
+            # No line was the one seen last: the ledger is another one, or is read for the first time.
             self._forget()
         self._seen = (since[0].n, since[0].hash) if since else self._seen
         for line in since:
             self._add(line)
 
     def _add(self, line: Line) -> None:
+        # What was refused or held back gave the run nothing, so that it may ask again.
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
+        # Of a lost ledger only carried lines are left: each shows that its run had an answer.
         if kind or CARRIED in line.facts:
             self._runs[run[0]].add(run)
         if kind:
@@ -144,5 +165,8 @@ class RunLimits:
 
 
 def _round(kind: str, round: object) -> int:
-    """Return the round that a question is of: of those that are asked once a run, none."""
+    """Return the round of a training question.
+
+    Zero for questions that are asked once a run.
+    """
     return round if kind == TRAIN and isinstance(round, int) else 0

@@ -1,4 +1,7 @@
-"""Checks of a study against a site's policy, before any row is read."""
+"""Checks of a study against a site's policy.
+
+They come before any row is read.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from flfed.updates.messages.sentences import CONTROL
 
 
 def study_policy_refusal(study: Study, site: Site) -> str:
-    """Return why a site's policy does not let a study in, or an empty text: by its rows, and how it computes."""
+    """Return why a site's policy refuses a study.
+
+    An empty text where it does not. It looks at the rows, and at how the study computes.
+    """
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
         return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
@@ -25,6 +31,7 @@ def study_policy_refusal(study: Study, site: Site) -> str:
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
     refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
+    # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:
         return refused or privacy_refusal(study, site)
     except FlfedError as error:
@@ -32,7 +39,9 @@ def study_policy_refusal(study: Study, site: Site) -> str:
 
 
 def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> str:
-    """Return why a site does not compute with just these sites, or an empty text.
+    """Return why a site refuses to compute with these sites.
+
+    An empty text where it does not refuse.
 
     Parameters
     ----------
@@ -42,11 +51,13 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     co_sites : sequence of str or None
         The others that the approval names; None where there is no approval, and none is needed.
     """
+    # A name given twice would make a cohort look larger than it is.
     asked, least = set(names), site.policy.least_cohort()
     if len(asked) < len(names) or site.name not in asked:
         return "the run's list of sites does not name this one, or names one twice"
     if len(asked) < least:
         return f"the run asks {len(asked)} site{'s' * (len(asked) != 1)}, its policy needs at least {least}"
+    # One more site in a second run shows its rows by the difference: only approved sites take part.
     added = asked - {site.name} - set(asked if co_sites is None else co_sites)
     if added:
         return f"the run adds {', '.join(sorted(added)[:3])}, which the approval does not name"
@@ -59,7 +70,10 @@ LONGEST_STUDY = 100_000
 
 
 class Refused(FlfedError):
-    """A message that the site does not answer; the sentence is ours and may cross."""
+    """A refusal of a message by the site.
+
+    The sentence is one of flfed's own and may leave.
+    """
 
 
 def parsed(text: str) -> Study:
@@ -67,13 +81,17 @@ def parsed(text: str) -> Study:
     try:
         return Study.parse(text)
     except UsageError as error:
+        # The parser's sentence may quote the study; it is cut, and control characters go.
         raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
     except (RecursionError, ValueError, OverflowError):
         raise Refused("the study cannot be read") from None
 
 
 def name_of(text: str) -> str:
-    """Return the name in a study's text that nobody approved, or an empty text."""
+    """Return the name in an unapproved study's text.
+
+    An empty text where there is none that can be read.
+    """
     try:
         found = tomllib.loads(text).get("name")
     except (RecursionError, ValueError):
@@ -82,5 +100,8 @@ def name_of(text: str) -> str:
 
 
 def sha256_of(text: str) -> str:
-    """Return the hash of a study's text, also of one that is no text for a file."""
+    """Return the hash of a study's text.
+
+    It has one also where it could not be a file's text.
+    """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,1 +1,4 @@
-"""What a person does at a site: join, look, approve, replay, restart a ledger."""
+"""Operator's actions at a site.
+
+A person joins, looks, approves, replays, and restarts a ledger.
+"""

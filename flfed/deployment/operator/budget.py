@@ -1,4 +1,7 @@
-"""A site's account of privacy for people: what each run spent, what is left, and what was charged to no budget."""
+"""Privacy account of a site, for people.
+
+It says what each run consumed of the budget, what is left, and what was charged to no budget.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,10 @@ class RunSpent:
         self.releases.append(release_of(line))
 
     def kinds(self, delta: float) -> list[dict[str, Any]]:
-        """Return the run's steps by noise and sampling as JSON has them, with the ε of all of it alone at `delta`."""
+        """Return the run's steps by noise and sampling, for JSON.
+
+        Each has the ε of the whole run alone at `delta`.
+        """
         alone = finite(epsilon(self.releases, delta))
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
@@ -111,6 +117,7 @@ class Account:
 
     def add(self, line: Line) -> None:
         """Count one line more."""
+        # A line of spent privacy goes to its run; all other lines are of bytes that left.
         if line.kind == LINE:
             texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
             dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
@@ -121,6 +128,7 @@ class Account:
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
         self.charged_bytes += charged
+        # An update that was charged nothing left without noise; sent twice, it told nothing more.
         if line.kind == TRAIN and not charged:
             self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
@@ -129,13 +137,19 @@ class Account:
 
     @property
     def last(self) -> Release | None:
-        """What the last round in the ledger's order spent; None where nothing was."""
+        """The privacy loss of the last round.
+
+        The last round is that of the ledger's order; None where no round consumed anything.
+        """
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
         return None if newest is None else newest.releases[-1]
 
     @property
     def given_encoder(self) -> bool | None:
-        """Whether a row moved the encoder of some run too, which no ε counts; None where nothing was spent."""
+        """Whether some run's encoder depends on a row.
+
+        No ε counts that. None where nothing was consumed.
+        """
         return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
     def releases(self) -> list[Release]:
@@ -143,7 +157,11 @@ class Account:
         return [release for run in self.runs.values() for release in run.releases]
 
     def spent(self, dataset: str, delta: float, *more: Release) -> float:
-        """Return the ε of all that was spent and of `more`; infinite where rows of persons were counted one by one."""
+        """Return the ε of all releases and of `more`.
+
+        It is infinite where rows of persons were counted one by one.
+        """
+        # Accounts of single rows bound nothing for a person with several of them.
         by_rows = any(
             run.unit == "row" or (run.named and counts_rows_of(dataset, run.dataset)) for run in self.runs.values()
         )
@@ -178,6 +196,7 @@ class Accounts:
             if line.kind == RESTARTED:
                 found.restarted = line.at
             found.rows.add(line)
+            # Only some lines name the dataset; the study's hash tells it for the others.
             study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
@@ -185,7 +204,9 @@ class Accounts:
         return found
 
     def account(self, name: str, names: frozenset[str] | None = frozenset()) -> Account:
-        """Return the account of the rows of a dataset; what left uncharged is that of the dataset alone.
+        """Return the account of a dataset's rows.
+
+        Unaccounted outputs are those of this dataset alone.
 
         Parameters
         ----------
@@ -193,12 +214,14 @@ class Accounts:
         names : frozenset of str
             That lines of the rows which are served now have; None where nobody knows them, so that all count.
         """
+        # Datasets of the same rows share one budget, whatever they are called.
         of_all = sorted({*self.datasets, name} - {""})
         same = of_all if names is None else sorted(self.rows.datasets(name, names))
         own = self.datasets.get(name, Account())
         runs: dict[tuple[str, str, str, bool], RunSpent] = {}
         unprotected = set(own.unprotected)
         for other, account in self.datasets.items():
+            # A run that does not say of which rows it was counts on every account.
             runs |= {key: run for key, run in account.runs.items() if other in same or not run.named}
             unprotected |= account.unprotected if other in same else set()
         runs = dict(sorted(runs.items(), key=lambda item: item[1].first))
@@ -206,7 +229,9 @@ class Accounts:
 
 
 def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
-    """Return the names that lines of the rows which a dataset has now have; None where nobody knows them.
+    """Return the names of a dataset's present rows.
+
+    Lines of the ledger name the rows that they are of. None where nobody knows the names of the present rows.
 
     Parameters
     ----------
@@ -217,6 +242,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
         Whether the table is read where it is not frozen yet; else the ledger alone tells.
     """
     gate = ledger.path.parent
+    # Without a key no line has a name yet, so there is nothing to compare.
     if dataset not in site.datasets or not (gate / KEY).exists():
         return frozenset()
     served = site.serving(dataset)
@@ -228,7 +254,9 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
 
 
 def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
-    """Return a site's account by dataset as one JSON object; the site's own datasets are in it also where all is left.
+    """Return a site's privacy account as JSON.
+
+    The site's own datasets are in it also where nothing was consumed.
 
     Parameters
     ----------
@@ -238,8 +266,10 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
         One dataset; all unless given.
     """
     accounts = Accounts.of(ledger.lines())
+    # The rows that are served now are joined first: their names may link datasets that no line does.
     for name in site.datasets:
         accounts.rows.join(name, names_now(site, ledger, name) or ())
+    # Beside the site's own datasets those that the ledger has, and last the lines that name none.
     names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
     policy = site.policy
     found = [_of_dataset(site, ledger, name, accounts) for name in names]
@@ -258,6 +288,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         account = accounts.datasets.get(name, Account())
     spent = account.spent(name, policy.delta)
     last, budget = account.last, policy.epsilon
+    # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
     if last is not None and budget is not None:
         rounds = 0 if math.isinf(spent) else rounds_left(account.releases(), last, budget, policy.delta, MOST_ROUNDS)
@@ -280,7 +311,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
 
 
 def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
-    """Return what there is to say on a dataset's account.
+    """Return a sentence about a dataset's account.
 
     Examples
     --------
@@ -294,6 +325,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     """
     runs = len({one["run"] for one in found["runs"]})
     by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
+    # Updates without noise come first: they make every number after them incomplete.
     unprotected = unprotected_in_words(found["unprotected-updates"])
     alone = "Of protected updates, which alone are counted, " if unprotected else ""
     same = same_in_words(found["dataset"], found.get("account", ()))
@@ -307,6 +339,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
+    # Beyond a large number the exact count says nothing to a person.
     left = found["rounds-left"]
     if left is not None and left >= MOST_ROUNDS:
         said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
@@ -316,7 +349,9 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
 
 
 def same_in_words(dataset: str, account: Collection[str]) -> str:
-    """Return a sentence on the datasets of the same rows, with a space after it; nothing where there is no other.
+    """Return a sentence on datasets of the same rows.
+
+    It ends with a space; empty where there is no other dataset.
 
     Examples
     --------
@@ -332,7 +367,10 @@ def same_in_words(dataset: str, account: Collection[str]) -> str:
 
 
 def unprotected_in_words(updates: int) -> str:
-    """Return a sentence on the updates that left without noise, with a space after it; nothing where none did."""
+    """Return a sentence on updates without noise.
+
+    It ends with a space; empty where no update left so.
+    """
     if not updates:
         return ""
     many = f"{updates:,} updates" if updates > 1 else "1 update"
@@ -349,7 +387,9 @@ def run_in_words(
     unit: str = "person",
     given_encoder: bool = False,
 ) -> str:
-    """Return what a run would spend of a site's budget beside what is spent, for who decides about it.
+    """Return what a run would consume of the budget.
+
+    It is told beside what is consumed already, for the person who decides about it.
 
     Parameters
     ----------
@@ -367,6 +407,7 @@ def run_in_words(
     """
     policy = site.policy
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
+    # A whole run is counted: all its rounds as one release of that many steps.
     whole = Release(release.noise, release.sampling, release.steps * rounds)
     spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
     if unit == "row" and may_have_several_rows(dataset):
@@ -387,17 +428,22 @@ def run_in_words(
         )
     said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
     if after <= policy.epsilon:
+        # Rounded down, so that what is shown as left is never more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
         return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
     if policy.disclosure == "open":
         return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
     if math.isinf(after):
         return f"{said}; a run would make it {then}, so this site refuses it."
+    # The site would stop the run when the budget is used up, not before it begins.
     fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {then}, so this site stops it{about}."
 
 
 def finite(value: float) -> float | None:
-    """Return a number that JSON has; None for one that it has not."""
+    """Return a finite number, None for any other.
+
+    JSON has no infinity and no NaN.
+    """
     return value if math.isfinite(value) else None

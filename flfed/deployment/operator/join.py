@@ -1,4 +1,7 @@
-"""A site joins: it reads the kit, makes its own key, and writes what the coordinator admits it by; later, it renews."""
+"""Joining and renewal of a site.
+
+It reads the kit, makes its own key, and writes what the coordinator admits it by; later it takes renewals.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a renewal changed at a site: names of terms; `joined` where it was a new kit, with a new key."""
+    """Changes that a renewal made at a site.
+
+    They are names of terms. `joined` is set where it was a new kit, with a new key.
+    """
 
     site: str
     changed: tuple[str, ...]
@@ -63,14 +69,19 @@ class Renewed:
 
 
 def log_file() -> Path:
-    """Return the log of what was joined, renewed and refused at this machine, for all its sites."""
+    """Return the log of joining at this machine.
+
+    It has what was joined, renewed and refused, for all sites.
+    """
     folder = home() / "sites"
     private_folder(folder)
     return folder / "joining.jsonl"
 
 
 def joined(folder: SiteFolder) -> dict[str, Any]:
-    """Return what a site knows of its coordinator, as `join.toml` says it.
+    """Return the site's knowledge of its coordinator.
+
+    It is what `join.toml` has.
 
     Raises
     ------
@@ -86,7 +97,9 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
 
 
 def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
-    """Join with a kit: make the site's key, keep what the kit says, write SITE.admission.
+    """Join with a kit.
+
+    Make the site's key, keep what the kit says, and write SITE.admission.
 
     Parameters
     ----------
@@ -105,6 +118,7 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
     try:
         read = _readable(file, now)
         folder = _made(read.kit.site)
+        # Under the lock, so that two commands cannot make two keys for one site.
         with locked(folder.network):
             _check_unused(folder, read)
             if folder.join.exists():
@@ -114,6 +128,7 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
                 )
             found = _written(folder, read, to, now, earlier=())
     except FlfedError as error:
+        # What was refused is logged as well: somebody may have sent a false kit.
         note(log_file(), now, "kit refused", file=file.name[:100], reason=str(error))
         raise
     note(log_file(), now, "joined", site=found.site, coordinator=found.coordinator, kit=found.kit_sha256, key=found.key)
@@ -136,6 +151,7 @@ def _made(site: str) -> SiteFolder:
 
 
 def _check_unused(folder: SiteFolder, read: Read) -> None:
+    # A code is for one key: used twice, it would belong to the first one.
     if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
         raise UsageError(
             f"this kit was used here on {joined(folder)['joined']}: if the coordinator has not admitted "
@@ -144,7 +160,10 @@ def _check_unused(folder: SiteFolder, read: Read) -> None:
 
 
 def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
-    """Write all that joining leaves; `join.toml`, by which a site has joined, after everything it needs."""
+    """Write all files of joining.
+
+    `join.toml`, by which a site has joined, comes after everything it needs.
+    """
     kit, key = read.kit, new_node_key()
     facts = {
         "format": FORMAT,
@@ -154,6 +173,7 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
         "flfed": flfed.__version__,
     }
     admission = canonical({**facts, "signature": sign_as_node(facts, key)}) + b"\n"
+    # Checked before the key is written, so that a failed try leaves nothing behind.
     out = to / folder.admission.name
     if out.exists():
         raise UsageError(f"{out}: is there already and not replaced; move it away, or join in another folder")
@@ -176,7 +196,10 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
 
 
 def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object], earlier: tuple[str, ...]) -> None:
-    """Write the terms for both users, the certificates to trust, and `join.toml` last."""
+    """Write the coordinator's terms and certificates.
+
+    The terms are for both users; `join.toml` is written last.
+    """
     for_gate = {
         "format": FORMAT,
         "site": folder.site,
@@ -193,7 +216,9 @@ def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object]
 
 
 def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) -> Renewed:
-    """Take the coordinator's renewal, or a new kit in place of the one the site joined with.
+    """Take a renewal, or a new kit.
+
+    A new kit takes the place of the one that the site joined with.
 
     A renewal must be signed by the signing key that the site knows, and keeps the site's own key. A
     new kit is believed as the first one was; the site makes another key and must be admitted again.
@@ -216,6 +241,7 @@ def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) 
     now = now or now_utc()
     try:
         content = read_some(file)
+        # A kit is a zip and begins with these letters; a renewal is JSON.
         if content.startswith(b"PK"):
             found = _renewed_by_kit(file, to, site, now)
         else:
@@ -232,6 +258,7 @@ def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
     if site not in ("", read.kit.site):
         raise UsageError(f"kit: it is for site {read.kit.site!r}, not {site!r}; ask the coordinator for another kit")
     folder = SiteFolder(read.kit.site)
+    # Asked before the lock as well: without a folder there is nothing to lock.
     joined(folder)
     with locked(folder.network):
         before = joined(folder)
@@ -255,6 +282,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
     joined(folder)
     with locked(folder.network):
         before = joined(folder)
+        # Only the key that the site knows counts: the renewal names the next one.
         if not given.is_signed(signature, before["signing-key"]):
             raise UsageError(
                 f"renewal: not signed by the key of {before['coordinator']!r} that site {site!r} knows; take "
@@ -264,6 +292,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
         _check_later(terms, before, "renewal", now)
         check_authority(ca, now=now)
         check_versions(terms, "renewal", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
+        # What is the site's own stays; all that the coordinator says is replaced.
         shared = {field.name.replace("_", "-") for field in fields(Terms)} | {"format", "earlier-signing-keys"}
         own = {name: value for name, value in before.items() if name not in shared}
         _keep(folder, terms, ca, own, _earlier(before, terms))
@@ -279,7 +308,10 @@ def _only_site() -> str:
 
 
 def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
-    """Refuse what comes from the future: after it, nothing would be newer."""
+    """Refuse terms from the future.
+
+    After them nothing would count as newer.
+    """
     if moment("issued", terms.issued) > now + AHEAD:
         raise UsageError(
             f"{what}: it was made on {terms.issued}, and here it is {now.isoformat(timespec='minutes')}: "
@@ -298,6 +330,7 @@ def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: dateti
 
 
 def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
+    # All keys that ever signed stay known, without the present one and without repetition.
     known = [*before["earlier-signing-keys"], before["signing-key"]]
     return tuple(key for key in dict.fromkeys(known) if key != terms.signing_key)
 

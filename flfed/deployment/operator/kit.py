@@ -1,4 +1,7 @@
-"""Reading a kit, which may be anybody's: two named members, nothing else, nothing written to disk."""
+"""Reader of kits.
+
+A kit may be anybody's: two named members are read and nothing else, and nothing is written to disk.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Read:
-    """A kit as read: what it says, the certificates that came with it (PEM), and the file's SHA-256."""
+    """A kit as read.
+
+    It has what the kit says, the certificates that came with it (PEM), and the file's SHA-256.
+    """
 
     kit: Kit
     ca: bytes
@@ -43,7 +49,9 @@ class Read:
 
 
 def read_kit(path: Path, *, now: datetime) -> Read:
-    """Return the kit in a file, if it is one, whole, and still holds at this version of flfed and Flower.
+    """Return the kit in a file.
+
+    It must be whole and hold at this version of flfed and Flower.
 
     Raises
     ------
@@ -57,6 +65,7 @@ def read_kit(path: Path, *, now: datetime) -> Read:
     except (ValueError, RecursionError):
         raise UsageError("kit: kit.toml is not TOML; ask the coordinator for another kit") from None
     kit, ca = kit_of(facts), members["ca.crt"]
+    # The hash binds the certificates to the terms, so that neither can be exchanged alone.
     if hashlib.sha256(ca).hexdigest() != kit.terms.ca_sha256:
         raise UsageError("kit: its ca.crt is not the one that kit.toml names; ask the coordinator for another kit")
     check_authority(ca, now=now)
@@ -70,6 +79,7 @@ def read_some(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise UsageError(f"{path}: is not a file; give the kit or the renewal that the coordinator sent")
+        # One byte more than allowed is enough to see that it is too large.
         with path.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
     except OSError as error:
@@ -80,7 +90,9 @@ def read_some(path: Path) -> bytes:
 
 
 def unpacked(content: bytes) -> Mapping[str, bytes]:
-    """Return the two members of a kit by name, from the bytes of its zip.
+    """Return the two members of a kit, by name.
+
+    They are read from the bytes of its zip.
 
     Raises
     ------
@@ -97,6 +109,7 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
 
 
 def _check_members(found: list[zipfile.ZipInfo]) -> None:
+    # Only the first hundred are looked at: the number of members is checked below.
     for entry in found[:100]:
         reason = _refusal(entry)
         if reason:
@@ -110,7 +123,10 @@ def _check_members(found: list[zipfile.ZipInfo]) -> None:
 
 
 def _refusal(entry: zipfile.ZipInfo) -> str:
-    """Return why a member of a zip is none of a kit's; empty if nothing speaks against it but its name."""
+    """Return why a zip member is not allowed.
+
+    An empty text where nothing speaks against it but its name.
+    """
     # `filename` ends at a NUL and has the system's separators; `orig_filename` is what the zip says.
     name, mode = entry.orig_filename, entry.external_attr >> 16
     # Not `is_dir()`, which fails on an empty name.
@@ -134,13 +150,17 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     with archive.open(entry) as stream:
         content = stream.read(entry.file_size + 1)
+    # A member that unpacks to more than it declared was made to break its reader.
     if len(content) != entry.file_size:
         raise zipfile.BadZipFile
     return content
 
 
 def check_authority(ca: bytes, *, now: datetime) -> None:
-    """Refuse certificates to trust that are no authorities, more than two, or do not hold now."""
+    """Refuse unsuitable certificates.
+
+    Certificates to trust must be authorities, one or two, and hold now.
+    """
     found = certificates(ca)
     # Nothing around them: what else stands in the file would be read by whoever trusts it.
     if not 1 <= len(found) <= 2 or b"".join(map(certificate_text, found)) != ca:
@@ -166,7 +186,9 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) -> None:
-    """Refuse terms under which this machine's flfed or Flower could not take part.
+    """Refuse terms that need another version.
+
+    This machine's flfed or Flower could not take part under them.
 
     Parameters
     ----------
@@ -178,6 +200,7 @@ def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) 
     own_flfed : str
         Its version.
     """
+    # Flower's messages differ between its minor versions; its patches do not matter.
     if terms.flwr != flwr_version():
         raise UsageError(
             f"{what}: the coordinator has Flower {terms.flwr}, here is {flwr_version()}, and they must be one; "
@@ -187,6 +210,7 @@ def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) 
         raise UsageError(
             f"{what}: the coordinator has flfed {terms.flfed}, here is {own_flfed}; install flfed=={terms.flfed} here"
         )
+    # The same version with another hash: one of the two installations is not as it was released.
     if terms.bundle_sha256 != own_bundle:
         raise UsageError(
             f"{what}: its bundle is not that of flfed {own_flfed} as installed here; "

@@ -1,4 +1,6 @@
-"""A ledger that was lost or is beyond repair begins anew, on record: its first line says so, by whom, and why.
+"""Restart of a lost or damaged ledger.
+
+It is on record: the new ledger's first line says by whom, and why.
 
 What can still be read of spent privacy and of released rows is carried over: it was spent all the same.
 """
@@ -25,7 +27,10 @@ from flfed.records.ledger.verify import Inspection, Receipt
 
 @dataclass(frozen=True)
 class Restarted:
-    """A ledger that was begun anew: its first line, the files that were set aside, and how many lines came over."""
+    """Result of a restarted ledger.
+
+    It has the first line, the files that were set aside, and how many lines were carried over.
+    """
 
     line: Line
     aside: tuple[Path, ...]
@@ -33,7 +38,9 @@ class Restarted:
 
 
 def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = None) -> Restarted:
-    """Begin a site's ledger anew; what is left of the one before, and its receipts, are set aside and kept.
+    """Begin a site's ledger anew.
+
+    What is left of the one before, and its receipts, are set aside and kept.
 
     Lines of kinds `spent` and `released` that are as they were written come after the new first line,
     each with the number and the time that it had (`carried-from`, `carried-at`).
@@ -59,6 +66,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
     """
     when = now or now_utc()
     ledger = ledger_of(folder, clock=lambda: when)
+    # The gate's folder is locked too, so that no second restart comes in between.
     with locked(folder.gate):
         receipts = read_receipts(folder).all() if folder.receipts.exists() else []
         absent = not folder.ledger.exists()
@@ -75,10 +83,12 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
             if any(to.exists() for _, to in aside):
                 raise UsageError(f"site {folder.site!r}: its ledger was begun anew this very second; look, and wait")
             coming = folder.ledger.with_name("ledger-coming.jsonl")
+            # The new ledger is complete under another name before it takes the old one's place.
             coming.unlink(missing_ok=True)
             begun = Ledger(coming, clock=lambda: when)
             line = begun.append(kind=RESTARTED, **facts)
             carried = _carry(folder, begun)
+            # Linked and not moved: until the last step the old ledger is where it was.
             for path, to in aside:
                 os.link(path, to)
             # The ledger first: of a crash in between, receipts are left that do not fit, and this is done again.
@@ -88,7 +98,9 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
 
 
 def _carry(folder: SiteFolder, begun: Ledger) -> int:
-    """Write into a new ledger what can be read of spent privacy and released rows; return how many lines that are.
+    """Carry spent privacy and released rows over.
+
+    What can still be read of them is written into the new ledger. Return how many lines that are.
 
     A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
     """
@@ -104,13 +116,20 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
 
 
 def _id(line: Line) -> str:
-    """Return the name of a set's file; of no set where a line has none."""
+    """Return the name of a set's file.
+
+    It is "none" where the line has none.
+    """
     found = str(line.facts.get("rows-sha256"))
     return found if HASH.fullmatch(found) else "none"
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
-    """Return which line is later than the clock, if it is for that; raise where there is no reason."""
+    """Return the line later than the clock, if any.
+
+    Raises `UsageError` where there is no reason for a restart.
+    """
+    # A torn last line can be repaired, which loses nothing else.
     if ledger.is_torn():
         raise UsageError(f"a crash cut its last line off, no more: flfed site ledger {folder.site} --repair WHY")
     inspection = Inspection(tuple(receipts))
@@ -124,7 +143,10 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
 
 
 def _lost(ledger: Path, receipts: list[Receipt]) -> dict[str, object]:
-    """Return what is known of the ledger before: what is left of it, and what was signed last."""
+    """Return the known facts of the lost ledger.
+
+    They are the hash and the size of what is left of it, and what was signed last.
+    """
     left = ledger.read_bytes() if ledger.exists() else b""
     last = max(receipts, key=lambda receipt: receipt.n, default=None)
     signed = {} if last is None else {"signed-run": last.run, "signed-line": last.n, "signed-head": last.head}

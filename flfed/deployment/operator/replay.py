@@ -1,4 +1,7 @@
-"""Whether a site's frozen rows give, bit for bit, the update that its ledger says left in a round."""
+"""Replay of a round at a site.
+
+It tests whether the frozen rows give, bit for bit, the update that the ledger says left.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ LEFT = "train"
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of computing a site's update of a round again.
+    """Result of computing an update again.
 
     Attributes
     ----------
@@ -60,11 +63,14 @@ class Replayed:
 
     @property
     def matches(self) -> bool:
-        """Tell whether every update that left came again, bit for bit, from the very same rows."""
+        """Tell whether every update was reproduced exactly.
+
+        Updates must be the same bit for bit, and from the very same rows.
+        """
         return self.rows_then == self.rows_now and set(self.given) <= set(self.again)
 
     def error(self) -> FlfedError | None:
-        """Return why it does not match, or None where it does."""
+        """Return why it does not match, None where it does."""
         if self.matches:
             return None
         return FlfedError(
@@ -73,6 +79,7 @@ class Replayed:
         )
 
     def _why(self) -> str:
+        # The first reason that explains a difference is told: rows, then a refusal, then a version.
         if self.rows_then != self.rows_now:
             same = "; the update is the same for all that" if set(self.given) <= set(self.again) else ""
             return f"the rows are not those of then (SHA-256 {self.rows_then}, now {self.rows_now}){same}"
@@ -100,7 +107,9 @@ class Replayed:
 
 
 def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
-    """Compute a site's update of a round again from its frozen rows, and hold it to its ledger.
+    """Compute a round's update again.
+
+    It is computed from the site's frozen rows and compared with the ledger.
 
     Parameters
     ----------
@@ -124,9 +133,11 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         raise _no_longer_kept(folder, run, round)
     dataset = Study.parse(messages[0].study).dataset.name
     frozen = load(site.serving(dataset), folder.frozen)
+    # With the day of then: a study that has expired since could not be answered otherwise.
     then = datetime.datetime.fromisoformat(left[0].at).date()
     again, refused = _again(frozen, messages, then)
     others = {message.version for message in messages} - {flfed.__version__}
+    # Rows may have been frozen anew between two answers of one round.
     rows = {str(line.facts.get("rows-sha256", "")) for line in left}
     return Replayed(
         site=site.name,
@@ -142,7 +153,10 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
 
 
 def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
-    """Return the lines of the ledger for the updates of a round, at least one."""
+    """Return the ledger's lines for a round's updates.
+
+    There is at least one; else `UsageError` is raised.
+    """
     of_run = [line for line in Ledger(folder.ledger).lines() if line.facts.get("run") == run]
     left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
     if not left:
@@ -166,7 +180,10 @@ def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
 
 
 def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:
-    """Return the hash of each reply, and what the site said in place of one."""
+    """Return the hash of each computed reply.
+
+    Return also what the site said in place of a reply.
+    """
     found, refused = [], ""
     side = SiteClient(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:

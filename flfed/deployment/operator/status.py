@@ -1,4 +1,7 @@
-"""How a site stands: joined, paused, what is approved and still holds, which rows are frozen, what left last."""
+"""Status of a site.
+
+It says whether the site has joined or is paused, which approvals still hold, which rows are frozen, and what left last.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ from flfed.rows.snapshots import snapshot
 
 
 def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
-    """Return how a site stands, as JSON has it; reads no row, and opens no connection.
+    """Return the status of a site, for JSON.
+
+    No row is read, and no connection is opened.
 
     Parameters
     ----------
@@ -39,6 +44,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
         `joined` says with whom, or is an empty text; each of `studies` has the `reason` for which it
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
+    # What cannot be read becomes a problem beside the rest: a status must always be shown.
     problems: list[str] = []
     found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
     policy = site.policy
@@ -50,17 +56,21 @@ def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
 
 
 def facts_of(decided: Approval) -> dict[str, Any]:
-    """Return a decision as JSON has it, without the study's text."""
+    """Return a decision for JSON, without the study's text."""
     facts = {kebab(key): list(value) if isinstance(value, tuple) else value for key, value in asdict(decided).items()}
     facts.pop("text")
     return facts
 
 
 def _joined(folder: SiteFolder) -> str:
-    """Return with whom the site has joined; the user with the data sees only what the link says of it."""
+    """Return with whom the site has joined.
+
+    The user with the data sees only what the shared terms say of it.
+    """
     try:
         kit = joined(folder)
     except FlfedError:
+        # `join.toml` is the network user's alone; the terms are for both.
         try:
             kit = read_terms(folder)
         except FlfedError:
@@ -87,23 +97,31 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
 
 
 def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
-    """Return what was decided, and whether the gate would answer now."""
+    """Return the decisions, and what the gate would answer.
+
+    `reason` says why it would not answer now.
+    """
     try:
         decided = approval.approvals(folder)
     except FlfedError as error:
         problems.append(str(error))
         return []
+    # The gate itself is asked, so that the status cannot differ from what it does.
     gate = Gate(folder, site, expected_bundle=bundle_sha256())
     return [{**facts_of(one), "reason": gate.standing(one)} for one in decided]
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
-    """Return the ledger's last lines, the latest first; it is neither made nor opened to write."""
+    """Return the ledger's last lines, the latest first.
+
+    The ledger is neither made nor opened to write.
+    """
     ledger = ledger_of(folder)
     problems.extend(ledger.open_to_others())
     try:
         if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
             problems.append(ahead(newest, folder.site))
+        # Read from its end, so that a long ledger costs no more.
         with ledger.reading() as found:
             return [] if found is None else [_shown(line) for line in islice(found.backwards(), last)]
     except FlfedError as error:

@@ -1,4 +1,7 @@
-"""A study in plain words, for the person at a site who decides about it."""
+"""Description of a study in plain words.
+
+It is for the person at a site who decides about the study.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,9 @@ NOISE = (
 
 
 def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "") -> list[str]:
-    """Return what a person should know before approving a study, a paragraph each.
+    """Return the facts to know before an approval.
+
+    Each is a paragraph.
 
     Parameters
     ----------
@@ -91,6 +96,7 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         Whom the site has joined; empty where nobody yet.
     """
     schema = datasets.load(study.dataset.name).schema
+    # What leaves is computed from the same sections that the gate checks, so that the text cannot promise less.
     messages = StudyMessages(study, schema, site.serving(study.dataset.name))
     others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
     return [
@@ -111,20 +117,25 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
 
 
 def shown(text: str) -> str:
-    r"""Return a text of the study as one line that cannot pretend to be ours, nor hide what follows it.
+    r"""Return a study's text as one safe line.
+
+    It cannot pretend to be flfed's own, nor hide what follows it.
 
     Examples
     --------
     >>> shown("Predict\x1b[2J\nLegal basis: consent")
     'Predict [2J Legal basis: consent'
     """
+    # Control characters could move the cursor; what is not printable becomes a space.
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     more = f" … ({len(plain) - LONGEST} characters more: flfed study show)" if len(plain) > LONGEST else ""
     return plain[:LONGEST] + more
 
 
 def reveals(message: type) -> str:
-    """Return what a message says that it reveals, as one line.
+    """Return what a message reveals, as one line.
+
+    It is taken from the message's own docstring.
 
     Raises
     ------
@@ -139,9 +150,13 @@ def reveals(message: type) -> str:
 
 
 def _privacy(study: Study) -> str:
-    """Return what a study promises of this site's rows: whoever reads it should know what is not promised, too."""
+    """Return the privacy guarantee of a study.
+
+    Whoever reads it shall also know what is not guaranteed.
+    """
     mechanism = mechanism_of(study)
     promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or charge_of(study) is None:
         return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
     given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
@@ -165,7 +180,10 @@ def _kind(column: Column) -> str:
 
 
 def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator[str]:
-    """Yield what leaves, by message: how often, how much at most, and what it reveals."""
+    """Yield what leaves, by message.
+
+    Each paragraph says how often, how much at most, and what it reveals.
+    """
 
     def many(kind: str) -> str:
         return f"at most {_bytes(most_bytes(messages.leaving(kind)))}"
@@ -190,6 +208,7 @@ def _outputs(site: Site) -> str:
 
 def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     a_run, a_day = _bytes(messages.run_bytes()), _bytes(site.policy.daily_bytes)
+    # Said before an approval: the limit of a day would stop the run in its middle.
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
     return (

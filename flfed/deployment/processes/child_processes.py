@@ -1,4 +1,4 @@
-"""How this Python is started again, and what of the caller's environment such a process is given."""
+"""Commands and environments of child processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ PREFIXES = ("FLFED_", "LC_")
 
 
 def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what of an environment reaches a child: no search path of Python, library to preload or proxy does.
+    """Return the environment variables for a child process.
+
+    No search path of Python, no library to preload and no proxy is among them.
 
     Examples
     --------
@@ -27,7 +29,9 @@ def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:
-    """Return the words that run a module; -P: no module is looked for in the current folder.
+    """Return the command line that runs a module.
+
+    With -P no module is looked for in the current folder.
 
     Examples
     --------

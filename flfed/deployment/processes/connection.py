@@ -1,4 +1,6 @@
-"""The node's connection to the coordinator: what breaks is tried again for ever, what got lost is asked for again.
+"""Connection of the node to the coordinator.
+
+What breaks is tried again for ever, and what got lost is asked for again.
 
 Flower 1.41 gives up at any error whose text has "ssl", "tls" or "certificate", and its server hands a message
 out once: where the answer that carried it was lost, nobody has it. Here a node that may have lost a message leaves
@@ -60,7 +62,7 @@ Say = Callable[[str], None]
 
 
 def replace_name(owner: object, name: str, value: object) -> None:
-    """Put something of ours in the place of a name of Flower's.
+    """Replace a name in Flower's code.
 
     Raises
     ------
@@ -73,7 +75,9 @@ def replace_name(owner: object, name: str, value: object) -> None:
 
 
 class Outage:
-    """Says that the server cannot be reached: once, seldom again, and when it answers.
+    """Reporter of an unreachable server.
+
+    It reports once, seldom again, and when the server answers.
 
     Parameters
     ----------
@@ -96,6 +100,7 @@ class Outage:
         """Take note of a request that failed."""
         why, now = reason_of(error), self._clock()
         with self._lock:
+            # The first failure starts the clock; further ones are told seldom, unless the reason is new.
             if not self._said:
                 self._began = now
                 self._pause = SAID_AGAIN_SECONDS
@@ -117,13 +122,16 @@ class Outage:
 
 
 def reason_of(error: Exception) -> str:
-    """Return in a sentence why a request failed; nothing of the error's own text is in it.
+    """Return in a sentence why a request failed.
+
+    Nothing of the error's own text is in it.
 
     Examples
     --------
     >>> reason_of(httpx.ReadTimeout("hospital"))
     "the coordinator's server does not answer (ReadTimeout); it is tried again until it does"
     """
+    # httpx has no class for it: only the text tells a wrong certificate from another broken connection.
     if "certificate" in str(error).lower():
         return WRONG_CERTIFICATE
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
@@ -175,7 +183,11 @@ class Connection:
         client._client.event_hooks["response"].append(self._answered)
 
     def patient(self, invoker: Any) -> Any:
-        """Return Flower's invoker as one that tries again whatever breaks on the way."""
+        """Return Flower's invoker with unlimited retries.
+
+        It tries again whatever breaks on the way.
+        """
+        # Flower's own test for giving up is kept for what the server refuses.
         refused = invoker.should_giveup
         exponential = importlib.import_module("flwr.supercore.retry").exponential
         invoker.wait_gen_factory = lambda: exponential(base_delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE)
@@ -188,7 +200,10 @@ class Connection:
         return invoker
 
     def beating(self, make: Callable[[Callable[[], bool]], Any]) -> Callable[[Callable[[], bool]], Any]:
-        """Return what makes Flower's heart-beats as one whose heart goes on while the server is away."""
+        """Return a maker of heart-beats that survive outages.
+
+        They go on while the server is away.
+        """
 
         def beaten(beat: Callable[[], bool]) -> bool:
             try:
@@ -202,7 +217,10 @@ class Connection:
         return lambda beat: make(functools.partial(beaten, beat))
 
     def _is_final(self, error: Exception, refused: Callable[[Exception], bool]) -> bool:
-        """Tell whether a request is given up; a place that a killed process still holds is freed first."""
+        """Tell whether a request is given up.
+
+        A place that a killed process still holds is freed first.
+        """
         if not isinstance(error, httpx.HTTPStatusError) or is_away(error.response.status_code):
             return False
         if error.response.status_code == httpx.codes.PRECONDITION_FAILED:
@@ -217,7 +235,10 @@ class Connection:
         return refused(error)
 
     def _failed(self, state: Any) -> None:
-        """Take note of a request that is tried again: of a question for messages, that one may be lost."""
+        """Note a request that is tried again.
+
+        After a failed question for messages, a message may be lost.
+        """
         if self._freed:  # the next one is let in
             self._freed = False
             return
@@ -231,7 +252,10 @@ class Connection:
             self._outage.over()
 
     def _leave_before(self) -> bool:
-        """Leave the server as the process that was here before and could not; tell whether there was one."""
+        """Free the place of the node's previous process.
+
+        That process could not leave the server itself. Tell whether there was one.
+        """
         try:
             self._leave(int(self._known_as.read_text(encoding="ascii")))
             self._known_as.unlink()
@@ -252,15 +276,19 @@ class Connection:
 
     @contextmanager
     def _connected(self, connect: Callable[..., Any], *given: Any) -> Iterator[Any]:
-        """Connect as Flower does, with a note of whatever goes wrong in what it asks."""
+        """Connect as Flower does, noting failures."""
         with connect(*given) as (node, receive, send, *asks):
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
                 write_whole(self._known_as, str(node).encode())
+            # Every function that Flower got for asking the server is wrapped, so that no failure is missed.
             receive, send = functools.partial(self._received, receive, node), functools.partial(self._sent, send)
             yield (node, receive, *map(self._noted, [send, *asks]))
 
     def _received(self, receive: Callable[[], Any], node: int) -> Any:
-        """Ask for a message; where none comes and one may be lost, leave the server and come back."""
+        """Ask for a message, and recover a lost one.
+
+        Where none comes and one may be lost, leave the server and come back.
+        """
         found = receive()
         if found is None and self._lost.is_set():
             with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
@@ -268,7 +296,9 @@ class Connection:
         return found
 
     def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
-        """Send the beginning of a reply; it counts as lost where the server then wants none of its parts.
+        """Send the beginning of a reply.
+
+        It counts as lost where the server then wants none of its parts.
 
         The coordinator has taken the beginning of it already: the server's answer to that was lost on the way. It would
         wait for parts that nobody sends.
@@ -283,6 +313,7 @@ class Connection:
         from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
         from flwr.proto.node_pb2 import Node
 
+        # Leaving and returning gives the node a new time online: the coordinator then asks again.
         self._leave(node)
         self._client.SendNodeHeartbeat(
             SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
@@ -291,7 +322,10 @@ class Connection:
         self._say("a message may have been lost on the way; the coordinator is asked for it again")
 
     def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a question to the server after which, where it fails for good, a message counts as lost."""
+        """Return a question that notes its final failure.
+
+        Where it fails for good, a message counts as lost.
+        """
         from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
         from flwr.supercore.run import RunNotRunningException
 
@@ -309,7 +343,9 @@ class Connection:
 
 
 def notice_a_gate_anew(end: Say) -> None:
-    """Call `end` where the gate asks for a message although one is not answered: it no longer knows of that one.
+    """Call `end` when the gate has forgotten a message.
+
+    It has where it asks for a message although one is not answered.
 
     A gate answers one message after the other, so the process that had it is gone, or the handing over failed.
     Flower would wait a minute, then answer in the site's name, or wait for ever.

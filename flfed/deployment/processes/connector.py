@@ -1,4 +1,6 @@
-"""The connector: a process that fetches connections to the node for a gate that may not connect by itself.
+"""Process that fetches node connections for the gate.
+
+The gate may not connect by itself.
 
     gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
 
@@ -39,11 +41,14 @@ END_SECONDS = 2.0
 
 
 class NodeAbsent(ConnectionRefusedError):
-    """Nobody is there to connect to: the node does not run, or is not up yet."""
+    """Error of a node that is not there.
+
+    The node does not run, or is not up yet.
+    """
 
 
 def fetched(control: socket.socket) -> socket.socket:
-    """Ask for a connection over a control socket, and return it.
+    """Fetch a connection over a control socket.
 
     Raises
     ------
@@ -55,6 +60,7 @@ def fetched(control: socket.socket) -> socket.socket:
         If there is none to be had: it has too many.
     """
     control.sendall(ASK)
+    # Marked close-on-exec at once, so that no program started meanwhile inherits it.
     answer, numbers, _, _ = socket.recv_fds(control, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
     if not answer:
         raise EOFError
@@ -67,7 +73,7 @@ def fetched(control: socket.socket) -> socket.socket:
 
 
 def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
-    """Answer a question: with a socket, or with why there is none."""
+    """Answer with a socket, or why there is none."""
     if isinstance(made, bytes):
         control.sendall(made)
     else:
@@ -75,7 +81,9 @@ def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
 
 
 class RelayClient:
-    """Fetches connections from the relay at a path, which may go away and come back.
+    """Client of the relay at a path.
+
+    The relay may go away and come back.
 
     Parameters
     ----------
@@ -96,11 +104,13 @@ class RelayClient:
         OSError
             If there is none now.
         """
+        # One question at a time: two would mix up their answers on one control socket.
         with self._asking:
             if self._control is not None:
                 try:
                     return fetched(self._control)
                 except ConnectionRefusedError:
+                    # A refusal is an answer; only a broken control socket is worth opening again.
                     raise
                 except (EOFError, OSError):
                     self.close()  # the relay was started anew, and is where it was
@@ -127,14 +137,17 @@ class RelayClient:
         return made
 
     def close(self) -> None:
-        """Let go of the relay; the next connection is asked for anew."""
+        """Close the control socket.
+
+        The next connection opens it anew.
+        """
         if self._control is not None:
             self._control.close()
             self._control = None
 
 
 class Connector:
-    """The gate's end of the pair, and the process at the other.
+    """The gate's link to its connector process.
 
     Parameters
     ----------
@@ -148,6 +161,7 @@ class Connector:
         words = python(__name__, str(theirs.fileno()), str(path))
         # This very program, also where its file lies in a folder that this user may not enter.
         program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
+        # Its end of the pair is closed here, so that the connector alone keeps it open.
         with theirs:
             self._process = subprocess.Popen(
                 words, executable=program, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
@@ -192,7 +206,7 @@ class Connector:
 
 
 def work(control: socket.socket, path: Path) -> None:
-    """Fetch a connection for each question, until the gate's end is closed."""
+    """Fetch connections until the gate's end is closed."""
     relay = RelayClient(path)
     while control.recv(1):
         try:

@@ -1,4 +1,6 @@
-"""The gate's process: it has the data and no network, and answers one message after the other.
+"""Process of the gate.
+
+It has the data and no network, and answers one message after the other.
 
 Run as a program (`python -m flfed.deployment.processes.executor SITE`) it leaves the network before anything else.
 """
@@ -42,7 +44,7 @@ ENDED = "the message was not answered: the site ended its gate"
 
 
 class Executor:
-    """Answers the messages of one site's node, for as long as it runs.
+    """Answering loop of a site's gate.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ class Executor:
         Where the messages come from.
     answer : callable (message, context, bundle's SHA-256) → Message
         The gate's decisions around the installed client app. What it raises becomes an error reply
-        that names the exception's type; only our own sentences cross (`client_app.redacted`).
+        that names the exception's type; only our own sentences cross (`redaction.redact`).
     pulse : Pulse
         Touched whenever the node was reached, and where it is not there; busy while a message is answered.
     """
@@ -67,7 +69,10 @@ class Executor:
         self._linked = False
 
     def run(self, ended: threading.Event) -> None:
-        """Answer until `ended` is set; a node that goes away or comes back is waited for."""
+        """Answer until `ended` is set.
+
+        A node that goes away or comes back is waited for.
+        """
         from flfed.deployment.flower.site_client import LinkLost
         from flfed.updates.messages.fields import MalformedMessage
 
@@ -75,6 +80,7 @@ class Executor:
             try:
                 pause = self.step()
             except LinkLost as error:
+                # A lost link is reported once, and tried again with growing pauses.
                 if self._linked:
                     # Its text alone: a record with the error holds on to what was open when it was raised.
                     LOG.warning("%s; it is tried again until it answers", str(error))
@@ -85,7 +91,10 @@ class Executor:
             ended.wait(pause)
 
     def step(self) -> float:
-        """Answer the message that waits, if one does; return the seconds until the next question."""
+        """Answer the waiting message, if there is one.
+
+        Return the seconds until the next question.
+        """
         task = self._tasks.next()
         self._pulse.beat()
         self._backoff.reset()
@@ -95,6 +104,7 @@ class Executor:
         if task is None:
             return self._pace.seconds()
         try:
+            # While a message is answered the pulse says busy: a fit may take any time.
             with self._pulse.busy():
                 self._reply(task)
         finally:
@@ -103,6 +113,7 @@ class Executor:
         return 0.0
 
     def _reply(self, task: Task) -> None:
+        # The answer is kept aside, so that a reply of the gate can be told from an error raised around it.
         answered: list[Message] = []
 
         def ask(*_: object) -> Message:
@@ -122,7 +133,9 @@ class Executor:
 
 
 def work(folder: SiteFolder, make_gate: MakeGate) -> None:
-    """Be the gate of a site until this process is told to end; says plainly where it still has a network.
+    """Run the gate until this process is told to end.
+
+    It says plainly where it still has a network.
 
     Parameters
     ----------
@@ -134,6 +147,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     pulse = Pulse(folder.gate_pulse)
     pulse.beat()
     refused = leave_network()  # before torch or numpy start a thread
+    # The order matters: each step takes away what an earlier one needed.
     drop_capabilities()
     memory = limit_process()
     connector = Connector(folder.socket)  # it may connect; this process, from here on, may not
@@ -159,6 +173,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
     except KeyboardInterrupt:
         sys.exit(0)
     finally:
+        # Closed in any case: the connector ends with its gate.
         if tasks is not None:
             tasks.close()
         connector.close()
@@ -167,7 +182,10 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
 def _loaded(
     folder: SiteFolder, make_gate: MakeGate, connector: Connector, secret: bytes, pulse: Pulse
 ) -> tuple[Tasks, Executor]:
-    """Load torch, Flower and the site's package; return what asks the node, and what answers."""
+    """Load the gate and its message loop.
+
+    Torch, Flower and the site's package are imported. Return what asks the node, and what answers.
+    """
     from flfed.deployment.flower.site_client import Tasks
 
     answer, leaving = make_gate(folder)
@@ -186,7 +204,9 @@ def _loaded(
 def wait_for_secret(
     folder: SiteFolder, *, patience: float = float("inf"), waits: Callable[[], None] = lambda: None
 ) -> bytes:
-    """Return what the node wrote for the gate, once it did; nobody else may read it.
+    """Return the shared secret, once the node wrote it.
+
+    Nobody else may read it.
 
     `waits` is called before each second, or less, that it is not there.
 
@@ -207,9 +227,13 @@ def wait_for_secret(
 
 
 def shared_secret(folder: SiteFolder) -> bytes:
-    """Return the secret of node and gate; refuse one that others than the two users may read or write."""
+    """Return the shared secret of node and gate.
+
+    It is refused where others than the two users may read or write it.
+    """
     try:
         with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            # Checked on the open file, so that it cannot be exchanged between the check and the reading.
             if os.fstat(stream.fileno()).st_mode & 0o037:
                 raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
             return stream.read()
@@ -218,7 +242,10 @@ def shared_secret(folder: SiteFolder) -> bytes:
 
 
 def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
-    """Return the answers of a site: the gate's decisions around the client app that is installed here."""
+    """Return a site's gate as two functions.
+
+    They are its decisions around the client app that is installed here.
+    """
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate
     from flfed.rows.data import site as sites

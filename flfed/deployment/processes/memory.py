@@ -1,4 +1,7 @@
-"""The memory of the gate's process: a table that asks for more ends the gate, or its message, and not the machine."""
+"""Memory limits of the gate's process.
+
+A table that asks for more ends the gate, or its message, and not the machine.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ LEAST = 512 << 20
 
 
 def bytes_of(size: str) -> int:
-    """Return a size such as "4G" in bytes; "" is half of this machine's memory.
+    """Return a size such as "4G" in bytes.
+
+    "" is half of this machine's memory.
 
     Raises
     ------
@@ -42,12 +47,14 @@ def bytes_of(size: str) -> int:
 
 
 def half_of_machine() -> int:
-    """Return half of the bytes of memory that this machine has."""
+    """Return half of this machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def limit_process() -> int:
-    """Bound memory and open files of this process for good, and of what it starts; return the bytes.
+    """Limit memory and open files of this process.
+
+    The limits are for good, and also for what it starts. Return the bytes.
 
     The memory is RLIMIT_DATA: what is the process's own and may be written. Beyond it an allocation
     fails, which Python says as `MemoryError`.
@@ -55,6 +62,7 @@ def limit_process() -> int:
     count = int(os.environ.get(VARIABLE, "0")) or bytes_of("")
     limits = {resource.RLIMIT_DATA: count, resource.RLIMIT_NOFILE: OPEN_FILES}
     for kind, most in limits.items():
+        # A limit that the system sets lower stays: it could not be raised.
         hard = resource.getrlimit(kind)[1]
         limits[kind] = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limits[kind], limits[kind]))

@@ -1,4 +1,7 @@
-"""A process without a network: an empty network namespace, how to know that one is in it, and no privilege to leave."""
+"""Isolation of a process from the network.
+
+It gives an empty network namespace, tells whether a process is in one, and takes every privilege to leave it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ LOOPBACK = {"lo"}
 
 
 def leave_network() -> str:
-    """Move this process into an empty network namespace; return "" or why it still has a network.
+    """Move this process into an empty network namespace.
+
+    Return "", or why it still has a network.
 
     To be called before anything starts a thread: a thread would stay in the old namespace. As root
     the namespace is made directly, else inside a user namespace of this process alone. Where the
@@ -35,7 +40,9 @@ def leave_network() -> str:
 
 
 def drop_capabilities() -> None:
-    """Give up for good, with what this process starts, every privilege but those over files.
+    """Give up all privileges but those over files.
+
+    They are given up for good, also for what this process starts.
 
     A process in a user namespace of its own has all of them there, and root has all of them everywhere:
     with one it could write into the memory of a process that has a network.
@@ -53,13 +60,16 @@ def drop_capabilities() -> None:
 
 
 def hide_memory() -> None:
-    """Close this process's memory to others of the same user: no `ptrace`, no `/proc/…/mem`, no core file."""
+    """Hide this process's memory from the same user.
+
+    Other processes get no `ptrace` and no `/proc/…/mem`, and there is no core file.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def interfaces() -> list[str]:
-    """Return the names of the network interfaces that this process sees.
+    """Return the names of the visible network interfaces.
 
     By reading a file: to ask the kernel takes a socket of a kind that the gate's unit forbids.
     """
@@ -71,15 +81,20 @@ def interfaces() -> list[str]:
 
 
 def _unshared() -> str:
-    """Return "" once this process is in a network namespace of its own, else why not."""
+    """Move into a new network namespace.
+
+    Return "" where it worked, else why it did not.
+    """
     try:
         threads = len(list(Path("/proc/self/task").iterdir()))
         library = ctypes.CDLL(None, use_errno=True)
         unshare = library.unshare
     except (OSError, AttributeError):
         return "this system has no network namespaces"
+    # Only the calling thread would move, and a user namespace needs a process of one thread.
     if threads != 1:
         return "a thread was started before"
+    # Read before the change: afterwards the process has other numbers until the maps are written.
     user = os.getuid()
     group = os.getgid()
     root = os.geteuid() == 0

@@ -1,4 +1,6 @@
-"""The network's process: Flower's SuperNode of a site, with the relay to the gate; it has no data.
+"""Process of the network.
+
+It is Flower's SuperNode of a site with the relay to the gate; it has no data.
 
 Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
 
@@ -48,7 +50,9 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 @dataclass(frozen=True)
 class PacedTime:
-    """What the SuperNode's loop sees as its `time`: it waits as long as our pace says.
+    """Replacement for `time` in the SuperNode's loop.
+
+    It waits as long as flfed's own pace says.
 
     Attributes
     ----------
@@ -61,7 +65,10 @@ class PacedTime:
     wait: Callable[[float], None] = time.sleep
 
     def sleep(self, seconds: float) -> None:
-        """Wait: 1 s and more is Flower's wait for the next message, less is its wait for the gate's answer."""
+        """Wait at flfed's pace.
+
+        1 s and more is Flower's wait for the next message; less is its wait for the gate's answer.
+        """
         if seconds >= 1:
             self.wait(self.pace.seconds())
         else:
@@ -70,12 +77,14 @@ class PacedTime:
 
 
 def paced(pace: Pace) -> None:
-    """Have the SuperNode of this process ask at our pace."""
+    """Apply flfed's pace to this process's SuperNode."""
     replace_name(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
 
 
 def nothing_left_unsent() -> None:
-    """Have the SuperNode of this process send a reply also when no message came with it.
+    """Send waiting replies also without a new message.
+
+    It changes the SuperNode of this process.
 
     Flower's loop looks for replies only after a message. Where a run ended while a message of it was on
     its way, the next message's turn goes to the old reply, and its own would wait for the message after.
@@ -93,17 +102,23 @@ def nothing_left_unsent() -> None:
 
 
 def _unsent(state: Any) -> bool:
-    """Tell whether the gate has answered something that was not sent; nothing is taken out by looking."""
+    """Tell whether an answer of the gate is unsent.
+
+    Nothing is taken out by looking.
+    """
     entries = list(state.msg_store.values())
     return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
 
 
 def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> None:
-    """Have every client of Flower in this process refuse a redirect; `opened` is given each.
+    """Forbid redirects to every Flower client here.
+
+    `opened` is given each client of this process.
 
     Whoever stands at the server's address could else have a site send its messages to any host,
     within the hospital's network too.
     """
+    # The class itself is changed, since Flower makes its clients in many places.
     client = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
     make = client.__init__
 
@@ -117,7 +132,9 @@ def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> N
 
 
 def options(folder: SiteFolder, port: int) -> list[str]:
-    """Return the SuperNode's command line; it names files, and holds no secret.
+    """Return the SuperNode's command line.
+
+    It names files and holds no secret.
 
     Raises
     ------
@@ -128,6 +145,7 @@ def options(folder: SiteFolder, port: int) -> list[str]:
 
     known = joined(folder)
     address = known.get("address")
+    # The address comes from a file, so it is checked before a command line is made of it.
     if not isinstance(address, str) or known.get("site") != folder.site:
         raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
     read_private(folder.node_key)
@@ -138,37 +156,46 @@ def options(folder: SiteFolder, port: int) -> list[str]:
 
 
 def make_secret(folder: SiteFolder) -> None:
-    """Make what node and gate know of each other, where it is absent."""
+    """Create the node's and gate's shared secret if absent."""
     if not folder.secret.exists():
         write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on; should somebody take it, the process is started again."""
+    """Return a free port of the loopback.
+
+    Should another program take it, the process is started again.
+    """
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def say(sentence: str) -> None:
-    """Tell a person what happens, by the log and by who supervises this process."""
+    """Report an event to the log and the supervisor."""
     print(f"{NEWS}{sentence}", file=sys.stderr, flush=True)
 
 
 def end_process(why: str) -> None:
-    """Say why this process ends, and have Flower leave the server and end it; it is started anew."""
+    """Report why this process ends, and end it.
+
+    Flower leaves the server first; the supervisor starts the process anew.
+    """
     print(f"flfed: {why}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def thread_ended(ended: threading.ExceptHookArgs) -> None:
-    """End the process where a thread of it ended by an error: what it did is done by nobody any more."""
+    """End the process after a thread's error.
+
+    Nobody else does what that thread did.
+    """
     if ended.exc_type is not SystemExit:
         end_process(f"a thread of Flower's node ended ({ended.exc_type.__name__})")
 
 
 def work(folder: SiteFolder) -> None:
-    """Be the node of a site, until this process is told to end."""
+    """Run the node until this process is told to end."""
     from flfed.deployment.processes.executor import shared_secret
 
     port = free_port()
@@ -177,6 +204,7 @@ def work(folder: SiteFolder) -> None:
     shared_secret(folder)
     os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    # Every change to Flower's code is made before its command begins.
     connection = Connection(folder.known_as, Pulse(folder.node_pulse), say)
     stay_with_the_host(connection.opened)
     connection.install()

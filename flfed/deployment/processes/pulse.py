@@ -1,4 +1,7 @@
-"""A process's signs of life: a file that it touches, and at which its supervisor looks."""
+"""Signs of life of a process.
+
+The process touches a file, and its supervisor looks at it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ BUSY = 0
 
 
 class Pulse:
-    """Tells that a process is alive, by the time of a file.
+    """Sign of life by the time of a file.
 
     Parameters
     ----------
@@ -45,7 +48,10 @@ class Pulse:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Tell that this process is alive until the block ends, however long that takes."""
+        """Mark this process as busy during the block.
+
+        However long that takes, it counts as alive.
+        """
         self.beat()
         with suppress(OSError):
             os.utime(self._path, ns=(BUSY, BUSY))
@@ -55,7 +61,10 @@ class Pulse:
             self.beat()
 
     def seen(self) -> int | None:
-        """Return the file's time in nanoseconds, BUSY, or None where there is none yet."""
+        """Return the time of the last sign of life.
+
+        It is in nanoseconds; BUSY during work, None where there is none yet.
+        """
         with suppress(OSError):
             return self._path.stat().st_mtime_ns
         return None

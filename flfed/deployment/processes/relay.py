@@ -1,4 +1,6 @@
-"""The relay: a Unix socket in the process that has the network, for the one that has none.
+"""Relay between the network's process and the gate.
+
+It is a Unix socket in the process that has the network, for the one that has none.
 
 Who connects there asks for a connection with a byte, and is handed an open socket (SCM_RIGHTS). What comes
 in on that goes to one port of this machine's loopback and nowhere else; nothing in it is read, so nothing in
@@ -47,7 +49,9 @@ def check_length(path: Path) -> None:
 
 
 def bound(path: Path) -> socket.socket:
-    """Return a listening Unix socket at `path` for its owner and group; a dead one there is replaced.
+    """Return a listening Unix socket at `path`.
+
+    It is for its owner and group; a dead one there is replaced.
 
     Raises
     ------
@@ -75,7 +79,9 @@ def bound(path: Path) -> socket.socket:
 
 
 def check_free(path: Path) -> None:
-    """Refuse to serve a site a second time; a socket that nobody serves any more is removed.
+    """Refuse to serve a site a second time.
+
+    A socket that nobody serves any more is removed.
 
     Raises
     ------
@@ -84,6 +90,7 @@ def check_free(path: Path) -> None:
     """
     if not path.is_socket():
         return
+    # Only a connection tells whether somebody still serves there: the file outlives its process.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         try:
             asking.connect(str(path))
@@ -94,7 +101,7 @@ def check_free(path: Path) -> None:
 
 
 class Relay:
-    """Forwards what comes in on a Unix socket to one loopback port, and the answers back.
+    """Forwarder between a Unix socket and a loopback port.
 
     Parameters
     ----------
@@ -131,13 +138,14 @@ class Relay:
             except OSError:
                 await asyncio.sleep(REFUSED_SECONDS)  # too many open files, here or on the machine
                 continue
+            # One gate asks, and perhaps one that is just ending: more askers are refused.
             if len(self._asking) >= ASKERS:
                 control.close()
             else:
                 _note(self._asking, self._hand_out(control))
 
     async def _hand_out(self, control: socket.socket) -> None:
-        """Answer each question of one asker, until it is gone."""
+        """Answer one asker until it is gone."""
         with control, contextlib.suppress(OSError):
             control.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(control, 1):
@@ -146,7 +154,10 @@ class Relay:
                     hand_over(control, made)
 
     async def _connected(self) -> socket.socket | bytes:
-        """Return one end of a new connection to the node, or why there is none to be had."""
+        """Return one end of a new connection to the node.
+
+        Return the byte that says why where there is none.
+        """
         if len(self._open) >= self._most:
             return NONE
         try:
@@ -155,6 +166,7 @@ class Relay:
             return ABSENT  # its own port does not listen, or not yet
         except OSError:
             return NONE
+        # The gate's end is one of a pair: the socket that it gets can only lead here.
         try:
             ours, theirs = socket.socketpair()
         except OSError:
@@ -172,6 +184,7 @@ class Relay:
         node_writer: asyncio.StreamWriter,
     ) -> None:
         try:
+            # One clock for both directions: a long answer keeps the silent question's side open.
             async with asyncio.timeout(self._idle) as clock, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, node_writer, clock))
                 both.create_task(self._pump(node_reader, writer, clock))
@@ -182,7 +195,10 @@ class Relay:
             await _close(writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: asyncio.Timeout) -> None:
-        """Copy one direction; each piece, whichever way it goes, sets the clock back."""
+        """Copy one direction of a connection.
+
+        Each piece, whichever way it goes, resets the idle clock.
+        """
         while piece := await reader.read(CHUNK):
             clock.reschedule(asyncio.get_running_loop().time() + self._idle)
             writer.write(piece)
@@ -192,7 +208,7 @@ class Relay:
 
 
 def _note(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
-    """Have something done beside, and count it for as long as it lasts."""
+    """Start a background task and count it while it runs."""
     task = asyncio.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
@@ -206,7 +222,10 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 @contextlib.contextmanager
 def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> Iterator[None]:
-    """Relay from the socket at `path` to a loopback port, in a thread, until the block ends."""
+    """Relay to a loopback port during the block.
+
+    It listens on the socket at `path`, in a thread.
+    """
     listening = bound(path)
     loop, ended = asyncio.new_event_loop(), asyncio.Event()
     relay = Relay(port, most=most, idle=idle)
@@ -217,6 +236,7 @@ def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECO
     try:
         yield
     finally:
+        # The loop runs in another thread and must be told from within.
         loop.call_soon_threadsafe(ended.set)
         thread.join()
         loop.close()

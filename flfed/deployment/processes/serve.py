@@ -1,4 +1,7 @@
-"""`site serve`: the node and the gate of a site as two processes, kept running, ended together."""
+"""Server of `flfed site serve`.
+
+Node and gate of a site are two processes, kept running and ended together.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def children(
     memory: str = "",
     silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
 ) -> list[Child]:
-    """Return the processes of a site in the order in which they start; they end in the other, the gate first."""
+    """Return a site's processes in starting order.
+
+    They end in the opposite order, the gate first.
+    """
     limit = {VARIABLE: str(bytes_of(memory))}
     found = []
     if network:
@@ -65,13 +71,16 @@ def children(
 
 
 def network_left() -> tuple[str, str]:
-    """Find out by trying whether a process here can leave the network, and refuse itself system calls.
+    """Test the isolation that a process here can reach.
+
+    It is tried whether a process can leave the network, and refuse itself system calls.
 
     Returns
     -------
     refused, unfiltered : str
         "", or why it cannot.
     """
+    # In a process of its own: the test cannot be undone.
     asked = subprocess.run(
         python("flfed.deployment.processes.network_isolation"),
         env=passed_on(),
@@ -121,6 +130,7 @@ def serve(
     """
     if not (network or gate):
         raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
+    # Whatever can fail is checked before a process is started, so that its sentence reaches the person.
     check_length(folder.socket)
     limit = bytes_of(memory)
     folder.make()
@@ -144,7 +154,10 @@ def serve(
 
 
 def _one(alone: ExitStack, folder: Path, what: str) -> None:
-    """Hold the folder of the node, or of the gate: two gates would each answer half of the messages."""
+    """Hold the folder of the node or the gate.
+
+    Two gates would each answer half of the messages.
+    """
     alone.enter_context(
         held(folder / "serving.lock", f"{folder}: {what} is being served already; end that process first")
     )
@@ -161,7 +174,10 @@ def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
 
 
 def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Callable[[], None]:
-    """Return a look at `join.toml`: a node reads address, certificates and key at its start only."""
+    """Return a check for changes of `join.toml`.
+
+    A node reads address, certificates and key at its start only.
+    """
     seen = [_changed(folder)]
 
     def look() -> None:
@@ -169,6 +185,7 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Calla
         if now != seen[0] and now:
             seen[0] = now
             told("what the site knows of its coordinator has changed; the node is started again")
+            # A file that cannot be used leaves the running node alone: the old settings may still work.
             try:
                 options(folder, 0)
             except FlfedError as error:
@@ -180,7 +197,10 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Calla
 
 
 def _changed(folder: SiteFolder) -> int:
-    """Return when `join.toml` was written, 0 where it is not there; it is the last file that joining writes."""
+    """Return when `join.toml` was written.
+
+    0 where it is not there. It is the last file that joining writes.
+    """
     try:
         return folder.join.stat().st_mtime_ns
     except OSError:

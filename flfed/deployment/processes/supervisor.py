@@ -1,4 +1,6 @@
-"""Child processes that are started, watched, started again, logged and ended together.
+"""Supervision of child processes.
+
+They are started, watched, started again, logged and ended together.
 
 Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound
 to the life of its parent: the kernel kills it when the parent dies, however that happens.
@@ -84,7 +86,9 @@ class Child:
 
 
 class LimitedLog:
-    """A file that is written to its limit, then put aside, in place of the one put aside before.
+    """Log file with a size limit.
+
+    A full file is put aside, in place of the one put aside before.
 
     Parameters
     ----------
@@ -101,7 +105,9 @@ class LimitedLog:
         self.said = ""
 
     def take(self, stream: IO[bytes]) -> None:
-        """Write what a stream gives until it ends; where the disk is full, what it gives is lost.
+        """Write a stream to the log until it ends.
+
+        Where the disk is full, the output is lost.
 
         `said` is the last sentence of ours in it.
         """
@@ -109,6 +115,7 @@ class LimitedLog:
         while data := os.read(stream.fileno(), 65536):
             lines = data.decode(errors="replace").splitlines()
             ours = [line for line in lines if line.startswith(OURS)]
+            # News are told at once; of the other sentences only the last one, when the child has ended.
             for line in lines:
                 if line.startswith(NEWS):
                     self._news(line.removeprefix(NEWS)[:LONGEST])
@@ -140,11 +147,14 @@ class _Kept:
 
     @property
     def said(self) -> str:
-        """What it said last that is a sentence of ours."""
+        """The last flfed sentence in the child's output."""
         return self._log.said
 
     def start(self, now: float) -> None:
-        """Start it, in a group of its own: Ctrl-C is for the supervisor, which ends its children in order."""
+        """Start the child in its own process group.
+
+        Ctrl-C is for the supervisor, which ends its children in order.
+        """
         if self.child.life is not None:
             self.child.life.pulse.forget()
         self.process = subprocess.Popen(
@@ -162,7 +172,7 @@ class _Kept:
         self._reader.start()
 
     def ended(self) -> int | None:
-        """Return the exit code of a child that has ended by itself, once."""
+        """Return the exit code of a child that ended, once."""
         if self.process is None or self.process.poll() is None:
             return None
         code = self.process.returncode
@@ -170,21 +180,28 @@ class _Kept:
         return code
 
     def hear(self, now: float) -> None:
-        """Take it that it gave a sign of life: nobody could have heard one."""
+        """Count a sign of life that nobody could hear."""
         self._heard = now
 
     def silence(self, now: float) -> str:
-        """Return for how long it gave no sign of life, where that is too long; by our clock, whatever the file's."""
+        """Return how long the child has been silent.
+
+        An empty text where that is not too long. It is counted by our clock, whatever the file's time says.
+        """
         life = self.child.life
         if life is None or self.process is None:
             return ""
         seen = life.pulse.seen()
+        # Any change of the file's time counts, also backwards: only our own clock measures.
         if seen == BUSY or seen != self._seen:
             self._seen, self._heard = seen, now
         return f"{life.meaning} for {life.silence:g} s" if now - self._heard >= life.silence else ""
 
     def end(self, patience: float) -> None:
-        """End it: it is asked first, and killed where it has not ended after `patience` seconds."""
+        """End the child.
+
+        It is asked first, and killed where it has not ended after `patience` seconds.
+        """
         if self.process is None:
             return
         self._signal(signal.SIGTERM)
@@ -193,9 +210,10 @@ class _Kept:
         self._bury()
 
     def _bury(self) -> None:
-        """Kill what is left of its group, and let go of it."""
+        """Kill the rest of the child's group."""
         if self.process is None:
             return
+        # What the child had started would go on without anybody who looks after it.
         self._signal(signal.SIGKILL)
         self.process.wait()
         self._reader.join(2.0)
@@ -210,7 +228,9 @@ class _Kept:
 
 
 class Supervisor:
-    """Keeps children running, and ends all of them, the last one first.
+    """Supervisor of child processes.
+
+    It keeps them running, and ends all of them, the last one first.
 
     Parameters
     ----------
@@ -251,7 +271,10 @@ class Supervisor:
         self._looked = clock()
 
     def __enter__(self) -> Self:
-        """Start all children; where one cannot be, end those that were."""
+        """Start all children, or none.
+
+        Where one cannot be started, those that were are ended.
+        """
         try:
             for kept in self._kept.values():
                 kept.start(self._clock())
@@ -270,17 +293,24 @@ class Supervisor:
         return {name: kept.process.pid for name, kept in self._kept.items() if kept.process is not None}
 
     def supervise(self, stop: threading.Event, also: Callable[[], None] = lambda: None) -> None:
-        """Look after the children until `stop` is set; `also` is called after each look, five times a second."""
+        """Watch the children until `stop` is set.
+
+        `also` is called after each look, five times a second.
+        """
         while not stop.wait(LOOK_SECONDS):
             self.look()
             also()
 
     def look(self) -> None:
-        """Notice which children have ended or are silent, and start again those whose pause is over."""
+        """Notice ended and silent children, and restart them.
+
+        A child is started again when its pause is over.
+        """
         stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
         self._looked = self._clock()
         for kept in self._kept.values():
             code, now = kept.ended(), self._clock()
+            # While the machine slept nobody could touch a file: that is no silence.
             if stood_still:
                 kept.hear(now)
             if code is not None:
@@ -292,7 +322,8 @@ class Supervisor:
                 kept.start(now)
 
     def _note_end(self, kept: _Kept, now: float, what: str) -> None:
-        """Say why a child is not there, and when it is started again."""
+        """Report a child's end and its next start."""
+        # A child that ran well for long begins with the shortest pause again.
         kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
         pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
         kept.due = now + pause
@@ -300,7 +331,10 @@ class Supervisor:
         self._told(f"{what}{said}, see {kept.child.log}; started again in {pause:g} s")
 
     def renew(self, name: str) -> None:
-        """End one child and start it again at once, because what it reads at its start has changed."""
+        """Restart one child at once.
+
+        What it reads at its start has changed.
+        """
         kept = self._kept[name]
         kept.end(self._patience)
         kept.start(self._clock())
@@ -328,7 +362,10 @@ def in_words(code: int) -> str:
 
 @contextmanager
 def told_to_stop() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM and SIGINT set, in place of what they do; for the main thread."""
+    """Yield an event set by SIGTERM and SIGINT.
+
+    It replaces what these signals do; for the main thread only.
+    """
     stop = threading.Event()
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
@@ -340,7 +377,10 @@ def told_to_stop() -> Iterator[threading.Event]:
 
 
 def become(parent: int, command: Sequence[str]) -> NoReturn:
-    """Become the command, to be killed by the kernel when `parent` dies; Linux only, elsewhere just become it."""
+    """Become the command, tied to its parent's life.
+
+    On Linux the kernel kills it when `parent` dies; elsewhere it just becomes the command.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         # It may have died before this was said; then somebody else is the parent.

@@ -1,4 +1,6 @@
-"""System calls that the gate may not make: a seccomp filter, written without a package and loaded without root.
+"""Filter of the gate's system calls.
+
+It is a seccomp filter, written without a package and loaded without root.
 
 The filter sees a call's number and its arguments as numbers, never what a pointer points to. So a socket's
 path cannot be looked at, and `connect` is refused altogether; what reaches the node is handed in (`connector.py`).
@@ -123,7 +125,9 @@ MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
 
 
 def refuse_calls(*, connecting: bool = False) -> str:
-    """Refuse the calls that lead out, for this process and its children; return "" or why it could not.
+    """Refuse system calls that lead out.
+
+    They are refused to this process and its children. Return "", or why it could not be done.
 
     Parameters
     ----------
@@ -135,6 +139,7 @@ def refuse_calls(*, connecting: bool = False) -> str:
     machine = MACHINES.get(os.uname().machine)
     if sys.platform != "linux" or machine is None:
         return f"flfed has no list of system calls for {os.uname().sysname} on {os.uname().machine}"
+    # The connector alone may connect, since fetching connections is all that it does.
     refused = REFUSED if connecting else {**REFUSED, **CONNECT}
     code = b"".join(struct.pack("=HBBI", *line) for line in program(machine, refused))
     held = ctypes.create_string_buffer(code, len(code))
@@ -150,7 +155,10 @@ def refuse_calls(*, connecting: bool = False) -> str:
 
 
 def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]:
-    """Return the filter: the architecture, then each call that is refused, then those that are looked at."""
+    """Return the instructions of the filter.
+
+    They check the architecture, then each refused call, then the calls whose arguments are looked at.
+    """
     own = {name: numbers[machine.column] for name, numbers in LOOKED_AT.items()}
     lines = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -176,12 +184,18 @@ def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]
 
 
 def _block(number: int, lines: list[Line]) -> list[Line]:
-    """Return lines that are for one call alone: what none of them refuses is allowed."""
+    """Return instructions for one call alone.
+
+    What none of them refuses is allowed.
+    """
     return [(EQUAL, 0, len(lines) + 1, number), *lines, (RETURN, 0, 0, ALLOW)]
 
 
 def _argument(place: int, *, high: bool = False) -> Line:
-    """Return the line that loads the lower, or the higher, half of an argument; both machines put the lower first."""
+    """Return the instruction that loads half an argument.
+
+    It is the lower half, or with `high` the higher one; both machines put the lower first.
+    """
     return (LOAD, 0, 0, ARGUMENTS + 8 * place + (4 if high else 0))
 
 

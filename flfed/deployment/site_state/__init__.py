@@ -1,1 +1,4 @@
-"""What a gate knows: approvals, receipts, requests kept, terms of the coordinator."""
+"""State that a gate keeps about its site.
+
+It has approvals, receipts, archived requests, and the coordinator's terms.
+"""

@@ -1,4 +1,7 @@
-"""Which studies a person approved at a site, and what was shown before."""
+"""Approvals of studies at a site.
+
+They say which studies a person approved, and what was shown before.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ PAUSED = "paused"
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """One decision about one study at one site; the last one counts.
+    """One decision about one study at one site.
+
+    The last decision counts.
 
     Attributes
     ----------
@@ -72,11 +77,13 @@ class Approval:
         if not isinstance(found, dict):
             raise ValueError("not an approval")
         given: dict[str, Any] = {snake(key): value for key, value in found.items()}
+        # JSON knows no tuples; its lists become the tuples that the class has.
         given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
         try:
             approval = cls(**given)
         except TypeError:
             raise ValueError("not an approval") from None
+        # The file may have been changed: each value must have its type, or the whole is no approval.
         lists = [approval.co_sites, approval.earlier]
         plain = [value for key, value in vars(approval).items() if key not in ("co_sites", "earlier")]
         if not all(isinstance(words, tuple) and all(isinstance(word, str) for word in words) for words in lists):
@@ -90,7 +97,9 @@ _DECISIONS = ("approved", "refused", "withdrawn")
 
 
 def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
-    """Return what was decided about the study of this hash, or None where nothing was.
+    """Return the decision about a study, by its hash.
+
+    None where nothing was decided.
 
     Raises
     ------
@@ -101,6 +110,7 @@ def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
     if not path.is_file():
         return None
     found = _read(path)
+    # The file's name is its hash: one that was renamed would approve a study that nobody saw.
     if found.study_sha256 != study_sha256:
         raise FlfedError(f"{path}: is the approval of another study; remove it and approve again")
     return found
@@ -132,7 +142,10 @@ def approve(
     coordinator: str = "",
     at: datetime | None = None,
 ) -> Approval:
-    """Write down that a person approved a study, for these rows, columns, sites and coordinator; return it."""
+    """Write and return a person's approval of a study.
+
+    It holds for these rows, columns, sites and this coordinator.
+    """
     return _write(
         folder,
         Approval(
@@ -150,12 +163,14 @@ def approve(
 
 
 def refuse(folder: SiteFolder, study: Study, *, by: str, at: datetime | None = None) -> Approval:
-    """Write down that a person refused a study; return it."""
+    """Write and return a person's refusal of a study."""
     return _write(folder, Approval(**_of(study), decision="refused", by=by, at=_moment(at)))
 
 
 def withdraw(folder: SiteFolder, study: str, *, by: str, at: datetime | None = None) -> list[Approval]:
-    """Withdraw every approval of a study; return them as they are now.
+    """Withdraw every approval of a study.
+
+    Return the withdrawn approvals as they are now.
 
     Parameters
     ----------
@@ -169,6 +184,7 @@ def withdraw(folder: SiteFolder, study: str, *, by: str, at: datetime | None = N
         If no approval of that name or hash stands.
     """
     standing = [found for found in approvals(folder) if found.decision == "approved"]
+    # Part of a hash is enough, but not so little of it that it could be a name or another study.
     meant = [a for a in standing if a.study == study or (len(study) >= 8 and a.study_sha256.startswith(study))]
     if not meant:
         names = ", ".join(sorted({a.study for a in standing})) or "none"
@@ -190,7 +206,10 @@ def resume(folder: SiteFolder) -> bool:
 
 
 def is_paused(folder: SiteFolder) -> bool:
-    """Tell whether the site answers no message; whatever stands in the way of the marker's place counts as one."""
+    """Tell whether the site answers no message.
+
+    Anything at the marker's place counts as a pause, also a link or a folder.
+    """
     return os.path.lexists(folder.gate / PAUSED)
 
 
@@ -219,7 +238,11 @@ def _read(path: Path) -> Approval:
 
 
 def _write(folder: SiteFolder, approval: Approval) -> Approval:
-    """Write a decision down in the place of the one before, which it names."""
+    """Write a decision in the earlier one's place.
+
+    The new decision names the one before.
+    """
+    # Earlier decisions are carried along, so that the file alone tells the whole history.
     before = approval_of(folder, approval.study_sha256)
     if before is not None:
         said = f"{before.decision} by {before.by} at {before.at}"

@@ -1,4 +1,6 @@
-"""Reading `terms.toml`: the user of the network wrote it, and the gate takes it for no more than that.
+"""Reader of the coordinator's terms at a site.
+
+The user of the network wrote `terms.toml`, and the gate trusts it no further than that.
 
 Who is that user can name another signing key there. What it would gain is a receipt that looks like the
 coordinator's; it could send the gate whatever an approved coordinator may send anyway (docs/security.md).
@@ -21,7 +23,9 @@ WRITABLE = 0o022
 
 
 def coordinator_of(folder: SiteFolder) -> str:
-    """Return the title of the coordinator that the site has joined; empty where it has joined none.
+    """Return the title of the site's coordinator.
+
+    The text is empty where it has joined none.
 
     Raises
     ------
@@ -32,15 +36,21 @@ def coordinator_of(folder: SiteFolder) -> str:
 
 
 def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
-    """Tell whether a study was approved for another coordinator than the one that asks; what cannot be read is."""
+    """Tell whether a study's approval names another coordinator.
+
+    Where the terms cannot be read, it counts as another.
+    """
     try:
+        # An approval from before the site had joined anybody holds for the coordinator that it joined.
         return approved_for not in ("", coordinator_of(folder))
     except UsageError:
         return True
 
 
 def read_terms(folder: SiteFolder) -> dict[str, Any]:
-    """Return what the kit, or the last renewal, said of the coordinator.
+    """Return the coordinator's terms, from kit or renewal.
+
+    They are those of the last renewal, or of the kit where there was none.
 
     Raises
     ------
@@ -52,6 +62,7 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
     try:
         # A pipe in its place would hold the gate up, a link would have it read what only the gate may read.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            # Looked at through the open file: between a check by path and the reading, the file could be exchanged.
             found = os.fstat(stream.fileno())
             if found.st_mode & WRITABLE:
                 raise UsageError(f"{path}: others may change it; first: chmod 640 {path}")

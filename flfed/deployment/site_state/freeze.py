@@ -1,4 +1,7 @@
-"""Freezing a site's rows for its gate, and freezing them again once a person has seen what that changes."""
+"""Snapshots of a site's rows for its gate.
+
+Rows are frozen again only once a person has seen what that changes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ DRIFTED = 0.5
 
 @dataclass(frozen=True)
 class Difference:
-    """How a site's rows differ from its frozen ones: counts only. A changed row counts as removed and added."""
+    """Counts of changed rows since the snapshot.
+
+    A changed row counts as removed and as added.
+    """
 
     added: int
     removed: int
@@ -67,22 +73,31 @@ class Refresh:
         """Tell whether there is anything to write."""
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
+        # Also the same rows are written again where the snapshot lacks its table's name, or the opt-outs changed.
         if self.names_table:
             return True
         return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
 
     @property
     def names_table(self) -> bool:
-        """Tell whether an earlier version froze the rows, which did not write down of which table they are."""
+        """Tell whether writing adds the snapshot's missing table name.
+
+        An earlier version did not write down of which table the frozen rows are.
+        """
         return self.before is not None and self.before.origin is None and self.prepared.source is not None
 
     def write(self, at: datetime | None = None) -> Frozen:
-        """Write the rows as they are now; the snapshot before stays until this one is complete."""
+        """Write the rows as they are now.
+
+        The snapshot before stays until this one is complete.
+        """
         return self.prepared.write(self.folder.frozen, at)
 
 
 def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
-    """Return the people who opted out of a dataset, None where there is no list.
+    """Return the opt-outs of a dataset.
+
+    None where there is no list.
 
     `excluded-DATASET.csv` beside `excluded.csv` counts in its place, for a dataset whose table names
     people in another column.
@@ -93,7 +108,7 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
 
 
 def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
-    """Tell whether the list of people who opted out is another one than when the rows were frozen.
+    """Tell whether the opt-outs changed since the snapshot.
 
     Raises
     ------
@@ -114,7 +129,9 @@ def _is_there(path: Path) -> bool:
 
 
 def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) -> Frozen:
-    """Freeze a site's rows of its dataset for the first time, without those of people who opted out.
+    """Freeze a site's rows for the first time.
+
+    Rows of people who opted out are left out.
 
     Parameters
     ----------
@@ -131,6 +148,7 @@ def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) 
         `refresh`, which says what changes.
     """
     before = known(site, folder.frozen)
+    # A second freeze would void approvals silently; `refresh` shows first what it voids.
     if before is not None:
         raise UsageError(
             f"site {site.name!r}: dataset {site.dataset!r} is frozen since {before.at}; to see what has changed since: "
@@ -141,7 +159,9 @@ def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) 
 
 
 def refresh(folder: SiteFolder, site: Site) -> Refresh:
-    """Read a site's table again, and return what freezing it would change; nothing is written.
+    """Compare a site's table with its snapshot.
+
+    The table is read again; nothing is written. Return what freezing it would change.
 
     Raises
     ------
@@ -152,6 +172,7 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
     frozen = Counter[str]()
     people = set[str]()
     unusable = ""
+    # A snapshot that cannot be served is replaced as a whole: every row then counts as added.
     try:
         served = load(site, folder.frozen)
         table, _, schema = served.inspect()
@@ -163,6 +184,7 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
             raise
         unusable = str(error)
     prepared = _prepared(folder, site)
+    # Rows are compared as a multiset of texts, since a table has no key that tells them apart.
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
     difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
@@ -171,11 +193,15 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
 
 
 def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
-    """Tell whether nearly all people (without a group: rows) are others, and about as many as before."""
+    """Tell whether nearly all people were replaced.
+
+    About as many must be there as before. Without a group in the schema, rows are counted instead of people.
+    """
     came = rows.added
     went = rows.removed
     before = rows.removed + rows.unchanged
     names = group_texts(prepared.table, prepared.schema)
+    # Where the schema names a group, people are compared, since one person may have many rows.
     if names is not None:
         now = set(names)
         came = len(now - people)
@@ -185,19 +211,25 @@ def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
 
 
 def _prepared(folder: SiteFolder, site: Site) -> Prepared:
-    """Return a site's rows as they are now, without people who opted out and without those that rest with them.
+    """Return a site's present rows, without opt-outs and withheld rows.
+
+    Withheld rows are left out beside the opt-outs, so that released sums never differ by few people.
 
     Under `open` nothing rests: everything is exact there, and so is who went.
     """
     found = Prepared.of(site, excluded_of(folder, site.dataset))
     if site.policy.disclosure == "open":
         return found
+    # Only against sets whose sums left can new sums be compared: without any, nothing is withheld.
     released, key = RowSets(folder, site.dataset).released()
     return found.without(resting(site, found.table, released, key, site.policy.cell_minimum)) if released else found
 
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:
-    """Return the studies that are approved for other rows, or other columns, than the prepared ones."""
+    """Return the studies whose approvals would become void.
+
+    They are approved for other rows or other columns than the prepared ones.
+    """
     site = prepared.site
     rows = prepared.sha256()
     schema = prepared.schema.sha256()

@@ -1,4 +1,7 @@
-"""Whether a site's ledger was lost or cut: an account that begins at zero by itself would let all be spent again."""
+"""Detection of a lost or truncated ledger.
+
+A ledger that restarts at zero would let the whole budget be spent again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 
 def loss(folder: SiteFolder, ledger: Ledger) -> str:
-    """Return by what a ledger is known to be lost or cut, or an empty text.
+    """Return the evidence of a lost or truncated ledger.
+
+    An empty text where there is none.
 
     What a ledger leaves beside itself tells: the coordinator's receipts of its heads, the sets of rows
     whose sums left, and their key. A site that never had any of them has lost nothing.
@@ -28,6 +33,7 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
     LedgerError
         If the ledger, as far as it is read, is not as it was written.
     """
+    # Three traces, the strongest first: a signed head, rows whose sums left, and the key that names them.
     n, head = _newest_receipt(folder)
     if ledger.hash_at(n) != head:
         return f"a receipt has line {n}, and the ledger has no such line"
@@ -40,13 +46,16 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
 
 
 def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
-    """Return the line and the head of the newest receipt; of none, those before the first line.
+    """Return the newest receipt's line and head.
+
+    Without a receipt they are those before the first line.
 
     Nothing here is held to its signature: one that nobody signed can only keep the site from answering.
     """
     newest = (0, START)
     for raw in Ledger(folder.receipts).raws():
         line = read_line(raw.removesuffix(b"\n"))
+        # The highest line counts, not the last in the file: receipts may come late.
         n = line.facts.get("line") if line is not None and line.kind == RECEIPT else None
         if line is not None and isinstance(n, int) and n > newest[0]:
             newest = (n, str(line.facts.get("head")))
@@ -54,7 +63,9 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
 
 
 class Continuity:
-    """Tells whether a ledger goes on from where it was seen last, and where it does not, whether it was lost.
+    """Watcher of a ledger's continuity.
+
+    It tells whether the ledger goes on from where it was seen last, and if not, whether it was lost.
 
     Parameters
     ----------
@@ -72,7 +83,9 @@ class Continuity:
         self._seen: tuple[int, str] | None = None
 
     def refusal(self) -> str:
-        """Return what the site says while no line can be written, which none can tell either; else an empty text.
+        """Return why the ledger can take no line.
+
+        An empty text where it can. The sentence is what the site answers; the ledger can have no line of that either.
 
         So it is of a ledger that was lost or cut, and of one whose last line is later than the clock.
 
@@ -81,6 +94,7 @@ class Continuity:
         LedgerError
             If the ledger, as far as it is read, is not as it was written.
         """
+        # The traces are read once, and again only where the line seen last is not there any more.
         last = self._ledger.last()
         if self._seen is None or self._ledger.hash_at(self._seen[0]) != self._seen[1]:
             lost = loss(self._folder, self._ledger)
@@ -88,6 +102,7 @@ class Continuity:
                 LOG.error("the ledger is lost or was cut: %s", lost)
                 self._seen = None
                 return f"{LOST}{self._folder.site} --restart WHY"
+        # Where the clock is behind the last line, no further line would be in order of time.
         if last is not None and self._ledger.is_ahead(last):
             LOG.error(
                 "nothing is answered: line %d of the ledger is of %s, and the clock is behind it", last.n, last.at
@@ -98,5 +113,5 @@ class Continuity:
 
 
 def ahead(last: Line, site: str) -> str:
-    """Return what a site says whose ledger's last line is later than its clock."""
+    """Return the refusal of a ledger ahead of the clock."""
     return f"line {last.n} of its ledger is of {last.at[:24]}, {AHEAD}{site} --restart WHY"

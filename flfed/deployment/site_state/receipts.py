@@ -1,4 +1,7 @@
-"""The coordinator's receipts of this site's ledger, and what a site answers where it is asked for its head."""
+"""Receipts of a site's ledger by the coordinator.
+
+Here are also the handlers that answer where a site is asked for its ledger's head.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,15 @@ CUT = "a crash cut its last line off"
 
 
 class RefusedReceipt(FlfedError):
-    """A receipt that the site does not keep: its log says why."""
+    """A receipt that the site does not keep.
+
+    The site's log says why.
+    """
 
 
 @dataclass(frozen=True)
 class Receipts:
-    """What a site has in writing of its ledger's earlier heads.
+    """Signed receipts of a ledger's earlier heads.
 
     Attributes
     ----------
@@ -45,7 +51,10 @@ class Receipts:
     problems: list[str] = field(default_factory=list)
 
     def all(self) -> list[Receipt]:
-        """Return both: a ledger that is whole agrees with either."""
+        """Return both kinds of receipts.
+
+        A ledger that is whole agrees with either.
+        """
         return [*self.earlier, *self.signed]
 
 
@@ -54,7 +63,9 @@ def _receipts_of(folder: SiteFolder) -> Ledger:
 
 
 def coordinator_key(folder: SiteFolder) -> str:
-    """Return the coordinator's public signing key as hex, as the site's kit or its last renewal named it.
+    """Return the coordinator's public signing key, as hex.
+
+    It is the one that the site's kit or its last renewal named.
 
     Raises
     ------
@@ -65,10 +76,14 @@ def coordinator_key(folder: SiteFolder) -> str:
 
 
 def _keys(folder: SiteFolder) -> list[str]:
-    """Return the coordinator's key and those that it had before, as its signed renewals tell."""
+    """Return the coordinator's present and earlier keys.
+
+    Its signed renewals tell them.
+    """
     terms = read_terms(folder)
     earlier = terms.get("earlier-signing-keys", [])
     found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [None])]
+    # One value that is no key makes the file unusable: what it says of keys must be whole.
     if not all(isinstance(key, str) and KEY.fullmatch(key) for key in found):
         raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
     return [str(key) for key in found]
@@ -82,6 +97,7 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
     RefusedReceipt
         If it bears no signature of the coordinator, or is of another ledger than the site's.
     """
+    # A receipt is checked twice: that the coordinator signed it, and that it is of this very ledger.
     key = coordinator_key(folder)
     if receipt.site != folder.site or not coordinator_signed(receipt.facts(), signature, key):
         raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
@@ -91,6 +107,7 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         # What a crash left of a receipt harms nothing: the next one covers the same lines.
         repaired = held.repair(by="flfed", why=CUT)
     with _receipts_of(folder).held() as held:
+        # The same receipt may come again after a lost reply; it is written once.
         last = next(held.backwards(), None)
         facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
         if repaired is None and last is not None and facts.items() <= last.facts.items():
@@ -99,11 +116,15 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
 
 
 def read_receipts(folder: SiteFolder) -> Receipts:
-    """Return the receipts of a site, with what is wrong with them; none where there is no file."""
+    """Return a site's receipts and their problems.
+
+    There are none where there is no file.
+    """
     found, inspection = Receipts(), Inspection()
     ledger = _receipts_of(folder)
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
+        # A line that is not as it was written is among the inspection's problems already.
         if line.kind != RECEIPT or not line.whole:
             continue
         keys = keys or _keys(folder)
@@ -111,6 +132,7 @@ def read_receipts(folder: SiteFolder) -> Receipts:
         run, head, signature, key = (str(line.facts.get(name)) for name in names)
         n = line.facts.get("line")
         receipt = Receipt(site=folder.site, run=run, n=n if type(n) is int else -1, head=head)
+        # Valid by its own key first, then by whether a renewal vouches for that key.
         if not coordinator_signed(receipt.facts(), signature, key):
             found.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
         elif key in keys:
@@ -122,16 +144,23 @@ def read_receipts(folder: SiteFolder) -> Receipts:
 
 
 def seal(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealReply]:
-    """Say what the head of the site's ledger is; a handler of the client app, which reads no row."""
+    """Answer with the head of the site's ledger.
+
+    It is a handler of the client app; no row is read.
+    """
     request = SealRequest.from_record(message.content)
     ledger = ledger_of(SiteFolder(site))
     n, head = ledger.head()
+    # The head at the line that the coordinator knows lets it see that nothing before was rewritten.
     return SealReply(n=n, head=head, at_known=ledger.hash_at(request.n_known))
     yield  # a handler is a generator, also one that asks for nothing
 
 
 def sealed(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealedReply]:
-    """Keep the coordinator's receipt; a handler of the client app, which reads no row."""
+    """Keep the coordinator's receipt.
+
+    It is a handler of the client app; no row is read.
+    """
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)

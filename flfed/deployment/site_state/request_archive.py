@@ -1,4 +1,7 @@
-"""What a site was asked in the rounds of a run, kept at its gate so that `site replay` can answer it again."""
+"""Archive of the requests to a site.
+
+They are kept at its gate by run and round, so that `flfed site replay` can answer them again.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
 @dataclass(frozen=True, eq=False)
 class ArchivedRequest:
-    """One message that a site was sent in a round.
+    """One archived request of a round.
 
     Attributes
     ----------
@@ -52,7 +55,9 @@ class ArchivedRequest:
 
 
 def content_sha256(record: RecordDict) -> str:
-    """Return the hash of a message's content: what a ledger says of what left, and a replay must give again.
+    """Return the hash of a message's content.
+
+    The ledger names it for what left, and a replay must give it again.
 
     Over sorted sections, each with its kind, its keys and its values; arrays by name, dtype, shape and
     little-endian bytes. It does not depend on how a message is written as bytes.
@@ -65,6 +70,7 @@ def content_sha256(record: RecordDict) -> str:
     digest = hashlib.sha256()
     for name in sorted(record):
         part = record[name]
+        # Arrays are hashed by value, all else as JSON with sorted keys: the same content has one hash.
         if isinstance(part, ArrayRecord):
             kind, said = "arrays", arrays_sha256(fields.ndarrays(record, name))
         else:
@@ -77,7 +83,9 @@ def content_sha256(record: RecordDict) -> str:
 def keep(
     folder: SiteFolder, message: Message, context: Context, *, runs: int = RUNS, bytes_a_run: int = BYTES_A_RUN
 ) -> str:
-    """Keep what a site is asked to train from, before it answers; return the content's hash.
+    """Keep a training request before it is answered.
+
+    Return the hash of its content.
 
     Parameters
     ----------
@@ -116,11 +124,13 @@ def keep(
     digest, whole = _as_file(request, str(context.run_config["study"]), int(context.run_config.get("repeat", 0)))
     path = folder.incoming / run / f"round-{request.round:06d}-{digest[:16]}.safetensors"
     try:
+        # A new run makes room: only the folders of the latest runs stay.
         if not path.parent.is_dir():
             folder.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
             _leave(_latest(folder.incoming)[runs:])
         if not path.is_file():
+            # Another model in the same round is refused; a message that trains nothing chooses none.
             if request.fit and any(path.parent.glob(f"round-{request.round:06d}-*.safetensors")):
                 raise NotKept(f"it was asked to train from another model in round {request.round} of this run")
             replace_whole(path, whole)
@@ -131,7 +141,11 @@ def keep(
 
 
 def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
-    """Return what a site was asked in a round, the first message first; a damaged file counts as none."""
+    """Return the archived requests of a round.
+
+    The first request comes first. A damaged file counts as none.
+    """
+    # The name becomes a path, so it must be one that the gate itself accepts.
     if not RUN.fullmatch(run):
         return []
     paths = sorted((folder.incoming / run).glob(f"round-{round:06d}-*.safetensors"), key=_written)
@@ -139,16 +153,20 @@ def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
 
 
 def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
-    """Return the rounds of a run of which a message is kept, in order."""
+    """Return the rounds of a run with archived requests.
+
+    They are in ascending order.
+    """
     paths = (folder.incoming / run).glob("round-*-*.safetensors") if RUN.fullmatch(run) else ()
     return sorted({int(path.name.removeprefix("round-").rpartition("-")[0]) for path in paths})
 
 
 def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes]:
-    """Return a request's hash, and a safetensors file of it."""
+    """Return a request's hash and its safetensors file."""
     arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
+    # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
     metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
@@ -160,10 +178,14 @@ def _sha256(arrays: fields.Arrays, asked: str) -> str:
 
 
 def _from_file(path: Path) -> ArchivedRequest | None:
-    """Return what a file holds, or None where it is not what was written."""
+    """Return a file's request.
+
+    None where the file is not as it was written.
+    """
     try:
         whole = path.read_bytes()
         arrays, metadata = load(whole), _metadata(whole)
+        # Only a file whose content still has its hash is answered again.
         if metadata["sha256"] != _sha256(arrays, metadata["asked"]):
             return None
         found = json.loads(metadata["asked"])
@@ -175,7 +197,10 @@ def _from_file(path: Path) -> ArchivedRequest | None:
 
 
 def _metadata(whole: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+    """Return the metadata of a safetensors file.
+
+    The file begins with 8 bytes of length, then a JSON header.
+    """
     length = int.from_bytes(whole[:8], "little")
     return dict(json.loads(whole[8 : 8 + length])["__metadata__"])
 
@@ -188,7 +213,10 @@ def _section(arrays: fields.Arrays, section: str) -> Iterator[tuple[str, np.ndar
 
 
 def _bound(newest: Path, most: int) -> None:
-    """Remove the earliest messages of a run that has more bytes than it may; the newest stays."""
+    """Remove a run's earliest requests beyond its limit.
+
+    The limit is in bytes; the newest request stays.
+    """
     sizes = {path: path.stat().st_size for path in newest.parent.iterdir() if path != newest}
     over = sum(sizes.values()) + newest.stat().st_size - most
     for path in sorted(sizes, key=_written):

@@ -1,4 +1,7 @@
-"""Two users for one site: units for systemd, and a compose file, with a site's own names filled in."""
+"""Service files for one site's two users.
+
+They are units for systemd and a compose file, with the site's own names filled in.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         If a path is not absolute, or has characters that a unit would read as something else.
     """
     SiteFolder(site)
+    # Checked against few characters: each reader of these files quotes in another way.
     for path in (command, base):
         if not PLAIN.fullmatch(str(path)):
             raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
@@ -67,7 +71,10 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
 
 
 def _host(address: str) -> str:
-    """Return the host of "host:port" where it is an IP address, else ""."""
+    """Return the IP address in "host:port".
+
+    "" where the host is a name.
+    """
     host = address.rpartition(":")[0].strip("[]") or address
     try:
         return str(ipaddress.ip_address(host))
@@ -80,7 +87,10 @@ def _egress(host: str) -> str:
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Write the files into a folder, made where it is absent; what is there under these names is replaced."""
+    """Write the files into a folder.
+
+    The folder is made where it is absent; files of these names are replaced.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / name for name in files]
