@@ -82,7 +82,7 @@ def serve(
         Of a coordinator that was initialised.
     stop : Event
     told : callable
-        Notify in a sentence what happens.
+        Told in a sentence what happens.
     bind : str
         The address to listen on; all of the machine's where empty.
     port : int

@@ -113,7 +113,7 @@ def serve(
     network, gate : bool
         Which of the two to run here; by default both.
     told : callable
-        Notify in sentences what happens.
+        Told in sentences what happens.
     pauses : tuple of float, seconds
         Before a process that ended is started again; they reach past the minute for which Flower
         refuses a node that died and comes back.

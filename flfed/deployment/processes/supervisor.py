@@ -95,7 +95,7 @@ class LimitedLog:
     path : Path
     limit : int, bytes
     news : callable
-        Notify at once the sentences that begin with NEWS.
+        Told at once the sentences that begin with NEWS.
     """
 
     def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = lambda sentence: None) -> None:
@@ -237,7 +237,7 @@ class Supervisor:
     children : sequence of Child
         In the order in which they are started.
     told : callable
-        Notify in a sentence when a child ends and when it will be started again.
+        Told in a sentence when a child ends and when it will be started again.
     pauses : sequence of float, seconds
         Before a child is started again, by how often it has ended; the last one counts from there on.
     patience : float, seconds

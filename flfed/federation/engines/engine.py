@@ -91,7 +91,7 @@ class Engine(ABC):
         clock : callable
             Of the in-process engine: the run's own seconds, which deadlines are in.
         told : callable
-            Notify in a sentence which sites are waited for, and which are missing.
+            Told in a sentence which sites are waited for, and which are missing.
 
         Raises
         ------
