@@ -313,7 +313,7 @@ class SiteSession:
         return kept["fitted"], kept["validation"]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
-        """Return class codes, or the target in its own unit."""
+        """Return class codes, or the target in its unit."""
         known = self._known(table)
         if isinstance(known, ColumnArrays) and self.task != "regression":
             return known.codes[self.schema.target].astype(np.intp)
@@ -374,7 +374,7 @@ class SiteSession:
         return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
-        """Score validation rows, or training rows where there are none."""
+        """Score validation rows, or training rows without any."""
         kind, chosen = ("validation", self._held) if self._held_rows else ("training", slice(None))
         return (
             yield from self._score_rows(kind, arrays, encoder, rows, lambda: self.target(self.table.training)[chosen])
@@ -471,7 +471,7 @@ class SiteSession:
     def offset(
         self, arrays: Arrays, encoder: Encoder
     ) -> Generator[ComputeRequest, Any, tuple[np.ndarray, np.ndarray] | None]:
-        """Estimate how far the site's intercept lies from the model's.
+        """Estimate the site's intercept, relative to the model's.
 
         Yields the requests and returns the offset and its standard error.
 

@@ -51,7 +51,7 @@ def _column_layout(name: str, column: Column) -> ColumnLayout:
 
 
 def outcomes(table: pd.DataFrame | ColumnArrays, layout: Layout) -> np.ndarray:
-    """Return float64 [rows, outcomes]: class indicators, or the number itself."""
+    """Return float64 [rows, outcomes]: class indicators, or the number."""
     rows = coded(table, layout)
     if layout.task == "regression":
         return rows.scaled(layout.target)[:, None]
@@ -164,7 +164,7 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
 
 
 def _ranked(y: np.ndarray) -> np.ndarray:
-    """Return mid-ranks [rows, 1], spread evenly from -1 to 1."""
+    """Return mid-ranks [rows, 1], even from -1 to 1."""
     _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
     ranks = np.cumsum(equal) - (equal - 1) / 2
     return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
@@ -317,7 +317,7 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
 
 
 def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
-    """Return the fewest rows that each cell can have, [cells].
+    """Return the fewest rows each cell can have, [cells].
 
     Not 0 only where a cell has all rows but a few: without it a rare flag would look like an even one. In few rows
     its absence would say too much.
@@ -331,7 +331,7 @@ def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout,
 
 
 def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
-    """Return 1 for each cell that is its own group."""
+    """Return 1 for cells that are their own group."""
     return np.isin(np.arange(cells), [group[0] for group in groups if len(group) == 1]).astype(float)
 
 

@@ -266,7 +266,7 @@ def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
 
 
 def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
-    """Tell whether a set is too close to released ones.
+    """Tell whether a set is near released ones.
 
     It is where sums over it, with those that left before, would give fewer than `minimum` persons away.
 

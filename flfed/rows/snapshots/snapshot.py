@@ -153,7 +153,7 @@ class Prepared:
         return rows_sha256(self.table)
 
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
-        """Write the rows, replacing the old snapshot only when complete."""
+        """Write the rows, replacing the old snapshot last."""
         whole = _as_parquet(self.table)
         moment = at or datetime.datetime.now(datetime.UTC)
         file_sha256 = hashlib.sha256(whole).hexdigest()
@@ -208,7 +208,7 @@ def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.
 
 
 def known(site: Site, folder: Path) -> Frozen | None:
-    """Return a snapshot's facts, or None where nothing is frozen.
+    """Return a snapshot's facts, None where nothing is frozen.
 
     Raises
     ------
@@ -344,7 +344,7 @@ def _file_name(file_sha256: str) -> str:
 
 
 def rows_sha256(table: pd.DataFrame) -> str:
-    """Return the hash of a table's columns and unordered rows."""
+    """Return the order-free hash of a mapped table."""
     digest = hashlib.sha256(json.dumps(list(table.columns)).encode())
     for text in sorted(row_texts(table)):
         digest.update(b"\x1e" + text.encode())
@@ -364,7 +364,7 @@ def _arrow(cells: pd.Series) -> pa.Array:
 
 
 def _refuse_other_than_text(table: pd.DataFrame) -> None:
-    """Refuse cells that Parquet would not return as they are."""
+    """Refuse cells that Parquet would not return unchanged."""
     # A mapping may give an id's column anything, and no codec keeps all text.
     for name in (name for name, dtype in table.dtypes.items() if dtype.kind == "O"):
         bad = sum(cell is not None and not _is_text(cell) for cell in table[name])

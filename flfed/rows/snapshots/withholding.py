@@ -44,9 +44,9 @@ BY_ROWS, BY_NAME = "rows", "name"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice of a part of a site's rows by a study.
+    """The choice of a site's rows by a study.
 
-    All that is needed to choose it again of other rows.
+    It is of one part, with all that is needed to choose it again of other rows.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class _Table:
         self._order: dict[str, bytes] = {}
 
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
-        """Return the persons of a part that do not rest.
+        """Return a part's persons that do not rest.
 
         By their digests of either kind: the text and the rows of each.
         """
@@ -259,7 +259,7 @@ def _gains(
     missing: Sequence[int],
     minimum: int,
 ) -> dict[int, int]:
-    """Score people by the gaps that their resting would cover.
+    """Score people by the gaps their resting would cover.
 
     By a person's first row: in how many more sets that lack somebody than sets that lack nobody the person is.
 

@@ -107,7 +107,7 @@ def _unknowns(search: Search) -> tuple[int, int]:
 
 
 def _best(search: Search, path: np.ndarray) -> LinearPredictor:
-    """Return the fit on all rows at the best penalty.
+    """Return the best penalty's fit on all rows.
 
     `path` is [folds + 1, penalties, outputs, inputs + 1].
     """
