@@ -126,7 +126,7 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
 def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
     """Return the log-evidence of a site's rows.
 
-    Their log-probability under a prior deviation, by Laplace's method about the mode.
+    It is their log-probability under a prior deviation, by Laplace's method about the mode.
     """
     shift = own_intercept(outputs, y, task, sd)
     moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
@@ -142,7 +142,7 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
 def residual_variance(left: np.ndarray) -> float:
     """Return the variance of residuals, shrunk to 1.
 
-    About their mean, drawn to 1 as by one row more. There is at least one residual; [rows].
+    It is about their mean, and drawn to 1 as by one row more. There is at least one residual; [rows].
 
     Examples
     --------

@@ -107,7 +107,7 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 def study_refusal(study: Study, site: Site) -> str:
     """Return why the site's policy forbids a study's rows.
 
-    An empty text where it allows them. No row is read.
+    It is an empty text where the policy allows them. No row is read.
     """
     return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
@@ -183,7 +183,7 @@ class SiteSession:
     def too_small(self) -> str:
         """Return which part of the rows is too small.
 
-        An empty text where none is too small to be counted for others.
+        It is an empty text where none is too small to be counted for others.
 
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
@@ -235,7 +235,7 @@ class SiteSession:
     def exact_summary(self) -> Summary:
         """The exact sums over training rows.
 
-        For the site's own model, and where all tables are held in one place.
+        They are for the site's own model, and for runs that hold all tables in one place.
         """
         return summarise(self.coded(self.table.training), self.layout)
 
@@ -277,7 +277,7 @@ class SiteSession:
     def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
         """Encode mapped rows as inputs.
 
-        With the study's class weights, and with groups where one has several rows.
+        They have the study's class weights, and groups where one of these has several rows.
         """
         rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
         if not self.schema.group:
@@ -416,7 +416,7 @@ class SiteSession:
     def own(self) -> Own:
         """The kind of this site's own model.
 
-        The best that it finds alone, or one of the study's own kind.
+        It is the best that the site finds alone, or one of the study's own kind.
         """
         return self.study.compare.own_of(linear=self.model.linear)
 

@@ -257,7 +257,7 @@ def _cell_texts(cells: pd.Series) -> list[str]:
 def canonical_order(table: pd.DataFrame) -> np.ndarray:
     """Return the canonical order of the rows.
 
-    [rows]; the order is stable and by their canonical text, from as few columns as tell them apart.
+    It is [rows], stable and by their canonical text, from as few columns as tell them apart.
     """
     words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
     if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):

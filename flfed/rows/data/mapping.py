@@ -284,7 +284,7 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
 def _to_numbers(texts: Sequence[object]) -> np.ndarray:
     """Parse texts as numbers, as pandas does.
 
-    [texts], NaN where it cannot.
+    They are [texts], NaN where pandas cannot read one.
     """
     return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 

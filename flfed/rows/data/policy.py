@@ -122,7 +122,7 @@ class Policy(Strict):
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> str:
         """Return why a study's settings are not allowed.
 
-        An empty text where they are.
+        It is an empty text where they are.
 
         Examples
         --------
@@ -147,7 +147,7 @@ class Policy(Strict):
     def privacy_refusal(self, *, mechanism: str, delta: float | None) -> str:
         """Return why a study's protection is refused.
 
-        An empty text where it is not. A budget that is spent is no matter of policy.
+        It is an empty text where it is not. A budget that is spent is no matter of policy.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class Policy(Strict):
     def refusal(self, *, complete: bool, published: bool) -> str:
         """Return why a study's choice of rows is refused.
 
-        An empty text where it is not.
+        It is an empty text where it is not.
 
         Parameters
         ----------

@@ -17,7 +17,7 @@ from flfed.summaries.summary import ColumnLayout, Layout
 def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
     """Return the code of each row's cell.
 
-    The index into `layout.cells`; int [rows].
+    It is the index into `layout.cells`; int [rows].
     """
     missing = len(layout.cells) - 1
     if layout.kind == "number":
@@ -64,7 +64,7 @@ class ColumnArrays:
     def scaled(self, column: ColumnLayout) -> np.ndarray:
         """Return a number column after its transform.
 
-        float64 [rows], NaN where missing.
+        It is float64 [rows], NaN where missing.
         """
         return _scaled(self.values[column.name], column)
 

@@ -55,7 +55,7 @@ class Encoded:
 class EncodedCache:
     """Cache of rows that went through one encoder.
 
-    By part of the table, made once for all rounds.
+    They are kept by part of the table, and made once for all rounds.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ def _inputs(
 ) -> Iterator[np.ndarray]:
     """Yield one column's inputs.
 
-    [rows, 1] or [rows, values - 1]; then, if asked for, whether it is missing, [rows, 1].
+    They are [rows, 1] or [rows, values - 1]; then, if asked for, whether the column is missing, [rows, 1].
     """
     chosen, missing = rows.codes[column.name], len(column.cells) - 1
     shares, spread = encoder.frequency[place], encoder.spread[place]
@@ -155,7 +155,7 @@ def _inputs(
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
     """Convert encoded regression targets to their own unit.
 
-    Of any shape.
+    The array may be of any shape.
     """
     scaled_back = values * encoder.scale[-1] + encoder.center[-1]
     return np.asarray(np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back)

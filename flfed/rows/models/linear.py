@@ -41,7 +41,7 @@ class Linear:
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the arrays that the run starts from.
 
-        float64 `weight [inputs, outputs]` and `bias [outputs]`.
+        They are float64 `weight [inputs, outputs]` and `bias [outputs]`.
         """
         shapes = {"weight": (inputs, outputs), "bias": (outputs,)}
         if self.start == "zeros":
@@ -55,7 +55,7 @@ class Linear:
 def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
     """Return the first arrays of a fresh `torch.nn.Linear`.
 
-    As after `torch.manual_seed(seed)`; torch's own state is left alone.
+    They are those after `torch.manual_seed(seed)`; torch's own state is left alone.
     """
     # A generator of its own: the global one belongs to the caller.
     rng = torch.Generator().manual_seed(seed)

@@ -35,7 +35,7 @@ class Mlp:
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the first arrays of each layer.
 
-        `weight-i [in, out]` and `bias-i [out]`, float64.
+        They are `weight-i [in, out]` and `bias-i [out]`, float64.
         """
         widths = (inputs, *self.hidden, outputs)
         arrays = {}

@@ -99,7 +99,7 @@ class Persons:
 def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
     """Return each row's values as one text.
 
-    Without its ids; [rows].
+    [rows]; its ids are not among them.
 
     No sum is over an id, and a database that numbers its rows anew gives the same rows.
     """
@@ -110,7 +110,7 @@ def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
 def whose_rows(table: pd.DataFrame, schema: Schema) -> list[object] | None:
     """Return the owner of each row.
 
-    By the schema's group; None where a row is a person.
+    It follows from the schema's group; None where a row is a person.
     """
     return list(table[schema.group]) if schema.group else None
 
@@ -126,7 +126,7 @@ def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
 def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
     """Return the HMAC-SHA256 of a text for one purpose.
 
-    32 bytes, which tell nothing without the key.
+    It has 32 bytes, which tell nothing without the key.
     """
     content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     return hmac.digest(key, purpose.encode() + b"\x00" + content, "sha256")
@@ -203,7 +203,7 @@ class RowSet:
     def people_one_by_one(self) -> set[bytes]:
         """Return the digests of identifiers one by one.
 
-        None are returned where the schema names no group.
+        There are none where the schema names no group.
         """
         return _one_by_one(self.people)
 
@@ -214,7 +214,7 @@ class RowSet:
     def common(self, other: RowSet) -> int:
         """Count the persons of both sets.
 
-        By what their rows say, which must be the same.
+        They are those whose rows say the same.
         """
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
 
@@ -238,7 +238,7 @@ def digest_of_group(key: bytes, dataset: str, text: str) -> bytes:
 def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
     """Return the stored bytes of a set.
 
-    The digests of its rows; with people, the number of these digests, the digests and the people's.
+    They are the digests of its rows; with people, the number of these digests, the digests and the people's.
     """
     if not len(people):
         return digests.tobytes()
@@ -259,7 +259,7 @@ def _set_id(key: bytes, dataset: str, together: bytes) -> str:
 def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
     """Count the persons in only one of two sets.
 
-    Those in `a` only, then those in `b` only, by what their rows say.
+    Returns how many are in `a` only, then how many in `b` only, by what their rows say.
     """
     both = a.common(b)
     return len(a) - both, len(b) - both
@@ -315,7 +315,7 @@ def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
 def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
     """Return an indicator matrix of persons and sets.
 
-    1 where the person is in the set, else 0; [persons, sets].
+    It is 1 where the person is in the set, else 0; [persons, sets].
     """
     every = np.unique(np.concatenate(sets))
     found = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
@@ -327,7 +327,7 @@ def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
 def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
     """Tell whether four sets combine to few persons.
 
-    A set and up to three others, under any signs, made of 1 to `minimum` - 1 persons.
+    They are a set and up to three others, under any signs; few persons are 1 to `minimum` - 1.
 
     Parameters
     ----------

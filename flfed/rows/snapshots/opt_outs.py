@@ -48,7 +48,7 @@ class Exclusion:
 class Resting:
     """Counts of withheld people and rows.
 
-    They rest so that nobody can tell who opted out or came. For the site's eyes only.
+    They rest so that nobody can tell who opted out or came. The counts are for the site's eyes only.
     """
 
     persons: int
@@ -156,7 +156,7 @@ class Excluded:
     def _feed(self, feed: Raw, source: Transactions, folders: tuple[Path, ...]) -> Raw:
         """Return an owner's history without these people.
 
-        Where it has their column under the declaration's name; else as it is.
+        It is left as it is where it does not have their column under the declaration's name.
         """
         named = {own: name for name, own in source.columns.items()}
         column, table = named.get(self.column, self.column), feed.read(folders)

@@ -2,7 +2,7 @@
 
 They are kept by hashes that are keyed without the dataset's name.
 
-A set of rows (`row_sets`) tells a person by what the mapped rows say, under one dataset's schema. Beside it stands
+A set of rows (`differencing`) tells a person by what the mapped rows say, under one dataset's schema. Beside it stands
 this second set of the same persons: of the source's whole row, or of the identifier where the schema names a group.
 So sets that were released under two names of one table can be held against each other.
 """

@@ -129,7 +129,7 @@ class _Table:
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
         """Return a part's persons that do not rest.
 
-        By their digests of either kind: the text and the rows of each.
+        Returns the text and the rows of each, by digests of either kind.
         """
         found = Persons.of(self.texts, self.person, part[self.awake[part]])
         persons = list(zip(found.texts, found.rows, strict=True))
@@ -261,7 +261,7 @@ def _gains(
 ) -> dict[int, int]:
     """Score people by the gaps their resting would cover.
 
-    By a person's first row: in how many more sets that lack somebody than sets that lack nobody the person is.
+    Returns, by a person's first row, in how many more sets that lack somebody than sets that lack nobody it is.
 
     Who is in the same sets as the person who left hides this one in all of them at once.
     """

@@ -187,7 +187,7 @@ class _History:
     def until(self, days: int) -> Integers:
         """Count the rows up to a moment before each.
 
-        [asked]: how many sorted rows precede its owner's first after `days` before it. The counts are kept.
+        For each one asked, so many sorted rows precede its owner's first after `days` before it; [asked].
         """
         if days not in self._known:
             rank = np.searchsorted(self.moments, self.asked_moment - days * NANOSECONDS_A_DAY, side="right")
@@ -197,7 +197,7 @@ class _History:
     def within(self, values: Integers, longest: int, shortest: int) -> Integers:
         """Sum values over a window before each.
 
-        [asked]: the sum of `values` [rows] from `longest` to `shortest` days before it.
+        For each one asked, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [asked].
         """
         # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])

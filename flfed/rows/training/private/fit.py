@@ -2,8 +2,8 @@
 
 Each row, or each person, can be told only within a guarantee: it is sampled, clipped alone, and noise is added.
 
-Models of known layers are done as a stack of one site, in closed form (`private_stacked`); the rows
-of others are differentiated one by one (`private_rows`).
+Models of known layers are done as a stack of one site, in closed form (`stacked.private_fit`); the rows
+of others are differentiated one by one (`per_row_gradients`).
 
 Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
 """
@@ -71,7 +71,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
 def in_order(request: FitRequest, w: Tensors) -> list[str]:
     """Return the arrays' names in the order of noise.
 
-    Of layers, one follows the other; else the order is that of `w`.
+    Known layers follow one another; else the order is that of `w`.
     """
     names = [name for layer in layers_of(request.model) for name in layer]
     return names if set(names) == set(w) else list(w)

@@ -277,7 +277,7 @@ def _solved(factor: torch.Tensor, slope: np.ndarray) -> np.ndarray:
 def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return how far to go along each step.
 
-    [problems]: all of it, or where it is long about to the least loss.
+    It is [problems]: all of the step, or where that is long about to the least loss.
 
     Notes
     -----
