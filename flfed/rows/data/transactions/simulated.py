@@ -154,7 +154,7 @@ def _made(bank: SimulatedTransactions) -> pd.DataFrame:
 
 
 def _terminals(rng: np.random.Generator) -> tuple[Floats, Integers]:
-    """Draw the places and thefts of terminals.
+    """Draw the places and compromise days of terminals.
 
     Returns where each terminal stands [terminals, 2], and on which day it is compromised [terminals].
     """
