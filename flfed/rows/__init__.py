@@ -1,1 +1,4 @@
-"""What happens inside one institution: its table, its models, its own figures. Knows no network."""
+"""Computations inside one institution.
+
+Its table, its models and its own figures. Nothing here knows a network.
+"""

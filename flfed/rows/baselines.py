@@ -1,4 +1,7 @@
-"""What a site could do without the others: fairly tuned models on its own rows."""
+"""Local baselines of a site.
+
+Fairly tuned models on its own rows: what it could do without the others.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from flfed.study.plan import Plan
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trainable:
-    """What training a listed model on one site's rows needs.
+    """Settings for training a listed model at one site.
 
     Attributes
     ----------
@@ -56,7 +59,9 @@ Asking = Generator[ComputeRequest, Any, dict[str, np.ndarray]]
 
 
 def tuned_network(rows: Encoded, given: Trainable) -> Asking:
-    """Yield requests that train a model on one site's rows alone, fairly tuned; return its arrays.
+    """Train a fairly tuned model on one site's rows.
+
+    Yields the requests and returns the arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
     quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
@@ -66,6 +71,7 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
         return (yield from _epochs(rows, given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
     plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
+    # The penalty and the number of epochs are chosen together, by the lowest loss on the rows kept apart.
     fitted, tested = rows.take(~held), rows.take(held)
     tried = yield from together([_tried(fitted, tested, given, plan) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
@@ -77,7 +83,10 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
 
 
 def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, list[float]]:
-    """Yield requests that train on `rows` by `plan`; return the loss on `tested` rows after each round."""
+    """Train by one plan and score after each round.
+
+    Yields the requests and returns the loss on `tested` rows after each round of training on `rows`.
+    """
     arrays, losses = first_arrays(given, rows.x.shape[1]), []
     for number in range(1, given.rounds + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
@@ -91,7 +100,9 @@ def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Gen
 
 
 def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) -> Asking:
-    """Yield requests that go on from the global model on one site's rows; return its arrays.
+    """Fine-tune the global model on one site's rows.
+
+    Yields the requests and returns the arrays.
 
     A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
     rows (of the groups), which may be none.
@@ -102,6 +113,7 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
         return start
     fitted, tested = rows.take(~held), rows.take(held)
     arrays = start
+    # Zero epochs are scored first, so that the global model itself may win.
     best = float("inf")
     epochs = 0
     for number in range(11):
@@ -110,6 +122,7 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
         loss = yield from _loss(tested, arrays, given)
         if loss < best:
             best, epochs = loss, number
+    # With the number of epochs known, all rows are trained on from the start.
     arrays = start
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
@@ -117,14 +130,20 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
 
 
 def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
-    """Return which rows to choose on: about a quarter, whole groups."""
+    """Return a mask of the rows to choose on.
+
+    It holds about a quarter of them, in whole groups.
+    """
     codes, units = units_of(len(rows), rows.group)
     drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
     return np.asarray(drawn[codes] < 0.25)
 
 
 def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
-    """Return the arrays that training starts from, the same for every site of a study."""
+    """Return the arrays that training starts from.
+
+    They are the same for every site of a study.
+    """
     rng = generator(given.seed, site="", purpose="first-arrays")
     arrays = given.model.first_arrays(inputs, outputs_of(given.task, given.classes), rng)
     return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
@@ -147,7 +166,9 @@ def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan:
 
 
 def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
-    """Yield requests that tune a model on `rows` alone; return its outputs' function.
+    """Tune a model on the rows of one site.
+
+    Yields the requests and returns the function of its outputs.
 
     scikit-learn's for a linear model, ours for others.
     """
@@ -160,12 +181,18 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
 
 
 def best(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Rival]:
-    """Yield one request for the best model of `rows` alone, of whatever family; return it."""
+    """Find the best model of one site's rows.
+
+    Yields one request, over all families of models, and returns what was found.
+    """
     rng = generator(given.seed, site=given.site, purpose="rival")
     found: Rival = yield RivalRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
     return found
 
 
 def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:
-    """Return the function from inputs to the outputs of `model` with `arrays`."""
+    """Return the prediction function of a trained network.
+
+    It maps inputs to the outputs of `model` with `arrays`.
+    """
     return lambda x: score(ScoreRequest(model=model, arrays=arrays, x=x))

@@ -1,4 +1,7 @@
-"""A site's own intercept: what to add to the shared model's outputs there, drawn to nothing by a prior."""
+"""A site's own intercept for the shared model.
+
+It is added to the model's outputs at that site, and drawn to nothing by a prior.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ FLAT_SD, NO_SD = 1000.0, 1e-6
 
 
 def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | None = None) -> np.ndarray:
-    """Return what to add to a model's outputs at one site, fitted on its training rows; [outputs].
+    """Fit a site's own intercept on its training rows.
+
+    It is added to the model's outputs there; [outputs].
 
     Parameters
     ----------
@@ -42,6 +47,7 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | Non
         left = y - outputs[:, 0]
         variance = 1.0 if sd is None else residual_variance(left)
         return np.array([left.sum() / (len(y) + precision * variance)])
+    # Newton's method on the penalised loss, from a shift of zero.
     wanted = y[:, None] if task == "binary" else np.eye(outputs.shape[1])[y]
     for _ in range(50):
         p, curvature = _curvature(outputs + shift, task)
@@ -55,7 +61,9 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | Non
 
 
 def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what fits a site's training rows best without a prior, and its standard error; both [outputs].
+    """Fit a site's intercept without a prior.
+
+    Returns what fits its training rows best and the standard error of it, both [outputs].
 
     Parameters
     ----------
@@ -80,11 +88,13 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
             return None
         return np.array([left.mean()]), np.array([np.sqrt(residual_variance(left) / len(left))])
     classes = max(2, outputs.shape[1])
+    # Without a row of each class the likelihood has no finite maximum.
     if np.bincount(y, minlength=classes).min() == 0:
         return None
     value = own_intercept(outputs, y, task, FLAT_SD)
     _, curvature = _curvature(outputs + value, task)
     spread = np.linalg.inv(curvature + FLAT_SD**-2.0 * np.eye(len(value)))
+    # The softmax does not change with a constant on all outputs: only their differences are known.
     if task != "binary":
         centred = np.eye(classes) - 1 / classes
         value, spread = centred @ value, centred @ spread @ centred
@@ -92,7 +102,9 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
 
 
 def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
-    """Return the prior deviation by which one site is adjusted: that of all sites, unless its rows contradict it.
+    """Return the prior deviation that adjusts one site.
+
+    It is that of all sites, unless the site's rows contradict it.
 
     One site in `UNLIKE` is taken to be unlike the others, of deviation `INTERCEPT_SD`: a site's rows are evidence
     for either. So one that all others are near to, or whose rows of one class told no offset, is not held to them.
@@ -106,12 +118,16 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
     """
     if sd >= INTERCEPT_SD or not len(y):
         return sd
+    # The wide prior wins only where the rows outweigh the odds against an unlike site.
     gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
     return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
 
 
 def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
-    """Return the log-probability of a site's rows under a prior deviation, by Laplace's method about the mode."""
+    """Return the log-evidence of a site's rows.
+
+    It is their log-probability under a prior deviation, by Laplace's method about the mode.
+    """
     shift = own_intercept(outputs, y, task, sd)
     moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
     if task == "regression":
@@ -124,7 +140,9 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
 
 
 def residual_variance(left: np.ndarray) -> float:
-    """Return the variance of residuals about their mean, drawn to 1 as by one row more; [rows], at least one.
+    """Return the variance of residuals, shrunk to 1.
+
+    It is about their mean, and drawn to 1 as by one row more. There is at least one residual; [rows].
 
     Examples
     --------
@@ -135,10 +153,14 @@ def residual_variance(left: np.ndarray) -> float:
 
 
 def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and the Hessian of the summed loss with respect to the shift."""
+    """Return probabilities and the Hessian of the loss.
+
+    The Hessian is of the summed loss, with respect to the shift.
+    """
     if task == "binary":
         p = expit(outputs)
         return p, np.array([[float((p * (1 - p)).sum())]])
+    # The largest output is taken off first, so that no exponential overflows.
     p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     return p, np.diag(p.sum(axis=0)) - p.T @ p

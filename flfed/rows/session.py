@@ -1,4 +1,7 @@
-"""One site at work on one study: its open table, its encoded rows, its handlers' answers."""
+"""One site's work on one study.
+
+Its open table, its encoded rows and what its handlers answer.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ Asking = Generator[ComputeRequest, Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class LocalModel:
-    """A model of one site alone, with the encoder of that site; no family where it is of the study's own kind."""
+    """A model of one site alone, with its encoder.
+
+    `family` is None where the model is of the study's own kind.
+    """
 
     encoder: Encoder
     outputs: Predictor
@@ -47,7 +53,9 @@ class LocalModel:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What one round of training at a site gave, and how the incoming model did there.
+    """One round of training at a site.
+
+    It also says how the incoming model did there.
 
     Attributes
     ----------
@@ -76,7 +84,7 @@ def study_layout(study: Study, schema: Schema) -> Layout:
 
 
 def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:
-    """Return what training a study's model needs, at one site or (with no name) for all."""
+    """Return training settings for one site, or for all."""
     classes = len(schema.classes)
     return Trainable(
         model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
@@ -84,7 +92,10 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
-    """Read a site's table as a study asks: which rows, split by whom. `repeat` as for `SiteSession`."""
+    """Read a site's table as a study asks.
+
+    The study says which rows and split by whom. `repeat` is as for `SiteSession`.
+    """
     features = datasets.load(study.dataset.name).schema.features(study.dataset.features)
     complete = features if study.encode.rows == "complete" else ()
     if not study.split.fixed:
@@ -94,12 +105,15 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 
 
 def study_refusal(study: Study, site: Site) -> str:
-    """Return why the site's policy forbids the rows that a study asks for, or an empty text; reads none."""
+    """Return why the site's policy forbids a study's rows.
+
+    It is an empty text where the policy allows them. No row is read.
+    """
     return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
 
 def redraws(study: Study, site: Site) -> bool:
-    """Tell whether each repeat holds out other rows of this site."""
+    """Tell whether repeats hold out other rows."""
     if study.split.fixed:
         return study.split.redraw
     # By time the holdout is the same in every repeat.
@@ -107,7 +121,9 @@ def redraws(study: Study, site: Site) -> bool:
 
 
 class SiteSession:
-    """One site's side of one study; reads the table once, encodes it once per encoder.
+    """One site's side of one study.
+
+    It reads the table once and encodes it once per encoder.
 
     Parameters
     ----------
@@ -144,6 +160,7 @@ class SiteSession:
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self.table = study_table(study, site, repeat) if table is None else table
+        # A plan with validation keeps some training rows apart, drawn by the run's seed.
         keys = self.table.training_keys() if study.plan.validation else []
         held = for_validation(keys, site.holdout, site.name, self.seed, study.plan.validation)
         self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
@@ -154,14 +171,19 @@ class SiteSession:
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part: fitted and validation rows too where they are apart."""
+        """Return the rows that sums are over, by part.
+
+        Fitted and validation rows are parts of their own where the plan keeps them apart.
+        """
         found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
         if self._held_rows:
             found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
         return found
 
     def too_small(self) -> str:
-        """Return which part of the rows is too small to be counted for others, or an empty text.
+        """Return which part of the rows is too small.
+
+        It is an empty text where none is too small to be counted for others.
 
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
@@ -179,7 +201,7 @@ class SiteSession:
         return self._leaving(self.table.training, self._known(self.table.training))
 
     def holdout_summary(self) -> Summary | None:
-        """Return the sums over holdout rows that may leave, None where there are too few rows."""
+        """Return the holdout sums that may leave, None if too small."""
         held = self.table.holdout("compare")
         if len(held) < self.site.policy.least_rows():
             return None
@@ -200,6 +222,7 @@ class SiteSession:
         own = self._own_encoder
         if encoder is None:
             return own
+        # The target is scaled as at all sites, so that outputs mean the same everywhere.
         center, scale = own.center.copy(), own.scale.copy()
         center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
         return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
@@ -210,11 +233,14 @@ class SiteSession:
 
     @cached_property
     def exact_summary(self) -> Summary:
-        """The sums over training rows as they are: for the site's own model, and where all tables are held."""
+        """The exact sums over training rows.
+
+        They are for the site's own model, and for runs that hold all tables in one place.
+        """
         return summarise(self.coded(self.table.training), self.layout)
 
     def coded(self, table: pd.DataFrame) -> ColumnArrays:
-        """Return a table's columns out of pandas, and keep them for the next time.
+        """Extract a table's columns from pandas and keep them.
 
         For what comes after the rounds: the comparison encodes the same rows several times.
         """
@@ -225,15 +251,21 @@ class SiteSession:
         return known
 
     def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
-        """Keep the columns of a table that are known already; later they are those of just this table."""
+        """Keep columns of a table that are known already.
+
+        From then on they are the columns of just this table.
+        """
         self._coded.append((table, known))
 
     def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
-        """Return a table's columns if they are kept, else the table."""
+        """Return a table's columns if kept, else the table."""
         return next((found for own, found in self._coded if own is table), table)
 
     def in_use(self, encoder: Encoder) -> Encoder:
-        """Return the encoder that this site's rows go through: all sites' unless the study says otherwise."""
+        """Return the encoder that this site's rows go through.
+
+        It is that of all sites unless the study says otherwise.
+        """
         if self.study.encode.scaler == "schema":
             return self._schema_encoder  # whatever was sent: no server can put rows into it
         return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
@@ -243,26 +275,33 @@ class SiteSession:
         return schema_encoder(self.layout)
 
     def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
-        """Return mapped rows as inputs, with the study's class weights, and groups where one has several rows."""
+        """Encode mapped rows as inputs.
+
+        They have the study's class weights, and groups where one of these has several rows.
+        """
         rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
         if not self.schema.group:
             return rows
+        # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
         return rows if len(persons) == len(table) else replace(rows, group=group)
 
     def training(self, encoder: Encoder) -> Encoded:
-        """Return the encoded training rows, kept for the next round."""
+        """Return the encoded training rows, kept for later rounds."""
         kept = self._encoded.through(encoder)
         if "training" not in kept:
             kept["training"] = self.encode(self.table.training, self.in_use(encoder))
         return kept["training"]
 
     def fitted(self, encoder: Encoder) -> Encoded:
-        """Return the encoded rows that training is on: without those that the plan keeps for validation."""
+        """Return the encoded training rows without those for validation."""
         return self._parts(encoder)[0]
 
     def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
-        """Return the rows to train on and those to score by round: the same ones where the plan keeps none apart."""
+        """Return the rows to train on and to score.
+
+        They are the same rows where the plan keeps none apart.
+        """
         if not self._held_rows:
             rows = self.training(encoder)
             return rows, rows
@@ -274,7 +313,7 @@ class SiteSession:
         return kept["fitted"], kept["validation"]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
-        """Return what metrics compare with: class codes, or the target in its own unit."""
+        """Return class codes, or the target in its unit."""
         known = self._known(table)
         if isinstance(known, ColumnArrays) and self.task != "regression":
             return known.codes[self.schema.target].astype(np.intp)
@@ -286,7 +325,7 @@ class SiteSession:
         return int(self._held.sum())
 
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
-        """Return what metrics take: probabilities, or predictions in the target's own unit."""
+        """Convert outputs to probabilities, or predictions in the target's unit."""
         if self.task == "regression":
             return decode_target(outputs[:, 0], self.layout, encoder)
         return probabilities(self.task, outputs)
@@ -303,7 +342,9 @@ class SiteSession:
         score: bool = True,
         terms: tuple[Term, ...] = (),
     ) -> Generator[ComputeRequest, Any, Trained]:
-        """Yield requests that score the incoming model and train from it; return what came of it.
+        """Score the incoming model and train from it.
+
+        Yields the requests and returns what came of them.
 
         `terms` are the strategy's client half: gradients that are added in every step.
         """
@@ -311,6 +352,7 @@ class SiteSession:
         scores = (yield from self._score(arrays, encoder, scored)) if score else None
         if score and self.study.compare.holdout_curve:
             held = yield from self._score_holdout(arrays, encoder)
+        # A site that only scores draws nothing and spends nothing.
         if not fit:
             return Trained({}, len(rows), 0.0, 0, scores, held)
         rng, protection = self._draws.of(self.site.name, round), self.protection
@@ -332,7 +374,7 @@ class SiteSession:
         return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
-        """Score validation rows, or training rows where the plan keeps none."""
+        """Score validation rows, or training rows without any."""
         kind, chosen = ("validation", self._held) if self._held_rows else ("training", slice(None))
         return (
             yield from self._score_rows(kind, arrays, encoder, rows, lambda: self.target(self.table.training)[chosen])
@@ -347,6 +389,7 @@ class SiteSession:
     def _score_rows(
         self, kind: str, arrays: Arrays, encoder: Encoder, rows: Encoded, target: Callable[[], np.ndarray]
     ) -> Asking:
+        # What does not change with the round is computed once for each kind of rows.
         if kind not in self._figures:
             budget = self.study.compare.alert_budget
             self._figures[kind] = RoundFigures(
@@ -366,16 +409,21 @@ class SiteSession:
         return figures.of(measured, lambda outputs: self.predictions(outputs, encoder))
 
     def trainable(self) -> Trainable:
-        """Return what training the study's model on this site's rows alone needs."""
+        """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
     @property
     def own(self) -> Own:
-        """What this site's own model is: the best that it finds alone, or one of the study's own kind."""
+        """The kind of this site's own model.
+
+        It is the best that the site finds alone, or one of the study's own kind.
+        """
         return self.study.compare.own_of(linear=self.model.linear)
 
     def local_model(self, own: Own | None = None) -> Generator[ComputeRequest, Any, LocalModel]:
-        """Yield requests that tune a model on this site's training rows alone; return it, made once.
+        """Tune a model on this site's training rows alone.
+
+        Yields the requests and returns the model, which is made once.
 
         `own` is of what kind; None means what the study says.
         """
@@ -393,7 +441,9 @@ class SiteSession:
     def personalised(
         self, arrays: Arrays, encoder: Encoder, sd: float | None = None
     ) -> Generator[ComputeRequest, Any, Predictor]:
-        """Yield requests that fit the global model to this site; return its outputs' function.
+        """Fit the global model to this site.
+
+        Yields the requests and returns the function of its outputs.
 
         A linear model gets the site's own intercept, by the prior deviation `sd` where one is given; others are
         fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation.
@@ -412,6 +462,7 @@ class SiteSession:
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
+        # The estimate over all sites holds here only as far as this site's rows do not contradict it.
         own = None if sd is None else site_deviation(outputs, rows.y, self.task, sd)
         shift = own_intercept(outputs, rows.y, self.task, own)
         plain = network_predictor(self.model, arrays)
@@ -420,7 +471,9 @@ class SiteSession:
     def offset(
         self, arrays: Arrays, encoder: Encoder
     ) -> Generator[ComputeRequest, Any, tuple[np.ndarray, np.ndarray] | None]:
-        """Yield requests; return how far the site's intercept lies from the model's, and the standard error.
+        """Estimate the site's intercept, relative to the model's.
+
+        Yields the requests and returns the offset and its standard error.
 
         Over all training rows; None where that may not leave, or is not known: a study that adjusts otherwise or
         promises something of the rows, too few rows of a class.

@@ -1,4 +1,6 @@
-"""From an institution's table to typed rows: sources, mapping, schema, holdout.
+"""Conversion of an institution's table to typed rows.
+
+Sources, mapping, schema and holdout are each a file.
 
 Read in the order in which a row goes: `sources` (a file or query), `parsing/` (what a cell says), `mapping` (columns
 to the schema), `schema` and `datasets` (what a study may expect), `policy` (what a site allows), `holdout` (who is

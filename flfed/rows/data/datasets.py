@@ -1,4 +1,7 @@
-"""The listing of datasets: schema, source, where the files are, and how downloads are checked."""
+"""Listing of the datasets.
+
+It knows their schema and source, where their files are, and how downloads are checked.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ NAMED = 4
 
 
 class SourceFile(Strict):
-    """One file of a dataset, with what proves that it is the right one."""
+    """One file of a dataset, with its hash.
+
+    Hash and size prove that it is the right one.
+    """
 
     name: str = PydanticField(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     sha256: str = PydanticField(pattern=r"^[0-9a-f]{64}$")
@@ -35,7 +41,9 @@ class SourceFile(Strict):
 
 
 class Table(Strict):
-    """The dataset's own table, where it is one that `partition` may cut.
+    """The dataset's own table.
+
+    It exists where it is one that `partition` may cut.
 
     Attributes
     ----------
@@ -94,15 +102,20 @@ class Dataset:
         return home() / "data" / (self.source.files_of or self.name)
 
     def folders(self) -> tuple[Path, ...]:
-        """Return where its files are looked for: its own folder, then its downloads."""
+        """Return the folders of its files.
+
+        They are its own folder, then its downloads.
+        """
         return (self.folder, self.downloads())
 
     def absent(self) -> list[SourceFile]:
-        """Return the files that are on this machine nowhere yet."""
+        """Return the files not on this machine yet."""
         return [file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())]
 
     def whole_table(self) -> pd.DataFrame:
-        """Return the dataset's own table, in the schema's columns before mapping.
+        """Load the dataset's own table.
+
+        It is in the schema's columns, before mapping.
 
         Raises
         ------
@@ -113,6 +126,7 @@ class Dataset:
             raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
         kind, _, rest = self.source.table.loader.partition(":")
         if kind == "file":
+            # A missing download is named with the command that fetches it.
             if rest in [file.name for file in self.absent()]:
                 raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
             raw = (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
@@ -147,7 +161,10 @@ def load(name: str) -> Dataset:
 
 
 def _source(path: Path) -> SourceDescription:
-    """Read a `source.toml`; the files of another dataset are taken over, hashes and all."""
+    """Read a `source.toml`.
+
+    The files of another dataset are taken over, hashes and all.
+    """
     found = parse_settings(SourceDescription, path)
     if not found.files_of:
         return found
@@ -164,7 +181,9 @@ def _source(path: Path) -> SourceDescription:
 
 
 def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
-    """Fetch a dataset's files and check their hashes; return where they are.
+    """Fetch a dataset's files and return their paths.
+
+    Their hashes are checked.
 
     Parameters
     ----------
@@ -185,6 +204,7 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
     local = _by_hash(from_folder, dataset) if from_folder else {}
     done = []
     for file in dataset.source.files:
+        # A file that is there already is not fetched again, whichever of the folders it is in.
         here = _here(dataset, file)
         path = here or target / file.name
         if here is None:
@@ -195,12 +215,18 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
 
 
 def _here(dataset: Dataset, file: SourceFile) -> Path | None:
-    """Return where a file of the dataset is, whole and right."""
+    """Return the path of a file, whole and right.
+
+    It is None where the dataset's folders do not have it so.
+    """
     return next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
 
 
 def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_folder: Path | None) -> None:
-    """Bring one file to the dataset's downloads: whole and checked, or not at all."""
+    """Place one file among the dataset's downloads.
+
+    It is there whole and checked, or not at all.
+    """
     path = dataset.downloads() / file.name
     part = path.with_name(path.name + ".part")
     if from_folder is not None:
@@ -209,6 +235,7 @@ def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_fold
         shutil.copyfile(local[file.sha256], part)
     else:
         _download(dataset, file, part)
+    # Nothing takes the file's own name before its hash is that of the dataset.
     if not _is_right(part, file):
         part.unlink()
         raise UsageError(
@@ -234,7 +261,10 @@ def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
 
 
 def _still_to_come(dataset: Dataset) -> str:
-    """Return the names of the files that a folder must hold: of up to four all, of more the first three."""
+    """Name the files that a folder must hold.
+
+    Up to four are all named, of more the first three.
+    """
     names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
     named = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
     return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
@@ -257,7 +287,7 @@ def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
 
 
 def _decoded(raw: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFrame:
-    """Return a table with the schema's values in place of the codes of some columns."""
+    """Replace the codes of some columns by schema values."""
     absent = [column for column in values if column not in raw]
     if absent:
         raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
@@ -266,7 +296,7 @@ def _decoded(raw: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFra
 
 
 def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
-    """Return a table that ships inside scikit-learn, its classes by name."""
+    """Load a table from scikit-learn, classes by name."""
     import inspect
 
     import sklearn.datasets

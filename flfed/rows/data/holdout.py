@@ -1,4 +1,7 @@
-"""Which rows a site never trains on: by hash of group or row, or by time."""
+"""Holdout of a site's rows.
+
+A site never trains on them; they are chosen by hash of group or row, or by time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class PublishedSplit(Protocol):
-    """One of the listing of splits, `flfed/rows/splits/`: it counts rows in the source's order."""
+    """A published split, from `flfed/rows/splits/`.
+
+    It counts rows in the source's order.
+    """
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout."""
@@ -32,7 +38,9 @@ class PublishedSplit(Protocol):
 
 @dataclass(frozen=True)
 class Holdout:
-    """A holdout by hash of the row's group (patient, customer), else of the row itself.
+    """A holdout by hash of group or row.
+
+    It is of the row's group (patient, customer) where the schema names one, else of the row itself.
 
     Parameters
     ----------
@@ -51,17 +59,23 @@ class Holdout:
     salt: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a share that leaves no training rows or no holdout."""
+        """Refuse a share that leaves either side empty.
+
+        There must be training rows and a holdout.
+        """
         if not 0 < self.share < 1:
             raise UsageError(f"holdout: share={self.share} must be in (0, 1)")
 
     def split(
         self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return two masks [rows]: training, holdout. `repeat` > 0 draws another split.
+        """Return two masks [rows]: training, holdout.
+
+        `repeat` > 0 draws another split.
 
         `texts` are the table's `canonical_rows` where these are known already.
         """
+        # Another salt draws the sides of all rows anew, while equal rows stay together.
         salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
         keys = row_keys(table, schema) if schema.group or texts is None else texts
         held = fractions(keys, salt) < self.share
@@ -70,7 +84,7 @@ class Holdout:
 
 @dataclass(frozen=True)
 class HoldoutByTime:
-    """A holdout by time: rows from `test_from` on are held out.
+    """A holdout by time, of rows from `test_from` on.
 
     Parameters
     ----------
@@ -98,9 +112,13 @@ class HoldoutByTime:
     same_groups: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a test period that starts before the training ends, and an empty period."""
+        """Refuse periods that overlap or are empty.
+
+        The test period must start after the training ends.
+        """
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
+        # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
         try:
             late, early = pd.Timestamp(self.test_from), pd.Timestamp(self.train_until)
             start, end = self._limits()
@@ -124,11 +142,17 @@ class HoldoutByTime:
         return pd.Timestamp(self.train_from or pd.Timestamp.min), pd.Timestamp(self.test_until or pd.Timestamp.max)
 
     def last_training(self) -> pd.Timestamp:
-        """Return the last moment of training rows: `train_until` minus the gap."""
+        """Return the last moment of training rows.
+
+        It is `train_until` minus the gap.
+        """
         return pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
 
     def periods(self, dates: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of `dates` [rows] are in the training period, and which in the test period."""
+        """Return masks of the training and test periods.
+
+        They say which of `dates` [rows] are in which.
+        """
         start, end = self._limits()
         train = (dates >= start) & (dates <= self.last_training())
         return train.to_numpy(), ((dates >= pd.Timestamp(self.test_from)) & (dates < end)).to_numpy()
@@ -136,7 +160,9 @@ class HoldoutByTime:
     def split(
         self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return two masks [rows]: training, holdout; rows in between are in neither.
+        """Return two masks [rows]: training, holdout.
+
+        Rows in between are in neither.
 
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
         """
@@ -146,13 +172,17 @@ class HoldoutByTime:
         if dates.isna().any():
             raise TableError(self.column, "has no date", int(dates.isna().sum()))
         train, held = self.periods(dates)
+        # A group that trains may not be tested on, or the model is tested on whom it knows.
         if schema.group and not self.same_groups:
             held = held & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
         return train, held
 
 
 def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return for each row its group, else its canonical text: equal for CSV, Parquet and SQL."""
+    """Return the key of each row.
+
+    It is the row's group, else its canonical text, which is equal for CSV, Parquet and SQL.
+    """
     if schema.group:
         group = table[schema.group]
         if group.isna().any():
@@ -162,7 +192,9 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
 
 
 def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
-    """Return each row of a mapped table as one text, columns in the schema's order.
+    """Return each row of a mapped table as text.
+
+    It is one text a row, with columns in the schema's order.
 
     It is made in pieces of `cells_at_once`: texts of single cells take many times the memory of numbers.
     """
@@ -172,7 +204,9 @@ def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -
 
 
 def row_texts(table: pd.DataFrame) -> list[str]:
-    """Return each row as one text, equal for equal rows and only for these; [rows].
+    """Return each row as one unambiguous text.
+
+    [rows]; it is equal for equal rows and only for these.
 
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     is not a missing one. -0.0 is 0.0.
@@ -187,7 +221,10 @@ def row_texts(table: pd.DataFrame) -> list[str]:
 
 
 def _texts(table: pd.DataFrame) -> list[list[str]]:
-    """Return the cells as text, column by column; numbers all at once."""
+    """Return the cells as text, column by column.
+
+    Numbers are made texts all at once.
+    """
     kinds = [dtype.kind for dtype in table.dtypes]
     numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
     values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
@@ -196,7 +233,10 @@ def _texts(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _number_texts(values: np.ndarray) -> np.ndarray:
-    """Return numbers as their shortest decimal, missing ones empty; same shape."""
+    """Return numbers as their shortest decimal.
+
+    Missing ones are empty; the shape stays the same.
+    """
     # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
     place, known = pd.factorize((values + 0.0).ravel())
     # NaN has the place -1, the last one.
@@ -209,16 +249,21 @@ def _cell_texts(cells: pd.Series) -> list[str]:
         return list(_number_texts(cells.to_numpy(dtype=np.float64)))
     if cells.dtype.kind != "M":
         return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
+    # Dates repeat, so that each is made a text once.
     place, known = pd.factorize(cells)
     return list(np.array([*map(str, known), ""], dtype=object)[place])
 
 
 def canonical_order(table: pd.DataFrame) -> np.ndarray:
-    """Return the stable order of the rows by their canonical text, from as few columns as tell them apart; [rows]."""
+    """Return the canonical order of the rows.
+
+    It is [rows], stable and by their canonical text, from as few columns as tell them apart.
+    """
     words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
     if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):
         # Such a character may sort before the one between two cells.
         return np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
+    # Only rows that are still tied get the next column's text added.
     keys = _cell_texts(table.iloc[:, 0])
     for at in range(1, table.shape[1]):
         often = Counter(keys)
@@ -252,7 +297,9 @@ class SortedRows:
 
     @classmethod
     def of(cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = ()) -> SortedRows:
-        """Return mapped rows, in the source's order, sorted; without those that lack one of `complete`.
+        """Sort mapped rows that are in the source's order.
+
+        Those that lack one of `complete` are left out.
 
         A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
         """
@@ -268,25 +315,39 @@ class SortedRows:
         return canonical_rows(self.table)
 
     def sides(self, holdout: Holdout | HoldoutByTime, repeat: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return two masks [rows]: training, holdout, by the site's own rule."""
+        """Split the rows by the site's own rule.
+
+        Returns two masks [rows]: training, holdout.
+        """
+        # Texts are needed only where a row itself is hashed.
         by_text = isinstance(holdout, Holdout) and not self.schema.group
         return holdout.split(self.table, self.schema, repeat, self.texts if by_text else None)
 
     def published_sides(self, split: PublishedSplit, draw: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return two masks [rows]: training, holdout, by a split that counts rows in the source's order."""
+        """Split the rows by a published split.
+
+        Returns two masks [rows]: training, holdout. The split counts rows in the source's order.
+        """
+        # The split sees the source's order, and its masks come back in the sorted one.
         before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
         training, held = split.split(before, self.schema, draw)
         return training[self.order], held[self.order]
 
 
 def for_validation(keys: list[str], holdout: Holdout | HoldoutByTime, site: str, seed: int, share: float) -> np.ndarray:
-    """Return which training rows a run keeps for selection and round curves, by their `row_keys`; [rows] of bool."""
+    """Return a mask of rows kept for validation.
+
+    It is of training rows that a run keeps for selection and round curves, by their `row_keys`; [rows] of bool.
+    """
     salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/validation"  # the seed is no secret
     return fractions(keys, salt) < share
 
 
 def fractions(keys: list[str], salt: str) -> np.ndarray:
-    """Return for each key a number in [0, 1) that follows from its hash with the salt; [rows]."""
+    """Return a number in [0, 1) for each key.
+
+    [rows]; it follows from the key's hash with the salt.
+    """
     return np.array([_fraction(f"{salt}\x1e{key}") for key in keys])
 
 

@@ -1,4 +1,7 @@
-"""How an institution's columns become a schema's: rename, value map, units, decimals, limits."""
+"""Mapping of an institution's columns to a schema.
+
+Columns are renamed; values, units, decimals and limits are converted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
 def plain_text(cells: pd.Series) -> pd.Series:
-    """Return cells as stripped text, None where empty; whole numbers without a trailing ".0".
+    """Return cells as stripped text.
+
+    None where empty; whole numbers are without a trailing ".0".
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
@@ -38,7 +43,10 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
 
 def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
-    """Return the values that are read once each, and where each cell's is among them [rows], -1 where it is missing."""
+    """Return the distinct values of cells.
+
+    With them comes where each cell's is among them [rows], -1 where it is missing. Each value is then read once.
+    """
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
@@ -80,7 +88,9 @@ def map_table(
     *,
     outcome: bool = True,
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Return the table in the schema's columns, and every rule that it breaks.
+    """Map a table to the schema's columns.
+
+    Returns the table, and every rule that it breaks.
 
     Parameters
     ----------
@@ -105,12 +115,14 @@ def map_table(
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
     """
     columns: dict[str, np.ndarray] = {}
+    # A misspelt name in the mapping would otherwise leave its column unread without a word.
     unknown = [name for name in mapping if name not in schema.columns]
     findings = [Finding(name, "is mapped but the schema has no such column", np.arange(0)) for name in unknown]
     fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
     there = Counter(raw.columns)
     found = {name: there[field.column] if field is not None else 0 for name, field in fields.items()}
     once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
+    # Columns that are numbers already are read in bulk, which is faster and gives the same.
     numbers = _numbers_at_once(raw, schema, once)
     absent = _absent(raw, schema, mapping, fields, found, outcome)
     for name, column in schema.columns.items():
@@ -118,6 +130,7 @@ def map_table(
             findings += absent.get(name, [])
             columns[name] = _empty(column, len(raw))
             continue
+        # A cell that breaks a rule is missing from here on, and noted with its row.
         columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
         findings += broken
     if outcome:
@@ -126,7 +139,10 @@ def map_table(
 
 
 def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
-    """Return a mapping's entry as a Field that knows the source's codes for "not known" too."""
+    """Return a mapping's entry as a Field.
+
+    It knows the source's codes for "not known" too.
+    """
     field = Field(given) if isinstance(given, str) else given
     return replace(field, missing=(*missing, *field.missing)) if field is not None and missing else field
 
@@ -139,8 +155,12 @@ def _absent(
     found: Mapping[str, int],
     outcome: bool,
 ) -> dict[str, list[Finding]]:
-    """Return what is wrong with columns that are not in the table just once, and what may be meant."""
+    """Report the columns that are absent or ambiguous.
+
+    They are not in the table just once; what may be meant is said with them.
+    """
     rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
+    # Where no column at all is found, the first line is probably not one of names.
     none = not any(found.values()) and any(rule.startswith(ABSENT) for rule in rules.values())
     wanted = [field.column for field in fields.values() if field is not None]
     findings = {}
@@ -156,7 +176,10 @@ def _absent(
 def _why_not(
     name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int, outcome: bool = True
 ) -> str:
-    """Return the rule that a schema column without one own column breaks, or an empty text."""
+    """Return the rule that an absent column breaks.
+
+    It is of a schema column without one own column; an empty text where no rule is broken.
+    """
     if found > 1:
         return "stands in the table more than once"
     if name in (schema.target, schema.group):
@@ -179,20 +202,27 @@ Read = tuple[np.ndarray, list[Finding]]
 
 
 def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
-    """Read one column, each value once; cells that break a rule become missing and are reported."""
+    """Read one column, each value once.
+
+    Cells that break a rule become missing and are reported.
+    """
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
+    # Dates of a database or of Parquet need no reading.
     if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
         return cells.to_numpy(), []
     if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
         field = replace(field, date="")  # no text to be read
     place, values = _once(cells)
+    # Missing cells get a value of their own at the end, to be read like all others.
     if (place < 0).any():
         place, values = np.where(place < 0, len(values), place), [*values, None]
     texts = [None if text in codes else text for text in map(_plain_cell, values)]
     broken: Broken = []
+    # Only numbers that were written as text have marks of decimals and thousands.
     if column.is_number() and field.values is None and cells.dtype.kind != "f":
         texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
         texts = read_marks(values, texts, column, field, broken)
+    # A code that the mapping does not know is reported, and never passed on as it stands.
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
         foreign = [text is not None and text not in known for text in texts]
@@ -208,7 +238,10 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
 
 
 def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
-    """Return which values are true or false, in a column that has other numbers than 0 and 1."""
+    """Tell which values are true or false.
+
+    Only in a column that has other numbers than 0 and 1 is any of them told.
+    """
     other = column.range is not None and column.range[1] > 1
     return [other and isinstance(value, (bool, np.bool_)) for value in values]
 
@@ -228,7 +261,11 @@ def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.nd
 
 
 def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    """Return numbers [n] in the schema's unit, NaN where they are codes or outside of its range, which is noted."""
+    """Convert numbers to the unit and check the range.
+
+    They are [n], NaN where they are codes or outside of the schema's range, which is noted.
+    """
+    # Codes count in the source's own unit, before any conversion.
     if field.missing or column.missing:
         hidden = _to_numbers([*field.missing, *column.missing])
         numbers = np.where(np.isin(numbers, hidden[~np.isnan(hidden)]), np.nan, numbers)
@@ -245,7 +282,10 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
 
 
 def _to_numbers(texts: Sequence[object]) -> np.ndarray:
-    """Return texts as pandas reads them, NaN where it cannot; [texts]."""
+    """Parse texts as numbers, as pandas does.
+
+    They are [texts], NaN where pandas cannot read one.
+    """
     return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 
 
@@ -256,7 +296,10 @@ def _known(texts: Texts) -> np.ndarray:
 def _numbers_at_once(
     raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field], cells_at_once: int = CELLS_AT_ONCE
 ) -> dict[str, Read]:
-    """Return the number columns that come as numbers already, read as their texts would be."""
+    """Read columns that are numbers already.
+
+    They are read as their texts would be.
+    """
     kinds = dict(zip(raw.columns, raw.dtypes, strict=True))
     plain = [
         name
@@ -265,6 +308,7 @@ def _numbers_at_once(
         and kinds[field.column] == np.float64
     ]  # fmt: skip
     found = {}
+    # So many columns at a time as fit into one piece of memory.
     at_once = max(1, cells_at_once // max(1, len(raw)))
     for start in range(0, len(plain), at_once):
         some = plain[start : start + at_once]
@@ -277,7 +321,9 @@ def _numbers_at_once(
 
 
 def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
-    """Return floats as pandas reads their shortest decimal: the same number from CSV, Parquet and SQL; same shape.
+    """Return floats as read from their shortest decimal.
+
+    It is the same number from CSV, Parquet and SQL; the shape stays the same.
 
     Its reading is exact for decimals of up to 15 digits, 9 of them after the point, and may
     be off in the last bits for longer ones; rows are told apart by what it gives.
@@ -320,7 +366,10 @@ def _date(texts: Texts, rows: np.ndarray, field: Field, broken: Broken) -> np.nd
 
 
 def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: Sequence[Finding]) -> list[Finding]:
-    """Return where outcome and group have no cell; what a finding is about already is not said again."""
+    """Report rows without an outcome or group.
+
+    What a finding is about already is not said again.
+    """
     rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
     rules |= {schema.group: NO_GROUP} if schema.group else {}
     found = []

@@ -1,4 +1,7 @@
-"""What is odd in a table that breaks no rule: counts for the people of the site, never a cell."""
+"""Oddities of a table that breaks no rule.
+
+They are counts for the people of the site, never a cell.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ FAR, WIDE = 5, 0.1
 
 @dataclass(frozen=True)
 class Note:
-    """One odd thing: the column, or "table" for the whole, and what it is, with a count."""
+    """One odd thing about a column or table.
+
+    `column` is "table" for the whole; `text` says what it is, with a count.
+    """
 
     column: str
     text: str
@@ -40,7 +46,9 @@ class Note:
 def oddities(
     raw: pd.DataFrame, table: pd.DataFrame, schema: Schema, mapping: Mapping[str, str | Field | None]
 ) -> list[Note]:
-    """Return what people should look at in a table whose mapping reported nothing.
+    """List the oddities of a table.
+
+    They are what people should look at where the mapping reported nothing.
 
     Parameters
     ----------
@@ -57,6 +65,7 @@ def oddities(
     read = set(owns.values()) & set(raw.columns)
     for name, column in schema.columns.items():
         own = owns[name]
+        # Another column of nearly the same name may be the one that was meant.
         notes += [Note(name, text) for text in _of_names(own, [other for other in raw.columns if other not in read])]
         if own in read:
             notes += [Note(name, text) for text in _of_cells(name, table[name], column, schema)]
@@ -64,7 +73,9 @@ def oddities(
 
 
 def groups_in_words(cells: pd.Series) -> str:
-    """Return how many groups there are, and how many rows the largest has.
+    """Describe the number and size of groups.
+
+    Says how many groups there are, and how many rows the largest has.
 
     Examples
     --------
@@ -83,13 +94,17 @@ def _of_the_whole(raw: pd.DataFrame) -> Iterator[str]:
     empty = int(texts.isna().all(axis=1).sum())
     if empty:
         yield f"{count_in_words(empty)} rows are empty throughout: remove them"
+    # Few columns give equal rows by chance, which are no copies.
     copies = int(texts.dropna(how="all").duplicated().sum())
     if copies > TIMES * _pairs_by_chance(texts):
         yield f"{count_in_words(copies)} rows are copies of another row in every column: was something exported twice?"
 
 
 def _pairs_by_chance(texts: pd.DataFrame) -> float:
-    """Return how many pairs of rows are alike where columns have nothing to do with each other."""
+    """Return the expected number of equal pairs of rows.
+
+    It is that of columns that have nothing to do with each other.
+    """
     alike_in_each = [
         float(np.square(cells.value_counts(normalize=True, dropna=False)).sum()) for _, cells in texts.items()
     ]
@@ -129,7 +144,9 @@ def _of_identifiers(name: str, known: pd.Series, rows: int, schema: Schema) -> I
 
 
 def far_from_all(known: pd.Series) -> int:
-    """Return how many rows have the largest or smallest value, where it looks like a code for "not known"; else 0.
+    """Count rows with an extreme value like a code.
+
+    It is the largest or smallest value, where it looks like a code for "not known"; else the count is 0.
 
     Parameters
     ----------
@@ -158,6 +175,9 @@ def far_from_all(known: pd.Series) -> int:
 
 
 def _is_code(value: float) -> bool:
-    """Tell whether a number is 0, or all nines or eights, below or above 0."""
+    """Tell whether a number looks like a code.
+
+    It is 0, or all nines or eights, below or above 0.
+    """
     digits = f"{abs(value):.15g}"
     return value == 0 or set(digits) in ({"9"}, {"8"})

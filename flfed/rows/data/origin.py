@@ -1,4 +1,6 @@
-"""Where a site's rows come from: what of a table is the same whatever dataset it is served as.
+"""Origin of a site's rows.
+
+It is what of a table is the same whatever dataset it is served as.
 
 The same table may fill several schemas. Its people are the same people then, so that what is spent of their
 privacy, and which of them sums were over, is told by the table and not by the dataset's name. Hashes here have no
@@ -59,12 +61,18 @@ class Origin:
 
     @property
     def file(self) -> str:
-        """The name of the file beside frozen rows that has the rows' hashes."""
+        """The name of the file of the rows' hashes.
+
+        It is beside the frozen rows.
+        """
         return f"source-{self.sha256[:16]}.bin"
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
-        """Return it from `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        """Parse the origin from `frozen.json`.
+
+        KeyError, TypeError or ValueError where it holds something else.
+        """
         texts = [found["content"], found["columns"], found["sha256"], *found["places"]]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError
@@ -73,7 +81,9 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class SourceRows:
-    """A site's rows as the source has them, in the order of its mapped table.
+    """A site's rows as the source has them.
+
+    They are in the order of its mapped table.
 
     Attributes
     ----------
@@ -87,7 +97,10 @@ class SourceRows:
 
     @classmethod
     def of_file(cls, origin: Origin, content: bytes) -> Self:
-        """Return them from the file beside frozen rows; of no rows where it is not the one that was written."""
+        """Read the rows from the file beside frozen rows.
+
+        There are none where it is not the file that was written.
+        """
         whole = _sha256(content) == origin.sha256
         return cls(origin, np.frombuffer(content if whole else b"", np.dtype(f"S{BYTES}")))
 
@@ -96,7 +109,10 @@ class SourceRows:
         return self.digests.tobytes()
 
     def take(self, kept: np.ndarray) -> SourceRows:
-        """Return those of some rows; `kept` is of bool [rows]."""
+        """Return those of some rows.
+
+        `kept` is of bool [rows].
+        """
         digests = self.digests[kept]
         return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
 
@@ -107,24 +123,35 @@ class SourceRows:
 
 
 def is_plain(site: Site) -> bool:
-    """Tell whether a site's table is read from its source: a package may read it in a way of its own."""
+    """Tell whether a site's table comes from its source.
+
+    A package may read it in a way of its own instead.
+    """
     return type(site).inspect is Site.inspect
 
 
 def read_once(site: Site) -> Site:
-    """Return the site with its table in memory, as the source has it; of transactions before any window looks back."""
+    """Return the site with its table in memory.
+
+    It is as the source has it; of transactions, before any window looks back.
+    """
     if not is_plain(site) or isinstance(site.source, (Frame, Transactions)):
         return site
     return replace(site, source=Frame(_read(site), site.source.missing))
 
 
 def as_rows(site: Site) -> Site:
-    """Return a plain site with the rows in memory that are mapped, those that were made of transactions as well."""
+    """Return a plain site with mapped rows in memory.
+
+    Those that were made of transactions are there as well.
+    """
     return site if isinstance(site.source, Frame) else replace(site, source=Frame(_read(site), site.source.missing))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:
-    """Return a site's rows as its source has them; None where its package reads them in a way of its own.
+    """Return a site's rows as its source has them.
+
+    None where its package reads them in a way of its own.
 
     Parameters
     ----------
@@ -141,22 +168,28 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         return None
     raw = served.source.table
     places = tuple(sorted({_sha256(place) for place in _places(site.source, _folders(site))}))
+    # With a group a person is the identifier, whatever else the rows say.
     if schema.group:
         digests, columns = _digests(row_texts(table[[schema.group]])), BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
+        # Columns are taken by name, so that another order of them gives the same hashes.
         names = sorted(range(raw.shape[1]), key=lambda at: str(raw.columns[at]))
         cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
         digests = _digests(row_texts(pd.DataFrame(cells, index=raw.index)))
         columns = json.dumps([str(raw.columns[at]) for at in names])
         content = _content(site.source, _folders(site)) or _sha256(*sorted(_listed(digests)))
+    # Of a query without known tables nothing tells whose rows these are.
     if not places and _is_query(site.source):
         content = ""
     return SourceRows(Origin(content, places, _sha256(columns), _sha256(digests.tobytes())), digests)
 
 
 def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
-    """Read a plain site's table anew, and return it mapped, with its rows as the source has them."""
+    """Read a plain site's table anew.
+
+    Returns it mapped, with its rows as the source has them.
+    """
     whole = read_once(site)
     served = as_rows(whole) if is_plain(site) else whole
     table, _, schema = served.inspect()
@@ -173,7 +206,10 @@ def _read(site: Site) -> pd.DataFrame:
 
 
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
-    """Return the hash of all identifiers in the source's column; of transactions of those that are left."""
+    """Return the hash of a source's identifiers.
+
+    They are all of its column; of transactions, those that are left.
+    """
     own = whole.mapping.get(schema.group, schema.group)
     column = own.column if isinstance(own, Field) else own
     there = isinstance(whole.source, Frame) and column is not None and column in whole.source.table
@@ -186,7 +222,10 @@ def _is_query(source: Raw | Transactions) -> bool:
 
 
 def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
-    """Return the hash of what a source is; an empty text where only its rows tell."""
+    """Return the hash that identifies a source.
+
+    It is an empty text where only the source's rows tell.
+    """
     if isinstance(source, Transactions):
         return _content(source.source, folders)
     if isinstance(source, (Csv, Parquet)):
@@ -196,7 +235,10 @@ def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
 
 
 def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
-    """Return where each file or table of a source is; histories of others, that look back on its rows, are none."""
+    """List the place of each file or table.
+
+    Histories of others, that look back on a source's rows, are none of its places.
+    """
     if isinstance(source, Transactions):
         return _places(source.source, folders)
     if isinstance(source, (Csv, Parquet)):

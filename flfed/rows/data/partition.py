@@ -1,4 +1,7 @@
-"""One table cut into research sites: by a column, evenly, by skewed labels, or by skewed sizes."""
+"""Partition of one table into research sites.
+
+It is cut by a column, evenly, by skewed labels, or by skewed sizes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ LEAST_ROWS = 10
 
 
 def cut(dataset: Dataset, partition: Partition) -> list[Site]:
-    """Return research sites that share the dataset's own table, in name order.
+    """Cut a dataset into research sites.
+
+    They share the dataset's own table, and are in name order.
 
     Parameters
     ----------
@@ -80,7 +85,11 @@ def _too_few(partition: Partition) -> UsageError:
 
 
 def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tuple[np.ndarray, list[str]]:
-    """Return the number of each row's site [rows], and the sites' names by number."""
+    """Assign a site to each row.
+
+    Returns the number of each row's site [rows], and the sites' names by number.
+    """
+    # A column of the schema is a natural partition: each of its values is a site.
     if partition.by in dataset.schema.columns:
         owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
         names = [_slug(f"{dataset.name}-{value}") for value in values]
@@ -95,6 +104,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
         shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
         owner = _by_shares(rng.permutation(rows), shares, rows)
     elif partition.by == "dirichlet":
+        # Each class is dealt by shares of its own, which is what skews the labels.
         owner = np.zeros(rows, dtype=int)
         labels = _labels(table, dataset)
         for label in np.unique(labels):
@@ -106,23 +116,31 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
             f"[dataset] partition: by={partition.by!r} is neither a column of {dataset.name!r} "
             "nor one of 'iid', 'dirichlet', 'quantity'"
         )
+    # Numbers are padded with zeros, so that name order is their order.
     width = len(str(partition.sites))
     return owner, [f"{dataset.name}-{number + 1:0{width}d}" for number in range(partition.sites)]
 
 
 def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:
-    """Return the site of each place 0..rows-1 when consecutive places are dealt by `shares`."""
+    """Deal consecutive places to sites by shares.
+
+    Returns the site of each place 0..rows-1.
+    """
     bounds = np.floor(np.cumsum(shares)[:-1] * rows)
     return np.searchsorted(bounds, place, side="right")
 
 
 def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     target = table[dataset.schema.target]
+    # A numeric target has no classes: five groups of like size stand for them.
     if dataset.schema.task == "regression":
         return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
     return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
 
 
 def _slug(text: str) -> str:
-    """Return text as a site's name: a-z, 0-9 and single hyphens."""
+    """Convert text to a site's name.
+
+    It is of a-z, 0-9 and single hyphens.
+    """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

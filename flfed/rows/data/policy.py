@@ -1,4 +1,7 @@
-"""What a site allows: `policy.toml` beside its `__init__.py`, which no study can loosen."""
+"""Policies of the sites.
+
+What a site allows stands in `policy.toml` beside its `__init__.py`, and no study can loosen it.
+"""
 
 from __future__ import annotations
 
@@ -94,11 +97,13 @@ class Policy(Strict):
     approval: Literal["person", "none"] = "person"
 
     @model_validator(mode="after")
+    # What only public data may do is refused when the file is read, not when a study asks.
     def _available(self) -> Self:
         if self.resplit and self.disclosure != "open":
             raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
         if self.approval == "none" and self.disclosure != "open":
             raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
+        # A misspelt name would allow nothing, and nobody would know why.
         named = (("strategy", self.strategies), ("model", self.models), ("mechanism", self.mechanisms))
         for kind, allowed in named:
             known = _with_none(kind, registry.names(kind)) if allowed else []
@@ -108,11 +113,16 @@ class Policy(Strict):
         return self
 
     def least_cohort(self) -> int:
-        """Return the fewest sites that a run may have, this one counted."""
+        """Return the fewest sites of a run.
+
+        This one is counted.
+        """
         return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> str:
-        """Return why a study may not compute as it asks, or an empty text.
+        """Return why a study's settings are not allowed.
+
+        It is an empty text where they are.
 
         Examples
         --------
@@ -126,6 +136,7 @@ class Policy(Strict):
             ("codec", "codecs", self.codecs, codec),
             ("mechanism", "mechanisms", self.mechanisms, mechanism),
         ):
+            # Without a list of names the policy allows what flfed ships, and nothing of other packages.
             known = _shipped(kind) if allowed is None else allowed
             if asked not in known:
                 return f"its policy allows {word} {', '.join(known) or 'none at all'}, the study asks for {asked!r}"
@@ -134,7 +145,9 @@ class Policy(Strict):
         return ""
 
     def privacy_refusal(self, *, mechanism: str, delta: float | None) -> str:
-        """Return why a study may not protect rows as it does, or an empty text; a budget that is spent is no policy.
+        """Return why a study's protection is refused.
+
+        It is an empty text where it is not. A budget that is spent is no matter of policy.
 
         Parameters
         ----------
@@ -152,6 +165,7 @@ class Policy(Strict):
             return f"its policy allows mechanisms {allowed}, the study asks for {mechanism!r}"
         if self.disclosure == "open":
             return ""
+        # With a budget set, a study without a guarantee would spend without bound.
         if self.epsilon is not None and delta is None:
             return (
                 "its policy allows studies with record-level differential privacy only, for it has a budget of it; "
@@ -162,15 +176,23 @@ class Policy(Strict):
         return ""
 
     def least_rows(self) -> int:
-        """Return the fewest rows that any part of the table may have."""
+        """Return the fewest rows of any part.
+
+        Parts of the table with fewer rows may not be used.
+        """
         return 1 if self.disclosure == "open" else self.cell_minimum
 
     def allows(self, output: str) -> bool:
-        """Tell whether an output that not every site gives may leave."""
+        """Tell whether an optional output may leave.
+
+        It is one that not every site gives.
+        """
         return self.disclosure == "open" or output in self.outputs
 
     def refusal(self, *, complete: bool, published: bool) -> str:
-        """Return why a study may not choose rows as it asks, or an empty text.
+        """Return why a study's choice of rows is refused.
+
+        It is an empty text where it is not.
 
         Parameters
         ----------
@@ -188,12 +210,18 @@ class Policy(Strict):
 
 
 def _shipped(kind: str) -> list[str]:
-    """Return the names of a kind that flfed itself brings; of codecs there is no listing yet."""
+    """Return the names that flfed itself ships.
+
+    They are of one kind; of codecs there is no listing yet.
+    """
     if kind not in registry.FOLDERS:
         return ["none"]
     return _with_none(kind, [name for name in registry.names(kind) if name not in registry.others(kind)])
 
 
 def _with_none(kind: str, names: list[str]) -> list[str]:
-    """Return the names of a kind, with "none" before them where a study may ask for nothing of it."""
+    """Return the names of a kind, with "none" first.
+
+    "none" is there only where a study may ask for nothing of the kind.
+    """
     return ["none", *names] if kind == "mechanism" else names

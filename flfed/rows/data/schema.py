@@ -1,4 +1,7 @@
-"""A dataset's schema: what its columns mean, whatever an institution calls them."""
+"""Schemas of the datasets.
+
+They say what columns mean, whatever an institution calls them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ Settings = TypeVar("Settings", bound="Strict")
 
 
 class Strict(BaseModel):
-    """A frozen table of settings whose keys are kebab-case and all known."""
+    """A frozen table of settings.
+
+    Its keys are kebab-case and all known.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -75,6 +81,7 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        # A range or list of values must be known before any row is read: encoders are made of it.
         if self.kind == "number" and self.range is None:
             raise ValueError("a number needs a range")
         if self.kind == "category" and len(self.values) < 2:
@@ -96,7 +103,10 @@ class Column(Strict):
             raise ValueError("typical needs typical-source: where that is known from, other than from the rows")
 
     def is_number(self) -> bool:
-        """Tell whether cells are numbers with a range (a number, or a regression's target)."""
+        """Tell whether cells are numbers with a range.
+
+        So it is for a number, or a regression's target.
+        """
         return self.range is not None
 
     def scale(self, values: np.ndarray) -> np.ndarray:
@@ -135,6 +145,7 @@ class Schema(Strict):
     @classmethod
     def _known_task(cls, task: object) -> object:
         known = get_args(Task)
+        # Tasks that are planned are told apart from words that mean nothing.
         if isinstance(task, str) and task not in known:
             why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, known)}"
             raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(known[:-1])} or {known[-1]}")
@@ -159,11 +170,14 @@ class Schema(Strict):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes of the target in order; empty for a regression."""
+        """The classes of the target, in order.
+
+        There are none for a regression.
+        """
         return () if self.task == "regression" else self.columns[self.target].values
 
     def features(self, chosen: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Return the names of the feature columns, in the schema's order.
+        """Return the feature columns, in the schema's order.
 
         Parameters
         ----------
@@ -191,14 +205,19 @@ class Schema(Strict):
                 raise UsageError(f"features: column {name!r} leaks the target: {self.columns[name].leak}")
             if name not in allowed:
                 raise UsageError(f"features: column {name!r} is of kind {self.columns[name].kind!r}, no feature")
+        # The schema's order holds, however the names were given: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
     def sha256(self) -> str:
-        """Return the hash of what the schema means: everything but titles and descriptions."""
+        """Return the hash of the schema's meaning.
+
+        Everything is in it but titles and descriptions.
+        """
         meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description"})
         if self.unlabelled == "refuse":
             # As before there was a choice: hashes that were approved stay what they were.
             meaning.pop("unlabelled")
+        # Words for people are no meaning, and a key that is not set leaves the hash as it was.
         for column in meaning["columns"].values():
             column.pop("description")
             column.pop("typical-source")
@@ -222,7 +241,10 @@ def read_schema(path: Path) -> Schema:
 
 
 def parse_settings(kind: type[Settings], path: Path) -> Settings:
-    """Read a TOML file of our own settings as `kind`; errors name file, key and rule."""
+    """Read a TOML file of our own settings.
+
+    They are returned as `kind`; errors name file, key and rule.
+    """
     try:
         found: Settings = _settings(kind, path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -232,6 +254,7 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
     except ValidationError as error:
+        # Of several broken rules the first is told, with its place in the file.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = first["msg"].removeprefix("Value error, ")
@@ -241,5 +264,8 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
 
 @lru_cache(maxsize=64)
 def _settings(kind: type[Settings], text: str) -> Settings:
-    """Return settings; the same text, read for each of many sites, is parsed once, and gives the same object."""
+    """Parse settings, once for equal texts.
+
+    The same text, read for each of many sites, gives the same object.
+    """
     return kind.model_validate(tomllib.loads(text))

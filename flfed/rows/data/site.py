@@ -1,4 +1,4 @@
-"""One institution: its rows, how its columns map, its holdout, its policy."""
+"""Sites: rows, mapping, holdout and policy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Site:
-    """One institution and its table, as `sites/<institution>/__init__.py` ends with one.
+    """One institution and its table.
+
+    Its package `sites/<institution>/__init__.py` ends with one.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ class Site:
     also: Mapping[str, Mapped] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a name that could not be a key everywhere."""
+        """Refuse a name that could not be a key."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise UsageError(f"site name {self.name!r} must be of a-z, 0-9 and single hyphens")
         if not isinstance(self.source, (Source, Transactions)):
@@ -115,15 +117,16 @@ class Site:
                 raise UsageError(f"site {self.name!r}: also[{name!r}] must be a Mapped")
             if name == self.dataset:
                 raise UsageError(f"site {self.name!r}: also names {name!r}, which is its dataset already")
+            # Each further dataset is tried now, so that its errors are told at import.
             self.serving(name)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the datasets that the site serves, its own first."""
+        """The datasets that the site serves, its own first."""
         return (self.dataset, *self.also)
 
     def serving(self, dataset: str) -> Site:
-        """Return the site as it serves `dataset`: with that dataset's mapping, source and holdout.
+        """Return the site with a dataset's mapping, source and holdout.
 
         Raises
         ------
@@ -146,13 +149,20 @@ class Site:
         )
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
-        """Read and map the table; return it with every rule it breaks, in the source's row order."""
+        """Read and map the table, in source order.
+
+        It is returned with every rule that it breaks.
+        """
         return self.examine()[1:]
 
     def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
-        """Return what `inspect` does, and before it the table as the source gave it."""
+        """Inspect the table, and keep the source's own.
+
+        Returns the table as the source gave it, then what `inspect` does.
+        """
         dataset = datasets.load(self.dataset)
         source = self.source
+        # Parts were mapped before they were cut.
         if isinstance(source, Part):
             return source.table, source.table, [], dataset.schema
         folders = ((self.folder,) if self.folder else ()) + dataset.folders()
@@ -190,6 +200,7 @@ class Site:
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
         rows = self.sorted_rows(complete)
+        # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
             train, held = rows.sides(self.holdout, repeat if self.policy.resplit else 0)
         else:
@@ -197,7 +208,10 @@ class Site:
         return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
-        """Read, map, check and sort the table, without rows that lack one of `complete`; raises as `read` does."""
+        """Read, map, check and sort the table.
+
+        Rows that lack one of `complete` are left out. Raises as `read` does.
+        """
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
@@ -210,7 +224,9 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class SiteTable:
-    """A site's mapped rows, split; the holdout is opened only by name of purpose.
+    """A site's mapped rows, split.
+
+    The holdout is opened only by name of purpose.
 
     Attributes
     ----------
@@ -230,7 +246,10 @@ class SiteTable:
     _keys: tuple[pd.DataFrame, list[str]] | None = None
 
     def training_keys(self) -> list[str]:
-        """Return the `row_keys` of the training rows, made anew unless they came with just these rows."""
+        """Return the training rows' `row_keys`, made anew unless known already.
+
+        They are made anew unless they came with just these rows.
+        """
         if self._keys is not None and self._keys[0] is self.training:
             return self._keys[1]
         return row_keys(self.training, self.schema)
@@ -241,7 +260,7 @@ class SiteTable:
         return len(self._holdout)
 
     def holdout(self, purpose: str) -> pd.DataFrame:
-        """Return the rows never trained on, and note the purpose.
+        """Return the holdout, and note the purpose.
 
         Parameters
         ----------
@@ -253,12 +272,14 @@ class SiteTable:
 
 
 def names() -> list[str]:
-    """Return the names of all sites found, sorted; imports none of them."""
+    """List all sites, sorted, without importing any."""
     return sorted({*_folders(), *(point.name for point in _entry_points())})
 
 
 def load(name: str) -> Site:
-    """Return the site of this name, or of this import path (`package.module` or `…:site`).
+    """Return the site of a name or import path.
+
+    An import path is `package.module` or `…:site`.
 
     Raises
     ------
@@ -270,6 +291,7 @@ def load(name: str) -> Site:
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
+    # A folder without the file that makes it a site deserves a better answer than "not known".
     folders = [path for root in roots() for path in root.glob("sites/*") if path.is_dir()]
     if without := [path for path in folders if path.name.replace("_", "-") == name]:
         raise UsageError(f"site {name!r}: {without[0]} has no file __init__.py, which is to say where its rows are")
@@ -277,7 +299,9 @@ def load(name: str) -> Site:
 
 
 def of_dataset(dataset: str) -> list[Site]:
-    """Return every site found that serves this dataset, as it serves it, in name order.
+    """Return every site found that serves a dataset.
+
+    Each is as it serves it; they are in name order.
 
     Raises
     ------
@@ -290,6 +314,7 @@ def of_dataset(dataset: str) -> list[Site]:
         try:
             site, folder = _found(name)
         except FlfedError as error:
+            # One broken package must not keep all other sites from a study.
             logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
             continue
         if dataset in site.datasets:
@@ -298,7 +323,10 @@ def of_dataset(dataset: str) -> list[Site]:
 
 
 def chosen(wanted: Sequence[str | Site]) -> list[Site]:
-    """Return sites given by name, import path or as `Site`, in name order; names must differ."""
+    """Return the sites of a run, in name order.
+
+    They are given by name, import path or as `Site`; their names must differ.
+    """
     found = [load(item) if isinstance(item, str) else item for item in wanted]
     by_name = {site.name: site for site in found}
     if len(by_name) < len(found):
@@ -309,7 +337,10 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
 
 
 def _folders() -> dict[str, Path]:
-    """Return site name to folder; the first root that has a name wins."""
+    """Return each site's folder by name, the first root winning.
+
+    The first root that has a name wins.
+    """
     found: dict[str, Path] = {}
     for root in roots():
         for path in sorted(root.glob("sites/*/__init__.py")):
@@ -322,7 +353,7 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
 
 
 def _found(name: str) -> tuple[Site, Path | None]:
-    """Return a site of `names()` as its package gives it, and where the package stands."""
+    """Import a site of `names()`, with its package's folder."""
     if folder := _folders().get(name):
         check_package(folder)
         return _import_folder(folder), folder
@@ -335,7 +366,10 @@ def _found(name: str) -> tuple[Site, Path | None]:
 
 @contextmanager
 def _importing(where: str) -> Iterator[None]:
-    """Turn what an institution's own code raises on import into one sentence; ours pass."""
+    """Turn import errors of sites into usage errors.
+
+    One sentence tells what an institution's own code raised; our own errors pass.
+    """
     try:
         yield
     except FlfedError:
@@ -348,7 +382,7 @@ def _importing(where: str) -> Iterator[None]:
 
 
 def _line_of(error: BaseException) -> str:
-    """Return the last line of an institution's own code that led to an error, or an empty text."""
+    """Return the line of an institution's code that failed, if any."""
     ours = (f"{Path(__file__).parents[2]}{os.sep}", "<")  # a folder beside it may begin alike
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
@@ -365,6 +399,7 @@ def _import_folder(folder: Path) -> Site:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
+        # A module that failed must not be found half made by the next import.
         with _importing(str(folder)):
             spec.loader.exec_module(module)
     except FlfedError:
@@ -388,7 +423,10 @@ def _from_import_path(path: str) -> Site:
 
 
 def _module_folder(module_name: str) -> Path | None:
-    """Return where an imported site package stands: its tables and its policy are beside it."""
+    """Return the folder of a site package, with tables and policy.
+
+    The package's tables and its policy stand there.
+    """
     file = sys.modules[module_name].__file__
     return Path(file).parent if file else None
 
@@ -401,11 +439,12 @@ def _module_site(found: object, where: str) -> Site:
 
 
 def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
-    """Return the site with its folder and the policy found there."""
+    """Return the site with its folder and policy."""
     if name is not None and site.name != name:
         raise UsageError(f"site {name!r} names itself {site.name!r}; the folder's name decides")
     if folder is None:
         return site
+    # The policy in the folder wins over one in the code.
     path = folder / "policy.toml"
     policy = parse_settings(Policy, path) if path.is_file() else site.policy
     return replace(site, folder=folder, policy=policy)
@@ -413,10 +452,10 @@ def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedSite(Site):
-    """A site whose table is read, mapped, checked and sorted once, and split anew each time it is asked.
+    """A site whose table is read only once.
 
-    Made for one series of repeats, one sweep or one learning curve, and given up with it: before the
-    next one the institution's data may change.
+    It is mapped, checked and sorted once, and split anew each time it is asked. Made for one series of repeats, one
+    sweep or one learning curve, and given up with it: before the next one the institution's data may change.
 
     Attributes
     ----------
@@ -429,13 +468,16 @@ class CachedSite(Site):
 
     @classmethod
     def of(cls, site: Site) -> Site:
-        """Return the same site, reading once; one that reads in a way of its own is left as it is."""
+        """Return the same site, reading its table once.
+
+        One that reads in a way of its own is left as it is.
+        """
         if type(site) is not Site:
             return site
         return cls(**{given.name: getattr(site, given.name) for given in fields(Site)})
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
-        """Return the rows as `Site.sorted_rows` does, the same ones for the same question."""
+        """Return sorted rows, cached for each question."""
         key = tuple(complete)
         if key not in self.opened:
             self.opened[key] = super().sorted_rows(complete)

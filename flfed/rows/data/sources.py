@@ -1,4 +1,7 @@
-"""Where an institution's table is: CSV, Parquet, a database, or a data frame."""
+"""Sources of an institution's table.
+
+They are CSV, Parquet, a database, or a data frame.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ _CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.Parser
 
 @dataclass(frozen=True)
 class Csv:
-    """A CSV file. Every cell is read as text; the mapping gives it its kind.
+    """A CSV file, read as text.
+
+    The mapping gives every cell its kind.
 
     Parameters
     ----------
@@ -51,14 +56,19 @@ class Csv:
     encoding: str = "utf-8-sig"
 
     def __post_init__(self) -> None:
-        """Refuse two columns of one name, and a separator of several signs."""
+        """Refuse repeated names and long separators.
+
+        Two columns may not have one name, and a separator must be one sign.
+        """
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise UsageError(f"{self.path}: a name stands twice in columns")
         if len(self.separator) != 1 and self.separator != BLANKS:
             raise UsageError(f"{self.path}: separator={self.separator!r} must be one sign, or {BLANKS!r} for blanks")
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
-        """Return the table; `folders` are where a relative path is looked for.
+        """Read the table.
+
+        `folders` are where a relative path is looked for.
 
         Raises
         ------
@@ -68,6 +78,7 @@ class Csv:
         path = find_file(self.path, folders)
         try:
             content = without_end_sign(content_of(path))
+            # Uneven lines are found before pandas reads them, for it fills them up without a word.
             ended = self._check(content)
             with warnings.catch_warnings():
                 # pandas only warns of cells that it drops where lines are longer than the header.
@@ -95,7 +106,10 @@ class Csv:
         )
 
     def _check(self, content: bytes) -> bool:
-        """Refuse what pandas would fill up or leave out without a word; return whether the last line has an end."""
+        """Refuse files that pandas would silently repair.
+
+        It would fill them up or leave parts out. Returns whether the last line has an end.
+        """
         "".encode(self.encoding)  # LookupError where Python does not know it
         if wrong := wrong_encoding(content, self.encoding):
             raise NoTable(wrong)
@@ -114,7 +128,7 @@ class Csv:
         return table
 
     def _parse(self, content: bytes, **chosen: Any) -> pd.DataFrame:
-        """Return the file as pandas reads it, all cells as text."""
+        """Parse the file with pandas, all cells as text."""
         plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
         found: pd.DataFrame = pd.read_csv(
             io.BytesIO(content), sep=self.separator, encoding=self.encoding, **{**plain, **chosen}
@@ -130,7 +144,10 @@ class Parquet:
     missing: tuple[str, ...] = ()
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
-        """Return the table; `folders` are where a relative path is looked for."""
+        """Read the table.
+
+        `folders` are where a relative path is looked for.
+        """
         from pyarrow import ArrowException
 
         path = find_file(self.path, folders)
@@ -141,7 +158,10 @@ class Parquet:
 
 
 def _why_no_parquet(path: Path) -> str:
-    """Return what a file is that cannot be read as Parquet, by its ends."""
+    """Return why a file is not readable Parquet.
+
+    It says what the file is, by its first and last bytes.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -181,7 +201,10 @@ class Sql:
             raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
 
     def _connection(self) -> Connection:
-        """Return a connection that nothing is left of once it is closed."""
+        """Connect to the database, without a pool.
+
+        Nothing is left of the connection once it is closed.
+        """
         import sqlalchemy
 
         try:
@@ -218,7 +241,10 @@ class Sql:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A table that is in memory already: notebooks, research sites, tests."""
+    """A table in memory.
+
+    For notebooks, research sites and tests.
+    """
 
     table: pd.DataFrame
     missing: tuple[str, ...] = ()
@@ -230,14 +256,19 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Part(Frame):
-    """Rows of a table that was mapped and checked as a whole before it was cut: reading maps them no more."""
+    """Rows of a table that is mapped already.
+
+    It was mapped and checked as a whole before it was cut: reading maps them no more.
+    """
 
 
 Source = Csv | Parquet | Sql | Frame
 
 
 def find_file(path: str, folders: tuple[Path, ...]) -> Path:
-    """Return the file that `path` names in the first of `folders` that has it.
+    """Return the file that a path names.
+
+    It is in the first of `folders` that has it.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Checking a site's table before it joins: pass or fail a column, with counts, never a cell."""
+"""Check of a site's table before it joins.
+
+Each column passes or fails, with counts, never a cell.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,9 @@ class Checked:
 
 
 def check_site(site: Site) -> Checked:
-    """Return pass or fail for every column of a site's table.
+    """Check every column of a site's table.
+
+    Each passes or fails.
 
     Raises
     ------
@@ -79,6 +84,7 @@ def check_site(site: Site) -> Checked:
     lines = [_column_line(name, table, schema, findings) for name in schema.columns]
     extra = [f for f in findings if f.column not in schema.columns]
     lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
+    # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
     lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
@@ -106,7 +112,10 @@ def _broken(finding: Finding) -> str:
 
 
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
-    """Return what concerns the table as a whole: enough rows, more than one class."""
+    """Check the table as a whole.
+
+    It needs enough rows, and more than one class.
+    """
     least = site.policy.least_rows()
     lines = [
         Line("table", rows >= least, f"{count_in_words(rows)} {part} rows; at least {least} are needed")
@@ -115,6 +124,7 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
     if isinstance(site.source, Transactions):
         words = "history of others comes from a feed, not from the site's own transactions"
         lines += [Line(owner, True, words) for owner in site.source.feeds]
+    # Without a salt the hash of a row can be computed by anybody who knows the row.
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
         lines.append(Line("table", True, words, note=True))
@@ -126,7 +136,9 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
 
 
 def write_local_rows(checked: Checked, path: Path) -> int:
-    """Write which rows break which rule, for the site's own eyes; return how many lines.
+    """Write the rows that break rules to a file.
+
+    It says which row breaks which rule, for the site's own eyes. Returns how many lines were written.
 
     The file is made with mode 600 and never replaced. Rows are numbered from 1 in the source.
 

@@ -1,4 +1,6 @@
-"""From typed rows to arrays: columns, the released sums, the shared encoder.
+"""Conversion of typed rows to arrays.
+
+Columns, the released sums and the shared encoder.
 
 `columns` takes a table's columns as arrays once, `summarise` makes the sums that a site releases (and nothing finer),
 `encode` makes the matrix that a model sees by the encoder of all sites.

@@ -1,4 +1,7 @@
-"""A table's columns as sums and inputs take them, read out of pandas once for several uses."""
+"""Columns of a table as arrays.
+
+They are read out of pandas once, for several sums and inputs.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,13 @@ from flfed.summaries.summary import ColumnLayout, Layout
 
 
 def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
-    """Return the index of each row's cell in `layout.cells`; int [rows]."""
+    """Return the code of each row's cell.
+
+    It is the index into `layout.cells`; int [rows].
+    """
     missing = len(layout.cells) - 1
     if layout.kind == "number":
+        # The highest bin includes its upper edge; what lies outside of the range goes into the nearest bin.
         values = _scaled(cells.to_numpy(dtype=float), layout)
         found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
         return np.where(np.isnan(values), missing, found)
@@ -32,7 +39,9 @@ def _scaled(values: np.ndarray, column: ColumnLayout) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ColumnArrays:
-    """A table's columns in a layout: cells by code, numbers as they are.
+    """Columns of a table as arrays.
+
+    Cells are by code in a layout, numbers as they are.
 
     Attributes
     ----------
@@ -53,12 +62,18 @@ class ColumnArrays:
         return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
 
     def scaled(self, column: ColumnLayout) -> np.ndarray:
-        """Return a number column after its transform; float64 [rows], NaN where missing."""
+        """Return a number column after its transform.
+
+        It is float64 [rows], NaN where missing.
+        """
         return _scaled(self.values[column.name], column)
 
 
 def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
-    """Return a table's columns of a layout out of pandas; what is `ColumnArrays` already as it is."""
+    """Extract a layout's columns from a table.
+
+    `ColumnArrays` are returned as they are.
+    """
     if isinstance(table, ColumnArrays):
         return table
     # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.

@@ -1,4 +1,7 @@
-"""Mapped rows to the model's inputs, with the encoder that all sites share."""
+"""Encoding of mapped rows as the model's inputs.
+
+The encoder is shared by all sites.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +53,21 @@ class Encoded:
 
 
 class EncodedCache:
-    """Rows that went through one encoder, by part of the table: made once for all rounds."""
+    """Cache of rows that went through one encoder.
+
+    They are kept by part of the table, and made once for all rounds.
+    """
 
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
         self._rows: dict[str, Encoded] = {}
 
     def through(self, encoder: Encoder) -> dict[str, Encoded]:
-        """Return what is kept of this encoder's rows, to be added to; what went through another is dropped."""
+        """Return the cached rows of one encoder.
+
+        The dictionary is to be added to. Rows of another encoder are dropped.
+        """
+        # The same object needs no look at its numbers, which most rounds save.
         if encoder is not self._encoder:
             if self._encoder is None or not _same(encoder, self._encoder):
                 self._rows = {}
@@ -66,13 +76,18 @@ class EncodedCache:
 
 
 def _same(one: Encoder, other: Encoder) -> bool:
-    """Tell whether two encoders have the same numbers: each message may bring an encoder of its own."""
+    """Tell whether two encoders have the same numbers.
+
+    Each message may bring an encoder of its own.
+    """
     pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
     return all(mine is theirs or mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:
-    """Return the names of the inputs: `age`, `cp=asymptomatic`, `chol missing`.
+    """Return the names of the inputs.
+
+    They read `age`, `cp=asymptomatic`, `chol missing`.
 
     A category's first value is the reference and has no input.
     """
@@ -102,6 +117,7 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
     slices = layout.slices()
     rows = coded(table, layout)
     start = 0
+    # The matrix is filled in place: parts that are joined later would hold it twice.
     x = np.empty((rows.rows, len(input_names(layout))))
     for number, column in enumerate(layout.features):
         for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):
@@ -117,13 +133,18 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
 def _inputs(
     rows: ColumnArrays, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
 ) -> Iterator[np.ndarray]:
-    """Yield one column's inputs, [rows, 1] or [rows, values - 1], and whether it is missing if asked for, [rows, 1]."""
+    """Yield one column's inputs.
+
+    They are [rows, 1] or [rows, values - 1]; then, if asked for, whether the column is missing, [rows, 1].
+    """
     chosen, missing = rows.codes[column.name], len(column.cells) - 1
     shares, spread = encoder.frequency[place], encoder.spread[place]
     if column.kind == "number":
+        # A missing number becomes 0, the centre, so that it moves no output by itself.
         values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
         yield np.where(np.isnan(values), 0.0, values)[:, None]
     else:
+        # Each value's inputs are made once and looked up by code.
         of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
         of_cell[missing] = 0.0
         yield of_cell[:, 1:].take(chosen, axis=0)
@@ -132,6 +153,9 @@ def _inputs(
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
-    """Return encoded targets of a regression in the target's own unit; any shape."""
+    """Convert encoded regression targets to their own unit.
+
+    The array may be of any shape.
+    """
     scaled_back = values * encoder.scale[-1] + encoder.center[-1]
     return np.asarray(np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back)

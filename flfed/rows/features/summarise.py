@@ -1,4 +1,4 @@
-"""A site's rows to sums in the schema's layout, and what of them may leave."""
+"""Sums of a site's rows, and their disclosure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ rows with 2 positives, chance alone separates many."""
 
 
 def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: bool = False) -> Layout:
-    """Return the summary's layout: it follows from schema and study alone."""
+    """Return the summary's layout from schema and study alone."""
     return Layout(
         features=tuple(_column_layout(name, schema.columns[name]) for name in features),
         target=_column_layout(schema.target, schema.columns[schema.target]),
@@ -30,8 +30,9 @@ def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: boo
 
 @lru_cache(maxsize=4096)
 def _column_layout(name: str, column: Column) -> ColumnLayout:
-    """Return the layout of one column, the same object for each of many sites: its cells' names take much memory."""
+    """Return one column's layout, cached since its names take much memory."""
     if column.range is not None:
+        # Bins follow from the schema, never from the rows.
         low, high = column.scale(np.array(column.range))
         edges = np.linspace(low, high, BINS + 1)
         labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(BINS))
@@ -50,7 +51,7 @@ def _column_layout(name: str, column: Column) -> ColumnLayout:
 
 
 def outcomes(table: pd.DataFrame | ColumnArrays, layout: Layout) -> np.ndarray:
-    """Return the target as float64 [rows, outcomes]: class indicators, or the number itself."""
+    """Return float64 [rows, outcomes]: class indicators, or the number."""
     rows = coded(table, layout)
     if layout.task == "regression":
         return rows.scaled(layout.target)[:, None]
@@ -59,7 +60,7 @@ def outcomes(table: pd.DataFrame | ColumnArrays, layout: Layout) -> np.ndarray:
 
 
 def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
-    """Return the exact sums over `table`; nothing is suppressed here.
+    """Compute the exact sums over `table`, with nothing suppressed.
 
     Parameters
     ----------
@@ -84,10 +85,11 @@ def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
 
 
 def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
-    """Return the places of one row of each patient or customer, drawn; None where each row is its own.
+    """Draw the place of one row of each patient or customer.
 
-    Rows of one person have much in common, so that a test that takes them for independent finds leaks
-    where there are none. The draw is the same each time, and looks at no cell but the group's.
+    None where each row is its own. Rows of one person have much in common, so that a test that takes them for
+    independent finds leaks where there are none. The draw is the same each time, and looks at no cell but the
+    group's.
     """
     if not group:
         return None
@@ -101,7 +103,9 @@ def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
 def leaving(
     table: pd.DataFrame | ColumnArrays, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
 ) -> Summary:
-    """Return the sums over `table` that may leave: all where `minimum` is None, else as `disclose` has it.
+    """Return the sums over `table` that may leave.
+
+    All where `minimum` is None, else as `disclose` has it.
 
     Parameters
     ----------
@@ -129,10 +133,11 @@ def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:
 
 
 def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
-    """Return [features, outcomes, 4]: U and V of missingness, rows × strength and rows of separation.
+    """Return the sums for leak detection, [features, outcomes, 4].
 
-    Of a class, U is the count of missing rows that have it less the expected one, and V its variance. Of a
-    number U is the sum of the missing rows' ranks, from -1 to 1, and V at least its variance (`chance_at_most`).
+    U and V of missingness, rows × strength and rows of separation. Of a class, U is the count of missing rows that
+    have it less the expected one, and V its variance. Of a number U is the sum of the missing rows' ranks, from -1
+    to 1, and V at least its variance (`chance_at_most`).
     """
     y, shape = outcomes(rows, layout), (len(layout.features), layout.outcomes)
     missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
@@ -159,14 +164,14 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
 
 
 def _ranked(y: np.ndarray) -> np.ndarray:
-    """Return the ranks of a number [rows, 1], the mean of equal ones, evenly from -1 to 1 with a mean of 0."""
+    """Return mid-ranks [rows, 1], even from -1 to 1."""
     _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
     ranks = np.cumsum(equal) - (equal - 1) / 2
     return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
 
 
 def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
-    """Return how well one column alone tells the outcome: best AUC, or absolute correlation; NaN for few rows."""
+    """Return a column's best AUC or absolute correlation (NaN for few rows)."""
     least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
     if least < LEAST_KNOWN or np.ptp(y) == 0:
         return float("nan")
@@ -182,7 +187,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the AUC of a number for a class, or of its negative, whichever is larger."""
+    """Return the larger AUC of a number and its negative."""
     ranked, own = np.sort(x), x[y == 1]
     # Ranks from 1 on, the mean of equal ones: (rows below + rows not above + 1) / 2
     ranks = (np.searchsorted(ranked, own, "left") + np.searchsorted(ranked, own, "right") + 1) / 2
@@ -192,7 +197,7 @@ def _auc(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
-    """Return the largest AUC of the indicator of one value, or of its absence; `cells` are codes below `values`."""
+    """Return the largest AUC of one code below `values`, or its absence."""
     ones = np.bincount(cells, weights=y, minlength=values)
     positives = y.sum()
     zeros = np.bincount(cells, minlength=values) - ones
@@ -201,7 +206,7 @@ def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
 
 
 def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | None = None) -> Summary:
-    """Return what of a site's sums may leave under disclosure "institution".
+    """Select the sums that may leave under disclosure "institution".
 
     Parameters
     ----------
@@ -223,6 +228,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
+    # All that leaves of a column follows from these groups of its cells.
     groups = [
         grouped(exact.cells[place], column.kind, minimum, complete=column is layout.target)
         for column, place in zip(layout.columns, layout.slices().values(), strict=True)
@@ -265,7 +271,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
 
 
 def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = False) -> list[list[int]]:
-    """Return groups of cells of one column, each of at least `minimum` rows if all are, every cell in one.
+    """Group the cells of one column by at least `minimum` rows.
 
     Parameters
     ----------
@@ -311,9 +317,10 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
 
 
 def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
-    """Return for each cell the fewest rows it can have: not 0 only where it has all but a few; [cells].
+    """Return the fewest rows each cell can have, [cells].
 
-    Without it a rare flag would look like an even one. In few rows its absence would say too much.
+    Not 0 only where a cell has all rows but a few: without it a rare flag would look like an even one. In few rows
+    its absence would say too much.
     """
     found = np.zeros(len(counts))
     for group in groups if column.kind != "number" else []:
@@ -324,15 +331,15 @@ def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout,
 
 
 def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
-    """Return 1 for each cell that is a group of its own, else 0."""
+    """Return 1 for cells that are their own group."""
     return np.isin(np.arange(cells), [group[0] for group in groups if len(group) == 1]).astype(float)
 
 
 def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np.ndarray) -> list[float]:
-    """Return count, sum of z and sum of z² as the groups of bins give them; zeros if there is one group.
+    """Return count, sum of z and sum of z² from groups.
 
-    Rows are taken to be in the middle of a bin: evenly over the bins of a group, but in the lowest
-    and the highest group falling outwards as 1 / k² (tails are long, and the range is wide).
+    Zeros if there is one group. Rows are taken to be in the middle of a bin: evenly over the bins of a group, but
+    in the lowest and the highest group falling outwards as 1 / k² (tails are long, and the range is wide).
     """
     missing = len(counts) - 1
     bins = [[cell for cell in group if cell != missing] for group in groups]
@@ -353,7 +360,7 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
 
 
 def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
-    """Return leak sums with the strength as one bit, and the test in steps if so."""
+    """Return leak sums with one-bit strength, the test optionally in steps."""
     leaks = exact.leaks.copy()
     # The rows of all sites alike: where they are 0 for want of values, few values are known.
     leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
@@ -369,7 +376,7 @@ def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
 def _leaks_known(
     exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, target_known: float, minimum: int
 ) -> np.ndarray:
-    """Return whether the test and the strength of a column may leave; [outcomes, 2].
+    """Return whether a column's test and strength may leave, [outcomes, 2].
 
     U and V give the table of missing against outcome away, so each of its cells must be large,
     and the count of missing rows must be given anyway; of several outcomes all, because the last

@@ -1,1 +1,4 @@
-"""The listing of models: one file, one class, pure functions of named arrays."""
+"""Listing of the models.
+
+One file holds one class, made of pure functions of named arrays.
+"""

@@ -1,4 +1,7 @@
-"""One linear layer: linear, logistic or multinomial regression, by the task's loss."""
+"""One linear layer.
+
+Linear, logistic or multinomial regression, by the task's loss.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class Linear:
         self.start = start
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return the arrays that the run starts from; float64 `weight [inputs, outputs]`, `bias [outputs]`."""
+        """Return the arrays that the run starts from.
+
+        They are float64 `weight [inputs, outputs]` and `bias [outputs]`.
+        """
         shapes = {"weight": (inputs, outputs), "bias": (outputs,)}
         if self.start == "zeros":
             return {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -47,9 +53,14 @@ class Linear:
 
 
 def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
-    """Return what a fresh `torch.nn.Linear` holds after `torch.manual_seed(seed)`; torch's own state is left alone."""
+    """Return the first arrays of a fresh `torch.nn.Linear`.
+
+    They are those after `torch.manual_seed(seed)`; torch's own state is left alone.
+    """
+    # A generator of its own: the global one belongs to the caller.
     rng = torch.Generator().manual_seed(seed)
     weight, bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    # torch keeps weights as [outputs, inputs] and draws them before the bias.
     bound = 1 / math.sqrt(max(inputs, 1))
     torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
     torch.nn.init.uniform_(bias, -bound, bound, generator=rng)

@@ -1,4 +1,7 @@
-"""Logistic regression, multinomial where the target has more than two classes."""
+"""Logistic regression.
+
+Multinomial where the target has more than two classes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from flfed.rows.models.linear import Linear
 
 
 class Logistic(Linear):
-    """Log-odds `x @ weight + bias`; parameters as for `Linear`.
+    """Log-odds `x @ weight + bias`.
+
+    The parameters are those of `Linear`.
 
     Source: Cox 1958, "The regression analysis of binary sequences".
     """

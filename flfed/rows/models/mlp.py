@@ -33,10 +33,14 @@ class Mlp:
         self.intercept = f"bias-{len(hidden)}"
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return `weight-i [in, out]` and `bias-i [out]` of each layer, float64."""
+        """Return the first arrays of each layer.
+
+        They are `weight-i [in, out]` and `bias-i [out]`, float64.
+        """
         widths = (inputs, *self.hidden, outputs)
         arrays = {}
         for layer, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            # The bound of `torch.nn.Linear`: 1 over the root of the number of inputs.
             bound = 1 / np.sqrt(max(before, 1))
             arrays[f"weight-{layer}"] = rng.uniform(-bound, bound, (before, after))
             arrays[f"bias-{layer}"] = rng.uniform(-bound, bound, (after,))

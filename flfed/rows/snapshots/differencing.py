@@ -1,4 +1,6 @@
-"""Sets of rows by keyed hashes, and when two of them are so close that their sums give people away.
+"""Protection against differencing of released row sets.
+
+Sets of rows are kept by keyed hashes, and two of them are refused when their sums would give people away.
 
 Two sums over sets of rows that differ by one person give that person's values (Huth et al. 2022 did it
 to DataSHIELD). So a site keeps, of every set whose sums left, a keyed hash of each person's rows, and
@@ -51,7 +53,9 @@ SIGNS = ((-1, -1, -1), (-1, -1, 1), (-1, 1, 1))
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """The persons of some rows: what their rows say, and which these are.
+    """The persons of some rows.
+
+    What their rows say, and which rows these are.
 
     Attributes
     ----------
@@ -78,11 +82,13 @@ class Persons:
         chosen : int array
             Positions of the rows.
         """
+        # Rows are collected by person first, for a person may have several.
         whose: dict[object, list[int]] = defaultdict(list)
         for row in chosen.tolist():
             whose[row if person is None else person[row]].append(row)
         seen: dict[str, int] = defaultdict(int)
         found = []
+        # Equal texts get a running number, so that two people who say the same stay two.
         for rows in whose.values():
             said = "\x1e".join(sorted(texts[row] for row in rows))
             found.append(f"{seen[said]}\x1e{said}")
@@ -91,7 +97,9 @@ class Persons:
 
 
 def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return each row as one text of its values, without its ids; [rows].
+    """Return each row's values as one text.
+
+    [rows]; its ids are not among them.
 
     No sum is over an id, and a database that numbers its rows anew gives the same rows.
     """
@@ -100,24 +108,35 @@ def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
 
 
 def whose_rows(table: pd.DataFrame, schema: Schema) -> list[object] | None:
-    """Return whose each row is, by the schema's group; None where a row is a person."""
+    """Return the owner of each row.
+
+    It follows from the schema's group; None where a row is a person.
+    """
     return list(table[schema.group]) if schema.group else None
 
 
 def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
-    """Return the text of each row's identifier of its group, [rows]; None where a row is a person."""
+    """Return the text of each row's group identifier.
+
+    [rows]; None where a row is a person.
+    """
     return row_texts(table[[schema.group]]) if schema.group else None
 
 
 def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
-    """Return the HMAC-SHA256 of a text for one purpose, which tells nothing without the key; 32 bytes."""
+    """Return the HMAC-SHA256 of a text for one purpose.
+
+    It has 32 bytes, which tell nothing without the key.
+    """
     content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     return hmac.digest(key, purpose.encode() + b"\x00" + content, "sha256")
 
 
 @dataclass(frozen=True, eq=False)
 class RowSet:
-    """A set of persons' rows by keyed hashes: it tells a set's size, and nothing of a row without the key.
+    """A set of persons' rows by keyed hashes.
+
+    It tells a set's size, and nothing of a row without the key.
 
     Attributes
     ----------
@@ -137,7 +156,10 @@ class RowSet:
 
     @classmethod
     def of(cls, table: pd.DataFrame, schema: Schema, key: bytes) -> RowSet:
-        """Return the set of a mapped table's rows, whatever their order."""
+        """Return the set of a mapped table's rows.
+
+        The order of the rows makes no difference.
+        """
         persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
         names = group_texts(table, schema)
         people = [] if names is None else [digest_of_group(key, schema.name, names[rows[0]]) for rows in persons.rows]
@@ -145,21 +167,26 @@ class RowSet:
 
     @classmethod
     def made(cls, dataset: str, digests: Sequence[bytes], key: bytes, *, people: Sequence[bytes] = ()) -> RowSet:
-        """Return the set of these digests, of rows and of identifiers."""
+        """Return the set of given digests.
+
+        The digests are of rows and of identifiers.
+        """
         rows, names = (np.frombuffer(b"".join(sorted(set(some))), DIGEST) for some in (digests, people))
         return cls(dataset, rows, _set_id(key, dataset, _content(rows, names)), names)
 
     @classmethod
     def from_bytes(cls, dataset: str, content: bytes, key: bytes, *, id: str) -> RowSet:
-        """Return the set that was written down under an id.
+        """Return the set that was stored under an id.
 
         Raises
         ------
         UsageError
             If it is not the one that was written, or of another key.
         """
+        # The comparison takes the same time wherever the two differ.
         if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
             raise UsageError(f"the set of released rows {id[:12]} is damaged, or of another key")
+        # Sets without people's identifiers are digests alone, with no head before them.
         if not content.startswith(WITH_PEOPLE):
             return cls(dataset, np.frombuffer(content, DIGEST), id)
         persons, both = int.from_bytes(content[len(WITH_PEOPLE) : BYTES]), np.frombuffer(content[BYTES:], DIGEST)
@@ -174,7 +201,10 @@ class RowSet:
         return _one_by_one(self.digests)
 
     def people_one_by_one(self) -> set[bytes]:
-        """Return the digests of identifiers one by one; none where the schema names no group."""
+        """Return the digests of identifiers one by one.
+
+        There are none where the schema names no group.
+        """
         return _one_by_one(self.people)
 
     def __len__(self) -> int:
@@ -182,22 +212,34 @@ class RowSet:
         return len(self.digests)
 
     def common(self, other: RowSet) -> int:
-        """Return how many persons are in both whose rows say the same."""
+        """Count the persons of both sets.
+
+        They are those whose rows say the same.
+        """
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
 
 
 def digest(key: bytes, dataset: str, text: str) -> bytes:
-    """Return the keyed hash of one person's text, as `Persons.texts` has it; 16 bytes."""
+    """Return the keyed hash of one person's text.
+
+    The text is as `Persons.texts` has it; 16 bytes.
+    """
     return keyed(key, f"rows of {dataset}", text)[:BYTES]
 
 
 def digest_of_group(key: bytes, dataset: str, text: str) -> bytes:
-    """Return the keyed hash of a group's identifier, as `group_texts` has it; 16 bytes."""
+    """Return the keyed hash of a group's identifier.
+
+    The identifier is as `group_texts` has it; 16 bytes.
+    """
     return keyed(key, f"people of {dataset}", text)[:BYTES]
 
 
 def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
-    """Return what is written down of a set: its rows' digests, or their number, these and the people's."""
+    """Return the stored bytes of a set.
+
+    They are the digests of its rows; with people, the number of these digests, the digests and the people's.
+    """
     if not len(people):
         return digests.tobytes()
     head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
@@ -215,13 +257,18 @@ def _set_id(key: bytes, dataset: str, together: bytes) -> str:
 
 
 def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
-    """Return how many persons are in `a` only, and in `b` only, by what their rows say."""
+    """Count the persons in only one of two sets.
+
+    Returns how many are in `a` only, then how many in `b` only, by what their rows say.
+    """
     both = a.common(b)
     return len(a) - both, len(b) - both
 
 
 def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
-    """Tell whether sums over a set, with those that left before, would give fewer than `minimum` persons away.
+    """Tell whether a set is near released ones.
+
+    It is where sums over it, with those that left before, would give fewer than `minimum` persons away.
 
     Parameters
     ----------
@@ -243,6 +290,7 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
         return False  # it was looked at when it left first, and whatever left since, with it
     if 0 < len(asked) < minimum:
         return True
+    # Identifiers are compared only among sets that have them.
     known = [one.people for one in others if len(one.people)] if len(asked.people) else []
     return apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or apart_by_few(
         [asked.people, *known], minimum
@@ -250,10 +298,14 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
 
 
 def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
-    """Tell whether the first set, with the others, gives fewer than `minimum` persons away; each of sorted digests."""
+    """Tell whether a first set isolates a few persons.
+
+    With the others it would then give fewer than `minimum` persons away. Each set is of sorted digests.
+    """
     if len(sets) < 2:
         return False
     inside = _inside(sets)
+    # Both one-sided differences with each other set are counted in one product.
     mine, theirs = inside[:, 0], inside[:, 1:]
     both = mine @ theirs
     apart = np.concatenate([theirs.sum(axis=0) - both, mine.sum() - both])
@@ -261,7 +313,10 @@ def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
 
 
 def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
-    """Return which persons are in which set, 1 or 0; [persons, sets]."""
+    """Return an indicator matrix of persons and sets.
+
+    It is 1 where the person is in the set, else 0; [persons, sets].
+    """
     every = np.unique(np.concatenate(sets))
     found = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
     for at, one in enumerate(sets):
@@ -270,7 +325,9 @@ def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
-    """Tell whether a set and up to three others, under any signs, are made of 1 to `minimum` - 1 persons.
+    """Tell whether four sets combine to few persons.
+
+    They are a set and up to three others, under any signs; few persons are 1 to `minimum` - 1.
 
     Parameters
     ----------
@@ -281,6 +338,7 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
     # The last one is the empty set: with it, two or three sets are four.
     others = np.concatenate([others, np.zeros((len(mine), 1), dtype=np.float32)], axis=1)
     random = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), (PROBES, len(mine)))
+    # A combination of few persons has a small random projection: most are ruled out by that alone.
     own = random @ mine
     shadows = random @ others
     sets = range(others.shape[1])
@@ -294,6 +352,7 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
             if a == b:
                 may[:first] = False  # looked at already, the other way round
             found = np.argwhere(np.triu(may) if b == c else may)
+            # What is left is counted exactly, in pieces that fit into memory.
             for start in range(0, len(found), at_once):
                 second, third = found[start : start + at_once].T
                 summed = (mine + a * others[:, first])[:, None] + b * others[:, second] + c * others[:, third]

@@ -1,4 +1,7 @@
-"""People who opted out: their rows go before anything else is done with a site's table."""
+"""Opt-outs of people from a site's table.
+
+Their rows go before anything else is done with the table.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from flfed.rows.data.transactions.source import Raw, Transactions
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What a list of people who opted out did: counts only.
+    """The effect of an opt-out list, in counts only.
 
     Attributes
     ----------
@@ -43,7 +46,10 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Resting:
-    """How many people's rows rest so that nobody can tell who opted out or came: counts only, for the site's eyes."""
+    """Counts of withheld people and rows.
+
+    They rest so that nobody can tell who opted out or came. The counts are for the site's eyes only.
+    """
 
     persons: int
     rows: int
@@ -51,7 +57,9 @@ class Resting:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Identifiers of people whose rows are not to be used.
+    """Identifiers of people who opted out.
+
+    Their rows are not to be used.
 
     Parameters
     ----------
@@ -66,7 +74,9 @@ class Excluded:
 
     @classmethod
     def read(cls, path: Path) -> Excluded:
-        """Read a list: one column of CSV, its first line the column's name in the site's own table.
+        """Read a list of opt-outs.
+
+        It has one column of CSV, whose first line is the column's name in the site's own table.
 
         Raises
         ------
@@ -80,6 +90,7 @@ class Excluded:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
         except (UnicodeDecodeError, csv.Error):
             raise UsageError(f"{path}: cannot be read as CSV in UTF-8; save it as such, one column") from None
+        # Only counts are told of a malformed list: its cells are identifiers.
         several = sum(len(line) != 1 for line in lines)
         if not lines or several:
             what = f"{several} of its lines have more than one cell" if lines else "is empty"
@@ -88,11 +99,16 @@ class Excluded:
         return cls(lines[0][0].strip(), frozenset(map(str, found)))
 
     def sha256(self) -> str:
-        """Return the hash of the column and the identifiers, whatever their order."""
+        """Return the hash of the column and the identifiers.
+
+        The order of the identifiers makes no difference.
+        """
         return hashlib.sha256(json.dumps([self.column, *sorted(self.identifiers)]).encode()).hexdigest()
 
     def applied(self, site: Site) -> tuple[Site, Exclusion]:
-        """Return the site without these people's rows, and what that did; reads the table.
+        """Apply the opt-outs to a site.
+
+        Returns the site without these people's rows, and what that did. The table is read.
 
         Of transactions they go before any window looks back, also out of a feed that has their column:
         nobody's figures count theirs.
@@ -102,6 +118,7 @@ class Excluded:
         UsageError
             If the site's own table does not have the column once, or is not read from its source.
         """
+        # A package with a reader of its own would bypass what is left out here.
         if type(site).inspect is not Site.inspect:
             raise UsageError(
                 f"site {site.name!r}: its package reads the table in a way of its own, so people who opted out could "
@@ -114,6 +131,7 @@ class Excluded:
             kind = Part if isinstance(source, Part) else Frame
             left: Frame | Transactions = kind(_without(table, out), source.missing)
         else:
+            # The histories that windows look back on lose these people as well.
             table, out = self._found(source.source.read(folders), self.column, site)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=Frame(_without(table, out), source.missing), feeds=feeds)
@@ -122,7 +140,10 @@ class Excluded:
         return replace(site, source=left), counted
 
     def _found(self, table: pd.DataFrame, column: str, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return a table, and which of its rows are of these people [rows]."""
+        """Find the rows of these people in a table.
+
+        Returns the table and a mask of its rows; [rows].
+        """
         if (table.columns == column).sum() != 1:
             # It is not quoted: where the name is forgotten, it is a person's identifier.
             raise UsageError(
@@ -133,7 +154,10 @@ class Excluded:
         return table, plain_text(table[column]).isin(self.identifiers).to_numpy(dtype=bool)
 
     def _feed(self, feed: Raw, source: Transactions, folders: tuple[Path, ...]) -> Raw:
-        """Return an owner's history without these people, where it has their column under the declaration's name."""
+        """Return an owner's history without these people.
+
+        It is left as it is where it does not have their column under the declaration's name.
+        """
         named = {own: name for name, own in source.columns.items()}
         column, table = named.get(self.column, self.column), feed.read(folders)
         if column not in table.columns:

@@ -1,6 +1,8 @@
-"""Sets of persons as their source has them, by hashes that are keyed without the dataset's name.
+"""Sets of persons as their source has them.
 
-A set of rows (`row_sets`) tells a person by what the mapped rows say, under one dataset's schema. Beside it stands
+They are kept by hashes that are keyed without the dataset's name.
+
+A set of rows (`differencing`) tells a person by what the mapped rows say, under one dataset's schema. Beside it stands
 this second set of the same persons: of the source's whole row, or of the identifier where the schema names a group.
 So sets that were released under two names of one table can be held against each other.
 """
@@ -25,7 +27,9 @@ HEAD = 32
 
 @dataclass(frozen=True, eq=False)
 class SourceSet:
-    """A set of persons by keyed hashes, whatever the dataset; it tells a set's size, and of nobody without the key.
+    """A set of persons by keyed hashes.
+
+    It is the same whatever the dataset. It tells a set's size, and of nobody without the key.
 
     Attributes
     ----------
@@ -55,6 +59,7 @@ class SourceSet:
         """
         every, seen = rows.one_by_one(), defaultdict[bytes, int](int)
         texts = set()
+        # Equal rows of different people are numbered, so that each stays a person of its own.
         for at in chosen:
             texts.add((0 if grouped else seen[every[at]]).to_bytes(8) + every[at])
             seen[every[at]] += 1
@@ -67,13 +72,14 @@ class SourceSet:
 
     @classmethod
     def from_bytes(cls, content: bytes, key: bytes, *, id: str) -> Self:
-        """Return the set that was written down under an id.
+        """Return the set that was stored under an id.
 
         Raises
         ------
         UsageError
             If it is not the one that was written, or of another key.
         """
+        # A length that does not fit is checked as empty content, so that damage never parses.
         whole = len(content) >= HEAD and (len(content) - HEAD) % BYTES == 0
         found = cls._made(content[:HEAD], content[HEAD:] if whole else b"", key)
         if not whole or not hmac.compare_digest(found.id, id):

@@ -1,7 +1,7 @@
-"""A site's frozen rows: mapped and checked once, written down privately, and served instead of its source.
+"""Snapshots of a site's rows.
 
-A study is approved for these rows. The institution's database may change meanwhile; what is served
-changes only when a person freezes again.
+They are mapped and checked once, written down privately, and served instead of the source. A study is approved for
+these rows: the database may change meanwhile, but what is served changes only when a person freezes again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TYPES = {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """What is known of a site's frozen rows of one dataset; reading it reads no row.
+    """Facts about a snapshot, read without any row.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Frozen:
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
-        """Return the facts of `frozen.json`; KeyError, TypeError or ValueError where it holds something else."""
+        """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
         found = {"resting": None, "origin": None, **found}  # earlier versions had no such keys
         given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
         texts = [given[name] for name in given if name not in ("rows", *PARTS)]
@@ -102,7 +102,7 @@ class Frozen:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A site's rows as they are now, mapped and checked, without those of people who opted out.
+    """A site's current rows, mapped and checked, without opt-outs.
 
     Attributes
     ----------
@@ -125,7 +125,10 @@ class Prepared:
 
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
-        """Read a site's table; raises as `Site.inspect` does, and for the first rule that the table breaks."""
+        """Read a site's table.
+
+        Raises as `Site.inspect` does, and for the first rule that the table breaks.
+        """
         whole = read_once(site)
         left, counted = (whole, None) if excluded is None else excluded.applied(whole)
         served = as_rows(left) if is_plain(site) else left
@@ -136,7 +139,7 @@ class Prepared:
         return cls(site, table, schema, counted, source=source_rows(site, whole, served, table, schema))
 
     def without(self, rest: np.ndarray) -> Prepared:
-        """Return the rows that do not rest; `rest` is of bool [rows], all of a person's or none."""
+        """Return the rows outside `rest`, a mask [rows] of whole persons."""
         if not rest.any():
             return self
         group, rows = self.schema.group, int(rest.sum())
@@ -150,7 +153,7 @@ class Prepared:
         return rows_sha256(self.table)
 
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
-        """Write the rows as `freeze` does; the snapshot before stays until this one is complete."""
+        """Write the rows, replacing the old snapshot last."""
         whole = _as_parquet(self.table)
         moment = at or datetime.datetime.now(datetime.UTC)
         file_sha256 = hashlib.sha256(whole).hexdigest()
@@ -161,6 +164,7 @@ class Prepared:
             file=_file_name(file_sha256), file_sha256=file_sha256,
             origin=None if self.source is None else self.source.origin,
         )  # fmt: skip
+        # Read back before anything is replaced: no cell may change on its way through Parquet.
         if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
         own = folder / self.site.dataset
@@ -168,6 +172,7 @@ class Prepared:
             write_private_bytes(own / frozen.file, whole)
             if self.source is not None:
                 write_private_bytes(own / self.source.origin.file, self.source.of_bytes())
+            # The facts go last: until then the snapshot before is the one that is served.
             write_private_bytes(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
             for path in own.iterdir():
                 if path.name not in (frozen.file, FACTS, frozen.origin and frozen.origin.file) and not path.is_dir():
@@ -176,7 +181,7 @@ class Prepared:
 
 
 def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.datetime | None = None) -> Frozen:
-    """Read, map and check a site's table, and write it down as the rows that are served from now on.
+    """Freeze a site's mapped and checked rows for serving.
 
     Parameters
     ----------
@@ -203,7 +208,7 @@ def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.
 
 
 def known(site: Site, folder: Path) -> Frozen | None:
-    """Return what is known of a site's frozen rows of its dataset, None where nothing is frozen; reads no row.
+    """Return a snapshot's facts, None where nothing is frozen.
 
     Raises
     ------
@@ -219,7 +224,7 @@ def known(site: Site, folder: Path) -> Frozen | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenSite(Site):
-    """A site that is served from its frozen rows of one dataset, and never touches its source.
+    """A site served from frozen rows, without touching its source.
 
     Attributes
     ----------
@@ -233,7 +238,7 @@ class FrozenSite(Site):
     source_rows: SourceRows | None = field(default=None, repr=False, compare=False)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
-        """Return the frozen rows, in the order that the source had; they broke no rule when they were frozen."""
+        """Return the frozen rows in source order, without findings."""
         table, findings, schema = super().inspect()
         if schema.sha256() != self.snapshot.schema_sha256:
             raise _refused(self, "were frozen under another schema of it")
@@ -242,7 +247,7 @@ class FrozenSite(Site):
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
     ) -> SiteTable:
-        """Sort and split the frozen rows, as `Site.read` does those of the source."""
+        """Sort and split the frozen rows as `Site.read` does."""
         if published is not None and self.snapshot.periods:
             why = "its transactions are held out by time, and the study asks for a published split"
             raise UsageError(f"site {self.name!r}: {why}")
@@ -250,7 +255,7 @@ class FrozenSite(Site):
 
 
 def load(site: Site, folder: Path) -> FrozenSite:
-    """Return the site as it is served from its frozen rows of its dataset.
+    """Return the site, served from its frozen rows.
 
     Parameters
     ----------
@@ -328,7 +333,7 @@ def _refused(site: Site, why: str) -> UsageError:
 
 
 def _periods(site: Site) -> str:
-    """Return the hash of what chose the rows of transactions, or an empty text; of a frozen site what it was."""
+    """Return the hash of the periods that chose transactions, else empty."""
     if isinstance(site, FrozenSite):
         return site.snapshot.periods
     return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
@@ -339,7 +344,7 @@ def _file_name(file_sha256: str) -> str:
 
 
 def rows_sha256(table: pd.DataFrame) -> str:
-    """Return the hash of a mapped table's column names and rows, whatever the rows' order."""
+    """Return the order-free hash of a mapped table."""
     digest = hashlib.sha256(json.dumps(list(table.columns)).encode())
     for text in sorted(row_texts(table)):
         digest.update(b"\x1e" + text.encode())
@@ -347,7 +352,7 @@ def rows_sha256(table: pd.DataFrame) -> str:
 
 
 def _as_parquet(table: pd.DataFrame) -> bytes:
-    """Return a mapped table as a Parquet file: NaN stays NaN, a missing text or date is null."""
+    """Write a table as Parquet bytes, NaN and null kept apart."""
     columns = {str(name): _arrow(cells) for name, cells in table.items()}
     out = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), out, compression="zstd", write_statistics=False)
@@ -359,7 +364,8 @@ def _arrow(cells: pd.Series) -> pa.Array:
 
 
 def _refuse_other_than_text(table: pd.DataFrame) -> None:
-    """Refuse what would not come back as it is: a mapping may give an id's column anything, and no codec all text."""
+    """Refuse cells that Parquet would not return unchanged."""
+    # A mapping may give an id's column anything, and no codec keeps all text.
     for name in (name for name, dtype in table.dtypes.items() if dtype.kind == "O"):
         bad = sum(cell is not None and not _is_text(cell) for cell in table[name])
         if bad:
@@ -371,7 +377,7 @@ def _is_text(cell: object) -> bool:
 
 
 def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
-    """Return the table of a Parquet file, made as `map_table` makes it; ValueError where it is of another schema."""
+    """Read a mapped table from Parquet, ValueError under another schema."""
     table = pq.read_table(pa.BufferReader(whole), use_threads=False)
     kinds = {name: _kind(column) for name, column in schema.columns.items()}
     if [(field.name, field.type) for field in table.schema] != [(name, _TYPES[kind]) for name, kind in kinds.items()]:
@@ -380,7 +386,7 @@ def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
 
 
 def _kind(column: Column) -> str:
-    """Return NumPy's letter for the cells that `map_table` gives a column."""
+    """Return NumPy's kind letter for a column of `map_table`."""
     return "M" if column.kind == "date" else "f" if column.kind == "flag" or column.is_number() else "O"
 
 

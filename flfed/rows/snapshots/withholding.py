@@ -1,4 +1,6 @@
-"""Which rows rest, so that what was released before and what is released next never differ by few people.
+"""Withholding of rows against differencing.
+
+What was released before and what is released next must never differ by few people.
 
 Somebody opts out after sums left: the next sums, without this person, would give the person's values.
 So further people's rows rest with theirs until at least k are gone from every set that was released,
@@ -42,7 +44,9 @@ BY_ROWS, BY_NAME = "rows", "name"
 
 @dataclass(frozen=True)
 class Chosen:
-    """How a study chose a part of a site's rows: all that is needed to choose it again of other rows.
+    """The choice of a site's rows by a study.
+
+    It is of one part, with all that is needed to choose it again of other rows.
 
     Attributes
     ----------
@@ -68,7 +72,10 @@ class Chosen:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """Return it from a ledger's line; KeyError, TypeError or ValueError where the line has something else."""
+        """Parse a ledger's line.
+
+        KeyError, TypeError or ValueError where the line has something else.
+        """
         complete = tuple(map(str, facts["complete"]))
         part, share = str(facts["part"]), float(facts.get("validation", 0))
         if part not in PARTS:
@@ -76,7 +83,9 @@ class Chosen:
         return cls(part, complete, share, int(facts.get("seed", 0)))
 
     def rows(self, site: Site, table: pd.DataFrame) -> np.ndarray:
-        """Return the positions of the part's rows in a mapped table of the site.
+        """Return the positions of the part's rows.
+
+        They count in a mapped table of the site.
 
         Parameters
         ----------
@@ -85,6 +94,7 @@ class Chosen:
         table : DataFrame
         """
         schema = datasets.load(site.dataset).schema
+        # Positions are traced through two steps: rows that are left out, then the canonical order.
         kept = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
@@ -102,7 +112,7 @@ _Members: TypeAlias = dict[bytes, tuple[str, list[int]]]
 
 @dataclass(eq=False)
 class _Table:
-    """A table whose rows come to rest one by one."""
+    """A table whose rows are withheld step by step."""
 
     texts: list[str]
     person: list[object] | None
@@ -117,7 +127,10 @@ class _Table:
         self._order: dict[str, bytes] = {}
 
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
-        """Return the persons of a part that do not rest, by their digests of either kind: text and rows of each."""
+        """Return a part's persons that do not rest.
+
+        Returns the text and the rows of each, by digests of either kind.
+        """
         found = Persons.of(self.texts, self.person, part[self.awake[part]])
         persons = list(zip(found.texts, found.rows, strict=True))
         by_rows: _Members = {self._digest(text): (text, rows) for text, rows in persons}
@@ -125,7 +138,7 @@ class _Table:
         return {(chosen, BY_ROWS): by_rows, (chosen, BY_NAME): by_name}
 
     def rest(self, rows: Sequence[int]) -> None:
-        """Let the rows rest, and all others of the same persons."""
+        """Withhold rows and all others of the same persons."""
         self.awake[list(rows)] = False
         if self.person is not None:
             gone = {self.person[row] for row in rows}
@@ -143,10 +156,13 @@ class _Table:
         return self._people[name]
 
     def order(self, text: str, row: int) -> tuple[bytes, int]:
-        """Return when a person's turn to rest is: of several who say the same, the last counted one first.
+        """Return the key that orders people for resting.
+
+        Of several who say the same, the last counted one rests first.
 
         By the group's identifier where there is one: it stays the same where what the rows say drifts.
         """
+        # The running number before a text is split off, so that equal texts are ordered by it alone.
         seen, _, said = (text if self.names is None else f"0\x1e{self.names[row]}").partition("\x1e")
         if said not in self._order:
             self._order[said] = keyed(self.key, f"rest of {self.dataset}", said)
@@ -181,6 +197,7 @@ def resting(
         np.ones(len(table), bool),
     )  # fmt: skip
     parts = {chosen: chosen.rows(site, table) for chosen, _ in released}
+    # Each released set is compared with what its part would be now, by texts and by identifiers.
     before = [((chosen, BY_ROWS), one.members()) for chosen, one in _by_part(released)]
     if found.names is not None:  # a set of when the schema named no group has none
         before += [
@@ -192,7 +209,10 @@ def resting(
 
 
 def _by_part(released: Sequence[tuple[Chosen, RowSet]]) -> list[tuple[Chosen, RowSet]]:
-    """Return each set once a part, small parts first: who rests of these is gone from the larger ones too."""
+    """Return each set once a part, small parts first.
+
+    Who rests of the small parts is gone from the larger ones too.
+    """
     once = {(chosen, one.id): one for chosen, one in released}
     return sorted(
         ((chosen, one) for (chosen, _), one in once.items()), key=lambda item: (PARTS.index(item[0].part), item[1].id)
@@ -202,15 +222,17 @@ def _by_part(released: Sequence[tuple[Chosen, RowSet]]) -> list[tuple[Chosen, Ro
 def _one_step(
     table: _Table, parts: Mapping[Chosen, np.ndarray], before: Sequence[tuple[_Set, set[bytes]]], minimum: int
 ) -> bool:
-    """Let some rows rest; tell whether there may be more to do."""
+    """Withhold some rows and tell whether to go on."""
     members: dict[_Set, _Members] = {}
     for chosen, rows in parts.items():
         members |= table.members(chosen, rows)
+    # People who are new wait until there are enough of them.
     for which, one in before:
         new = members[which].keys() - one
         if 0 < len(new) < minimum:
             table.rest([row for member in new for row in members[which][member][1]])
             return True
+    # Where too few are gone, further people rest with them until `minimum` are.
     missing = [len(one) - len(one & members[which].keys()) for which, one in before]
     lacking = [at for at, gone in enumerate(missing) if 0 < gone < minimum]
     for at in lacking:
@@ -220,6 +242,7 @@ def _one_step(
             continue
         gains = _gains(members, before, missing, minimum)
         shown = members[which]
+        # First those who cover most other gaps, then in the fixed order that the key gives.
         first = sorted(
             (-gains.get(rows[0], 0), *table.order(text, rows[0]), member)
             for member, (text, rows) in ((member, shown[member]) for member in candidates)
@@ -236,7 +259,9 @@ def _gains(
     missing: Sequence[int],
     minimum: int,
 ) -> dict[int, int]:
-    """Return, by a person's first row, in how many more sets that lack somebody than sets that lack nobody it is.
+    """Score people by the gaps their resting would cover.
+
+    Returns, by a person's first row, in how many more sets that lack somebody than sets that lack nobody it is.
 
     Who is in the same sets as the person who left hides this one in all of them at once.
     """

@@ -1,1 +1,4 @@
-"""The listing of published splits: one file, one rule that says which rows of a site are tested on."""
+"""Listing of the published splits.
+
+One file holds one rule, which says on which rows of a site is tested.
+"""

@@ -1,4 +1,7 @@
-"""The split of Fed-Heart-Disease in FLamby, hospital by hospital: 66 % of the rows train."""
+"""The split of Fed-Heart-Disease in FLamby.
+
+It is made hospital by hospital; 66 % of the rows train.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from flfed.rows.data.schema import Schema
 
 
 class Flamby43:
-    """scikit-learn's `train_test_split` with `random_state` 43, over the rows in their file's order.
+    """The split by `train_test_split` with `random_state` 43.
+
+    It is scikit-learn's, over the rows in their file's order.
 
     Stratified by class where the site has more than one class and each more than two rows. Every
     row is its own: equal rows may fall on both sides, as they do in the publication.
@@ -47,6 +52,7 @@ class Flamby43:
         """
         from sklearn.model_selection import train_test_split
 
+        # The published rule knows no groups: it would put rows of one patient on both sides.
         if schema.group:
             raise UsageError(f"[split] flamby-43: dataset {schema.name!r} has groups of rows, which it would cut")
         if len(table) < 3:
@@ -58,6 +64,7 @@ class Flamby43:
             random_state=self.random_state + draw,
             stratify=self._strata(table, schema),
         )
+        # Positions become masks, so that the caller keeps the rows in their own order.
         train = np.zeros(len(table), dtype=bool)
         train[training] = True
         return train, ~train

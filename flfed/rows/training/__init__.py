@@ -1,1 +1,4 @@
-"""How a site trains and scores: pure functions of model, arrays, encoded rows, plan and seed."""
+"""Training and scoring at a site.
+
+Pure functions of model, arrays, encoded rows, plan and seed.
+"""

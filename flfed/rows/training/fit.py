@@ -1,4 +1,7 @@
-"""One fit, one scoring and one measuring of one site's encoded rows."""
+"""Training, scoring and measuring on one site's rows.
+
+Each is done once, on the encoded rows that a request brings.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,18 @@ def score(request: ScoreRequest) -> np.ndarray:
 
 
 def measure(request: MeasureRequest) -> Measured:
-    """Return the outputs on the request's rows, their loss, and the area under the ROC curve if asked for."""
+    """Return the figures of the request's rows.
+
+    They are the outputs, their loss and, if asked for, the area under the ROC curve.
+    """
     return measure_stacked([request])[0]
 
 
 def fit(request: FitRequest) -> Fitted:
-    """Return the arrays after the plan's steps; the caller's arrays are unchanged."""
+    """Train as the plan says and return the result.
+
+    The caller's arrays are unchanged.
+    """
     plan, rows = request.plan, request.rows
     dtype = getattr(torch, plan.precision)
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
@@ -40,6 +49,7 @@ def fit(request: FitRequest) -> Fitted:
     steps = 0
     for x, y, weight in drawn(rows, request.task, plan, request.rng, dtype):
         loss, g = gradient(request.model, request.task, w, x, y, weight)
+        # The order follows the stacked path: penalties, then the strategy's terms, then clipping.
         for name in request.model.penalised if plan.l2 else ():
             g[name] = g[name] + plan.l2 * w[name]
         for term in request.terms:
@@ -47,9 +57,11 @@ def fit(request: FitRequest) -> Fitted:
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         steps += 1
         w, state = take(w, g, state, request.lr, steps)
+        # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
         for name in request.model.penalised if plan.l1 else ():
             w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
+    # Strategies average what training changed, not the trained arrays themselves.
     if request.delta:
         w = {name: value - anchor[name] for name, value in w.items()}
     return Fitted(arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1))
@@ -58,7 +70,9 @@ def fit(request: FitRequest) -> Fitted:
 def gradient(
     model: Any, task: str, w: Tensors, x: Tensor, y: Tensor, weight: Tensor | None = None
 ) -> tuple[float, Tensors]:
-    """Return the batch's loss, `sum(weight * loss) / rows`, and its gradient by name.
+    """Return the batch's loss and its gradient by name.
+
+    The loss is `sum(weight * loss) / rows`.
 
     The divisor is the number of rows, not the sum of weights: so the sum over sites, weighted by
     rows, is the pooled gradient also with class weights. No weight means that each row counts 1.
@@ -72,7 +86,9 @@ def gradient(
 def drawn(
     rows: Encoded, task: str, plan: Plan, rng: np.random.Generator, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield inputs, targets and weights of each step's batch; no weights where all are 1.
+    """Yield the batch of each step.
+
+    It is made of inputs, targets and weights; there are no weights where all are 1.
 
     Rows are put in order once an epoch and batches are slices of it: indexing for each step costs
     a tenth of a small fit.
@@ -81,6 +97,7 @@ def drawn(
         torch.tensor(rows.x, dtype=dtype),
         torch.tensor(rows.y, dtype=torch.int64 if task == "multi-class" else dtype),
     )
+    # Weights of 1 are left out: the loss without them takes fewer calls.
     weight = None if (rows.weight == 1).all() else torch.tensor(rows.weight, dtype=dtype)
     for order, size in epochs(len(rows), plan, rng):
         whole = len(order) == size == len(rows)
@@ -92,7 +109,9 @@ def drawn(
 
 
 def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Yield the row indices of each step: a fresh order an epoch, the last batch may be short.
+    """Yield the row indices of each step.
+
+    The order is fresh in every epoch, and its last batch may be short.
 
     With `plan.steps` orders follow one another until that many steps are done.
     """
@@ -101,7 +120,10 @@ def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[Tensor]
 
 
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
-    """Yield the row indices of each epoch, as many as its steps use, and the rows of a step."""
+    """Yield the row indices of each epoch.
+
+    There are as many as its steps use; with them comes the number of rows of a step.
+    """
     size, left = size_of(rows, plan), steps_of(rows, plan)
     while left > 0:
         yield torch.from_numpy(order_of(rows, size, rng)[: left * size]), size
@@ -109,15 +131,21 @@ def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Te
 
 
 def order_of(rows: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the order of an epoch's rows, int64; with one batch of all rows it stays and nothing is drawn."""
+    """Return the order of an epoch's rows.
+
+    It is int64. With one batch of all rows the order stays as it is, and nothing is drawn.
+    """
     return rng.permutation(rows) if size < rows else np.arange(rows)
 
 
 def size_of(rows: int, plan: Plan) -> int:
-    """Return how many rows a full batch of a site has."""
+    """Return the number of rows in a full batch."""
     return min(plan.batch, rows) if plan.batch else rows
 
 
 def steps_of(rows: int, plan: Plan) -> int:
-    """Return how many steps a site with rows takes in a round; none without rows."""
+    """Return a site's number of steps in a round.
+
+    It is 0 for a site without rows.
+    """
     return (plan.steps or plan.epochs * -(-rows // size_of(rows, plan))) if rows else 0

@@ -1,4 +1,7 @@
-"""Outputs and figures of many sites at once: one product where the model is the same, one sort for all areas."""
+"""Outputs and figures of many sites at once.
+
+There is one product where the model is the same, and one sort for all areas under the ROC curve.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ the rows beside them.
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
-    """Inputs that go through the same arrays: of one request, or of all sites of a round."""
+    """Inputs that go through the same arrays.
+
+    They are of one request, or of all sites of a round.
+    """
 
     model: Any
     arrays: dict[str, np.ndarray]
@@ -51,13 +57,18 @@ class _Unit:
 
     @property
     def program(self) -> tuple[Any, ...]:
-        """What two units share that may be stacked: layers, shapes and precision."""
+        """The layers, shapes and precision of a unit.
+
+        Units that share these may be stacked.
+        """
         shapes = tuple(value.shape for value in self.arrays.values())
         return layers_of(self.model), tuple(self.arrays), shapes, self.precision, self.xs[0].shape[1]
 
 
 def score_stacked(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-    """Return the outputs of each request, in order; float64 [rows, outputs].
+    """Compute the outputs of each request, in order.
+
+    They are float64 [rows, outputs].
 
     Notes
     -----
@@ -68,11 +79,16 @@ def score_stacked(requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
 
 
 def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
-    """Return the figures of each request, in order; outputs are computed in the plan's precision."""
+    """Compute the figures of each request, in order.
+
+    The outputs are computed in the plan's precision.
+    """
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)
+    # Requests without rows still get a histogram, of zeros.
     empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows)]
     counts = {place: np.zeros((2, BINS)) for place in empty}
+    # Losses differ by task, so that each task is measured by itself.
     for task in sorted({request.task for request in requests}):
         some = np.array([place for place, request in enumerate(requests) if request.task == task])
         sizes = np.array([len(requests[place].rows) for place in some.tolist()])
@@ -90,7 +106,9 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
 def _figures(
     task: str, asked: Sequence[MeasureRequest], outputs: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """Return loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
+    """Return the figures of several sites.
+
+    They are loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
 
     `outputs` are those of all rows, one site after the other, each with at least one.
     """
@@ -98,6 +116,7 @@ def _figures(
     target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
     losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
     found = np.full((3, len(asked)), np.nan)
+    # Each site's rows lie side by side: one reduction gives every mean.
     found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
     ranked = [request.area for request in asked]
     if any(ranked):
@@ -110,15 +129,20 @@ def _figures(
 
 
 def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[np.ndarray]:
-    """Return the outputs of each (model, arrays, x, precision), in order."""
+    """Compute the outputs of many models, in order.
+
+    Each one is asked for as (model, arrays, x, precision).
+    """
     found: list[np.ndarray] = [np.empty(0)] * len(asked)
     units = _units(asked)
+    # Small models with known layers are stacked; all others are computed one by one.
     small = [unit for unit in units if layers_of(unit.model) and unit.rows <= STACKED]
     stacks = list(_stacks(small)) if len(small) > 1 else [[unit] for unit in small]
     alone = [[unit] for unit in units if not (layers_of(unit.model) and unit.rows <= STACKED)]
     for stack in stacks + alone:
         computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
         for unit, outputs in zip(stack, computed, strict=True):
+            # A unit's outputs are cut into those of the requests that it was made of.
             ends = list(accumulate((len(x) for x in unit.xs), initial=0))
             for place, (start, end) in zip(unit.places, pairwise(ends), strict=True):
                 found[place] = outputs[start:end]
@@ -126,7 +150,10 @@ def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]
 
 
 def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[_Unit]:
-    """Return requests grouped by what they go through: by identity, which costs no look at the numbers."""
+    """Group requests by model and arrays.
+
+    Arrays are compared by identity, which costs no look at the numbers.
+    """
     units: dict[tuple[Any, ...], _Unit] = {}
     for place, (model, arrays, x, precision) in enumerate(asked):
         key = (layers_of(model) or id(model), precision, *arrays, *map(id, arrays.values()))
@@ -139,7 +166,7 @@ def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) 
 
 
 def _product(unit: _Unit) -> np.ndarray:
-    """Return the outputs of one unit on all its rows, block by block."""
+    """Compute the outputs of one unit, block by block."""
     arrays = {name: torch.from_numpy(np.array(value, dtype=unit.precision)) for name, value in unit.arrays.items()}
     layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(unit.model)])
     if not layers:  # what the model makes of rows that are filled up is not known
@@ -157,7 +184,9 @@ def _product(unit: _Unit) -> np.ndarray:
 
 
 def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield inputs as blocks [rows, inputs], and how many of these rows are real; at least one block.
+    """Yield inputs as blocks [rows, inputs].
+
+    With each block comes the number of its rows that are real; there is at least one block.
 
     Each block lies where the one before did: rows that are not real are zeros, or left from it.
     """
@@ -172,6 +201,7 @@ def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarr
             if filled == len(block):
                 yield block, filled
                 filled, yielded = 0, True
+    # The last block is cut to a multiple of `EVEN`; one is yielded even where there are no rows.
     if filled or not yielded:
         yield block[: _up(filled)], filled
 
@@ -182,7 +212,9 @@ def _up(count: int) -> int:
 
 
 def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]], int]:
-    """Return layers (weight [..., in, out], bias [..., out]) filled up with units that give 0, and the real outputs.
+    """Fill layers up with units that give 0.
+
+    Layers are (weight [..., in, out], bias [..., out]). The number of real outputs is returned with them.
 
     A single output is computed alike for all rows as it is.
     """
@@ -192,6 +224,7 @@ def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]
         width = bias.shape[-1]
         after = 0 if width == 1 else _up(width) - width
         if before or after:
+            # The next layer's weights get a zero line for each unit that was added before.
             weight = functional.pad(weight, (0, after, 0, before))
             bias = functional.pad(bias, (0, after))
         found.append((weight, bias))
@@ -200,7 +233,10 @@ def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]
 
 
 def _through(layers: Sequence[tuple[Tensor, ...]], x: Tensor) -> Tensor:
-    """Return what layers with ReLU between them make of x [rows, inputs], or of a stack [models, rows, inputs]."""
+    """Pass inputs through layers with ReLU between.
+
+    The inputs are x [rows, inputs], or a stack [models, rows, inputs].
+    """
     for number, (weight, bias) in enumerate(layers):
         x = torch.addmm(bias, x, weight) if x.dim() == 2 else torch.baddbmm(bias.unsqueeze(-2), x, weight)
         if number < len(layers) - 1:
@@ -209,12 +245,16 @@ def _through(layers: Sequence[tuple[Tensor, ...]], x: Tensor) -> Tensor:
 
 
 def _stacks(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
-    """Yield units to compute as one: of one program, of like sizes."""
+    """Yield units to compute as one stack.
+
+    They are of one program and of like sizes.
+    """
     stack: list[_Unit] = []
     programs: dict[tuple[Any, ...], list[_Unit]] = {}
     for unit in units:
         programs.setdefault(unit.program, []).append(unit)
     for same in programs.values():
+        # From few rows to many: a stack is filled up to its longest unit, which should be little.
         for unit in sorted(same, key=lambda unit: unit.rows):
             if stack and (len(stack) + 1) * _up(unit.rows) > CELLS:
                 yield stack
@@ -225,7 +265,10 @@ def _stacks(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
 
 
 def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
-    """Return the outputs of each of several units of one program, the longest last."""
+    """Compute the outputs of several units at once.
+
+    The units are of one program, the longest last.
+    """
     first, longest = stack[0], _up(stack[-1].rows)
     table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
     for room, unit in zip(table, stack, strict=True):

@@ -1,4 +1,7 @@
-"""Models of affine layers with ReLU between them: the ones whose sites an engine can stack."""
+"""Models of affine layers with ReLU between.
+
+These are the ones whose sites an engine can stack.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class _Layers(Protocol):
 
 
 def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Return [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
+    """Return the outputs of a model's layers.
+
+    [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
 
     A model that is nothing but its `layers`, (weight, intercepts) by name in order with ReLU
     between, says `outputs = layered_outputs` in its class: then it can be computed for many sites
@@ -43,5 +48,8 @@ def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Ten
 
 
 def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
-    """Return a model's layers; none where its class has other outputs, which may be something else."""
+    """Return a model's layers.
+
+    There are none where its class has other outputs, which may be something else.
+    """
     return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()

@@ -1,4 +1,4 @@
-"""The loss of each task, and what its outputs mean."""
+"""Losses and outputs of each task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def outputs_of(task: str, classes: int) -> int:
-    """Return how many outputs a model has for a task."""
+    """Return the number of outputs for a task."""
     return classes if task == "multi-class" else 1
 
 
@@ -39,7 +39,9 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return `sum(weight * loss) / rows` of one batch, a scalar; no weight means that each row counts 1.
+    """Return the loss of one batch, a scalar.
+
+    It is `sum(weight * loss) / rows`; without weights each row counts 1.
 
     Parameters as in `row_losses`, and `weight`, tensor [rows].
     """
@@ -51,7 +53,9 @@ def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = No
 
 
 def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
-    """Return what outputs expect of the target, [..., rows, outputs]; written to `out` where it is not `outputs`.
+    """Return the expectation of the target from outputs.
+
+    It is [..., rows, outputs], and is written to `out` where it is not `outputs` itself.
 
     The derivative of `row_losses` by the outputs is this minus `as_expected(y)`, for every task.
     """
@@ -61,20 +65,29 @@ def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
 
 
 def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
-    """Return targets [..., rows] as certain expectations [..., rows, outputs]: of a class code its indicator."""
+    """Return targets as certain expectations.
+
+    Targets [..., rows] become [..., rows, outputs]; a class code becomes its indicator.
+    """
     if task != "multi-class":
         return y.unsqueeze(-1)
     return torch.zeros((*y.shape, outputs), dtype=dtype).scatter_(-1, y.unsqueeze(-1), 1)
 
 
 def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
-    """Return the mean loss over rows, without class weights or penalties."""
+    """Return the mean loss over rows.
+
+    Class weights and penalties are not in it.
+    """
     target = torch.from_numpy(y if task == "regression" else y.astype(np.int64))
     return float(row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), target).mean())
 
 
 def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
-    """Return what metrics take: P(last class) [rows], P(each class) [rows, classes], or predictions [rows]."""
+    """Convert outputs to probabilities or predictions.
+
+    P(last class) [rows], P(each class) [rows, classes], or predictions [rows].
+    """
     if task == "regression":
         return outputs[..., 0]
     logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float64))

@@ -1,4 +1,7 @@
-"""Answering requests one by one, each as if there were no other."""
+"""Sequential engine for requests.
+
+Each request is answered as if there were no other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from flfed.rows.training.tuning.linear import tuned_linear
 
 
 def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:
-    """Return the result of each request; an error in one ends all."""
+    """Compute the result of each request.
+
+    An error in one of them ends all.
+    """
     return [_answer_one(request) for request in requests]
 
 
@@ -44,5 +50,8 @@ def fit_one(request: FitRequest) -> Fitted:
 
 
 def run_client(handler: ClientGenerator) -> Any:
-    """Run a handler to its end, answering its requests one by one; return what it returns."""
+    """Run a handler, answering its requests one by one.
+
+    Returns what the handler returns.
+    """
     return run_client_by(handler, compute_one_by_one)

@@ -1,4 +1,6 @@
-"""SGD, Adam and AdamW: as pure steps on named tensors, and in place for a stack of sites.
+"""SGD, Adam and AdamW.
+
+They are pure steps on named tensors, and steps in place for a stack of sites.
 
 Equal to `torch.optim` (tested within 1e-10), whose first use imports the compiler for a second.
 """
@@ -19,7 +21,10 @@ Step = Callable[[Tensors, Tensors, State, float, int], tuple[Tensors, State]]
 
 
 def step_of(plan: Plan) -> Step:
-    """Return the plan's optimiser: (arrays, gradients, state, lr, step from 1) → (arrays, state)."""
+    """Return the plan's optimiser as a function.
+
+    (arrays, gradients, state, lr, step from 1) → (arrays, state)
+    """
     if plan.optimiser == "sgd":
         return lambda w, g, state, lr, step: _sgd(w, g, state, lr, plan.momentum)
     decay = plan.weight_decay if plan.optimiser == "adamw" else 0.0
@@ -37,7 +42,10 @@ def _sgd(w: Tensors, g: Tensors, state: State, lr: float, momentum: float) -> tu
 def _adam(
     w: Tensors, g: Tensors, state: State, lr: float, step: int, plan: Plan, decay: float
 ) -> tuple[Tensors, State]:
-    """Kingma and Ba 2015, algorithm 1; decay as Loshchilov and Hutter 2019, algorithm 2."""
+    """Take a step of Adam or AdamW.
+
+    Kingma and Ba 2015, algorithm 1; decay as Loshchilov and Hutter 2019, algorithm 2.
+    """
     first, second = plan.betas
     zeros = {name: torch.zeros_like(value) for name, value in w.items()}
     m, v = state.get("m", zeros), state.get("v", zeros)
@@ -45,6 +53,7 @@ def _adam(
     v = {name: second * v[name] + (1 - second) * g[name].square() for name in w}
     stepped = {}
     for name in w:
+        # Both moments start at zero: the divisors take that bias away in the first steps.
         unit = (m[name] / (1 - first**step)) / ((v[name] / (1 - second**step)).sqrt() + plan.eps)
         stepped[name] = w[name] * (1 - lr * decay) - lr * unit
     return stepped, {"m": m, "v": v}
@@ -52,7 +61,9 @@ def _adam(
 
 @dataclass(frozen=True, eq=False)
 class OptimiserState:
-    """One tensor of a stack of sites that an optimiser moves, with its gradient and its memory.
+    """Optimiser state of one tensor, for stacked sites.
+
+    It holds the tensor itself, its gradient and its memory.
 
     Attributes
     ----------
@@ -68,7 +79,7 @@ class OptimiserState:
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, plan: Plan) -> OptimiserState:
-        """Return what the plan's optimiser needs before its first step."""
+        """Return the state before the first step."""
         memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
         return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))
 
@@ -80,7 +91,9 @@ class OptimiserState:
 
 
 def step_in_place(moving: Sequence[OptimiserState], lr: Tensor, step: int, plan: Plan) -> None:
-    """Take the plan's step, the same as `step_of` takes, for every site of a stack.
+    """Take the plan's step for every site.
+
+    It is the same step as `step_of` takes, for the sites of a stack.
 
     Parameters
     ----------
@@ -108,13 +121,16 @@ def _adam_in_place(tensors: OptimiserState, lr: Tensor, step: int, plan: Plan) -
     v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)
     if plan.optimiser == "adamw":
         tensors.w.mul_(1 - lr * plan.weight_decay)
+    # The gradient is used up by now: its memory serves for the root.
     root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(plan.eps)
     unit = torch.div(m, root, out=root)
     tensors.w.addcmul_(unit, lr / (1 - first**step), value=-1)
 
 
 def soft_threshold(w: Tensor, amount: float | Tensor) -> Tensor:
-    """Return `sign(w) * max(|w| - amount, 0)`, the proximal step of an L1 penalty.
+    """Shrink weights towards 0 by `amount`.
+
+    `sign(w) * max(|w| - amount, 0)`, the proximal step of an L1 penalty.
 
     Source: Parikh and Boyd 2014, "Proximal algorithms", section 6.5.2.
     """
@@ -122,14 +138,20 @@ def soft_threshold(w: Tensor, amount: float | Tensor) -> Tensor:
 
 
 def clip_by_norm(g: Tensors, bound: float) -> Tensors:
-    """Return one site's gradients scaled so that their joint L2 norm is at most `bound`."""
+    """Scale gradients to a joint norm of `bound`.
+
+    The L2 norm over all of one site's gradients is then at most `bound`.
+    """
     norm = torch.stack([value.square().sum() for value in g.values()]).sum().sqrt()
     factor = (bound / norm.clamp(min=bound)).item()
     return {name: value * factor for name, value in g.items()}
 
 
 def clip_in_place(gradients: Sequence[Tensor], bound: float) -> None:
-    """Scale the gradients [sites, any, any] of each site so that its joint L2 norm is at most `bound`."""
+    """Scale gradients in place, site by site.
+
+    They are [sites, any, any]; each site's joint L2 norm is then at most `bound`.
+    """
     squares = torch.stack([g.square().sum(dim=(1, 2)) for g in gradients])
     factor = bound / squares.sum(dim=0).sqrt().clamp(min=bound)
     for g in gradients:

@@ -1,4 +1,6 @@
-"""What a handler may ask an engine to compute, and how handlers are driven, alone or together.
+"""Requests from handlers to engines.
+
+They say what an engine may be asked to compute; handlers are driven alone or together.
 
 A handler is a generator: it yields one request, or a list of them, and is sent the result, or
 the list of results. So an engine may answer the requests of many sites at once.
@@ -23,7 +25,9 @@ Term = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FitRequest:
-    """Train `model` from `arrays` on `rows` by `plan`: a pure function of these fields.
+    """A request to train a model on rows.
+
+    `model` is trained from `arrays` on `rows` by `plan`: a pure function of these fields.
 
     Attributes
     ----------
@@ -79,7 +83,10 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreRequest:
-    """Return the model's outputs [rows, outputs] on `x` [rows, inputs]."""
+    """A request for a model's outputs.
+
+    They are [rows, outputs] on `x` [rows, inputs].
+    """
 
     model: Any
     arrays: dict[str, np.ndarray]
@@ -88,7 +95,9 @@ class ScoreRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeasureRequest:
-    """Score a model on encoded rows and return the figures of a round.
+    """A request for the figures of a round.
+
+    A model is scored on encoded rows.
 
     Attributes
     ----------
@@ -115,7 +124,7 @@ class MeasureRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _OfRowsAlone:
-    """A model that is chosen by cross-validation on some rows.
+    """A request for a model chosen by cross-validation.
 
     Attributes
     ----------
@@ -134,11 +143,17 @@ class _OfRowsAlone:
 
 
 class TuneRequest(_OfRowsAlone):
-    """Fit a linear model to `rows`, its ridge penalty chosen by cross-validation; returns a LinearPredictor."""
+    """A request for a tuned linear model of `rows`.
+
+    Its ridge penalty is chosen by cross-validation; the result is a LinearPredictor.
+    """
 
 
 class RivalRequest(_OfRowsAlone):
-    """Fit the best model that `rows` alone give, linear or trees; returns a Rival."""
+    """A request for the best model of `rows`.
+
+    It is the best that these rows alone give, linear or trees; the result is a Rival.
+    """
 
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest
@@ -151,13 +166,19 @@ Compute = Callable[[Sequence[Request]], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Failed:
-    """In place of a result: what went wrong, to be raised in the handler that asked."""
+    """A failure in place of a result.
+
+    Its error is raised in the handler that asked.
+    """
 
     error: Exception
 
 
 def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
-    """Run a handler to its end, answering its requests as they come; return what it returns."""
+    """Run a handler to its end.
+
+    Its requests are answered as they come, and what it returns is returned.
+    """
     try:
         asked = next(handler)
         while True:
@@ -167,7 +188,9 @@ def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
 
 
 def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], Any, list[Any]]:
-    """Drive several handlers side by side: yield what all of them ask at a time; return what they return.
+    """Drive several handlers side by side.
+
+    Yields what all of them ask at a time, and returns what they return.
 
     Parameters
     ----------
@@ -184,9 +207,11 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
         except StopIteration as end:
             ended[place] = end.value
 
+    # Every handler is started before any is answered.
     for place in range(len(handlers)):
         go_on(place, None)
     while waiting:
+        # Whatever the handlers ask at this turn goes to the engine as one list, which may stack it.
         places = [(place, listed(asked)) for place, asked in waiting.items()]
         results, start = (yield [request for _, requests in places for request in requests]), 0
         for place, requests in places:
@@ -201,7 +226,10 @@ def listed(asked: ComputeRequest) -> list[Request]:
 
 
 def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
-    """Send a handler its results, or raise in it what went wrong; return what it asks next."""
+    """Send a handler its results.
+
+    Where one failed, its error is raised in the handler instead. What the handler asks next is returned.
+    """
     for result in results:
         if isinstance(result, Failed):
             return handler.throw(result.error)

@@ -1,4 +1,6 @@
-"""What a cell, a header or a file says: numbers, dates, identifiers, separators, queries.
+"""Parsing of cells, headers and files.
+
+It reads numbers, dates, identifiers, separators and queries.
 
 Each file answers one question about text as it stands in a table, and decides nothing about a study.
 """

@@ -1,4 +1,7 @@
-"""Dates and moments as the wall clock of the place shows them, in whatever way they are written."""
+"""Parsing of dates and moments.
+
+They are those that the wall clock of the place shows, in whatever way they are written.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ LATEST = 14
 
 
 def wall_clock(cells: pd.Series) -> pd.Series:
-    """Return moments as datetime64 without a zone: as written, for a date is that of the place. NaT where it is none.
+    """Return moments without a time zone.
+
+    They are datetime64 as written, for a date is that of the place; NaT where a cell is none.
 
     Parameters
     ----------
@@ -36,6 +41,7 @@ def wall_clock(cells: pd.Series) -> pd.Series:
     if cells.dtype.kind == "M":
         zoned = getattr(cells.dt, "tz", None) is not None
         return (cells.dt.tz_localize(None) if zoned else cells).astype("datetime64[ns]")
+    # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
     found = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
     return found.astype("datetime64[ns]")
@@ -44,7 +50,9 @@ def wall_clock(cells: pd.Series) -> pd.Series:
 def read_dates(
     texts: Sequence[str | None], form: str = "", rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return dates [texts], NaT where there is none; which texts break a rule, and which rule.
+    """Parse dates, and report texts that are none.
+
+    Returns the dates [texts], NaT where there is none; which texts break a rule; and which rule.
 
     Parameters
     ----------
@@ -59,6 +67,7 @@ def read_dates(
         dates = pd.to_datetime(pd.Series(list(texts), dtype=object), format=form, errors="coerce")
         found = dates.astype("datetime64[ns]").to_numpy()
         return found, np.isnat(found) & known, OTHER_FORMAT
+    # A year alone, or year and month, would be read as its first day: a date must name a day.
     whole = [text if text is not None and _WHOLE.fullmatch(text) else None for text in texts]
     found = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
     bad = np.isnat(found) & known
@@ -67,7 +76,9 @@ def read_dates(
 
 
 def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return which cells are moments in UTC, where all of these are at one or two times of the late day [texts].
+    """Find local midnights that were written in UTC.
+
+    [texts]; they are moments in UTC, where all of these are at one or two times of the late day.
 
     So a table looks whose dates were midnights, an hour apart in summer, east of Greenwich.
     """

@@ -1,4 +1,7 @@
-"""What a site's mapping says of one column, and what its check finds there."""
+"""Settings of one column, and findings in it.
+
+A site's mapping gives the settings, and its check the findings.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ NO_GROUP = "has no value, but rows are grouped by it"
 
 @dataclass(frozen=True)
 class Field:
-    """Where one schema column comes from and how its cells are read.
+    """The origin and reading of one schema column.
+
+    It says which own column it comes from, and how its cells are read.
 
     Parameters
     ----------
@@ -55,7 +60,7 @@ class Field:
     date: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse settings that would spoil a column without a word."""
+        """Refuse settings that would silently spoil a column."""
         where = f"Field({self.column!r})"
         for key, value in (("multiply", self.multiply), ("add", self.add)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -75,7 +80,11 @@ class Field:
 
 
 def _check_date_format(where: str, form: str) -> None:
-    """Refuse a date format that does not give a day back: without a year or a month, or with a time zone."""
+    """Refuse a date format that loses the day.
+
+    It is one without a year or a month, or with a time zone.
+    """
+    # The day and the month of this moment cannot be taken for one another.
     moment = datetime(2021, 11, 23)
     try:
         whole = datetime.strptime(moment.strftime(form), form) == moment
@@ -92,14 +101,19 @@ def _check_date_format(where: str, form: str) -> None:
 
 
 def check_codes(where: str, missing: object) -> None:
-    """Refuse one text where a tuple of codes is meant: "NA" would be read as "N" and "A"."""
+    """Refuse one text where codes are meant.
+
+    A tuple is needed: "NA" would be read as "N" and "A".
+    """
     if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
         raise UsageError(f"{where}: missing={missing!r} must be a tuple of codes, such as ('NA',)")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that a column breaks, and where. `rows` and `hint` never leave the site.
+    """One rule that a column breaks, and where.
+
+    `rows` and `hint` never leave the site.
 
     Attributes
     ----------

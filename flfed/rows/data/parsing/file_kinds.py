@@ -1,4 +1,7 @@
-"""What a file is that is no table of text: by its first bytes, in words that say what to do."""
+"""Recognition of files that are no text tables.
+
+They are known by their first bytes, and words say what to do with them.
+"""
 
 from __future__ import annotations
 
@@ -68,11 +71,16 @@ _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, Va
 
 
 class NoTable(Exception):
-    """A file that holds no table of text; its text says what it is and what to do, and quotes nothing of it."""
+    """The refusal of a file without a text table.
+
+    Its text says what the file is and what to do, and quotes nothing of it.
+    """
 
 
 def content_of(path: Path) -> bytes:
-    """Return the bytes of a text file, unpacked where its name ends with .gz, .bz2, .xz or .zip.
+    """Read the bytes of a text file.
+
+    They are unpacked where its name ends with .gz, .bz2, .xz or .zip.
 
     Raises
     ------
@@ -95,7 +103,9 @@ def content_of(path: Path) -> bytes:
 
 
 def kind_of(content: bytes) -> str:
-    """Return what a file is and what to do about it, by its bytes; "" where it may be text.
+    """Return a file's kind and what to do.
+
+    It is told by the file's bytes, and is "" where it may be text.
 
     Examples
     --------
@@ -111,12 +121,15 @@ def kind_of(content: bytes) -> str:
         return _zip_kind(content)
     if _OLD_STATA.match(content):
         return "it is a table of Stata: export it as CSV in UTF-8"
+    # Markup may follow blanks and a mark of the encoding, unlike the bytes of other formats.
     first = content.removeprefix(_UTF8_MARK)[:_FIRST].lstrip()
     return next((words for pattern, words in _MARKUP if pattern.match(first)), TEXT)
 
 
 def wrong_encoding(content: bytes, encoding: str) -> str:
-    r"""Return in which way bytes are not text of that encoding; "" where they may be.
+    r"""Return why bytes are not text of an encoding.
+
+    "" where they may be.
 
     Examples
     --------
@@ -125,6 +138,7 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
     """
     plain = encoding.lower().replace("_", "-")
     wide = plain.startswith(("utf-16", "utf-32", "utf16", "utf32"))
+    # A mark at the beginning says the encoding better than any setting.
     if not wide:
         for mark, name in _WIDE.items():
             if content.startswith(mark):

@@ -1,4 +1,7 @@
-"""Names of columns: which one of a table may be meant, and whether its first line holds names at all."""
+"""Names of columns in a table's first line.
+
+They tell which of a table's columns may be meant, and whether that line holds names at all.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ ROWS_LOOKED_AT = 20
 
 
 def plain_name(name: object) -> str:
-    """Return a name without case, blanks, marks of a file's beginning, and signs that are no letters or digits.
+    """Return the letters and digits of a name.
+
+    Case, blanks, marks of a file's beginning and all other signs are left out.
 
     Examples
     --------
@@ -26,13 +31,18 @@ def plain_name(name: object) -> str:
 
 
 def alike(wanted: str, names: Iterable[object]) -> list[str]:
-    """Return the names that differ from `wanted` in case, blanks or signs only: they tell nothing that it does not."""
+    """Return names that differ in spelling only.
+
+    They differ from `wanted` in case, blanks or signs: so they tell nothing that it does not.
+    """
     plain = plain_name(wanted)
     return [str(name) for name in names if name != wanted and plain and plain_name(name) == plain]
 
 
 def did_you_mean(wanted: str, names: Iterable[object]) -> str:
-    """Return a question where one of `names` differs from `wanted` in case, blanks or signs only, else "".
+    """Return a question after a misspelt name.
+
+    It is asked where one of `names` differs from `wanted` in case, blanks or signs only; else it is "".
 
     Examples
     --------
@@ -44,7 +54,10 @@ def did_you_mean(wanted: str, names: Iterable[object]) -> str:
 
 
 def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
-    """Return where the names of columns are in a table without any of them in its first line."""
+    """Return where the names of columns stand.
+
+    It is asked of a table without any of them in its first line.
+    """
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):

@@ -1,4 +1,7 @@
-"""Identifiers that a program on the way has spoiled, so that one stands for several people."""
+"""Checks for spoiled identifiers.
+
+A program on the way has spoiled them, so that one stands for several people.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ Rules = list[tuple[str, list[bool]]]
 
 
 def spoiled(texts: Sequence[str | None]) -> Rules:
-    """Return the rules that identifiers break, and which of them do.
+    """Return the rules that identifiers break.
+
+    With each rule it says which of the identifiers break it.
 
     Parameters
     ----------

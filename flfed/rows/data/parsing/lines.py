@@ -1,4 +1,7 @@
-"""The lines of a file of separated text: are they all as long as the first, and whole."""
+"""Checks of the lines of separated text.
+
+They ask whether all lines are as long as the first, and whole.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,14 @@ class Lines:
 
     @property
     def cut(self) -> bool:
-        """Tell whether the file ends in the middle of a line."""
+        """Tell whether the file ends within a line."""
         return self.last_short and not self.ended
 
 
 def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[str] | None = None) -> Lines:
-    """Count the lines of a file; `separator` is one sign, or `BLANKS`.
+    """Count the lines of a file.
+
+    `separator` is one sign, or `BLANKS`.
 
     Raises
     ------
@@ -87,8 +92,10 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
             width = len(record)
         elif len(record) != width:
             shorter += len(record) < width
+            # Longer lines count only where what is over is not empty, as spreadsheets append commas.
             longer += len(record) > width and any(cell.strip() for cell in record[width:])
         last_short = len(record) < width
+        # Whether a quote swallowed lines is judged by how the first lines of the file begin.
         if quoted and not first and len(begins) < LOOKED_AT:
             begins.add(_shape(record[0]))
         if quoted and width >= 3:
@@ -99,7 +106,9 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
 
 
 def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
-    """Return how lines begin that a quoted cell joins, as shapes; none where it is a text with line breaks.
+    """Return the beginnings of lines that a cell joins.
+
+    They are of a quoted cell, as shapes; there are none where it is a text with line breaks.
 
     Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
     """
@@ -120,7 +129,10 @@ def _shape(cell: str) -> str:
 
 
 def without_end_sign(content: bytes) -> bytes:
-    """Return a file without the sign on a line of its own that ended files of MS-DOS."""
+    """Remove the end sign of MS-DOS from a file.
+
+    It stands on a line of its own at the end.
+    """
     return _END_SIGN.sub(b"", content)
 
 
@@ -131,11 +143,15 @@ def _ends(content: bytes, encoding: str) -> bool:
 
 
 def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> str:
-    """Return what is wrong with the lines of a file and what to do, "" where they are even; quotes none of them."""
+    """Return why lines are uneven, and what helps.
+
+    "" where they are even. None of them is quoted.
+    """
     if not lines.width:
         return "it has no line"
     if lines.named:
         return "its first line holds the names: leave columns out"
+    # The most likely cause comes first: a wrong separator makes every line uneven.
     if lines.width == 1 or lines.shorter or lines.longer:
         other = _other_separator(content, encoding, separator)
         if other is not None:
@@ -168,14 +184,20 @@ def _first_records(content: bytes, encoding: str, separator: str) -> list[Record
 
 
 def title_lines(content: bytes, encoding: str, separator: str) -> bool:
-    """Tell whether the first line is shorter than those that follow, which are alike."""
+    """Tell whether a title precedes the column names.
+
+    Then the first line is shorter than those that follow, which are alike.
+    """
     records = _first_records(content, encoding, separator)
     widths = Counter(map(len, records[1:])).most_common(1)
     return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
 
 
 def _other_separator(content: bytes, encoding: str, separator: str) -> str | None:
-    """Return the sign that cuts the first lines into the same number of cells, two or more; None where none does."""
+    """Return a separator that fits the first lines better.
+
+    It cuts them into the same number of cells, two or more. None where no sign does.
+    """
     for other in SEPARATORS:
         if other == separator:
             continue

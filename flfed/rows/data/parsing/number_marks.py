@@ -1,4 +1,7 @@
-"""Numbers written as text: which mark stands before decimals, and which between thousands."""
+"""Marks of numbers that are written as text.
+
+They stand before decimals, or between thousands.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ _BLANKS = "[ \u00a0\u2009\u202f]"
 
 
 def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field, broken: Broken) -> Texts:
-    """Return texts of numbers without marks between thousands; what cannot be told is None, and noted.
+    """Remove the marks between thousands from numbers.
+
+    What cannot be told becomes None, and is noted.
 
     Parameters
     ----------
@@ -52,7 +57,7 @@ def _both(values: Sequence[Any], texts: Texts) -> zip[tuple[Any, str | None]]:
 
 
 def without(texts: Texts, bad: Sequence[bool] | np.ndarray, rule: str, broken: Broken) -> Texts:
-    """Return the texts without those that break a rule, which is noted."""
+    """Remove texts that break a rule, noting it."""
     if not any(bad):
         return texts
     broken.append((rule, np.array(bad, dtype=bool)))
@@ -64,13 +69,17 @@ def _without_thousands(written: Sequence[str], texts: Texts, field: Field, broke
     whole = re.compile(rf"([<>]=?\s*)?[+-]?\d{{1,3}}({mark}\d{{3}})+({re.escape(field.decimal)}\d*)?")
     found = re.compile(mark)
     marked = [bool(found.search(cell)) for cell in written]
+    # A mark at another place is none of thousands: what the cell means cannot be told.
     bad = [has and not whole.fullmatch(cell) for has, cell in zip(marked, written, strict=True)]
     read = [found.sub("", cell) if has else text for has, cell, text in zip(marked, written, texts, strict=True)]
     return without(read, bad, MISPLACED, broken)
 
 
 def _ambiguous(written: Sequence[str], column: Column, field: Field) -> list[bool]:
-    """Return which cells have a mark, where each has three digits after it and most may be thousands by their range."""
+    """Find cells whose mark may be of thousands.
+
+    They are all cells with a mark, where each has three digits after it and most may be thousands by their range.
+    """
     marked = [field.decimal in cell for cell in written]
     grouped = re.compile(rf"(?:[<>]=?\s*)?([+-]?[1-9]\d{{0,2}}(?:{re.escape(field.decimal)}\d{{3}})+)")
     cells = [grouped.fullmatch(cell) for cell, has in zip(written, marked, strict=True) if has]

@@ -1,4 +1,7 @@
-"""Which tables a query reads, and of which database: whatever way they are written."""
+"""Tables and databases of a query.
+
+They are found in whatever way the query is written.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ Tree = list[Any]
 
 
 def server_of(url: str) -> str:
-    """Return a database's server and name, without user, password or options.
+    """Return a database's server and name.
+
+    User, password and options are left out.
 
     Examples
     --------
@@ -51,12 +56,14 @@ def server_of(url: str) -> str:
     backend = found.get_backend_name()
     if backend == "sqlite":
         return f"sqlite:///{Path(found.database or '').resolve()}"
+    # Drivers take host and database from options as well, under many names.
     given = {key.lower(): text if isinstance(text, str) else ",".join(text) for key, text in found.query.items()}
     for part in given.pop("odbc_connect", "").split(";"):
         key, _, text = part.partition("=")
         given[key.strip().lower()] = text.strip().strip("{}")
     host, port = found.host or "", str(found.port or "")
     if not host:
+        # A port may follow the host, after a comma with SQL Server and a colon with others.
         host = next((given[key] for key in _HOST_KEYS if given.get(key)), "").removeprefix("tcp:")
         mark = "," if backend == "mssql" else ":"
         if host.count(mark) == 1:
@@ -69,7 +76,9 @@ def server_of(url: str) -> str:
 
 
 def tables_of(query: str) -> list[str]:
-    r"""Return the names of the tables that a query reads, in lower case and without their schema.
+    r"""Return the tables that a query reads.
+
+    They are named in lower case and without their schema.
 
     Where it is not plain whether a word names a table, it counts as one.
 
@@ -87,7 +96,10 @@ def tables_of(query: str) -> list[str]:
 
 
 def _tree(tokens: Iterator[str]) -> Tree:
-    """Return the tokens up to the bracket that closes, or the end."""
+    """Return the tokens up to the closing bracket.
+
+    Without one they go up to the end.
+    """
     found: Tree = []
     for token in tokens:
         if token == ")":
@@ -97,7 +109,9 @@ def _tree(tokens: Iterator[str]) -> Tree:
 
 
 def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = False) -> set[str]:
-    """Return the tables that are read in a query or in brackets.
+    """Return the tables read in brackets.
+
+    The brackets may be the whole query.
 
     Parameters
     ----------
@@ -115,6 +129,7 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
     selects = top or place  # else FROM belongs to a function, as in extract(year FROM day)
     listed, start = place, True
     while at < len(tree):
+        # Words switch what may come next; a name counts only where a table may stand.
         word, before = _word(tree, at), _word(tree, at - 1) if at else ""
         if isinstance(tree[at], list):
             found |= _read(tree[at], made, place=place)
@@ -138,7 +153,9 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
 
 
 def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str], int]:
-    """Return what the tables after WITH read, all names that stand for such a table, and where the query goes on.
+    """Return the tables that WITH reads.
+
+    With them come all names that stand for such a table, and where the query goes on.
 
     A name in its own brackets is a table of the database, unless the query says that it looks at itself.
     """
@@ -147,6 +164,7 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
     at += looks_back
     while at < len(tree) and isinstance(tree[at], str):
         name, at = _plain(tree[at]), at + 1
+        # A list of columns may follow the name, and reads nothing.
         at += at < len(tree) and isinstance(tree[at], list)
         while _word(tree, at) in ("as", "not", "materialized"):
             at += 1
@@ -161,7 +179,10 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
 
 
 def _name(tree: Tree, at: int) -> tuple[list[str], int]:
-    """Return the parts of a name with points between them, some of which may be empty, and where its last one is."""
+    """Return the parts of a dotted name.
+
+    Some may be empty. With them comes the place of its last part.
+    """
     parts = [_plain(tree[at])]
     while _word(tree, at + 1) == ".":
         at += 1
@@ -172,7 +193,10 @@ def _name(tree: Tree, at: int) -> tuple[list[str], int]:
 
 
 def _is_before_table(tree: Tree, at: int) -> bool:
-    """Tell whether a word stands between FROM and a table's name, as in `FROM ONLY visits`."""
+    """Tell whether a word precedes a table's name.
+
+    It stands between FROM and the name, as in `FROM ONLY visits`.
+    """
     if tree[at].lower() == "rows":
         return _word(tree, at + 1) == "from"
     return tree[at].lower() in ("only", "lateral", "table") and _is_name(tree, at + 1)

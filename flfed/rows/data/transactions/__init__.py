@@ -1,1 +1,4 @@
-"""Transactions of cards: simulated ones, windows over a customer's past, and their source."""
+"""Transactions of cards.
+
+They are simulated or read from a source, with windows over a customer's past.
+"""

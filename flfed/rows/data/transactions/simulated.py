@@ -1,4 +1,7 @@
-"""Card transactions that never happened: five banks' customers, shared terminals, three kinds of fraud."""
+"""Simulated card transactions.
+
+They never happened: five banks' customers, shared terminals, three kinds of fraud.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ LARGE_CHANCE, LARGE = 0.0015, (250.0, 900.0)
 
 @dataclass(frozen=True)
 class SimulatedTransactions:
-    """Transactions of one invented issuing bank: customer, terminal, time, amount, fraud.
+    """Transactions of one invented issuing bank.
+
+    Each has customer, terminal, time, amount and fraud.
 
     Parameters
     ----------
@@ -74,7 +79,9 @@ class SimulatedTransactions:
             )
 
     def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
-        """Return the table, by time; `folders` are not looked at.
+        """Return the table, sorted by time.
+
+        `folders` are not looked at.
 
         It is the caller's own: of what was made, a copy is kept for the next reading.
         """
@@ -82,9 +89,11 @@ class SimulatedTransactions:
 
     def _make(self) -> pd.DataFrame:
         """Return the table, made anew."""
+        # Terminals are drawn from the seed alone, so that all banks share them.
         place, stolen_at = _terminals(np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0,))))
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, self.issuer)))
         customer, day = self._visits(rng)
+        # The square prefers the nearest terminals.
         terminal = self._nearby(rng, place)[customer, (NEARBY * rng.random(len(customer)) ** 2).astype(np.int64)]
         usual = self.spending * np.exp(rng.normal(0.0, 0.5, self.customers))
         amount = usual[customer] * rng.gamma(2.0, 0.5, len(customer))
@@ -110,7 +119,10 @@ class SimulatedTransactions:
         return customer.astype(np.int64), day.astype(np.int64)
 
     def _nearby(self, rng: np.random.Generator, place: Floats) -> Integers:
-        """Return the nearest terminals of each customer, who live about their bank; [customers, NEARBY]."""
+        """Return the nearest terminals of each customer.
+
+        Customers live about their bank; [customers, NEARBY].
+        """
         home = rng.uniform(0.2, 0.8, 2) + rng.normal(0.0, 0.25, (self.customers, 2))
         far = ((home[:, None, :] - place[None, :, :]) ** 2).sum(axis=2)
         return np.argsort(far, axis=1, kind="stable")[:, :NEARBY]
@@ -118,7 +130,10 @@ class SimulatedTransactions:
     def _frauds(
         self, rng: np.random.Generator, customer: Integers, day: Integers, amount: Floats, at_stolen: NDArray[np.bool_]
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return amounts and labels with the three patterns; [rows] each."""
+        """Add the three patterns of fraud.
+
+        Returns amounts and labels; [rows] each.
+        """
         rows = len(customer)
         large = rng.random(rows) < LARGE_CHANCE
         theirs = _within(day, _first_day(rng, self.customers, CUSTOMER_CHANCE)[customer], CUSTOMER_DAYS)
@@ -131,18 +146,27 @@ class SimulatedTransactions:
 
 @lru_cache(maxsize=5)
 def _made(bank: SimulatedTransactions) -> pd.DataFrame:
-    """Return a bank's payments; those of the last five banks are kept, a few megabytes each."""
+    """Return a bank's payments, made once.
+
+    Those of the last five banks are kept, a few megabytes each.
+    """
     return bank._make()
 
 
 def _terminals(rng: np.random.Generator) -> tuple[Floats, Integers]:
-    """Return where each terminal stands [terminals, 2], and on which day it is compromised [terminals]."""
+    """Draw the places and compromise days of terminals.
+
+    Returns where each terminal stands [terminals, 2], and on which day it is compromised [terminals].
+    """
     place = rng.uniform(0.0, 1.0, (TERMINALS, 2))
     return place, _first_day(rng, TERMINALS, TERMINALS_A_DAY / TERMINALS)
 
 
 def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:
-    """Return the day each one is first compromised, from four weeks before the first day on; [count]."""
+    """Draw the first day of each compromise.
+
+    [count]; it may be up to four weeks before the first day.
+    """
     return rng.geometric(chance, count).astype(np.int64) - TERMINAL_DAYS
 
 

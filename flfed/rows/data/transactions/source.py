@@ -1,4 +1,7 @@
-"""A site's transactions as a source: read, checked, and turned into rows by the dataset's windows."""
+"""Sources of a site's transactions.
+
+They are read, checked, and turned into rows by the dataset's windows.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ Raw = Source | SimulatedTransactions
 
 @dataclass(frozen=True)
 class Transactions:
-    """Transactions of one institution, each with what was known of the past at its moment.
+    """Transactions of one institution.
+
+    Each comes with what was known of the past at its moment.
 
     Parameters
     ----------
@@ -71,7 +76,9 @@ class Transactions:
         return self.source.missing
 
     def read(self, folders: tuple[Path, ...], holdout: object = None) -> pd.DataFrame:
-        """Return the transactions that the holdout uses, with the declared columns.
+        """Return the transactions that the holdout uses.
+
+        They have the declared columns too.
 
         Parameters
         ----------
@@ -91,10 +98,12 @@ class Transactions:
         unknown = [name for name in self.feeds if name not in declared.owners()]
         if unknown:
             raise UsageError(f"Transactions: feeds[{unknown[0]!r}] must be one of {', '.join(declared.owners())}")
+        # Labels that were not known in time would make the model look better than it can be.
         if isinstance(holdout, HoldoutByTime):
             refuse_unknown_labels(holdout, declared)
         table = self._own(self._read(self.source, self.columns, declared, folders))
         known = checked(table, declared, declared.taken())
+        # Every transaction is history, but only those of the two periods become rows.
         wanted = np.ones(len(table), dtype=bool)
         if isinstance(holdout, HoldoutByTime):
             wanted = np.logical_or(*holdout.periods(known[declared.time]))
@@ -133,7 +142,9 @@ class Transactions:
 
 
 def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> pd.DataFrame:
-    """Return moments, numbers, labels and owners as `look_back` takes them.
+    """Check and convert the columns of transactions.
+
+    Returns moments, numbers, labels and owners as `look_back` takes them.
 
     Parameters
     ----------
@@ -158,6 +169,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         if (table.columns == name).sum() != 1:
             raise TableError(name, "stands in the table more than once" if name in table else "is not in the table")
         cells = table[name].reset_index(drop=True)
+        # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
             found[name], rule = wall_clock(cells), "is not a date such as 2026-01-31 14:05:00"
         elif name == declared.label:
@@ -173,7 +185,10 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
 
 
 def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
-    """Return 1 for the positive cell, 0 for the negative one, NaN where the label is not known yet."""
+    """Convert labels to numbers.
+
+    1 for the positive cell, 0 for the negative one, NaN where the label is not known yet.
+    """
     text = plain_text(cells)
     # Any other code, taken for no fraud, would make a risk of 0 everywhere without a word.
     other = text.notna() & ~text.isin([declared.positive, declared.negative])
@@ -184,7 +199,9 @@ def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
 
 
 def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
-    """Refuse a holdout that trains on labels which were not known when its test period begins.
+    """Refuse training on labels not known in time.
+
+    They must be known when the holdout's test period begins.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Rows from transactions: counts, sums and risk over windows of the past, as a dataset declares them."""
+"""Windows over the past of transactions.
+
+They give counts, sums and risk, as a dataset declares them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ PARTS = 10_000
 
 
 class Window(Strict):
-    """Columns that look back over an owner's transactions, one for each length.
+    """Columns that look back over transactions.
+
+    They are those of one owner; there is one column for each length.
 
     Attributes
     ----------
@@ -52,7 +57,10 @@ class Window(Strict):
         return self
 
     def ends_early(self) -> bool:
-        """Tell whether the window ends as long before the transaction as a label takes to be known."""
+        """Tell whether the window ends early.
+
+        It then ends as long before the transaction as a label takes to be known.
+        """
         return self.delayed or self.what == "risk"
 
 
@@ -82,7 +90,9 @@ class Calendar(Strict):
 
 
 class Windows(Strict):
-    """What `transactions.toml` declares: which columns a transaction gets from its own past.
+    """The declaration in `transactions.toml`.
+
+    It says which columns a transaction gets from its own past.
 
     Attributes
     ----------
@@ -120,19 +130,25 @@ class Windows(Strict):
         return self
 
     def owners(self) -> tuple[str, ...]:
-        """Return the columns by which windows look back, each once."""
+        """Return the columns of owners, each once.
+
+        Windows look back by them.
+        """
         return tuple(dict.fromkeys(window.by for window in self.windows.values()))
 
     def summed(self) -> tuple[str, ...]:
-        """Return the columns of numbers: the amount, and whatever a window sums."""
+        """Return the columns of numbers.
+
+        They are the amount, and whatever a window sums.
+        """
         return tuple(dict.fromkeys([self.amount, *(window.of for window in self.windows.values() if window.of)]))
 
     def taken(self) -> tuple[str, ...]:
-        """Return the columns that a table of transactions must have."""
+        """Return the columns that transactions must have."""
         return tuple(dict.fromkeys([*self.owners(), self.time, *self.summed(), self.label]))
 
     def needed(self, by: str) -> tuple[str, ...]:
-        """Return the columns that the windows of one owner read."""
+        """Return the columns that one owner's windows read."""
         own = [window for window in self.windows.values() if window.by == by]
         labels = [self.label] if any(window.what == "risk" for window in own) else []
         return tuple(dict.fromkeys([by, self.time, *(window.of for window in own if window.of), *labels]))
@@ -144,7 +160,9 @@ class Windows(Strict):
 
 
 class _History:
-    """Transactions sorted by owner and moment, so that every window is a slice of them.
+    """Transactions sorted by owner and moment.
+
+    Every window is then a slice of them.
 
     Parameters
     ----------
@@ -167,14 +185,21 @@ class _History:
         self._known: dict[int, Integers] = {}
 
     def until(self, days: int) -> Integers:
-        """Return for each one asked how many sorted rows precede its owner's first after `days` before it; [asked]."""
+        """Count the rows up to a moment before each.
+
+        For each one asked, so many sorted rows precede its owner's first after `days` before it; [asked].
+        """
         if days not in self._known:
             rank = np.searchsorted(self.moments, self.asked_moment - days * NANOSECONDS_A_DAY, side="right")
             self._known[days] = np.searchsorted(self.key, self.asked_owner * self.width + rank, side="left")
         return self._known[days]
 
     def within(self, values: Integers, longest: int, shortest: int) -> Integers:
-        """Return for each one asked the sum of `values` [rows] from `longest` to `shortest` days before it; [asked]."""
+        """Sum values over a window before each.
+
+        For each one asked, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [asked].
+        """
+        # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])
         found = np.empty(len(self.asked), dtype=np.int64)
         found[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
@@ -187,7 +212,9 @@ def look_back(
     wanted: NDArray[np.bool_],
     histories: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """Return the declared columns of the wanted transactions, in the table's order.
+    """Compute the declared columns of wanted transactions.
+
+    They are in the table's order.
 
     Parameters
     ----------
@@ -220,7 +247,9 @@ def look_back(
     }
     asked = _nanoseconds(table[wanted], declared)
     for by in declared.owners():
+        # An owner with a feed looks back over the feed, and not over the site's own transactions.
         past = (histories or {}).get(by, table)
+        # Codes are made over both tables at once, so that one owner has one code in both.
         owner = pd.factorize(pd.concat([past[by], table.loc[wanted, by]], ignore_index=True))[0].astype(np.int64)
         history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], asked)
         for name, window in declared.windows.items():
@@ -245,13 +274,17 @@ def _lengths(
         if window.of:
             value = value / PARTS
         if window.what in ("mean", "risk"):
+            # Without a known label, or any transaction, the share is 0 and not 0 / 0.
             value = value / np.maximum(history.within(under, end + days, end), 1)
         found[name.replace("{days}", str(days))] = value
     return found
 
 
 def _counted(window: Window, past: pd.DataFrame, declared: Windows) -> tuple[Integers, Integers]:
-    """Return what each transaction adds to a window's sum, and to what a mean or a share divides by; [rows]."""
+    """Return each transaction's part in a window.
+
+    It is what it adds to the window's sum, and to what a mean or a share divides by; [rows].
+    """
     every = np.ones(len(past), dtype=np.int64)
     if window.what == "risk":
         label = past[declared.label].to_numpy(float)

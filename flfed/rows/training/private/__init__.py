@@ -1,4 +1,6 @@
-"""Record-level differential privacy at a site: sampling, clipping a row, noise on a grid.
+"""Training with record-level differential privacy.
+
+A site samples rows, clips each row's gradient and adds noise on a grid.
 
 Read `fit` first (the loop and its guarantee), then `sampling`, `per_row_gradients`, `noise` and `rounding`.
 """

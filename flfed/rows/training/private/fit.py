@@ -1,7 +1,9 @@
-"""Steps of which each row, or each person, can be told only within a promise: sampled, clipped alone, and with noise.
+"""Protected steps by per-row gradients (DP-SGD).
 
-Models of known layers are done as a stack of one site, in closed form (`private_stacked`); the rows
-of others are differentiated one by one (`private_rows`).
+Each row, or each person, can be told only within a guarantee: it is sampled, clipped alone, and noise is added.
+
+Models of known layers are done as a stack of one site, in closed form (`stacked.private_fit`); the rows
+of others are differentiated one by one (`per_row_gradients`).
 
 Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
 """
@@ -20,7 +22,10 @@ from flfed.rows.training.requests import FitRequest, Fitted
 
 
 def fit_by_row(request: FitRequest) -> Fitted:
-    """Return what `private_fit` returns, of any model: each row's gradient is computed by itself."""
+    """Train any model under record-level differential privacy.
+
+    Returns what `private_fit` returns; each row's gradient is computed by itself.
+    """
     plan = request.plan
     rows = request.rows
     private = request.private
@@ -36,15 +41,19 @@ def fit_by_row(request: FitRequest) -> Fitted:
     steps = plan.steps if len(rows) else 0
     x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
+    # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
     names, count = in_order(request, w), units(rows, private)
     sizes = [w[name].numel() for name in names]
     grid, divisor = PublicGrid.of(private, count, sum(sizes)), private.sampling * count
     for step, (chosen, noise) in enumerate(drawn_steps(rows, private, chance, steps, sum(sizes)), 1):
+        # Some steps sample no row at all: they are of noise alone, and must not be left out.
         part = torch.from_numpy(chosen)
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))
         found, g = clipped_by_row(request.model, request.task, w, *batch, clip=grid.clip)
         parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes), strict=True))
+        # The sum is put on the grid before the noise is added, so that no last bit tells of a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(dtype) for n in names}
+        # From here on only the noisy sum is used, which costs no further privacy.
         for name in request.model.penalised if plan.l2 else ():
             g[name] = g[name] + plan.l2 * w[name]
         for term in request.terms:
@@ -60,6 +69,9 @@ def fit_by_row(request: FitRequest) -> Fitted:
 
 
 def in_order(request: FitRequest, w: Tensors) -> list[str]:
-    """Return the arrays' names in the order that noise is drawn for them: of layers one after the other."""
+    """Return the arrays' names in the order of noise.
+
+    Known layers follow one another; else the order is that of `w`.
+    """
     names = [name for layer in layers_of(request.model) for name in layer]
     return names if set(names) == set(w) else list(w)

@@ -1,4 +1,7 @@
-"""Training under record-level differential privacy: where its draws come from, and who is told before it begins."""
+"""Noise sources and protection of private training.
+
+They say where draws come from, and who is told before training begins.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ AT_A_TIME = 2**16
 
 
 class NoiseSource(Protocol):
-    """Where the draws of protected training come from: the study's seed in simulation, the system at an institution."""
+    """A source of draws for protected training.
+
+    It is the study's seed in simulation, and the operating system at an institution.
+    """
 
     def uniform(self, count: int) -> np.ndarray:
         """Return float64 [count], uniform in [0, 1)."""
@@ -31,7 +37,10 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """Draws that follow from a seed: for tests and simulation, where nobody is to be protected from who knows it."""
+    """Draws that follow from a seed.
+
+    For tests and simulation, where nobody is to be protected from who knows the seed.
+    """
 
     rng: np.random.Generator
 
@@ -45,7 +54,9 @@ class SeededNoise:
 
 
 class SystemNoise:
-    """Draws that nobody can repeat, from the operating system's generator: for an institution's own rows.
+    """Draws of the operating system that nobody can repeat.
+
+    They are for an institution's own rows.
 
     Each call takes a new key of 256 bits from the system and stretches it by ChaCha20, as the system itself does, in
     a thirtieth of its time. Two draws of `normal` are made of two uniform numbers of 53 bits by Box and Muller's
@@ -63,10 +74,16 @@ class SystemNoise:
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
-        """Take the place of `SeededNoise`: a seeded generator is not looked at."""
+        """Create the source, ignoring a seeded generator.
+
+        So it can take the place of `SeededNoise`.
+        """
 
     def uniform(self, count: int) -> np.ndarray:
-        """Return float64 [count], uniform in [0, 1), multiples of 2^-53."""
+        """Return float64 [count], uniform in [0, 1).
+
+        They are multiples of 2^-53.
+        """
         return (np.frombuffer(_unguessable(8 * count), dtype=np.uint64) >> np.uint64(11)) * 2.0**-53
 
     def normal(self, count: int) -> np.ndarray:
@@ -75,7 +92,10 @@ class SystemNoise:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _normal(self, count: int) -> np.ndarray:
-        """Return so many draws: of each pair a cosine and a sine, which are independent."""
+        """Return so many normal draws.
+
+        Of each pair one is made by a cosine and one by a sine; these are independent.
+        """
         pairs = (count + 1) // 2
         u, v = self.uniform(2 * pairs).reshape(2, pairs)
         radius, angle = np.sqrt(-2 * np.log(1 - u)), torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
@@ -84,7 +104,10 @@ class SystemNoise:
 
 
 def _unguessable(count: int) -> bytes:
-    """Return so many bytes of a stream whose key is the operating system's, and used once."""
+    """Return so many unpredictable bytes.
+
+    They are of a stream whose key is the operating system's, and is used once.
+    """
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
     stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
@@ -92,7 +115,9 @@ def _unguessable(count: int) -> bytes:
 
 
 def source_of(rng: np.random.Generator, chance: NoiseSource | None) -> np.random.BitGenerator | None:
-    """Return the generator that a request draws from, by which requests that share one are known; None of the system's.
+    """Return the generator that a request draws from.
+
+    Requests that share one are known by it. It is None where the operating system's generator is used.
 
     Parameters
     ----------
@@ -106,7 +131,10 @@ def source_of(rng: np.random.Generator, chance: NoiseSource | None) -> np.random
 
 
 def no_spending(round: int) -> None:
-    """Write nothing down: of what nothing is promised, or whose ledger lives and dies with the run."""
+    """Record no privacy spending.
+
+    For training without a guarantee, or with a ledger that lives and dies with the run.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Each row's own gradient, of any model: for outputs that are not those of known layers."""
+"""Per-row gradients of any model.
+
+They are for outputs that are not those of known layers.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def clipped_by_row(
     clip: float,
     held_bytes: int = HELD_BYTES,
 ) -> tuple[Tensor, Tensors]:
-    """Return losses [rows], 0 where a row's gradient is not finite, and the float64 sum of clipped gradients.
+    """Return the losses and the sum of clipped gradients.
+
+    Losses are [rows], 0 where a row's gradient is not finite; the sum is float64.
 
     Parameters
     ----------
@@ -57,6 +62,7 @@ def clipped_by_row(
 
     by_row = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(None, 0, 0, 0))
     total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in w.items()}
+    # Only so many rows at a time as their gradients fit into memory.
     size = max(1, held_bytes // (8 * sum(value.numel() for value in w.values())))
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
@@ -64,6 +70,7 @@ def clipped_by_row(
         g, found = by_row(w, x[part], y[part], weight[part])
         norms = [torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64) for value in g.values()]
         norm = torch.stack(norms).square().sum(0).sqrt()
+        # A gradient that is not finite has no norm to be clipped by: its row adds nothing.
         taken = norm.isfinite()
         scale = (clip / norm.clamp_min(clip))[taken]
         for name, value in g.items():

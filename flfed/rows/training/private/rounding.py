@@ -1,4 +1,7 @@
-"""The public grid that sums of gradients and noise are put on, so that no last bit of a float tells them apart."""
+"""Public grid for sums of gradients and noise.
+
+Both lie on it, so that no last bit of a float tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ LARGEST_DRAW = 18.0
 
 @dataclass(frozen=True)
 class PublicGrid:
-    """Where the sum and the noise of a site's steps may lie, and what each row may add so that the promise holds.
+    """The grid on which sums and noise lie.
+
+    It also says what each row may add so that the guarantee holds.
 
     Attributes
     ----------
@@ -49,7 +54,9 @@ class PublicGrid:
 
     @classmethod
     def of(cls, private: PrivateSteps, units: int, numbers: int) -> PublicGrid:
-        """Return the grid of one site: about 2^-27 of its noise, or so coarse that sums of many rows are exact.
+        """Return the grid of one site.
+
+        It is about 2^-27 of the site's noise, or so coarse that sums of many rows are exact.
 
         Parameters
         ----------
@@ -70,6 +77,7 @@ class PublicGrid:
         wanted = math.floor(math.log2(max(1.0, private.noise) * private.clip)) - FINENESS
         exact = math.ceil(math.log2(largest)) - 52  # sums then are fewer than 2^52 steps, and none is rounded
         step = 2.0 ** max(wanted, exact)
+        # What rounding could add to a row's share of the sum is taken off its clip beforehand.
         lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
         if not lost < private.clip:
             raise UsageError(
@@ -79,11 +87,16 @@ class PublicGrid:
         return cls(step, private.clip - lost)
 
     def rounded(self, total: Tensor) -> Tensor:
-        """Put a sum on the grid, in place; float64, of any shape."""
+        """Round a sum to the grid, in place.
+
+        It is float64, of any shape.
+        """
         return total.div_(self.step).round_().mul_(self.step) if self.step else total
 
     def noise(self, normal: np.ndarray, deviation: float) -> np.ndarray:
-        """Return draws on the grid, of a deviation; `normal` float64 [any] is written over.
+        """Return draws on the grid, of a deviation.
+
+        `normal`, float64 [any], is written over.
 
         Half-way cases go up, and not to even numbers, of which there would be more.
         """

@@ -1,4 +1,7 @@
-"""Which rows each protected step takes, and its noise: drawn the same for a site alone and in a stack."""
+"""Poisson sampling of rows, and noise, by step.
+
+Both are drawn the same for a site alone and in a stack.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PAGE = 2**15
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """The rows of each person, one person after the other.
+    """Rows by person, one person after the other.
 
     Attributes
     ----------
@@ -40,7 +43,10 @@ class Persons:
 
 
 def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
-    """Return whose rows are whose; None where each row is sampled for itself."""
+    """Return the persons of the rows.
+
+    None where each row is sampled for itself.
+    """
     return None if private.unit == "row" or rows.group is None else Persons.of(rows.group)
 
 
@@ -53,7 +59,7 @@ def units(rows: Encoded, private: PrivateSteps) -> int:
 def drawn_steps(
     rows: Encoded, private: PrivateSteps, chance: NoiseSource, steps: int, numbers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield of each step the rows that take part in it, and its noise.
+    """Yield each step's sampled rows and its noise.
 
     Parameters
     ----------
@@ -77,10 +83,12 @@ def drawn_steps(
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)
+        # One call draws for several steps: the places that are taken tell step and row.
         taken = np.flatnonzero(chance.uniform(page * count) < private.sampling)
         bounds = np.searchsorted(taken, np.arange(page + 1) * count)
         chosen = taken % count
         if persons is not None:
+            # Of each person that is drawn one row takes part, whichever it is.
             which = np.floor(chance.uniform(len(chosen)) * persons.rows[chosen]).astype(np.int64)
             chosen = persons.order[persons.first[chosen] + which]
         if private.noise:

@@ -1,4 +1,6 @@
-"""Many sites trained at once in one process: arrays of shape [sites, rows, inputs].
+"""Training of many sites at once, stacked.
+
+All of it happens in one process, on arrays of shape [sites, rows, inputs].
 
 Read `stack` first (weights of all sites in one array), then `batches` (which rows of each site come when), `fit` (the
 loop), `backward` (gradients by hand), `layers`; `private_fit` is the same loop with clipping and noise a row.

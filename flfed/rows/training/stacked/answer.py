@@ -1,4 +1,7 @@
-"""Answering the requests of a whole cohort together: what is alike is stacked, the rest is done alone."""
+"""Stacked engine for the requests of many sites.
+
+What is alike is stacked, and the rest is computed one by one.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,18 @@ from flfed.rows.training.tuning.stacked import tune_together
 
 
 def stacked_compute() -> Compute:
-    """Return `compute_stacked` with a memory of its own, so that a site's rows are packed once and not every round."""
+    """Return `compute_stacked` with a cache of its own.
+
+    A site's rows are then packed once, and not in every round.
+    """
     return partial(compute_stacked, kept=Kept())
 
 
 def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
-    """Return the result of each request, or `Failed`: one site's failure is its own."""
+    """Compute the result of each request.
+
+    One site's failure is its own: it is `Failed` in place of that result.
+    """
     kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
         FitRequest: partial(fit_stacked, kept=kept, alone=_alone),
         ScoreRequest: score_stacked,
@@ -47,7 +56,11 @@ def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> li
 
 
 def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Request]) -> Sequence[Any]:
-    """Answer requests of one kind together or, where that fails, each alone, to find whose failure it is."""
+    """Answer requests of one kind together.
+
+    Where that fails each is answered alone, to find whose failure it is.
+    """
+    # The state of every generator is noted first, for a failure may come after some draws.
     drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
     found = [source_of(request.rng, getattr(request, "chance", None)) for request in drawing]
     sources = [source for source in found if source is not None]

@@ -1,4 +1,6 @@
-"""Outputs and gradients of affine layers with ReLU between them, for a stack of sites, written out.
+"""Forward and backward passes for a stack of sites.
+
+Outputs and gradients of affine layers with ReLU between them are written out.
 
 A layer's weights and intercepts are one tensor [sites, inputs + 1, outputs], the intercepts last:
 inputs carry a column of ones, so that one product adds the intercepts, and one gives the gradient
@@ -14,13 +16,19 @@ from torch import Tensor
 
 
 class BufferPool:
-    """Memory that one stack after the other writes to: fresh memory costs more than small products."""
+    """Memory that is reused by stacks.
+
+    One stack after the other writes to it: fresh memory costs more than small products.
+    """
 
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], Tensor] = {}
 
     def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
-        """Return a tensor of a shape: what was in it before, or at first anything, or ones."""
+        """Return a tensor of a shape.
+
+        It holds what was in it before; at first it holds anything, or ones.
+        """
         size, key = math.prod(shape), (*use, dtype)
         if key not in self._held or self._held[key].numel() < size:
             self._held[key] = (torch.ones if ones else torch.empty)(size, dtype=dtype)
@@ -28,7 +36,9 @@ class BufferPool:
 
 
 class Passes:
-    """Forward and backward pass of the first `sites` of a stack, `rows` rows each.
+    """Forward and backward pass of stacked layers.
+
+    It is of the first `sites` of a stack, `rows` rows each.
 
     Parameters
     ----------
@@ -49,7 +59,9 @@ class Passes:
             layer.take_room(number, rows, room)
 
     def forward(self, x: Tensor, out: Tensor, absent: Tensor | None) -> None:
-        """Write the outputs for `x` [sites, rows, inputs + 1] to `out` [sites, rows, outputs].
+        """Compute the outputs for a batch.
+
+        `x` is [sites, rows, inputs + 1]; they are written to `out` [sites, rows, outputs].
 
         `absent` are the places [of sites × rows] that hold no row: there a site whose weights are
         infinite would make 0 * inf of them, so activations are set to 0, not multiplied by it.
@@ -57,13 +69,17 @@ class Passes:
         for layer in self._layers[:-1]:
             layer.product(x, layer.room)
             torch.clamp_min(layer.room, 0, out=layer.active)
+            # These places are zeroed here, before the next layer multiplies them.
             if absent is not None:
                 layer.by_row.index_fill_(0, absent, 0)
             x = layer.hidden
         self._layers[-1].product(x, out)
 
     def backward(self, x: Tensor, residual: Tensor) -> None:
-        """Collect the gradients, from the loss's derivative by the outputs [sites, rows, outputs]."""
+        """Compute the gradients of all layers.
+
+        They follow from the loss's derivative by the outputs, [sites, rows, outputs].
+        """
         for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
             layer.through(before, residual)  # through the weights as they are before the step
             layer.collect(before.hidden, residual)
@@ -71,7 +87,9 @@ class Passes:
         self._layers[0].collect(x, residual)
 
     def backward_by_row(self, x: Tensor, residual: Tensor, clip: Tensor) -> Tensor:
-        """Collect the sums of rows' gradients, each of norm `clip` at most; return whose are finite [sites, rows].
+        """Sum the clipped gradients of rows.
+
+        Each has norm `clip` at most. Returns which rows' gradients are finite, [sites, rows].
 
         `clip` is float64 [sites, 1]. Rows whose gradient is not finite add nothing. The inputs' last
         column is one, so that |a|^2 |d|^2 counts weights and intercepts.
@@ -82,6 +100,7 @@ class Passes:
         for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
             layer.through(before, parts[0][1])
             parts.insert(0, (before, before.room))
+        # A row's gradient is an outer product in each layer: its norm is the product of two norms.
         inputs = [x, *(layer.hidden for layer in self._layers[:-1])]
         square = x.new_zeros((), dtype=torch.float64)
         for a, (_, d) in zip(inputs, parts, strict=True):
@@ -92,6 +111,7 @@ class Passes:
             inputs = [torch.where(finite[..., None], a, 0) for a in inputs]
             for _, d in parts:
                 d.masked_fill_(~finite[..., None], 0)
+        # Sums are in a type of their own, which may be wider than that of the weights.
         dtype = self._layers[0].summed
         scale = (clip / square.sqrt_().clamp_min_(clip)).to(dtype).unsqueeze(-1)
         for a, (layer, d) in zip(inputs, parts, strict=True):
@@ -100,7 +120,10 @@ class Passes:
 
 
 def _norms(part: Tensor) -> Tensor:
-    """Return each row's norm, float64 [sites, rows]: there no float32 number's square is lost."""
+    """Return each row's norm, float64 [sites, rows].
+
+    In float64 no float32 number's square is lost.
+    """
     norms: Tensor = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float64)
     return norms
 
@@ -110,7 +133,9 @@ _through_relu = torch.ops.aten.threshold_backward.grad_input
 
 
 class _Layer:
-    """One layer: views of its weights, room for its outputs, and its three products.
+    """One layer of a stack.
+
+    It has views of its weights, memory for its outputs, and its three products.
 
     With a single output a product has one column, which is slow; transposed it has one row.
     """
@@ -129,7 +154,10 @@ class _Layer:
         self._g = g.transpose(1, 2) if self._single else g
 
     def take_room(self, number: int, rows: int, room: BufferPool) -> None:
-        """Find room for what a hidden layer gives, before and after ReLU, with the ones that follow it."""
+        """Allocate the outputs of a hidden layer.
+
+        They are those before and after ReLU, with the column of ones that follows them.
+        """
         sites, _, outputs = self._w.shape
         self.room = room.of(("before", number), self._w.dtype, sites, rows, outputs)
         # Every last of so many numbers is the one that new memory holds: nobody writes there.
@@ -145,19 +173,28 @@ class _Layer:
             torch.bmm(x, self._w, out=out)
 
     def back(self, residual: Tensor, out: Tensor) -> None:
-        """Write the loss's derivative by the layer's inputs to `out`."""
+        """Write the derivative by the layer's inputs.
+
+        It is the loss's derivative, written to `out`.
+        """
         if self._single:
             torch.mul(residual, self._back, out=out)
         else:
             torch.bmm(residual, self._back, out=out)
 
     def through(self, before: _Layer, residual: Tensor) -> None:
-        """Write the loss's derivative by the outputs of the layer before, ahead of its ReLU, to that layer's room."""
+        """Pass the derivative on to the layer before.
+
+        It is the loss's derivative by that layer's outputs, ahead of its ReLU, in that layer's memory.
+        """
         self.back(residual, before.room)
         _through_relu(before.room, before.active, 0, grad_input=before.room)
 
     def collect(self, x: Tensor, residual: Tensor) -> None:
-        """Write the gradient `x' @ residual`, or add it to the weights."""
+        """Write the gradient `x' @ residual`.
+
+        Where gradients go straight to the weights it is added to these.
+        """
         a, b = (residual.transpose(1, 2), x) if self._single else (x.transpose(1, 2), residual)
         if self._adding:
             self._g.baddbmm_(a, b)

@@ -1,4 +1,7 @@
-"""Rows of several sites in one tensor, and which of them each site takes in each step."""
+"""Batches of several sites in one tensor.
+
+All rows lie in one tensor; a plan says which of them each site takes in each step.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ WINDOW_BYTES = 8 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Rows of sites, one site after the other, and a last row of zeros that stands for no row.
+    """Rows of several sites in one tensor.
+
+    One site follows the other, and a last row of zeros stands for no row.
 
     Attributes
     ----------
@@ -45,7 +50,10 @@ class Packed:
 
 
 def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
-    """Return the rows of sites in one tensor, converted to `dtype`."""
+    """Pack the rows of sites into one tensor.
+
+    They are converted to `dtype`.
+    """
     total, inputs = sum(len(site.y) for site in rows), rows[0].x.shape[1]
     x = torch.empty((total + 1, inputs + 1), dtype=dtype)
     y = torch.zeros(total + 1, dtype=torch.int64 if task == "multi-class" else dtype)
@@ -53,13 +61,16 @@ def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
     np.concatenate([site.x for site in rows], out=x.numpy()[:total, :inputs])
     np.concatenate([site.y for site in rows], out=y.numpy()[:total])
     np.concatenate([site.weight for site in rows], out=weight.numpy()[:total])
+    # The last input meets the intercepts: 1 in true rows, 0 in the row that stands for none.
     x[:total, inputs] = 1
     x[total] = 0
     return Packed(x, y, weight)
 
 
 class Kept:
-    """Packed rows kept from round to round, while their sites' rows live and there is room.
+    """Cache of packed rows across rounds.
+
+    Rows are kept while their sites' rows live and there is memory left.
 
     Parameters
     ----------
@@ -72,7 +83,10 @@ class Kept:
         self._found: dict[tuple[object, ...], tuple[list[weakref.ref[Encoded]], Packed]] = {}
 
     def packed(self, rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
-        """Return the rows of sites in one tensor: the one made before of these very objects, or a new one."""
+        """Return the packed rows of sites.
+
+        They are those made before of these very objects, or new ones.
+        """
         key = (task == "multi-class", dtype, *map(id, rows))
         refs, found = self._found.get(key, ([], None))
         # A number may have passed to another object after the first one's end.
@@ -89,6 +103,7 @@ class Kept:
     def _keep(self, key: tuple[object, ...], rows: Sequence[Encoded], packed: Packed) -> None:
         if packed.nbytes() > self._limit:
             return
+        # Entries whose sites' rows are gone make place first.
         if self.nbytes() + packed.nbytes() > self._limit:
             living = [key for key, (refs, _) in self._found.items() if all(ref() is not None for ref in refs)]
             self._found = {key: self._found[key] for key in living}
@@ -98,7 +113,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The rows of some steps in which the same sites take part.
+    """Rows of steps in which the same sites train.
 
     Attributes
     ----------
@@ -138,7 +153,10 @@ class Batches:
 
 
 def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
-    """Return the rows that a block's steps take; the inputs lie in the room until the next ones are gathered."""
+    """Gather the rows that a block's steps take.
+
+    The inputs are overwritten when the next ones are gathered.
+    """
     flat, inputs = block.index.reshape(-1), packed.x.shape[1]
     x = room.of(("inputs",), packed.x.dtype, *block.index.shape, inputs)
     # Numpy takes rows in two thirds of torch's time; "clip" as else it would write to memory of its own first.
@@ -147,8 +165,10 @@ def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
         part.index_select(0, torch.from_numpy(flat)).view(block.index.shape) for part in (packed.y, packed.weight)
     )
     share = weight / torch.from_numpy(block.used).unsqueeze(-1).to(weight.dtype)
+    # Steps that all take the same rows share one copy of them.
     if len(block.index) < block.steps:
         x, y, share = (part.expand(block.steps, *part.shape[1:]) for part in (x, y, share))
+    # Without shorter sites no place has to be masked.
     if (block.used == block.index.shape[-1]).all():
         return Batches(x, y, share, None)
     places = [torch.from_numpy(np.flatnonzero(step == block.none)) for step in block.index]
@@ -156,7 +176,9 @@ def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
 
 
 class BatchPlan:
-    """Which rows each site of a stack takes in which step, drawn as `fit` draws them.
+    """Plan of each site's rows in each step.
+
+    They are drawn as `fit` draws them.
 
     Parameters
     ----------
@@ -179,7 +201,11 @@ class BatchPlan:
         self._order: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
 
     def blocks(self, most: int, window_bytes: int = WINDOW_BYTES) -> Iterator[Block]:
-        """Yield the rows of all steps, in order, at most `most` rows or one step at a time."""
+        """Yield the rows of all steps, in order.
+
+        There are at most `most` rows, or one step, at a time.
+        """
+        # Where every batch is a whole table, one step's rows do for all.
         window = 1 if self._whole else max(1, window_bytes // (8 * len(self._rows) * self._width))
         last = int(self._steps.max())
         for start in range(0, 1 if self._whole else last, window):
@@ -192,14 +218,20 @@ class BatchPlan:
                 yield from self._repeated(block, most) if self._whole else (block,)
 
     def _repeated(self, block: Block, most: int) -> Iterator[Block]:
-        """Yield the one step that all rows make as often as it is taken."""
+        """Yield one step as often as it is taken.
+
+        All its rows are in it.
+        """
         left, at_a_time = int(self._steps.max()), max(1, most // block.index.size)
         while left > 0:
             yield Block(min(left, at_a_time), block.index, block.used, block.none)
             left -= at_a_time
 
     def _used(self, start: int, end: int) -> np.ndarray:
-        """Return how many rows each site takes in each step from `start` to `end`, [sites, steps]."""
+        """Return how many rows each site takes.
+
+        It is counted for each step from `start` to `end`, [sites, steps].
+        """
         step = np.arange(start, end)
         rows, size, epoch, steps = (part[:, None] for part in (self._rows, self._size, self._epoch, self._steps))
         return np.asarray(np.where(step < steps, np.minimum(size, rows - step % epoch * size), 0))
@@ -208,6 +240,7 @@ class BatchPlan:
         """Return which rows they are, [sites, steps, rows]."""
         starts = self._starts[:, None, None]
         index = np.empty((len(self._rows), end - start, self._width), dtype=np.int64)
+        # With the sites' starts added below, a place that is not written becomes the row of zeros.
         index[:] = self._rows.sum() - starts
         parts = (self._rows.tolist(), self._steps.tolist(), self._epoch.tolist(), index.reshape(len(index), -1))
         for site, (rows, steps, epoch, places) in enumerate(zip(*parts, strict=True)):
@@ -219,13 +252,17 @@ class BatchPlan:
         return index
 
     def _write(self, site: int, step: int, end: int, places: np.ndarray) -> None:
-        """Write which of one site's rows the steps from `step` to `end` take where it belongs."""
+        """Write a site's row numbers for some steps.
+
+        They are of the steps from `step` to `end`, and go where they belong in `places`.
+        """
         size = self._width
         rows = int(self._rows[site])
         epoch = int(self._epoch[site])
         start = step
         while step < end:
             within = step % epoch
+            # An order is drawn only when its epoch begins, so that draws come as in `fit`.
             if within == 0:
                 self._order[site] = order_of(rows, size, self._rngs[site])
             until = min(end, step - within + epoch)
@@ -236,7 +273,10 @@ class BatchPlan:
 
 
 def _alike(sites: np.ndarray, widths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last + 1 of steps with the same sites and rows, of at most `most` rows or one step."""
+    """Yield runs of like steps.
+
+    They are first and last + 1 of steps with the same sites and rows, of at most `most` rows or one step.
+    """
     changes = np.flatnonzero(np.diff(sites) | np.diff(widths)) + 1
     for first, last in zip([0, *changes], [*changes, len(sites)], strict=True):
         length = max(1, most // int(sites[first] * widths[first]))

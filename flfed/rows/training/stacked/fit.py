@@ -1,4 +1,7 @@
-"""Fits of many sites as one: parameters [sites, ...], batched products, masks for unequal rows."""
+"""Training of many sites as one stack.
+
+Parameters are [sites, ...], products are batched, and masks stand for missing rows.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ CHUNK_BYTES = 64 * 2**20
 def fit_stacked(
     requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
 ) -> list[Any]:
-    """Return the result of each fit, in order; requests of one program train as one stack.
+    """Compute the result of each fit, in order.
+
+    Requests of one program train as one stack.
 
     Parameters
     ----------
@@ -59,6 +64,7 @@ def fit_stacked(
         # Requests that draw from one generator draw in their order.
         single = source is not None and drawing[id(source)] > 1
         programs.setdefault(None if single else program_of(request, known), []).append(place)
+    # All programs are trained with gradients written out, so that torch need not record anything.
     with torch.inference_mode():
         for program, places in programs.items():
             for chunk in _chunks(requests, places) if program is not None else ():
@@ -70,7 +76,9 @@ def fit_stacked(
 
 
 def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[int]]:
-    """Yield places of sites that train in one stack: those with most steps first, of similar batches.
+    """Yield the places of sites that train together.
+
+    Those with most steps come first, with batches of similar size.
 
     A stack ends where its memory would be too much, or where most of a batch would be no rows.
     """
@@ -81,6 +89,7 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     total, widest = 0, 0
     for _, rows, size, place in _by_steps(requests, places):
         total, widest = total + rows, max(widest, size)
+        # Memory is that of the packed rows, or that of all activations where these are more.
         cells = max(total * widths[0], (len(chunk) + 1) * widest * sum(widths))
         if chunk and (len(chunk) == CHUNK or cells > most or 2 * size < widest):
             yield chunk
@@ -92,10 +101,14 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
 
 
 def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[int, int, int, int]]:
-    """Return steps, rows, rows of a batch and place of each site, those with most steps and then most rows first."""
+    """Sort sites by steps, then by rows.
+
+    Returns steps, rows, rows of a batch and place of each, the most first.
+    """
     (plan, private), found = (requests[places[0]].plan, requests[places[0]].private), []
     for place in places:
         rows = len(requests[place].rows.y)
+        # A protected batch is of random size: its expectation is what sites are compared by.
         size = size_of(rows, plan) if private is None else math.ceil(private.sampling * rows)
         found.append((steps_of(rows, plan), rows, size, place))
     return sorted(found, key=lambda site: (-site[0], -site[1]))

@@ -1,4 +1,4 @@
-"""What fits must have in common to be done as one stack."""
+"""Grouping of fits into stacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from flfed.rows.training.requests import FitRequest, Term
 
 
 def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:
-    """Return what requests must have in common to train as one stack, None for one that cannot be stacked.
+    """Return the program that a request trains by.
+
+    Requests of one program can train as one stack. It is None for a request that cannot be stacked.
 
     `known` holds what was found for the same arrays and plan; those must still live.
     """
@@ -20,6 +22,7 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None
     if request.private is not None and not (request.chance and request.plan.steps):
         return None  # refused alone
+    # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
@@ -28,7 +31,10 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
 
 
 def _shared(request: FitRequest) -> Hashable | None:
-    """Return what of a program is in the arrays and the plan, None for arrays that do not fit to layers and rows."""
+    """Return the program's part of arrays and plan.
+
+    It is None for arrays that do not fit to layers and rows.
+    """
     model = request.model
     plan = request.plan
     arrays = request.arrays
@@ -43,7 +49,10 @@ def _shared(request: FitRequest) -> Hashable | None:
 
 
 def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
-    """Tell whether layers follow one another from the inputs to the outputs of a task."""
+    """Tell whether layers fit to each other.
+
+    They must follow one another from the inputs to the outputs of a task.
+    """
     width = x[-1] if len(x) == 2 else -1
     for weight, bias in shapes:
         if len(weight) != 2 or weight[0] != width or bias != weight[1:] or not weight[1]:
@@ -53,7 +62,10 @@ def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
 
 
 def _term_key(term: Term) -> Hashable:
-    """Return what makes terms alike: each site makes its own `partial` of the same function."""
+    """Return a key by which terms are alike.
+
+    Each site makes its own `partial` of the same function.
+    """
     if isinstance(term, partial):
         key = (term.func, term.args, tuple(sorted(term.keywords.items())))
         return key if all(isinstance(value, Hashable) for value in (*term.args, *term.keywords.values())) else term

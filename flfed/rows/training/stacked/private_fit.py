@@ -1,4 +1,7 @@
-"""Protected steps of many sites as one: samples of unequal sizes are padded, every site has its own draws."""
+"""Protected training of many sites as one stack.
+
+Samples of unequal sizes are padded, and every site has its own draws.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ from flfed.rows.training.stacked.stack import Stack
 def fit_private_stack(
     requests: list[FitRequest], packed: Packed, room: BufferPool, *, block_bytes: int = BLOCK_BYTES
 ) -> list[Fitted]:
-    """Return the result of each fit of one stack, as `private_fit` returns it but for rounding.
+    """Train one protected stack and return each fit.
+
+    Each is as `private_fit` returns it but for rounding.
 
     Parameters
     ----------
@@ -53,7 +58,9 @@ def fit_private_stack(
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What some steps take, gathered: each site's sampled rows, then places that hold no row.
+    """Samples and noise of some steps.
+
+    Each site's sampled rows are followed by places that hold no row.
 
     Attributes
     ----------
@@ -74,7 +81,9 @@ class Samples:
 
 
 def blocks(requests: Sequence[FitRequest], packed: Packed, numbers: int, block_bytes: int) -> Iterator[Samples]:
-    """Yield the samples of all steps in order, as many steps at a time as fit into a block.
+    """Yield the samples of all steps in order.
+
+    There are as many steps at a time as fit into a block.
 
     Parameters
     ----------
@@ -93,6 +102,7 @@ def blocks(requests: Sequence[FitRequest], packed: Packed, numbers: int, block_b
         sampling = request.private.sampling
         drawn.append(drawn_steps(request.rows, request.private, request.chance, steps, numbers))
     starts = np.cumsum([0, *(len(request.rows) for request in requests[:-1])])
+    # A step's memory is that of the expected samples, or of its noise where that is more.
     numbers_of_step = len(requests) * max(math.ceil(sampling * most) * packed.x.shape[1], 2 * numbers)
     at_a_time = max(1, block_bytes // (numbers_of_step * packed.x.element_size()))
     for start in range(0, steps, at_a_time):
@@ -114,6 +124,7 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
     steps = len(drawn[0])
     dtype = packed.x.dtype
     rows = np.array([[len(chosen) for chosen, _ in site] for site in drawn]).T
+    # Places that hold no row are the last row of `packed`, which is of zeros.
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
     noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
     for place, (site, start) in enumerate(zip(drawn, starts, strict=True)):
@@ -127,7 +138,9 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
 
 
 class PrivateStack(Stack):
-    """The arrays of a stack of sites while they train under record-level differential privacy.
+    """Stacked arrays under record-level differential privacy.
+
+    They are the arrays of a stack of sites while they train.
 
     Parameters
     ----------
@@ -140,6 +153,7 @@ class PrivateStack(Stack):
         super().__init__(requests, dtype, room)
         self._sizes = [tensors.w[0].numel() for tensors in self._moving]
         self.numbers = sum(self._sizes)
+        # Each site has its own divisor and grid, by the number of its rows or persons.
         divisors = []
         grids = []
         for request in requests:
@@ -158,7 +172,10 @@ class PrivateStack(Stack):
         ]
 
     def take(self, samples: Samples) -> None:
-        """Take some steps; where a site has no row in one it is of noise alone."""
+        """Take some protected steps.
+
+        Where a site has no row in a step, that step is of noise alone.
+        """
         task, (steps, sites, rows, _) = self._first.task, samples.x.shape
         weights = [tensors.w for tensors in self._moving]
         passes = Passes(weights, self._sums, rows, self._room)
@@ -172,6 +189,7 @@ class PrivateStack(Stack):
             torch.sub(expected(task, out, residual), sure, out=residual).mul_(factor)
             finite.append(passes.backward_by_row(x, residual, self._clip))
             for moving, total, added in zip(self._moving, self._sums, noise.split(self._sizes, dim=1), strict=True):
+                # Sums are put on the grid before the noise, which lies on it already.
                 if self._noisy:
                     total.div_(self._step).round_().mul_(self._step).add_(added.view_as(total))
                 total.div_(self._divisor)
@@ -179,13 +197,16 @@ class PrivateStack(Stack):
                     moving.g.copy_(total)
             self._done += 1
             self._move(self._moving, sites)
+        # The loss is over the rows that were sampled; those without a finite gradient count 0.
         losses = samples.weight * row_losses(task, outputs, samples.y)
         found = torch.where(torch.stack(finite), losses, 0).sum(2) / samples.rows.clamp_min(1)
         self._losses += found.sum(0).to(torch.float64)
 
 
 def private_fit(request: FitRequest) -> Fitted:
-    """Return the arrays after `plan.steps` protected steps; the caller's arrays are unchanged.
+    """Train one site under record-level differential privacy.
+
+    Returns the arrays after `plan.steps` protected steps. The caller's arrays are unchanged.
 
     A site without rows takes no step, as in `fit`.
 

@@ -1,4 +1,7 @@
-"""The arrays of a stack of sites while they train: parameters [sites, ...], batched products."""
+"""Arrays of a stack of sites in training.
+
+Parameters are [sites, ...], and products are batched.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from flfed.rows.training.stacked.batches import Batches
 # A site with fewer rows or steps than the others takes the row of zeros, of weight 0. Those with most steps come
 # first, so that the sites still at work are always the first ones of each tensor.
 class Stack:
-    """The arrays of a stack of sites while they train.
+    """Arrays of a stack of sites in training.
 
     Parameters
     ----------
@@ -55,7 +58,10 @@ class Stack:
         self._room = room
 
     def _stacked(self, weight: str, bias: str, dtype: torch.dtype) -> Tensor:
-        """Return one layer of all sites, [sites, inputs + 1, outputs], the intercepts last."""
+        """Stack one layer of all sites.
+
+        It is [sites, inputs + 1, outputs], the intercepts last.
+        """
         inputs, outputs = self._arrays[0][weight].shape
         found = torch.empty((len(self._arrays), inputs + 1, outputs), dtype=dtype)
         for name, place in ((weight, slice(inputs)), (bias, inputs)):
@@ -63,21 +69,26 @@ class Stack:
         return found
 
     def _given(self, name: str) -> np.ndarray:
-        """Return an array of all sites as it came, [sites, ...], or without that dimension where it is one for all."""
+        """Stack an array of all sites as it came.
+
+        It is [sites, ...], or without that dimension where it is one for all.
+        """
         given = [arrays[name] for arrays in self._arrays]
         return given[0] if all(array is given[0] for array in given) else np.stack(given)
 
     def train(self, batches: Batches) -> None:
-        """Take the steps of a block in which the first sites take part."""
+        """Train the first sites for a block's steps."""
         task, (steps, sites, rows, _) = self._first.task, batches.x.shape
         moving = [tensors.first(sites) for tensors in self._moving]
         passes = Passes([tensors.w for tensors in moving], [tensors.g for tensors in moving], rows, self._room)
         outputs = batches.x.new_empty((steps, sites, rows, moving[-1].w.shape[-1]))
+        # Where the gradient is the step, its scale by the learning rate goes into the residual.
         scale = batches.share.unsqueeze(-1) * (-self._lr[:sites] if self._plain else 1)
         target = as_expected(task, batches.y, outputs.shape[-1], outputs.dtype) * -scale
         residual = torch.empty_like(outputs[0])
         absent: Sequence[Tensor | None] = batches.absent or [None] * steps
         parts = (part.unbind(0) for part in (batches.x, outputs, target, scale))
+        # Residual: what outputs expect less what the target is, times the row's share.
         for x, out, less, factor, empty in zip(*parts, absent, strict=True):
             passes.forward(x, out, empty)
             torch.addcmul(less, expected(task, out, residual), factor, out=residual)
@@ -89,7 +100,7 @@ class Stack:
         self._losses[:sites] += _losses(task, outputs, batches)
 
     def _move(self, moving: list[OptimiserState], sites: int) -> None:
-        """Go from the gradients to the next arrays, as `fit` does."""
+        """Update the arrays from the gradients, as `fit` does."""
         plan, lr = self._first.plan, self._lr[:sites]
         if not self._plain:
             self._add_penalties([tensors.w for tensors in moving], [tensors.g for tensors in moving], sites)
@@ -116,14 +127,20 @@ class Stack:
         return [named[name] for name in self._first.model.penalised]
 
     def _named(self, tensors: list[Tensor]) -> dict[str, Tensor]:
-        """Return views by the model's names: weights [sites, inputs, outputs], intercepts [sites, outputs]."""
+        """Return views by the model's names.
+
+        Weights are [sites, inputs, outputs], intercepts [sites, outputs].
+        """
         views = {}
         for (weight, bias), tensor in zip(self._first.model.layers, tensors, strict=True):
             views[weight], views[bias] = tensor[:, :-1], tensor[:, -1]
         return views
 
     def results(self, steps: list[int]) -> list[Fitted]:
-        """Return what came of each site, which took so many steps."""
+        """Return each site's fit.
+
+        `steps` says how many steps each site took.
+        """
         named = {}
         for name, view in self._named([tensors.w for tensors in self._moving]).items():
             trained = view.numpy()
@@ -139,13 +156,20 @@ class Stack:
 
 
 def _like(factor: Tensor, w: Tensor) -> Tensor:
-    """Return a number for each site, shaped to meet [sites, ...]."""
+    """Shape a number for each site like an array.
+
+    It then meets [sites, ...].
+    """
     return factor.reshape(-1, *[1] * (w.dim() - 1))
 
 
 def _losses(task: str, outputs: Tensor, batches: Batches) -> Tensor:
-    """Return each site's sum of its batches' losses, float64 [sites]."""
+    """Sum the losses of each site's batches.
+
+    The sums are float64 [sites].
+    """
     found = batches.share * row_losses(task, outputs, batches.y)
     if batches.absent is not None:
+        # A row that is none may have an infinite loss, which no share of 0 takes away.
         found.masked_fill_(batches.share == 0, 0)
     return found.sum(dim=(0, 2)).to(torch.float64)

@@ -1,4 +1,7 @@
-"""The best model of some rows alone: a tuned linear one, or boosted trees where cross-validation prefers them."""
+"""The best model of some rows alone.
+
+It is a tuned linear one, or boosted trees where cross-validation prefers them.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +41,19 @@ LEAST_OF_A_CLASS = 20
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """A model of some rows alone: of which family it is, and its outputs' function."""
+    """A model of some rows alone.
+
+    It has a family and the function of its outputs.
+    """
 
     family: OwnFamily
     outputs: Predictor
 
 
 def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Rival:
-    """Return the model whose loss over the folds' test rows is least, fitted on all rows.
+    """Find the model of least cross-validated loss.
+
+    The loss is over the folds' test rows; the model is then fitted on all rows.
 
     Parameters
     ----------
@@ -66,6 +74,7 @@ def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator)
     asked = search_of(rows, task, classes, rng, folds=FOLDS)
     if not isinstance(asked, Search):
         return Rival(linear, asked)  # the constant model: nothing can be tuned
+    # Fewer penalties are tried here than where a linear model is tuned alone.
     asked, trees = replace(asked, penalties=PENALTIES), None
     losses = held_out_losses(asked)
     place = chosen(losses)
@@ -75,7 +84,7 @@ def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator)
 
 
 def _enough(rows: Encoded, task: str, classes: int) -> bool:
-    """Tell whether there are rows enough to grow trees on."""
+    """Tell whether rows suffice to grow trees."""
     if len(rows) < LEAST_ROWS or task == "regression":
         return len(rows) >= LEAST_ROWS
     _, units = units_by_class(rows, classes)
@@ -83,8 +92,12 @@ def _enough(rows: Encoded, task: str, classes: int) -> bool:
 
 
 def _trees_below(asked: Search, bar: float, seed: int) -> Rival | None:
-    """Return the boosted trees of the best setting, fitted on all rows; None where none has less loss than `bar`."""
+    """Fit boosted trees at their best setting.
+
+    They are fitted on all rows. None where no setting has less loss than `bar`.
+    """
     losses: Counter[tuple[int, int]] = Counter()
+    # Losses of all folds are added up for each number of leaves and trees.
     with _one_thread():
         for leaves, fold in product(TREES, asked.folds):
             losses.update(_losses_by_trees(asked, fold, leaves, seed))
@@ -96,7 +109,9 @@ def _trees_below(asked: Search, bar: float, seed: int) -> Rival | None:
 
 
 def _one_thread() -> threadpool_limits:
-    """Return the context in which scikit-learn's trees take one thread.
+    """Limit scikit-learn's trees to one thread.
+
+    Returns the context in which they are limited.
 
     On a table several wait for each other longer than they compute: ten times the processor's seconds.
     """
@@ -106,10 +121,14 @@ def _one_thread() -> threadpool_limits:
 
 
 def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[tuple[int, int], float]:
-    """Return the summed loss on a fold's test rows by leaves and number of trees."""
+    """Return a fold's losses by leaves and trees.
+
+    They are summed over the fold's test rows.
+    """
     own = asked.rows.take(fold.train)
     test = asked.rows.take(fold.test)
     trees = TREES[leaves]
+    # One model of the largest number of trees gives the smaller ones on the way.
     model = _boosted(own, asked.task, leaves, max(trees), seed)
     staged = model.staged_predict if asked.task == "regression" else model.staged_decision_function
     by_number = enumerate(staged(test.x), 1)
@@ -117,7 +136,10 @@ def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[
 
 
 def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> Any:
-    """Return scikit-learn's boosted trees; without weights where all are the same, as with them it takes ten times."""
+    """Fit scikit-learn's boosted trees.
+
+    No weights are given where all are the same, as with them it takes ten times as long.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
@@ -128,18 +150,25 @@ def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> An
 
 
 def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
-    """Return log-odds or logits, or the predictions of a regression; [rows, outputs]."""
+    """Return log-odds, logits or predictions.
+
+    Predictions are of a regression; [rows, outputs].
+    """
     with _one_thread():
         found = model.decision_function(x) if hasattr(model, "decision_function") else model.predict(x)
     return np.asarray(found).reshape(len(x), -1)
 
 
 def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
-    """Return the summed loss of outputs, one or more a row, as `held_out_losses` has it."""
+    """Return the summed loss of outputs.
+
+    There are one or more outputs a row; the loss is that of `held_out_losses`.
+    """
     if task == "regression":
         return float(np.square(outputs.ravel() - y).sum())
     if task == "binary":
         losses = np.logaddexp(0, np.where(y == 1, -1, 1) * outputs.ravel())
     else:
         losses = logsumexp(outputs, axis=1) - outputs[np.arange(len(y)), y]
+    # No row may cost more than the least likelihood allows, or one alone would decide.
     return float(np.minimum(losses, -np.log(LEAST)).sum())

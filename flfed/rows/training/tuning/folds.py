@@ -1,4 +1,7 @@
-"""The folds of a cross-validation as scikit-learn draws them, without its import: a third of a short run's seconds."""
+"""Cross-validation folds as scikit-learn draws them.
+
+Its import, a third of a short run's seconds, is not needed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ Places = NDArray[np.intp]
 
 
 def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tuple[Places, Places]]:
-    """Return (training, test) rows of `count` folds with equal shares of every class, as far as that goes.
+    """Return folds with equal shares of every class.
+
+    Each is (training, test) rows; shares are equal as far as that goes, in `count` folds.
 
     Parameters
     ----------
@@ -24,6 +29,7 @@ def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tupl
     # Classes in order of appearance, so that their names do not matter.
     code = np.argsort(np.argsort(first))[place]
     ordered, drawn = np.sort(code), np.random.RandomState(seed)
+    # Sorted classes are dealt round the folds: so many rows of each class go to each fold.
     each = np.stack([np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)])
     fold_of = np.empty(len(code), dtype=np.intp)
     for number in range(len(first)):
@@ -34,7 +40,9 @@ def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tupl
 
 
 def plain_folds(rows: int, count: int, seed: int) -> list[tuple[Places, Places]]:
-    """Return (training, test) rows of `count` folds of nearly equal size.
+    """Return folds of nearly equal size.
+
+    They are (training, test) rows of `count` folds.
 
     Source: `KFold(count, shuffle=True, random_state=seed)` of scikit-learn; the same folds.
     """

@@ -1,4 +1,6 @@
-"""A linear model on some rows alone, fairly tuned: scikit-learn's fit, cross-validated.
+"""Tuned linear models of some rows alone.
+
+They are scikit-learn's fits, cross-validated.
 
 What is to be fitted (`search_of`: classes, folds) is told from fitting it (`search_alone`).
 """
@@ -28,7 +30,10 @@ MANY = 500
 
 
 class Predictor(Protocol):
-    """Something that turns inputs [rows, inputs] into outputs [rows, outputs]."""
+    """A function from inputs to outputs.
+
+    Inputs are [rows, inputs], outputs [rows, outputs].
+    """
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return outputs."""
@@ -49,7 +54,10 @@ class LinearPredictor:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Indices of rows to fit on and of rows to measure on; every class of `test` is in `train`."""
+    """Row indices to fit on and to measure on.
+
+    Every class of `test` is in `train`.
+    """
 
     train: np.ndarray
     test: np.ndarray
@@ -57,7 +65,9 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What is to be fitted: the model of all rows at the penalty whose loss over the folds' test rows is least.
+    """A search for the best ridge penalty.
+
+    The model of all rows is fitted at the penalty whose loss over the folds' test rows is least.
 
     Attributes
     ----------
@@ -82,12 +92,16 @@ class Search:
     penalties: np.ndarray = field(default_factory=PENALTIES.copy)
 
     def finished(self, found: LinearPredictor) -> LinearPredictor:
-        """Return the model found, with an output for each class of the schema that has no rows."""
+        """Add outputs for classes without rows.
+
+        Returns the model found, with an output for each class of the schema.
+        """
         if self.outputs == 1:
             return found
         weight, bias = np.zeros((self.rows.x.shape[1], self.outputs)), np.zeros(self.outputs)
         own = self.present[1:] if self.task == "binary" else self.present
         weight[:, own], bias[own] = found.weight, found.bias
+        # A class without rows gets an intercept by which it has half a row's share on the average.
         likely = self.rows.x @ weight[:, self.present] + bias[self.present]
         absent = np.setdiff1d(np.arange(self.outputs), self.present)
         bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(self.rows))
@@ -95,7 +109,10 @@ class Search:
 
 
 def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
-    """Return scikit-learn's regularised fit, its ridge penalty chosen by cross-validated loss; see `search_of`."""
+    """Fit a linear model at its best ridge penalty.
+
+    It is scikit-learn's fit, the penalty chosen by cross-validated loss; see `search_of`.
+    """
     asked = search_of(rows, task, classes, rng)
     return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
 
@@ -103,7 +120,9 @@ def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generato
 def search_of(
     rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS
 ) -> Search | LinearPredictor:
-    """Return what is to be fitted, or the constant model where nothing can be.
+    """Prepare the search of a linear model.
+
+    It is the constant model where nothing can be fitted.
 
     Parameters
     ----------
@@ -140,7 +159,9 @@ def search_of(
 
 
 def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rows a fold may test on, and in how many units each class stands among them.
+    """Return testable rows and units by class.
+
+    The rows are a mask of those that a fold may test on; units count in how many each class stands among them.
 
     A unit is a group, or a row without groups. One that is the last with some class is never
     tested on; leaving it out may make another the last, so this is repeated.
@@ -148,6 +169,7 @@ def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]
     codes, _ = units_of(len(rows), rows.group)
     free = np.ones(len(rows), dtype=bool)
     while True:
+        # Each pair of unit and class is counted once, by one number for both.
         unit, seen = np.divmod(np.unique(codes[free] * classes + rows.y[free]), classes)
         units = np.bincount(seen, minlength=classes)
         last = unit[np.isin(seen, np.flatnonzero(units == 1))]
@@ -157,7 +179,10 @@ def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Generator) -> list[Fold]:
-    """Return the folds of `free` rows that can be tested; all other rows are in each one's training rows."""
+    """Return the folds that can be tested.
+
+    Their test rows are among `free`; all other rows are in each one's training rows.
+    """
     seed = int(rng.integers(2**31))
     single, others = np.flatnonzero(~free), np.flatnonzero(free)
     folds = []
@@ -172,7 +197,10 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
 
 
 def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return scikit-learn's folds with equal shares of every class; of groups where rows have some."""
+    """Return scikit-learn's stratified folds.
+
+    Shares of every class are equal. Where rows have groups the folds are of groups.
+    """
     if group is None:
         return stratified_folds(y, count, seed)
     from sklearn.model_selection import StratifiedGroupKFold
@@ -195,17 +223,26 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
 
 
 def chosen(losses: np.ndarray) -> int:
-    """Return the place of the least loss [penalties]; the last, which trusts the rows least, if all are 0: untested."""
+    """Return the place of the least loss.
+
+    Losses are [penalties]. If all are 0, nothing was tested: then it is the last, which trusts the rows least.
+    """
     return int(np.argmin(losses)) if losses.any() else len(losses) - 1
 
 
 def search_alone(asked: Search) -> LinearPredictor:
-    """Return scikit-learn's fit at the best penalty; one fit a fold and penalty."""
+    """Fit scikit-learn's model at the best penalty.
+
+    There is one fit for each fold and penalty.
+    """
     return fit_at(asked, float(asked.penalties[chosen(held_out_losses(asked))]))
 
 
 def held_out_losses(asked: Search) -> np.ndarray:
-    """Return the summed loss on the folds' test rows [penalties]: of a regression the squared error."""
+    """Return the summed test loss of each penalty.
+
+    [penalties], over the folds' test rows; of a regression it is the squared error.
+    """
     rows, losses = asked.rows, np.zeros(len(asked.penalties))
     if asked.task == "regression":
         return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
@@ -234,7 +271,10 @@ def fit_at(asked: Search, l2: float) -> LinearPredictor:
 
 @contextmanager
 def _quiet_newton() -> Iterator[None]:
-    """Silence one warning: where rounding ends Newton's method, scikit-learn goes on from there by another."""
+    """Silence scikit-learn's warning about Newton's method.
+
+    Where rounding ends that method, scikit-learn goes on from there by another.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*resort to lbfgs")
         yield
@@ -253,27 +293,38 @@ def _logistic(rows: Encoded) -> Any:
 
 
 def _fit(model: Any, rows: Encoded, l2: float) -> Any:
-    """Return the model fitted, each coefficient within 1e-8 of the solution: a slope of `l2 * 1e-8` says so."""
+    """Fit a model at one penalty.
+
+    Each coefficient is within 1e-8 of the solution: a slope of `l2 * 1e-8` says so.
+    """
+    # C is the inverse of a penalty on the sum of losses; `l2` is one on their mean.
     model.C = 1 / (l2 * len(rows))
     model.tol = 1e-8 * l2
     return model.fit(rows.x, rows.y, rows.weight)
 
 
 def _ridge(l2: float, rows: int) -> Any:
-    """Return scikit-learn's ridge regression at a penalty in units of a loss that is a mean over rows."""
+    """Return scikit-learn's ridge regression.
+
+    The penalty is in units of a loss that is a mean over rows.
+    """
     from sklearn.linear_model import Ridge
 
     return Ridge(l2 * rows)
 
 
 def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarray:
-    """Return the summed squared error [penalties] on a fold's test rows."""
+    """Return the squared error of each penalty.
+
+    It is summed over a fold's test rows, [penalties].
+    """
     a, b = fold.train, fold.test
     fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
     return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
 
 
 def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:
+    # Half a row is added to each class, so that no share is 0.
     shares = np.log((counts + 0.5) / (counts + 0.5).sum())
     bias = np.array([shares[1] - shares[0]]) if task == "binary" else shares
     return LinearPredictor(np.zeros((inputs, len(bias))), bias)

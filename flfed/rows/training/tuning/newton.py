@@ -1,4 +1,7 @@
-"""Newton's method for stacks of ridge logistic regressions, binary or of several classes, over a few tables."""
+"""Newton's method for stacked logistic regressions.
+
+They have ridge penalties, are binary or of several classes, and are over a few tables.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ FAR = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """The products of each row's inputs, two at a time: every Hessian is a weighted sum of them.
+    """Products of each row's inputs, two at a time.
+
+    Every Hessian is a weighted sum of them.
 
     Attributes
     ----------
@@ -42,18 +47,25 @@ class Products:
 
     @cached_property
     def _place(self) -> np.ndarray:
-        """Where the product of inputs i and j stands, [inputs + 1, inputs + 1]."""
+        """The place of each product of two inputs.
+
+        It is an array [inputs + 1, inputs + 1].
+        """
         place, (left, right) = np.zeros((self.x.shape[1],) * 2, dtype=np.intp), self._pairs
         place[left, right] = place[right, left] = np.arange(len(left))
         return place
 
     @cached_property
     def _all(self) -> np.ndarray | None:
-        """The products of all rows [pairs, rows], if they are not too many to be kept."""
+        """The products of all rows.
+
+        [pairs, rows]; None if they are too many to be kept.
+        """
         return self._of(self.x) if len(self._pairs[0]) * len(self.x) <= KEPT else None
 
     def _of(self, x: np.ndarray) -> np.ndarray:
         columns, found = np.ascontiguousarray(x.T), np.empty((len(self._pairs[0]), len(x)))
+        # Each pair is computed once, for the products are symmetric.
         start = 0
         for number, column in enumerate(columns, 1):
             np.multiply(column, columns[:number], out=found[start : start + number])
@@ -61,7 +73,10 @@ class Products:
         return found
 
     def summed(self, weight: np.ndarray) -> np.ndarray:
-        """Return `sum over rows of weight * outer(x, x)`, [many, inputs + 1, inputs + 1], of weight [many, rows]."""
+        """Return weighted sums of outer products.
+
+        `sum over rows of weight * outer(x, x)`, [many, inputs + 1, inputs + 1], of weight [many, rows].
+        """
         if self._all is not None:
             return np.take(weight @ self._all.T, self._place, axis=1)
         total, step = np.zeros((len(weight), len(self._pairs[0]))), max(1, BLOCK // 2 // len(self._pairs[0]))
@@ -73,7 +88,9 @@ class Products:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Problems under way: minimise `sum(weight * log loss) + ridge / 2 * |coefficients|^2`, intercepts free.
+    """A stack of problems under way.
+
+    Each is to minimise `sum(weight * log loss) + ridge / 2 * |coefficients|^2`, with intercepts free.
 
     Attributes
     ----------
@@ -105,38 +122,55 @@ class Stack:
         return Stack(self.tables, *(array[some] for array in arrays))
 
     def moved(self, length: np.ndarray, step: np.ndarray, along: np.ndarray) -> Stack:
-        """Return the problems `length` [problems] of a step further, which changes `z` by `along`."""
+        """Return the problems a part of a step further.
+
+        The part is `length` [problems]; the step changes `z` by `along`.
+        """
         t = length[:, None, None]
         return replace(self, w=self.w + t * step, z=self.z + t * along)
 
     def penalty(self, step: np.ndarray) -> np.ndarray:
-        """Return the Hessian of the penalty times a step; 0 for the intercepts."""
+        """Return the penalty's Hessian times a step.
+
+        It is 0 for the intercepts.
+        """
         found = np.asarray(self.ridge[:, None, None] * step)
         found[..., -1] = 0
         return found
 
     def each(self, times: int) -> Iterator[tuple[Products, slice]]:
-        """Yield each table and where its problems stand, in an array with `times` lines a problem."""
+        """Yield each table and its problems' places.
+
+        The places are of an array with `times` lines a problem.
+        """
         bounds = times * np.searchsorted(self.own, np.arange(len(self.tables) + 1))
         for table, start, end in zip(self.tables, bounds, bounds[1:], strict=False):
             if start < end:
                 yield table, slice(start, end)
 
     def outputs(self, w: np.ndarray) -> np.ndarray:
-        """Return `w @ x.T` [problems, outputs, rows], 0 beyond a table's last row."""
+        """Return `w @ x.T`, the outputs of the problems.
+
+        [problems, outputs, rows], 0 beyond a table's last row.
+        """
         found, flat = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1])), w.reshape(-1, w.shape[-1])
         for table, some in self.each(w.shape[1]):
             found[some, : len(table.x)] = flat[some] @ table.x.T
         return found.reshape(*w.shape[:2], -1)
 
     def inputs(self, z: np.ndarray) -> np.ndarray:
-        """Return `z @ x` [problems, outputs, inputs + 1] of z [problems, outputs, rows]."""
+        """Return `z @ x`, summed over rows.
+
+        [problems, outputs, inputs + 1], of z [problems, outputs, rows].
+        """
         flat = z.reshape(-1, z.shape[-1])
         found = [flat[some, : len(table.x)] @ table.x for table, some in self.each(z.shape[1])]
         return np.concatenate(found).reshape(*z.shape[:2], -1)
 
     def products(self, weight: np.ndarray) -> np.ndarray:
-        """Return `sum over rows of weight * outer(x, x)` [many, inputs + 1, inputs + 1].
+        """Return weighted sums of outer products, by problem.
+
+        They are `sum over rows of weight * outer(x, x)` [many, inputs + 1, inputs + 1].
 
         The weight is [many, rows], as many lines for each problem.
         """
@@ -146,7 +180,9 @@ class Stack:
 
 
 def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
-    """Return the coefficients [problems, outputs, inputs + 1] that solve a stack; None if they cannot be found.
+    """Solve a stack of problems.
+
+    Returns the coefficients [problems, outputs, inputs + 1]; None if they cannot be found.
 
     Parameters
     ----------
@@ -172,6 +208,7 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
             along = now.outputs(step)
             before, size = size, _size(along)
             now = now.moved(_length(now, step, along, size), step, along)
+        # Steps shrink by a constant factor with one Hessian: by the last two the rest is known.
         left, factor = (np.square(size) > NEAR * before) & ((size > STILL) | (2 * size < before)), None
         if not left.all():
             found[live[~left]] = now.w[~left]
@@ -182,7 +219,9 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
 
 
 def _size(along: np.ndarray) -> np.ndarray:
-    """Return the largest change of a row's log-odds [problems] along steps [problems, outputs, rows].
+    """Return the largest change of log-odds.
+
+    It is that of any row [problems] along steps [problems, outputs, rows].
 
     Of several outputs, the range: by it alone all curvatures are bounded on the way.
     """
@@ -194,6 +233,7 @@ def _likely(z: np.ndarray) -> np.ndarray:
     """Return the probability of each output [problems, outputs, rows]."""
     if z.shape[1] == 1:
         return np.asarray(1 / (1 + np.exp(np.minimum(-z, 700))))
+    # The largest is taken off first, so that no exponential overflows.
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     return np.asarray(p)
@@ -204,8 +244,12 @@ def _slope(now: Stack) -> np.ndarray:
 
 
 def factor_of(now: Stack) -> torch.Tensor | None:
-    """Return the Cholesky factors of the Hessians, [problems, unknowns, unknowns]; None if one is not positive."""
+    """Return the Cholesky factors of the Hessians.
+
+    They are [problems, unknowns, unknowns]; None if one Hessian is not positive definite.
+    """
     p, (count, outputs, inputs) = _likely(now.z), now.w.shape
+    # Between outputs the curvature of a softmax is p_i (1 if i = j, else 0) - p_i p_j.
     curvature = -now.weight[:, None, None] * p[:, :, None] * p[:, None]
     each = np.arange(outputs)
     curvature[:, each, each] += now.weight[:, None] * p
@@ -222,13 +266,18 @@ def factor_of(now: Stack) -> torch.Tensor | None:
 
 
 def _solved(factor: torch.Tensor, slope: np.ndarray) -> np.ndarray:
-    """Return the step [problems, outputs, inputs + 1] against a slope of that shape."""
+    """Return the Newton step against a slope.
+
+    Both are [problems, outputs, inputs + 1].
+    """
     flat = torch.from_numpy(slope.reshape(len(slope), -1, 1))
     return np.asarray(-torch.cholesky_solve(flat, factor).numpy().reshape(slope.shape))
 
 
 def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return how far to go along each step [problems]: all of it, or about to the least loss where it is long.
+    """Return how far to go along each step.
+
+    It is [problems]: all of the step, or where that is long about to the least loss.
 
     Notes
     -----
@@ -250,6 +299,7 @@ def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -
     start, bend = (pull * now.w).sum(axis=(1, 2)), (pull * step).sum(axis=(1, 2))
     t = np.zeros(len(size))
     for _ in range(3):
+        # Slope and curvature along the step itself, each a single number for a problem.
         p = _likely(now.z + t[:, None, None] * along)
         slope = (weighted * (p - now.wanted)).sum(axis=(1, 2)) + start + t * bend
         mean = (p * along).sum(axis=1, keepdims=True)

@@ -1,4 +1,6 @@
-"""Tuned linear models of many sites fast: all folds and penalties as stacks of Newton steps.
+"""Stacked tuning of many sites' linear models.
+
+All folds and penalties are solved as stacks of Newton steps.
 
 The folds of a search share its rows: a fold is a row of weights that is 0 where it is not trained
 on, and what depends on the rows alone is made once for all.
@@ -35,7 +37,10 @@ TOGETHER = 2**17
 
 
 def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
-    """Return the tuned model of each request, in order: `tuned_linear`'s within 1e-6 of a log-odds."""
+    """Tune the model of each request, in order.
+
+    They are those of `tuned_linear`, within 1e-6 of a log-odds.
+    """
     asked = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
     searches = [one for one in asked if isinstance(one, Search)]
     found = iter(search_together(searches))
@@ -43,7 +48,9 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
 
 def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
-    """Return the fit of each search at its best penalty; scikit-learn's where a stack does not serve.
+    """Fit each search at its best penalty.
+
+    Where a stack does not serve, it is scikit-learn's fit.
 
     That is with too many unknowns, where a fold lacks one of several classes, and for rows so
     unlike in size that a Hessian is no longer positive in float64.
@@ -60,6 +67,7 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
         for place, part in zip(places, parts, strict=False):
             if part is not None:
                 found[place] = _best(searches[place], part[0])
+    # What no stack could solve is left to closed forms or to scikit-learn.
     for place, search in enumerate(searches):
         if place not in found:
             found[place] = _ridge(search) if search.task == "regression" else search_alone(search)
@@ -67,7 +75,10 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
 
 
 def _alike(searches: Sequence[Search]) -> Iterator[list[int]]:
-    """Yield the places of searches that one stack can hold: as many unknowns, and about as many rows."""
+    """Yield the places of searches for one stack.
+
+    They have as many unknowns, and about as many rows.
+    """
     order = sorted((_unknowns(search), len(search.rows), place) for place, search in enumerate(searches))
     for unknowns, some in groupby(order, lambda one: one[0]):
         if not 0 < unknowns[0] * unknowns[1] <= MANY:
@@ -83,7 +94,10 @@ def _alike(searches: Sequence[Search]) -> Iterator[list[int]]:
 
 
 def _unknowns(search: Search) -> tuple[int, int]:
-    """Return a fit's outputs and inputs with the intercept; no outputs where a stack does not serve."""
+    """Return a fit's outputs and inputs.
+
+    The inputs are with the intercept. There are 0 outputs where a stack does not serve.
+    """
     y, inputs = search.rows.y, search.rows.x.shape[1] + 1
     if search.task == "binary":
         return 1, inputs
@@ -93,7 +107,10 @@ def _unknowns(search: Search) -> tuple[int, int]:
 
 
 def _best(search: Search, path: np.ndarray) -> LinearPredictor:
-    """Return the fit on all rows at the best penalty, of `path` [folds + 1, penalties, outputs, inputs + 1]."""
+    """Return the best penalty's fit on all rows.
+
+    `path` is [folds + 1, penalties, outputs, inputs + 1].
+    """
     losses = np.zeros(len(PENALTIES))
     for fold, w in zip(search.folds, path, strict=False):
         x, y = search.rows.x[fold.test], search.rows.y[fold.test]
@@ -103,7 +120,10 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
 
 
 def _held_out(outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the summed log loss [penalties] of outputs [penalties, rows, outputs]."""
+    """Return the summed log loss of each penalty.
+
+    [penalties], of outputs [penalties, rows, outputs].
+    """
     if outputs.shape[-1] == 1:
         losses = np.logaddexp(0, np.where(y == 1, -1, 1) * outputs[..., 0])
     else:
@@ -112,7 +132,9 @@ def _held_out(outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _paths(searches: Sequence[Search]) -> list[np.ndarray] | None:
-    """Return coefficients [folds + 1, penalties, outputs, inputs + 1] of each search, the last of all rows.
+    """Return the coefficients of each search.
+
+    They are [folds + 1, penalties, outputs, inputs + 1], the last of all rows.
 
     None if they could not be found. Few penalties at a time where one search has many rows.
     """
@@ -143,6 +165,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     again = np.concatenate([np.tile(np.arange(count) + count * r, folds) for r, folds in enumerate(many)])
     own = _stacked(searches, tables, [[fold.train for fold in search.folds] for search in searches], penalties)
     start = solved[again]
+    # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
     if parts is None:
@@ -158,7 +181,10 @@ def _stacked(
     trains: Sequence[Sequence[np.ndarray | slice]],
     penalties: np.ndarray,
 ) -> Stack:
-    """Return the problems at 0: of each search, of each of its sets of training rows, of each penalty."""
+    """Stack the problems, with coefficients of 0.
+
+    There is one of each search, of each of its sets of training rows, of each penalty.
+    """
     outputs, inputs = _unknowns(searches[0])
     longest, sets = max(len(search.rows) for search in searches), sum(map(len, trains))
     wanted, weight = np.zeros((sets, outputs, longest)), np.zeros((sets, longest))
@@ -185,7 +211,10 @@ def _stacked(
 
 
 def _ridge(search: Search) -> LinearPredictor:
-    """Return the ridge regression at the best penalty: one decomposition serves all penalties of a fold."""
+    """Fit ridge regression at the best penalty.
+
+    One decomposition serves all penalties of a fold.
+    """
     rows, losses = search.rows, np.zeros(len(PENALTIES))
     for fold in search.folds:
         weight, bias = _ridges(rows.x[fold.train], rows.y[fold.train])
@@ -197,7 +226,9 @@ def _ridge(search: Search) -> LinearPredictor:
 
 
 def _ridges(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights [penalties, inputs] and intercepts [penalties] that minimise the ridge loss.
+    """Return the weights and intercepts of ridge regressions.
+
+    Weights are [penalties, inputs] and intercepts [penalties]; they minimise the ridge loss.
 
     With centred `x = u s v'`: weight `v (s u'y) / (s^2 + l2 * rows)`. The rows are rotated to a triangle
     first (QR), which is no larger than the inputs.
