@@ -128,7 +128,7 @@ class Releases:
 
         Parameters
         ----------
-        workplace : SiteSession
+        session : SiteSession
             The site at work on the study.
         run : str
             The run's name; where it has none, this process stands for one.

@@ -67,7 +67,7 @@ class Attacked:
 
     Attributes
     ----------
-    workplace : SiteSession
+    session : SiteSession
         The site, its rows, the study, and how its rows are protected in training.
     arrays : dict of name to array
         The run's global model.
@@ -124,7 +124,7 @@ def attack(
 
     Parameters
     ----------
-    workplace : SiteSession
+    session : SiteSession
         Its protection is used for what the attacks train themselves; nothing is written to a ledger for it,
         because nothing but figures leaves.
     arrays : dict of name to array

@@ -96,7 +96,7 @@ def compare(
 
     Parameters
     ----------
-    workplace : SiteSession
+    session : SiteSession
     arrays : dict of name to array
         The final global model.
     encoder : Encoder

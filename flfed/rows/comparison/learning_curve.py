@@ -95,7 +95,7 @@ def judge(
 
     Parameters
     ----------
-    workplace : SiteSession
+    session : SiteSession
     arrays : dict of name to array
         The final global model.
     encoder : Encoder

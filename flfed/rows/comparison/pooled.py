@@ -70,7 +70,7 @@ def reference(
 
     Parameters
     ----------
-    workplaces : sequence of SiteSession, in site-name order
+    sessions : sequence of SiteSession, in site-name order
     arrays : dict of name to array
         The final global model.
     encoder : Encoder
