@@ -1,4 +1,4 @@
-"""The server app: one run, from enrolment to the comparison."""
+"""Server side of one run, from enrolment to comparison."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ RunObserver = Callable[[str, int], None]
 
 
 def no_observer(stage: str, round: int) -> None:
-    """Observe nothing."""
+    """Ignore the stage."""
 
 
 # enrol ──► summarise ──► encoder ──► rounds ──► last evaluation ──► compare
@@ -92,7 +92,7 @@ def no_observer(stage: str, round: int) -> None:
 # In this order, so that a run which is killed at any point goes on from a round that both have. Rounds between two
 # checkpoints are in the store only, and are computed again: with the same seeds, to the same bits.
 class FederatedRun:
-    """Conducts one run over a grid.
+    """One federated run over a grid.
 
     Parameters
     ----------
@@ -148,7 +148,9 @@ class FederatedRun:
         self.model = study.model.build("model")
 
     def conduct(self) -> Outcome:
-        """Run every step of the study and return how it ended.
+        """Run every step of the study.
+
+        Returns how it ended.
 
         Raises
         ------
@@ -158,6 +160,7 @@ class FederatedRun:
         if self.checkpoint is None:
             participants, kept = self.begin()
         else:
+            # Who left before the crash stays out: the strategy's state has no place for a return.
             self.recorder.share(self.checkpoint.sharing)
             left = set(self.checkpoint.left)
             participants = self.return_of(
@@ -183,9 +186,13 @@ class FederatedRun:
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
-        """Enrol and summarise; return who takes part, and the encoder in what every round's checkpoint shares."""
+        """Enrol the sites and summarise their rows.
+
+        Returns the participants, and what every round's checkpoint shares, with the encoder in it.
+        """
         participants = self.enrol()
         summaries = self.summarise(participants)
+        # A site without sums has no part in the encoder, and so none in the rounds.
         participants = {site: participants[site] for site in summaries}
         merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
@@ -205,12 +212,17 @@ class FederatedRun:
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
     ) -> Checkpoint:
-        """Write down what the rounds do not change; return what their checkpoints share, which is not the sums."""
+        """Write the start file of the checkpoints.
+
+        It holds what the rounds do not change. Returns what the checkpoints share, which is not the sums.
+        """
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
         return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def return_of(self, bands: Mapping[str, int]) -> dict[str, Participant]:
-        """Enrol again after a resume; return the sites of the earlier roster that came back.
+        """Enrol the sites again after a resume.
+
+        Returns the earlier participants that came back.
 
         Parameters
         ----------
@@ -218,22 +230,28 @@ class FederatedRun:
             Upper ends of the bands of rows they declared at first.
         """
         now = self.enrol(tuple(bands))
+        # The first declared bands stay, because weights by them must not change on the way.
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         self._enough(participants, [f"{site}: did not come back" for site in sorted(set(bands) - set(now))])
         return participants
 
     def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Participant]:
-        """Ask every node; return those that take part, in name order. `earlier` did before the run was resumed."""
+        """Enrol the sites and return the participants.
+
+        Every node is asked. The result is in name order. Sites in `earlier` took part before the run was resumed.
+        """
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = self._ask(ENROL, request, nodes, EnrolReply.from_record)
         taking_part = [reply for reply in answers.replies.values() if reply.accepted]
+        # Sharing is set before anything is recorded, since it decides under which name.
         self.recorder.share({reply.site: reply.share_metrics for reply in taking_part})
         names = {node: reply.site for node, reply in answers.replies.items()}
         self._crossed(ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
         replies: dict[str, EnrolReply] = {}
         participants = {}
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
+            # Two nodes under one name would count one site's rows twice.
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             replies[reply.site] = reply
@@ -245,6 +263,7 @@ class FederatedRun:
         self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
+        # A site that refuses, one that is absent and one without a name are told apart.
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
         self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
@@ -257,11 +276,15 @@ class FederatedRun:
         return participants
 
     def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
-        """Ask for sums over training rows; a site that cannot give them is left out."""
+        """Ask for sums over the training rows.
+
+        A site that cannot give them is left out.
+        """
         answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(participants), SummariseReply.from_record)
         self._crossed(SUMMARISE, answers)
         faults, found = answers.faults, {}
         for site, reply in answers.replies.items():
+            # Sums that contradict the declared rows would spoil the encoder of all.
             why = summary_defect(reply.summary, self.layout, participants[site].rows_high)
             if why:
                 faults[site] = why
@@ -274,7 +297,9 @@ class FederatedRun:
     def rounds(
         self, participants: Mapping[str, Participant], encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
-        """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
+        """Run the rounds of the strategy.
+
+        They start from the checkpoint where there is one. Returns the strategy and the final arrays.
 
         The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart`
         is a checkpoint on the disk before it is in the store. Without `kept`, what all checkpoints share,
@@ -290,6 +315,7 @@ class FederatedRun:
                 return
             self._scores = record.scores
             trained = len(record.losses) >= strategy.needed(len(record.asked))
+            # A round that failed may be the last one, so the good one before it is written first.
             if not trained and behind:
                 self._keep(behind.pop(), strategy, kept)  # the run may end here, and is gone on with from there
             self.privacy.asked(record, trained=trained)
@@ -297,6 +323,7 @@ class FederatedRun:
             behind[:] = [record] if trained and not due else []
             if due:
                 self._keep(record, strategy, kept)
+            # The record follows the checkpoint, never the other way round.
             self.recorder.round(record, trained=trained, durable=due or not trained)
             self.privacy.goes_on(record, trained=trained)
             self.observer("round" if trained else "evaluation", record.round)
@@ -335,12 +362,15 @@ class FederatedRun:
         self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:
-        """Return the arrays that the run starts from, in the plan's precision."""
+        """Return the initial arrays of the run.
+
+        They are in the plan's precision.
+        """
         given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
         return first_arrays(given, len(input_names(self.layout)))
 
     def offsets(self, strategy: FedAvg) -> SiteOffsets:
-        """Return what is known of the sites' own intercepts."""
+        """Return the estimate of the sites' intercepts."""
         if not strategy.run.outputs:
             return SiteOffsets()
         found = SiteOffsets(**self._once(SITE_OFFSETS, site_offsets(strategy.offsets).facts()))
@@ -348,19 +378,26 @@ class FederatedRun:
         return found
 
     def score_bins(self, participants: Mapping[str, Participant]) -> ScoreBins:
-        """Return the bins in which sites shall count holdout rows by prediction, where all of them read of such."""
+        """Return the bins of the score histograms.
+
+        In them sites count holdout rows by prediction. All sites must be able to read them.
+        """
+        # One site of an older version would not count in the same bins, so none does.
         all_read = all(reads_offset(enrolled.version) for enrolled in participants.values())
         found = score_bins(self._scores, self.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self._once(SCORE_BINS, asdict(found)))
 
     def _once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return what the sites hear with the comparison: what it was before a resume, for sites may have heard it.
+        """Return facts that the sites heard before.
+
+        After a resume they are what they were, for sites may have heard them with the comparison.
 
         A site compares in one way in a run, and after a crash another set of sites may answer.
         """
         last = self._last
         if last is None:
             return facts
+        # Written before it is sent: after a crash the sites hear the same again.
         if name not in last.facts and self._each_round:
             self._last = replace(last, facts={**last.facts, name: facts})
             checkpoints.write(self.recorder.writer.run, self._last)
@@ -375,9 +412,13 @@ class FederatedRun:
         offsets: SiteOffsets,
         bins: ScoreBins,
     ) -> None:
-        """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
+        """Compare the models at every site.
+
+        What only all tables show is added, and the result is recorded. `start` is the start file's hash.
+        """
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
+        # Sites of older versions get a message that they can read.
         knowing = {site for site, enrolled in participants.items() if reads_offset(enrolled.version)}
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
@@ -394,6 +435,7 @@ class FederatedRun:
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None
+        # A site that shares its figures in sums only could be computed from the pooled ones.
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
             self.recorder.note(f"no pooled reference: {WITHHELD}")
         elif self.tables is not None and len(replies) == len(participants):
@@ -407,7 +449,10 @@ class FederatedRun:
         self.recorder.progress("compare", 1, 1)
 
     def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
-        """Write Table 1 down: the sites' first sums, read back, with those of their holdout rows."""
+        """Record Table 1 of the run.
+
+        It joins the sites' first sums, read back, with those of their holdout rows.
+        """
         try:
             summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
         except FlfedError as error:
@@ -416,7 +461,10 @@ class FederatedRun:
             self.recorder.table_one(self.layout, summaries, replies)
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
-        """Return the comparisons that can be believed, without sums that cannot be added to others'."""
+        """Return the comparisons that can be believed.
+
+        Sums that cannot be added to others' are taken out.
+        """
         usable, faults = {}, {}
         for site, reply in replies.items():
             why = comparison_defect(reply)
@@ -431,8 +479,12 @@ class FederatedRun:
         return usable
 
     def _disclosure_cost(self, participants: Mapping[str, Participant], outcome: Outcome, reference: Reference) -> None:
-        """Say how far suppression and coarse sums moved the encoder and the result."""
+        """Record the cost of suppression and coarse sums.
+
+        It is how far they moved the encoder and the result.
+        """
         exact, used = reference.exact_encoder, outcome.encoder
+        # Without exact sums, or with means per site, there is no difference to tell.
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
             return
         if self.study.privacy.name != "none":
@@ -452,11 +504,17 @@ class FederatedRun:
     def _ask(
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
     ) -> Answers[Reply]:
-        """Send one message a node and return what came back before the study's deadline."""
+        """Ask every node and return the answers.
+
+        Only what came back before the study's deadline counts.
+        """
         return ask(self.grid, kind, request, nodes, read, timeout=self._deadline())
 
     def _crossed(self, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
-        """Write down how many bytes crossed, under the sites' names where keys are not names yet."""
+        """Record the bytes sent and received.
+
+        They stand under the sites' names where keys are not names yet.
+        """
         to_site, to_server = (
             {names[key] if names else key: size for key, size in sizes.items()}
             for sizes in (answers.to_node, answers.to_server)
@@ -469,7 +527,11 @@ class FederatedRun:
     def _enough(
         self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False, at_site: bool = False
     ) -> None:
-        """Refuse to go on with too few sites: wrong input where they `refused`, or where no more were asked."""
+        """Refuse to continue with too few sites.
+
+        The input is at fault where they `refused`, or where no more were asked.
+        """
+        # With one site alone the average would be that site's own model.
         if len(found) < LEAST_SITES:
             more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
             why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
