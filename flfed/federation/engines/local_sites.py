@@ -1,4 +1,4 @@
-"""The sites of a study whose tables are on this machine."""
+"""Sites of a study with tables on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from flfed.study.study import Study
 
 
 def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:
-    """Return the sites that take part: those given, those the study names, or all of its dataset.
+    """Return the sites that take part.
+
+    They are those given, those the study names, or all of its dataset.
 
     Raises
     ------
@@ -21,6 +23,7 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
         If there are none, their dataset's files are to be fetched first, or the study cuts its
         own and others are given.
     """
+    # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
         if given is not None:
             raise UsageError("the study cuts its dataset into research sites itself; it takes no others")

@@ -148,9 +148,7 @@ class FederatedRun:
         self.model = study.model.build("model")
 
     def conduct(self) -> Outcome:
-        """Run every step of the study.
-
-        Returns how it ended.
+        """Run every step of the study and return the outcome.
 
         Raises
         ------
@@ -186,13 +184,9 @@ class FederatedRun:
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
-        """Enrol the sites and summarise their rows.
-
-        Returns the participants, and what every round's checkpoint shares, with the encoder in it.
-        """
+        """Return the participants and the common checkpoint of a new run."""
         participants = self.enrol()
         summaries = self.summarise(participants)
-        # A site without sums has no part in the encoder, and so none in the rounds.
         participants = {site: participants[site] for site in summaries}
         merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
@@ -212,17 +206,12 @@ class FederatedRun:
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
     ) -> Checkpoint:
-        """Write the start file of the checkpoints.
-
-        It holds what the rounds do not change. Returns what the checkpoints share, which is not the sums.
-        """
+        """Write the start file and return the common checkpoint, without sums."""
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
         return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def return_of(self, bands: Mapping[str, int]) -> dict[str, Participant]:
-        """Enrol the sites again after a resume.
-
-        Returns the earlier participants that came back.
+        """Return the earlier participants that came back after a resume.
 
         Parameters
         ----------
@@ -230,15 +219,14 @@ class FederatedRun:
             Upper ends of the bands of rows they declared at first.
         """
         now = self.enrol(tuple(bands))
-        # The first declared bands stay, because weights by them must not change on the way.
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         self._enough(participants, [f"{site}: did not come back" for site in sorted(set(bands) - set(now))])
         return participants
 
     def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Participant]:
-        """Enrol the sites and return the participants.
+        """Enrol the sites and return the participants in name order.
 
-        Every node is asked. The result is in name order. Sites in `earlier` took part before the run was resumed.
+        Sites in `earlier` took part before the run was resumed.
         """
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
@@ -251,7 +239,6 @@ class FederatedRun:
         replies: dict[str, EnrolReply] = {}
         participants = {}
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
-            # Two nodes under one name would count one site's rows twice.
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             replies[reply.site] = reply
@@ -263,7 +250,6 @@ class FederatedRun:
         self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
-        # A site that refuses, one that is absent and one without a name are told apart.
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
         self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
@@ -276,15 +262,11 @@ class FederatedRun:
         return participants
 
     def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
-        """Ask for sums over the training rows.
-
-        A site that cannot give them is left out.
-        """
+        """Return the sums of the sites that can give them."""
         answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(participants), SummariseReply.from_record)
         self._crossed(SUMMARISE, answers)
         faults, found = answers.faults, {}
         for site, reply in answers.replies.items():
-            # Sums that contradict the declared rows would spoil the encoder of all.
             why = summary_defect(reply.summary, self.layout, participants[site].rows_high)
             if why:
                 faults[site] = why
@@ -297,13 +279,11 @@ class FederatedRun:
     def rounds(
         self, participants: Mapping[str, Participant], encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
-        """Run the rounds of the strategy.
+        """Run the rounds and return the strategy and final arrays.
 
-        They start from the checkpoint where there is one. Returns the strategy and the final arrays.
-
-        The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart`
-        is a checkpoint on the disk before it is in the store. Without `kept`, what all checkpoints share,
-        neither is written.
+        It starts from the checkpoint where there is one. The first round, the last, the last good one before a
+        stop, and one in every `checkpoints.seconds_apart` is a checkpoint on the disk before it is in the store.
+        Without `kept`, which all checkpoints share, neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.clock = self._clock
@@ -323,7 +303,6 @@ class FederatedRun:
             behind[:] = [record] if trained and not due else []
             if due:
                 self._keep(record, strategy, kept)
-            # The record follows the checkpoint, never the other way round.
             self.recorder.round(record, trained=trained, durable=due or not trained)
             self.privacy.goes_on(record, trained=trained)
             self.observer("round" if trained else "evaluation", record.round)
@@ -362,10 +341,7 @@ class FederatedRun:
         self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:
-        """Return the initial arrays of the run.
-
-        They are in the plan's precision.
-        """
+        """Return the initial arrays in the plan's precision."""
         given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
         return first_arrays(given, len(input_names(self.layout)))
 
@@ -378,19 +354,13 @@ class FederatedRun:
         return found
 
     def score_bins(self, participants: Mapping[str, Participant]) -> ScoreBins:
-        """Return the bins of the score histograms.
-
-        In them sites count holdout rows by prediction. All sites must be able to read them.
-        """
-        # One site of an older version would not count in the same bins, so none does.
+        """Return the score bins that all sites can read."""
         all_read = all(reads_offset(enrolled.version) for enrolled in participants.values())
         found = score_bins(self._scores, self.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self._once(SCORE_BINS, asdict(found)))
 
     def _once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return facts that the sites heard before.
-
-        After a resume they are what they were, for sites may have heard them with the comparison.
+        """Return facts as the sites may have heard them.
 
         A site compares in one way in a run, and after a crash another set of sites may answer.
         """
@@ -412,13 +382,12 @@ class FederatedRun:
         offsets: SiteOffsets,
         bins: ScoreBins,
     ) -> None:
-        """Compare the models at every site.
+        """Compare the models at every site and record it.
 
-        What only all tables show is added, and the result is recorded. `start` is the start file's hash.
+        What only all tables show is added. `start` is the start file's hash.
         """
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
-        # Sites of older versions get a message that they can read.
         knowing = {site for site, enrolled in participants.items() if reads_offset(enrolled.version)}
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
@@ -435,7 +404,7 @@ class FederatedRun:
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None
-        # A site that shares its figures in sums only could be computed from the pooled ones.
+        # Figures of a site that shares in sums only could be computed from the pooled ones.
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
             self.recorder.note(f"no pooled reference: {WITHHELD}")
         elif self.tables is not None and len(replies) == len(participants):
@@ -449,10 +418,7 @@ class FederatedRun:
         self.recorder.progress("compare", 1, 1)
 
     def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
-        """Record Table 1 of the run.
-
-        It joins the sites' first sums, read back, with those of their holdout rows.
-        """
+        """Record Table 1 from the training and holdout sums."""
         try:
             summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
         except FlfedError as error:
@@ -461,10 +427,7 @@ class FederatedRun:
             self.recorder.table_one(self.layout, summaries, replies)
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
-        """Return the comparisons that can be believed.
-
-        Sums that cannot be added to others' are taken out.
-        """
+        """Return credible comparisons, without sums that cannot be merged."""
         usable, faults = {}, {}
         for site, reply in replies.items():
             why = comparison_defect(reply)
@@ -479,12 +442,8 @@ class FederatedRun:
         return usable
 
     def _disclosure_cost(self, participants: Mapping[str, Participant], outcome: Outcome, reference: Reference) -> None:
-        """Record the cost of suppression and coarse sums.
-
-        It is how far they moved the encoder and the result.
-        """
+        """Record how suppression and coarse sums moved encoder and result."""
         exact, used = reference.exact_encoder, outcome.encoder
-        # Without exact sums, or with means per site, there is no difference to tell.
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
             return
         if self.study.privacy.name != "none":
@@ -504,17 +463,11 @@ class FederatedRun:
     def _ask(
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
     ) -> Answers[Reply]:
-        """Ask every node and return the answers.
-
-        Only what came back before the study's deadline counts.
-        """
+        """Ask every node and return the answers before the deadline."""
         return ask(self.grid, kind, request, nodes, read, timeout=self._deadline())
 
     def _crossed(self, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
-        """Record the bytes sent and received.
-
-        They stand under the sites' names where keys are not names yet.
-        """
+        """Record the bytes sent under names, else under keys."""
         to_site, to_server = (
             {names[key] if names else key: size for key, size in sizes.items()}
             for sizes in (answers.to_node, answers.to_server)
@@ -531,7 +484,6 @@ class FederatedRun:
 
         The input is at fault where they `refused`, or where no more were asked.
         """
-        # With one site alone the average would be that site's own model.
         if len(found) < LEAST_SITES:
             more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
             why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
