@@ -113,7 +113,7 @@ class Releases:
 
     Notes
     -----
-    One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
+    One for a client side. A session is looked at once a run: whichever message comes first. Enrolment
     writes no line, since no sum leaves with it.
     """
 
@@ -128,7 +128,7 @@ class Releases:
 
         Parameters
         ----------
-        workplace : SiteSession
+        session : SiteSession
             The site at work on the study.
         run : str
             The run's name; where it has none, this process stands for one.

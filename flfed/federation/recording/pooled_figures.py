@@ -132,7 +132,7 @@ def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
 
     It is None twice where a class has no rows.
 
-    As `rows.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
+    As `rows.evaluation.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
     logit scale, and Hanley and McNeil where that has no variance. For rows that are independent.
 
     Parameters

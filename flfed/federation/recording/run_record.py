@@ -72,9 +72,9 @@ def begin(
     series : str
     study : Study
     facts : mapping
-        From `checking.check`.
+        From `preflight.check`.
     engine, path : str
-        From `engines.starting`.
+        From the engine and `engines.registry.path_of`.
     repeat : int, >= 0
     """
     return store.begin_run(
