@@ -161,7 +161,6 @@ def _put(sites: Sequence[Site]) -> Any:
 
     dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
     for site in sites:
-        # Found out here, a function in a package has an error that names its site.
         try:
             dumps(site)
         except (pickle.PicklingError, TypeError, AttributeError):

@@ -242,7 +242,6 @@ class PrivacyRecord:
         A site that had nothing left to spend trained nothing.
         """
         if record.fit and (trained or not self._of_sites):
-            # A site whose budget was spent sent nothing, so that it is not charged.
             spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
             self._count([site for site in record.asked if site not in spent_out])
         self._going_on = ()
