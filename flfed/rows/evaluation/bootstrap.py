@@ -47,16 +47,10 @@ class Metric(Protocol):
     label: str
 
     def defined(self, y: Target) -> str:
-        """Return "" or why the metric is undefined.
-
-        `y` are the targets [n].
-        """
+        """Return "" or why the metric is undefined on `y` [n]."""
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n].
-
-        It is NaN where undefined.
-        """
+        """Return the metric [draws] under weights [draws, n], NaN where undefined."""
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric, or NaN if undefined."""
@@ -64,37 +58,23 @@ class Metric(Protocol):
 
 @runtime_checkable
 class Size(Protocol):
-    """Metric that is a signed figure's absolute value.
-
-    A calibration error is one.
-    """
+    """Metric that is the absolute value of a signed figure."""
 
     def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the figure with its sign [draws].
-
-        The metric is its absolute value.
-        """
+        """Return the figure with its sign [draws]."""
 
 
 @runtime_checkable
 class OfShares(Protocol):
-    """Metric that is a share of rows.
-
-    Accuracy is one.
-    """
+    """Metric that is a share of rows, such as accuracy."""
 
     def correct(self, y: Target, score: Score) -> Floats:
-        """Return 1 where a row counts, else 0 [n].
-
-        It is NaN where that is unknown.
-        """
+        """Return 1 where a row counts, else 0 or NaN [n]."""
 
 
 @runtime_checkable
 class OfSums(Protocol):
-    """Metric that follows from weighted sums over rows.
-
-    A mean loss is one.
+    """Metric of weighted sums over rows, such as a mean loss.
 
     All such metrics of all arms are then one product of the weights.
     """
@@ -111,16 +91,10 @@ class OfSums(Protocol):
 
 @runtime_checkable
 class Ranking(Protocol):
-    """Metric that puts the rows in order.
-
-    It does so once, and not for each part of the draws.
-    """
+    """Metric of a ranking, with its rows put in order once."""
 
     def ranked(self, y: Target, score: Score) -> Callable[[Floats], Floats]:
-        """Return the function from weights to the metric.
-
-        Weights are [draws, n], and the metric is [draws].
-        """
+        """Return the function from weights [draws, n] to metric [draws]."""
 
 
 def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
@@ -297,10 +271,7 @@ class Replicates:
     signed: Replicates | None = None
 
     def minus(self, other: Replicates) -> Replicates:
-        """Return the replicates of a difference.
-
-        Both figures are of the same draws.
-        """
+        """Return the replicates of a difference on the same draws."""
         return Replicates(
             self.value - other.value,
             self.draws - other.draws,
@@ -326,10 +297,7 @@ class Replicates:
 
     @cached_property
     def variance(self) -> float:
-        """Variance of the draws that are defined.
-
-        The divisor is draws - 1.
-        """
+        """Variance of the defined draws, with divisor draws - 1."""
         return float(np.var(self.kept, ddof=1))
 
     @cached_property
@@ -359,10 +327,7 @@ class Replicates:
         return min(float(low), self.value), max(float(high), self.value)
 
     def _quantiles(self, at: Floats) -> Floats:
-        """Return quantiles of the ordered draws.
-
-        They equal those of `np.quantile`.
-        """
+        """Return the `np.quantile` of the ordered draws."""
         last = len(self._ordered) - 1
         below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
         low, high = self._ordered[below], self._ordered[np.minimum(below + 1, last)]
@@ -422,10 +387,7 @@ class Replicates:
         return float(ndtri(np.clip(below, edge, 1 - edge)))
 
     def _skew(self) -> float:
-        """Return the acceleration of BCa.
-
-        It is one sixth of the skewness of the rows' influence.
-        """
+        """Return BCa's acceleration, a sixth of the influence's skewness."""
         left_out = self.left_out[np.isfinite(self.left_out)]
         pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
         size = float((pull**2).sum()) ** 1.5

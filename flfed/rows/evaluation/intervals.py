@@ -239,10 +239,7 @@ def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mappin
 
 
 def interval_of(metric: Metric) -> str:
-    """Return which interval a metric asks for.
-
-    It is "delong" or "logit" where the metric ranks rows, and "" where it goes by its draws.
-    """
+    """Return "delong", "logit" or "", the interval of a metric."""
     return str(getattr(metric, "interval", ""))
 
 
