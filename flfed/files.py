@@ -221,7 +221,7 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
         If it cannot be opened, or (to read) its mode lets in others.
     """
     try:
-        # Parents first, so that no folder is open to others for a moment.
+        # Both are made closed: mkdir gives its mode to the last folder only.
         if writing:
             for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
                 missing.mkdir(parents=True, mode=0o700)

@@ -175,6 +175,7 @@ def check_package(folder: Path) -> None:
         Names the folder or file, and what to do.
     """
     if not _strict or os.name != "posix":
+        # On Windows there are no such modes to look at.
         return
     unseen = f"{folder}: was not there when this process began: serve again"
     # A package that appeared after the check was never seen, so it is not trusted.

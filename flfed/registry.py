@@ -155,10 +155,12 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     It is the class that is named, or the one that its file defines.
     """
     where = f"{kind} {point.name!r} of {_package(point)}"
+    # Whatever the other package raises becomes one sentence, and never a trace.
     try:
         found = point.load()
     except _BROKEN as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+    # An entry point may name a module or the class itself.
     found = public_class(found) if inspect.ismodule(found) else found
     if not inspect.isclass(found):
         raise UsageError(f"{where}: {point.value} is no class")
@@ -252,6 +254,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{where}={value!r} must be a list")
         return tuple(_typed(item, options[0], where) for item in value)
+    # None stands for "not set", and the first other type is the one that counts.
     if origin is Union or origin is type(int | None):
         kinds = [option for option in options if option is not type(None)]
         return None if value is None else _typed(value, kinds[0], where)

@@ -98,7 +98,7 @@ class Draws:
         place = self._places.setdefault(site, len(self._entropy))
         if place == len(self._entropy):
             self._entropy.append([self._seed, *words(f"{site}/{self._purpose}")])
-        # A site that joins within the round has no state yet, and is seeded alone.
+        # Without a state, as of a new site or of few sites, it is seeded alone.
         if place >= len(self._states):
             return generator(self._seed, site=site, purpose=self._purpose, number=number)
         # NumPy takes any such sequence; its types know of its own only.

@@ -116,6 +116,7 @@ def coordinator_signed(facts: Mapping[str, object], signature: str, public: str)
 
     `public` is its public signing key as hex.
     """
+    # A key or signature that is malformed counts as wrong, and not as an error.
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), canonical(facts))
     except (InvalidSignature, ValueError):

@@ -51,6 +51,7 @@ def plain_cell(value: Any) -> Any:
 
 def _quoted(found: re.Match[str]) -> str:
     before, formula = found.groups()
+    # A figure with its sign is no formula, and stays readable.
     return found[0] if FIGURE.fullmatch(formula.strip()) else f"{before}'{formula}"
 
 

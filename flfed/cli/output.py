@@ -75,7 +75,7 @@ def promise(found: Mapping[str, Any]) -> None:
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(dict(found))
-    # Only what is known of the noise is told: another mechanism has other figures.
+    # A mechanism without such a figure leaves it out.
     figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
     known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
     known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []

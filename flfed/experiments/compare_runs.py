@@ -134,6 +134,7 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
 
     It is over same-named arrays of all repeats, or else the reason why there is none.
     """
+    # Repeats are compared one with one, by their order.
     if len(a) != len(b):
         return None, f"one has {len(a)} repeats, the other {len(b)}"
     largest = 0.0

@@ -180,6 +180,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _values(values: str, text: str) -> tuple[Any, ...]:
+    # A list of TOML values keeps numbers and flags as what they are.
     """Return the comma-separated values of a text.
 
     They are read as TOML where they are, and as words where they are not.
@@ -251,6 +252,7 @@ def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
         )
     if full.count(key) > 1:
         raise UsageError(f"[sweep] {key}: stands there twice, as table.key and as the bare key; leave one out")
+    # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
     told = [json.dumps(value) for value in values]
     if len(set(told)) < len(told):
         raise UsageError(f"[sweep] {key}: a value stands there twice; each is tried once")
@@ -336,7 +338,7 @@ def _judged(settings: Settings, run: str) -> Point:
     with RunReader.open() as reader:
         entry = reader.runs_of(run)[0]
         rounds = entry.best_round or 0
-        # Figures over all sites only: a choice by one site's rows would tell of them.
+        # Points are ranked by the figures over all sites.
         rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
     figures = {row.metric: row for row in rows}
     loss, primary = figures.get("loss"), figures.get(entry.primary)

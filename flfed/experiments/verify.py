@@ -211,6 +211,7 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     with RunReader.open() as reader:
         runs = reader.runs_of(found["run"])
         each = [report(reader, entry.run) for entry in runs]
+    # A run that stopped may lack any figure, which its status explains.
     strict = found["status"] == "completed"
     figures = [
         compared(expected, found, each, [entry.seed for entry in runs], strict=strict)
@@ -282,6 +283,7 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
     place: Any = found
     for part in path.split("."):
         if not isinstance(place, Mapping) or part not in place:
+            # What runs of this study cannot have is told with the nearest name that they do.
             if not strict:
                 return None
             known = list(place) if isinstance(place, Mapping) else []

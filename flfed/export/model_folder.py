@@ -97,6 +97,7 @@ class SharedModel:
             If the disk does not take them.
         """
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # All files are made in memory first, so that their hashes can go into the index.
         files = {
             MODEL: save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()}),
             ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
@@ -197,7 +198,7 @@ class SharedModel:
         first = self.study.model.build("model").first_arrays(
             len(input_names(layout)), outputs, np.random.default_rng(0)
         )
-        # Shapes depend on the schema alone, so that any first arrays will do.
+        # Only shapes are compared, so that any first arrays will do.
         shapes = {name: value.shape for name, value in first.items()}
         cells = sum(len(column.cells) for column in layout.columns)
         return {name: value.shape for name, value in self.arrays.items()} == shapes and (
@@ -215,6 +216,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UsageError(f"{path}: is not the file that was exported; not used") from None
+    # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {FORMAT}): update flfed")
     # The hash is of all but itself.

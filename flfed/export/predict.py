@@ -143,6 +143,7 @@ def _predict(
     missing: tuple[str, ...],
     about: str,
 ) -> Predictions:
+    # There is no encoder that would fit a table which no site scaled.
     if model.study.encode.scaler == "per-site":
         raise UsageError(
             "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
@@ -190,6 +191,7 @@ def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
     """
     error = finding.error()
     rule = error.rule
+    # Advice for a mapping makes no sense where there is none.
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NONE_FOUND:

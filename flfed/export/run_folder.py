@@ -131,6 +131,7 @@ def shared_model(
     FlfedError
         If the file on this machine is not the model that the store names.
     """
+    # Only a run that ended by its own rules has a model to export.
     if run.status in WITHOUT_MODEL:
         raise UsageError(f"run {run.run} is {run.status}: it has no final model")
     folder = checkpoints.folder_of(run.run)
@@ -140,12 +141,14 @@ def shared_model(
             "machine or under another FLFED_HOME"
         )
     final = checkpoints.final(run.run)
+    # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
     kept = final.facts.get("schema")  # absent from runs of earlier versions
     own = None if kept is None else Schema.model_validate(kept)
     study = study_of(series.study_text, lambda: final.encoder, own, refuse=run.run if sent else "")
     schema = own or datasets.load(study.dataset.name).schema
+    # Without the schema it was trained with, a prediction could mean something else.
     if run.hashes.get("schema") not in (None, schema.sha256()):
         raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
     # Of each site's entry only what describes the model goes along.

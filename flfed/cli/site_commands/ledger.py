@@ -162,7 +162,6 @@ def _restart(folder: Any, why: str, *, as_json: bool) -> None:
     from flfed.deployment.operator.ledger_restart import restart
 
     found = restart(folder, by=who(), why=why)
-    # Two files on one site: what was set aside and what goes on.
     if as_json:
         facts = {"restarted": found.line.at, "carried": found.carried, "aside": [str(path) for path in found.aside]}
         output.as_json({"site": folder.site, **facts})

@@ -61,7 +61,7 @@ def refresh_rows(
     found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
     if not as_json:
         _say_difference(found, exact)
-    # With --json nobody is at the terminal, so that only --yes writes.
+    # With --json nothing is asked, so that only --yes writes.
     agreed = found.changes and (yes or (not as_json and _asked()))
     frozen = found.write() if agreed else None
     if as_json:
@@ -111,7 +111,7 @@ def _say_difference(found: Refresh, exact: bool) -> None:
 def _warn_of_drift(found: Refresh) -> None:
     """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
     site, schema = found.prepared.site, found.prepared.schema
-    # An open site hides nothing by resting rows.
+    # Sums of an open site are not held against those that left before.
     if not found.drifted or site.policy.disclosure == "open":
         return
     which = f"nearly all identifiers in column {schema.group!r} changed" if schema.group else "nearly all rows changed"

@@ -133,7 +133,7 @@ def join_site(
     from flfed.deployment.operator import join
     from flfed.errors import UsageError
 
-    # A kit and a renewal are different files, and each names its site itself.
+    # Without --renew the file is a kit, which names its site itself.
     if not renew:
         if site:
             raise UsageError("--site goes with --renew only: a kit says for which site it is")

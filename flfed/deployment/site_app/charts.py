@@ -118,6 +118,7 @@ def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
     known = [arm for arm in ARM_COLOURS if arm in set(rows["arm"])] + sorted(set(rows["arm"]) - set(ARM_COLOURS))
     scale = {"domain": known, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in known]}
     colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
+    # The axis has to hold the intervals as well as the figures.
     ends = [line[key] for line in lines if line["value"] is not None for key in ("value", "low", "high")]
     x = {"type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
     y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}

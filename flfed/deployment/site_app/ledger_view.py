@@ -175,6 +175,7 @@ class LedgerReader:
         FlfedError
             If the ledger, its receipts or the site's terms cannot be read.
         """
+        # Several pages may ask at once, and one of them reads for all.
         with self._one_reads:
             if mark != self._mark:
                 self._found = self._read()
@@ -227,6 +228,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     found.problems = inspection.problems
     found.repairs = inspection.repairs
     found.notes = len(inspection.notes)
+    # Only an intact ledger is something to go on from.
     if not found.problems:
         return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
     found.sums, found.last = {}, {}
@@ -264,6 +266,7 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
         times = [checked.left.until, *(line.at for line in came)]
         if times != sorted(times):
             return None
+        # The first new line must follow the last checked one.
         if came and came[0].before != (checked.left.head or START):
             return None  # what was checked changed meanwhile
         if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):

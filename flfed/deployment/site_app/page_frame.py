@@ -65,6 +65,7 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
     for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
         places += sorted(one.rglob("*"))
     places += [] if site.folder is None else [site.folder / "policy.toml"]
+    # A day that passes can end a study, without any file changing.
     today = datetime.now(UTC).toordinal()  # a study expires
     return (today, *(found for found in map(state_of, places) if found))
 
@@ -102,6 +103,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         return
     st.title(escape(title), anchor=False)
     st.caption(escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here."))
+    # The reason is shown in place of the page.
     if why:
         st.error(escape(why))
         return

@@ -69,7 +69,7 @@ def attacked(
         seed=session.seed,
         promised=promised_to_rows(session.study),
     )
-    # The reply counts the rows, so that figures of small sites are read with care.
+    # By these counts the coordinator sees whether the rows are those of the run.
     rows, held = len(session.table.training), session.table.holdout_rows
     return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
 

@@ -128,6 +128,7 @@ class SiteClient:
         For an engine that computes for all its sites together. No reply is kept on a disk: such an
         engine's sites live and die with its process, and a round asked again gives the same bits.
         """
+        # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol

@@ -34,7 +34,7 @@ def said_by(session: SiteSession) -> Said:
 def training_stays(session: SiteSession) -> bool:
     """Tell whether training figures stay at the site.
 
-    Noise in the updates protects the rows that losses and metrics would tell of.
+    Losses and metrics over rows that are trained on stay where noise in the updates protects these rows.
 
     At an institution they do, unless its policy names the output "training-figures".
     """
@@ -60,6 +60,7 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     """
     if scores is None:
         return None
+    # The number of rows crosses anyway, and is all that is left.
     if stays and scores.rows == "training":
         return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
     return Scores(

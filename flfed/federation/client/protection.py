@@ -67,6 +67,7 @@ def privacy_refusal(study: Study, site: Site) -> str:
     """
     charge, policy = charge_of(study), site.policy
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
+    # Only a budget of a site that enforces it can be overdrawn.
     if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
     if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
@@ -230,6 +231,7 @@ class LocalProtection:
         is on the disk.
         """
         charge = charge_of(study)
+        # Research sites have no ledger: what they spend lives and dies with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
         reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)

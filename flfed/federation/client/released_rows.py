@@ -159,7 +159,7 @@ class Releases:
         site = session.site
         study = session.study
         run = run or self._here
-        # An open site releases its rows anyway, and a cut public table has no persons to protect.
+        # Exact figures of an open site leave anyway, and research sites keep no record.
         if site.policy.disclosure == "open" or study.dataset.partition is not None:
             return ""
         done = self._done.setdefault(session, set())

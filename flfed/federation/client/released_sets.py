@@ -130,6 +130,7 @@ class RowSets:
         They are of lines of the ledger, and of files.
         """
         names = {str(line.facts.get("dataset")) for line in lines}
+        # A set may have been written by a process that crashed before its line.
         if self.folder.parent.is_dir():
             names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
         return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
@@ -151,6 +152,7 @@ class RowSets:
         FlfedError
             If ledger, key or a set cannot be read.
         """
+        # Nothing was ever released here, and no key is made for looking.
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
         with self.ledger.held() as held:
@@ -174,6 +176,7 @@ class RowSets:
         with self.ledger.held() as held:
             lines = self.lines(held)
         sets = self.all(lines, self.key()) if lines or self.folder.is_dir() else {}
+        # An unknown set might meet any other, so that it meets all.
         return frozenset(other for other, one in sets.items() if id not in sets or one.common(sets[id]))
 
 

@@ -82,6 +82,7 @@ def known_origin(origin: Origin | None) -> Origin | None:
 
 def named(origin: Origin, key: bytes) -> dict[str, Any]:
     """Return the row names for a ledger's line."""
+    # The places are sorted, so that equal rows give equal lines.
     sources = sorted(keyed(key, "source", place).hex() for place in origin.places)
     return {"rows": keyed(key, "rows", origin.content).hex(), "sources": sources}
 
@@ -91,6 +92,7 @@ def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
 
     There are none where an earlier version wrote it.
     """
+    # A line of an earlier version names no rows.
     rows, sources = facts.get("rows"), facts.get("sources")
     if not isinstance(rows, str) or not rows:
         return frozenset()

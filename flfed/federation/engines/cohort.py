@@ -57,6 +57,7 @@ class CohortGrid(InProcessGrid):
         ]
         for exchange in exchanges:
             exchange.start()
+        # Sites that have replied ask nothing more, and the others go on together.
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
             began = self._clock()
             # What a site asked and its result go as it answers: all of them and all replies are not alive together.

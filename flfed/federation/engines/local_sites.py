@@ -30,6 +30,7 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
     wanted = given if given is not None else study.dataset.sites
     found = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
+    # All sites must have the dataset: one without it could only refuse.
     for site in found:
         if study.dataset.name not in site.datasets:
             served = " and ".join(repr(name) for name in site.datasets)

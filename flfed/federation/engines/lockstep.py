@@ -78,6 +78,7 @@ def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
 
     Each gets its own results.
     """
+    # All requests go in one call, so that the engine may stack them.
     asked = [request for step in waiting for request in step.asked]
     results = iter(zip(asked, answer(asked), strict=True))
     for step in waiting:
@@ -206,6 +207,7 @@ class OwnTime:
     def stopped_while(self, answer: Compute) -> Compute:
         """Return `answer` with the clock stopped."""
 
+        # What passed until now is the task's own; the waiting is shared.
         def asking(requests: Sequence[Request]) -> Sequence[Any]:
             self.spent = self()
             self._shared.asking.append(self)

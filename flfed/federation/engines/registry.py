@@ -51,6 +51,7 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     stacked : bool
         Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
     """
+    # A model without named layers is still computed, one site after the other.
     able = stacked and engine.stacks and _of_layers(study.model.build("model"))
     return "stacked" if able else "one-by-one"
 

@@ -324,7 +324,7 @@ class PrivacyRecord:
     def _spent(self, final: bool) -> tuple[dict[str, Any], str]:
         """Return each site's charge under its recorded name.
 
-        And a sentence where it is more than was planned.
+        A sentence goes with it where it is more than was planned.
         """
         if self._asked_for is None:
             return {}, ""

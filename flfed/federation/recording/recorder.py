@@ -449,13 +449,13 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     """
     rows = {site: reply.holdout_rows for site, reply in replies.items()}
     found = []
-    # The first reason stands where no rule below gives the figure.
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
         values = {s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")}
         counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
         value = None
         low = None
         high = None
+        # This reason stands where no rule below gives the figure.
         method = "not every site's policy lets it be computed over all sites"
         if metric in MEANS and all(map(math.isfinite, values.values())):
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)

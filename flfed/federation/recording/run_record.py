@@ -127,6 +127,7 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
         close("failed", str(error))
         error.run = writer.run
         raise
+    # Ctrl-C is the wish of a person, and no failure.
     except KeyboardInterrupt:
         close("stopped", "interrupted from the keyboard")
         stopped = RunStopped(f"interrupted from the keyboard; {kept}")

@@ -100,6 +100,7 @@ def _answers(
     messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
+    # Each node is at fault until its reply proves otherwise.
     faults = dict.fromkeys(nodes, "no reply before the deadline")
     answers = Answers(found, faults, sizes)
     for message in grid.send_and_receive(messages, timeout=timeout):

@@ -57,6 +57,7 @@ class _RunResources:
 
         It takes the place of the one before. An empty one shows none.
         """
+        # One stage at a time: the one before is closed first.
         while self._shown:
             self.progress(self._shown.pop(), 1, 1)
         if sentence:
@@ -200,6 +201,7 @@ class Series:
 
         It starts at its beginning or where it ended.
         """
+        # Sites that are gone are named in the record of each repeat.
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
         shared_as = SharedAs(series=self.series)
@@ -276,6 +278,7 @@ class Series:
         config["run" if kept else "run-here"] = recorder.writer.run
         with (
             self.engine.started(self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
+            # The grid and the tables live as long as the run, and what follows it runs last.
             self.engine.after_run(grid, recorder),
         ):
             outcome = FederatedRun(

@@ -68,6 +68,7 @@ class Result:
         Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
         joining is, with the `verdict`. Arm "difference" is the shared model minus the site's own, in the metric's sign.
         """
+        # Sites may miss an arm: one that could not be compared has no figures.
         lines: list[dict[str, Any]] = [
             {"site": site, "arm": arm, "metric": metric, **figure}
             for site, found in self.report["sites"].items()
@@ -213,6 +214,7 @@ def resume(
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == series.repeats:
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    # A living process of the series would write the same repeats.
     for entry in left[1:]:  # the first is refused when it is taken over
         if entry.status == "running":
             raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")

@@ -158,7 +158,7 @@ class FederatedRun:
         if self.checkpoint is None:
             participants, kept = self.begin()
         else:
-            # Who left before the crash stays out: the strategy's state has no place for a return.
+            # A site that was missing at an earlier resume is not asked back.
             self.recorder.share(self.checkpoint.sharing)
             left = set(self.checkpoint.left)
             participants = self.return_of(

@@ -92,6 +92,7 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
     # In name order, so that the sum rounds alike whoever answered first.
     of_sites = [offsets[site] for site in sorted(offsets)]
     outputs = len(of_sites[0].value)
+    # Outputs that are told apart by differences only share the variance.
     share = (outputs - 1) / outputs if outputs > 1 else 1.0
     values = [float(value) for offset in of_sites for value in offset.value]
     errors = [float(error) for offset in of_sites for error in offset.error]

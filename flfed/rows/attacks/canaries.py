@@ -100,6 +100,7 @@ class Canaries:
         signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
+        # Less the mean over trainings: a canary that is easy in all of them tells nothing.
         guesses, right = self._guessed(signals - signals.mean(axis=0), inside)
         return (self._finding(attacked, inside.size, guesses, right),)
 

@@ -98,7 +98,7 @@ class GradientInversion:
         targets = rng.choice(len(rows), number, replace=False)
         size = self._plan_batch(attacked, len(rows))
         batches = [np.array([target]) for target in targets]
-        # Each target is among rows drawn anew, so that no batch is luckier than another.
+        # In a batch as large as the plan's, each target has other rows drawn anew beside it.
         if size > 1:
             others = [rng.permutation(np.delete(np.arange(len(rows)), target))[: size - 1] for target in targets]
             batches += [np.array([target, *rest]) for target, rest in zip(targets, others, strict=True)]
@@ -202,6 +202,7 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
     Adam's first step is `lr * g / (|g| + eps)`, so that `|g| = eps * d / (lr - d)` for a step of length d.
     """
     before, change = np.asarray(before, dtype=np.float64), np.asarray(delta, dtype=np.float64)
+    # A penalty moves the arrays as well, and is taken off first.
     if penalised and plan.l1:
         change = change + np.sign(before + change) * plan.lr * plan.l1
     if plan.optimiser == "sgd":

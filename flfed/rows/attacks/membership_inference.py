@@ -94,7 +94,7 @@ class MembershipInference:
         """
         members, others = attacked.members(), attacked.others()
         rows, work = pooled(members, others), attacked.session
-        # Rows are drawn from both sides together, so that their shares stay as they are.
+        # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
         rows, member = rows.take(chosen), chosen < len(members)
         if why := attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
@@ -105,6 +105,7 @@ class MembershipInference:
             ScoreRequest(model=work.model, arrays=arrays, x=rows.x) for arrays in (attacked.arrays, *models)
         ]
         signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
+        # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
             return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
         lira = likelihood_ratio(signals[0], signals[1:], inside, online=self.mode == "online")
@@ -132,6 +133,7 @@ class MembershipInference:
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
             groups=rows.group,
         )  # fmt: skip
+        # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
         if np.isfinite(found.value) and not np.isfinite(found.low):
             found = over_people(found, member, rows.group)
         why = _not_bounded(attacked, rows)

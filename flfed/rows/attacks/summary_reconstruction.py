@@ -139,6 +139,7 @@ def _outcomes_told(
     """
     found = np.zeros(rows.rows, dtype=bool)
     classes, known = known_counts(summary, layout, len(layout.features))
+    # Without all counts of the classes the table does not follow.
     if layout.task == "regression" or not missing > 0 or not known[:-1].all():
         return found
     wanted = range(layout.outcomes) if layout.task == "multi-class" else (1,)

@@ -237,6 +237,7 @@ def pooled(first: Encoded, second: Encoded) -> Encoded:
     People of the one are not those of the other.
     """
     group = None
+    # Codes of the second part start behind those of the first.
     if first.group is not None or second.group is not None:
         codes = [np.arange(len(part)) if part.group is None else part.group for part in (first, second)]
         group = np.concatenate([codes[0], codes[1] + (codes[0].max(initial=-1) + 1)])

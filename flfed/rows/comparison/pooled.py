@@ -125,6 +125,7 @@ def _own_everywhere(
     """
     first = sessions[0]
     found: dict[str, list[float]] = {name: [] for name in first.metrics}
+    # The mean would be dragged to chance by models that are constants.
     for session, model in zip(sessions, local, strict=True):
         if _has_one_class(session):
             continue
@@ -132,6 +133,7 @@ def _own_everywhere(
         score = first.predictions(outputs, model.encoder)
         for name, metric in first.metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
+    # How many were left out stands with the figure.
     method, left = "mean over sites", sum(map(_has_one_class, sessions))
     if left:
         method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
@@ -155,7 +157,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
     They are trained on the training rows of all, and returned by arm.
     """
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
-    # Without a site's name the draws are those of nobody in particular.
+    # The pooled model draws as no single site does.
     given, plan = replace(sessions[0].trainable(), site=""), sessions[0].study.compare.pooled
     if sessions[0].own == "same":
         outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)

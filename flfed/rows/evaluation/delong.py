@@ -74,7 +74,6 @@ def alike(sizes: Integers) -> Iterator[Integers]:
     """
     order = np.argsort(sizes, kind="stable")
     start, stop = len(sizes) - np.count_nonzero(sizes), len(sizes)
-    # From the largest count that fits follows how much memory a call takes.
     if stop - start == 1:  # alone: nothing to weigh up
         yield order[start:]
         return
@@ -122,8 +121,8 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     table[lost] = 0.0
     ones = _filled(y == 1, real, False)
     m = np.count_nonzero(ones, axis=1)
-    # Counts in whole numbers: exact, and the same in any order of rows.
     n = sizes - m
+    # Counts in whole numbers: exact, and the same in any order of rows.
     first, twice = _ranked(table, ones, real)
     total = np.asarray((twice * first).sum(axis=1, dtype=np.int64))
     spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
@@ -149,7 +148,7 @@ def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.
     below = np.cumsum(first, axis=1, dtype=np.int32)
     place = np.arange(1, table.shape[1] + 1, dtype=np.int32)
     twice = (2 * (below + first * (place - 2 * below))).astype(np.int32, copy=False)
-    # The last bit is the class, so equal scores of two classes are out of order by it.
+    # The last bit is the class, so that equal scores would be ordered by it.
     if tied.any():
         _, first[tied], twice[tied] = _beaten(table[tied], ones[tied])
     return first, twice
@@ -171,6 +170,7 @@ def _spreads(
     sums, rows = np.stack([ones[0], others[0]]), np.maximum(np.stack([ones[1], others[1]]), 1)
     centre = (sums // rows).astype(np.int32)
     apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
+    # Rows that only fill up a table have no part in the sums.
     if not real.all():
         apart *= real
     of_ones = apart * first
@@ -220,6 +220,7 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
     tied = ranked[:, 1:] == ranked[:, :-1]
     if not tied.any():
         below, reach = 2 * upto - first, 2 * place + 1
+    # Of equal scores each counts half, by the first and the last place of their group.
     else:
         start, end = _groups(tied, place)
         before = np.take_along_axis(upto - first, start, axis=1)

@@ -51,6 +51,7 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
         If the metric is not one for the task.
     """
     known = metrics_of(task, alert_budget)
+    # A metric of an alert budget exists, and only its share is missing.
     if wanted not in known and wanted in metrics_of(task, 0.5):
         raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
     if wanted and wanted not in known:
@@ -105,6 +106,7 @@ def withheld(
     does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
     that 3 were wrong, a recall of .95 over 60 events that 3 were missed.
     """
+    # An open site withholds nothing.
     if policy.disclosure == "open":
         return ""
     classes, least = (score.shape[1] if score.ndim == 2 else 2), policy.cell_minimum

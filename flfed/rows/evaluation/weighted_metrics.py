@@ -134,6 +134,7 @@ class RankMetric(ABC):
 
         The rows are put in order here, once.
         """
+        # A score that is not finite has no place in an order.
         return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
 
     @abstractmethod

@@ -50,6 +50,7 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
             f"`flfed site join {name}.kit.zip`"
         )
     lines = [f"It has {found['joined']}."] if found["joined"] else []
+    # Whether a node listens is asked of the system: a file could be out of date.
     if node_listens(opened.folder):
         lines.append("It is serving: its node runs on this machine, and waits for messages.")
     else:

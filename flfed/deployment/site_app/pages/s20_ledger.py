@@ -70,6 +70,7 @@ def chain(name: str, found: Left) -> None:
         )
     if found.torn:
         st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+    # Nothing more can be said of a ledger that is changed or empty.
     if found.problems or not found.lines:
         return
     st.success(
@@ -161,6 +162,7 @@ def lines(found: Left, study: str, day: str) -> None:
     st.markdown(f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line")
     scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
     download(told, key="ledger-lines-file")
+    # Older lines are in the file alone.
     if len(told) == KEPT_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
 

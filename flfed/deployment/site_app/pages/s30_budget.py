@@ -73,6 +73,7 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
         if one["budget"] is not None:
             cards(one, found["delta"])
         st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
+    # An ε that leaves the encoder out must say so.
     if one["given-encoder"]:
         units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
         st.caption(escape(given_the_encoder(" or ".join(units))))
@@ -90,6 +91,7 @@ def cards(one: dict[str, Any], delta: float) -> None:
         card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
         if rounds is not None:
             card("Rounds like the last", f"{rounds:,}", "about so many still fit")
+    # A sum without bound fills the bar.
     share = 1.0 if spent is None else min(spent / whole, 1.0)
     st.progress(share, f"{share:.0%} of the budget is spent")
 

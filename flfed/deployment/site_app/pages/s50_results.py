@@ -121,6 +121,7 @@ def against_our_own(result: Result, metric: str) -> None:
             )
         if result.note:
             st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+    # The table has the numbers that the chart shows, for who cannot see it.
     lines: list[Line] = [
         {"Model": line["name"], metric_name(metric): line["value"], "95 % low": line["low"], "95 % high": line["high"],
          "Method": line["method"]}
@@ -158,6 +159,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
         [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
         for arm in ("global", "personalised")
     )
+    # An own intercept ranks no row before another, so that some figures are equal.
     left_out = ("personalised",) if adjusted == shared != [None] else ()
     return [
         {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
