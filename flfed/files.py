@@ -221,8 +221,8 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
         If it cannot be opened, or (to read) its mode lets in others.
     """
     try:
-        # Both are made closed: mkdir gives its mode to the last folder only.
         if writing:
+            # Both are made closed: mkdir gives its mode to the last folder only.
             for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
                 missing.mkdir(parents=True, mode=0o700)
                 give(missing, missing.parent)

@@ -174,8 +174,8 @@ def check_package(folder: Path) -> None:
     UsageError
         Names the folder or file, and what to do.
     """
+    # Only strict commands refuse, and Windows has no such modes.
     if not _strict or os.name != "posix":
-        # On Windows there are no such modes to look at.
         return
     unseen = f"{folder}: was not there when this process began: serve again"
     # A package that appeared after the check was never seen, so it is not trusted.

@@ -180,11 +180,11 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _values(values: str, text: str) -> tuple[Any, ...]:
-    # A list of TOML values keeps numbers and flags as what they are.
     """Return the comma-separated values of a text.
 
     They are read as TOML where they are, and as words where they are not.
     """
+    # A list of TOML values keeps numbers and flags as what they are.
     try:
         return tuple(tomllib.loads(f"values = [{values}]")["values"])
     except tomllib.TOMLDecodeError:

@@ -283,9 +283,9 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
     place: Any = found
     for part in path.split("."):
         if not isinstance(place, Mapping) or part not in place:
-            # What runs of this study cannot have is told with the nearest name that they do.
             if not strict:
                 return None
+            # Where the path must exist, the error names the nearest part that does.
             known = list(place) if isinstance(place, Mapping) else []
             names = f" There: {', '.join(known)}" if known else ""
             raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, known)}{names}")

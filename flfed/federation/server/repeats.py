@@ -278,7 +278,6 @@ class Series:
         config["run" if kept else "run-here"] = recorder.writer.run
         with (
             self.engine.started(self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
-            # The grid and the tables live as long as the run, and what follows it runs last.
             self.engine.after_run(grid, recorder),
         ):
             outcome = FederatedRun(

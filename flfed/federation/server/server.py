@@ -158,8 +158,8 @@ class FederatedRun:
         if self.checkpoint is None:
             participants, kept = self.begin()
         else:
-            # A site that was missing at an earlier resume is not asked back.
             self.recorder.share(self.checkpoint.sharing)
+            # A site that was missing at an earlier resume is not asked back.
             left = set(self.checkpoint.left)
             participants = self.return_of(
                 {s: high for s, high in self.checkpoint.participants.items() if s not in left}

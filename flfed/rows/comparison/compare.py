@@ -159,8 +159,8 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer. None where each row is its own.
     """
     if not session.schema.group:
-        # Where every row is of another person, groups change nothing and cost time.
         return None
+    # Where every row is of another person, groups change nothing and cost time.
     found, uniques = pd.factorize(table[session.schema.group])
     return None if len(uniques) == len(table) else np.asarray(found)
 
