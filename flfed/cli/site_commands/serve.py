@@ -90,8 +90,8 @@ FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages. Then:
 
 
 def _installed() -> Path:
-    # The flfed of this environment goes before another one on the path.
     """Return the `flfed` beside this Python, or on the path."""
+    # The flfed of this environment goes before another one on the path.
     beside = Path(sys.executable).with_name("flfed")
     found = str(beside) if beside.is_file() else shutil.which("flfed")
     if found is None:

@@ -282,7 +282,7 @@ class Recorder:
         for kind in dict.fromkeys(s.rows for s in scores.values()):
             alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
             for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
-                # A sum over all sites but one in sums only would give that one's figure away.
+                # A sum with a single site in sums only would give that site's figure away.
                 with_it = self.shared_as.summable([site for site, s in alike.items() if name in s.metrics])
                 parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
                 total = sum(n for n, _ in parts)
