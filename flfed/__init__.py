@@ -1,4 +1,6 @@
-"""Federated learning for hospitals and banks, on tables: `from flfed import Study, run`.
+"""Federated learning on tables for hospitals and banks.
+
+The usual entry is `from flfed import Study, run`.
 
 Names are imported when they are first used, so that `flfed --help` needs neither torch nor pandas.
 """
@@ -46,6 +48,7 @@ __all__ = sorted(_PUBLIC)
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use."""
+    # An unknown name must fail as it would in any module, so that hasattr and import work.
     if name not in _PUBLIC:
         raise AttributeError(f"module 'flfed' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,4 +1,7 @@
-"""Callables that are handed down: one name and one sentence each."""
+"""Types of the callables that are passed down.
+
+Each has one name and one sentence.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(sentence: str) -> None:
-    """Tell nobody."""
+    """Ignore the message."""
 
 
 def no_progress(stage: str, done: int, of: int) -> None:
-    """Show nothing."""
+    """Ignore the progress."""

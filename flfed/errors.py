@@ -1,4 +1,7 @@
-"""The errors a person meets: one sentence each, with what to do, never with a cell's value."""
+"""Errors that a person meets.
+
+Each is one sentence that says what to do, and never holds a cell's value.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ SMALL = 5
 
 
 class FlfedError(Exception):
-    """Something a person can act on; shown as one sentence, without a trace.
+    """Error that a person can act on.
+
+    It is shown as one sentence, without a trace.
 
     `exit_code` is what a command ends with (DESIGN.md "Commands"): 1 failed, 2 wrong use or input,
     3 stopped.
@@ -19,13 +24,19 @@ class FlfedError(Exception):
 
 
 class UsageError(FlfedError):
-    """Wrong use or wrong input: a key, a name, a file or an option. Holds our own settings only."""
+    """Error of wrong use or wrong input.
+
+    The cause is a key, a name, a file or an option. The text holds our own settings only.
+    """
 
     exit_code = 2
 
 
 class RunStopped(FlfedError):
-    """A run that ended early, or did not begin, by its own rules; its last good model is kept (quorum, budget)."""
+    """Run that its own rules ended early.
+
+    It may also not have begun. Its last good model is kept. Examples are a missing quorum and a spent budget.
+    """
 
     exit_code = 3
     recorded = ""
@@ -33,7 +44,9 @@ class RunStopped(FlfedError):
 
 
 class TableError(FlfedError):
-    """A table that breaks a rule: the column, a fixed phrase and a count, never a cell.
+    """Error of a table that breaks a rule.
+
+    It holds the column, a fixed phrase and a count, never a cell.
 
     Parameters
     ----------
@@ -61,11 +74,13 @@ class TableError(FlfedError):
         super().__init__(column, rule, bad)
 
     def __str__(self) -> str:
-        """Say column, rule and count in one phrase."""
+        """Return column, rule and count in one phrase."""
         return self.said(SMALL)
 
     def said(self, least: int) -> str:
-        """Return the phrase with counts below `least` as "fewer than".
+        """Return the phrase with small counts hidden.
+
+        Counts below `least` are written as "fewer than".
 
         Examples
         --------
@@ -77,7 +92,9 @@ class TableError(FlfedError):
 
 
 def count_in_words(count: int, least: int = SMALL) -> str:
-    """Return `count` as text, or "fewer than 5" when it is small enough to point at a person.
+    """Return a count as text.
+
+    A count that is small enough to point at a person becomes "fewer than 5".
 
     Examples
     --------
@@ -88,13 +105,16 @@ def count_in_words(count: int, least: int = SMALL) -> str:
 
 
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
-    """Return `; did you mean 'x'?` for the closest of `allowed`, or a full stop.
+    """Return a hint at the closest allowed word.
+
+    The hint is `; did you mean 'x'?`, or a full stop where nothing is close.
 
     Examples
     --------
     >>> nearest("fedvag", ["fedavg", "fedprox"])
     "; did you mean 'fedavg'?"
     """
+    # Imported here: only a failing command needs it.
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1)

@@ -1,4 +1,7 @@
-"""Files for their owner alone: written whole, locked, refused where others may read them."""
+"""Files for their owner alone.
+
+They are written whole, locked, and refused where others may read them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,17 @@ SHARED = 0o640
 
 
 def now_utc() -> datetime:
-    """Return the time, with its zone; the one clock of keys, invitations and logs."""
+    """Return the current time in UTC.
+
+    This is the one clock of keys, invitations and logs.
+    """
     return datetime.now(UTC)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
-    """Write or replace a file at once: a reader, or a crash, finds the old one or the new one.
+    """Write or replace a file atomically.
+
+    A reader, or a crash, finds the old file or the new one.
 
     Written by root, the file belongs to whom its folder belongs to, so that the user of a service
     can read what an operator wrote for it.
@@ -42,7 +50,9 @@ def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """Return what a file holds that only its owner may read.
+    """Return the content of a private file.
+
+    Only its owner may be able to read it.
 
     Raises
     ------
@@ -51,11 +61,13 @@ def read_private(path: Path) -> bytes:
     FlfedError
         If it is not a plain file, or others may read or write it.
     """
+    # Neither a link nor a pipe may stand in for the file: the first misleads, the second blocks.
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise FlfedError(f"{path}: must be a plain file")
+            # A secret that others could read counts as known to them, so it is refused and not repaired.
             if mode & 0o077:
                 said = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
                 raise FlfedError(f"{said}; consider it known to them, else: chmod 600 {path}")
@@ -66,15 +78,23 @@ def read_private(path: Path) -> bytes:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time read and then write what is in a folder."""
+    """Lock a folder for one process at a time.
+
+    The process may read and then write what is in it.
+    """
     with held(folder / ".lock"):
         yield
 
 
 def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a file of a folder is written, made or removed."""
+    """Return the state of the files in a folder.
+
+    It changes when a file that fits the pattern is written, made or removed. Each entry is name, time of change
+    (ns) and inode.
+    """
     found = []
     for path in sorted(folder.glob(pattern)):
+        # A file may be removed between the listing and the look at it.
         with suppress(FileNotFoundError):
             facts = path.stat()
             found.append((path.name, facts.st_mtime_ns, facts.st_ino))
@@ -83,7 +103,9 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
 
 @contextmanager
 def held(path: Path, taken: str = "") -> Iterator[None]:
-    """Hold a file as long as the block runs: of two processes that want to, the second waits or is refused.
+    """Lock a file while the block runs.
+
+    Of two processes that want to, the second waits or is refused.
 
     Parameters
     ----------
@@ -102,6 +124,7 @@ def held(path: Path, taken: str = "") -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"{path.parent}: cannot be used ({error.strerror})") from None
     try:
+        # The service's user must be able to lock what an operator as root made.
         give(handle, path.parent)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
@@ -113,9 +136,13 @@ def held(path: Path, taken: str = "") -> Iterator[None]:
 
 
 def note(path: Path, at: datetime, what: str, **facts: object) -> None:
-    """Append one JSON line to a log of events, made private where it is absent; no secret belongs in it."""
+    """Append one JSON line to an event log.
+
+    The log is made private where it is absent. No secret belongs in it.
+    """
     line = json.dumps({"at": at.isoformat(timespec="seconds"), "what": what, **facts}) + "\n"
     try:
+        # One unbuffered write in append mode keeps lines of several processes apart.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         with os.fdopen(handle, "wb", buffering=0) as stream:
             give(stream.fileno(), path.parent)
@@ -129,7 +156,9 @@ OTHERS = 0o077
 
 
 def private_bytes(path: Path) -> bytes:
-    """Return the content of a file that only its owner may open.
+    """Return the content of a private file.
+
+    Only its owner may be able to open it.
 
     Raises
     ------
@@ -138,6 +167,7 @@ def private_bytes(path: Path) -> bytes:
     OSError
         If it is not there, a link, or not readable by this user.
     """
+    # The open handle is checked, not the path, so that nobody can swap the file in between.
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as stream:
         found = os.fstat(handle)
@@ -148,7 +178,10 @@ def private_bytes(path: Path) -> bytes:
 
 
 def refuse_others(path: Path, mode: int, right: int) -> None:
-    """Refuse a file or folder whose mode lets in others than its owner; `right` is the mode it should have."""
+    """Refuse a path that other accounts may use.
+
+    `right` is the mode that the file or folder should have.
+    """
     if mode & OTHERS:
         raise UsageError(
             f"{path}: others than its owner may use it (mode {stat.S_IMODE(mode):04o}) and it concerns patients or "
@@ -157,7 +190,9 @@ def refuse_others(path: Path, mode: int, right: int) -> None:
 
 
 def write_private_bytes(path: Path, whole: bytes) -> None:
-    """Write a file for its owner alone, beside and renamed: after a crash it is as before, or as it should be.
+    """Write a private file atomically.
+
+    It is written beside and renamed: after a crash it is as before, or as it should be.
 
     Raises
     ------
@@ -176,7 +211,9 @@ def write_private_bytes(path: Path, whole: bytes) -> None:
 
 @contextmanager
 def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
-    """Hold a folder for its owner alone, while one writes in it or several read; a writer makes it if absent.
+    """Lock a private folder while the block runs.
+
+    One process writes in it, or several read. A writer makes it where it is absent.
 
     Raises
     ------
@@ -185,6 +222,7 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
     """
     try:
         if writing:
+            # Both are made closed: mkdir gives its mode to the last folder only.
             for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
                 missing.mkdir(parents=True, mode=0o700)
                 give(missing, missing.parent)
@@ -194,6 +232,7 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
     try:
         if writing:
             os.fchmod(handle, 0o700)
+        # The lock is taken on the folder itself: a lock file in it could be replaced.
         refuse_others(folder, os.fstat(handle).st_mode, 0o700)
         fcntl.flock(handle, fcntl.LOCK_EX if writing else fcntl.LOCK_SH)
         yield

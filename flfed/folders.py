@@ -1,4 +1,7 @@
-"""Where a coordinator and a site keep their files: paths only."""
+"""Paths of a coordinator's and a site's files.
+
+Nothing is read or written here, apart from making folders.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from flfed.paths import home, private_folder
 
 @dataclass(frozen=True)
 class CoordinatorFolder:
-    """The coordinator's folder, `coordinator` under `FLFED_HOME`; only its owner may enter.
+    """Folder of the coordinator.
+
+    It is `coordinator` under `FLFED_HOME`, and only its owner may enter.
 
     Parameters
     ----------
@@ -33,31 +38,50 @@ class CoordinatorFolder:
 
     @property
     def keys(self) -> Path:
-        """`ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`."""
+        """Folder of the coordinator's keys and certificates.
+
+        `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
+        """
         return self.root / "keys"
 
     @property
     def sites(self) -> Path:
-        """One JSON file a site: invited, admitted or revoked, when, its public key and node id."""
+        """Folder of the sites' registrations.
+
+        One JSON file a site: invited, admitted or revoked, when, its public key and node id.
+        """
         return self.root / "sites"
 
     @property
     def log(self) -> Path:
-        """What was invited, admitted, refused, revoked and rotated, and when: one JSON line each."""
+        """Log of the consortium.
+
+        What was invited, admitted, refused, revoked and rotated, and when: one JSON line each.
+        """
         return self.root / "log.jsonl"
 
     @property
     def server(self) -> Path:
-        """Of the running server: Flower's database, logs, the Caddyfile, `executor.secret`, process ids."""
+        """Folder of the running server.
+
+        Flower's database, logs, the Caddyfile, `executor.secret` and process ids.
+        """
         return self.root / "server"
 
     @property
     def receipts(self) -> Path:
-        """The heads of the sites' ledgers that this coordinator signed, one JSON line each."""
+        """Signed heads of the sites' ledgers.
+
+        This coordinator signed them. One JSON line each.
+        """
         return self.root / "receipts.jsonl"
 
     def make(self) -> None:
-        """Make the folders where they are absent, for their owner alone."""
+        """Make the folders where they are absent.
+
+        They are for their owner alone.
+        """
+        # A folder that is there keeps the mode its operator gave it.
         for folder in (self.root, self.keys, self.sites, self.server):
             if not folder.is_dir():
                 folder.mkdir(parents=True, mode=0o700)
@@ -97,27 +121,42 @@ class SiteFolder:
 
     @property
     def network(self) -> Path:
-        """Of the user with the network: `join.toml`, `ca.crt`, `node.key`."""
+        """Folder of the network user.
+
+        It holds `join.toml`, `ca.crt` and `node.key`.
+        """
         return self.root / "network"
 
     @property
     def gate(self) -> Path:
-        """Of the user with the data: `approvals/`, `frozen/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl`."""
+        """Folder of the data user.
+
+        It holds `approvals/`, `frozen/`, `excluded.csv`, `ledger.jsonl` and `receipts.jsonl`.
+        """
         return self.root / "gate"
 
     @property
     def link(self) -> Path:
-        """Of both: `gate.sock`, `executor.secret`, and `terms.toml`, what the gate must know of the kit."""
+        """Folder that both users may enter.
+
+        It holds `gate.sock`, `executor.secret`, and `terms.toml`, which is what the gate must know of the kit.
+        """
         return self.root / "link"
 
     @property
     def join(self) -> Path:
-        """What the kit gave and the site chose, as TOML."""
+        """Settings from the kit and the site.
+
+        What the kit gave and the site chose, as TOML.
+        """
         return self.network / "join.toml"
 
     @property
     def admission(self) -> Path:
-        """A copy of what the site sent to the coordinator to be admitted."""
+        """Copy of the site's request for admission.
+
+        The site sent it to the coordinator.
+        """
         return self.network / f"{self.site}.admission"
 
     @property
@@ -127,17 +166,23 @@ class SiteFolder:
 
     @property
     def known_as(self) -> Path:
-        """The number by which the coordinator's server knows the node that ran last."""
+        """Node id at the coordinator's server.
+
+        It is that of the node that ran last.
+        """
         return self.network / "node.id"
 
     @property
     def node_pulse(self) -> Path:
-        """When the node last had an answer of the coordinator's server."""
+        """Time of the node's last contact.
+
+        The coordinator's server answered the node then.
+        """
         return self.network / "node.pulse"
 
     @property
     def gate_pulse(self) -> Path:
-        """When the gate last reached its node."""
+        """Time when the gate last reached its node."""
         return self.gate / "gate.pulse"
 
     @property
@@ -147,47 +192,71 @@ class SiteFolder:
 
     @property
     def socket(self) -> Path:
-        """Where the gate reaches the node of the network user."""
+        """Socket between the gate and the node.
+
+        Here the gate reaches the node of the network user.
+        """
         return self.link / "gate.sock"
 
     @property
     def secret(self) -> Path:
-        """What the gate and the node know of each other."""
+        """Secret shared by the gate and the node."""
         return self.link / "executor.secret"
 
     @property
     def terms(self) -> Path:
-        """What the gate must know of the kit, as TOML: bundle's hash, the coordinator's public signing key."""
+        """Terms of the kit for the gate, as TOML.
+
+        They are the bundle's hash and the coordinator's public signing key.
+        """
         return self.link / "terms.toml"
 
     @property
     def approvals(self) -> Path:
-        """One JSON file a study, by its SHA-256."""
+        """Folder of the approved studies.
+
+        One JSON file a study, by its SHA-256.
+        """
         return self.gate / "approvals"
 
     @property
     def frozen(self) -> Path:
-        """One folder a dataset: the mapped rows that are served, and what is known of them."""
+        """Folder of the snapshots.
+
+        One folder a dataset: the mapped rows that are served, and what is known of them.
+        """
         return self.gate / "frozen"
 
     @property
     def incoming(self) -> Path:
-        """One folder a run: what the site was asked in its rounds, so that `site replay` can answer again."""
+        """Folder of the received requests.
+
+        One folder a run: what the site was asked in its rounds, so that `site replay` can answer again.
+        """
         return self.gate / "incoming"
 
     @property
     def results(self) -> Path:
-        """One JSON file a run: the site's own figures of its comparison, as they left."""
+        """Folder of the site's own comparison figures.
+
+        One JSON file a run, with the figures as they left.
+        """
         return self.gate / "results"
 
     @property
     def excluded(self) -> Path:
-        """Identifiers of people who opted out, under the name of a column of the site's own table."""
+        """Identifiers of people who opted out.
+
+        They stand under the name of a column of the site's own table.
+        """
         return self.gate / "excluded.csv"
 
     @property
     def ledger(self) -> Path:
-        """What left the site, line by line, each line sealed by the one before."""
+        """Ledger of the outbound messages.
+
+        One line each, sealed by the line before.
+        """
         return self.gate / "ledger.jsonl"
 
     @property
@@ -196,8 +265,12 @@ class SiteFolder:
         return self.gate / "receipts.jsonl"
 
     def make(self) -> None:
-        """Make the folders where they are absent, for their owner alone (the link: for its group too)."""
+        """Make the folders where they are absent.
+
+        They are for their owner alone. The link is for its group too.
+        """
         private_folder(self.root.parent)
+        # Others may pass the root to reach the link, but cannot list it.
         for folder, mode in ((self.root, 0o711), (self.network, 0o700), (self.gate, 0o700), (self.link, 0o770)):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700)

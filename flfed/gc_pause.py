@@ -1,4 +1,7 @@
-"""How often Python looks for garbage while a run's messages are alive."""
+"""Pause of Python's garbage collector during a run.
+
+It runs seldom while the messages of a run are alive.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ RARELY = (500_000, 50, 1000)
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Have Python search for cycles rarely, and not among what is in memory now.
+    """Run Python's cycle collector seldom.
+
+    It does not search among the objects that are in memory now.
 
     A message is some seventy objects without a cycle, which go when nobody refers to them. While
     those of a cohort are alive, Python's search goes through all of them again and again, half as
@@ -23,6 +28,7 @@ def rarely_collected() -> Iterator[None]:
     if before == RARELY:  # another run beside or around this one asked for it, and will end it
         yield
         return
+    # What is imported by now lives until the end, so no search need visit it.
     gc.freeze()
     gc.set_threshold(*RARELY)
     try:

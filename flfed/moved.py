@@ -1,4 +1,7 @@
-"""Names at the import paths that earlier versions documented: found for one version more, with a warning."""
+"""Names at import paths of earlier versions.
+
+They are available for one more version, with a warning.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from typing import Any
 
 
 def moved(old: str, new: str, name: str) -> Any:
-    """Return `name` of module `new` for somebody who asked module `old` for it.
+    """Return a moved name from its new module.
+
+    Somebody asked module `old` for `name`, which is in module `new`.
 
     Raises
     ------
     AttributeError
         If there is no such name.
     """
+    # Python itself asks for such names, and must not be warned.
     if name.startswith("__"):
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(new), name)

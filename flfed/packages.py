@@ -1,4 +1,4 @@
-"""Where the packages of sites and datasets are looked for, and which of them an institution's commands may run.
+"""Search path and trust of site and dataset packages.
 
 What serves or runs a consortium (`flfed coordinator …`, and `flfed site …` of a site that has joined) looks in
 the folders of `FLFED_PATH` and in what came with flfed, never in the current folder, which may be anybody's; and
@@ -29,14 +29,20 @@ _looked_at: dict[Path, str] | None = None
 
 
 def be_strict() -> None:
-    """Look no longer in the current folder, and refuse packages that others could change, for as long as this runs."""
+    """Trust only protected packages in this process.
+
+    The current folder is searched no longer, and packages that others could change are refused.
+    """
     global _strict
     _strict = True
 
 
 @contextmanager
 def strictly() -> Iterator[None]:
-    """Be strict while the block, or the function that is wrapped, runs."""
+    """Apply the strict rules while the block runs.
+
+    It also works as a decorator.
+    """
     global _strict
     before, _strict = _strict, True
     try:
@@ -46,44 +52,57 @@ def strictly() -> Iterator[None]:
 
 
 def look_at_packages() -> None:
-    """Look now at every package that may be run later, where nobody could tell any more whose it is.
+    """Check every package that may run later.
+
+    Call it where it is still known whose a package is.
 
     In a user namespace the files of all other accounts, root too, seem to be nobody's; behind a filter of system calls
     the groups of a directory service cannot be asked for. Imports none of them.
     """
     global _looked_at
+    # Both packages in folders and installed ones may be imported later.
     folders = [path for root in roots() for kind in ("sites", "datasets") for path in root.glob(f"{kind}/*")]
     modules = {point.module for point in importlib.metadata.entry_points(group="flfed.site")}
     places = [*(path for path in folders if path.is_dir()), *(path for name in modules for path in _places(name))]
+    # The verdicts are kept, because the same look after isolation would blame every file.
     _looked_at = {place: _refusal(place) for place in dict.fromkeys(places)}
 
 
 def named_folders() -> str:
-    """Return what `FLFED_PATH` says, as a person reads it."""
+    """Return the setting of `FLFED_PATH` for a person."""
     given = os.environ.get("FLFED_PATH", "")
     return f"FLFED_PATH={given}" if given else "FLFED_PATH is not set"
 
 
 def roots() -> list[Path]:
-    """Return the folders that may hold `sites/` and `datasets/`, first one first.
+    """Return the folders that may hold packages.
+
+    They hold `sites/` and `datasets/`, and the first one goes first.
 
     Each folder of `FLFED_PATH`, the current folder (unless strict), and what came with flfed.
     """
     given = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
     here = [] if _strict else [Path.cwd()]
+    # The order is the precedence: what a person named goes before what came with flfed.
     found = [*given, *here, own_root()]
     return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
 
 
 def own_root() -> Path:
-    """Return the folder of what came with flfed: sites, datasets and the app."""
+    """Return the folder of the bundled packages.
+
+    Sites, datasets and the app came with flfed.
+    """
     package = Path(__file__).resolve().parent
     bundle = package / "_bundled"
     return bundle if bundle.is_dir() else package.parent
 
 
 def not_known(kind: str, name: str, known: list[str]) -> UsageError:
-    """Return the error that there is no such "site" or "dataset", with what to do."""
+    """Return the error for an unknown site or dataset.
+
+    It says what to do.
+    """
     here = passed_over(kind, name)
     if here:
         return UsageError(f"{kind} {name!r} is not known: {here}")
@@ -91,7 +110,9 @@ def not_known(kind: str, name: str, known: list[str]) -> UsageError:
 
 
 def passed_over(kind: str, name: str) -> str:
-    """Return a sentence where a package lies in the current folder and is not looked at, else "".
+    """Explain why a local package is ignored.
+
+    It lies in the current folder, which is not searched. An empty text where there is none.
 
     Parameters
     ----------
@@ -103,6 +124,7 @@ def passed_over(kind: str, name: str) -> str:
         here = Path.cwd()
     except OSError:  # removed meanwhile
         return ""
+    # A folder that FLFED_PATH names is searched, even where it is the current one.
     if not _strict or here.resolve() in roots():
         return ""
     for folder in dict.fromkeys((name, name.replace("-", "_"))):
@@ -112,7 +134,9 @@ def passed_over(kind: str, name: str) -> str:
 
 
 def check_module(name: str) -> None:
-    """Refuse an installed module, before it is imported, that another account could change.
+    """Refuse an installed module that others could change.
+
+    It is called before the import.
 
     Raises
     ------
@@ -124,7 +148,10 @@ def check_module(name: str) -> None:
 
 
 def _places(module: str) -> list[Path]:
-    """Return where an installed module's top package stands; nothing where it is imported already."""
+    """Return the locations of a module's top package.
+
+    Nothing where it is imported already.
+    """
     top = module.partition(".")[0]
     try:
         found = importlib.util.find_spec(top) if top not in sys.modules else None
@@ -135,7 +162,9 @@ def _places(module: str) -> list[Path]:
 
 
 def check_package(folder: Path) -> None:
-    """Refuse a package that another account could change, where it would be run or believed strictly.
+    """Refuse a package that others could change.
+
+    Applies where the package would be run or trusted under the strict rules.
 
     Every folder above it counts, too: who may write there can put another package in its place. In a folder with
     the sticky bit, such as `/tmp`, nobody can do that to what is somebody else's.
@@ -145,9 +174,11 @@ def check_package(folder: Path) -> None:
     UsageError
         Names the folder or file, and what to do.
     """
+    # Only strict commands refuse, and Windows has no such modes.
     if not _strict or os.name != "posix":
         return
     unseen = f"{folder}: was not there when this process began: serve again"
+    # A package that appeared after the check was never seen, so it is not trusted.
     why = _refusal(folder) if _looked_at is None else _looked_at.get(folder, unseen)
     if why:
         raise UsageError(why)
@@ -159,8 +190,12 @@ def _refusal(folder: Path) -> str:
 
 
 def first_changeable(parts: Iterable[Path]) -> str:
-    """Return the first of some files and all folders above them that others could change, with why; "" of none."""
+    """Return the first path that others could change.
+
+    All folders above the given files count. The reason goes with it, and the text is empty where there is none.
+    """
     places: dict[Path, None] = {}
+    # A link may be moved and its target may be rewritten, so both paths are checked.
     for part in parts:
         for path in (part.absolute(), part.resolve()):
             places |= dict.fromkeys((path, *path.parents))
@@ -168,14 +203,17 @@ def first_changeable(parts: Iterable[Path]) -> str:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """Yield the folders in a package, and its files that are run."""
+    """Yield a package's folders and executable files."""
     for above, folders, files in os.walk(folder):
         yield from (Path(above, name) for name in folders)
         yield from (Path(above, name) for name in files if Path(name).suffix in CODE)
 
 
 def changeable(place: Path) -> str:
-    """Return why another account than this one and root could change what is at a place; "" where none could."""
+    """Return why other accounts could change a path.
+
+    This account and root do not count. An empty text where no other could.
+    """
     try:
         found, link = place.stat(), place.lstat()
     except OSError as error:
@@ -185,10 +223,12 @@ def changeable(place: Path) -> str:
     mode, shown = found.st_mode, f"mode {stat.S_IMODE(found.st_mode):o}"
     if found.st_uid not in (os.geteuid(), ROOT):
         return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"
+    # In a sticky folder nobody can replace what belongs to another account.
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return ""
     if mode & stat.S_IWOTH:
         return f"every account may write there ({shown}): chmod go-w {place}"
+    # A group of one account alone gives nobody else a way in.
     if mode & stat.S_IWGRP and not (_is_private(found.st_gid) and not _has_list(place)):
         return f"its group may write there ({shown}), which others may be in: chmod g-w {place}"
     return ""
@@ -204,7 +244,10 @@ def _account(number: int) -> str:
 
 
 def _is_private(number: int) -> bool:
-    """Tell whether a group is that of one account alone, this one or root, and bears its name."""
+    """Tell whether a group belongs to one account.
+
+    That account is this one or root, alone in the group, and bears its name.
+    """
     import grp
     import pwd
 
@@ -214,12 +257,16 @@ def _is_private(number: int) -> bool:
     except KeyError:
         return False
     allowed = {os.geteuid(), ROOT}
+    # Membership stands in two places: as a user's main group, and in the group's own list.
     members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == number or user.pw_name in group.gr_mem}
     return owner.pw_uid in allowed and members <= allowed
 
 
 def _has_list(place: Path) -> bool:
-    """Tell whether a place has an access list, by which the group's bits may speak of other accounts."""
+    """Tell whether a path has an access list.
+
+    With one, the group's bits may speak of other accounts.
+    """
     if sys.platform != "linux":
         return False
     try:

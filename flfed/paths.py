@@ -1,4 +1,7 @@
-"""Where flfed keeps things: the user's data folder, which is for its owner alone."""
+"""Location of flfed's data folder.
+
+It is the user's own, and for its owner alone.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from flfed.errors import FlfedError, UsageError
 
 
 def home() -> Path:
-    """Return the folder of downloads, checkpoints, site state and `runs.db`; made if absent, and closed to others.
+    """Return the private data folder of flfed.
+
+    It holds downloads, checkpoints, site state and `runs.db`. It is made if absent, and closed to others.
 
     `FLFED_HOME` if set, else the user's data folder of the operating system.
     """
@@ -22,13 +27,16 @@ def home() -> Path:
         private_folder(path)
     except OSError as error:
         raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror}); set another") from None
+    # A folder of another account may exist and still be of no use.
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user; set another")
     return path
 
 
 def where() -> Path:
-    """Return where `home()` is, whether or not it is there and may be used: who only reads may look into it.
+    """Return the path of the data folder.
+
+    It need not exist or be usable: a caller that only reads may look into it.
 
     Raises
     ------
@@ -43,7 +51,9 @@ def where() -> Path:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder where it is absent, and close it to other accounts, whatever the umask and whoever made it.
+    """Make a folder that only its owner may enter.
+
+    This holds whatever the umask is and whoever made it.
 
     One of somebody else, or with the sticky bit (`/tmp`), is left as it is.
 
@@ -56,6 +66,7 @@ def private_folder(path: Path) -> None:
         for absent in reversed([above for above in (path, *path.parents) if not above.is_dir()]):
             absent.mkdir(mode=0o700, exist_ok=True)
     found = path.stat()
+    # A shared folder such as /tmp would break for everybody else if it were closed.
     if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
         with suppress(OSError):
             path.chmod(0o700)
@@ -70,7 +81,9 @@ def _user_data() -> Path:
 
 
 def write_private(path: Path, text: str, *, advice: str) -> None:
-    """Write a new file that only its owner may read: it says something of each row.
+    """Write a new file for its owner alone.
+
+    It says something of each row.
 
     Parameters
     ----------
@@ -87,6 +100,7 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
         If writing fails on the way; nothing is left of it.
     """
     try:
+        # An exclusive open follows no link and replaces no file that somebody put there.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UsageError(f"{path}: is there already; it is not replaced") from None
@@ -101,7 +115,9 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
 
 
 def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write or replace a file at once, beside and renamed: a reader, or a crash, finds the old one or the new one.
+    """Write or replace a file atomically.
+
+    It is written beside and renamed: a reader, or a crash, finds the old one or the new one.
 
     Written by root, it belongs to whom its folder belongs to.
 
@@ -116,12 +132,14 @@ def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
             stream.write(content)
             stream.flush()
             give(handle, path.parent)
+            # Owner and mode are right before the name appears, so that no reader meets a wrong one.
             os.fchmod(handle, mode)
             os.fsync(handle)
         os.replace(part, path)
     except OSError:
         Path(part).unlink(missing_ok=True)
         raise
+    # The rename itself is safe from a power cut once the folder is on the disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -130,7 +148,10 @@ def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def give(file: int | Path, folder: Path) -> None:
-    """Give what root made, an open file or a new folder, to whom the folder around it belongs to."""
+    """Give a path to the owner of its folder.
+
+    It is an open file or a new folder that root made.
+    """
     owner = folder.stat()
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
         # Not what a link names, which somebody may have put there meanwhile.

@@ -1,4 +1,6 @@
-"""What there is of a kind (strategies, models, metrics), and how its settings are checked.
+"""Registry of strategies, models and metrics by name.
+
+It also checks their settings.
 
 A thing is one file: its name is the file name in kebab-case and the file defines one public
 class. The names are listed without importing anything; the signature is the config schema.
@@ -45,17 +47,25 @@ _BROKEN = (
 
 
 def kebab(name: str) -> str:
-    """Return a Python name as a key: `roc_auc` to `roc-auc`."""
+    """Return a Python name as a key.
+
+    `roc_auc` becomes `roc-auc`.
+    """
     return name.replace("_", "-")
 
 
 def snake(name: str) -> str:
-    """Return a key as a Python name: `roc-auc` to `roc_auc`."""
+    """Return a key as a Python name.
+
+    `roc-auc` becomes `roc_auc`.
+    """
     return name.replace("-", "_")
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of a kind, sorted; imports none of them.
+    """Return the sorted names of a kind.
+
+    None of them is imported.
 
     Parameters
     ----------
@@ -71,18 +81,24 @@ def names(kind: str) -> list[str]:
 
 
 def _own(kind: str) -> list[str]:
-    """Return the names that flfed itself brings; an installed package cannot take one of them."""
+    """Return the names that flfed itself brings.
+
+    An installed package cannot take one of them.
+    """
     folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
     return [_key(kind, found.name) for found in pkgutil.iter_modules([str(folder)])]
 
 
 def _key(kind: str, file: str) -> str:
-    """Return the name of a file's thing; a metric keeps scikit-learn's underscores."""
+    """Return the name of a file's class.
+
+    A metric keeps scikit-learn's underscores.
+    """
     return file if kind == "metric" else kebab(file)
 
 
 def load(kind: str, name: str) -> Any:
-    """Import the file of one thing and return its public class.
+    """Import one file and return its public class.
 
     Raises
     ------
@@ -93,9 +109,11 @@ def load(kind: str, name: str) -> Any:
     if name not in names(kind):
         known = names(kind)
         raise UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    # Ours go first, so that an installed package cannot replace a mechanism unnoticed.
     if name in _own(kind):
         return public_class(importlib.import_module(f"{FOLDERS[kind]}.{snake(name)}"))
     points = [point for point in _entry_points(kind) if point.name == name]
+    # Which of two would win depends on the order of installation, so neither does.
     if len(points) > 1:
         packages = " and ".join(sorted(map(_package, points)))
         raise UsageError(f"{kind} {name!r} comes from several packages ({packages}): uninstall all but one")
@@ -103,12 +121,18 @@ def load(kind: str, name: str) -> Any:
 
 
 def others(kind: str) -> dict[str, str]:
-    """Return the names of a kind that other packages bring, each with its package and version."""
+    """Return the names that other packages bring.
+
+    Each goes with its package and version.
+    """
     return {point.name: _package(point) for point in _entry_points(kind) if point.name not in _own(kind)}
 
 
 def clashes(kind: str) -> list[str]:
-    """Return a sentence for each entry point that takes a name of ours, and is not used."""
+    """Describe the entry points that clash with ours.
+
+    One sentence for each entry point that takes a name of ours, and is not used.
+    """
     ours = _own(kind)
     return [
         f"{_package(point)}: its {kind} {point.name!r} has the name of one of ours and is not used; rename it"
@@ -118,17 +142,25 @@ def clashes(kind: str) -> list[str]:
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:
-    """Return which package brings an entry point: `flfed-median 1.0`."""
+    """Return the package of an entry point.
+
+    An example is `flfed-median 1.0`.
+    """
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
-    """Import another package's thing and return its class: the one named, or the one its file defines."""
+    """Import a class from another package.
+
+    It is the class that is named, or the one that its file defines.
+    """
     where = f"{kind} {point.name!r} of {_package(point)}"
+    # Whatever the other package raises becomes one sentence, and never a trace.
     try:
         found = point.load()
     except _BROKEN as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+    # An entry point may name a module or the class itself.
     found = public_class(found) if inspect.ismodule(found) else found
     if not inspect.isclass(found):
         raise UsageError(f"{where}: {point.value} is no class")
@@ -136,9 +168,13 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
 
 
 def public_class(module: Any) -> type:
-    """Return the one public class that `module` itself defines."""
+    """Return the one public class of a module.
+
+    Only classes that the module itself defines count.
+    """
     found = [
         value
+        # Imported classes and private ones do not count.
         for key, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
@@ -153,14 +189,19 @@ def _entry_points(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
 
 @cache
 def _on_path(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """Return a group's entry points, looked up once a path: a look at every installed package takes 5 ms."""
+    """Return the entry points of a group.
+
+    They are looked up once a path, since a look at every installed package takes 5 ms.
+    """
     return tuple(importlib.metadata.entry_points(group=group))
 
 
 def settings(
     target: Callable[..., Any], given: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Check `given` keys against the signature of `target` and return keyword arguments.
+    """Check settings and return keyword arguments.
+
+    The `given` keys are checked against the signature of `target`.
 
     Parameters
     ----------
@@ -188,6 +229,7 @@ def settings(
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     allowed = [kebab(name) for name in inspect.signature(target).parameters]
     result = {}
+    # All keys are checked here, so that a misspelt one is never silently ignored.
     for key, value in given.items():
         name = snake(key)
         if key not in allowed:
@@ -198,9 +240,13 @@ def settings(
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as `hint`, or raise a UsageError that says what is allowed."""
+    """Return a value in the type of its hint.
+
+    A UsageError says what is allowed.
+    """
     origin, options = get_origin(hint), get_args(hint)
     if origin is Literal:
+        # In Python True equals 1, so that the type is compared as well.
         if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
             raise UsageError(f"{where}={value!r} must be one of {', '.join(map(repr, options))}")
         return value
@@ -208,9 +254,11 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{where}={value!r} must be a list")
         return tuple(_typed(item, options[0], where) for item in value)
+    # None stands for "not set", and the first other type is the one that counts.
     if origin is Union or origin is type(int | None):
         kinds = [option for option in options if option is not type(None)]
         return None if value is None else _typed(value, kinds[0], where)
+    # TOML writes a whole float as an integer, but a flag is no number.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:

@@ -1,4 +1,7 @@
-"""Every random draw of a run: one seed sequence per study seed, site, purpose and round."""
+"""Seeds of every random draw of a run.
+
+There is one seed sequence per study seed, site, purpose and round.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ FEW = 32
 
 
 def words(text: str) -> list[int]:
-    """Return the SHA-256 of `text` as eight 32-bit words.
+    """Return the SHA-256 of a text as eight words.
+
+    Each word has 32 bits.
 
     Examples
     --------
@@ -26,7 +31,7 @@ def words(text: str) -> list[int]:
 
 
 def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.random.Generator:
-    """Return the generator for one purpose at one site in one round.
+    """Return a generator for site, purpose and round.
 
     Parameters
     ----------
@@ -58,7 +63,9 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
 
 
 class Draws:
-    """The generators of one purpose at many sites, as `generator` makes them; those of a round are seeded together.
+    """Generators of one purpose at many sites.
+
+    They equal those of `generator`. Those of a round are seeded together.
 
     Parameters
     ----------
@@ -81,12 +88,17 @@ class Draws:
         self._states = np.empty((0, 4), dtype=np.uint64)
 
     def of(self, site: str, number: int) -> np.random.Generator:
-        """Return the site's generator for a round; sites that drew in an earlier one are seeded together."""
+        """Return the site's generator for a round.
+
+        Sites that drew in an earlier round are seeded together.
+        """
+        # A new round: all sites known so far are seeded in one pass.
         if number != self._number:
             self._number, self._states = number, self._seeded(number)
         place = self._places.setdefault(site, len(self._entropy))
         if place == len(self._entropy):
             self._entropy.append([self._seed, *words(f"{site}/{self._purpose}")])
+        # Without a state, as of a new site or of few sites, it is seeded alone.
         if place >= len(self._states):
             return generator(self._seed, site=site, purpose=self._purpose, number=number)
         # NumPy takes any such sequence; its types know of its own only.
@@ -94,6 +106,7 @@ class Draws:
         return np.random.Generator(np.random.PCG64(seeded))
 
     def _seeded(self, number: int) -> np.ndarray:
+        # The vectorised path pays only for many sites, and holds numbers of one word only.
         if len(self._entropy) < FEW or max(self._seed, number) >= 2**32:
             return self._states[:0]
         known = np.array(self._entropy, dtype=np.uint32)
@@ -101,20 +114,25 @@ class Draws:
 
 
 class _Seeded(np.random.bit_generator.ISeedSequence):
-    """A seed sequence whose first words are known already."""
+    """Seed sequence with its first words precomputed."""
 
     def __init__(self, entropy: Sequence[int], state: np.ndarray) -> None:
         self.entropy, self._state = entropy, state
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        """Return the state that `PCG64` asks for, or any other as NumPy makes it."""
+        """Return the state for a bit generator.
+
+        `PCG64` gets the known state, and any other gets what NumPy makes.
+        """
         if n_words == 4 and dtype is np.uint64:
             return self._state
         return np.random.SeedSequence(self.entropy).generate_state(n_words, dtype)
 
 
 def states(entropy: np.ndarray) -> np.ndarray:
-    """Return `SeedSequence(row).generate_state(4, np.uint64)` of each row, uint64 [rows, 4].
+    """Return the PCG64 seed states of many sequences.
+
+    They equal `SeedSequence(row).generate_state(4, np.uint64)` of each row, uint64 [rows, 4].
 
     Parameters
     ----------
@@ -142,19 +160,23 @@ def states(entropy: np.ndarray) -> np.ndarray:
         found ^= found >> 16
         return found
 
+    # The pool of four words takes in the first four, is mixed, and then absorbs the later ones.
     first, later = entropy.T[:4], entropy.T[4:]
     pool = [hashed(values) for values in first]
     for source, place in permutations(range(4), 2):
         pool[place] = mixed(pool[place], hashed(pool[source]))
     for values in later:
         pool = [mixed(part, hashed(values)) for part in pool]
+    # The output stage hashes with constants of its own.
     constant, factor = 0x8B51F9DD, 0x58F38DED
     halves = [hashed(part).astype(np.uint64) for part in (*pool, *pool)]
     return np.stack([low | high << 32 for low, high in zip(halves[::2], halves[1::2], strict=True)], axis=1)
 
 
 def seed_of(rng: np.random.Generator) -> int:
-    """Return the study's seed that a generator of `generator` was made from.
+    """Return the study's seed of a generator.
+
+    It is the seed that the generator of `generator` was made from.
 
     For draws that another library makes from the bare seed, as published runs did. Of a generator
     made elsewhere: the first number of its entropy, in 63 bits.

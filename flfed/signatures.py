@@ -1,4 +1,7 @@
-"""Signatures: of a site's node key (EC P-384) and of the coordinator's signing key (Ed25519), over canonical JSON."""
+"""Digital signatures over canonical JSON.
+
+A site signs with its node key (EC P-384), and the coordinator with its signing key (Ed25519).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def canonical(value: object) -> bytes:
-    """Return the one JSON text of a value: keys sorted, no blanks, ASCII, no NaN.
+    """Return the canonical JSON of a value.
+
+    Keys are sorted, and there are no blanks, only ASCII, and no NaN.
 
     Examples
     --------
@@ -37,48 +42,65 @@ def canonical(value: object) -> bytes:
 
 
 def new_node_key() -> EllipticCurvePrivateKey:
-    """Return a new private key of the kind that Flower's nodes have, EC P-384."""
+    """Return a new private node key.
+
+    It is EC P-384, the kind that Flower's nodes have.
+    """
     return generate_private_key(SECP384R1())
 
 
 def private_text(key: EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    """Return a private key as OpenSSH writes it, without a password."""
+    """Return a private key in OpenSSH format.
+
+    It has no password.
+    """
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
 
 
 def public_text(key: EllipticCurvePublicKey) -> str:
-    """Return a public key as OpenSSH writes it, without a comment."""
+    """Return a public key in OpenSSH format.
+
+    It has no comment.
+    """
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
 
 
 def node_public_key(text: str) -> EllipticCurvePublicKey | None:
-    """Return the EC P-384 public key of an OpenSSH text; `None` where it is anything else."""
+    """Return the public node key of an OpenSSH text.
+
+    It is EC P-384, and `None` where the text is anything else.
+    """
     try:
         key = serialization.load_ssh_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
         return None
+    # Any other key could not sign as a Flower node does.
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
         return None
     return key
 
 
 def fingerprint(public: str) -> str:
-    """Return what `ssh-keygen -lf` shows of an OpenSSH public key, for two people to compare by telephone."""
+    """Return the fingerprint of an OpenSSH public key.
+
+    It is what `ssh-keygen -lf` shows, for two people to compare by telephone.
+    """
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
 
 def sign_as_node(facts: Mapping[str, object], key: EllipticCurvePrivateKey) -> str:
-    """Return a node key's signature of facts, as hex."""
+    """Return a node's signature of facts, as hex."""
     return key.sign(canonical(facts), ECDSA(hashes.SHA384())).hex()
 
 
 def node_signed(facts: Mapping[str, object], signature: str, key: EllipticCurvePublicKey) -> bool:
-    """Tell whether a signature is that of this node key over these facts."""
+    """Verify a node's signature over facts."""
     try:
         key.verify(bytes.fromhex(signature), canonical(facts), ECDSA(hashes.SHA384()))
+    # A signature that is no hex at all is as wrong as one that does not fit.
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -90,7 +112,11 @@ def sign_as_coordinator(facts: Mapping[str, object], key: Ed25519PrivateKey) -> 
 
 
 def coordinator_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
-    """Tell whether a signature is that of the coordinator whose public signing key (hex) this is."""
+    """Verify a coordinator's signature over facts.
+
+    `public` is its public signing key as hex.
+    """
+    # A key or signature that is malformed counts as wrong, and not as an error.
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), canonical(facts))
     except (InvalidSignature, ValueError):
@@ -109,25 +135,34 @@ KIND = "model"
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signs models: a coordinator's title, as its sites know it, and its key."""
+    """Coordinator that signs models.
+
+    It has a title, as its sites know it, and a key.
+    """
 
     title: str
     key: Ed25519PrivateKey
 
     def signature(self, sha256: str) -> dict[str, str]:
-        """Return what goes into `model.json` for the hash of all else in it."""
+        """Return the signature block of `model.json`.
+
+        `sha256` is the hash of all else in it.
+        """
         facts = model_facts(self.title, sha256)
         public = signing_public(self.key)
         return {"coordinator": self.title, "signing-key": public, "signature": sign_as_coordinator(facts, self.key)}
 
 
 def fingerprint_of(public: str) -> str:
-    """Return the fingerprint of a public signing key (hex), as `ssh-keygen -lf` shows it."""
+    """Return the fingerprint of a public signing key.
+
+    The key is given as hex. The fingerprint is what `ssh-keygen -lf` shows.
+    """
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return fingerprint(text.decode("ascii"))
 
 
 def model_facts(title: str, sha256: str) -> dict[str, Any]:
-    """Return what a model's signature is of."""
+    """Return the facts that a model's signature covers."""
     return {"format": 1, "kind": KIND, "coordinator": title, "sha256": sha256}

@@ -1,4 +1,7 @@
-"""Tables as CSV, and cells of them: none becomes a formula where a spreadsheet opens it, wherever it splits a line."""
+"""Tables as CSV without spreadsheet formulas.
+
+No cell becomes a formula where a spreadsheet opens it, wherever it splits a line.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ _BROKEN = ("\t", "\r", "\n")
 
 
 def plain_cell(value: Any) -> Any:
-    """Return a cell for a spreadsheet: text that it would take for a formula has an apostrophe before it.
+    """Return a cell that no spreadsheet evaluates.
+
+    Text that it would take for a formula has an apostrophe before it.
 
     So has what follows a semicolon, a bar, a tab, an end of line or a blank in it, where some spreadsheets
     begin another cell. Numbers stay numbers, and a figure with its interval stays as it is.
@@ -40,16 +45,20 @@ def plain_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     plain = _WITHIN.sub("'", _START.sub(_quoted, value))
+    # Some spreadsheets drop a leading tab or line end, and then see the formula behind it.
     return f"'{plain}" if plain.startswith(_BROKEN) else plain
 
 
 def _quoted(found: re.Match[str]) -> str:
     before, formula = found.groups()
+    # A figure with its sign is no formula, and stays readable.
     return found[0] if FIGURE.fullmatch(formula.strip()) else f"{before}'{formula}"
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV with a heading; numbers with all their digits, None as an empty cell.
+    """Return rows as CSV with a heading.
+
+    Numbers keep all their digits, and None becomes an empty cell.
 
     Examples
     --------

@@ -38,6 +38,7 @@ def audit(
         output.as_json(found.as_object())
     else:
         print_audit(found, whole=all_figures)
+    # Beyond the promise is a failure, so that a script notices.
     if found.beyond():
         raise typer.Exit(1)
 
@@ -54,6 +55,7 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         else f"{found.study} ({found.run}) promises each {promise.unit}: epsilon {promise.epsilon:.3g} "
         f"at delta {promise.delta:g}, by {promise.mechanism}."
     )
+    # Which of the models was attacked matters, since each repeat has its own.
     if found.repeats > 1:
         typer.echo(
             f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
@@ -82,6 +84,7 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
 def _sentences(told: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
     found = []
+    # A sentence that is true of all sites names none of them.
     for attack, says in dict.fromkeys((row["attack"], row["says"]) for row in told):
         tried = dict.fromkeys(row["site"] for row in rows if row["attack"] == attack)
         sites = dict.fromkeys(row["site"] for row in rows if (row["attack"], row["says"]) == (attack, says))

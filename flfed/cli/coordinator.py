@@ -83,6 +83,7 @@ def admit_site(
     from flfed.deployment.coordinator.certificates import settings
     from flfed.folders import CoordinatorFolder
 
+    # Settings are read first, so that a missing coordinator is said before a file is opened.
     folder = CoordinatorFolder.default()
     settings(folder)
     found = admit(folder, file)
@@ -131,6 +132,7 @@ def site_ledger(
 
     folder = CoordinatorFolder.default()
     settings(folder)
+    # Without --restart nothing is written.
     found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
     if as_json:
         output.as_json({**found.facts(), "restarted": bool(restart)})
@@ -172,11 +174,13 @@ def rotate_key(
     authority.settings(folder)
     if finish and key is not Key.authority:
         raise UsageError(f"--finish does not go with {key.value}: only an authority is changed in two steps")
+    # The folder is checked before a key is changed: the renewal must not be lost.
     kits.check_folder(to)
     if key is Key.server:
         authority.renew_server(folder)
     elif key is Key.signing:
         file = kits.rotate_signing(folder, to=to)
+    # Two steps, so that at each time sites trust the authority in use.
     else:
         (authority.finish_authority if finish else authority.prepare_authority)(folder)
         file = kits.renewal(folder, to=to)
@@ -184,6 +188,7 @@ def rotate_key(
         output.as_json({"key": key.value, "finished": finish, "renewal": None if file is None else str(file)})
         return
     typer.echo(f"{key.value}: done. {TAKEN_UP}")
+    # Only some changes concern the sites.
     if file is not None:
         _say_renewal(file)
     if key is Key.authority and not finish:
@@ -231,6 +236,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     from flfed.deployment.processes.supervisor import told_to_stop
     from flfed.folders import CoordinatorFolder
 
+    # A wrong address is refused before any process starts.
     bind, port = listening(listen)
     with told_to_stop() as stop:
         serve(CoordinatorFolder.default(), stop, told=lambda said: typer.echo(said, err=True), bind=bind, port=port)
@@ -248,6 +254,7 @@ def coordinator_status(as_json: bool = output.JSON) -> None:
     serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
     typer.echo(f"{found.title}, {found.address}: {serving}.")
     typer.echo(f"The server's certificate holds for {_days(found.server_days)}.")
+    # A file that cannot be read hides one site, and not all of them.
     for problem in found.problems:
         typer.echo(f"Left out: {problem}.")
     if found.sites:
@@ -291,6 +298,7 @@ def run_deployed(
     """
     from flfed.cli.study import run_study
 
+    # Told before the run, because each site decides about the text as it is.
     if changes:
         typer.echo(NOT_APPROVED.format(", ".join(changes)), err=True)
     run_study(

@@ -55,12 +55,14 @@ def open_app(
     from flfed.records.store.database import store_url
 
     store = store_url()  # refused here, where a person reads it, and not on a page
+    # A relative path would be another one after the folder is left.
     if store.get_backend_name() == "sqlite" and os.environ.get("FLFED_STORE") and store.database:
         os.environ["FLFED_STORE"] = f"sqlite:///{Path(store.database).absolute()}"
     script = own_root() / "app.py"
     if not script.is_file():
         raise UsageError("app.py is not found; is flfed installed completely?")
     os.environ[APP_TOKEN] = secrets.token_urlsafe()
+    # Settings that somebody else could change could make the app listen to others.
     settings = Path(".streamlit")
     theirs = first_changeable([settings, *settings.glob("*")]) if settings.exists() else ""
     if theirs:
@@ -72,6 +74,7 @@ def open_app(
 
 def leave_current_folder(folder: Path) -> None:
     """Go to a folder of ours: Streamlit reads its settings in the current one, which may be anybody's."""
+    # These paths are made whole first, for they are read from the folder that is left.
     for name in ("FLFED_HOME", "FLFED_PATH"):
         if given := os.environ.get(name):
             places = [str(Path(part).expanduser().absolute()) for part in given.split(os.pathsep) if part]
@@ -96,6 +99,7 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
     UsageError
         If the port is in use, or is not for this user.
     """
+    # A free port goes with the refusal, so that the next try works.
     why = _in_the_way(port)
     if why:
         others = (*range(port + 1, 65536), *range(1024, port))

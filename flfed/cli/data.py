@@ -23,6 +23,7 @@ def list_data(as_json: bool = output.JSON) -> None:
 
     found: list[dict[str, object]] = []
     for name in datasets.names():
+        # A broken dataset is listed with its error, so that the others can still be seen.
         try:
             dataset = datasets.load(name)
         except UsageError as error:
@@ -61,6 +62,7 @@ def get_data(
     from flfed.rows.data import datasets
 
     dataset = datasets.load(name)
+    # Some datasets need no files, which is no error.
     if not dataset.source.files:
         typer.echo(f"{name}: nothing to fetch; it comes with flfed or with a package that flfed needs.")
         return

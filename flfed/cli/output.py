@@ -58,6 +58,7 @@ def privacy(found: Mapping[str, Any], *, short: bool = False) -> None:
         typer.echo(line)
     uncharged = not_covered(private)
     if not uncharged:
+        # A run without anything uncovered has nothing to warn of.
         return
     if short and private["mechanism"] == "none":
         typer.echo(f"Not covered: {len(uncharged)} things that leave the sites, or steer the run: see flfed run show.")
@@ -74,6 +75,7 @@ def promise(found: Mapping[str, Any]) -> None:
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(dict(found))
+    # A mechanism without such a figure leaves it out.
     figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
     known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
     known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
@@ -101,11 +103,13 @@ def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room
     >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=10)
     [15, 7]
     """
+    # No column starts narrower than its longest word.
     columns = [[header, *(row[place] for row in rows)] for place, header in enumerate(headers)]
     widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
     most = [max(len(cell) for cell in column) for column in columns]
     lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
     for _ in range(room - sum(widths)):
+        # Room goes where it saves lines, until every cell is on one line.
         open_ones = [place for place, width in enumerate(widths) if width < most[place]]
         if not open_ones:
             break
@@ -136,6 +140,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    # A bar that is redrawn would fill a log file.
     if quiet or not console.is_terminal:
         yield _in_lines
         return
@@ -145,6 +150,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         tasks: dict[str, Any] = {FIRST: bars.add_task(FIRST, total=None)}
 
         def told(stage: str, done: int, of: int) -> None:
+            # The first stage is a stand-in until the run tells its own.
             if FIRST in tasks:
                 bars.remove_task(tasks.pop(FIRST))
             many = of if of > 1 else None
@@ -153,6 +159,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=many)
             bars.update(tasks[stage], completed=done, total=many)
+            # A stage without a count has no full bar to show, and goes when it is done.
             if many is None and done == of:
                 bars.remove_task(tasks.pop(stage))
 
@@ -180,6 +187,7 @@ def loading() -> Iterator[None]:
     Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
     seconds (measured). What was loaded is left out of later looks too.
     """
+    # The second import finds everything loaded, and changes nothing.
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return

@@ -31,6 +31,7 @@ def predict(
     """
     if (table is None) == (not site):
         raise UsageError("give a table or --site NAME: one of them, and not both")
+    # Imported late, so that a wrong call is refused at once.
     from flfed.deployment.model_signer import whose
     from flfed.export.model_folder import SharedModel
     from flfed.export.predict import predict_site, predict_table
@@ -39,6 +40,7 @@ def predict(
     shared = SharedModel.read(model)
     signed = whose(shared.signature, signed_by)
     found = predict_table(shared, table) if table is not None else predict_site(shared, site)
+    # The file is written before anything is printed: its errors end the command.
     if out is not None:
         write_private(out, found.as_csv(), advice="choose another file with --out")
     if as_json:
@@ -51,6 +53,7 @@ def predict(
         typer.echo(found.as_csv(), nl=False)
     else:
         typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+    # Standard output has the predictions alone, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
     _print_figures(found, to_stderr=out is None)
 

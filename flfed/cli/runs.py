@@ -87,6 +87,7 @@ def export_run(
     if as_json:
         output.as_json(done.as_object())
         return
+    # The files are named even where a model is not among them.
     typer.echo(f"{done.folder}: {', '.join(done.files)}")
     typer.echo(
         f"No model is among them: {done.reason}" if done.model is None else f"Use it: flfed predict {done.folder} TABLE"
@@ -99,12 +100,14 @@ def _print_comparison(found: dict[str, Any]) -> None:
     """Print two runs side by side, for people."""
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
+    # Only keys that differ: two studies share most of theirs.
     rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "not known"}
     typer.echo(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
     figures = [("all sites", arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
     figures += [(site, arm, both) for site, arms in found["sites"].items() for arm, both in arms.items() if both]
+    # Of a single site the primary metric is enough; all sites show every one.
     lines = [
         [where, arm, metric, *(_said(both[key]) for key in ("a", "b", "difference"))]
         for where, arm, metrics in figures

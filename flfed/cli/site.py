@@ -23,6 +23,7 @@ def list_sites(as_json: bool = output.JSON) -> None:
     from flfed.rows.data import site as sites
 
     found, lines = [], []
+    # A broken package is listed with its error, so that the others can still be seen.
     for name in sites.names():
         try:
             s = sites.load(name)
@@ -58,6 +59,7 @@ def check_site(
 
     site = sites.load(name)
     checked = check(site.serving(dataset or site.dataset))
+    # The file names rows, so that it is written apart from what is printed.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
         typer.echo(f"{lines} lines written to {local_rows}; it names rows, so it must not leave the site.", err=True)
@@ -70,6 +72,7 @@ def check_site(
         output.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
         passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
         typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
+    # The first reason is enough for one sentence, and the table above has them all.
     if not checked.passed:
         wrong = [line for line in checked.lines if not line.passed]
         first = wrong[0].detail if wrong[0].column == "table" else f"column {wrong[0].column!r} {wrong[0].detail}"

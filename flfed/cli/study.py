@@ -38,6 +38,7 @@ def list_studies(as_json: bool = output.JSON) -> None:
 
     studies = [Study.load(name) for name in names()]
     kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "attack")}
+    # A program gets the names alone, and people also where each comes from.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
         output.as_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
@@ -101,6 +102,7 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
+    # Imported in the block: it loads torch, and takes most of a short command's time.
     with loading():
         study = study_of(name, changes)
         from flfed.federation.server.run import run
@@ -131,6 +133,7 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
     try:
         with output.progress(quiet=as_json) as told:
             result = go(told)
+    # A run that failed is in the store, and --json gives what it has.
     except FlfedError as error:
         if as_json and error.run:
             # Where the store itself has gone, the first error is what counts.
@@ -141,6 +144,7 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
         output.as_json(result.report)
     else:
         print_report(result.report, short=True)
+    # Stopped is neither success nor failure, so that a script can tell it apart.
     if result.status == "stopped":
         raise typer.Exit(3)
 
@@ -162,6 +166,7 @@ def print_report(found: dict[str, Any], *, short: bool = False) -> None:
     from flfed.records.statistics.learning_curve import curve_rows
     from flfed.records.store.reader import RunReader
 
+    # Events are not in the report, which is of the figures.
     with RunReader.open() as reader:
         events = reader.events([run.run for run in reader.runs_of(found["run"])])
         purpose = purpose_of(reader.series(found["run"]).study_text)
@@ -178,6 +183,7 @@ def print_report(found: dict[str, Any], *, short: bool = False) -> None:
         for line in footer:
             typer.echo(line)
     output.privacy(found, short=short)
+    # Kinds of events that people should know of; the others stay in the store.
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
     words["update set aside"] = "Set aside"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
@@ -240,6 +246,7 @@ def verify_study(
         output.as_json(found.as_json())
     else:
         _print_verified(found)
+    # All figures are printed before the error ends the command.
     error = found.error()
     if error is not None:
         raise error
@@ -252,6 +259,7 @@ def _print_verified(found: Verified) -> None:
     output.as_table(headers, rows, title=f"{found.study}: expected and ours, {over} ({found.run})")
     for figure in found.figures:
         typer.echo(f"{figure.expected.path} is expected after: {figure.expected.source}.")
+    # Single repeats are shown only where each has a published figure.
     for figure in found.figures:
         if figure.by_repeat:
             lines = [
@@ -297,6 +305,7 @@ def sweep_study(
     study = study_of(name, changes)
     from flfed.experiments.sweep import parse_grid, points_of, sweep
 
+    # What is given on the command line goes before the study's own grid.
     points = points_of(study, {**study.sweep, **parse_grid(grid)})
     if not as_json:
         many = "1 point" if len(points) == 1 else f"{len(points)} points"

@@ -1,1 +1,4 @@
-"""What is made of several runs: audits by attack, sweeps, comparisons, published tables verified."""
+"""Experiments over several runs.
+
+They are audits by attack, sweeps, comparisons, and the verification of published tables.
+"""

@@ -1,4 +1,7 @@
-"""Attacking a run's own model, at its sites, and writing down how far each attack got against what was promised."""
+"""Audit of a run by attacks at its sites.
+
+Its own model is attacked, and how far each attack got is recorded beside the guarantee.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit found, which is in the run's record as well.
+    """Result of an audit.
+
+    It is in the run's record as well.
 
     Attributes
     ----------
@@ -63,7 +68,7 @@ class Audited:
     repeats: int = 1
 
     def beyond(self) -> list[AuditRow]:
-        """Return the findings that are beyond what the run promises."""
+        """Return the findings beyond the run's guarantee."""
         return [row for row in self.findings if row.payload["verdict"] == "beyond the promise"]
 
     def as_object(self) -> dict[str, Any]:
@@ -88,7 +93,9 @@ def audit(
     store: str | None = None,
     progress: Progress = no_progress,
 ) -> Audited:
-    """Attack the model that a run ended with at each of its sites, and write the figures into its record.
+    """Attack a run's final model at its sites.
+
+    The figures go into the run's record.
 
     Parameters
     ----------
@@ -121,7 +128,9 @@ def audit(
     chosen = _known_attacks(attacks)
     with RunReader.open(store) as reader:
         entries, series = reader.runs_of(run), reader.series(run)
+        # The first repeat with a model is attacked; repeats differ in seeds only.
         entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
+        # Some engines leave the attack to another one that reads the same tables.
         engine = engine_of(engine_of(entry.engine).audited_by)
         model = shared_model(reader, entry, series, report(reader, entry.run), sent=engine.remote)
         asked = reader.summary(entry.run, "asked") or {}
@@ -164,7 +173,10 @@ def _known_attacks(given: Sequence[str]) -> list[str]:
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
-    """Refuse sites that the run does not have, or that share no figure of their own."""
+    """Refuse sites that cannot be attacked by name.
+
+    The run does not have them, or they share no figure of their own.
+    """
     for name in only:
         if name not in recorded:
             names = sorted(recorded)
@@ -175,7 +187,7 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
 
 @dataclass
 class Auditor:
-    """Conducts one audit over a grid.
+    """Auditor of one run over a grid.
 
     Attributes
     ----------
@@ -204,7 +216,9 @@ class Auditor:
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
     def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
-        """Enrol, attack, and write down what was found, attack by attack.
+        """Enrol the sites, attack, and record the findings.
+
+        They are recorded attack by attack.
 
         Raises
         ------
@@ -214,6 +228,7 @@ class Auditor:
             If no site could be attacked.
         """
         nodes = self._enrol()
+        # Sums can be held to the record only where all sites of the run are here.
         if self.tables is not None and self._is_whole(nodes):
             self._check_rows(self.tables, sorted(nodes))
         shown = self.recorder.shared_as.name
@@ -225,6 +240,7 @@ class Auditor:
             self.recorder.progress("attacks", number, len(attacks))
             findings += self._attack(attack, wanted)
         self.recorder.progress("attacks", len(attacks), len(attacks))
+        # A fault at some sites is told beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
             why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
             raise FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
@@ -238,7 +254,10 @@ class Auditor:
         )
 
     def _enrol(self) -> dict[str, int]:
-        """Return the node of each site of the run that is there, in name order."""
+        """Return the nodes of the run's sites.
+
+        Only sites that are there count, in name order.
+        """
         request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=self._deadline())
@@ -268,7 +287,10 @@ class Auditor:
         return found
 
     def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:
-        """Return how each of some sites is written down in the run's record; without those that are not."""
+        """Return how sites are recorded in the run.
+
+        Sites that are not in its record are left out.
+        """
         found: dict[str, Sharing] = {}
         hidden = [site for site in sites if site not in self.recorded]
         called = pseudonyms(self.entry.series, hidden) if hidden else {}
@@ -279,12 +301,18 @@ class Auditor:
         return found
 
     def _is_whole(self, sites: Collection[str]) -> bool:
-        """Tell whether these are the sites whose sums made the run's encoder: one that gave none was not compared."""
+        """Tell whether these sites made the run's encoder.
+
+        Their sums did. A site that gave none was not compared.
+        """
         compared = {n for n, e in self.recorded.items() if e.rows is not None or e.shared_as == "aggregate-only"}
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
-        """Refuse tables whose sums are not the run's: an attack needs the rows it trained on."""
+        """Refuse tables that are not the run's.
+
+        An attack needs the rows it trained on, and their sums tell.
+        """
         merged = merge([session.summary() for session in tables.sessions(sites)])
         exactly = ""
         if "rounded" in self.training_sums:
@@ -302,12 +330,16 @@ class Auditor:
             )
 
     def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:
-        """Make one attack at every site and write down what it reached."""
+        """Attack every site and record the findings.
+
+        It is one attack.
+        """
         request = AuditRequest(arrays=self.model.arrays, encoder=self.model.encoder, attack=attack)
         answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=self._deadline())
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
         for site, why in answers.faults.items():
             self._fault(site, why, attack)
+        # A site whose rows changed would be tested on rows that the model never saw.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
         rows = [
             self._row(attack, name, figure)
@@ -318,7 +350,10 @@ class Auditor:
         return rows
 
     def _other_rows(self, site: str, reply: AuditReply) -> bool:
-        """Tell whether a site has not as many rows as in the run, and take note of it."""
+        """Tell whether a site's row count has changed.
+
+        The change is recorded.
+        """
         then = self.recorded[self.recorder.shared_as.name(site)]
         now = (reply.num_examples + reply.holdout_rows, reply.holdout_rows)
         if then.rows is None or now == (then.rows, then.holdout_rows):
@@ -337,7 +372,10 @@ class Auditor:
         return AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload)
 
     def _fault(self, site: str, reason: str, attack: str = "") -> None:
-        """Take note that a site was not attacked, in the record too: as a note, for the run itself is as it was."""
+        """Record that a site was not attacked.
+
+        It is a note in the record, for the run itself is as it was.
+        """
         said = self.recorder.shared_as.text(f"{attack}: {reason}" if attack else reason)
         name = self.recorder.shared_as.name(site)
         if said not in self.faults.get(name, ""):

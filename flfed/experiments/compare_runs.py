@@ -1,4 +1,7 @@
-"""Two runs side by side: what was set differently, what came out differently."""
+"""Comparison of two runs.
+
+It shows what was set differently, and what came out differently.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,10 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
 
 
 def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
-    """Return the hashes of a run, or of a series where all repeats agree."""
+    """Return the hashes of a run.
+
+    Those of a series are there where all repeats agree.
+    """
     each = [
         {
             **{name: run.hashes.get(name) for name in ("study", "schema", "code")},
@@ -85,8 +91,12 @@ def _equal(a: str | None, b: str | None) -> dict[str, Any]:
 
 
 def _settings(a: str, b: str) -> list[dict[str, Any]]:
-    """Return the keys in which two studies differ, with both values; null where a study has no such key."""
+    """Return the keys in which two studies differ.
+
+    Both values go with each, and null where a study has no such key.
+    """
     first, second = (dict(_leaves(tomllib.loads(text))) for text in (a, b))
+    # In the order of the texts: a person finds the keys where they stand.
     keys = [*first, *(key for key in second if key not in first)]
     return [
         {"key": key, "a": first.get(key), "b": second.get(key)} for key in keys if first.get(key) != second.get(key)
@@ -105,7 +115,10 @@ def _leaves(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]
 
 
 def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return both values of each metric and b - a; None where neither run has this arm."""
+    """Return both values of each metric and b - a.
+
+    It is None where neither run has this arm.
+    """
     if not a and not b:
         return None
     found = {}
@@ -117,7 +130,11 @@ def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[s
 
 
 def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float | None, str]:
-    """Return the largest difference of same-named arrays over all repeats, or why there is none."""
+    """Return the largest difference of two runs' arrays.
+
+    It is over same-named arrays of all repeats, or else the reason why there is none.
+    """
+    # Repeats are compared one with one, by their order.
     if len(a) != len(b):
         return None, f"one has {len(a)} repeats, the other {len(b)}"
     largest = 0.0
@@ -126,6 +143,7 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
             first, second = (checkpoints.final(run.run).arrays for run in (one, other))
         except FlfedError as error:
             return None, str(error)
+        # Models of other shapes have no entry-wise difference.
         if {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
             return None, "the models have arrays of other names or shapes"
         apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]

@@ -1,4 +1,7 @@
-"""Sweeping a study: every point of a grid is a run of its own, judged on validation rows only."""
+"""Sweep of a study over a grid.
+
+Every point is a run of its own, and is judged on validation rows only.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of a grid, and what came of it.
+    """One point of a grid, with its result.
 
     Attributes
     ----------
@@ -77,11 +80,17 @@ class Point:
     rows: int
 
     def as_options(self) -> str:
-        """Return the point as options of `flfed study run`, ready for a shell."""
+        """Return the point as options for a shell.
+
+        They are those of `flfed study run`.
+        """
         return " ".join(f"--set {shlex.quote(f'{key}={_toml(value)}')}" for key, value in self.settings.items())
 
     def as_json(self, metric: str) -> dict[str, Any]:
-        """Return the entry of `flfed study sweep --json`; `metric` names the primary one."""
+        """Return the entry of `flfed study sweep --json`.
+
+        `metric` names the primary one.
+        """
         return {
             "set": dict(self.settings),
             "run": self.run,
@@ -96,7 +105,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep found.
+    """Result of a sweep.
 
     Attributes
     ----------
@@ -115,12 +124,18 @@ class Swept:
     caution: str = CAUTION
 
     def ranked(self) -> list[Point]:
-        """Return the points by validation loss, the best first, those without one last."""
+        """Return the points by validation loss.
+
+        The best is first, and those without one are last.
+        """
         return sorted(self.points, key=lambda point: math.inf if point.loss is None else point.loss)
 
     @property
     def best(self) -> Point | None:
-        """The point of the smallest validation loss, the first of equals; None where no point has one."""
+        """Point of the smallest validation loss.
+
+        It is the first of equals, and None where no point has one.
+        """
         first = self.ranked()[0]
         return first if first.loss is not None else None
 
@@ -131,7 +146,10 @@ class Swept:
         return {"study": self.study, "points": points, "best": best, "note": self.caution}
 
     def error(self) -> FlfedError | None:
-        """Return what to raise where no point gave a model that can be judged."""
+        """Return the error of a sweep without any loss.
+
+        No point gave a model that can be judged.
+        """
         if self.best is not None:
             return None
         return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
@@ -162,7 +180,11 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _values(values: str, text: str) -> tuple[Any, ...]:
-    """Return comma-separated values, as TOML where they are and as words where they are not."""
+    """Return the comma-separated values of a text.
+
+    They are read as TOML where they are, and as words where they are not.
+    """
+    # A list of TOML values keeps numbers and flags as what they are.
     try:
         return tuple(tomllib.loads(f"values = [{values}]")["values"])
     except tomllib.TOMLDecodeError:
@@ -180,7 +202,9 @@ def _toml(value: Any) -> str:
 
 
 def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
-    """Return every point of a grid: its settings, and the study with them.
+    """Return every point of a grid.
+
+    Each has its settings, and the study with them.
 
     Parameters
     ----------
@@ -201,6 +225,7 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
             "set it, such as --set plan.validation=0.2"
         )
     full = [study.full_key(key, "[sweep] or --grid") for key in grid]
+    # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
     # The curve by round over the holdout would read it.
@@ -209,13 +234,17 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))
         point = plain.replace(settings)
+        # A point that cannot run is found before the first one has run for hours.
         check(point)
         points.append((settings, point))
     return points
 
 
 def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
-    """Refuse a key of a grid that may not be swept, or is there twice, and a value that is."""
+    """Refuse a key or value that cannot be swept.
+
+    A key or value that is there twice is refused, too.
+    """
     if key in FIXED or not (key in SWEPT or key.partition(".")[0] in SWEPT):
         raise UsageError(
             f"[sweep] {key}: cannot be swept, since points must be judged on the same rows and from the same seed; "
@@ -223,6 +252,7 @@ def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
         )
     if full.count(key) > 1:
         raise UsageError(f"[sweep] {key}: stands there twice, as table.key and as the bare key; leave one out")
+    # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
     told = [json.dumps(value) for value in values]
     if len(set(told)) < len(told):
         raise UsageError(f"[sweep] {key}: a value stands there twice; each is tried once")
@@ -235,7 +265,9 @@ def sweep(
     sites: Sequence[str | Site] | None = None,
     progress: Progress = no_progress,
 ) -> Swept:
-    """Run every point to its last evaluation, with no comparison, and return their validation losses.
+    """Run every point and return its validation loss.
+
+    Each runs to its last evaluation, with no comparison.
 
     Each point is a run in the store, under the study's name with `-sweep`. Tables are read once a
     site. All points have the study's seed. A point whose rounds stop is listed without a loss.
@@ -254,6 +286,7 @@ def sweep(
     FlfedError
         If a point failed; it is in the store as failed.
     """
+    # All points share one reading of the tables.
     taking_part = {site.name: CachedSite.of(site) for site in find_sites(study, sites)}
     torch.set_num_threads(1)
     found, engine = [], InProcess()
@@ -272,7 +305,10 @@ def sweep(
 
 
 def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Compute | None) -> None:
-    """Enrol, summarise, run the rounds and the last evaluation: a run without its comparison."""
+    """Run one point without its comparison.
+
+    It enrols, summarises, and runs the rounds and the last evaluation.
+    """
     writer, began = recorder.writer, time.monotonic()
     side = SiteClient(lambda name, _: sites[name])
     grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
@@ -295,10 +331,14 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
 
 
 def _judged(settings: Settings, run: str) -> Point:
-    """Return what the record has of a point: the figures of the model that it ended with."""
+    """Return a point's recorded figures.
+
+    They are of the model that it ended with.
+    """
     with RunReader.open() as reader:
         entry = reader.runs_of(run)[0]
         rounds = entry.best_round or 0
+        # Points are ranked by the figures over all sites.
         rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
     figures = {row.metric: row for row in rows}
     loss, primary = figures.get("loss"), figures.get(entry.primary)
@@ -316,7 +356,10 @@ def _judged(settings: Settings, run: str) -> Point:
 
 
 def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Return the points, without the loss of those that fewer rows judged: another mean altogether."""
+    """Return the points with comparable losses.
+
+    Those that fewer rows judged lose theirs, which is another mean altogether.
+    """
     most = max((point.rows for point in points if point.loss is not None), default=0)
     return tuple(
         point

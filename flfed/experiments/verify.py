@@ -1,4 +1,7 @@
-"""Verifying a study: its run beside the figures that were published, with a verdict for each."""
+"""Verification of a study against published figures.
+
+Its run stands beside them, with a verdict for each.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
-    """One repeat beside what was published for it.
+    """One repeat and its published figure.
 
     Attributes
     ----------
@@ -42,7 +45,7 @@ class Repeat:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus published."""
+        """Our figure minus the published one."""
         return None if self.ours is None else self.ours - self.published
 
 
@@ -71,18 +74,20 @@ class Compared:
 
     @property
     def published(self) -> float:
-        """What was published, or the least that was asked."""
+        """Published figure, or the least that was asked."""
         expected = self.expected
         return expected.least if expected.value is None and expected.least is not None else expected.value or 0.0
 
     @property
     def difference(self) -> float | None:
-        """Ours minus published."""
+        """Our figure minus the published one."""
         return None if self.ours is None else self.ours - self.published
 
     @property
     def holds(self) -> bool:
-        """Tell whether ours is within the tolerance, or reaches the least, in full repeats.
+        """Tell whether the figure holds in all repeats.
+
+        It is within the tolerance, or reaches the least.
 
         A billionth is allowed for rounding: .83 must reach a least of .83.
         """
@@ -93,12 +98,16 @@ class Compared:
         return abs(self.difference) <= self.expected.tolerance + 1e-9
 
     def failing(self) -> str:
-        """Return by how much it does not hold, in words; an empty text where it does."""
+        """Describe by how much the figure fails.
+
+        An empty text where it holds.
+        """
         path, difference = self.expected.path, self.difference
         if self.holds:
             return ""
         if self.ours is None or difference is None:
             return f"{path} was not measured"
+        # A mean over the repeats that have the figure would hide those that failed.
         if self.without:
             return f"{path} is missing in {self.without} of the repeats"
         if self.expected.least is not None:
@@ -132,7 +141,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """What verifying a study found.
+    """Result of verifying a study.
 
     Attributes
     ----------
@@ -152,7 +161,10 @@ class Verified:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the run completed and every figure holds."""
+        """Tell whether the whole study is verified.
+
+        The run completed, and every figure holds.
+        """
         return self.status == "completed" and all(figure.holds for figure in self.figures)
 
     def as_json(self) -> Report:
@@ -161,7 +173,10 @@ class Verified:
         return {"study": self.study, "run": self.run, "holds": self.holds, "figures": figures}
 
     def error(self) -> FlfedError | None:
-        """Return what to raise: a run that stopped, or figures that do not hold; None where all is well."""
+        """Return the error of a failed verification.
+
+        The run stopped, or figures do not hold. None where all is well.
+        """
         if self.status == "stopped":
             return RunStopped(f"the run stopped, so nothing is verified: {self.reason}")
         wrong = [figure.failing() for figure in self.figures if not figure.holds]
@@ -171,7 +186,9 @@ class Verified:
 
 
 def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:
-    """Run a study as often as its table [expected] says and compare what is expected.
+    """Run a study and compare its expected figures.
+
+    It runs as often as its table [expected] says.
 
     Parameters
     ----------
@@ -188,11 +205,13 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     FlfedError
         If the run failed.
     """
+    # Known before anything runs, a misspelt path costs no hours.
     check_expected(study)
     found = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
     with RunReader.open() as reader:
         runs = reader.runs_of(found["run"])
         each = [report(reader, entry.run) for entry in runs]
+    # A run that stopped may lack any figure, which its status explains.
     strict = found["status"] == "completed"
     figures = [
         compared(expected, found, each, [entry.seed for entry in runs], strict=strict)
@@ -237,6 +256,7 @@ def compared(
     return Compared(
         expected=expected,
         ours=entry.get("value"),
+        # The report's own spread counts, where it has one.
         sd=entry["sd"] if entry.get("sd") is not None else intervals.sd_of(values),
         without=len(values) - len(there) if there else 0,
         by_repeat=tuple(
@@ -247,7 +267,9 @@ def compared(
 
 
 def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
-    """Return the figure that `path` names in a report, such as "global.roc_auc_score".
+    """Return the figure at a path of a report.
+
+    An example of a path is "global.roc_auc_score".
 
     Returns
     -------
@@ -263,6 +285,7 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
         if not isinstance(place, Mapping) or part not in place:
             if not strict:
                 return None
+            # Where the path must exist, the error names the nearest part that does.
             known = list(place) if isinstance(place, Mapping) else []
             names = f" There: {', '.join(known)}" if known else ""
             raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, known)}{names}")
@@ -275,7 +298,9 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
 
 
 def check_expected(study: Study) -> None:
-    """Refuse a study that expects nothing, or what no run of it can have; reads no table.
+    """Refuse expectations that no run can meet.
+
+    Also refused is a study that expects nothing. No table is read.
 
     Raises
     ------
@@ -292,6 +317,7 @@ def check_expected(study: Study) -> None:
         )
     for figure in expected.figures:
         where, parts = f"[expected] {figure.path!r}", figure.path.split(".")
+        # Each published repeat needs one of ours beside it.
         if figure.by_repeat and len(figure.by_repeat) != expected.repeats:
             given = len(figure.by_repeat)
             raise UsageError(f"{where}: by-repeat has {given} figures, the study's repeats are {expected.repeats}")
@@ -304,7 +330,10 @@ def check_expected(study: Study) -> None:
 
 
 def _known(where: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a part of a path that is not exactly one of what is known."""
+    """Refuse an unknown part of a path.
+
+    It must be exactly one of what is known.
+    """
     if len(given) == 1 and given[0] in known:
         return
     word = ".".join(given)

@@ -1,1 +1,4 @@
-"""A trained model taken out: its folder, its signature, predictions by it."""
+"""Export of a trained model.
+
+It has the model's folder, its signature, and predictions by it.
+"""

@@ -1,4 +1,7 @@
-"""A model as one folder: its arrays, its encoder, its schema and study, and hashes of all of them."""
+"""Folder of an exported model.
+
+It has the arrays, the encoder, the schema and the study, and hashes of all of them.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ NOT_EXPORTED = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SharedModel:
-    """The shared model of a run, with all that predicting needs.
+    """Shared model of a run.
+
+    It has all that predicting needs.
 
     Attributes
     ----------
@@ -72,11 +77,13 @@ class SharedModel:
 
     @property
     def layout(self) -> Layout:
-        """Where each column stands among the model's inputs."""
+        """Position of each column among the inputs."""
         return study_layout(self.study, self.schema)
 
     def write(self, folder: Path, signer: Signer | None = None) -> None:
-        """Write the folder's files; `model.json`, which holds the others' hashes, last.
+        """Write the files of the folder.
+
+        `model.json`, which holds the others' hashes, is last.
 
         Parameters
         ----------
@@ -90,6 +97,7 @@ class SharedModel:
             If the disk does not take them.
         """
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # All files are made in memory first, so that their hashes can go into the index.
         files = {
             MODEL: save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()}),
             ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
@@ -99,6 +107,7 @@ class SharedModel:
         index = self._index() | {
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         }
+        # The signature is made first, so that the seal covers it as well.
         if signer is not None:
             index["signed"] = signer.signature(_seal(index))
         index["sha256"] = _seal(index)
@@ -106,7 +115,10 @@ class SharedModel:
         write_files(folder, files)
 
     def _index(self) -> dict[str, Any]:
-        """Return what `model.json` says, without the files' hashes."""
+        """Return the content of `model.json`.
+
+        It is without the files' hashes.
+        """
         layout = self.layout
         return {
             "format": FORMAT,
@@ -138,7 +150,7 @@ class SharedModel:
 
     @classmethod
     def read(cls, folder: Path) -> SharedModel:
-        """Read a model folder and check every hash in it.
+        """Read a model folder and check its hashes.
 
         Raises
         ------
@@ -148,6 +160,7 @@ class SharedModel:
         """
         index = _read_index(folder)
         signature = _signature(folder, index)
+        # Only files of ours are read: a name from the index could lead out of the folder.
         for name, sha256 in index["files"].items():
             if name not in (MODEL, ENCODER, SCHEMA, STUDY):
                 raise UsageError(f"{folder / INDEX}: names a file that belongs to no model: export the model again")
@@ -169,18 +182,23 @@ class SharedModel:
             figures=index["figures"],
             signature=signature,
         )
+        # Each file may be whole and still belong to another model.
         if made._hashes() != index["hashes"] or not made._fits():
             raise UsageError(f"{folder}: its parts do not belong together: export the model again")
         return made
 
     def _fits(self) -> bool:
-        """Tell whether the arrays are those of the study's model on the schema's inputs."""
+        """Tell whether the arrays fit study and schema.
+
+        They must be those of the study's model on the schema's inputs.
+        """
         if self.study.dataset.name != self.schema.name:
             return False
         layout, outputs = self.layout, outputs_of(self.schema.task, len(self.schema.classes))
         first = self.study.model.build("model").first_arrays(
             len(input_names(layout)), outputs, np.random.default_rng(0)
         )
+        # Only shapes are compared, so that any first arrays will do.
         shapes = {name: value.shape for name, value in first.items()}
         cells = sum(len(column.cells) for column in layout.columns)
         return {name: value.shape for name, value in self.arrays.items()} == shapes and (
@@ -190,7 +208,7 @@ class SharedModel:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the content of `model.json`, if it is what was written."""
+    """Return the verified content of `model.json`."""
     path = folder / INDEX
     if not path.is_file():
         raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
@@ -198,15 +216,20 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UsageError(f"{path}: is not the file that was exported; not used") from None
+    # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {FORMAT}): update flfed")
+    # The hash is of all but itself.
     if index.pop("sha256", "") != _seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
     return index
 
 
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
-    """Return the signature of all else that `model.json` says, if it holds or there is none."""
+    """Return the valid signature of `model.json`, or None.
+
+    It is over all else that `model.json` says.
+    """
     try:
         return read_signature(index.get("signed"), _seal({key: index[key] for key in index if key != "signed"}))
     except UsageError as error:
@@ -214,12 +237,14 @@ def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
 
 
 def _seal(index: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything that `model.json` says."""
+    """Return the SHA-256 of the content of `model.json`."""
     return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder, which is made.
+    """Write files into a folder.
+
+    The folder is made where it is absent.
 
     Raises
     ------

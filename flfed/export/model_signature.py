@@ -1,4 +1,6 @@
-"""Whose a model folder is: the coordinator's signature of what `model.json` says, and with it of each file's hash.
+"""Signature of a model folder.
+
+The coordinator signs what `model.json` says, and with it each file's hash.
 
 Hashes show damage; who can write the folder can write new hashes. A signature cannot be made anew, only taken away.
 """
@@ -21,19 +23,27 @@ PARTS = {"coordinator", "signing-key", "signature"}
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature that holds: the title that signed, and its public key (hex)."""
+    """Valid signature of a model.
+
+    It has the title that signed, and its public key (hex).
+    """
 
     title: str
     key: str
 
     @property
     def fingerprint(self) -> str:
-        """What two people compare by telephone."""
+        """Fingerprint of the signing key.
+
+        Two people compare it by telephone.
+        """
         return fingerprint_of(self.key)
 
 
 def read_signature(found: object, sha256: str) -> Signature | None:
-    """Return the signature that stands in `model.json`; None where there is none.
+    """Return the signature of `model.json`.
+
+    It is None where there is none.
 
     Parameters
     ----------
@@ -51,6 +61,7 @@ def read_signature(found: object, sha256: str) -> Signature | None:
         return None
     if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
         title, key = found["coordinator"], found["signing-key"]
+        # A title of control characters could pretend to be another text on a screen.
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
         if whole and coordinator_signed(model_facts(title, sha256), found["signature"], key):
             return Signature(title, key)

@@ -1,4 +1,7 @@
-"""Predicting with an exported model: on a table in the schema's columns, or on a site's own rows."""
+"""Predictions by an exported model.
+
+They are for a table in the schema's columns, or for a site's own rows.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ ON_SITE = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What a model says of the rows of one table, in their order.
+    """Predictions for the rows of one table.
+
+    They are in the order of the rows.
 
     Attributes
     ----------
@@ -69,20 +74,28 @@ class Predictions:
     notes: tuple[str, ...]
 
     def rows(self) -> list[dict[str, float | int | None]]:
-        """Return one object per row: its number from 1, and its values by name."""
+        """Return one object per row.
+
+        It has the row's number from 1, and its values by name.
+        """
         return [
             {"row": number, **{h: _known(v) for h, v in zip(self.headers, row, strict=True)}}
             for number, row in enumerate(self.values.tolist(), start=1)
         ]
 
     def as_csv(self) -> str:
-        """Return the rows as CSV: "row", then the values with all their digits."""
+        """Return the rows as CSV.
+
+        First is "row", then the values with all their digits.
+        """
         values = ([None if math.isnan(value) else value for value in row] for row in self.values.tolist())
         return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(values, start=1)))
 
 
 def predict_table(model: SharedModel, path: Path) -> Predictions:
-    """Return predictions for a CSV or Parquet file in the schema's columns.
+    """Return predictions for a CSV or Parquet file.
+
+    It is in the schema's columns.
 
     Raises
     ------
@@ -95,6 +108,7 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
         raise UsageError(f"table {path}: there is no such file")
     source = Parquet(str(path.resolve())) if path.suffix.lower() in (".parquet", ".pq") else Csv(str(path.resolve()))
     raw = source.read(())
+    # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
         raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
     # A column that the model does not read may be absent.
@@ -103,7 +117,9 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
 
 
 def predict_site(model: SharedModel, name: str) -> Predictions:
-    """Return predictions for all rows of a site, read and mapped as the site does.
+    """Return predictions for all rows of a site.
+
+    They are read and mapped as the site does.
 
     Raises
     ------
@@ -127,11 +143,13 @@ def _predict(
     missing: tuple[str, ...],
     about: str,
 ) -> Predictions:
+    # There is no encoder that would fit a table which no site scaled.
     if model.study.encode.scaler == "per-site":
         raise UsageError(
             "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
             "for another table; train it with scaler='global'"
         )
+    # The outcome may be missing: predicting is for rows without one.
     table, findings = map_table(raw, model.schema, mapping, missing, outcome=False)
     if findings:
         raise _first_error(findings[0], model.schema)
@@ -143,6 +161,7 @@ def _predict(
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
     target = table[model.schema.target]
+    # Figures need rows that have both an outcome and a prediction.
     known = usable & target.notna().to_numpy()
     if known.any():
         notes.append(about)
@@ -166,9 +185,13 @@ ADVICE = {
 
 
 def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
-    """Return the error of a table to predict; what may be meant is told as well, for the table is the reader's own."""
+    """Return the error of a table to predict.
+
+    What may be meant is told as well, for the table is the reader's own.
+    """
     error = finding.error()
     rule = error.rule
+    # Advice for a mapping makes no sense where there is none.
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NONE_FOUND:
@@ -181,7 +204,10 @@ def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
 def _notes(
     model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: Mapping[str, str | Field | None]
 ) -> list[str]:
-    """Return what is odd in the columns that the model reads, and in the table as a whole."""
+    """Return oddities of the table and its columns.
+
+    Only columns that the model reads count.
+    """
     read = {column.name for column in model.layout.features}
     found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
     texts = [note.text.removesuffix(MAP_TO_NONE) for note in found]  # nothing is mapped here
@@ -190,7 +216,10 @@ def _notes(
 
 
 def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return predictions [rows, columns], and which rows have one."""
+    """Return predictions, and which rows have one.
+
+    The predictions are [rows, columns].
+    """
     layout, task = model.layout, model.schema.task
     x = encode(table, layout, model.encoder).x
     outputs = score(ScoreRequest(model=model.study.model.build("model"), arrays=dict(model.arrays), x=x))
@@ -199,6 +228,7 @@ def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.nda
     )
     values = found.astype(float).reshape(len(table), -1)
     usable = np.ones(len(table), dtype=bool)
+    # The study never saw a row with a gap, so that a value there would mean nothing.
     if model.study.encode.rows == "complete":
         usable = table[[column.name for column in layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
         values[~usable] = np.nan
@@ -206,7 +236,7 @@ def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.nda
 
 
 def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
-    """Return the names of the columns of predictions, and what they are about."""
+    """Return the prediction columns and their meaning."""
     schema = model.schema
     if schema.task == "regression":
         unit = schema.columns[schema.target].unit
@@ -217,10 +247,14 @@ def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
 
 
 def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return each metric with its interval, and its method or why it is not there."""
+    """Return each metric with its interval.
+
+    Its method goes with it, or why the metric is not there.
+    """
     task, cells = model.schema.task, table[model.schema.target]
     y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
     group = table[model.schema.group] if model.schema.group else None
+    # Rows of one person go together into a resample, or the interval would be too short.
     groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
     found = estimates(
         metrics_of(task, model.study.compare.alert_budget),

@@ -1,4 +1,7 @@
-"""A run as a folder of files that others can read: the model, the report, tables, and a text that explains them."""
+"""Folder of an exported run.
+
+Others can read its files: the model, the report, tables, and a text that explains them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ WITHOUT_MODEL = ("running", "interrupted", "failed")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported, and where it is.
+    """Files of an export, and their folder.
 
     Attributes
     ----------
@@ -62,12 +65,15 @@ class Exported:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the key that signed the model, for people to compare; None where nobody did."""
+        """Fingerprint of the signing key.
+
+        People compare it. It is None where nobody signed the model.
+        """
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
 def export(name: str, folder: Path | None = None, *, store: str | None = None) -> Exported:
-    """Write a run, or a series of repeats, into a folder.
+    """Export a run, or a series of repeats.
 
     Parameters
     ----------
@@ -90,6 +96,7 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
+        # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
         reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
         planned = runs[0].rounds_planned
@@ -110,7 +117,9 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
 def shared_model(
     reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any], *, sent: bool = False
 ) -> SharedModel:
-    """Return the model that a run ended with, checked against what the store says of it.
+    """Return the final model of a run.
+
+    It is checked against what the store says of it.
 
     `sent` tells whether the study's text goes to sites that approved it.
 
@@ -122,6 +131,7 @@ def shared_model(
     FlfedError
         If the file on this machine is not the model that the store names.
     """
+    # Only a run that ended by its own rules has a model to export.
     if run.status in WITHOUT_MODEL:
         raise UsageError(f"run {run.run} is {run.status}: it has no final model")
     folder = checkpoints.folder_of(run.run)
@@ -131,14 +141,17 @@ def shared_model(
             "machine or under another FLFED_HOME"
         )
     final = checkpoints.final(run.run)
+    # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
     kept = final.facts.get("schema")  # absent from runs of earlier versions
     own = None if kept is None else Schema.model_validate(kept)
     study = study_of(series.study_text, lambda: final.encoder, own, refuse=run.run if sent else "")
     schema = own or datasets.load(study.dataset.name).schema
+    # Without the schema it was trained with, a prediction could mean something else.
     if run.hashes.get("schema") not in (None, schema.sha256()):
         raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
+    # Of each site's entry only what describes the model goes along.
     sites = {
         site: {"rows": entry["rows"], "holdout-rows": entry["holdout-rows"], "global": entry["global"]}
         for site, entry in found["sites"].items()
@@ -177,13 +190,14 @@ def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[objec
 
 
 def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
-    """Return what is in the folder, in plain words."""
+    """Return a plain description of the folder."""
     lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
     lines += [found["reason"]] if found["reason"] else []
     lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
     lines += ["What it does not show", "", NOT_SHOWN, "", "Files", "", *FILES, ""]
     if model is None:
         return "\n".join([*lines, f"There is no model here: {reason}.", ""])
+    # Without a unit and the meaning of a value nobody could use the predictions.
     schema = model.schema
     unit = schema.columns[schema.target].unit
     said = {

@@ -1,1 +1,4 @@
-"""Where rows, updates and records meet: the client app, the server app, the engines."""
+"""Place where rows, updates and records meet.
+
+It holds the client app, the server app and the engines.
+"""

@@ -50,15 +50,18 @@ def approve_study(
         raise UsageError("--yes and --refuse exclude each other")
     folder, own = _opened(site)
     found = Study.load(study)
+    # A refusal needs no check: it holds whatever the study asks.
     if refuse:
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
         return
     others = _others(co_sites, found, own)
+    # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
     words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)
     words += _budget(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
+    # The words come first, so that who decides has read them.
     decision = "approve" if yes else _asked(as_json)
     if decision == "approve":
         _say_decided(folder, _approved(folder, own, found, others, _who(by)), as_json)
@@ -123,6 +126,7 @@ def site_status(name: str = typer.Argument(..., help="The site's name."), as_jso
     typer.echo(f"Paused: {'yes, nothing is answered' if found['paused'] else 'no'}")
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    # The number is text, since a small one is withheld.
     for one in found["frozen"]:
         if one["resting"] != "0":
             why = "so that nobody can tell who opted out, or who came"
@@ -148,6 +152,7 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
     from flfed.rows.data import site as sites
 
     joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    # With one site joined its name need not be typed.
     if not name and len(joined) != 1:
         many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
         raise UsageError(f"{many}: say which one with --site NAME")
@@ -164,6 +169,7 @@ def _others(given: str, study: Study, site: Site) -> tuple[str, ...]:
     wrong = sorted(name for name in names if not NAME.fullmatch(name))
     if wrong:
         raise UsageError(f"--with {wrong[0]!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
+    # The site itself takes part in any case, and is none of the others.
     others = tuple(sorted(names - {site.name}))
     if not others:
         raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
@@ -214,6 +220,7 @@ def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, .
     from flfed.rows.snapshots import snapshot
 
     serving = site.serving(study.dataset.name)
+    # The approval names the rows by hash, so that they must be frozen by now.
     known = snapshot.known(serving, folder.frozen)
     facts = known or freeze_first(folder, serving)
     if known is None and facts.excluded is not None:
@@ -221,6 +228,7 @@ def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, .
         typer.echo(
             f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
         )
+    # A person who opted out meanwhile must not be in rows that are approved.
     if list_changed(folder, facts):
         why = f"the list of people who opted out changed after the rows of {study.dataset.name!r} were frozen"
         raise UsageError(f"{why}: flfed site refresh {site.name}")
@@ -251,12 +259,14 @@ def _asked(as_json: bool) -> str:
 
 def _who(given: str) -> str:
     """Return who decides, as one line."""
+    # A line break in a name would forge another line of the log.
     if given.strip():
         return "".join(letter if letter.isprintable() else " " for letter in given).strip()[:LONGEST_NAME]
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = f"user {os.getuid()}"
+    # Under sudo both accounts are told: who typed, and who ran it.
     other = os.environ.get("SUDO_USER", "")
     return f"{other} (as {user})"[:LONGEST_NAME] if other.isprintable() and other else user
 

@@ -55,12 +55,14 @@ def show_ledger(
     from flfed.folders import SiteFolder
     from flfed.records.ledger.ledger import ledger_of
 
+    # Each of these ends the command in its own way.
     if sum(map(bool, (verify, export, repair, restart))) > 1:
         raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
     if (verify or repair or restart) and (since or run):
         raise UsageError("--since and --run choose lines to show or to export; all lines are verified")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
+    # A site without a folder has no ledger; an empty one would look as if nothing had left.
     folder = SiteFolder(name)
     if not folder.root.is_dir():
         raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
@@ -88,6 +90,7 @@ def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
 def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     from flfed.records.ledger.totals import Totals
 
+    # A ledger may be long: it is added up line by line, and the last ones are kept.
     found, last = Totals(), deque[Any](maxlen=SHOWN)
     for line in lines:
         found.add(line)
@@ -102,6 +105,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     if not last:
         typer.echo(f"{name}: nothing of this left so far." if run else f"{name}: nothing left so far.")
         return
+    # The table tells that it has a part only.
     earlier = found.all.lines - len(last)
     title = f"{name}: the last {len(last)} of {found.all.lines:,} lines" if earlier else f"{name}: what left"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
@@ -184,8 +188,10 @@ def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
     receipts = read_receipts(folder)
     inspection = Inspection(tuple(receipts.all()))
     first = next(lines := inspection.look(ledger.raws()), None)
+    # All lines must be read before the problems are known.
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
+    # A clock that runs behind is no damage, and has a sentence of its own.
     changed, ahead = len(problems), _ahead(folder.site, ledger, inspection.last)
     problems += ahead
     if as_json:
@@ -246,6 +252,7 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         by, why = first.facts.get("by"), first.facts.get("why")
         before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
         typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}.")
+    # The newest receipt says up to which line the ledger cannot have been cut.
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     if newest is None:
         typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")
@@ -302,6 +309,7 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
         typer.echo(in_words(one, found["delta"], enforced=found["enforced"]))
     else:
         typer.echo("Of studies whose dataset the ledger does not name:")
+    # The column is of use only where datasets share one account.
     several = len(one["account"]) > 1
     rows = [
         [run["study"], run["run"], *([run["dataset"]] if several else []), run["unit"], run["first"][:10],

@@ -61,9 +61,11 @@ def refresh_rows(
     found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
     if not as_json:
         _say_difference(found, exact)
+    # With --json nothing is asked, so that only --yes writes.
     agreed = found.changes and (yes or (not as_json and _asked()))
     frozen = found.write() if agreed else None
     if as_json:
+        # Small counts are withheld here, too: the output may be sent on.
         counts = {part: _count(many, exact) for part, many in vars(found.difference).items()}
         now = frozen or found.before
         output.as_json(
@@ -90,6 +92,7 @@ def _asked() -> bool:
 
 def _say_difference(found: Refresh, exact: bool) -> None:
     site, difference = found.prepared.site, found.difference
+    # A snapshot that cannot be compared may still be replaced.
     if found.unusable:
         typer.echo(f"The snapshot that is there cannot be compared with: {found.unusable}", err=True)
     if not found.changes:
@@ -108,6 +111,7 @@ def _say_difference(found: Refresh, exact: bool) -> None:
 def _warn_of_drift(found: Refresh) -> None:
     """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
     site, schema = found.prepared.site, found.prepared.schema
+    # Sums of an open site are not held against those that left before.
     if not found.drifted or site.policy.disclosure == "open":
         return
     which = f"nearly all identifiers in column {schema.group!r} changed" if schema.group else "nearly all rows changed"
@@ -170,6 +174,7 @@ def replay_round(
     found = replay(SiteFolder(site), sites.load(site), run, round)
     if as_json:
         output.as_json(found.as_json())
+    # The object is printed first, so that a program has it also where the replay differs.
     error = found.error()
     if error is not None:
         raise error

@@ -40,6 +40,7 @@ def serve_site(
     from flfed.packages import named_folders
     from flfed.rows.data import site as sites
 
+    # The node has no package to look at, and may not read it.
     if not network_only:
         own = sites.load(name)  # said here, and not again and again in the gate's log
         output.passed_over(own.name)
@@ -90,6 +91,7 @@ FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages. Then:
 
 def _installed() -> Path:
     """Return the `flfed` beside this Python, or on the path."""
+    # The flfed of this environment goes before another one on the path.
     beside = Path(sys.executable).with_name("flfed")
     found = str(beside) if beside.is_file() else shutil.which("flfed")
     if found is None:
@@ -131,6 +133,7 @@ def join_site(
     from flfed.deployment.operator import join
     from flfed.errors import UsageError
 
+    # Without --renew the file is a kit, which names its site itself.
     if not renew:
         if site:
             raise UsageError("--site goes with --renew only: a kit says for which site it is")
@@ -200,6 +203,7 @@ def open_site_app(
     from flfed.paths import home
     from flfed.rows.data import site as sites
 
+    # The folder belongs to one user, and the error says whom to ask.
     try:
         home()
     except UsageError as error:
@@ -209,6 +213,7 @@ def open_site_app(
     why = closed(SiteFolder(site.name))
     if why:
         raise UsageError(why)
+    # Handed over in the environment: the command line is for all accounts to read.
     os.environ |= {SITE: site.name, TOKEN: secrets.token_urlsafe()}
     script = Path(site_app.__file__).with_name("app.py")
     dashboard.leave_current_folder(script.parent)

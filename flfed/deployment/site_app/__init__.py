@@ -1,4 +1,7 @@
-"""The pages of one site's own people; each file of `pages/` is one page."""
+"""App of one site's own people.
+
+Each file of `pages/` is one page.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from flfed.records.dashboard import pages_in
 
 
 def page_files() -> dict[str, Path]:
-    """Return the pages as name to file, in the order of the number in the file name (`s10_status.py`).
+    """Return the pages as name to file.
+
+    They are in the order of the number in the file name (`s10_status.py`).
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""Which site the app shows, and who may look; loads nothing of the pages."""
+"""Access to the app of a site.
+
+It says which site the app shows and who may look, and loads nothing of the pages.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,22 @@ but they can read its command line."""
 
 
 def named() -> str:
-    """Return the name of the site, "" where the app was not started by `flfed site app`."""
+    """Return the name of the app's site.
+
+    It is "" where the app was not started by `flfed site app`.
+    """
     return os.environ.get(SITE, "")
 
 
 def closed(folder: SiteFolder) -> str:
-    """Return why this user cannot look at a site, in a sentence; "" where nothing is in the way.
+    """Return why this user cannot look at a site.
+
+    It is a sentence, or "" where nothing is in the way.
 
     A site that has not joined has no folder yet, and its pages say what to do.
     """
     here = folder.gate
+    # Listing it is the test: rights alone do not tell of access lists.
     try:
         os.scandir(here).close()
         return ""
@@ -39,6 +48,7 @@ def closed(folder: SiteFolder) -> str:
             f"{here}: a folder above it is closed to this user ({error.strerror}); only the user that has the data "
             f"of site {folder.site!r} may look at it; as that user: flfed site app {folder.site}"
         )
+    # The owner is named, since that is whom to ask.
     try:
         owner = pwd.getpwuid(number).pw_name
     except KeyError:

@@ -1,4 +1,7 @@
-"""The app of one site's own people: `flfed site app NAME`. It reads the site's folder, and writes nothing."""
+"""App of one site's own people.
+
+It is `flfed site app NAME`. It reads the site's folder, and writes nothing.
+"""
 
 from __future__ import annotations
 

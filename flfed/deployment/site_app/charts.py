@@ -1,4 +1,7 @@
-"""The charts of a site's own app, in Vega-Lite's own words."""
+"""Charts of a site's own app.
+
+They are in Vega-Lite's own words.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ HEIGHT = 320
 
 
 def kind_of_line(kind: str) -> str:
-    """Return what people call a kind of line.
+    """Return the name of a kind of line.
 
     Examples
     --------
@@ -51,7 +54,9 @@ def kind_of_line(kind: str) -> str:
 
 
 def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, list[Line], str]:
-    """Return bars of the kB that left by day and kind, their table, and what they say in words.
+    """Return bars of the outbound kB by day.
+
+    They are by kind, with their table and what they say in words.
 
     Parameters
     ----------
@@ -65,6 +70,7 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
         {"Day (UTC)": day, "What": kind, "Lines": total.lines, "Bytes": total.bytes}
         for (day, kind), total in sorted(found.items())
     ]
+    # Older days would make the bars too thin to read; the table has them all.
     days = sorted({day for day, _ in found})[-MOST_DAYS:]
     bars = [
         {"day": day, "kind": kind, "kB": total.bytes / 1e3, "size": size_in_words(total.bytes)}
@@ -73,6 +79,7 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
     ]
     if not bars:
         return None, lines, ""
+    # A kind without bytes gets no entry in the legend.
     names = [name for name, _ in KINDS.values() if any(bar["kind"] == name for bar in bars)]
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
     names += ["other"] if any(bar["kind"] == "other" for bar in bars) else []
@@ -95,7 +102,9 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
 
 
 def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
-    """Return each model's figure on the site's holdout with its interval.
+    """Return each model's figure with its interval.
+
+    It is on the site's holdout.
 
     Parameters
     ----------
@@ -105,9 +114,11 @@ def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
     rows = pd.DataFrame([line for line in lines if line["value"] is not None])
     if rows.empty:
         return None
+    # Known arms in their usual order, and whatever else there is behind them.
     known = [arm for arm in ARM_COLOURS if arm in set(rows["arm"])] + sorted(set(rows["arm"]) - set(ARM_COLOURS))
     scale = {"domain": known, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in known]}
     colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
+    # The axis has to hold the intervals as well as the figures.
     ends = [line[key] for line in lines if line["value"] is not None for key in ("value", "low", "high")]
     x = {"type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
     y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}

@@ -1,4 +1,7 @@
-"""Who may see the app of a site: who has the token in the address that `flfed site app` prints."""
+"""Access guard of the app of a site.
+
+Who has the token in the address that `flfed site app` prints may see it.
+"""
 
 from __future__ import annotations
 

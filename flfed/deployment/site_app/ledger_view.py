@@ -1,4 +1,7 @@
-"""What a site's ledger says: checked whole once, and from then on only what came since."""
+"""View of a site's ledger.
+
+It is checked whole once, and from then on only what came since.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class LineSeen:
-    """One line of a ledger, as people read it."""
+    """One line of a ledger, for people."""
 
     n: int
     at: str
@@ -42,7 +45,9 @@ class LineSeen:
 
 @dataclass
 class Left:
-    """What a ledger says, and whether it is as it was written.
+    """Content of a ledger, with its verification.
+
+    It says whether the ledger is as it was written.
 
     Attributes
     ----------
@@ -97,18 +102,24 @@ class Left:
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
         run, reason = str(line.facts.get("run") or ""), str(line.facts.get("reason") or "")
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
+        # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
             self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
 
     def copy(self) -> Left:
-        """Return one to add lines to, while others read this one."""
+        """Return a copy to add lines to.
+
+        Others read this one meanwhile.
+        """
         sums = {key: replace(total) for key, total in self.sums.items()}
         return replace(self, sums=sums, last={key: deque(seen, KEPT_LINES) for key, seen in self.last.items()})
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The part of a ledger that was checked, where every line of it is as it was written.
+    """Verified part of a ledger.
+
+    Every line of it is as it was written.
 
     Attributes
     ----------
@@ -129,7 +140,9 @@ class Checked:
 
 
 class LedgerReader:
-    """Reads the ledger of a site: the whole of it at first, then only the lines that came since.
+    """Incremental reader of a site's ledger.
+
+    It reads the whole at first, then only the lines that came since.
 
     Parameters
     ----------
@@ -148,7 +161,9 @@ class LedgerReader:
         self._found = Left()
 
     def read(self, mark: object) -> Left:
-        """Return what the ledger says, which others read as well: it is not to be changed.
+        """Return the content of the ledger.
+
+        Others read the same object, so it is not to be changed.
 
         Parameters
         ----------
@@ -160,6 +175,7 @@ class LedgerReader:
         FlfedError
             If the ledger, its receipts or the site's terms cannot be read.
         """
+        # Several pages may ask at once, and one of them reads for all.
         with self._one_reads:
             if mark != self._mark:
                 self._found = self._read()
@@ -183,7 +199,9 @@ class LedgerReader:
 
 
 def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
-    """Return what a ledger says, and what there is to go on from; None where something is not as it was written.
+    """Check a whole ledger and return its content.
+
+    What there is to go on from goes with it, and None where something is not as it was written.
 
     Every line and every receipt is checked, as `--verify` does.
 
@@ -198,6 +216,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     digest = hashlib.sha256()
 
     def noted() -> Iterator[bytes]:
+        # Hashed as they are checked, so that the hash is of the very bytes that were checked.
         nonlocal size
         for raw in ledger.raws():
             size += len(raw)
@@ -209,6 +228,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     found.problems = inspection.problems
     found.repairs = inspection.repairs
     found.notes = len(inspection.notes)
+    # Only an intact ledger is something to go on from.
     if not found.problems:
         return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
     found.sums, found.last = {}, {}
@@ -216,7 +236,9 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
 
 
 def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Checked | None:
-    """Return what is checked of a ledger once the lines that came since are; None where the whole must be read.
+    """Extend a checked ledger by its new lines.
+
+    It is None where the whole must be read.
 
     Parameters
     ----------
@@ -228,6 +250,7 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
     """
     try:
         with ledger.reading() as held:
+            # A ledger never gets shorter, unless somebody cut it.
             if held is None or held.size < checked.size:
                 return None
             digest = hashlib.sha256()
@@ -239,9 +262,11 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
         new_bytes = sum(len(line.raw) + 1 for line in came)
         if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
             return None  # something else stands among them, or was set aside
+        # Lines of a clock that was set back are a matter of the full check.
         times = [checked.left.until, *(line.at for line in came)]
         if times != sorted(times):
             return None
+        # The first new line must follow the last checked one.
         if came and came[0].before != (checked.left.head or START):
             return None  # what was checked changed meanwhile
         if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):
@@ -256,7 +281,7 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
 
 
 def _hash(held: HeldLedger, size: int, digest: Any) -> None:
-    """Add the first bytes of a ledger's file to a hash."""
+    """Add the first bytes of a ledger to a hash."""
     start = 0
     while start < size:
         block = os.pread(held.file, min(BLOCK, size - start), start)
@@ -267,7 +292,10 @@ def _hash(held: HeldLedger, size: int, digest: Any) -> None:
 
 
 def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
-    """Return what a site says whose last line is later than its clock; what is changed in it is told elsewhere."""
+    """Return why a ledger is ahead of its clock.
+
+    Its last line is later. What is changed in the ledger is told elsewhere.
+    """
     try:
         last = ledger.last()
     except FlfedError:
@@ -276,7 +304,10 @@ def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
 
 
 def _lost(folder: SiteFolder, ledger: Ledger) -> str:
-    """Return by what a ledger is known to be lost; what is changed in it is told elsewhere."""
+    """Return why a ledger is known to be lost.
+
+    What is changed in it is told elsewhere.
+    """
     try:
         return loss(folder, ledger)
     except FlfedError:

@@ -1,4 +1,7 @@
-"""Which site the app shows, who may look, and the frame of its pages: errors as sentences, shown anew by themselves."""
+"""Frame of the site's pages.
+
+It knows which site the app shows and who may look. It shows errors as sentences, and refreshes the page by itself.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ Mark = tuple[State | int, ...]
 
 @dataclass(frozen=True)
 class Opened:
-    """The site that the app shows, as it is now.
+    """Site that the app shows, in its present state.
 
     Attributes
     ----------
@@ -43,27 +46,35 @@ class Opened:
 
     @property
     def folder(self) -> SiteFolder:
-        """The site's folders."""
+        """Folders of the site."""
         return SiteFolder(self.name)
 
     @property
     def site(self) -> Site:
-        """The site as its package and its policy describe it now."""
+        """Site as its package and policy describe it now."""
         return sites.load(self.name)
 
 
 def mark_of(folder: SiteFolder, site: Site) -> Mark:
-    """Return what differs whenever the pages have more to show; opens no file."""
+    """Return the state that the pages depend on.
+
+    It differs whenever they have more to show. No file is opened.
+    """
+    # Single files first, then whatever stands in the folders.
     places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
     for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
         places += sorted(one.rglob("*"))
     places += [] if site.folder is None else [site.folder / "policy.toml"]
+    # A day that passes can end a study, without any file changing.
     today = datetime.now(UTC).toordinal()  # a study expires
     return (today, *(found for found in map(state_of, places) if found))
 
 
 def state_of(path: Path) -> State | None:
-    """Return what differs whenever a file does, its content, mode and owner; None where there is none."""
+    """Return the state of a file.
+
+    It differs whenever content, mode or owner do, and is None where there is no file.
+    """
     try:
         found = path.lstat()
     except OSError:
@@ -72,7 +83,9 @@ def state_of(path: Path) -> State | None:
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
-    """Show a page of the site, and its parts anew every two seconds.
+    """Show a page of the site.
+
+    Its parts are shown anew every two seconds.
 
     Parameters
     ----------
@@ -90,6 +103,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         return
     st.title(escape(title), anchor=False)
     st.caption(escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here."))
+    # The reason is shown in place of the page.
     if why:
         st.error(escape(why))
         return

@@ -1,4 +1,7 @@
-"""What the pages of a site read from its folder, each read once while nothing there changes; nothing is written."""
+"""Readers of a site's folder for its pages.
+
+Each is read once while nothing there changes. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ LAST = 5
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision about a study, with what it allows.
+    """Decision about a study, with what it allows.
 
     Attributes
     ----------
@@ -58,7 +61,9 @@ def _reader(name: str, root: str) -> LedgerReader:
 
 
 def left(name: str, mark: Mark) -> Left:
-    """Return what the ledger says; every line and the coordinator's receipts are checked, as `--verify` does.
+    """Return the checked content of the ledger.
+
+    Every line and the coordinator's receipts are checked, as `--verify` does.
 
     It is one for all who look, and not to be changed.
     """
@@ -67,7 +72,10 @@ def left(name: str, mark: Mark) -> Left:
 
 
 def budget(name: str, mark: Mark) -> dict[str, Any]:
-    """Return the object of `flfed site budget --json`; added up once for each state of the ledger and each policy."""
+    """Return the object of `flfed site budget --json`.
+
+    It is added up once for each state of the ledger and each policy.
+    """
     return _budget(name, state_of(SiteFolder(name).ledger), sites.load(name).policy.model_dump_json())
 
 
@@ -78,7 +86,9 @@ def _budget(name: str, ledger: State | None, policy: str) -> dict[str, Any]:
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
 def decided(name: str, mark: Mark) -> list[Decided]:
-    """Return every decision of the site about a study, the latest first.
+    """Return the site's decisions, the latest first.
+
+    Each is about a study.
 
     Raises
     ------
@@ -90,6 +100,7 @@ def decided(name: str, mark: Mark) -> list[Decided]:
     found = []
     for facts in status(name, mark)["studies"]:
         one = texts[facts["study-sha256"]]
+        # An older study may be unreadable to this version, and is listed all the same.
         try:
             study = parsed(one.text)
             purpose, words = shown(study.purpose), plain_words(study, site, one.co_sites, _coordinator(folder, one))
@@ -105,5 +116,8 @@ def _coordinator(folder: SiteFolder, one: Any) -> str:
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
 def results(name: str, mark: Mark) -> tuple[list[Result], list[str]]:
-    """Return the site's own results, the latest first, and what cannot be read."""
+    """Return the site's own results, the latest first.
+
+    What cannot be read goes with them.
+    """
     return results_of(SiteFolder(name))

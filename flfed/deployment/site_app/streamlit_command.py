@@ -1,4 +1,7 @@
-"""Whether a site's node runs on this machine, told without touching it."""
+"""Check for a running node of a site.
+
+It is on this machine, and is not touched.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ LISTENING = "00010000"
 
 
 def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> bool:
-    """Tell whether somebody listens at the socket between node and gate, by the system's list: nobody is asked.
+    """Tell whether a node listens at the gate's socket.
+
+    The system's list of sockets tells, and nobody is asked.
 
     Parameters
     ----------
@@ -23,5 +28,6 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
         lines = sockets.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
+    # A path may contain blanks, and is the last of eight cells.
     found = (line.split(maxsplit=7) for line in lines)
     return any(len(cells) == 8 and cells[3] == LISTENING and cells[7] == str(folder.socket) for cells in found)

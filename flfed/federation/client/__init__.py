@@ -1,4 +1,6 @@
-"""A site's half of a run: answers to the coordinator's questions, and what they cost in privacy.
+"""A site's half of a run.
+
+It answers the coordinator's questions, and accounts for what they cost in privacy.
 
 `client` has a handler for each kind of question; `disclosure` says what leaves; `protection` and `privacy_budget`
 charge the account before anything is computed; `released_rows` remembers what earlier runs were told.

@@ -1,4 +1,7 @@
-"""The site's half of an audit: the run's model is attacked here, with the site's own rows, and figures leave."""
+"""The site's half of an audit.
+
+The run's model is attacked here, with the site's own rows, and figures leave.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,19 @@ from flfed.updates.messages.in_memory import read
 
 
 def promise_of(study: Study) -> Promise | None:
-    """Return what a run of a study promises as it is planned; None for nothing."""
+    """Return the guarantee of a study's planned run.
+
+    It is None for nothing.
+    """
     mechanism = mechanism_of(study)
     return None if mechanism is None else mechanism.promise(study.plan, study.rounds)
 
 
 def promised_to_rows(study: Study) -> Promised | None:
-    """Return the ε and δ that a run promises each row, or person; one for whole sites is none for their rows."""
+    """Return the ε and δ guaranteed to each row.
+
+    They may be each person's. A guarantee for whole sites is none for their rows.
+    """
     promise = promise_of(study)
     return None if promise is None or promise.unit == "site" else (promise.epsilon, promise.delta)
 
@@ -35,7 +44,9 @@ def promised_to_rows(study: Study) -> Promised | None:
 def attacked(
     message: Message, open_session: Callable[[], SiteSession], site: str
 ) -> Generator[ComputeRequest, Any, AuditReply]:
-    """Attack the model that came, with the site's own rows, and return how far that got.
+    """Attack a model with the site's own rows.
+
+    Returns how far the attack got.
 
     Raises
     ------
@@ -58,12 +69,15 @@ def attacked(
         seed=session.seed,
         promised=promised_to_rows(session.study),
     )
+    # By these counts the coordinator sees whether the rows are those of the run.
     rows, held = len(session.table.training), session.table.holdout_rows
     return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
 
 
 def verdict_of(finding: Finding) -> Verdict:
-    """Return what a figure says of the promise; without a promise, or without a figure, there is none.
+    """Return the verdict of a figure on the guarantee.
+
+    Without a guarantee, or without a figure, there is none.
 
     A figure without a lower limit may be anything: whether it is within the promise is not known.
     """

@@ -1,4 +1,7 @@
-"""The client app: what a node answers, for the site it stands for."""
+"""Client app of a node.
+
+It answers for the site that the node stands for.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ Today = Callable[[], datetime.date]
 
 
 class SiteClient:
-    """Answers messages for one site, or for many in one process.
+    """Client side of one site or of many.
+
+    Many may be in one process.
 
     Parameters
     ----------
@@ -103,8 +108,12 @@ class SiteClient:
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
     def app(self) -> ClientApp:
-        """Return the Flower client app; each message is answered alone."""
+        """Return the Flower client app.
+
+        Each message is answered alone.
+        """
         app = ClientApp(mods=[redact])
+        # Flower registers one function for each category and action.
         for kind, handler in HANDLERS.items():
             category, _, action = kind.partition(".")
             register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
@@ -112,11 +121,14 @@ class SiteClient:
         return app
 
     def exchange(self, message: Message, context: Context) -> Generator[ComputeRequest, Any, Message]:
-        """Yield the requests that answer one message; return the reply, or the error that may cross.
+        """Yield the requests that answer one message.
+
+        Returns the reply, or the error that may cross.
 
         For an engine that computes for all its sites together. No reply is kept on a disk: such an
         engine's sites live and die with its process, and a round asked again gives the same bits.
         """
+        # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
@@ -130,6 +142,7 @@ class SiteClient:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
+            # Only training has noise that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
                 return Message(self._once(message, context, kept), reply_to=message)
             leaves = handler is not enrol
@@ -142,9 +155,13 @@ class SiteClient:
         return answer
 
     def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
-        """Return the reply to a round: the one given before, where the very same was asked before."""
+        """Return the reply to a round.
+
+        It is the one given before, where the very same was asked before.
+        """
         session = self.session(context)  # the site's policy comes first, also before an old reply
         request = read(TrainRequest, message.content)
+        # A reply counts for the same seed, rows, policy and study only.
         policy = session.site.policy.model_dump_json()
         under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
@@ -157,7 +174,9 @@ class SiteClient:
         return record
 
     def session(self, context: Context, *, leaves: bool = True) -> SiteSession:
-        """Return the node's site at work on the run's study; its table is read once.
+        """Return the open session of a node's site.
+
+        Its table is read once for a study's run.
 
         Every handler comes through here, so that a server cannot pass by the site's own policy.
         An expired study, or one on another dataset, reads no row. That both sides have the same
@@ -172,6 +191,7 @@ class SiteClient:
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.sessions.get(key)
         study = _study(text) if opened is None else opened.study
+        # The date is asked each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
         if opened is None:
@@ -179,6 +199,7 @@ class SiteClient:
                 self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
             )
         run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
+        # Released rows are held to the new ones before any sum over them is computed.
         refused = self._releases.refusal(opened, run, leaves=leaves) if self._releases is not None else ""
         if refused:
             raise NotTakingPart(refused)
@@ -189,16 +210,23 @@ class SiteClient:
 
 @lru_cache(maxsize=8)
 def _study(text: str) -> Study:
-    """Return a study, parsed once for all sites of one process that it asks."""
+    """Return a parsed study.
+
+    It is parsed once for all sites of one process that it asks.
+    """
     return Study.parse(text)
 
 
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
-    """Return the site at work, or say why it does not take part."""
+    """Open a site's session for a study.
+
+    An error says why the site does not take part.
+    """
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
         raise NotTakingPart(f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}")
     site = site.serving(study.dataset.name)
+    # Refusals that need no row come before the table is read.
     refused = study_refusal(study, site) or privacy_refusal(study, site)
     if refused:
         raise NotTakingPart(refused)
@@ -213,9 +241,13 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
 
 
 def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
-    """Say which site this is, and whether it takes part by its own policy."""
+    """Return the site's enrolment.
+
+    It has the site's name, and whether it takes part by its own policy.
+    """
     request = EnrolRequest.from_record(message.content)
     try:
+        # A budget without room for one round keeps the site out from the start.
         session = open_session()
         spend = None if session.protection is None else session.protection.spend
         budget, spent = spend.figures() if isinstance(spend, RoundCharge) else (math.nan, math.nan)
@@ -229,6 +261,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, f"its schema of {request.dataset!r} differs from the coordinator's")
     rows, policy = len(session.table.training), session.site.policy
+    # A band of rows is sent instead of their number: its power of ten.
     low = 10 ** (len(str(rows)) - 1)
     return EnrolReply(
         site=site,
@@ -288,13 +321,16 @@ def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRe
 
 @cache
 def _strategy(name: str) -> type[FedAvg]:
-    """Return the class of a strategy: its client half is in the same file."""
+    """Return the class of a strategy.
+
+    Its client half is in the same file.
+    """
     found: type[FedAvg] = registry.load("strategy", name)
     return found
 
 
 def judge(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
-    """Judge every arm on the site's holdout."""
+    """Compare all arms on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     session = open_session()
     found = yield from compare(session, request.arrays, request.encoder, request.deviation, request.bins)

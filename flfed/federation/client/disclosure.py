@@ -1,4 +1,7 @@
-"""From what a site computed to the figures that leave it: exact, or rounded where rows are protected by noise."""
+"""Disclosure rules for a site's figures.
+
+They leave exact, or rounded where rows are protected by noise.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ Said = Callable[[float], float]
 
 
 def said_by(session: SiteSession) -> Said:
-    """Return how a site says a figure: with three digits where it is an institution and training has noise.
+    """Return the rounding of a site's figures.
+
+    It is to three digits where the site is an institution and training has noise.
 
     There the updates tell next to nothing of a row, and an exact loss would: of a model chosen for it, the last
     digits of a mean over all rows are one row's. Its first ones can be made to be, which no rounding prevents: so
@@ -27,7 +32,9 @@ def said_by(session: SiteSession) -> Said:
 
 
 def training_stays(session: SiteSession) -> bool:
-    """Tell whether losses and metrics over rows that are trained on stay: noise in the updates protects these rows.
+    """Tell whether training figures stay at the site.
+
+    Losses and metrics over rows that are trained on stay where noise in the updates protects these rows.
 
     At an institution they do, unless its policy names the output "training-figures".
     """
@@ -40,7 +47,9 @@ def _noisy(session: SiteSession) -> bool:
 
 
 def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
-    """Return the scores of a model on some rows as they leave; None for none.
+    """Return a model's scores as they leave.
+
+    They are None where there are none.
 
     Parameters
     ----------
@@ -51,6 +60,7 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     """
     if scores is None:
         return None
+    # The number of rows crosses anyway, and is all that is left.
     if stays and scores.rows == "training":
         return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
     return Scores(
@@ -63,7 +73,7 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
 
 
 def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
-    """Return every arm's figures on a site's holdout as they leave."""
+    """Return all arms' holdout figures as they leave."""
     return tuple(
         _figure(metric, arm, asdict(estimate), "variance", said)
         for metric, arms in found.arms.items()
@@ -72,7 +82,10 @@ def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
 
 
 def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
-    """Return the figures of every two arms' difference as they leave."""
+    """Return the arms' differences as they leave.
+
+    There is one for every two arms.
+    """
     return tuple(
         _figure(metric, f"{a} - {b}", asdict(difference), "p", said)
         for metric, pairs in found.differences.items()

@@ -1,4 +1,6 @@
-"""What all studies together have spent of the privacy of a site's rows, and whether a round more may be spent.
+"""Privacy account of a site's rows.
+
+It says what all studies together have consumed, and whether one more round is allowed.
 
 The site's own ledger is the account: a line of kind "spent" for each round that rows were trained on
 under record-level differential privacy, on the disk before the training begins. A crash after it has
@@ -44,7 +46,9 @@ Kinds = Counter[tuple[float, float]]
 
 
 class NotSpent(FlfedError):
-    """A round whose privacy may not be spent, or not be written down: a fixed sentence of ours, so that it may cross.
+    """Refusal of a round by the privacy account.
+
+    It is not allowed, or cannot be recorded. The sentence is a fixed one of ours, so it may cross.
 
     It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
     """
@@ -52,7 +56,7 @@ class NotSpent(FlfedError):
 
 @dataclass
 class Tally:
-    """What some lines of a ledger spent.
+    """Privacy consumed by some lines of a ledger.
 
     Attributes
     ----------
@@ -74,12 +78,12 @@ class Tally:
         self.rows |= line.facts.get("unit") == "row"
 
     def releases(self) -> tuple[Release, ...]:
-        """Return what was spent, by kind."""
+        """Return the consumed privacy, by kind."""
         return tuple(Release(*kind, steps) for kind, steps in sorted(self.kinds.items()))
 
     @classmethod
     def of(cls, several: Iterable[Tally]) -> Tally:
-        """Return the sum of several."""
+        """Return the sum of several tallies."""
         found = cls()
         for one in several:
             found.kinds.update(one.kinds)
@@ -90,7 +94,9 @@ class Tally:
 
 @dataclass
 class Seen:
-    """What was spent up to a line, which is known by its number and its hash.
+    """Privacy consumed up to a line.
+
+    The line is known by its number and its hash.
 
     Attributes
     ----------
@@ -110,14 +116,17 @@ class Seen:
     accounts: RowAccounts = field(default_factory=RowAccounts)
 
     def add(self, line: Line) -> None:
-        """Take note of one line more."""
+        """Count one line more."""
         self.accounts.add(line)
         if line.kind == LINE:
             dataset = str(line.facts.get("dataset", ""))
             (self.datasets.setdefault(dataset, Tally()) if names_in(line.facts) else self.unnamed).add(line)
 
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
-        """Return what counts for a dataset, whose rows have these names; None: nobody knows, so that all does."""
+        """Return what counts for a dataset.
+
+        Its rows have these names. With None nobody knows them, so that everything counts.
+        """
         on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
         on_it &= set(self.datasets)
         found = Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it))])
@@ -126,7 +135,7 @@ class Seen:
 
 
 class PrivacyAccount:
-    """The account of the rows that one dataset has at one site.
+    """Privacy account of one dataset's rows.
 
     Parameters
     ----------
@@ -168,7 +177,10 @@ class PrivacyAccount:
         self._seen = Seen()
 
     def spent(self) -> float:
-        """Return the ε that was spent so far, at the policy's δ; infinite where nothing bounds it."""
+        """Return the consumed ε at the policy's δ.
+
+        It is infinite where nothing bounds it.
+        """
         with self._held() as held:
             spent = self._read(held)
         if self._is_unbounded(spent):
@@ -176,7 +188,9 @@ class PrivacyAccount:
         return epsilon(spent.releases(), self.delta)  # the lock is free meanwhile: it may take a second
 
     def refusal(self, release: Release, run: str) -> str:
-        """Return why a run could not have even one round, or an empty text.
+        """Return why a run could not have one round.
+
+        An empty text where it could.
 
         Parameters
         ----------
@@ -191,7 +205,9 @@ class PrivacyAccount:
         return "" if run and run in spent.runs else self._over(spent, release)
 
     def reserve(self, release: Release, **facts: Any) -> Line:
-        """Write down what a round spends, before it is trained; return the line once it is on the disk.
+        """Record a round's cost before it is trained.
+
+        Returns the line once it is on the disk.
 
         Parameters
         ----------
@@ -204,6 +220,7 @@ class PrivacyAccount:
         NotSpent
             If the budget does not allow it, or the ledger cannot be written. Nothing is spent then.
         """
+        # Read and written under one lock: two processes cannot both take the last round.
         with self._held() as held:
             over = self._over(self._read(held), release)
             if over:
@@ -212,7 +229,9 @@ class PrivacyAccount:
             return held.append(kind=LINE, dataset=self.dataset, **self._named(), **cost, **facts)
 
     def left(self, release: Release, most: int = 10_000) -> int:
-        """Return how many more rounds like `release` the budget allows, at most `most`; to about one in fifty.
+        """Return how many rounds the budget still allows.
+
+        They are like `release`, at most `most`, and exact to about one in fifty.
 
         `most` where there is no budget. That `open` never refuses is not looked at.
         """
@@ -226,24 +245,27 @@ class PrivacyAccount:
         return rounds_left(kinds, release, budget, self.delta, most)
 
     def _named(self) -> dict[str, Any]:
-        """Return what a line says of the rows; the key is made with the first such line."""
+        """Return the row names for a line.
+
+        The key is made with the first such line.
+        """
         if self._origin is None:
             return {}
         return named(self._origin, rows_key(self._ledger.path.parent, make=not self._seen.accounts.groups))
 
     def _names(self) -> frozenset[str] | None:
-        """Return the names that lines of the same rows have; None where nobody knows them."""
+        """Return the row names, None where they are unknown."""
         gate = self._ledger.path.parent
         if self._origin is not None and not (gate / KEY).exists() and not self._seen.accounts.groups:
             return frozenset()  # there is no such line yet
         return None if self._origin is None else names_in(named(self._origin, rows_key(gate)))
 
     def _is_unbounded(self, spent: Tally) -> bool:
-        """Tell whether no ε bounds what was spent of persons."""
+        """Tell whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
     def _over(self, spent: Tally, release: Release) -> str:
-        """Return why a release more may not be, or an empty text."""
+        """Return why one more release is refused, or ""."""
         kinds = spent.releases()
         if not self.enforced or self.budget is None:
             return ""
@@ -258,7 +280,7 @@ class PrivacyAccount:
         )
 
     def _read(self, held: HeldLedger) -> Tally:
-        """Return what the ledger says now of the account; only lines that came since the last time are read.
+        """Return the account by the ledger's newest lines.
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
         """
@@ -280,7 +302,7 @@ class PrivacyAccount:
         return self._seen.account(self.dataset, self._names())
 
     def _looked(self) -> Tally:
-        """Return what the ledger says now to who only looks: it is neither made nor opened to write."""
+        """Return the account without opening it to write."""
         try:
             with self._ledger.reading() as found:
                 return Tally() if found is None else self._read(found)
@@ -290,7 +312,7 @@ class PrivacyAccount:
 
     @contextmanager
     def _held(self) -> Iterator[HeldLedger]:
-        """Give the ledger under its lock; what is wrong with it is for the site's log."""
+        """Yield the locked ledger and log its errors."""
         try:
             self._prepare()
             with self._ledger.held() as held:
@@ -303,7 +325,10 @@ class PrivacyAccount:
 
 
 def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
-    """Return how many rounds like `release` a budget allows beside what is spent, at most `most`; to one in fifty."""
+    """Return how many more rounds a budget allows.
+
+    They are like `release` and beside what is spent, at most `most`, to one in fifty.
+    """
 
     def fits(rounds: int) -> bool:
         several = Release(release.noise, release.sampling, rounds * release.steps)
@@ -312,6 +337,7 @@ def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta
     low, high = 0, 1
     while high <= most and fits(high):
         low, high = high, high * 2
+    # Double until it no longer fits, then halve the range in between.
     high = min(high, most + 1)
     while high - low > max(1, low // 50):
         middle = (low + high) // 2
@@ -320,7 +346,7 @@ def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta
 
 
 def release_of(line: Line) -> Release:
-    """Return what a line says was spent.
+    """Return the release that a line records.
 
     Raises
     ------
@@ -336,7 +362,10 @@ def release_of(line: Line) -> Release:
 
 
 def may_have_several_rows(dataset: str) -> bool:
-    """Tell whether a person may have several rows of a dataset; so it is of one that is not known here any more."""
+    """Tell whether a person may have several rows.
+
+    An unknown dataset counts as such.
+    """
     try:
         return bool(datasets.load(dataset).schema.group)
     except FlfedError:
@@ -344,12 +373,14 @@ def may_have_several_rows(dataset: str) -> bool:
 
 
 def counts_rows_of(dataset: str, other: str) -> bool:
-    """Tell whether what was spent under another name of the same rows counts rows, where `dataset` has persons."""
+    """Tell whether another name counted rows, not persons."""
     return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)
 
 
 def shown(value: float) -> str:
-    """Return an ε for people, rounded up: never less than it is.
+    """Return an ε for people, rounded up.
+
+    It is never less than it is.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""From a study's mechanism to how one site trains, and to the account in which it is written down."""
+"""Protection of one site's rows in a run.
+
+It follows from the study's mechanism, and is charged to the site's account.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ Draw = Callable[[np.random.Generator], NoiseSource]
 
 @dataclass(frozen=True)
 class Charge:
-    """What each round of a study spends of a site's budget.
+    """Cost of each round in a site's budget.
 
     Attributes
     ----------
@@ -43,7 +46,10 @@ class Charge:
 
 
 def charge_of(study: Study) -> Charge | None:
-    """Return what each round of a study spends at a site; None without record-level differential privacy."""
+    """Return the cost of each round of a study.
+
+    It is a site's, and None without record-level differential privacy.
+    """
     mechanism = mechanism_of(study)
     if mechanism is None:
         return None
@@ -55,9 +61,13 @@ def charge_of(study: Study) -> Charge | None:
 
 
 def privacy_refusal(study: Study, site: Site) -> str:
-    """Return why a site's policy does not let a study protect rows as it does, or an empty text; reads no row."""
+    """Return why a policy refuses a study's protection.
+
+    An empty text where it does not. No row is read.
+    """
     charge, policy = charge_of(study), site.policy
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
+    # Only a budget of a site that enforces it can be overdrawn.
     if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
     if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
@@ -67,7 +77,9 @@ def privacy_refusal(study: Study, site: Site) -> str:
 
 
 def promise_defect(study: Study, training: pd.DataFrame) -> str:
-    """Return why a study's promise would be worth nothing for a table, or an empty text, which names no count.
+    """Return why a guarantee is worthless for a table.
+
+    An empty text where it is not. It names no count.
 
     Parameters
     ----------
@@ -78,20 +90,26 @@ def promise_defect(study: Study, training: pd.DataFrame) -> str:
     charge, group = charge_of(study), datasets.load(study.dataset.name).schema.group
     if charge is None:
         return ""
+    # Delta is held against the units that it protects: persons, or else rows.
     units = training[group].nunique() if group and charge.unit == "person" else len(training)
     defect = delta_defect(charge.delta, units)
     return f"the study's {defect}" if defect else ""
 
 
 def given_encoder(study: Study) -> bool:
-    """Tell whether a row moves the study's encoder, which its ε leaves out."""
+    """Tell whether a row moves the study's encoder.
+
+    The study's ε leaves that out.
+    """
     return study.encode.scaler != "schema"
 
 
 def protection_of(
     study: Study, *, spend: Callable[[int], None] = no_spending, chance: Draw = SeededNoise
 ) -> Protection | None:
-    """Return how a site's rows are protected in a run of a study; None where the study asks for nothing.
+    """Return how a run protects a site's rows.
+
+    It is None where the study asks for nothing.
 
     Parameters
     ----------
@@ -108,7 +126,9 @@ def protection_of(
 
 @dataclass(frozen=True)
 class RoundCharge:
-    """Writes down what the rounds of one run spend at one site; called with the number of a round.
+    """Charge of one run's rounds to a site's account.
+
+    It is called with the number of a round.
 
     Attributes
     ----------
@@ -129,7 +149,9 @@ class RoundCharge:
     repeat: int = 0
 
     def __call__(self, round: int) -> None:
-        """Spend a round, which is on the disk when this returns.
+        """Charge a round to the account.
+
+        It is on the disk when this returns.
 
         Raises
         ------
@@ -150,7 +172,9 @@ class RoundCharge:
         )
 
     def figures(self) -> tuple[float, float]:
-        """Return the site's budget (NaN: none) and what is spent of it, where a round more may be.
+        """Return the budget and what is consumed.
+
+        The budget is NaN where there is none. One more round must be possible.
 
         What is spent is NaN where no ε bounds it: no number that is not finite crosses.
 
@@ -167,12 +191,17 @@ class RoundCharge:
 
 
 def own_ledger(site: Site) -> Ledger:
-    """Return the ledger of a site on this machine, which is made with its first line."""
+    """Return the ledger of a site on this machine.
+
+    It is made with its first line.
+    """
     return ledger_of(SiteFolder(site.name))
 
 
 class LocalProtection:
-    """How the sites of one process protect their rows, and where each writes down what it spends.
+    """Protection of the sites of one process.
+
+    It knows where each site records what it consumes.
 
     Parameters
     ----------
@@ -194,12 +223,15 @@ class LocalProtection:
         self._accounts: dict[tuple[str, str], PrivacyAccount] = {}
 
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
-        """Return how a site's rows are protected in a run; None where the study asks for nothing.
+        """Return how a run protects a site's rows.
+
+        It is None where the study asks for nothing.
 
         What research sites spend that a study cuts out of a table lives and dies with the run: nothing of it
         is on the disk.
         """
         charge = charge_of(study)
+        # Research sites have no ledger: what they spend lives and dies with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
         reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
@@ -207,6 +239,7 @@ class LocalProtection:
 
     def _account(self, site: Site, dataset: str) -> PrivacyAccount:
         key = (site.name, dataset)
+        # One account a dataset: it remembers the lines read, for a ledger may be long.
         if key not in self._accounts:
             prepare = SiteFolder(site.name).make
             self._accounts[key] = PrivacyAccount(

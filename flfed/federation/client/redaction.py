@@ -1,4 +1,7 @@
-"""What of an error may leave a site: a sentence of ours, or the error's type."""
+"""Redaction of errors that leave a site.
+
+A sentence of ours may leave, or else the error's type.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,16 @@ NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flf
 
 
 class NotTakingPart(FlfedError):
-    """A site that does not answer, by its own policy: a fixed sentence of ours, so that it may cross."""
+    """Refusal of a site by its own policy.
+
+    It is a fixed sentence of ours, so it may cross.
+    """
 
 
 def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Answer an exception with what may leave: our own sentence, or the exception's type.
+    """Replace an exception by what may leave.
+
+    It is our own sentence, or the exception's type.
 
     Flower sends the text of any exception to the server; pandas and scikit-learn quote cells, and
     a UsageError may name the site's files. The site's log gets type and places, no text.
@@ -40,13 +48,17 @@ def redact(message: Message, context: Context, call_next: ClientAppCallable) -> 
 
 
 def redacted(error: Exception, message: Message, context: Context) -> Message:
-    """Return the reply to a message that failed, with what may leave of the error."""
+    """Return the reply to a failed message.
+
+    It has of the error what may leave.
+    """
     if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
         # What is malformed came from the server: it holds nothing of a table.
         reason = str(error)
     elif isinstance(error, TableError):
         reason = error.said(CROSSING)
     else:
+        # Places only: the error's own text may quote a cell.
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
         reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
@@ -56,6 +68,9 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
 
 def _no_memory(error: Exception) -> bool:
-    """Tell whether an allocation failed; torch says so with a RuntimeError."""
+    """Tell whether an allocation failed.
+
+    Torch says so with a RuntimeError.
+    """
     text = str(error) if isinstance(error, RuntimeError) else ""
     return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)

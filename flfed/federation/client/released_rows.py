@@ -1,4 +1,6 @@
-"""The sets of rows whose sums left a site, kept there; a study over rows too close to one of them is refused.
+"""Differencing check against released rows.
+
+The sets of rows whose sums left a site are stored there. A study over rows too close to one of them is refused.
 
 Beside the site's ledger are a key, and for each set a file of keyed hashes; the ledger has a line of kind
 `released` for each set and run, on the disk before the first sum leaves. Of the rows themselves nothing
@@ -45,7 +47,10 @@ LOG = logging.getLogger("flfed.site")
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A part of the rows of a study, as a set; and as one of the source's persons, where the source is known."""
+    """Part of a study's rows, as a set.
+
+    Where the source is known, it is also a set of the source's persons.
+    """
 
     chosen: Chosen
     rows: RowSet
@@ -54,14 +59,20 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The sets of rows that a study has sums over at a site, each once, and where the rows come from."""
+    """Sets of rows that a study has sums over.
+
+    They are of one site, each once, with the origin of the rows.
+    """
 
     all: list[Part]
     origin: Origin | None
 
 
 def parts_of(session: SiteSession, key: bytes) -> Parts:
-    """Return the sets of rows that a study has sums over at a site, and where the rows come from."""
+    """Return the row sets that a study sums over.
+
+    They are of one site, with the origin of the rows.
+    """
     study = session.study
     site = session.site
     schema = session.schema
@@ -70,6 +81,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
         complete = tuple(schema.features(study.dataset.features))
     found, (whole, source) = [], _rows_of(site)
     places = defaultdict[str, list[int]](list)
+    # Alike rows stand under one text, and are handed out one after the other.
     for at, text in enumerate(row_texts(whole) if source is not None else ()):
         places[text].append(at)
     for part, table in session.parts().items():
@@ -83,14 +95,19 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
 
 
 def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
-    """Return a site's mapped table, and the same rows as the source has them; None where nothing tells."""
+    """Return a site's mapped table and its source rows.
+
+    The source rows are the same rows as the source has them, and None where nothing tells.
+    """
     if isinstance(site, FrozenSite):
         return site.inspect()[0], site.source_rows
     return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
 
 
 def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int] | None:
-    """Return where the rows of a part stand in the whole table; None where one does not.
+    """Return the positions of a part in the table.
+
+    It is the whole table. None where a row is not in it.
 
     Rows that are alike in all columns are on the same side of every split that an institution allows.
     """
@@ -104,7 +121,9 @@ def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int
 
 
 class Releases:
-    """Refuses studies over rows too close to released ones, and writes down what is released next.
+    """Differencing guard of a site's releases.
+
+    It refuses studies over rows too close to released ones, and records what is released next.
 
     Parameters
     ----------
@@ -113,7 +132,7 @@ class Releases:
 
     Notes
     -----
-    One for a client side. A workplace is looked at once a run: whichever message comes first. Enrolment
+    One for a client side. A session is looked at once a run: whichever message comes first. Enrolment
     writes no line, since no sum leaves with it.
     """
 
@@ -124,7 +143,9 @@ class Releases:
         self._parts: WeakKeyDictionary[SiteSession, Parts] = WeakKeyDictionary()
 
     def refusal(self, session: SiteSession, run: str, *, leaves: bool) -> str:
-        """Return why no sum over a study's rows may leave, or an empty text; then the ledger has it.
+        """Return why no sum may leave, or "".
+
+        Where it may, the ledger has it afterwards.
 
         Parameters
         ----------
@@ -138,6 +159,7 @@ class Releases:
         site = session.site
         study = session.study
         run = run or self._here
+        # Exact figures of an open site leave anyway, and research sites keep no record.
         if site.policy.disclosure == "open" or study.dataset.partition is not None:
             return ""
         done = self._done.setdefault(session, set())
@@ -156,6 +178,7 @@ class Releases:
         folder, study = SiteFolder(session.site.name), session.study
         folder.make()
         kept = RowSets(folder, study.dataset.name, self._ledger_of(session.site))
+        # The key is made only where no line and no set can be of another one.
         with kept.ledger.held() as held:
             key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
         if session not in self._parts:
@@ -174,6 +197,7 @@ class Releases:
             for part in parts.all:
                 if part.rows.id in before:
                     kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
+            # Checked and written under one lock, so that no other process releases in between.
             said = _refusal(parts.all, before, lines, facts, policy)
             same = accounts.datasets(kept.dataset, names_in(facts))
             said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, policy)
@@ -189,7 +213,7 @@ def _refusal(
     facts: Mapping[str, Any],
     policy: Policy,
 ) -> str:
-    """Return which rule keeps sums over the parts from leaving, or an empty text."""
+    """Return the rule that refuses the parts, or ""."""
     released = dict(before)
     for part in parts:
         # By study and repeat too: one name for all of them would be one release for ever.
@@ -217,7 +241,7 @@ def _too_close(minimum: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Names:
-    """What was released under the names of all datasets of a site.
+    """Releases under the names of all datasets.
 
     Attributes
     ----------
@@ -236,11 +260,14 @@ class Names:
     key: bytes
 
     def own(self) -> dict[str, list[SourceSet]]:
-        """Return the persons of the sets under the dataset's own name."""
+        """Return the persons released under the own name."""
         return self.kept.sources(self.key)
 
     def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
-        """Yield each other name with its lines, and the persons of each of its sets; none where nothing tells."""
+        """Yield each other name and its released persons.
+
+        Its lines go with it, and a set has no persons where nothing tells.
+        """
         for other in self.kept.others(self.lines):
             lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
             persons = other.sources(self.key)
@@ -248,7 +275,10 @@ class Names:
 
 
 def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> str:
-    """Return why sums over the parts may not leave beside those under other datasets' names, or an empty text."""
+    """Return why other names forbid a release, or "".
+
+    The sums would leave beside those under other datasets' names.
+    """
     sources = [part.source for part in parts.all if part.source is not None]
     others: list[SourceSet] = []
     runs = defaultdict[str, set[Run]](set)
@@ -273,7 +303,11 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
 
 
 def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:
-    """Tell whether the persons of some parts are too close to those released under this name and others together."""
+    """Tell whether persons are too close to released ones.
+
+    Those released under this name and under others count together.
+    """
+    # Sets that are described by other columns cannot be compared person by person.
     own = [one for several in names.own().values() for one in several if one.columns == sources[0].columns]
     if not any(one.meets(other) for other in others for one in (*own, *sources)):
         return False
@@ -289,7 +323,10 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 def _record(
     kept: RowSets, held: HeldLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
 ) -> None:
-    """Write down each part that this run has not released yet: its file first, then its line."""
+    """Record each part that this run newly releases.
+
+    Its file goes first, then its line.
+    """
     there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
     for part in parts:
         chosen = part.chosen.facts()

@@ -1,4 +1,7 @@
-"""The released sets of a site as files: of one dataset's rows, and of the same persons as their source has them."""
+"""Files of a site's released sets.
+
+They are of one dataset's rows, and of the same persons as their source has them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 
 class RowSets:
-    """The released sets of one site and dataset, as files.
+    """Released sets of one site and dataset.
 
     Parameters
     ----------
@@ -46,7 +49,9 @@ class RowSets:
         self.key_file: Path = folder.gate / KEY
 
     def key(self, *, make: bool = False) -> bytes:
-        """Return the site's key of row hashes, which never leaves it and is made once.
+        """Return the site's key of row hashes.
+
+        It never leaves the site and is made once.
 
         Raises
         ------
@@ -74,6 +79,7 @@ class RowSets:
             return {}
         with folder_locked(self.folder, writing=False):
             there = {path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)}
+            # A set that the ledger names without its file is read too, and fails there.
             return {id: self._read(id, key) for id in sorted(named | there)}
 
     def _read(self, id: str, key: bytes) -> RowSet:
@@ -83,15 +89,21 @@ class RowSets:
             raise UsageError(f"the set of released rows {id[:12]} cannot be read ({error.strerror})") from None
 
     def write(self, rows: RowSet, source: SourceSet | None = None) -> None:
-        """Write a set down, and the same persons as their source has them; what is there stays as it is."""
+        """Write a set, and its persons in the source.
+
+        What is there stays as it is.
+        """
         with folder_locked(self.folder, writing=True):
+            # The source's persons go first: a set without them could not be held to other names.
             if source is not None and not (beside := self.folder / f"{rows.id}.{source.id}").exists():
                 write_private_bytes(beside, source.to_bytes())
             if not (self.folder / rows.id).exists():
                 write_private_bytes(self.folder / rows.id, rows.to_bytes())
 
     def sources(self, key: bytes) -> dict[str, list[SourceSet]]:
-        """Return by the id of a released set the persons of its source: several where the source drifts beside it.
+        """Return the source persons of each released set.
+
+        They are by the set's id, and several where the source drifts beside it.
 
         Raises
         ------
@@ -113,24 +125,34 @@ class RowSets:
         return found
 
     def others(self, lines: Iterable[Line]) -> list[RowSets]:
-        """Return the sets that were released under other names: those of lines of the ledger, and those of files."""
+        """Return the sets released under other names.
+
+        They are of lines of the ledger, and of files.
+        """
         names = {str(line.facts.get("dataset")) for line in lines}
+        # A set may have been written by a process that crashed before its line.
         if self.folder.parent.is_dir():
             names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
         return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
 
     def lines(self, held: HeldLedger) -> list[Line]:
-        """Return the ledger's lines on released sets of the dataset, newest first."""
+        """Return the ledger's lines on the dataset's released sets.
+
+        The newest is first.
+        """
         return [line for line in held.backwards() if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)]
 
     def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
-        """Return each released set with how it was chosen, and the key; nothing where nothing was released.
+        """Return each released set, and the key.
+
+        With each set is how it was chosen. Both are empty where nothing was released.
 
         Raises
         ------
         FlfedError
             If ledger, key or a set cannot be read.
         """
+        # Nothing was ever released here, and no key is made for looking.
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
         with self.ledger.held() as held:
@@ -142,7 +164,9 @@ class RowSets:
         return list(_chosen(lines, sets)), key
 
     def intersecting(self, id: str) -> frozenset[str]:
-        """Return the ids of all released sets with a person of the set `id`; an unknown set meets all of them.
+        """Return the released sets that share a person.
+
+        The ids are of sets with a person of the set `id`. An unknown set meets all of them.
 
         Raises
         ------
@@ -152,6 +176,7 @@ class RowSets:
         with self.ledger.held() as held:
             lines = self.lines(held)
         sets = self.all(lines, self.key()) if lines or self.folder.is_dir() else {}
+        # An unknown set might meet any other, so that it meets all.
         return frozenset(other for other, one in sets.items() if id not in sets or one.common(sets[id]))
 
 

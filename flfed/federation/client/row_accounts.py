@@ -1,4 +1,6 @@
-"""Which datasets of a site are of the same rows: they have one account of privacy, whatever they are called.
+"""Privacy accounts of datasets of the same rows.
+
+Such datasets have one account, whatever they are called.
 
 A ledger's lines of kinds `spent` and `released` name, beside the dataset, the rows: `rows` is the keyed hash of what
 the table is, `sources` are those of where it stands. Datasets that have one of these in common, now or ever, are on
@@ -27,7 +29,9 @@ RELEASED_FOLDER = "released"
 
 
 def rows_key(gate: Path, *, make: bool = False) -> bytes:
-    """Return a site's key of row hashes, which never leaves it and is made once.
+    """Return a site's key of row hashes.
+
+    It never leaves the site and is made once.
 
     Parameters
     ----------
@@ -45,6 +49,7 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     try:
         found = private_bytes(path)
     except FileNotFoundError:
+        # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
             raise UsageError(f"{path}: is gone, and with it what was released cannot be told") from None
         write_private_bytes(path, secrets.token_bytes(KEY_BYTES))
@@ -57,7 +62,10 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
 
 
 def origin_of(site: Site) -> Origin | None:
-    """Return where the rows that a site serves come from; None where nothing tells."""
+    """Return the origin of a site's rows.
+
+    It is None where nothing tells.
+    """
     if isinstance(site, FrozenSite):
         return known_origin(site.snapshot.origin)
     rows = rows_here(site)[1] if is_plain(site) else None
@@ -65,18 +73,26 @@ def origin_of(site: Site) -> Origin | None:
 
 
 def known_origin(origin: Origin | None) -> Origin | None:
-    """Return an origin that tells the rows from others; None where it is of a query whose tables nothing tells."""
+    """Return an origin that identifies its rows.
+
+    It is None where the origin is of a query whose tables nothing tells.
+    """
     return origin if origin is not None and origin.content else None
 
 
 def named(origin: Origin, key: bytes) -> dict[str, Any]:
-    """Return what a ledger's line says of its rows."""
+    """Return the row names for a ledger's line."""
+    # The places are sorted, so that equal rows give equal lines.
     sources = sorted(keyed(key, "source", place).hex() for place in origin.places)
     return {"rows": keyed(key, "rows", origin.content).hex(), "sources": sources}
 
 
 def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names that a line has for its rows; none where an earlier version wrote it."""
+    """Return the row names of a ledger's line.
+
+    There are none where an earlier version wrote it.
+    """
+    # A line of an earlier version names no rows.
     rows, sources = facts.get("rows"), facts.get("sources")
     if not isinstance(rows, str) or not rows:
         return frozenset()
@@ -85,7 +101,9 @@ def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
 
 @dataclass
 class RowAccounts:
-    """Groups of datasets that are of the same rows, by the lines of a ledger.
+    """Groups of datasets of the same rows.
+
+    They follow from the lines of a ledger.
 
     Attributes
     ----------
@@ -96,20 +114,24 @@ class RowAccounts:
     groups: list[tuple[set[str], set[str]]] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
-        """Take note of one line more, of any kind."""
+        """Add one line of any kind."""
         names = names_in(line.facts)
         if names:
             self.join(str(line.facts.get("dataset", "")), names)
 
     def join(self, dataset: str, names: Iterable[str]) -> None:
-        """Take note that a dataset is of rows that have these names."""
+        """Link a dataset to the names of its rows."""
         datasets, rows = {dataset}, set(names)
+        # One common dataset or row name joins groups, and third ones with them.
         met = [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
         self.groups = [group for group in self.groups if group not in met]
         self.groups.append((datasets.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
 
     def datasets(self, dataset: str, names: Iterable[str] = ()) -> frozenset[str]:
-        """Return the datasets on one account with `dataset`, itself among them, whose rows have these names now."""
+        """Return the datasets on one account.
+
+        `dataset` is among them, and its rows have these names now.
+        """
         rows, found = set(names), {dataset}
         for group in self.groups:
             if dataset in group[0] or not rows.isdisjoint(group[1]):

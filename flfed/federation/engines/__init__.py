@@ -1,1 +1,1 @@
-"""The ways to run: one app, three engines."""
+"""Engines that run one app in three ways."""

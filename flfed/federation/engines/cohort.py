@@ -1,4 +1,7 @@
-"""The in-process grid whose sites compute together: what the cohort asks is answered at once."""
+"""In-process grid of sites that compute together.
+
+What the cohort asks is answered at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from flfed.rows.training.requests import ClientGenerator, Compute, ComputeReques
 
 
 class CohortGrid(InProcessGrid):
-    """Sends each message to its site and answers what the sites ask of the engine together.
+    """Grid that computes for its sites together.
+
+    Each message goes to its site, and the engine answers what all sites ask.
 
     Parameters
     ----------
@@ -41,7 +46,9 @@ class CohortGrid(InProcessGrid):
         self._side, self._answer = side, answer
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Return the replies of the sites that took at most `timeout` seconds, in the order of the messages.
+        """Return the replies in the order of the messages.
+
+        Sites that took more than `timeout` seconds are left out.
 
         A site's time is that of its own code, and an even share of what is computed for all.
         """
@@ -50,6 +57,7 @@ class CohortGrid(InProcessGrid):
         ]
         for exchange in exchanges:
             exchange.start()
+        # Sites that have replied ask nothing more, and the others go on together.
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
             began = self._clock()
             # What a site asked and its result go as it answers: all of them and all replies are not alive together.
@@ -62,7 +70,10 @@ class CohortGrid(InProcessGrid):
 
 
 class _Exchange:
-    """One message being answered: its handler, what it asks, its reply, and the seconds it took."""
+    """Exchange of one message.
+
+    It has its generator, what that asks, its reply, and the seconds it took.
+    """
 
     def __init__(self, handler: ClientGenerator, clock: Clock) -> None:
         self._handler, self._clock = handler, clock
@@ -71,11 +82,14 @@ class _Exchange:
         self.seconds = 0.0
 
     def start(self) -> None:
-        """Run the handler up to what it asks first."""
+        """Run the generator up to its first request."""
         self._timed(None)
 
     def go_on(self, results: Sequence[object], share: float) -> None:
-        """Give the handler its results; `share` are the seconds that computing them took for this site."""
+        """Send the generator its results.
+
+        `share` are the seconds that computing them took for this site.
+        """
         self.seconds += share
         self._timed(results)
 

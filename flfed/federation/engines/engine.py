@@ -1,4 +1,6 @@
-"""An engine runs a study's sites: in this process, in Flower's simulation, or at institutions.
+"""Base class of the engines.
+
+An engine runs a study's sites in this process, in Flower's simulation, or at institutions.
 
 What differs between engines is asked of the engine; nobody else compares their names.
 """
@@ -29,13 +31,16 @@ RunConfig = Mapping[str, bool | float | int | str]
 
 @dataclass(frozen=True)
 class RemoteSite:
-    """A site whose table is at its institution: all that a coordinator has of it is the name."""
+    """Site with its table at its institution.
+
+    A coordinator knows its name only.
+    """
 
     name: str
 
 
 class Engine(ABC):
-    """Base of the engines.
+    """Base class of the engines.
 
     Attributes
     ----------
@@ -59,7 +64,7 @@ class Engine(ABC):
     audited_by: ClassVar[str]
 
     def require(self) -> None:  # noqa: B027 - most engines miss nothing
-        """Refuse to go on where something is missing.
+        """Refuse to continue where something is missing.
 
         Raises
         ------
@@ -68,7 +73,10 @@ class Engine(ABC):
         """
 
     def sites(self, study: Study, given: Sequence[str | Site] | None = None) -> Sequence[Site] | Sequence[RemoteSite]:
-        """Return the sites that are asked; see `find_sites`."""
+        """Return the sites that are asked.
+
+        See `find_sites`.
+        """
         return find_sites(study, given)
 
     @abstractmethod
@@ -80,7 +88,9 @@ class Engine(ABC):
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
     ) -> AbstractContextManager[tuple[Grid, PooledReference | None]]:
-        """Give a grid, and the sites' tables where this process holds every one; end the engine with the block.
+        """Yield a grid, and the tables where all are here.
+
+        The engine ends with the block.
 
         Parameters
         ----------
@@ -100,13 +110,22 @@ class Engine(ABC):
         """
 
     def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
-        """Return what is asked of the sites that enrolled, before their first sum."""
+        """Return the check of the enrolled sites.
+
+        It runs before their first sum.
+        """
         return lambda nodes: None
 
     def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
-        """Return the block within which a run goes on: what follows the run follows the block."""
+        """Return the context in which a run takes place.
+
+        What follows the run happens when the block ends.
+        """
         return nullcontext()
 
     def signer(self) -> Signer | None:
-        """Return who signs a model of a run on this engine, if anybody."""
+        """Return the signer of models, or None.
+
+        It signs those of runs on this engine.
+        """
         return None

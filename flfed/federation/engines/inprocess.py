@@ -1,4 +1,7 @@
-"""The default engine: a Flower grid that calls the client app directly, in this process."""
+"""Flower grid in this process.
+
+It is that of the default engine, and calls the client app directly.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from flfed.callbacks import Clock
 
 
 class InProcessGrid(Grid):
-    """Sends each message to the client app and returns its reply, one site after the other.
+    """Grid that calls the client app directly.
+
+    It sends each message and returns its reply, one site after the other.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Return the replies that came within `timeout` seconds each.
+        """Return the replies within `timeout` seconds each.
 
         Sites answer one after the other here; at institutions they work side by side, so each
         has the whole deadline to itself.
@@ -68,17 +73,24 @@ class InProcessGrid(Grid):
         for message in messages:
             began = self._clock()
             reply = self._app(self.numbered(message), self.context_of(message))
+            # A late reply is dropped, as a real grid would do.
             if timeout is None or self._clock() - began <= timeout:
                 replies.append(reply)
         return replies
 
     def numbered(self, message: Message) -> Message:
-        """Return the message with an id, which its reply names; a SuperLink would have given it one."""
+        """Return the message with an id.
+
+        Its reply names the id, and a SuperLink would have given it one.
+        """
         message.metadata.__dict__["_message_id"] = str(next(self._numbers))
         return message
 
     def context_of(self, message: Message) -> Context:
-        """Return the context of the node that a message goes to."""
+        """Return the context of a message's node.
+
+        It is the node that the message goes to.
+        """
         return self._contexts[message.metadata.dst_node_id]
 
     def create_message(
@@ -88,18 +100,30 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
-        """Refuse: an in-process run is not in any SuperLink."""
+        """Refuse a run from outside.
+
+        An in-process run is not in any SuperLink.
+        """
         raise RuntimeError("an in-process grid has no SuperLink run")
 
     @property
     def run(self) -> Run:
-        """Refuse: an in-process run is not in any SuperLink."""
+        """Refuse to return a run.
+
+        An in-process run is not in any SuperLink.
+        """
         raise RuntimeError("an in-process grid has no SuperLink run")
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refuse: replies are there at once, so nothing is pushed and pulled apart."""
+        """Refuse to send without a reply.
+
+        Replies are there at once, so nothing is pushed and pulled apart.
+        """
         raise RuntimeError("use send_and_receive: an in-process grid answers at once")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Refuse: replies are there at once, so nothing is pushed and pulled apart."""
+        """Refuse to fetch replies.
+
+        Replies are there at once, so nothing is pushed and pulled apart.
+        """
         raise RuntimeError("use send_and_receive: an in-process grid answers at once")

@@ -1,4 +1,7 @@
-"""The in-process engine: all tables in this process, its sites computed for together or one by one."""
+"""In-process engine.
+
+All tables are in this process, and its sites are computed for together or one by one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from flfed.rows.training.requests import Compute
 
 
 class InProcess(Engine):
-    """Sites in this process, which therefore holds every table."""
+    """Engine with all sites in this process.
+
+    It therefore holds every table.
+    """
 
     name = audited_by = "inprocess"
     stacks = True
@@ -35,7 +41,10 @@ class InProcess(Engine):
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
-        """Give the grid and the tables; as `Engine.started`."""
+        """Yield the grid and the tables.
+
+        See `Engine.started`.
+        """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
         side = SiteClient(lambda name, _: by_name[name])
         tables = PooledReference(
@@ -51,7 +60,10 @@ def grid_of(
     answer: Compute | None,
     clock: Clock = time.monotonic,
 ) -> InProcessGrid:
-    """Return the in-process grid: its sites compute together by `answer`, or one by one without."""
+    """Return the in-process grid.
+
+    Its sites compute together by `answer`, or one by one without.
+    """
     if answer is None:
         return InProcessGrid(side.app(), sites, run_config, clock=clock)
     return CohortGrid(side, sites, run_config, answer, clock=clock)

@@ -1,4 +1,4 @@
-"""The sites of a study whose tables are on this machine."""
+"""Sites of a study with tables on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from flfed.study.study import Study
 
 
 def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:
-    """Return the sites that take part: those given, those the study names, or all of its dataset.
+    """Return the sites that take part.
+
+    They are those given, those the study names, or all of its dataset.
 
     Raises
     ------
@@ -21,12 +23,14 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
         If there are none, their dataset's files are to be fetched first, or the study cuts its
         own and others are given.
     """
+    # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
         if given is not None:
             raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
     wanted = given if given is not None else study.dataset.sites
     found = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
+    # All sites must have the dataset: one without it could only refuse.
     for site in found:
         if study.dataset.name not in site.datasets:
             served = " and ".join(repr(name) for name in site.datasets)

@@ -1,4 +1,7 @@
-"""Several federations side by side, so that one engine computes for all their sites together."""
+"""Federations side by side on one engine.
+
+It computes for all their sites together.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ ROWS_AT_ONCE = 500_000
 
 
 def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | BaseException]:
-    """Run tasks to their ends and return what each returned, or raised, in order.
+    """Run tasks and return their outcomes in order.
+
+    An outcome is what the task returned or raised.
 
     Parameters
     ----------
@@ -56,16 +61,24 @@ def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | Ba
 
 
 def _after_a_turn(steps: Sequence[_Step[Any]]) -> list[_Step[Any]]:
-    """Let each task run until it asks or ends, one after the other; return those that ask."""
+    """Run each task until it asks or ends.
+
+    They run one after the other. Returns those that ask.
+    """
     for step in steps:
         step.go_on()
+        # Ctrl-C in one task is meant for all of them.
         if isinstance(step.outcome, KeyboardInterrupt):
             raise step.outcome
     return [step for step in steps if not step.over]
 
 
 def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
-    """Answer what all tasks ask, and give each its own results."""
+    """Answer the requests of all tasks.
+
+    Each gets its own results.
+    """
+    # All requests go in one call, so that the engine may stack them.
     asked = [request for step in waiting for request in step.asked]
     results = iter(zip(asked, answer(asked), strict=True))
     for step in waiting:
@@ -75,7 +88,10 @@ def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
 
 
 class _Step(Generic[Done]):
-    """One task in a thread of its own, which runs only while it is its turn."""
+    """Task in a thread of its own.
+
+    It runs only while it is its turn.
+    """
 
     def __init__(self, task: Task[Done]) -> None:
         self.asked: Sequence[Request] = ()
@@ -89,16 +105,20 @@ class _Step(Generic[Done]):
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def go_on(self) -> None:
-        """Let the task run until it asks or ends."""
+        """Run the task until it asks or ends."""
         self.running = True
         if self._thread.ident is None:
             self._thread.start()
+        # The turn goes over to the task's thread, and this one sleeps until it is back.
         self._mine.release()
         self._theirs.acquire()
         self.running = False
 
     def end(self, error: BaseException) -> None:
-        """Raise an error in the task where it asks, and wait until it has ended; one not begun never begins."""
+        """Raise an error in the task and wait.
+
+        It is raised where the task asks. One that has not begun never begins.
+        """
         self._error = error
         if self._thread.ident is not None:
             self._mine.release()
@@ -115,7 +135,11 @@ class _Step(Generic[Done]):
         self._theirs.release()
 
     def _ask(self, requests: Sequence[Request]) -> Sequence[Any]:
-        """Hand over what the task asks, wait for its turn, and return the results."""
+        """Hand over requests and return their results.
+
+        The task waits for its turn in between.
+        """
+        # After an error nothing is asked any more, so that the task ends soon.
         if self._error is None:
             self.asked = requests
             self._theirs.release()
@@ -127,7 +151,9 @@ class _Step(Generic[Done]):
 
 
 class SharedTime:
-    """How the time of tasks side by side is told: each has its own turns, and an even share of what is computed.
+    """Time account of tasks side by side.
+
+    Each has its own turns, and an even share of what is computed for all.
 
     So the seconds of the tasks add up to those that passed, and are what a task would be charged
     with; that each took as long as all of them together would be true and of no use.
@@ -145,10 +171,11 @@ class SharedTime:
         self.asking: list[OwnTime] = []
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Any]:
-        """Answer as ever, and charge those who asked."""
+        """Answer requests and charge the tasks that asked."""
         began = self.clock()
         try:
             return self._answer(requests)
+        # Charged also where the computation fails, since its time has passed.
         finally:
             share = (self.clock() - began) / max(1, len(self.asking))
             for own in self.asking:
@@ -157,7 +184,9 @@ class SharedTime:
 
 
 class OwnTime:
-    """The clock of one task: seconds that were its own.
+    """Clock of one task.
+
+    It counts the seconds that were the task's own.
 
     Parameters
     ----------
@@ -169,12 +198,16 @@ class OwnTime:
         self.spent, self._since = 0.0, shared.clock()
 
     def __call__(self) -> float:
-        """Return the seconds so far; asked by the task itself, in its turn."""
+        """Return the seconds so far.
+
+        The task itself asks, in its turn.
+        """
         return self.spent + self._shared.clock() - self._since
 
     def stopped_while(self, answer: Compute) -> Compute:
-        """Return `answer`, during which the clock stands still."""
+        """Return `answer` with the clock stopped."""
 
+        # What passed until now is the task's own; the waiting is shared.
         def asking(requests: Sequence[Request]) -> Sequence[Any]:
             self.spent = self()
             self._shared.asking.append(self)

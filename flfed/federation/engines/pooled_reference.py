@@ -1,4 +1,7 @@
-"""What an engine that holds every site's table adds to a run: reference figures."""
+"""Reference figures over all sites' tables.
+
+Only an engine that holds every table has them.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from flfed.updates.messages.fields import Arrays
 
 
 class PooledReference:
-    """What an engine that holds every table adds to a run.
+    """Pooled reference of an engine with every table.
 
     Parameters
     ----------
     side : SiteClient
-        Whose workplaces are open.
+        Whose sessions are open.
     key : (study text, repeat)
     answer : callable
         Answers what is asked, alone or together.
@@ -32,22 +35,32 @@ class PooledReference:
         self._answer = answer
 
     def sessions(self, sites: Sequence[str]) -> list[SiteSession]:
-        """Return the open workplaces of these sites, in the given order."""
+        """Return the open sessions of these sites.
+
+        They are in the given order.
+        """
         return [self._side.sessions[(site, *self._key)] for site in sites]
 
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
     ) -> Reference:
-        """Return the figures over all rows; `deviation` is that of the sites' own intercepts, as it was sent."""
+        """Return the figures over all rows.
+
+        `deviation` is that of the sites' own intercepts, as it was sent.
+        """
         found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
         return found
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
-        """Return the primary metric of `arrays` minus that of `other`, over the union of holdouts; or NaN."""
+        """Return the difference in the primary metric.
+
+        It is that of `arrays` minus that of `other`, over the union of holdouts, or NaN.
+        """
         sessions = self.sessions(sites)
         first = sessions[0]
         y = np.concatenate([w.target(w.table.holdout("compare")) for w in sessions])
         metric = first.metrics[first.primary]
+        # A metric that is undefined on these rows is so for both models.
         if metric.defined(y):
             return float("nan")
         used = metric.value(y, run_client_by(union_scores(sessions, arrays, encoder), self._answer))

@@ -1,4 +1,6 @@
-"""Flower's own simulation on Ray: the same apps on many cores; the extra `flfed[ray]`.
+"""Engine on Ray, by Flower's own simulation.
+
+It runs the same apps on many cores, with the extra `flfed[ray]`.
 
 `run_simulation` is deprecated, and its notice accepted here: what replaces it leaves a daemon running.
 """
@@ -55,7 +57,7 @@ QUIET = {
 
 
 def require() -> None:
-    """Refuse to go on without Ray.
+    """Refuse to continue without Ray.
 
     Raises
     ------
@@ -69,13 +71,19 @@ def require() -> None:
 
 
 class Ray(Engine):
-    """Flower's simulation: a process a core; no process holds every table."""
+    """Engine with a process a core.
+
+    No process holds every table.
+    """
 
     name = "ray"
     audited_by = "inprocess"
 
     def require(self) -> None:
-        """Refuse to go on without Ray; as `require`."""
+        """Refuse to continue without Ray.
+
+        See `require`.
+        """
         require()
 
     @contextmanager
@@ -87,14 +95,19 @@ class Ray(Engine):
         clock: Clock = time.monotonic,
         told: Notify = lambda sentence: None,
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
-        """Give the grid, and no tables; as `Engine.started`."""
+        """Yield the grid, without tables.
+
+        See `Engine.started`.
+        """
         with simulated([site for site in sites if isinstance(site, Site)], run_config) as grid:
             yield grid, None
 
 
 @contextmanager
 def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
-    """Start Ray and Flower's simulation, give its grid, and end both.
+    """Run Flower's simulation on Ray and yield its grid.
+
+    Both end with the block.
 
     Partition i is the i-th site in name order. The caller conducts its run over the grid in its
     own thread, so that its errors, and Ctrl-C, are its own.
@@ -117,6 +130,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
     handed, over = Queue[Grid](), threading.Event()
     server = ServerApp()
 
+    # Flower runs this in a thread of its own, which waits while the caller uses the grid.
     @server.main()
     def hand_over(grid: Grid, context: Context) -> None:
         handed.put(grid)
@@ -133,12 +147,16 @@ def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
             yield RayGrid(handed, simulation, len(ordered))
         finally:
             over.set()
+            # A site may compute for hours, which nobody waits for after an error.
             if not wait([simulation], timeout=PATIENCE_SECONDS).done:
                 _stop_computing()
 
 
 def _put(sites: Sequence[Site]) -> Any:
-    """Give the sites to Ray's processes, or say which one holds something that cannot travel there."""
+    """Send the sites to Ray's processes.
+
+    An error names the site that holds something which cannot travel there.
+    """
     import ray
 
     dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
@@ -155,7 +173,9 @@ def _put(sites: Sequence[Site]) -> Any:
 
 @dataclass(frozen=True)
 class Nodes:
-    """What every node of one simulation is made of; two are the same if their key is.
+    """Configuration of every node of one simulation.
+
+    Two are equal if their keys are.
 
     Attributes
     ----------
@@ -174,7 +194,9 @@ class Nodes:
 
 
 class NodeApp(ClientApp):
-    """The client app of every engine, told which site a partition is.
+    """Client app that knows its partition's site.
+
+    It is the client app of every engine.
 
     Parameters
     ----------
@@ -186,7 +208,7 @@ class NodeApp(ClientApp):
         self._nodes = nodes
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Answer as the site whose partition this node has."""
+        """Answer as the site of this node's partition."""
         nodes = self._nodes
         seen = Context(
             run_id=context.run_id,
@@ -200,7 +222,10 @@ class NodeApp(ClientApp):
 
 @cache
 def _app(nodes: Nodes) -> ClientApp:
-    """Return the client app of this process: tables are read once, not once a message."""
+    """Return the client app of this process.
+
+    Tables are read once, and not once a message.
+    """
     import ray
 
     torch.set_num_threads(1)
@@ -209,7 +234,9 @@ def _app(nodes: Nodes) -> ClientApp:
 
 
 class RayGrid(Grid):
-    """Flower's grid of a simulation, which says when the simulation is no more.
+    """Flower's grid of a simulation.
+
+    It raises an error when the simulation has ended.
 
     Parameters
     ----------
@@ -227,7 +254,7 @@ class RayGrid(Grid):
         self._grid: Grid | None = None
 
     def _flower(self) -> Grid:
-        """Return Flower's grid as soon as all nodes are there."""
+        """Return Flower's grid once all nodes are there."""
         while self._grid is None:
             self._alive()
             try:
@@ -246,7 +273,10 @@ class RayGrid(Grid):
             raise FlfedError(f"engine 'ray': Flower's simulation ended in the middle of the run ({what})")
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all nodes; waits until they are there."""
+        """Return the ids of all nodes.
+
+        It waits until they are there.
+        """
         return self._flower().get_node_ids()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -254,6 +284,7 @@ class RayGrid(Grid):
         grid = self._flower()
         began = time.monotonic()
         waiting, replies = set(grid.push_messages(messages)), list[Message]()
+        # Each wait is short, so that the end of the simulation is noticed.
         while waiting and (timeout is None or time.monotonic() - began < timeout):
             self._alive()
             found = list(grid.pull_messages(waiting))
@@ -270,7 +301,7 @@ class RayGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
-        """Take no other run than the simulation's own."""
+        """Refuse any run but the simulation's own."""
         raise RuntimeError("a simulation sets its run itself")
 
     @property
@@ -288,7 +319,10 @@ class RayGrid(Grid):
 
 
 def _said(message: Message) -> Message:
-    """Return a reply, with the text of an error that is not the client app's own left out: Ray quotes whole traces."""
+    """Return a reply without Ray's error text.
+
+    The client app's own text stays. Ray quotes whole traces.
+    """
     if message.has_error() and message.error.code != SITE_ERROR:
         message.error = Error(code=message.error.code, reason="the process at this node failed: see Ray's logs")
     return message
@@ -296,7 +330,10 @@ def _said(message: Message) -> Message:
 
 @contextmanager
 def _ray() -> Iterator[None]:
-    """Start Ray without dashboard, reports and noise, or join the cluster of `RAY_ADDRESS`; end it."""
+    """Start Ray and end it with the block.
+
+    It has no dashboard, reports or logs, or joins the cluster of `RAY_ADDRESS`.
+    """
     import ray
     from ray._private import worker
 
@@ -319,7 +356,9 @@ def _ray() -> Iterator[None]:
 
 
 def _stop_computing() -> None:
-    """End the processes of sites that still compute after an error or Ctrl-C: Flower would wait for them.
+    """End the processes of sites that still compute.
+
+    After an error or Ctrl-C Flower would wait for them.
 
     Flower keeps the handles to itself, so that Ray is asked for all that this run started.
     """
@@ -336,7 +375,10 @@ def _stop_computing() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Flower's and Ray's logs and reports, and leave the process's settings as they were."""
+    """Silence the logs and reports of Flower and Ray.
+
+    The settings of the process are restored after the block.
+    """
     logger = logging.getLogger("flwr")
     before = dict(os.environ)
     reports = telemetry.FLWR_TELEMETRY_ENABLED

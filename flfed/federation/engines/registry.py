@@ -1,4 +1,7 @@
-"""Which engines there are, and how each computes for a study's sites."""
+"""Registry of the engines.
+
+It also says how each computes for a study's sites.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ def engine_of(name: str) -> Engine:
 
 
 def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
-    """Return how an engine computes for a study's sites: "stacked" or "one-by-one".
+    """Return how an engine computes for a study.
+
+    It is "stacked" or "one-by-one".
 
     Parameters
     ----------
@@ -46,17 +51,25 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     stacked : bool
         Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
     """
+    # A model without named layers is still computed, one site after the other.
     able = stacked and engine.stacks and _of_layers(study.model.build("model"))
     return "stacked" if able else "one-by-one"
 
 
 def answer_of(path: str) -> Compute | None:
-    """Return what answers the requests of a run on a path: of all its sites together, or None for one by one."""
+    """Return the function that answers a run's requests.
+
+    It answers those of all sites together, or is None for one by one.
+    """
     return stacked_compute() if path == "stacked" else None
 
 
 def _of_layers(model: Any) -> bool:
-    """Tell whether a model's `layers` name all of its arrays, and those it penalises."""
+    """Tell whether layers describe the whole model.
+
+    Its `layers` must name all of its arrays, and those it penalises.
+    """
+    # An array that no layer names would be missing from the stack.
     named = {name for layer in layers_of(model) for name in layer}
     arrays = model.first_arrays(1, 1, np.random.default_rng(0)) if named else {}
     return bool(named) and named == set(arrays) and named.issuperset(model.penalised)

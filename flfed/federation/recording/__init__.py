@@ -1,1 +1,1 @@
-"""What the coordinator writes down of a run while it goes on."""
+"""Record of a run, written by the coordinator."""

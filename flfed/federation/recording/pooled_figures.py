@@ -1,4 +1,7 @@
-"""What is written down of the score histograms that sites sent with their comparison, and what follows from them."""
+"""Score histograms of the sites, and pooled figures.
+
+The sites sent the histograms with their comparison.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ CENTRE_STEPS = 4
 
 
 def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
-    """Return the bins in which sites shall count holdout rows, by the counts they sent with the last round.
+    """Return the bins for counting holdout rows.
+
+    They follow from the counts that sites sent with the last round.
 
     About the mean of both classes alike where the bins about even odds would leave the AUC open by more than
     `WIDEST`: where predictions are close to each other, which those of rare events often are.
@@ -45,6 +50,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     shared_as : SharedAs
     """
     given = {site: found.histogram for site, found in scores.items() if found.histogram is not None}
+    # Only counts that may be added up count here, since the bins tell of them.
     summed = [given[site] for site in shared_as.summable(given)]
     if len(summed) < LEAST_SITES:
         return EVEN_ODDS
@@ -52,8 +58,10 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     if not auc_bound(counts[0], counts[1]) > WIDEST:  # as little as where a class has no rows
         return EVEN_ODDS
     odds = EVEN_ODDS.points()[1::2]
+    # Both classes weigh alike, so that a rare one is not lost in the mean.
     weights = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     centre = weights @ odds
+    # Coarse figures: the bins are sent to all sites and shall tell little of one.
     spread = max(float(f"{math.sqrt(weights @ (odds - centre) ** 2):.1e}"), LEAST_SPREAD)
     found = ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
     # A few rows far away make all bins wide: they are to be finer where the pairs are that cannot be told apart.
@@ -64,7 +72,9 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
 def score_histograms(
     replies: Mapping[str, CompareReply], shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
 ) -> dict[str, Any] | None:
-    """Return the histograms of the shared model on holdout rows, by site and added up; None where no site gave one.
+    """Return the score histograms on holdout rows.
+
+    They are the shared model's, by site and added up. None where no site sent one.
 
     Parameters
     ----------
@@ -101,7 +111,9 @@ def score_histograms(
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC that class-wise counts give, and between which bounds that of the rows lies.
+    """Return the AUC of counts and its bounds.
+
+    The AUC of the rows lies between the bounds.
 
     Parameters
     ----------
@@ -109,15 +121,18 @@ def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
         Summed over sites.
     """
     value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
+    # Without rows of both classes there is nothing to rank.
     if math.isnan(value):
         return value, None, None
     return value, max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of the AUC that class-wise counts give; None twice where a class has no rows.
+    """Return the 95 % interval of a histogram's AUC.
 
-    As `rows.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
+    It is None twice where a class has no rows.
+
+    As `rows.evaluation.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
     logit scale, and Hanley and McNeil where that has no variance. For rows that are independent.
 
     Parameters
@@ -137,10 +152,12 @@ def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
         for weights, place, total in ((negative, below, rows[0]), (positive, above, rows[1]))
     )
     centre = auc
+    # All rows ranked right, or one of a class: the empirical variance is 0 or missing.
     if min(rows) < 2 or not variance > 0:
         centre, variance = hanley_mcneil(auc, int(rows[1]), int(rows[0]))
     reach = NORMAL_95 * math.sqrt(variance) / (centre * (1 - centre))
     low, high = expit(logit(centre) + np.array([-reach, reach]))
+    # The point itself stays within its interval, whatever its centre is.
     return min(float(low), auc), max(float(high), auc)
 
 

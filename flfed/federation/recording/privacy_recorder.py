@@ -1,4 +1,7 @@
-"""Record of a run's privacy: the guarantee, the charge of each site, what is in no guarantee."""
+"""Record of a run's privacy.
+
+It has the guarantee, the charge of each site, and what no guarantee covers.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ INSTEAD = {
 
 
 def promised(study: Study, sites: int) -> dict[str, Any]:
-    """Return the object `privacy` of `flfed study check --json`; it reads no table.
+    """Return the guarantee of a study, reading no table.
+
+    It is the object `privacy` of `flfed study check --json`.
 
     Parameters
     ----------
@@ -68,7 +73,9 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
 
 
 def facts_of(study: Study, sites: int) -> dict[str, Any]:
-    """Return what is known of a run's privacy before its first round, as its record says it too.
+    """Return a run's privacy facts before its first round.
+
+    Its record has the same.
 
     Parameters
     ----------
@@ -101,7 +108,10 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
 
 
 def ignored(study: Study) -> list[str]:
-    """Return a sentence for each key of the study's text that protected training ignores; none of other training."""
+    """Return which plan keys protected training ignores.
+
+    Each is a sentence, and there are none for other training.
+    """
     mechanism = mechanism_of(study)
     if mechanism is None or mechanism.private_steps(study.plan, study.rounds) is None:
         return []
@@ -115,7 +125,9 @@ Facts = Mapping[str, Any]
 
 
 class PrivacyRecord:
-    """Writes down the summary "privacy" of one run, and counts what its sites were asked for.
+    """Writer of a run's privacy summary.
+
+    It counts what the run's sites were asked for.
 
     Parameters
     ----------
@@ -151,24 +163,32 @@ class PrivacyRecord:
         self._facts: dict[str, Any] = {}
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
-        """Take note of the sites' budgets, and of what other studies have spent; what is known from before stays."""
+        """Add the sites' budgets and earlier consumption.
+
+        What is known from before stays.
+        """
         if self._asked_for is not None:
             found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
             self._ledgers = found | self._ledgers
 
     def counted(self, rows: Mapping[str, float]) -> None:
-        """Take note of the sites' training rows, which the promise's delta should be far below one over."""
+        """Compare delta with the sites' training rows.
+
+        It should be far below one over the rows.
+        """
         if self._promise is not None and not self._of_sites:
             self._close = sum(is_close(self._promise.delta, count) for count in rows.values())
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps for the record to go on from."""
+        """Return the privacy facts of a checkpoint."""
         ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
         close = {"delta-close": self._close} if self._close else {}
         return {"asked": dict(self._rounds), "ledgers": ledgers, **close} if self._asked_for is not None else {}
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Go on from a checkpoint, None from before the first round; enrolling again then changes nothing of it.
+        """Restore the facts from a checkpoint.
+
+        None stands for before the first round. Enrolling again then changes nothing.
 
         Raises
         ------
@@ -178,6 +198,7 @@ class PrivacyRecord:
         facts: Facts = checkpoint.facts.get("privacy", {}) if checkpoint else {}
         self._done = checkpoint.round if checkpoint else 0
         begun = self._read_begun()
+        # A round began after the checkpoint: sites may have answered it, and it counts.
         if begun.get("round", 0) > self._done:
             facts = begun
         self._rounds, self._close = Counter(facts.get("asked", {})), int(facts.get("delta-close", 0))
@@ -189,7 +210,9 @@ class PrivacyRecord:
 
     @contextmanager
     def during(self, sites: Collection[str]) -> Iterator[None]:
-        """Write down what is promised, and at the end of the rounds, however they end, what was asked for.
+        """Record the guarantee, and the charge after the rounds.
+
+        The charge is recorded however they end.
 
         Raises
         ------
@@ -212,7 +235,9 @@ class PrivacyRecord:
             self.write(final=True)
 
     def asked(self, record: RoundRecord, *, trained: bool) -> None:
-        """Count a round, before its checkpoint; a model that was not made tells nothing of a site.
+        """Count a round before its checkpoint.
+
+        A model that was not made tells nothing of a site.
 
         A site that had nothing left to spend trained nothing.
         """
@@ -222,7 +247,9 @@ class PrivacyRecord:
         self._going_on = ()
 
     def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
-        """Write down, after a round's checkpoint and before its model is sent on, who may be asked in the next one.
+        """Record who may be asked in the next round.
+
+        It runs after a round's checkpoint and before its model is sent on.
 
         Raises
         ------
@@ -232,7 +259,7 @@ class PrivacyRecord:
         self._begin_after(record.round if record.fit and trained else self._study.rounds)
 
     def _begin_after(self, round: int) -> None:
-        """Have on the disk that all sites may be asked in the round after this one, where there is one."""
+        """Record the sites of the round after this one."""
         if self._asked_for is None:
             return
         self._going_on = self._sites if round < self._study.rounds else ()
@@ -245,7 +272,10 @@ class PrivacyRecord:
             raise FlfedError(f"{self._file}: cannot be written ({error.strerror}): free some disk space") from None
 
     def _read_begun(self) -> dict[str, Any]:
-        """Return what was written down before the last round that began; nothing of a run without."""
+        """Return the record of the last round begun.
+
+        It is empty for a run without one.
+        """
         if not (self._deployed and self._file.exists()):
             return {}
         try:
@@ -261,14 +291,17 @@ class PrivacyRecord:
         return checkpoints.folder_of(self._recorder.writer.run) / checkpoints.ASKED
 
     def write(self, *, final: bool = False) -> None:
-        """Write the summary, or write it anew; `final` where the run ends."""
+        """Write the summary, `final` where the run ends."""
         sites, more = self._spent(final)
         warnings = [*self._facts["warnings"], *self._of_delta(), *([more] if more else [])]
         payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
 
     def _of_delta(self) -> list[str]:
-        """Return that the promise's delta is close to one over the training rows of some sites, if it is."""
+        """Return a warning where delta is too large.
+
+        It is close to one over the training rows of some sites.
+        """
         if not self._close or self._promise is None:
             return []
         return [
@@ -277,7 +310,10 @@ class PrivacyRecord:
         ]
 
     def checkpoint(self) -> None:
-        """Write the summary anew with a checkpoint; of a run without a mechanism there is nothing new."""
+        """Write the summary with a checkpoint.
+
+        A run without a mechanism has nothing new.
+        """
         if self._asked_for is not None:
             self.write()
 
@@ -286,9 +322,9 @@ class PrivacyRecord:
             self._rounds.update(list(sites))  # of a mapping a Counter would add the values
 
     def _spent(self, final: bool) -> tuple[dict[str, Any], str]:
-        """Return what each site was asked for so far, under the names that may be written down.
+        """Return each site's charge under its recorded name.
 
-        And a sentence where it is more than was planned.
+        A sentence goes with it where it is more than was planned.
         """
         if self._asked_for is None:
             return {}, ""
@@ -297,6 +333,7 @@ class PrivacyRecord:
         promise = self._promise
         asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
         kinds = set(asked.values())
+        # A tight bound takes long, so that it is computed once, at the end.
         quick = not final or len(kinds) > FEW_KINDS
         spent: dict[int, float | None] = {}
         for count in kinds:
@@ -322,7 +359,9 @@ class PrivacyRecord:
 def more_than_planned(
     promise: Promise | None, asked: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
 ) -> str:
-    """Return a sentence where rounds were done again and spent more than is promised, or an empty text.
+    """Return a warning where repeated rounds cost more.
+
+    An empty text where they did not exceed the guarantee.
 
     Parameters
     ----------
@@ -346,7 +385,10 @@ def more_than_planned(
 
 
 def system_normals(round: int) -> Normals:
-    """Return where the server's noise of a round comes from at institutions: nobody can draw it again."""
+    """Return the server's noise source at institutions.
+
+    Nobody can draw its noise again.
+    """
     return SystemNoise().normal
 
 

@@ -1,4 +1,7 @@
-"""What a run can be repeated with: versions, and the hash of the code."""
+"""Provenance of a run.
+
+It has the versions, and the hash of the code.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from flfed.study.study import Study
 
 @cache
 def code_sha256() -> str:
-    """Return the hash of flfed's own code: over each file's path and bytes, in path order."""
+    """Return the hash of flfed's own code.
+
+    It is over each file's path and bytes, in path order.
+    """
     package, digest = Path(flfed.__file__).parent, hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
@@ -25,11 +31,14 @@ def code_sha256() -> str:
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Return the versions a run can be repeated with."""
+    """Return the versions that a run depends on."""
     packages = ("flwr", "torch", "numpy", "pandas", "scikit-learn")
     return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
 
 
 def accountants(study: Study) -> Mapping[str, str]:
-    """Return the versions of what counts a study's privacy; of one without a mechanism none."""
+    """Return the versions of the privacy accountants.
+
+    There are none for a study without a mechanism.
+    """
     return {} if study.privacy.name == "none" else {p: version(p) for p in ("opacus", "dp-accounting")}

@@ -1,4 +1,4 @@
-"""What of a site's figures may be written down, and under which name."""
+"""Pseudonyms of sites, and what may be recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WITHHELD = "withheld, as the figures of a site that shares none could be worked 
 
 @dataclass(frozen=True)
 class SharedAs:
-    """How the sites of a run are written down.
+    """Rules by which a run's sites are recorded.
 
     Attributes
     ----------
@@ -40,7 +40,9 @@ class SharedAs:
     series: str = ""
 
     def and_with(self, sharing: Mapping[str, Sharing]) -> SharedAs:
-        """Return it with more sites, or more reserve: what a site asked for once stays; a named one is not kept.
+        """Return the rules with further sites added.
+
+        What a site asked for once stays, unless it asks for more reserve. A named site is not stored.
 
         Raises
         ------
@@ -50,6 +52,7 @@ class SharedAs:
         both = {site: strictest(self.sharing.get(site, "named"), how) for site, how in sharing.items()}
         both = {site: how for site, how in both.items() if how != "named"}
         found = SharedAs({**self.sharing, **both}, self.series)
+        # Ten digits may collide, and figures of two sites would run into one.
         called = [found.name(site) for site in found.sharing]
         if len(set(called)) < len(called):
             raise FlfedError("two sites of this run would be called alike: run the study anew")
@@ -57,7 +60,7 @@ class SharedAs:
 
     @cached_property
     def in_sums_only(self) -> frozenset[str]:
-        """Return the sites whose figures go into sums over sites only."""
+        """Return the sites that share figures in sums only."""
         return frozenset(site for site, how in self.sharing.items() if how == "aggregate-only")
 
     @cached_property
@@ -66,15 +69,18 @@ class SharedAs:
         return pseudonyms(self.series, hidden) if hidden else {}
 
     def summable(self, sites: Collection[str]) -> list[str]:
-        """Return those of some sites over which a figure may be added up and written down."""
+        """Return the sites whose sum may be recorded."""
         return summable(sites, self.in_sums_only)
 
     def are_whole(self, sites: Collection[str]) -> bool:
-        """Tell whether a figure over exactly these sites may be written down."""
+        """Tell whether a figure over these sites is allowed.
+
+        It is over exactly these sites, and is to be recorded.
+        """
         return len(self.summable(sites)) == len(sites)
 
     def reserve(self) -> str:
-        """Return what a reader of the record should know of the sites whose figures go into sums only."""
+        """Explain the sites that share in sums only."""
         names = ", ".join(sorted(self.in_sums_only))
         if len(self.in_sums_only) == 1:
             why = "as its own could be worked out from them"
@@ -82,29 +88,39 @@ class SharedAs:
         return f"{names} share no figures of their own: figures over all sites have all of them in, or none"
 
     def name(self, site: str) -> str:
-        """Return the name that a site is written down under."""
+        """Return the recorded name of a site."""
         return self._pseudonyms.get(site, site)
 
     def under_names(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
-        """Return facts by site under the names that may be written down, whose order then tells nothing either."""
+        """Return facts under their recorded names.
+
+        The order of the names then tells nothing either.
+        """
         if not self._pseudonyms:
             return by_site
+        # Sorted by pseudonym, since the order of the names would give them away.
         return {name: by_site[site] for name, site in sorted((self.name(site), site) for site in by_site)}
 
     def named(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
-        """Return facts by site without those from whose size a site's name could be told."""
+        """Return facts without those of pseudonymous sites.
+
+        Their size could tell a site's name.
+        """
         if not self._pseudonyms:
             return by_site
         return {site: fact for site, fact in by_site.items() if site not in self._pseudonyms}
 
     def own(self, by_site: Mapping[str, T]) -> Mapping[str, T]:
-        """Return figures by site, without those that no store may have, under the names that it may have."""
+        """Return the figures that may be stored, by name.
+
+        Those of sites in sums only are left out.
+        """
         if self.in_sums_only:
             by_site = {site: figure for site, figure in by_site.items() if site not in self.in_sums_only}
         return self.under_names(by_site)
 
     def text(self, sentence: str) -> str:
-        """Return a sentence in which no site is named that has a pseudonym.
+        """Return a sentence with pseudonyms for names.
 
         Examples
         --------
@@ -113,12 +129,15 @@ class SharedAs:
         """
         if not self._pseudonyms:
             return sentence
+        # The longest name first, so that no name is replaced within another.
         names = "|".join(map(re.escape, sorted(self._pseudonyms, key=len, reverse=True)))
         return re.sub(rf"(?<![a-z0-9-])(?:{names})(?![a-z0-9-])", lambda found: self.name(found[0]), sentence)
 
 
 def pseudonyms(series: str, sites: Iterable[str]) -> dict[str, str]:
-    """Return what sites are called in a series; who has not this machine's secret cannot tell which is whose.
+    """Return the pseudonyms of sites in a series.
+
+    Without this machine's secret nobody can tell which is whose.
 
     Raises
     ------
@@ -131,13 +150,17 @@ def pseudonyms(series: str, sites: Iterable[str]) -> dict[str, str]:
 
 
 def _secret() -> bytes:
-    """Return this machine's secret, made the first time: of two programs that make it at once, one's counts."""
+    """Return this machine's secret.
+
+    It is made the first time. Of two programs that make it at once, one's counts.
+    """
     path = home() / "pseudonyms.key"
     part = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_whole(part, secrets.token_bytes(32))
+            # A link fails where the name is taken, so that the first secret stays.
             with suppress(FileExistsError):
                 os.link(part, path)
         return path.read_bytes()

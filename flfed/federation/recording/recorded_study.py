@@ -1,4 +1,4 @@
-"""The study of a recorded run, read as it was trained."""
+"""Study of a recorded run, as it was trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 
 
 def study_of(text: str, encoder_of: Callable[[], Encoder | None], schema: Schema | None, *, refuse: str = "") -> Study:
-    """Return the study of a recorded run; of an earlier version with the scaler that it had by default then.
+    """Return the study of a recorded run.
+
+    One of an earlier version gets the scaler that was the default then.
 
     Under `record-dp` a text that names no scaler meant "global" before it meant "schema". Which of them a run
     had is told by its encoder.
@@ -43,12 +45,14 @@ def study_of(text: str, encoder_of: Callable[[], Encoder | None], schema: Schema
     table = tomllib.loads(text)
     encode = table.get("encode", {})
     encoder = None
+    # Only such a text is ambiguous, and only then are the checkpoints read.
     if table.get("privacy", {}).get("name") == "record-dp" and "scaler" not in encode:
         encoder = encoder_of()
     if encoder is None:
         return Study.parse(text)
     before = Study.parse(tomli_w.dumps({**table, "encode": {**encode, "scaler": "global"}}))
     own = schema_encoder(study_layout(before, schema or datasets.load(before.dataset.name).schema))
+    # Its encoder is that of the schema, so the text meant then what it means now.
     if encoder.is_close(own):
         return Study.parse(text)
     if refuse:
@@ -60,7 +64,10 @@ def study_of(text: str, encoder_of: Callable[[], Encoder | None], schema: Schema
 
 
 def encoder_of(runs: Iterable[RunEntry]) -> Encoder | None:
-    """Return the encoder of the first of a series' runs that has one on this machine; None where none has."""
+    """Return the first encoder of a series.
+
+    It is that of the first run with one on this machine, and None where there is none.
+    """
     for run in runs:
         with suppress(FlfedError):  # whoever needs the file itself says what is wrong with it
             newest = checkpoints.newest(run.run, run.rounds) or checkpoints.final(run.run)

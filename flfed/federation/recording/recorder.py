@@ -1,4 +1,4 @@
-"""From what crossed to what is written down: rounds, comparison, Table 1."""
+"""Recorder of rounds, comparison and Table 1."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolut
 
 
 class Slowest:
-    """The progress of several repeats side by side, told as that of the slowest that still goes.
+    """Progress of the slowest of several repeats.
+
+    They run side by side, and those that ended do not count.
 
     Parameters
     ----------
@@ -60,7 +62,7 @@ class Slowest:
         self._told: dict[str, tuple[int, int]] = {}
 
     def of(self, repeat: int) -> Progress:
-        """Return what one repeat tells its progress to."""
+        """Return the progress callable of one repeat."""
 
         def told(stage: str, done: int, of: int) -> None:
             self._known.setdefault(stage, {})[repeat] = done
@@ -69,7 +71,7 @@ class Slowest:
         return told
 
     def over(self, repeat: int) -> None:
-        """Wait for this repeat no more: it has ended, wherever it was."""
+        """Remove a repeat that has ended."""
         self._going.discard(repeat)
         for stage, (_, of) in list(self._told.items()):
             self._tell(stage, of)
@@ -77,6 +79,7 @@ class Slowest:
     def _tell(self, stage: str, of: int) -> None:
         known = self._known[stage]
         before, _ = self._told.get(stage, (-1, of))
+        # Until each repeat has told this stage, the slowest of them is not known.
         now = min(known[repeat] for repeat in self._going) if self._going <= known.keys() and self._going else before
         self._told[stage] = (max(before, now), of)
         if now > before:
@@ -86,7 +89,7 @@ class Slowest:
 
 @dataclass
 class Recorder:
-    """Writes one run down while it happens.
+    """Recorder of one run.
 
     Attributes
     ----------
@@ -112,17 +115,23 @@ class Recorder:
     _opened: set[str] = field(default_factory=set, init=False)
 
     def share(self, sharing: Mapping[str, Sharing]) -> None:
-        """Take note of how sites share their figures, before anything of them is written down."""
+        """Add the sites' sharing policies.
+
+        Call it before anything of them is recorded.
+        """
         self.shared_as = self.shared_as.and_with(sharing)
 
     def resumed(self, round: int, reason: str) -> None:
-        """Write down that the run goes on after `round`, and why it had ended."""
+        """Record that the run is resumed after `round`.
+
+        The reason for which it had ended is recorded, too.
+        """
         self._latest, self._resumed = round, True
         self.note(f"resumed after round {round}; before: {reason}")
         self.progress("rounds", round, self.rounds)
 
     def enrolled(self, replies: Mapping[str, EnrolReply], earlier: Collection[str] = ()) -> None:
-        """Write down who takes part and who refused.
+        """Record the participants and the refusals.
 
         `earlier` are the sites of a run that is gone on with: one that refuses now took part before,
         which stays written down.
@@ -141,22 +150,29 @@ class Recorder:
             )
             for name, reply in self.shared_as.under_names(told).items()
         )
+        # A resumed run has these entries from before.
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
             if self.shared_as.in_sums_only:
                 self.note(self.shared_as.reserve())
 
     def after(self, round: int) -> None:
-        """Write down what follows at `round`: an audit comes after the last one."""
+        """Set the round that later entries belong to.
+
+        An audit comes after the last one.
+        """
         self._latest = round
 
     def refused(self, reasons: Mapping[str, str]) -> None:
-        """Write down whose gate refused to take part: it says nothing of its site but why."""
+        """Record the sites whose gate refused.
+
+        A gate says nothing of its site but why.
+        """
         self.writer.sites(SiteRow(site, status="refused", reason=why, disclosure="") for site, why in reasons.items())
         self.events("refused", reasons)
 
     def events(self, kind: Any, reasons: Mapping[str, str]) -> None:
-        """Write down one event a site, at the latest round seen."""
+        """Record one event a site at the latest round."""
         self.writer.events(self._events(self._at(), kind, reasons))
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
@@ -164,15 +180,20 @@ class Recorder:
         return [EventRow(round, site, kind, self.shared_as.text(reason)) for site, reason in said]
 
     def _at(self) -> int | None:
-        """Return the round an event belongs to; None before the rounds."""
+        """Return the round of an event.
+
+        It is None before the rounds.
+        """
         return self._latest or None
 
     def unnamed_faults(self, reasons: list[str]) -> None:
-        """Write down what went wrong with nodes whose site is not known."""
+        """Record the faults of nodes without a known site."""
         self.writer.events([EventRow(None, None, "fault", self.shared_as.text(reason)) for reason in reasons])
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
-        """Write down the bytes of a question to the sites and of their answers, at the latest round seen.
+        """Record the bytes sent and received.
+
+        They are of a request and its replies, at the latest round.
 
         Not of an enrolment under a pseudonym, whose size goes with the length of the name.
 
@@ -183,18 +204,23 @@ class Recorder:
         self.writer.sent(self._latest, self._sent(kind, to_site, to_server))
 
     def note(self, reason: str) -> None:
-        """Write down something that concerns the whole run."""
+        """Record a note on the whole run."""
         self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
-        """Write down the leak warnings, and the columns that have too few gaps, or values, for the test."""
+        """Record the leak warnings and the untested columns.
+
+        Those columns have too few gaps, or values, for the test.
+        """
         found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
         said = {"warnings": [str(warning) for warning in warnings], "found": found, "untested": [*untested]}
         self.writer.summary("leaks", said, durable=False)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
     def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
-        """Write one round down, whole; the observer of the strategy.
+        """Record one round.
+
+        The strategy calls it as its observer.
 
         Parameters
         ----------
@@ -217,6 +243,7 @@ class Recorder:
         events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
         kind = "train" if trained or record.losses or not record.scores else "evaluate"
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
+        # An evaluation belongs to the model that it scored, which an earlier round made.
         if not trained:
             self.writer.metrics(record.model_round, scored + overall)
             self.writer.events(events)
@@ -236,13 +263,18 @@ class Recorder:
         self.progress("rounds", record.round, self.rounds)
 
     def _opened_now(self, record: RoundRecord) -> list[EventRow]:
-        """Return an event for each site whose holdout was read for the curve by round, the first time."""
+        """Return an event for each newly opened holdout.
+
+        A site's holdout was read for the curve by round, for the first time.
+        """
         sites = sorted(set(record.holdout) - self._opened)
         self._opened.update(sites)
         return self._events(record.round, "holdout-opened", dict.fromkeys(sites, "holdout-curve"))
 
     def _global(self, scores: Mapping[str, Scores]) -> list[MetricRow]:
-        """Return the round's figures over all sites that can be had without their rows.
+        """Return figures over all sites without their rows.
+
+        They are the round's.
 
         A site too small for validation rows scores training rows: the two are never mixed.
         """
@@ -250,6 +282,7 @@ class Recorder:
         for kind in dict.fromkeys(s.rows for s in scores.values()):
             alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
             for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
+                # A sum with a single site in sums only would give that site's figure away.
                 with_it = self.shared_as.summable([site for site, s in alike.items() if name in s.metrics])
                 parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
                 total = sum(n for n, _ in parts)
@@ -257,13 +290,17 @@ class Recorder:
                     found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
             counted = [alike[site] for site in self.shared_as.summable(alike)]
             counts = [s.histogram for s in counted if s.histogram is not None]
+            # Without one site's counts it would not be the AUC over these sites.
             if counts and len(counts) == len(counted):
                 rows = sum(s.num_examples for s in counted)
                 found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(reduce(np.add, counts)), n=rows))
         return found
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
-        """Write down Table 1, over training and holdout rows together; in sums only, a site has no column."""
+        """Record Table 1 over training and holdout rows.
+
+        A site in sums only has no column.
+        """
         training = {site: training[site] for site in self.shared_as.summable(training)}
         holdouts = {site: reply.summary for site, reply in replies.items()}
         parts = self.shared_as.under_names(
@@ -285,7 +322,10 @@ class Recorder:
     def comparison(
         self, replies: Mapping[str, CompareReply], reference: Reference | None, bins: ScoreBins = EVEN_ODDS
     ) -> None:
-        """Write down how every arm did at each site and over all; rows were counted in these bins."""
+        """Record the comparison at each site and overall.
+
+        Rows were counted in these bins.
+        """
         figures = []
         differences = []
         own = self.shared_as.own(replies)
@@ -313,7 +353,10 @@ class Recorder:
         self.writer.comparison(figures, differences)
 
     def learning_curve(self, points: Sequence[LearningPoint]) -> None:
-        """Write down the learning curve of the series, of the sites that share figures of their own."""
+        """Record the learning curve of the series.
+
+        It has the sites that share figures of their own.
+        """
         shared = [p for p in points if p.site not in self.shared_as.in_sums_only]
         self.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
         self.writer.learning_curve([replace(point, site=self.shared_as.name(point.site)) for point in shared])
@@ -340,7 +383,10 @@ def _site_difference(site: str, figure: Figure) -> DifferenceRow:
 
 
 def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global") -> list[ComparisonRow]:
-    """Return the unweighted mean over sites of one arm's figures, where each site has one; `of` sites were compared."""
+    """Return the unweighted mean over sites of an arm.
+
+    It is over the sites with that figure, while `of` sites were compared.
+    """
     found, name = [], "sites-mean" if arm == "global" else f"{arm}-sites-mean"
     for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
         values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
@@ -352,7 +398,10 @@ def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global"
 
 
 def withheld_figures(replies: Mapping[str, CompareReply]) -> set[tuple[str, str]]:
-    """Return arm and metric of the figures that some site withheld."""
+    """Return arm and metric of the withheld figures.
+
+    Some site withheld each of them.
+    """
     return {
         (figure.arm, figure.metric)
         for reply in replies.values()
@@ -362,7 +411,9 @@ def withheld_figures(replies: Mapping[str, CompareReply]) -> set[tuple[str, str]
 
 
 def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
-    """Return the figures over the union of holdouts that an engine with all tables has exactly.
+    """Return pooled figures from an engine with all tables.
+
+    They are exact, over the union of holdouts.
 
     Parameters
     ----------
@@ -389,7 +440,9 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
 
 
 def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
-    """Return the figures over the union of holdouts that follow from what the sites sent.
+    """Return pooled figures from the sites' replies.
+
+    They are over the union of holdouts.
 
     AUC from class-wise score histograms where every site gave one; without an interval where a site's rows
     come in groups, which the histograms do not tell. Means over rows exactly, without an interval.
@@ -402,6 +455,7 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
         value = None
         low = None
         high = None
+        # This reason stands where no rule below gives the figure.
         method = "not every site's policy lets it be computed over all sites"
         if metric in MEANS and all(map(math.isfinite, values.values())):
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)

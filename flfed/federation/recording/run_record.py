@@ -1,4 +1,7 @@
-"""How a run begins and ends in the store, whatever conducts it."""
+"""Begin and end of a run in the store.
+
+It does not matter what runs it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from flfed.updates.messages.fields import Arrays
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes
     ----------
@@ -59,7 +62,9 @@ def begin(
     path: str,
     repeat: int = 0,
 ) -> RunWriter:
-    """Write down that a run starts, with what it can be repeated with, and return its writer.
+    """Record the start of a run and return its writer.
+
+    What the run can be repeated with is recorded, too.
 
     Parameters
     ----------
@@ -67,9 +72,9 @@ def begin(
     series : str
     study : Study
     facts : mapping
-        From `checking.check`.
+        From `preflight.check`.
     engine, path : str
-        From `engines.starting`.
+        From the engine and `engines.registry.path_of`.
     repeat : int, >= 0
     """
     return store.begin_run(
@@ -88,7 +93,7 @@ def begin(
 
 @contextmanager
 def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock = time.monotonic) -> Iterator[None]:
-    """Write down how a run ended that does not come to its end, and raise why.
+    """Record an early end and raise its error.
 
     Parameters
     ----------
@@ -114,6 +119,7 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     try:
         yield
     except RunStopped as error:
+        # The record may have to name a site otherwise than the sentence does.
         close("stopped", error.recorded or str(error))
         error.run = writer.run
         raise
@@ -121,11 +127,13 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
         close("failed", str(error))
         error.run = writer.run
         raise
+    # Ctrl-C is the wish of a person, and no failure.
     except KeyboardInterrupt:
         close("stopped", "interrupted from the keyboard")
         stopped = RunStopped(f"interrupted from the keyboard; {kept}")
         stopped.run = writer.run
         raise stopped from None
     except Exception as error:
+        # Only the type is recorded: another error's text may quote a table.
         close("failed", f"{type(error).__name__}: see the log")
         raise

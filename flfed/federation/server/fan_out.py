@@ -1,4 +1,4 @@
-"""Asking every node the same thing, and sorting what comes back."""
+"""Requests to all nodes, and their sorted replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_ANSWER = (NOT_ONLINE, LOST, "no reply")
 
 @dataclass(frozen=True, eq=False)
 class Answers(Generic[Reply]):
-    """What came back when every node was asked the same thing, by the nodes' keys.
+    """Replies and faults of one request, by node.
 
     Attributes
     ----------
@@ -49,7 +49,9 @@ def ask(
     *,
     timeout: float,
 ) -> Answers[Reply]:
-    """Send one message a node and return what came back within `timeout` seconds.
+    """Send all nodes one message and collect replies.
+
+    Replies within `timeout` seconds count.
 
     Parameters
     ----------
@@ -77,7 +79,10 @@ def ask_each(
     *,
     timeout: float,
 ) -> Answers[Reply]:
-    """Send each node a message of its own, as `ask` sends all the same; `requests` has one by key."""
+    """Send each node a message of its own.
+
+    `ask` sends all the same one, while `requests` has one by key.
+    """
     records = {key: requests[key].to_record() for key in nodes}
     sizes = {key: count_bytes(record) for key, record in records.items()}
     return _answers(grid, kind, records, sizes, nodes, read, timeout)
@@ -95,6 +100,7 @@ def _answers(
     messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
+    # Each node is at fault until its reply proves otherwise.
     faults = dict.fromkeys(nodes, "no reply before the deadline")
     answers = Answers(found, faults, sizes)
     for message in grid.send_and_receive(messages, timeout=timeout):
@@ -102,10 +108,12 @@ def _answers(
         key = keys.pop(message.metadata.src_node_id, None)
         if key is None:
             continue
+        # An error carries a reason and no content to count.
         if message.has_error():
             faults[key] = reason_of(message, "" if kind == ENROL else key)
             continue
         answers.to_server[key] = count_bytes(message.content)
+        # A reply that breaks its format costs this site its turn, and not the run.
         try:
             found[key] = read(message.content)
             faults.pop(key, None)
@@ -115,7 +123,9 @@ def _answers(
 
 
 def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Sort nodes that sent no answer to read: whose gate refused, who is not there, and those nobody knows by name.
+    """Sort the nodes that sent no answer.
+
+    Returns whose gate refused, who is not there, and the reasons of those without a known name.
 
     Whose a node is only an engine of institutions knows beforehand.
 

@@ -1,4 +1,7 @@
-"""The learning curve: the federation again with one site cut to few rows, where all tables are held."""
+"""Learning curve of a federation.
+
+It is run again with one site cut to few rows, where all tables are here.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def learning_curve(
     at_once: int = AT_ONCE,
     progress: Progress = no_progress,
 ) -> tuple[list[LearningPoint], str]:
-    """Return the points of the learning curve, or the reason why there are none.
+    """Return the points of the learning curve.
+
+    Where there are none, the reason is returned instead.
 
     Parameters
     ----------
@@ -82,7 +87,7 @@ def learning_curve(
     where the sites' policies allow, and other rows to keep. The sizes of one draw are nested: the
     first n of one order. A size is left out at a site that has fewer training rows in some draw.
 
-    The interval of a mean over draws with other holdouts is `spread.resplit_interval`, with the
+    The interval of a mean over draws with other holdouts is `intervals.resplit_interval`, with the
     site's holdout rows per training row at every size: the draws' errors go together because
     their holdouts share rows, and how many they share does not depend on the cut. There is none
     where the metric was undefined in more than a tenth of the draws: the other draws' holdouts then
@@ -91,19 +96,23 @@ def learning_curve(
     curve = study.compare.curve
     if curve is None:
         return [], ""
+    # One closed policy ends the curve, since every point needs all sites.
     closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
     if closed:
         return [], f"{NO_CURVE}: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
     told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
+    # Sites whose holdout never changes vary by training only, and keep their own intervals.
     fixed = {site.name for site in sites if not redraws(study, site)}
     record, waiting = _Record(fixed, curve.draws), list[_Rerun]()
     for number in range(curve.draws):
         draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, fixed)
         for site, rows in [("", ALL), *((site, rows) for site in draw.places for rows in curve.rows)]:
+            # Nothing to cut: the point would be that of all rows once more.
             if site and rows >= len(draw.places[site].table.training):
                 told.step()
                 continue
             waiting.append(_Rerun(draw, site, rows, told))
+            # As many as there is room for go together; without a stacking engine, each alone.
             if len(waiting) >= (1 if answer is None else min(at_once, draw.room())):
                 record.take(waiting, answer)
                 waiting = []
@@ -112,7 +121,9 @@ def learning_curve(
 
 
 class _Draw:
-    """One draw: every site's table read once, for the federations over it.
+    """One draw of the learning curve.
+
+    Every site's table is read once, for all federations over it.
 
     Parameters
     ----------
@@ -136,16 +147,22 @@ class _Draw:
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
-        """The sums of every site over all its training rows."""
+        """Sums of every site over all training rows."""
         return {site: place.summary() for site, place in self.places.items()}
 
     def room(self) -> int:
-        """Return for how many federations over these tables there is room: each encodes the rows anew."""
+        """Return how many federations there is room for.
+
+        Each of them encodes the rows of these tables anew.
+        """
         rows = sum(len(place.table.training) for place in self.places.values())
         return max(1, ROWS_AT_ONCE // max(1, rows))
 
     def all_rows(self, answer: Compute | None) -> dict[str, Figures]:
-        """Return the figures of every site with all rows, from one federation."""
+        """Return every site's figures with all rows.
+
+        They are from one federation.
+        """
         places = {site: again(place) for site, place in self.places.items()}
         trained = federate(self.study, self.repeat, places, self.summaries, answer)
         if trained is None:
@@ -154,7 +171,11 @@ class _Draw:
         return dict(zip(places, run_client_by(judged, answer or compute_one_by_one), strict=True))
 
     def few_rows(self, site: str, rows: int, answer: Compute | None) -> dict[str, Figures]:
-        """Return the figures of a site cut to `rows` rows, from its own federation; none if that is too few."""
+        """Return a site's figures with `rows` rows.
+
+        They are from a federation of its own, and there are none if that is too few.
+        """
+        # The other sites keep all rows, so that the effect is of this site's rows alone.
         few = cut(self.places[site], self.orders[site], rows)
         if few.too_small():
             return {}
@@ -167,7 +188,10 @@ class _Draw:
 
 @dataclass(frozen=True)
 class _Rerun:
-    """One federation of a draw: with all rows, or with one site cut to `rows`."""
+    """One federation of a draw.
+
+    It has all rows, or one site is cut to `rows`.
+    """
 
     draw: _Draw
     site: str
@@ -175,7 +199,7 @@ class _Rerun:
     told: _Told
 
     def __call__(self, answer: Compute | None) -> dict[str, Figures]:
-        """Run it, and return the figures by site."""
+        """Run it and return the figures by site."""
         found = self.draw.few_rows(self.site, self.rows, answer) if self.site else self.draw.all_rows(answer)
         self.told.step()
         return found
@@ -188,7 +212,9 @@ def federate(
     summaries: Mapping[str, Summary],
     answer: Compute | None = None,
 ) -> tuple[Arrays, Encoder, float | None] | None:
-    """Return a run over open workplaces: arrays, encoder, the offsets' deviation; None where it ended early.
+    """Run one federation over open sessions.
+
+    Returns its arrays, the encoder and the offsets' deviation. It is None where the run ended early.
 
     The same messages through the same client app as a run, so the same arrays; nothing is recorded.
 
@@ -227,7 +253,7 @@ def federate(
 
 
 class _Told:
-    """Tells the progress, rerun by rerun."""
+    """Progress over the reruns."""
 
     def __init__(self, progress: Progress, of: int) -> None:
         self._progress = progress
@@ -240,7 +266,9 @@ class _Told:
 
 
 class _Record:
-    """What the draws gave, by site and size, and the points that follow.
+    """Figures of the draws, by site and size.
+
+    The points of the curve follow from them.
 
     Parameters
     ----------
@@ -258,15 +286,22 @@ class _Record:
         self._found: dict[tuple[str, int], list[Figures]] = {}
 
     def take(self, reruns: Sequence[_Rerun], answer: Compute | None) -> None:
-        """Run federations, side by side where `answer` answers them together, and take their figures."""
+        """Run federations and add their figures.
+
+        They run side by side where `answer` answers them together.
+        """
         outcomes = [rerun(None) for rerun in reruns] if answer is None else side_by_side(reruns, answer)
         for rerun, outcome in zip(reruns, outcomes, strict=True):
+            # The first error ends the curve, when the federations beside it have ended.
             if isinstance(outcome, BaseException):
                 raise outcome
             self.add(rerun.draw, rerun.rows, outcome)
 
     def add(self, draw: _Draw, rows: int, figures: Mapping[str, Figures]) -> None:
-        """Take the figures of one federation of a draw, by site."""
+        """Add the figures of one federation.
+
+        They are by site, and of one draw.
+        """
         for site, arms in figures.items():
             self._found.setdefault((site, rows), []).append(arms)
         if rows == ALL:
@@ -277,11 +312,15 @@ class _Record:
                 self._ratios.setdefault(site, []).append(place.table.holdout_rows / training)
 
     def points(self) -> list[LearningPoint]:
-        """Return the points by site, rows and arm; a size that some draw had too few rows for is left out."""
+        """Return the points by site, rows and arm.
+
+        A size that some draw had too few rows for is left out.
+        """
         found = []
         for site in sorted(self._training):
             all_rows = round(fmean(self._training[site]))
             least = min(self._training[site])
+            # A size must be there in every draw: a mean over the larger splits alone would mislead.
             sizes = sorted(rows for of, rows in self._found if of == site and ALL < rows < least)
             for rows in [*sizes, ALL]:
                 for arm in ARMS:
@@ -294,11 +333,15 @@ class _Record:
         return found
 
     def _mean(self, site: str, figures: Sequence[Judged]) -> tuple[int, float | None, float | None, float | None]:
-        """Return (draws with a figure, their mean, its interval)."""
+        """Return the mean over the draws.
+
+        The result is (draws with a figure, their mean, low, high).
+        """
         known = [figure for figure in figures if math.isfinite(figure.value)]
         values = [figure.value for figure in known]
         if site in self._fixed:
             low, high = (mean_of([finite(getattr(figure, side)) for figure in known]) for side in ("low", "high"))
+        # Few draws with a figure share the same rare rows, and would look too certain.
         elif len(known) < max(2, DEFINED * self._draws):
             low, high = None, None
         else:

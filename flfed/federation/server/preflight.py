@@ -1,4 +1,4 @@
-"""Checks of a study against everything that is listed, before a table is read."""
+"""Checks of a study before a table is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from flfed.updates.mechanism import mechanism_of
 
 
 def check(study: Study) -> dict[str, str]:
-    """Check a study against everything that is listed, without reading a table.
+    """Check a study without reading a table.
+
+    It is held against everything that is listed.
 
     Returns
     -------
@@ -33,6 +35,7 @@ def check(study: Study) -> dict[str, str]:
         )
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
+    # Strategy and mechanism know best which plans they can run.
     study.strategy.build("strategy").check(study.plan)
     mechanism = mechanism_of(study)
     if mechanism is not None:

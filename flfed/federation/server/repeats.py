@@ -1,4 +1,7 @@
-"""The repeats of a study: one after the other, or side by side so that one engine computes for all of them."""
+"""Repeats of a study.
+
+They run one after the other, or side by side so that one engine computes for all of them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ KEPT = "what was done so far is kept: flfed study resume"
 
 @dataclass(frozen=True)
 class _RunResources:
-    """What one repeat runs with: what answers its requests (None: one by one), where it tells its progress, a clock."""
+    """Resources of one repeat.
+
+    They are the function that answers its requests (None: one by one), its progress and its clock.
+    """
 
     answer: Compute | None
     progress: Progress
@@ -47,7 +53,11 @@ class _RunResources:
     _shown: list[str] = field(default_factory=list)
 
     def told(self, sentence: str) -> None:
-        """Show a sentence as what is being done, in place of the one before; an empty one shows none."""
+        """Show a sentence as the current activity.
+
+        It takes the place of the one before. An empty one shows none.
+        """
+        # One stage at a time: the one before is closed first.
         while self._shown:
             self.progress(self._shown.pop(), 1, 1)
         if sentence:
@@ -65,7 +75,9 @@ class _RunResources:
 # of a series is gone on with by `resume`: repeats that are completed stay as they are.
 @dataclass(frozen=True)
 class Series:
-    """The repeats of one study, begun or gone on with.
+    """Repeats of one study.
+
+    They are new, or resumed.
 
     Attributes
     ----------
@@ -101,13 +113,17 @@ class Series:
     observer: RunObserver
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
-        """Run every repeat that is not completed; `entries` are those begun before."""
+        """Run every repeat that is not completed.
+
+        `entries` are those begun before.
+        """
         torch.set_num_threads(1)
         left = [
             number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
         ]
         # Repeats, and draws of the learning curve, differ in the split only.
         again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
+        # Several repeats share the tables, so each is read and encoded once.
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
         with rarely_collected():
             while left:
@@ -116,24 +132,34 @@ class Series:
                     once._repeat(some[0], entries.get(some[0]), _RunResources(answer_of(self.path), self.progress))
                     later = []
                 else:
+                    # The first repeat shows how large the tables are; the rest may have to wait for room.
                     later = once._several(some, entries)
                 left = later + left[len(some) :]
                 self.progress("repeats", self.repeats - len(left), self.repeats)
 
     def _here(self) -> list[Site]:
-        """Return the sites whose tables this process may read."""
+        """Return the sites with readable tables.
+
+        This process may read them.
+        """
         return [site for site in self.sites if isinstance(site, Site)]
 
     def _at_once(self) -> int:
-        """Return how many repeats may run side by side, by what is known of the tables: each splits them anew."""
+        """Return how many repeats may run side by side.
+
+        Each splits the tables anew, so it depends on what is known of them.
+        """
         if self.path != "stacked":
             return 1
+        # Before the first repeat nothing is read, and the estimate counts no rows.
         read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
         by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
         return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
 
     def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry]) -> list[int]:
-        """Run some repeats side by side; an error in one is raised once all have ended, the first one's.
+        """Run several repeats side by side.
+
+        An error is raised once all have ended, and it is that of the first.
 
         Returns those that there was no room for, once the first one had read the tables.
         """
@@ -145,6 +171,7 @@ class Series:
             def go(answer: Compute) -> None:
                 own = OwnTime(shared)
                 try:
+                    # The room is known by now: a repeat beyond it gives up its turn.
                     if repeat in repeats[self._at_once() :]:
                         later.append(repeat)
                         return
@@ -159,6 +186,7 @@ class Series:
 
         try:
             outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
+        # The stop of one repeat has ended all, and is told as that of the series.
         except KeyboardInterrupt:
             stopped = RunStopped(f"interrupted from the keyboard; {KEPT} {self.series}")
             stopped.run = self.series
@@ -169,7 +197,11 @@ class Series:
         return later
 
     def _repeat(self, repeat: int, entry: RunEntry | None, way: _RunResources) -> None:
-        """Run one repeat, from its beginning or from where it ended."""
+        """Run one repeat.
+
+        It starts at its beginning or where it ended.
+        """
+        # Sites that are gone are named in the record of each repeat.
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
         shared_as = SharedAs(series=self.series)
@@ -183,7 +215,7 @@ class Series:
         self._run_once(repeat, recorder, checkpoint, way)
 
     def _begin(self, repeat: int) -> tuple[RunWriter, None]:
-        """Write down that a repeat starts."""
+        """Record the start of a repeat."""
         writer = begin(
             self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
         )
@@ -191,12 +223,16 @@ class Series:
         return writer, None
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
-        """Take a begun repeat over, at its last checkpoint that the store knows of."""
+        """Resume a repeat at its last checkpoint.
+
+        It is the last one that the store knows of.
+        """
         checkpoint: Checkpoint | None = None
 
         def keep(rounds: int) -> int:
             nonlocal checkpoint
             checkpoint = checkpoints.newest(entry.run, rounds)
+            # Rounds without their checkpoint cannot be computed on from, and are not overwritten.
             if rounds and checkpoint is None:
                 raise UsageError(
                     f"run {entry.run} has {rounds} rounds in the store and no checkpoint of them in "
@@ -206,12 +242,16 @@ class Series:
 
         writer = self.store.resume_run(entry.run, keep)
         checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
+        # Another version of the code may compute otherwise, which a reader of the record should see.
         if entry.hashes.get("code") != code_sha256():
             writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
         return writer, checkpoint
 
     def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> None:
-        """Run one repeat to its end in the record, whatever the end is."""
+        """Run one repeat and record its end.
+
+        It is recorded whatever the end is.
+        """
         writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
             outcome = self._conduct(repeat, recorder, checkpoint, way)
@@ -223,11 +263,15 @@ class Series:
             arrays_sha256=outcome.arrays_sha256(),
             best_round=outcome.best_round,
         )
+        # The round checkpoints of a completed run are no longer needed.
         if outcome.status == "completed":
             checkpoints.settle(writer.run)
 
     def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> Outcome:
-        """Run one repeat on the engine and return how it ended."""
+        """Run one repeat on the engine.
+
+        Returns how it ended.
+        """
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
         kept = self.study.dataset.partition is None and self.engine.keeps_replies
@@ -248,24 +292,32 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=self.engine.before_rounds(grid, recorder),
             ).conduct()
+        # The curve is of the series, so one repeat computes it.
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self._here() if site.name in outcome.sites]
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
 
     def _told_of(self, writer: RunWriter) -> RunObserver:
-        """Return the observer, told of a round once it is in the store; it waits for nothing where nobody looks."""
+        """Return the observer of a repeat.
+
+        It hears of a round once that is in the store, and waits for nothing where nobody looks.
+        """
         if self.observer is no_observer:
             return no_observer
 
         def told(stage: str, round: int) -> None:
+            # An observer that reads the store finds the round that it hears of.
             writer.flush()
             self.observer(stage, round)
 
         return told
 
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _RunResources) -> None:
-        """Add the learning curve of the series, or say why there is none; `held` are sites whose tables are here."""
+        """Add the learning curve to the record.
+
+        Where there is none, the reason is recorded. `held` are sites whose tables are here.
+        """
         points: list[LearningPoint] = []
         reason = f"{NO_CURVE}: engine {self.engine.name!r} does not hold every table"
         if held is not None:

@@ -1,4 +1,4 @@
-"""Running a study: from its text to a record, on an engine."""
+"""Entry points that run and resume a study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GIVEN = "sites that a program gave; resume it from Python with the same ones: re
 
 @dataclass(frozen=True)
 class Result:
-    """What a run, or a series of repeats, showed.
+    """Result of a run or of a series of repeats.
 
     Attributes
     ----------
@@ -45,21 +45,30 @@ class Result:
 
     @property
     def run(self) -> str:
-        """Id of the run or series, as `flfed run show` takes it."""
+        """Id of the run or series.
+
+        `flfed run show` takes it.
+        """
         return str(self.report["run"])
 
     @property
     def status(self) -> str:
-        """How it ended: "completed" or "stopped"."""
+        """Status at the end of the run.
+
+        It is "completed" or "stopped".
+        """
         return str(self.report["status"])
 
     @cached_property
     def sites(self) -> pd.DataFrame:
-        """One row per site, arm and metric: value, low, high, sd.
+        """Table of one row per site, arm and metric.
+
+        The columns hold value, low, high and sd.
 
         Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
         joining is, with the `verdict`. Arm "difference" is the shared model minus the site's own, in the metric's sign.
         """
+        # Sites may miss an arm: one that could not be compared has no figures.
         lines: list[dict[str, Any]] = [
             {"site": site, "arm": arm, "metric": metric, **figure}
             for site, found in self.report["sites"].items()
@@ -75,7 +84,10 @@ class Result:
 
     @cached_property
     def overall(self) -> pd.DataFrame:
-        """One row per metric and arm over all sites: global, pooled and the others that were measured."""
+        """Table of one row per metric and arm.
+
+        It is over all sites: global, pooled and the others that were measured.
+        """
         lines = [
             {"arm": arm, "metric": metric, **figure}
             for arm in REFERENCES
@@ -95,7 +107,9 @@ def run(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
 ) -> Result:
-    """Run a study and return what it showed; everything is in the run store as well.
+    """Run a study and return its result.
+
+    Everything is in the run store as well.
 
     Parameters
     ----------
@@ -136,6 +150,7 @@ def run(
     >>> result.sites  # doctest: +SKIP
     """
     chosen = study if isinstance(study, Study) else Study.load(study)
+    # Everything that may be wrong with the wish is refused before the store is written.
     runs_on = engine_of(engine)
     runs_on.require()
     if repeats < 1:
@@ -162,7 +177,9 @@ def resume(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
 ) -> Result:
-    """Go on with a run that died, stopped or failed, and with what is left of its series.
+    """Resume a run that died, stopped or failed.
+
+    What is left of its series is run as well.
 
     It goes on after the last round that is both in its checkpoint and in the store, with the same
     arrays as if nothing had happened. Repeats that are completed are left as they are.
@@ -183,26 +200,31 @@ def resume(
     FlfedError
         If it failed again.
     """
+    # The record alone says what is left, on which engine, and with which sites.
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
+    # Sites that were asked under this text must be asked under the same one again.
     study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=run if engine.remote else "")
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == series.repeats:
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    # A living process of the series would write the same repeats.
     for entry in left[1:]:  # the first is refused when it is taken over
         if entry.status == "running":
             raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
     engine.require()
     checkpoints.seconds_apart()
+    # A changed schema would train one model on two kinds of rows.
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
+    # Site objects of a program cannot be found by name again.
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
     found = engine.sites(study, sites if sites is not None else asked.get("sites"))
@@ -228,7 +250,10 @@ def resume(
 
 
 def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | RemoteSite]) -> dict[str, Any]:
-    """Return how the sites of a run can be found again, and which ones were found."""
+    """Return how to find the sites again.
+
+    The names of those that were found go with it.
+    """
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
     given = words is not None and len(words) < len(sites or ())
     return {"sites": words, "given": given, "names": [site.name for site in found]}

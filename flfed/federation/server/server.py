@@ -1,4 +1,4 @@
-"""The server app: one run, from enrolment to the comparison."""
+"""Server side of one run, from enrolment to comparison."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ RunObserver = Callable[[str, int], None]
 
 
 def no_observer(stage: str, round: int) -> None:
-    """Observe nothing."""
+    """Ignore the stage."""
 
 
 # enrol ──► summarise ──► encoder ──► rounds ──► last evaluation ──► compare
@@ -92,7 +92,7 @@ def no_observer(stage: str, round: int) -> None:
 # In this order, so that a run which is killed at any point goes on from a round that both have. Rounds between two
 # checkpoints are in the store only, and are computed again: with the same seeds, to the same bits.
 class FederatedRun:
-    """Conducts one run over a grid.
+    """One federated run over a grid.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class FederatedRun:
         self.model = study.model.build("model")
 
     def conduct(self) -> Outcome:
-        """Run every step of the study and return how it ended.
+        """Run every step of the study and return the outcome.
 
         Raises
         ------
@@ -159,6 +159,7 @@ class FederatedRun:
             participants, kept = self.begin()
         else:
             self.recorder.share(self.checkpoint.sharing)
+            # A site that was missing at an earlier resume is not asked back.
             left = set(self.checkpoint.left)
             participants = self.return_of(
                 {s: high for s, high in self.checkpoint.participants.items() if s not in left}
@@ -183,7 +184,7 @@ class FederatedRun:
         return replace(outcome, seconds=self._clock() - self._began)
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
-        """Enrol and summarise; return who takes part, and the encoder in what every round's checkpoint shares."""
+        """Return the participants and the common checkpoint of a new run."""
         participants = self.enrol()
         summaries = self.summarise(participants)
         participants = {site: participants[site] for site in summaries}
@@ -205,12 +206,12 @@ class FederatedRun:
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
     ) -> Checkpoint:
-        """Write down what the rounds do not change; return what their checkpoints share, which is not the sums."""
+        """Write the start file and return the common checkpoint, without sums."""
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
         return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def return_of(self, bands: Mapping[str, int]) -> dict[str, Participant]:
-        """Enrol again after a resume; return the sites of the earlier roster that came back.
+        """Return the earlier participants that came back after a resume.
 
         Parameters
         ----------
@@ -223,11 +224,15 @@ class FederatedRun:
         return participants
 
     def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Participant]:
-        """Ask every node; return those that take part, in name order. `earlier` did before the run was resumed."""
+        """Enrol the sites and return the participants in name order.
+
+        Sites in `earlier` took part before the run was resumed.
+        """
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = self._ask(ENROL, request, nodes, EnrolReply.from_record)
         taking_part = [reply for reply in answers.replies.values() if reply.accepted]
+        # Sharing is set before anything is recorded, since it decides under which name.
         self.recorder.share({reply.site: reply.share_metrics for reply in taking_part})
         names = {node: reply.site for node, reply in answers.replies.items()}
         self._crossed(ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
@@ -257,7 +262,7 @@ class FederatedRun:
         return participants
 
     def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
-        """Ask for sums over training rows; a site that cannot give them is left out."""
+        """Return the sums of the sites that can give them."""
         answers = self._ask(SUMMARISE, SummariseRequest(), _nodes(participants), SummariseReply.from_record)
         self._crossed(SUMMARISE, answers)
         faults, found = answers.faults, {}
@@ -274,11 +279,11 @@ class FederatedRun:
     def rounds(
         self, participants: Mapping[str, Participant], encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
-        """Run the strategy's rounds, from the checkpoint where there is one; return it and the final arrays.
+        """Run the rounds and return the strategy and final arrays.
 
-        The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart`
-        is a checkpoint on the disk before it is in the store. Without `kept`, what all checkpoints share,
-        neither is written.
+        It starts from the checkpoint where there is one. The first round, the last, the last good one before a
+        stop, and one in every `checkpoints.seconds_apart` is a checkpoint on the disk before it is in the store.
+        Without `kept`, which all checkpoints share, neither is written.
         """
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.clock = self._clock
@@ -290,6 +295,7 @@ class FederatedRun:
                 return
             self._scores = record.scores
             trained = len(record.losses) >= strategy.needed(len(record.asked))
+            # A round that failed may be the last one, so the good one before it is written first.
             if not trained and behind:
                 self._keep(behind.pop(), strategy, kept)  # the run may end here, and is gone on with from there
             self.privacy.asked(record, trained=trained)
@@ -335,12 +341,12 @@ class FederatedRun:
         self.observer("checkpoint", record.round)
 
     def first_arrays(self) -> Arrays:
-        """Return the arrays that the run starts from, in the plan's precision."""
+        """Return the initial arrays in the plan's precision."""
         given = study_trainable(self.study, self.schema, self.model, seed=self.seed)
         return first_arrays(given, len(input_names(self.layout)))
 
     def offsets(self, strategy: FedAvg) -> SiteOffsets:
-        """Return what is known of the sites' own intercepts."""
+        """Return the estimate of the sites' intercepts."""
         if not strategy.run.outputs:
             return SiteOffsets()
         found = SiteOffsets(**self._once(SITE_OFFSETS, site_offsets(strategy.offsets).facts()))
@@ -348,19 +354,20 @@ class FederatedRun:
         return found
 
     def score_bins(self, participants: Mapping[str, Participant]) -> ScoreBins:
-        """Return the bins in which sites shall count holdout rows by prediction, where all of them read of such."""
+        """Return the score bins that all sites can read."""
         all_read = all(reads_offset(enrolled.version) for enrolled in participants.values())
         found = score_bins(self._scores, self.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self._once(SCORE_BINS, asdict(found)))
 
     def _once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return what the sites hear with the comparison: what it was before a resume, for sites may have heard it.
+        """Return facts as the sites may have heard them.
 
         A site compares in one way in a run, and after a crash another set of sites may answer.
         """
         last = self._last
         if last is None:
             return facts
+        # Written before it is sent: after a crash the sites hear the same again.
         if name not in last.facts and self._each_round:
             self._last = replace(last, facts={**last.facts, name: facts})
             checkpoints.write(self.recorder.writer.run, self._last)
@@ -375,7 +382,10 @@ class FederatedRun:
         offsets: SiteOffsets,
         bins: ScoreBins,
     ) -> None:
-        """Have every site judge, add what only all tables show, and write it down; `start` is the start file's hash."""
+        """Compare the models at every site and record it.
+
+        What only all tables show is added. `start` is the start file's hash.
+        """
         self.recorder.progress("compare", 0, 1)
         plain = CompareRequest(arrays=outcome.arrays, encoder=outcome.encoder)
         knowing = {site for site, enrolled in participants.items() if reads_offset(enrolled.version)}
@@ -394,6 +404,7 @@ class FederatedRun:
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = None
+        # Figures of a site that shares in sums only could be computed from the pooled ones.
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
             self.recorder.note(f"no pooled reference: {WITHHELD}")
         elif self.tables is not None and len(replies) == len(participants):
@@ -407,7 +418,7 @@ class FederatedRun:
         self.recorder.progress("compare", 1, 1)
 
     def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
-        """Write Table 1 down: the sites' first sums, read back, with those of their holdout rows."""
+        """Record Table 1 from the training and holdout sums."""
         try:
             summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
         except FlfedError as error:
@@ -416,7 +427,7 @@ class FederatedRun:
             self.recorder.table_one(self.layout, summaries, replies)
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
-        """Return the comparisons that can be believed, without sums that cannot be added to others'."""
+        """Return credible comparisons, without sums that cannot be merged."""
         usable, faults = {}, {}
         for site, reply in replies.items():
             why = comparison_defect(reply)
@@ -431,7 +442,7 @@ class FederatedRun:
         return usable
 
     def _disclosure_cost(self, participants: Mapping[str, Participant], outcome: Outcome, reference: Reference) -> None:
-        """Say how far suppression and coarse sums moved the encoder and the result."""
+        """Record how suppression and coarse sums moved encoder and result."""
         exact, used = reference.exact_encoder, outcome.encoder
         if self.tables is None or exact.sha256() == used.sha256() or self.study.encode.scaler != "global":
             return
@@ -452,11 +463,11 @@ class FederatedRun:
     def _ask(
         self, kind: str, request: Any, nodes: Mapping[str, int], read: Callable[[RecordDict], Reply]
     ) -> Answers[Reply]:
-        """Send one message a node and return what came back before the study's deadline."""
+        """Ask every node and return the answers before the deadline."""
         return ask(self.grid, kind, request, nodes, read, timeout=self._deadline())
 
     def _crossed(self, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
-        """Write down how many bytes crossed, under the sites' names where keys are not names yet."""
+        """Record the bytes sent under names, else under keys."""
         to_site, to_server = (
             {names[key] if names else key: size for key, size in sizes.items()}
             for sizes in (answers.to_node, answers.to_server)
@@ -469,7 +480,10 @@ class FederatedRun:
     def _enough(
         self, found: Mapping[str, object], reasons: list[str], *, refused: bool = False, at_site: bool = False
     ) -> None:
-        """Refuse to go on with too few sites: wrong input where they `refused`, or where no more were asked."""
+        """Refuse to continue with too few sites.
+
+        The input is at fault where they `refused`, or where no more were asked.
+        """
         if len(found) < LEAST_SITES:
             more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
             why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""

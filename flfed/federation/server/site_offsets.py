@@ -1,4 +1,7 @@
-"""How far sites' own intercepts differ: the prior deviation by which each is adjusted, estimated over sites."""
+"""Spread of the sites' own intercepts.
+
+The prior deviation by which each site is adjusted is estimated over the sites.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SITE_OFFSETS = "site-offsets"
 
 @dataclass(frozen=True)
 class SiteOffsets:
-    """What is known of the sites' own intercepts.
+    """Estimate over the sites' own intercepts.
 
     Attributes
     ----------
@@ -37,26 +40,34 @@ class SiteOffsets:
     deviation: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return it as it is written down."""
+        """Return the fields as they are recorded."""
         return asdict(self)
 
     def sent(self) -> float:
-        """Return the deviation as a message has it."""
+        """Return the deviation for a message.
+
+        NaN stands for an unknown one.
+        """
         return math.nan if self.deviation is None else self.deviation
 
 
 def site_offsets(offsets: Mapping[str, Offset]) -> SiteOffsets:
-    """Return what follows from the sites' offsets."""
+    """Return the estimate from the sites' offsets."""
     return SiteOffsets(len(offsets), offset_deviation(offsets))
 
 
 def offset_outputs(study: Study, schema: Schema) -> int:
-    """Return how many numbers an offset of a study's model has; 0 where sites are not asked for one."""
+    """Return the length of a model's offset.
+
+    It is 0 where sites are not asked for one.
+    """
     return outputs_of(schema.task, len(schema.classes)) if study.adjusts_intercept() else 0
 
 
 def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
-    """Return the deviation of sites' offsets about the shared model's intercept; None where they are of too few sites.
+    """Return the deviation of the sites' offsets.
+
+    It is taken about the shared model's intercept, and None where the offsets are of too few sites.
 
     Parameters
     ----------
@@ -78,8 +89,10 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
     """
     if len(offsets) < LEAST_OFFSETS:
         return None
+    # In name order, so that the sum rounds alike whoever answered first.
     of_sites = [offsets[site] for site in sorted(offsets)]
     outputs = len(of_sites[0].value)
+    # Outputs that are told apart by differences only share the variance.
     share = (outputs - 1) / outputs if outputs > 1 else 1.0
     values = [float(value) for offset in of_sites for value in offset.value]
     errors = [float(error) for offset in of_sites for error in offset.error]

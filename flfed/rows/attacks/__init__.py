@@ -1,1 +1,4 @@
-"""Attacks on a model, or on what a site sends: how much a reader learns of a row."""
+"""Attacks on a model or a site's messages.
+
+They show how much a reader learns of a row.
+"""

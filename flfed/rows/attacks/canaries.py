@@ -1,4 +1,7 @@
-"""Canaries: rows that nobody is behind, put into training by coins, and how many coins the model gives away."""
+"""Canaries, rows that nobody is behind.
+
+Coins put them into training, and it counts how many coins the model gives away.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ MOST_RUNS = 64
 
 
 class Canaries:
-    """Bound from below, with 95 % confidence, the ε that this site's training really has: a loose detector of bugs.
+    """Attack that bounds a training's ε from below.
+
+    The bound has 95 % confidence, and is of the ε that this site's training really has: a loose detector of bugs.
 
     Canaries are random inputs with random labels. In each of several trainings by the study's plan, under the site's
     own protection, every canary is put among the site's rows or left out by a coin of its own. From the models
@@ -73,7 +78,10 @@ class Canaries:
         self.beside = beside
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
-        """Yield requests that train beside canaries and score them; return the bound."""
+        """Yield requests and return the bound.
+
+        The requests train beside canaries and score them.
+        """
         rows = attacked.members()
         rng = attacked.rng(NAME)
         work = attacked.session
@@ -83,6 +91,7 @@ class Canaries:
             return (nothing(NAME, METRIC, "the model has no inputs"),)
         rows = rows.take(rng.permutation(len(rows))[: self.beside])
         canaries = self._canaries(attacked, rows, rng)
+        # As many trainings as the coins need, since canaries are at most as many as inputs.
         trainings = min(MOST_RUNS, -(-self.coins // len(canaries)))
         inside = rng.random((trainings, len(canaries))) < 0.5
         tables = [pooled(rows, canaries.take(chosen)) for chosen in inside]
@@ -91,11 +100,15 @@ class Canaries:
         signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
+        # Less the mean over trainings: a canary that is easy in all of them tells nothing.
         guesses, right = self._guessed(signals - signals.mean(axis=0), inside)
         return (self._finding(attacked, inside.size, guesses, right),)
 
     def _canaries(self, attacked: Attacked, rows: Encoded, rng: np.random.Generator) -> Encoded:
-        """Return random rows at right angles, of the root mean square length of `rows`, with random labels."""
+        """Return random rows as canaries.
+
+        They are at right angles, of the root mean square length of `rows`, with random labels.
+        """
         inputs, task = rows.x.shape[1], attacked.session.task
         count = min(inputs, self.coins)
         directions = np.linalg.qr(rng.standard_normal((inputs, count)))[0].T
@@ -108,7 +121,11 @@ class Canaries:
         return Encoded(directions * length, y.astype(rows.y.dtype), weight, None)
 
     def _guessed(self, scores: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
-        """Return how many coins were guessed, and how many of them rightly: the highest "in", the lowest "out"."""
+        """Return how many coins were guessed, and rightly.
+
+        The highest scores are guessed "in", the lowest "out".
+        """
+        # Only the clearest coins are guessed: a wrong guess costs more than none.
         order, coins = np.argsort(scores, axis=None, kind="stable"), inside.reshape(-1)
         half = max(1, int(self.guessed * inside.size / 2))
         return 2 * half, int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
@@ -128,7 +145,9 @@ class Canaries:
 
 
 def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
-    """Return how probable so many right guesses are, at most, under (ε, δ): theorem 5.2.
+    """Return the largest probability of right guesses.
+
+    It is of so many right guesses, at most, under (ε, δ), by theorem 5.2.
 
     Parameters
     ----------
@@ -149,7 +168,9 @@ def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) 
 
 
 def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence: float = CONFIDENCE) -> float:
-    """Return the largest ε that so many right guesses refute at `confidence`, to 1e-6; 0 where they refute none.
+    """Return the largest ε that the guesses refute.
+
+    So many right guesses refute it at `confidence`, to 1e-6, and 0 where they refute none.
 
     Examples
     --------
@@ -159,6 +180,7 @@ def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence
     low, high = 0.0, 64.0
     if p_value(coins, guesses, right, low, delta) > 1 - confidence:
         return 0.0
+    # The bound is where the probability crosses the confidence, found by halving.
     while high - low > 1e-6:
         middle = (low + high) / 2
         refuted = p_value(coins, guesses, right, middle, delta) <= 1 - confidence

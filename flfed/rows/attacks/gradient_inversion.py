@@ -1,4 +1,7 @@
-"""Gradient inversion: a row's inputs, read off the update that a site sends after one step."""
+"""Gradient inversion, a row read off an update.
+
+It is the row's inputs, and the update is what a site sends after one step.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ AT_BATCH = "-at-plan-batch"
 
 
 class GradientInversion:
-    """Read a row's inputs off the update of one step: `x = ΔW_j / Δb_j` of the first layer, for any output j.
+    """Attack that reads inputs off one step's update.
+
+    It is `x = ΔW_j / Δb_j` of the first layer, for any output j.
 
     The gradient of one row by the first layer's weights is its inputs times the derivative by an output, and
     the gradient by that output's intercept is the derivative alone, so that the row is their quotient. Of
@@ -79,7 +84,10 @@ class GradientInversion:
         self.records = records
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
-        """Yield requests for the steps; return how many rows came back from them."""
+        """Yield requests and return the recovered shares.
+
+        The requests are for the steps, and the findings say how many rows came back from them.
+        """
         rows, rng = attacked.members(), attacked.rng(NAME)
         number = min(self.records, len(rows))
         why = attacked.too_few(training=number)
@@ -90,6 +98,7 @@ class GradientInversion:
         targets = rng.choice(len(rows), number, replace=False)
         size = self._plan_batch(attacked, len(rows))
         batches = [np.array([target]) for target in targets]
+        # In a batch as large as the plan's, each target has other rows drawn anew beside it.
         if size > 1:
             others = [rng.permutation(np.delete(np.arange(len(rows)), target))[: size - 1] for target in targets]
             batches += [np.array([target, *rest]) for target, rest in zip(targets, others, strict=True)]
@@ -99,14 +108,20 @@ class GradientInversion:
         return found + self._judged(attacked, rows.x[targets], guessed[number:], size) if size > 1 else found
 
     def _plan_batch(self, attacked: Attacked, rows: int) -> int:
-        """Return how many rows a step of this site has: its batch, or the mean of its samples."""
+        """Return how many rows a step has.
+
+        They are this site's batch, or the mean of its samples.
+        """
         work = attacked.session
         if work.protection is not None:
             return max(1, round(work.protection.steps.sampling * rows))
         return min(work.study.plan.batch, rows) or rows
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
-        """Return the request for one step on the rows of `batch`, under the site's protection."""
+        """Return the request for one step.
+
+        It is on the rows of `batch`, under the site's protection.
+        """
         work, rng = attacked.session, attacked.rng(f"{NAME}/step", place)
         protection = work.protection
         return FitRequest(
@@ -125,7 +140,10 @@ class GradientInversion:
     def _judged(
         self, attacked: Attacked, x: np.ndarray, guessed: list[tuple[np.ndarray, int]], size: int
     ) -> tuple[Finding, ...]:
-        """Return the shares of the rows `x` [rows, inputs] that are among the guesses or close, and the cosine."""
+        """Return the recovered and close shares, and the cosine.
+
+        They are of the rows `x` [rows, inputs] against the guesses.
+        """
         close = CLOSE[attacked.session.study.plan.precision]
         length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
         gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
@@ -133,6 +151,7 @@ class GradientInversion:
         cosines = np.array(
             [_cosine(row, g[best]) if len(g) else 0.0 for row, (g, best) in zip(x, guessed, strict=True)]
         )
+        # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
         steps = f"one step on {'a single row' if size == 1 else f'{size} rows, as in the plan'}"
         noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
@@ -158,11 +177,15 @@ class GradientInversion:
 
 
 def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
-    """Return the quotients of each output of the first layer that moved, [outputs, inputs], and which moved most."""
+    """Return the guesses of the first layer.
+
+    They are the quotients of each output that moved, [outputs, inputs], and which moved most.
+    """
     work = attacked.session
     weight, bias = layers_of(work.model)[0]
     plan, penalised = work.study.plan, work.model.penalised
     g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}
+    # An output whose intercept did not move tells nothing: its quotient is 0 / 0.
     moved = np.flatnonzero(np.abs(g[bias]) > 0)
     if not len(moved):
         return np.empty((0, len(g[weight]))), 0
@@ -172,11 +195,14 @@ def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
 
 
 def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool) -> np.ndarray:
-    """Return the first step's gradient from what it changed: the optimiser's rule, undone.
+    """Return the gradient of the first step.
+
+    It follows from what the step changed, the optimiser's rule undone.
 
     Adam's first step is `lr * g / (|g| + eps)`, so that `|g| = eps * d / (lr - d)` for a step of length d.
     """
     before, change = np.asarray(before, dtype=np.float64), np.asarray(delta, dtype=np.float64)
+    # A penalty moves the arrays as well, and is taken off first.
     if penalised and plan.l1:
         change = change + np.sign(before + change) * plan.lr * plan.l1
     if plan.optimiser == "sgd":
@@ -195,7 +221,10 @@ def _cosine(row: np.ndarray, guess: np.ndarray) -> float:
 
 
 def _median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a median, between two of the values, in hundredths: it needs no distribution."""
+    """Return the 95 % interval of a median.
+
+    It lies between two of the values, in hundredths, and needs no distribution.
+    """
     ordered = np.sort(values)
     lower = max(int(binom.ppf(0.025, len(values), 0.5)) - 1, 0)
     return round(float(ordered[lower]), 2), round(float(ordered[len(values) - 1 - lower]), 2)

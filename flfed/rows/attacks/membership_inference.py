@@ -1,4 +1,7 @@
-"""Membership inference: who was trained on, from how well the model fits."""
+"""Membership inference from a model's fit.
+
+It tells who was trained on, from how well the model fits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ LEAST_SPREAD = 1e-6
 
 
 class MembershipInference:
-    """Tell members (training rows) from non-members (holdout rows) by the global model: the area under the ROC curve.
+    """Attack that tells members from non-members.
+
+    Members are training rows, the others holdout rows. The global model is attacked, and the figure is the area
+    under the ROC curve.
 
     Two attacks. By the loss: a row that fits well is guessed to be a member (Yeom et al. 2018). LiRA: as many shadow
     models as `shadows` are trained by the study's own plan, under the site's own protection, each on half of the
@@ -82,9 +88,13 @@ class MembershipInference:
         self.mode = mode
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
-        """Yield requests that train the shadow models and score all models; return both areas."""
+        """Yield requests and return both areas.
+
+        The requests train the shadow models and score all models.
+        """
         members, others = attacked.members(), attacked.others()
         rows, work = pooled(members, others), attacked.session
+        # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
         rows, member = rows.take(chosen), chosen < len(members)
         if why := attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
@@ -95,6 +105,7 @@ class MembershipInference:
             ScoreRequest(model=work.model, arrays=arrays, x=rows.x) for arrays in (attacked.arrays, *models)
         ]
         signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
+        # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
             return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
         lira = likelihood_ratio(signals[0], signals[1:], inside, online=self.mode == "online")
@@ -105,8 +116,12 @@ class MembershipInference:
         )
 
     def _halves(self, attacked: Attacked, rows: Encoded) -> np.ndarray:
-        """Return which rows each shadow model is trained on, bool [shadows, rows]: each row in half of them."""
+        """Return which rows train each shadow model.
+
+        It is bool [shadows, rows], with each row in half of them.
+        """
         codes, units = units_of(len(rows), rows.group)
+        # Ranks of random numbers put every unit into exactly half of the models.
         order = attacked.rng(f"{NAME}/halves").random((self.shadows, units)).argsort(axis=0).argsort(axis=0)
         return np.asarray((order < self.shadows // 2)[:, codes])
 
@@ -118,6 +133,7 @@ class MembershipInference:
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
             groups=rows.group,
         )  # fmt: skip
+        # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
         if np.isfinite(found.value) and not np.isfinite(found.low):
             found = over_people(found, member, rows.group)
         why = _not_bounded(attacked, rows)
@@ -133,7 +149,9 @@ class MembershipInference:
 
 
 def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -> Estimate:
-    """Return an area with Hanley and McNeil's interval over people, where the bootstrap over them has none.
+    """Return an area with an interval over people.
+
+    It is Hanley and McNeil's, for where the bootstrap over people has none.
 
     Parameters
     ----------
@@ -160,7 +178,10 @@ def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -
 
 
 def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
-    """Return why no promise to a row or person bounds the figure, or an empty text."""
+    """Return why no guarantee bounds the figure.
+
+    It would be one to a row or person. An empty text where one does.
+    """
     work = attacked.session
     if isinstance(work.site.holdout, HoldoutByTime):
         return (
@@ -178,7 +199,9 @@ def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
 
 
 def largest_auc(epsilon: float, delta: float) -> float:
-    """Return the largest area under the ROC curve of a membership test under (ε, δ): `1 - (1 - δ)² / (1 + exp(ε))`.
+    """Return the largest membership AUC under (ε, δ).
+
+    The area under the ROC curve of a test is at most `1 - (1 - δ)² / (1 + exp(ε))`.
 
     Parameters
     ----------
@@ -209,7 +232,10 @@ def largest_auc(epsilon: float, delta: float) -> float:
 
 
 def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray, *, online: bool = True) -> np.ndarray:
-    """Return how much likelier a row's signal is with it than without it, [rows]; offline: how unusual without it.
+    """Return each row's likelihood ratio of membership.
+
+    It is how much likelier a row's signal is with it than without it, [rows]. Offline it is how unusual the signal
+    is without it.
 
     Parameters
     ----------
@@ -226,6 +252,7 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
     for chosen in (inside, ~inside):
         count = chosen.sum(axis=0)
         mean = np.where(chosen, shadows, 0.0).sum(axis=0) / count
+        # One deviation over all rows: that of a row's few values would be noise.
         squares = np.where(chosen, np.square(shadows - mean), 0.0).sum() / max(int((count - 1).sum()), 1)
         means.append(mean)
         deviations.append(max(float(np.sqrt(squares)), LEAST_SPREAD))

@@ -1,4 +1,7 @@
-"""Reconstruction from sums: whose cells follow exactly from the summary that a site sends before any training."""
+"""Reconstruction of cells from a site's sums.
+
+It tells whose cells follow exactly from the summary that a site sends before any training.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ FEW = 2
 
 
 class SummaryReconstruction:
-    """Count the training rows of which the site's own summary gives a cell away exactly.
+    """Attack that counts cells given away by sums.
+
+    The training rows count of which the site's own summary gives a cell away exactly.
 
     A row's cell is given away where its count is known to be 1: somebody has it, and nobody else, so that whoever is
     known to stand out is found. Or where its count is known to be that of all rows: then everybody has it. A count is
@@ -46,7 +51,7 @@ class SummaryReconstruction:
     metrics = (METRIC,)
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
-        """Ask for nothing; return the share of rows."""
+        """Return the share of rows, without any request."""
         work = attacked.session
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
@@ -64,7 +69,9 @@ class SummaryReconstruction:
 
 
 def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped: bool = False) -> np.ndarray:
-    """Return of which rows a cell follows from the summary, bool [rows].
+    """Return which rows have a cell given away.
+
+    It follows from the summary, bool [rows].
 
     Parameters
     ----------
@@ -80,6 +87,7 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
     found, total = np.zeros(rows.rows, dtype=bool), float(summary.rows[0])
     for number, column in enumerate(layout.columns):
         counts, known = known_counts(summary, layout, number)
+        # Who is alone in a cell is found, and a cell of all rows is everybody's.
         telling = known & ((counts == 1) | (counts == total))
         telling[-1] = False  # that a value is missing is no value
         found |= telling[rows.codes[column.name]]
@@ -92,7 +100,9 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
 
 
 def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the counts of one column's cells that follow from the summary, and which do; [cells] each.
+    """Return one column's counts that follow.
+
+    They are those of the cells that follow from the summary, and which do, [cells] each.
 
     A cell that was not given follows where it is the only one, or where the others have at least as
     many rows as are left over.
@@ -102,6 +112,7 @@ def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndar
     # A target is never missing, whether or not it says so.
     possible = np.ones(len(given), dtype=bool)
     possible[-1] = number < len(layout.features) or bool(given[-1])
+    # One hidden cell is the rest, and several follow where their lower bounds use it up.
     hidden = ~given & possible
     left = float(summary.left[number])
     if hidden.sum() == 1 or left <= lower[hidden].sum():
@@ -111,7 +122,10 @@ def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndar
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
-    """Tell whether a number's values follow from its count, sum and sum of squares; coarse sums give none."""
+    """Tell whether a number's values follow.
+
+    They would from its count, sum and sum of squares. Coarse sums give none.
+    """
     # Under "institution" the moments are those of bins, each group of them at least the minimum of rows.
     return column.kind == "number" and bool(summary.moments_known[number]) and 0 < summary.moments[number, 0] <= FEW
 
@@ -119,9 +133,13 @@ def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
 def _outcomes_told(
     summary: Summary, layout: Layout, number: int, missing: float, rows: ColumnArrays, gap: np.ndarray
 ) -> np.ndarray:
-    """Return the rows in which a column is missing and whose class follows from the missingness test, bool [rows]."""
+    """Return the rows whose outcome follows.
+
+    A column is missing in them, and the class follows from the missingness test, bool [rows].
+    """
     found = np.zeros(rows.rows, dtype=bool)
     classes, known = known_counts(summary, layout, len(layout.features))
+    # Without all counts of the classes the table does not follow.
     if layout.task == "regression" or not missing > 0 or not known[:-1].all():
         return found
     wanted = range(layout.outcomes) if layout.task == "multi-class" else (1,)

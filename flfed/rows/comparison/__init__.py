@@ -1,1 +1,4 @@
-"""What is compared at a site: shared against own model, learning curves, attacks on both."""
+"""Comparisons at a site.
+
+They are of shared against own model, of learning curves, and of attacks on both.
+"""

@@ -1,4 +1,6 @@
-"""Attacks at one site on what a run gave away: what they are given, what they find, and how several are carried out.
+"""Runner of attacks at one site.
+
+They attack what a run gave away. This says what they are given, what they find, and how several are carried out.
 
 An attack runs where the rows are, because it needs them to know whether it was right. What leaves the
 site is the figure and its interval.
@@ -26,7 +28,9 @@ Promised = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One figure of one attack at one site, and whether it is within what was promised.
+    """Figure of one attack at one site.
+
+    It says whether the figure is within the guarantee.
 
     Attributes
     ----------
@@ -63,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attacked:
-    """What an attack is given.
+    """Target of an attack.
 
     Attributes
     ----------
@@ -86,20 +90,31 @@ class Attacked:
     promised: Promised | None = None
 
     def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
-        """Return the generator for one purpose of an attack at this site."""
+        """Return the generator for one purpose.
+
+        It is of an attack at this site.
+        """
         return generator(self.seed, site=self.session.site.name, purpose=f"attack/{purpose}", number=number)
 
     def members(self) -> Encoded:
-        """Return the rows that the site trained on: without those that the plan keeps for validation."""
+        """Return the rows that the site trained on.
+
+        Those that the plan keeps for validation are left out.
+        """
         return self.session.fitted(self.encoder)
 
     def others(self) -> Encoded:
-        """Return the holdout rows, which no training of this run has seen."""
+        """Return the holdout rows.
+
+        No training of this run has seen them.
+        """
         work = self.session
         return work.encode(work.table.holdout("audit"), work.in_use(self.encoder))
 
     def too_few(self, **parts: int) -> str:
-        """Return which part has fewer rows than may be told of, or an empty text.
+        """Return which part is too small to report.
+
+        It has fewer rows than may be told of. An empty text where none is.
 
         Examples
         --------
@@ -120,7 +135,9 @@ def attack(
     promised: Promised | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
-    """Yield requests; return what the attacks found at this site, in the order of `names`.
+    """Yield requests and return the attacks' findings.
+
+    They are what the attacks found at this site, in the order of `names`.
 
     Parameters
     ----------
@@ -154,12 +171,15 @@ def attack(
         kind = registry.load("attack", name)
         given = (settings or {}).get(name, {})
         chosen.append(kind(**registry.settings(kind, given, f"attack {name!r}")))
+    # Attacks that train run side by side, so that an engine may stack their models.
     found = yield from together([one.findings(attacked) for one in chosen])
     return tuple(finding for findings in found for finding in findings)
 
 
 def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's interval of a share, 95 % with the usual `z`.
+    """Return Wilson's interval of a share.
+
+    It is of 95 % with the usual `z`.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 
@@ -176,7 +196,10 @@ def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def nothing(attack: str, metric: str, why: str) -> Finding:
-    """Return the finding of an attack that has no figure, and why."""
+    """Return the finding of an attack without a figure.
+
+    It says why there is none.
+    """
     return Finding(
         attack=attack, metric=metric, value=NAN, low=NAN, high=NAN, method="", rows=0, promise=NAN, beyond=False,
         says=f"No figure: {why}.",
@@ -186,7 +209,9 @@ def nothing(attack: str, metric: str, why: str) -> Finding:
 def share(
     attacked: Attacked, attack: str, metric: str, count: int, rows: int, *, promise: float = NAN, says: str
 ) -> Finding:
-    """Return the finding of a share of rows, with Wilson's interval.
+    """Return the finding of a share of rows.
+
+    It has Wilson's interval.
 
     At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
     and the interval says only that it is such a count.
@@ -196,6 +221,7 @@ def share(
     value, method = count / rows, "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
+        # The interval spans all small counts, so that it does not tell which one it is.
         edges = 1 / rows, (policy.cell_minimum - 1) / rows
         low, high = edges if count == least else (1 - edges[1], 1 - edges[0])
         value, method = NAN, "a small count, withheld"
@@ -206,8 +232,12 @@ def share(
 
 
 def pooled(first: Encoded, second: Encoded) -> Encoded:
-    """Return the rows of both; people of the one are not those of the other."""
+    """Return the rows of both parts.
+
+    People of the one are not those of the other.
+    """
     group = None
+    # Codes of the second part start behind those of the first.
     if first.group is not None or second.group is not None:
         codes = [np.arange(len(part)) if part.group is None else part.group for part in (first, second)]
         group = np.concatenate([codes[0], codes[1] + (codes[0].max(initial=-1) + 1)])

@@ -1,4 +1,7 @@
-"""The judgement at one site, on its holdout: global, local-only and personalised, fairly."""
+"""Comparison of models on one site's holdout.
+
+They are the global, the local-only and the personalised one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-onl
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteComparison:
-    """What one site says after judging, with what may not leave left out.
+    """Comparison of one site, as it may leave.
 
     Attributes
     ----------
@@ -63,7 +66,9 @@ def arm_scores(
     *,
     same: bool = False,
 ) -> Generator[ComputeRequest, Any, dict[str, np.ndarray]]:
-    """Yield requests of all arms side by side; return the predictions of each on the rows of `table`.
+    """Yield requests and return the arms' predictions.
+
+    The requests of all arms go side by side, and the predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
     model is another.
@@ -73,6 +78,7 @@ def arm_scores(
     arms = [_outputs(session, arrays, x), session.local_model(), session.personalised(arrays, encoder, sd)]
     arms += [session.local_model("same")] if same and session.own == "best" else []
     outputs, local, personalised, *others = yield from together(arms)
+    # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     adjusted = session.predictions(personalised(x), encoder)
@@ -92,7 +98,9 @@ def compare(
     sd: float | None = None,
     bins: ScoreBins = EVEN_ODDS,
 ) -> Generator[ComputeRequest, Any, SiteComparison]:
-    """Yield requests; return how every arm did on this site's holdout.
+    """Yield requests and return the site's comparison.
+
+    It is how every arm did on this site's holdout.
 
     Parameters
     ----------
@@ -111,6 +119,7 @@ def compare(
     y = session.target(table)
     scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True)
     own = yield from session.local_model()  # made by now
+    # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     judged = compare_scores(
         session.metrics,
@@ -122,6 +131,7 @@ def compare(
         groups=groups_of(session, table),
     )
     budget = session.study.compare.alert_budget
+    # One arm's reason withholds a metric of all, since the others would tell it.
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
     reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
@@ -144,15 +154,22 @@ def compare(
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
-    """Return the code of each row's patient or customer, or None where each row is its own."""
+    """Return the group code of each row.
+
+    A group is a patient or customer. None where each row is its own.
+    """
     if not session.schema.group:
         return None
+    # Where every row is of another person, groups change nothing and cost time.
     found, uniques = pd.factorize(table[session.schema.group])
     return None if len(uniques) == len(table) else np.asarray(found)
 
 
 def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differences]:
-    """Return the figures with the counts (accuracy, recall) of the global model only, and of no difference."""
+    """Return the figures with one accuracy only.
+
+    Counts (accuracy, recall) are of the global model only, and of no difference.
+    """
     why = "withheld: it would say how many rows two models call differently"
     found: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in set(COUNTS) & set(arms):
@@ -164,7 +181,10 @@ def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differenc
 
 
 def _left_out(session: SiteSession) -> list[str]:
-    """Return in words how many rows the study left out, where it leaves any out."""
+    """Return the number of left-out rows in words.
+
+    It is empty where the study leaves none out.
+    """
     if session.study.encode.rows != "complete":
         return []
     count, policy = session.table.left_out, session.site.policy

@@ -1,4 +1,7 @@
-"""One site with few rows of its own: what a rerun for the learning curve works on, and its figures."""
+"""Reruns with few rows of one site.
+
+It has what a rerun for the learning curve works on, and its figures.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ DIFFERENCE = f"{ADJUSTED} - {ALONE}"
 
 @dataclass(frozen=True)
 class Judged:
-    """A figure on one holdout; the interval is NaN where none was asked for."""
+    """Figure on one holdout.
+
+    The interval is NaN where none was asked for.
+    """
 
     value: float
     low: float = NAN
@@ -33,7 +39,9 @@ class Judged:
 
 
 class RerunWorkplace(SiteSession):
-    """A workplace that scores by round only what the server decides by: validation rows.
+    """Session that scores validation rows only.
+
+    They are what the server decides by. Nothing else is scored by round.
 
     A rerun is judged once, at its end; scoring does not change what is trained.
     """
@@ -42,13 +50,18 @@ class RerunWorkplace(SiteSession):
         return (yield from super()._score(arrays, encoder, rows)) if self._held.any() else None
 
     def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Any]:
-        """Score no holdout: the study's curve by round is the run's own."""
+        """Skip the scoring of the holdout.
+
+        The study's curve by round is the run's own.
+        """
         return None
         yield
 
 
 def again(session: SiteSession) -> RerunWorkplace:
-    """Return a site at work for one more federation: the same table, its rows to be encoded anew.
+    """Return a session for one more federation.
+
+    It has the same table, whose rows are to be encoded anew.
 
     Another federation has another encoder, and may run beside the first.
     """
@@ -56,14 +69,20 @@ def again(session: SiteSession) -> RerunWorkplace:
 
 
 def _with_table(session: SiteSession, table: SiteTable, training: ColumnArrays) -> RerunWorkplace:
-    """Return the site with another table, whose training rows are coded already."""
+    """Return a session with another table.
+
+    Its training rows are coded already.
+    """
     found = RerunWorkplace(session.site, session.study, session.seed - session.study.seed, table=table)
+    # The coded rows are handed over, so that a rerun codes nothing again.
     found.keep(table.training, training)
     return found
 
 
 def order_of_rows(session: SiteSession) -> np.ndarray:
-    """Return the site's training rows in a random order, of which the first n are kept; int [rows].
+    """Return the training rows in random order.
+
+    The first n of it are kept. It is int [rows].
 
     Where rows have groups (patients, customers) the order is of groups, so that few rows are those
     of few patients; the last one may be kept in part.
@@ -78,7 +97,9 @@ def order_of_rows(session: SiteSession) -> np.ndarray:
 
 
 def cut(session: SiteSession, order: np.ndarray, rows: int) -> RerunWorkplace:
-    """Return the site at work with the first `rows` of its training rows in `order`, and the same holdout.
+    """Return a session with fewer training rows.
+
+    They are the first `rows` in `order`, with the same holdout.
 
     The rows stay sorted as they were, so that batches are those of a table that never had others.
     """
@@ -91,7 +112,9 @@ def cut(session: SiteSession, order: np.ndarray, rows: int) -> RerunWorkplace:
 def judge(
     session: SiteSession, arrays: Arrays, encoder: Encoder, sd: float | None = None, *, intervals: bool
 ) -> Generator[ComputeRequest, Any, dict[str, Judged]]:
-    """Yield requests; return the study's primary metric by arm, and the paired difference.
+    """Yield requests and return the primary metric.
+
+    It is the study's, by arm, with the paired difference.
 
     Parameters
     ----------
@@ -119,6 +142,7 @@ def judge(
     budget = session.study.compare.alert_budget
     if any(withheld(name, y, score, session.task, policy, budget) for score in scores.values()):
         return {}
+    # Over several draws the spread between them counts, and not that within one.
     if not intervals:
         found = {arm: Judged(metric.value(y, score)) for arm, score in scores.items()}
         return found | {DIFFERENCE: Judged(found[ADJUSTED].value - found[ALONE].value)}

@@ -1,4 +1,6 @@
-"""Reference figures that need every table in one place: research and demonstration only.
+"""Pooled reference figures, from all tables together.
+
+They need every table in one place, for research and demonstration only.
 
 An engine that holds all tables adds them beside what the sites said; nobody else can.
 """
@@ -66,7 +68,9 @@ class Reference:
 def reference(
     sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
 ) -> Generator[ComputeRequest, Any, Reference]:
-    """Yield requests; return what all tables in one place show.
+    """Yield requests and return the pooled reference.
+
+    It is what all tables in one place show.
 
     Parameters
     ----------
@@ -83,6 +87,7 @@ def reference(
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
+    # Asked side by side, so that an engine computes for all of them together.
     asked = [
         union_scores(sessions, arrays, encoder),
         personalised_scores(sessions, arrays, encoder, sd),
@@ -94,6 +99,7 @@ def reference(
     scores = {"global": scored, "personalised": personalised}
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
+    # Groups are drawn together: rows of one person are no independent evidence.
     found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
@@ -110,13 +116,16 @@ def reference(
 def _own_everywhere(
     sessions: Sequence[SiteSession], local: Sequence[LocalModel], union: ColumnArrays, y: np.ndarray
 ) -> Figures:
-    """Return the mean over sites of how each one's own model does on everybody's holdout.
+    """Return the own models' mean over all holdouts.
+
+    The mean is over sites.
 
     A model that saw one class tells nothing of a row, and is left out. The spread of the others over rows is
     not an interval of anything, so it is not bootstrapped.
     """
     first = sessions[0]
     found: dict[str, list[float]] = {name: [] for name in first.metrics}
+    # The mean would be dragged to chance by models that are constants.
     for session, model in zip(sessions, local, strict=True):
         if _has_one_class(session):
             continue
@@ -124,6 +133,7 @@ def _own_everywhere(
         score = first.predictions(outputs, model.encoder)
         for name, metric in first.metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
+    # How many were left out stands with the figure.
     method, left = "mean over sites", sum(map(_has_one_class, sessions))
     if left:
         method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
@@ -134,13 +144,20 @@ def _own_everywhere(
 
 
 def _has_one_class(session: SiteSession) -> bool:
-    """Tell whether a site's training rows have one class only, so that its own model is a constant."""
+    """Tell whether training rows have one class.
+
+    They are one site's, and its own model is then a constant.
+    """
     return session.task != "regression" and len(np.unique(session.target(session.table.training))) < 2
 
 
 def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[ComputeRequest, Any, dict[str, LocalModel]]:
-    """Yield requests that train on the training rows of all; return the models by arm."""
+    """Yield requests and return the pooled models.
+
+    They are trained on the training rows of all, and returned by arm.
+    """
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
+    # The pooled model draws as no single site does.
     given, plan = replace(sessions[0].trainable(), site=""), sessions[0].study.compare.pooled
     if sessions[0].own == "same":
         outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
@@ -152,7 +169,9 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
 def union_scores(
     sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder
 ) -> Generator[ComputeRequest, Any, np.ndarray]:
-    """Yield requests; return the global model's predictions on every site's holdout, in site order.
+    """Yield requests and return the global model's predictions.
+
+    They are on every site's holdout, in site order.
 
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
@@ -169,7 +188,10 @@ def union_scores(
 def personalised_scores(
     sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
 ) -> Generator[ComputeRequest, Any, np.ndarray]:
-    """Yield requests; return each site's personalised model's predictions on its own holdout, in site order."""
+    """Yield requests and return personalised predictions.
+
+    They are each site's own model's on its own holdout, in site order.
+    """
     found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in sessions])), []
     for session, outputs in zip(sessions, found, strict=True):
         x = session.encode(session.table.holdout("compare"), session.in_use(encoder)).x
@@ -178,7 +200,10 @@ def personalised_scores(
 
 
 def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, Predictor]:
-    """Yield one request that trains on `rows` by `plan` from the study's start; return its outputs' function."""
+    """Yield one request and return the planned model.
+
+    It trains on `rows` by `plan` from the study's start. The result is its outputs' function.
+    """
     planned = replace(given, plan=plan)
     fitted: Fitted = yield FitRequest(
         model=given.model,
@@ -193,19 +218,28 @@ def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeReq
 
 
 def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
-    """Return the rows of all parts as one; two parts' groups are never one."""
+    """Return the rows of all parts.
+
+    Two parts' groups are never one.
+    """
     x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
     return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))
 
 
 def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
-    """Return group codes over all holdouts; two sites' groups are never one."""
+    """Return group codes over all holdouts.
+
+    Two sites' groups are never one.
+    """
     holdouts = [w.table.holdout("compare") for w in sessions]
     return _apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])
 
 
 def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:
-    """Return the codes of all parts, none in two of them; None where each row of each part is its own."""
+    """Return the parts' codes without overlap.
+
+    No code is in two parts. None where each row of each part is its own.
+    """
     if all(code is None for code in codes):
         return None
     found, start = [], 0

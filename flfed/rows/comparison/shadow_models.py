@@ -1,4 +1,7 @@
-"""Models trained by a study's own plan on chosen rows of one site, and how well a model knows a row."""
+"""Shadow models of one site, and their scores.
+
+They are trained by a study's own plan on chosen rows. The score is how well a model knows a row.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from flfed.rows.training.requests import ComputeRequest, FitRequest
 def trained(
     attacked: Attacked, tables: Sequence[Encoded], purpose: str
 ) -> Generator[ComputeRequest, Any, list[Arrays]]:
-    """Yield requests; return the arrays after all rounds of the plan on each of some tables, as if there were one site.
+    """Yield requests and return the shadow models.
+
+    They are the arrays after all rounds of the plan on each of some tables, as if there were one site.
 
     Parameters
     ----------
@@ -39,6 +44,7 @@ def trained(
     plan, protection = work.study.plan, work.protection
     models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
     for round in range(1, rounds + 1):
+        # Each round and model has draws of its own, as at a real site.
         rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
         fitted = yield [
             FitRequest(
@@ -59,7 +65,9 @@ def trained(
 
 
 def log_odds(task: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return what falls as a row's loss rises and is about normal over models, [rows]: the log-odds of its own class.
+    """Return the log-odds of each row's own class.
+
+    They are [rows], fall as a row's loss rises, and are about normal over models.
 
     Parameters
     ----------
@@ -71,6 +79,7 @@ def log_odds(task: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.asarray(-np.log(np.square(outputs[:, 0] - y) + 1e-12))
     if task == "binary":
         return np.asarray(np.where(y == 1, 1.0, -1.0) * outputs[:, 0])
+    # Of several classes the odds are those of the own one against all others together.
     own = outputs[np.arange(len(y)), y]
     rest = outputs.copy()
     rest[np.arange(len(y)), y] = -np.inf

@@ -1,1 +1,4 @@
-"""Figures of a model on holdout rows, with their intervals: scores, bootstrap, DeLong."""
+"""Evaluation of a model on holdout rows.
+
+It has scores with their intervals, the bootstrap, and DeLong.
+"""

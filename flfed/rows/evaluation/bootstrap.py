@@ -1,4 +1,7 @@
-"""The bootstrap of rows, or of groups of rows: weights that metrics share, BCa limits, p."""
+"""Bootstrap of rows, or of groups of rows.
+
+It has weights that metrics share, BCa limits, and p.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ ROUNDING = 1e-12
 
 
 class Metric(Protocol):
-    """What every file of `flfed.rows.metrics` offers."""
+    """Interface of every metric in `flfed.rows.metrics`."""
 
     tasks: tuple[str, ...]
     better: Literal["higher", "lower"]
@@ -44,34 +47,34 @@ class Metric(Protocol):
     label: str
 
     def defined(self, y: Target) -> str:
-        """Return "" or why the metric is undefined on targets `y` [n]."""
+        """Return "" or why the metric is undefined on `y` [n]."""
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under `weights` [draws, n]; NaN where undefined."""
+        """Return the metric [draws] under weights [draws, n], NaN where undefined."""
 
     def value(self, y: Target, score: Score) -> float:
-        """Return the metric; NaN if undefined."""
+        """Return the metric, or NaN if undefined."""
 
 
 @runtime_checkable
 class Size(Protocol):
-    """What a metric offers besides that is the size of a figure with a sign, such as a calibration error."""
+    """Metric that is the absolute value of a signed figure."""
 
     def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the figure with its sign [draws]; the metric is its absolute value."""
+        """Return the figure with its sign [draws]."""
 
 
 @runtime_checkable
 class OfShares(Protocol):
-    """What a metric offers besides that is a share of rows, such as accuracy."""
+    """Metric that is a share of rows, such as accuracy."""
 
     def correct(self, y: Target, score: Score) -> Floats:
-        """Return 1 where a row counts, 0 where not, NaN where that is unknown [n]."""
+        """Return 1 where a row counts, else 0 or NaN [n]."""
 
 
 @runtime_checkable
 class OfSums(Protocol):
-    """What a metric offers besides that follows from weighted sums over rows, such as a mean loss.
+    """Metric of weighted sums over rows, such as a mean loss.
 
     All such metrics of all arms are then one product of the weights.
     """
@@ -80,19 +83,24 @@ class OfSums(Protocol):
         """Return what is summed of each row [n, sums]."""
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
-        """Return the metric [draws] (of a `Size` with its sign) of `sums` [draws, sums], `total` weights [draws]."""
+        """Return the metric [draws] of weighted sums.
+
+        `sums` is [draws, sums] and `total` the weights [draws]. A `Size` keeps its sign.
+        """
 
 
 @runtime_checkable
 class Ranking(Protocol):
-    """What a metric offers besides that puts the rows in order: once, and not for each part of the draws."""
+    """Metric of a ranking, with its rows put in order once."""
 
     def ranked(self, y: Target, score: Score) -> Callable[[Floats], Floats]:
-        """Return the function from weights [draws, n] to the metric [draws]."""
+        """Return the function from weights [draws, n] to metric [draws]."""
 
 
 def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
-    """Return the unit of each row [rows], as codes from 0, and the number of units.
+    """Return each row's unit and their number.
+
+    Units [rows] are codes from 0.
 
     Examples
     --------
@@ -107,7 +115,9 @@ def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
 
 
 def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int) -> Iterator[Floats]:
-    """Yield weights [parts, n] that are 0 for one part of the units and else 1 (the jackknife).
+    """Yield jackknife weights [parts, n].
+
+    They are 0 for one part of the units and else 1.
 
     A row's weights lie together in memory, here and below: what is picked or added is then long.
     """
@@ -118,7 +128,10 @@ def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: i
 
 
 def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
-    """Yield weights [some draws, n], how often each row's unit is drawn; `draws` rows in all."""
+    """Yield bootstrap weights [some draws, n].
+
+    Each is how often the row's unit is drawn, and there are `draws` rows in all.
+    """
     for some in _chunks(draws, len(codes)):
         count = some.stop - some.start
         picks = rng.integers(0, units, size=(count, units))
@@ -141,7 +154,9 @@ def replicate(
     draws: int,
     groups: Groups = None,
 ) -> dict[str, dict[str, Replicates]]:
-    """Return `{metric: {arm: Replicates}}`, all from the same draws of rows (or of groups).
+    """Return `{metric: {arm: Replicates}}` from shared draws.
+
+    All are from the same draws of rows (or of groups).
 
     Parameters
     ----------
@@ -156,6 +171,7 @@ def replicate(
     if not metrics:
         return {}
     codes, units = units_of(len(y), groups)
+    # Metrics of sums share one matrix product; the others are computed one by one.
     summed = {name: m for name, m in metrics.items() if isinstance(m, OfSums) and _follows(m, "of_sums")}
     sums = _Sums(summed, y, scores)
     others = _functions({name: metric for name, metric in metrics.items() if name not in summed}, y, scores)
@@ -178,7 +194,7 @@ def replicate(
 
 
 class _Sums:
-    """Every arm of the metrics that follow from sums, as one product."""
+    """Metrics of sums for every arm, as one product."""
 
     def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Mapping[str, Score]) -> None:
         self._metrics = metrics
@@ -205,7 +221,7 @@ class _Sums:
 def _functions(
     metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]
 ) -> dict[Pair, Callable[[Floats], Floats]]:
-    """Return the function from weights to the metric, for each arm."""
+    """Return each arm's function from weights to metric."""
     found: dict[Pair, Callable[[Floats], Floats]] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
@@ -217,7 +233,10 @@ def _functions(
 
 
 def _follows(metric: Metric, shortcut: str) -> bool:
-    """Tell whether a shortcut stands for the metric's `weighted` and `signed`: a subclass may have its own of these."""
+    """Tell whether a metric's shortcut is valid.
+
+    It stands for `weighted` and `signed`, and a subclass may have its own of these.
+    """
     kinds = type(metric).mro()
     depth = {name: n for n, kind in reversed(list(enumerate(kinds))) for name in vars(kind)}
     return min(depth.get("weighted", -1), depth.get("signed", len(kinds))) >= depth[shortcut]
@@ -225,7 +244,9 @@ def _follows(metric: Metric, shortcut: str) -> bool:
 
 @dataclass(frozen=True)
 class Replicates:
-    """One figure, as it came out on all rows, in bootstrap draws and with parts left out.
+    """Bootstrap replicates of one figure.
+
+    It is there for all rows, in bootstrap draws and with parts left out.
 
     Parameters
     ----------
@@ -250,7 +271,7 @@ class Replicates:
     signed: Replicates | None = None
 
     def minus(self, other: Replicates) -> Replicates:
-        """Return the replicates of the difference of two figures of the same draws."""
+        """Return the replicates of a difference on the same draws."""
         return Replicates(
             self.value - other.value,
             self.draws - other.draws,
@@ -260,8 +281,9 @@ class Replicates:
         )
 
     def reason(self) -> str:
-        """Return "" or why these draws carry no interval."""
+        """Return "" or why there is no interval."""
         kept = self.kept
+        # Too few draws left would be those of an unusual kind of rows.
         if len(kept) < len(self.draws) / 2:
             return "undefined in most draws of rows"
         spread = float(np.ptp(kept)) if len(kept) else 0.0
@@ -269,13 +291,13 @@ class Replicates:
 
     @cached_property
     def kept(self) -> Floats:
-        """The draws in which the figure is defined."""
+        """Draws in which the figure is defined."""
         known = np.isfinite(self.draws)
         return self.draws if known.all() else self.draws[known]
 
     @cached_property
     def variance(self) -> float:
-        """Of the draws in which the figure is defined, with divisor draws - 1."""
+        """Variance of the defined draws, with divisor draws - 1."""
         return float(np.var(self.kept, ddof=1))
 
     @cached_property
@@ -283,7 +305,9 @@ class Replicates:
         return np.sort(self.kept)
 
     def limits(self, level: float) -> tuple[float, float]:
-        """Return the BCa interval, its normal quantiles replaced by widened `t` quantiles.
+        """Return the BCa interval with widened quantiles.
+
+        They are `t` quantiles in place of the normal ones.
 
         Source: Efron 1987, "Better bootstrap confidence intervals" (the limits);
         Hesterberg 2015, "What teachers should know about the bootstrap" (the factor
@@ -303,14 +327,16 @@ class Replicates:
         return min(float(low), self.value), max(float(high), self.value)
 
     def _quantiles(self, at: Floats) -> Floats:
-        """Return what `np.quantile` does of the draws, which are in order already."""
+        """Return the `np.quantile` of the ordered draws."""
         last = len(self._ordered) - 1
         below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
         low, high = self._ordered[below], self._ordered[np.minimum(below + 1, last)]
         return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
 
     def logit_limits(self, level: float) -> tuple[float, float]:
-        """Return the interval of a figure between 0 and 1, symmetric on the logit scale.
+        """Return an interval symmetric on the logit scale.
+
+        It is for a figure between 0 and 1.
 
         For rankings: rows that are drawn twice tie with themselves, which BCa takes for a bias.
 
@@ -322,7 +348,9 @@ class Replicates:
         return float(low), float(high)
 
     def plain_limits(self, level: float) -> tuple[float, float]:
-        """Return value +- widened `t` quantile times the spread of the draws.
+        """Return an interval symmetric about the value.
+
+        It is value +- widened `t` quantile times the spread of the draws.
 
         For differences: nearly symmetric about 0 where it matters, and BCa, which estimates a
         bias and a skewness that are not there, would call 6 to 10 % of equal models different.
@@ -331,7 +359,10 @@ class Replicates:
         return self.value - reach, self.value + reach
 
     def p_value(self) -> float:
-        """Return the two-sided p of the figure being 0: the level at which `plain_limits` meet 0."""
+        """Return the two-sided p of the figure being 0.
+
+        It is the level at which `plain_limits` meet 0.
+        """
         ratio = abs(self.value) / (sqrt(self.variance) * self._widening())
         return float(2 * stdtr(self.units - 1, -ratio))
 
@@ -342,7 +373,10 @@ class Replicates:
         return float(np.sqrt(self.units / (self.units - 1)))
 
     def _bias(self) -> float:
-        """Return the normal quantile of the share of draws below the value, equal ones half."""
+        """Return the bias correction of BCa.
+
+        It is the normal quantile of the share of draws below the value, equal ones half.
+        """
         rows, near = len(self._ordered), ROUNDING * self.scale
         # Equal but for rounding, which depends on how many draws are summed at a time.
         less, not_more = (
@@ -353,7 +387,7 @@ class Replicates:
         return float(ndtri(np.clip(below, edge, 1 - edge)))
 
     def _skew(self) -> float:
-        """Return the acceleration, one sixth of the skewness of the rows' influence."""
+        """Return BCa's acceleration, a sixth of the influence's skewness."""
         left_out = self.left_out[np.isfinite(self.left_out)]
         pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
         size = float((pull**2).sum()) ** 1.5

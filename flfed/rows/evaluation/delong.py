@@ -1,4 +1,6 @@
-"""The area under the ROC curve and how sure it is, from one sort: of several models, or at many sites at once.
+"""Area under the ROC curve with its variance.
+
+It comes from one sort, for several models or at many sites at once.
 
 Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated
 ROC curves"; Sun and Xu 2014, "Fast implementation of DeLong's algorithm".
@@ -24,7 +26,9 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Return the AUC of each arm and the covariance of these AUCs, by ranks in O(n log n).
+    """Return the AUCs and their covariance.
+
+    They are those of each arm, by ranks in O(n log n).
 
     Parameters
     ----------
@@ -43,6 +47,7 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
     """
     ones = y == 1
     m, n = int(ones.sum()), int((~ones).sum())
+    # An arm without a number is ranked as if it were 0, and gets its NaN back below.
     lost = np.isnan(scores).any(axis=1)
     known = np.where(lost[:, None], 0.0, scores) if lost.any() else scores
     order, _, twice = _beaten(known, np.broadcast_to(ones, scores.shape))
@@ -58,7 +63,9 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
 
 
 def alike(sizes: Integers) -> Iterator[Integers]:
-    """Yield the places of sites to rank together: by size, so that little is filled up; none without rows.
+    """Yield groups of sites to rank together.
+
+    They are by size, so that little is filled up, and have no site without rows.
 
     Parameters
     ----------
@@ -79,7 +86,9 @@ def alike(sizes: Integers) -> Iterator[Integers]:
 
 
 def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) -> Floats:
-    """Return the AUC and DeLong's variance of it at each of several sites, [2, sites].
+    """Return each site's AUC and its DeLong variance.
+
+    The result is [2, sites].
 
     Parameters
     ----------
@@ -113,6 +122,7 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     ones = _filled(y == 1, real, False)
     m = np.count_nonzero(ones, axis=1)
     n = sizes - m
+    # Counts in whole numbers: exact, and the same in any order of rows.
     first, twice = _ranked(table, ones, real)
     total = np.asarray((twice * first).sum(axis=1, dtype=np.int64))
     spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
@@ -124,7 +134,9 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
 
 
 def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.int32]]:
-    """Return `first` and `twice` of `_beaten`, for a table whose rows that are not `real` rank last.
+    """Rank a padded table and count beaten rows.
+
+    Returns `first` and `twice` of `_beaten`. Rows that are not `real` rank last.
 
     The class goes in a score's last bit: to sort numbers costs a third of finding their order. Where
     scores are equal but for that bit the site is ranked again, with ties.
@@ -136,6 +148,7 @@ def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.
     below = np.cumsum(first, axis=1, dtype=np.int32)
     place = np.arange(1, table.shape[1] + 1, dtype=np.int32)
     twice = (2 * (below + first * (place - 2 * below))).astype(np.int32, copy=False)
+    # The last bit is the class, so that equal scores would be ordered by it.
     if tied.any():
         _, first[tied], twice[tied] = _beaten(table[tied], ones[tied])
     return first, twice
@@ -148,13 +161,16 @@ def _spreads(
     ones: tuple[Integers, Integers],
     others: tuple[Integers, Integers],
 ) -> list[Floats]:
-    """Return the sum of squared deviations of `twice` from its mean, of either class; each given as sum and rows.
+    """Return either class's squared deviations of `twice`.
+
+    They are summed about the mean. Each class is given as sum and rows.
 
     About a whole number first: where all rows of a class beat as many the sum is exactly 0.
     """
     sums, rows = np.stack([ones[0], others[0]]), np.maximum(np.stack([ones[1], others[1]]), 1)
     centre = (sums // rows).astype(np.int32)
     apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
+    # Rows that only fill up a table have no part in the sums.
     if not real.all():
         apart *= real
     of_ones = apart * first
@@ -163,7 +179,10 @@ def _spreads(
 
 
 def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:
-    """Return values of several sites, one after the other, as a table [sites, rows] that ends with `other`."""
+    """Return sites' values as a padded table.
+
+    They come one site after the other. The table is [sites, rows] and ends with `other`.
+    """
     if real.all():
         return values.reshape(real.shape)
     table = np.full(real.shape, other, dtype=values.dtype)
@@ -172,7 +191,9 @@ def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:
 
 
 def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp], Flags, NDArray[np.int32]]:
-    """Rank each row of a table, and count for every place the rows of the other class below it.
+    """Rank the rows and count those beaten.
+
+    For every place the rows of the other class below it are counted, in each row of a table.
 
     Parameters
     ----------
@@ -190,6 +211,7 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
         In that order: twice the number of the other class below, equal ones counting half.
     """
     order = np.argsort(scores, axis=1)
+    # Each table's places count from its own start.
     if len(scores) > 1:
         order += np.arange(0, scores.size, scores.shape[1])[:, None]
     ranked, first = np.take(scores, order), np.take(ones, order)
@@ -198,6 +220,7 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
     tied = ranked[:, 1:] == ranked[:, :-1]
     if not tied.any():
         below, reach = 2 * upto - first, 2 * place + 1
+    # Of equal scores each counts half, by the first and the last place of their group.
     else:
         start, end = _groups(tied, place)
         before = np.take_along_axis(upto - first, start, axis=1)
@@ -207,7 +230,10 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
 
 
 def _groups(tied: Flags, place: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the first and the last place of those that are equal to each place, [tables, rows]."""
+    """Return the first and last place of ties.
+
+    They are those of the rows equal to each place, [tables, rows].
+    """
     edge = np.zeros((len(tied), 1), dtype=bool)
     start = np.maximum.accumulate(np.where(np.hstack([edge, tied]), 0, place), axis=1)
     end = np.where(np.hstack([tied, edge]), len(place) - 1, place)

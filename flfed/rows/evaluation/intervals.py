@@ -1,4 +1,6 @@
-"""How sure a figure on a holdout is: intervals, and paired tests of differences between models.
+"""Intervals and paired tests of holdout figures.
+
+They say how sure a figure is, and how sure a difference between models.
 
 The AUC of two classes is treated after DeLong, accuracy as a share, all else by the bootstrap.
 Rows that belong together (a patient with several visits) are drawn together, and then every
@@ -27,7 +29,9 @@ Pair: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of one model on one holdout, with its interval.
+    """Metric of one model on one holdout.
+
+    It comes with its interval.
 
     Parameters
     ----------
@@ -49,7 +53,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of model a minus that of model b on the same rows, also where lower is better.
+    """Metric of model a minus that of model b.
+
+    Both are on the same rows, also where lower is better.
 
     Parameters
     ----------
@@ -77,7 +83,10 @@ def estimate(
     level: float = 0.95,
     groups: Groups = None,
 ) -> Estimate:
-    """Return `metric` of one model with its interval; parameters as in `compare`."""
+    """Return a metric of one model with its interval.
+
+    Parameters are as in `compare`.
+    """
     return compare({"": metric}, y, {"": score}, (), rng, draws, level, groups)[0][""][""]
 
 
@@ -91,7 +100,10 @@ def difference(
     level: float = 0.95,
     groups: Groups = None,
 ) -> Difference:
-    """Return `metric` of a minus that of b on the same rows; parameters as in `compare`."""
+    """Return a metric of a minus that of b.
+
+    Both are on the same rows. Parameters are as in `compare`.
+    """
     pair, scores = ("a", "b"), {"a": score_a, "b": score_b}
     return compare({"": metric}, y, scores, [pair], rng, draws, level, groups)[1][""][pair]
 
@@ -105,7 +117,10 @@ def estimates(
     level: float = 0.95,
     groups: Groups = None,
 ) -> dict[str, dict[str, Estimate]]:
-    """Return `{metric: {arm: Estimate}}`; parameters as in `compare`."""
+    """Return `{metric: {arm: Estimate}}`.
+
+    Parameters are as in `compare`.
+    """
     return compare(metrics, y, scores, (), rng, draws, level, groups)[0]
 
 
@@ -119,7 +134,10 @@ def differences(
     level: float = 0.95,
     groups: Groups = None,
 ) -> dict[str, dict[Pair, Difference]]:
-    """Return `{metric: {(a, b): Difference}}`; parameters as in `compare`."""
+    """Return `{metric: {(a, b): Difference}}`.
+
+    Parameters are as in `compare`.
+    """
     return compare(metrics, y, scores, pairs, rng, draws, level, groups)[1]
 
 
@@ -133,7 +151,9 @@ def compare(
     level: float = 0.95,
     groups: Groups = None,
 ) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[Pair, Difference]]]:
-    """Return every estimate and every paired difference, from one set of bootstrap draws.
+    """Return every estimate and every paired difference.
+
+    They are from one set of bootstrap draws.
 
     Parameters
     ----------
@@ -177,6 +197,7 @@ def compare(
     why = {name: metric.defined(y) for name, metric in metrics.items()}
     known = {name: metric for name, metric in metrics.items() if not why[name]}
     found: dict[str, _Evidence] = {}
+    # Closed forms take rows to be independent, which those of one person are not.
     if groups is None:
         found = _closed_forms(known, y, scores, ndtri((1 + level) / 2))
     rest = {name: metric for name, metric in known.items() if name not in found}
@@ -188,15 +209,18 @@ def compare(
 
 
 class _Evidence(Protocol):
-    """What is known of one metric: its value per arm, and how sure these are."""
+    """Values of one metric and their uncertainty.
+
+    The value is per arm.
+    """
 
     value: dict[str, float]
 
     def estimate(self, arm: str) -> Estimate:
-        """Return the interval of an arm whose value is finite."""
+        """Return the interval of an arm with finite value."""
 
     def difference(self, a: str, b: str) -> Difference:
-        """Return a minus b for arms whose values are finite."""
+        """Return a minus b for arms with finite values."""
 
 
 def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
@@ -208,20 +232,21 @@ def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
 def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mapping[str, Score]) -> Difference:
     if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
         return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+    # Equal scores differ by nothing, and have no variance to divide by.
     if np.array_equal(scores[pair[0]], scores[pair[1]]):
         return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
     return evidence.difference(*pair)
 
 
 def interval_of(metric: Metric) -> str:
-    """Return which interval a metric asks for: "delong" or "logit" where it ranks rows; "" is by its draws."""
+    """Return "delong", "logit" or "", the interval of a metric."""
     return str(getattr(metric, "interval", ""))
 
 
 def _closed_forms(
     metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score], z: float
 ) -> dict[str, _Evidence]:
-    """Return the evidence for those metrics that need no bootstrap."""
+    """Return the evidence that needs no bootstrap."""
     found: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
         if isinstance(metric, OfShares):
@@ -232,7 +257,10 @@ def _closed_forms(
 
 
 class _Areas:
-    """The AUC of two classes: DeLong, and Hanley-McNeil where DeLong has no variance."""
+    """AUC of two classes.
+
+    It is by DeLong, and by Hanley-McNeil where DeLong has no variance.
+    """
 
     def __init__(self, y: Target, scores: Mapping[str, Score], z: float) -> None:
         self.at = {arm: place for place, arm in enumerate(scores)}
@@ -270,7 +298,9 @@ class _Areas:
 
 
 def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """Return the AUC moved towards .5 by half a row of the smaller class, and its variance there.
+    """Return a shrunk AUC and its variance.
+
+    The AUC is moved towards .5 by half a row of the smaller class.
 
     Parameters
     ----------
@@ -294,7 +324,10 @@ def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, fl
 
 
 class _Shares:
-    """Accuracy: a share of rows, Wilson for one arm and Agresti-Min for a difference."""
+    """Accuracy as a share of rows.
+
+    It is by Wilson for one arm, and by Agresti-Min for a difference.
+    """
 
     def __init__(self, correct: Mapping[str, Floats], z: float) -> None:
         self.correct, self.z = correct, z
@@ -318,14 +351,17 @@ class _Shares:
 
 
 def _normal_difference(value: float, centre: float, error: float, z: float, method: str) -> Difference:
-    """Return the difference of two shares or areas with `centre +- z error`, cut to -1 to 1."""
+    """Return a difference with a normal interval.
+
+    It is of two shares or areas with `centre +- z error`, cut to -1 to 1.
+    """
     low, high = max(-1.0, centre - z * error), min(1.0, centre + z * error)
     p = float(2 * ndtr(-abs(centre) / error))
     return Difference(value, min(float(low), value), max(float(high), value), p, method)
 
 
 class _Draws:
-    """Any metric, by its bootstrap replicates per arm."""
+    """Any metric by its bootstrap replicates per arm."""
 
     def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
         self.ranks = interval_of(metric) in ("delong", "logit")
@@ -357,7 +393,7 @@ def _bootstraps(
     level: float,
     groups: Groups,
 ) -> dict[str, _Evidence]:
-    """Return the evidence for metrics without a closed form."""
+    """Return the evidence without a closed form."""
     method = "bootstrap" if groups is None else "bootstrap over groups"
     found = replicate(metrics, y, scores, rng, draws, groups)
     return {name: _Draws(metrics[name], arms, level, method) for name, arms in found.items()}

@@ -1,4 +1,7 @@
-"""How predictions on one site's rows become figures, and which of them may leave."""
+"""Figures of predictions on one site's rows.
+
+It also says which of them may leave.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ DIGITS = 3
 
 @lru_cache(maxsize=64)
 def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
-    """Return every listed metric for a task, by name; those of an alert budget only where there is one."""
+    """Return every listed metric for a task.
+
+    They are by name. Those of an alert budget are there only where there is one.
+    """
+    # Only metrics with a budget need one, and the others are made without.
     listed = {name: registry.load("metric", name) for name in registry.names("metric")}
     budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
     made = {name: kind() for name, kind in listed.items() if name not in budgeted}
@@ -34,7 +41,9 @@ def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
 
 
 def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
-    """Return the metric of the verdict: what the study names, else the task's first.
+    """Return the metric of the verdict.
+
+    It is what the study names, else the task's first.
 
     Raises
     ------
@@ -42,6 +51,7 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
         If the metric is not one for the task.
     """
     known = metrics_of(task, alert_budget)
+    # A metric of an alert budget exists, and only its share is missing.
     if wanted not in known and wanted in metrics_of(task, 0.5):
         raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
     if wanted and wanted not in known:
@@ -54,7 +64,9 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowScores:
-    """How a model did on some rows of one site, with what may not leave left out.
+    """Scores of a model on some rows.
+
+    They are one site's, and what may not leave is left out.
 
     Attributes
     ----------
@@ -75,7 +87,7 @@ class RowScores:
 def withheld(
     metric: str, y: np.ndarray, score: np.ndarray, task: str, policy: Policy, alert_budget: float | None = None
 ) -> str:
-    """Return why a metric may not leave the site, or an empty text.
+    """Return why a metric may not leave, or "".
 
     Parameters
     ----------
@@ -94,12 +106,14 @@ def withheld(
     does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
     that 3 were wrong, a recall of .95 over 60 events that 3 were missed.
     """
+    # An open site withholds nothing.
     if policy.disclosure == "open":
         return ""
     classes, least = (score.shape[1] if score.ndim == 2 else 2), policy.cell_minimum
     few = too_few(y, task, classes, policy)
     if few:
         return few
+    # Rows called right and wrong both count: either may be few.
     if metric == "accuracy_score":
         wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
         if min(wrong, len(y) - wrong) < least:
@@ -113,7 +127,10 @@ def withheld(
 
 
 def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
-    """Return why no figure over rows with targets `y` [rows] may leave, whatever the scores, or an empty text."""
+    """Return why no figure over rows may leave.
+
+    An empty text where one may, whatever the scores. The targets are `y` [rows].
+    """
     least = policy.cell_minimum
     if policy.disclosure == "open":
         return ""
@@ -125,7 +142,9 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
 
 
 def three_digits(value: float) -> float:
-    """Return a figure rounded to three significant digits, as it is where it is not finite.
+    """Return a figure with three significant digits.
+
+    It stays as it is where it is not finite.
 
     One rule for losses, metrics in any unit, their variances, limits and p: rounding keeps their order and sign,
     and makes nothing 0, so that intervals hold what they held, and a verdict stays.
@@ -139,7 +158,9 @@ def three_digits(value: float) -> float:
 
 
 class RoundFigures:
-    """The figures of each round on rows that stay the same: what may leave is decided once, not each round.
+    """Figures of each round on fixed rows.
+
+    What may leave is decided once, and not each round.
 
     Parameters
     ----------
@@ -184,12 +205,15 @@ class RoundFigures:
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
         once = metric in COUNTS and policy.disclosure != "open"
         leaves = self._loss and not once and not self._metric.defined(y)
+        # The area comes with the fit on the engine, so that it needs no predictions.
         self.area = leaves and metric == "roc_auc_score" and task == "binary"
         self._other = leaves and not self.area
         self.histogram = task == "binary" and policy.allows("score-histogram")
 
     def of(self, measured: Measured, predictions: Callable[[np.ndarray], np.ndarray]) -> RowScores:
-        """Return the figures of one round: the loss, and the primary metric with its variance.
+        """Return the figures of one round.
+
+        They are the loss, and the primary metric with its variance.
 
         Parameters
         ----------
@@ -216,14 +240,19 @@ class RoundFigures:
 
 
 def histogram(y: np.ndarray, score: np.ndarray, bins: ScoreBins = EVEN_ODDS) -> np.ndarray:
-    """Return rows counted by class and predicted probability; float64 [2, bins]."""
+    """Return the score histogram by class.
+
+    Rows are counted by class and predicted probability, float64 [2, bins].
+    """
     inside = np.clip(score, 1e-12, 1 - 1e-12)
     counts: np.ndarray = histograms_of_odds(y, np.log(inside) - np.log1p(-inside), np.array([len(y)]), bins)[0]
     return counts
 
 
 def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray, bins: ScoreBins = EVEN_ODDS) -> np.ndarray:
-    """Return the `histogram` of each site's predictions, given as log-odds as a model's outputs are.
+    """Return each site's score histogram.
+
+    Predictions are given as log-odds, as a model's outputs are.
 
     Parameters
     ----------
@@ -236,6 +265,7 @@ def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray, bins:
     -------
     float64 array [sites, 2, bins]
     """
+    # Class and site shift the bin, so that one count over all rows does.
     places = bins.places(odds) + BINS * (y == 1)
     places += 2 * BINS * np.repeat(np.arange(len(sizes)), sizes)
     counts = np.bincount(places, minlength=2 * BINS * len(sizes))
@@ -243,7 +273,9 @@ def histograms_of_odds(y: np.ndarray, odds: np.ndarray, sizes: np.ndarray, bins:
 
 
 def auc_of_histogram(counts: np.ndarray) -> float:
-    """Return the AUC that class-wise counts give, ties within a bin counting half.
+    """Return the AUC of class-wise counts.
+
+    Ties within a bin count half.
 
     Parameters
     ----------
@@ -263,7 +295,7 @@ def auc_of_histogram(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """How a model did on some rows.
+    """Measurements of a model on some rows.
 
     Attributes
     ----------

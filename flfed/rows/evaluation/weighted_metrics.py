@@ -1,4 +1,7 @@
-"""Bases of metrics that weighted sums, or one ranking of the rows, make."""
+"""Base classes of sum metrics and rank metrics.
+
+Weighted sums make the one, and one ranking of the rows the other.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from numpy.typing import NDArray
 
 
 def mean(sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weighted mean [draws] of one sum [draws, 1]; NaN where the weights sum to 0.
+    """Return the weighted mean [draws] of one sum.
+
+    The sum is [draws, 1]. NaN where the weights sum to 0.
 
     Parameters
     ----------
@@ -27,12 +32,17 @@ Drawn: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def undefined(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return NaN for each draw of `weights` [draws, n]."""
+    """Return NaN for each draw of `weights`.
+
+    Weights are [draws, n].
+    """
     return np.full(len(weights), np.nan)
 
 
 def add_up(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return, for each row of `rows` [k, draws], the sum of the rows down to it; `rows` is overwritten.
+    """Return the running sums down the rows.
+
+    They are of `rows` [k, draws], which is overwritten.
 
     Examples
     --------
@@ -49,7 +59,9 @@ def add_up(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class SumMetric(ABC):
-    """Base of a metric that follows from weighted sums over rows, such as a mean loss.
+    """Base of metrics that follow from weighted sums.
+
+    The sums are over rows, as in a mean loss.
 
     Targets are int codes [n], or floats of a regression. Scores are the probability of class 1 [n], of every class
     [n, k], or a regression's predictions [n].
@@ -61,7 +73,10 @@ class SumMetric(ABC):
     label: str
 
     def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no figure on rows with targets `y` [n]."""
+        """Return "" or why there is no figure.
+
+        The rows have targets `y` [n].
+        """
         return "" if len(y) else "no rows"
 
     @abstractmethod
@@ -69,25 +84,33 @@ class SumMetric(ABC):
         """Return what is summed of each row [n, sums]."""
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        """Return the metric [draws] of weighted sums.
+
+        They are sums of `columns` [draws, sums] and of weights [draws].
+        """
         return mean(sums, total)
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the metric [draws] under weights [draws, n], >= 0; NaN where it is not defined."""
+        """Return the metric [draws] under weights [draws, n].
+
+        Weights are >= 0. NaN where it is not defined.
+        """
         if self.defined(y):
             return undefined(weights)
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the metric of `score` on `y` [n]; NaN if undefined."""
+        """Return the metric on `y` [n], NaN if undefined."""
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
 class RankMetric(ABC):
-    """Base of a metric of a ranking: the rows are put in order once, and weights added up in that order.
+    """Base of metrics of a ranking.
+
+    The rows are put in order once, and weights added up in that order.
 
     Targets are int codes [n]. Scores are the probability of class 1 [n], or of every class [n, k].
     """
@@ -98,25 +121,38 @@ class RankMetric(ABC):
     label: str
 
     def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no figure on rows with targets `y` [n]: two classes must occur."""
+        """Return "" or why there is no figure.
+
+        The rows have targets `y` [n], and two classes must occur.
+        """
         if len(y) == 0:
             return "no rows"
         return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
 
     def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
-        """Return the function from weights to the metric; the rows are put in order here, once."""
+        """Return the function from weights to the metric.
+
+        The rows are put in order here, once.
+        """
+        # A score that is not finite has no place in an order.
         return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
 
     @abstractmethod
     def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
-        """Return the function from weights to the metric, of scores that are finite and a `y` it is defined on."""
+        """Return the function from weights to the metric.
+
+        The scores are finite, and the metric is defined on `y`.
+        """
 
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the metric [draws] under weights [draws, n], >= 0; NaN where it is not defined."""
+        """Return the metric [draws] under weights [draws, n].
+
+        Weights are >= 0. NaN where it is not defined.
+        """
         return self.ranked(y, score)(weights)
 
     def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
-        """Return the metric of `score` on `y` [n]; NaN if undefined."""
+        """Return the metric on `y` [n], NaN if undefined."""
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -1,1 +1,4 @@
-"""The metrics: one file each, named as the function of `sklearn.metrics` whose value it equals."""
+"""Metrics, one file each.
+
+A file is named as the function of `sklearn.metrics` whose value it equals.
+"""

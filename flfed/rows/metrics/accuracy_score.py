@@ -1,4 +1,4 @@
-"""Accuracy, the share of rows whose most probable class is the right one."""
+"""Accuracy, the share of rows called right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
 class AccuracyScore(SumMetric):
-    """Share of rows where the most probable class is the one that happened.
+    """Share of rows whose most probable class happened.
 
     Binary: class 1 is called where its probability is above .5. At exactly .5, and where several
     classes share the largest probability, the lower code is called, as `argmax` does.
@@ -24,11 +24,17 @@ class AccuracyScore(SumMetric):
     label: str = "accuracy (share of rows called right)"
 
     def correct(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return 1 where the called class is right, 0 where not, NaN where the score is NaN [n]."""
+        """Return 1 for a right call, else 0 [n].
+
+        It is NaN where the score is NaN.
+        """
         called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
         unknown = np.isnan(score if score.ndim == 1 else score.sum(axis=1))
         return np.where(unknown, np.nan, called == y)
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return whether the call is right of each row [n, 1]: its weighted sums make the metric."""
+        """Return whether each call is right [n, 1].
+
+        The weighted sums make the metric.
+        """
         return self.correct(y, score)[:, None]

@@ -1,4 +1,7 @@
-"""Average precision, the step-wise area under the precision-recall curve."""
+"""Average precision of a ranking.
+
+It is the step-wise area under the precision-recall curve.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
 class AveragePrecisionScore(RankMetric):
-    """Mean over the positives of the precision at their score, `sum_t (R_t - R_t-1) P_t`.
+    """Mean over the positives of the precision there.
+
+    It is taken at their score, `sum_t (R_t - R_t-1) P_t`.
 
     Rows of equal score enter together. A useless score has the share of positives, not .5.
 
@@ -29,6 +34,7 @@ class AveragePrecisionScore(RankMetric):
         # each positive is scored at the last row of its own score, as ties enter together
         last = np.searchsorted(falling, falling[ones], side="right") - 1
         last_one = np.searchsorted(ones, last, side="right") - 1
+        # Without ties each positive is its own last row, and a look-up is saved.
         alone = len(np.unique(last)) == len(last)
 
         def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:

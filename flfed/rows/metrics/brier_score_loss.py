@@ -11,7 +11,9 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
 class BrierScoreLoss(SumMetric):
-    """Mean of `(p - y)^2`, p the probability of class 1: 0 is perfect, always saying .5 gives .25.
+    """Mean squared error of a probability, `(p - y)^2`.
+
+    p is the probability of class 1. 0 is perfect, and always saying .5 gives .25.
 
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability";
     `sklearn.metrics.brier_score_loss`.
@@ -22,5 +24,8 @@ class BrierScoreLoss(SumMetric):
     label: str = "Brier score (squared error of the probability)"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the squared error of each row [n, 1]: its weighted sums make the metric."""
+        """Return the squared error of each row [n, 1].
+
+        The weighted sums make the metric.
+        """
         return np.asarray((score.astype(np.float64) - y) ** 2)[:, None]

@@ -1,4 +1,7 @@
-"""Calibration in the large: how many times too many, or too few, events a model expects."""
+"""Calibration in the large.
+
+It is how many times too many, or too few, events a model expects.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
 class CalibrationInTheLargeError(SumMetric):
-    """`|ln(expected / observed)|`, expected the sum of the probabilities, observed that of the events.
+    """Size of the log of expected over observed.
+
+    It is `|ln(expected / observed)|`, expected the sum of the probabilities, observed that of the events.
 
     0 is right on average; .69 is twice too many events, or half of them; 3.0 is twenty times too many.
 
@@ -25,17 +30,26 @@ class CalibrationInTheLargeError(SumMetric):
     label: str = "calibration in the large (size of the log of expected over observed events)"
 
     def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no ratio on rows with targets `y` [n]."""
+        """Return "" or why there is no ratio.
+
+        The rows have targets `y` [n].
+        """
         if len(y) == 0:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return what is expected and what was observed of each row [n, 2]: their sums make the figure."""
+        """Return each row's expectation and observation [n, 2].
+
+        Their sums make the figure.
+        """
         return np.stack([score.astype(np.float64), (y == 1).astype(np.float64)], axis=1)
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the figure with its sign [draws] of weighted sums of `columns` [draws, 2]."""
+        """Return the figure with its sign [draws].
+
+        It is of weighted sums of `columns` [draws, 2].
+        """
         expected, observed = sums.T
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.divide(expected, observed, out=np.full(len(sums), np.nan), where=observed > 0)
@@ -44,7 +58,9 @@ class CalibrationInTheLargeError(SumMetric):
     def signed(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the logarithm under each row of weights: above 0 where too many events are expected.
+        """Return the logarithm with its sign [draws].
+
+        It is above 0 where too many events are expected.
 
         Parameters
         ----------
@@ -62,5 +78,5 @@ class CalibrationInTheLargeError(SumMetric):
     def weighted(
         self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the error under each row of weights: the size of `signed`."""
+        """Return the error [draws], the size of `signed`."""
         return np.abs(self.signed(y, score, weights))

@@ -1,4 +1,4 @@
-"""Log loss, the mean surprise of the predicted probabilities."""
+"""Log loss, the mean surprise of predicted probabilities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class LogLoss(SumMetric):
     label: str = "log loss (surprise at the outcome)"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the loss of each row [n, 1]: its weighted sums make the metric."""
+        """Return the loss of each row [n, 1].
+
+        The weighted sums make the metric.
+        """
         eps = np.finfo(score.dtype).eps
         kept = np.clip(score, eps, 1 - eps)
         columns = np.stack([1 - kept, kept], axis=1) if score.ndim == 1 else kept

@@ -11,7 +11,7 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
 class MeanAbsoluteError(SumMetric):
-    """Mean of `|prediction - y|`, in the unit of the target.
+    """Mean of `|prediction - y|`, in the target's unit.
 
     Source: `sklearn.metrics.mean_absolute_error`.
     """
@@ -22,5 +22,8 @@ class MeanAbsoluteError(SumMetric):
     label: str = "mean absolute error"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the absolute error of each row [n, 1]: its weighted sums make the metric."""
+        """Return the absolute error of each row [n, 1].
+
+        The weighted sums make the metric.
+        """
         return np.asarray(np.abs(score.astype(np.float64) - y))[:, None]

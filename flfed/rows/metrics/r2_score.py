@@ -1,4 +1,7 @@
-"""R squared, the share of the target's variance that the predictions explain."""
+"""R squared, the share of explained variance.
+
+The variance is the target's, and the predictions explain it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric
 
 
 class R2Score(SumMetric):
-    """`1 - sum (y - prediction)^2 / sum (y - mean y)^2`; 0 is as good as the mean, no lower bound.
+    """Share of the target's variance that is explained.
+
+    It is `1 - sum (y - prediction)^2 / sum (y - mean y)^2`. 0 is as good as the mean, and there is no lower bound.
 
     Source: `sklearn.metrics.r2_score`. Where the target has one value scikit-learn answers 0 or 1;
     here it is undefined.
@@ -22,18 +27,27 @@ class R2Score(SumMetric):
     label: str = "R squared (share of the variance explained)"
 
     def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no R squared on rows with targets `y` [n]."""
+        """Return "" or why there is no R squared.
+
+        The rows have targets `y` [n].
+        """
         if len(y) < 2:
             return "fewer than two rows" if len(y) else "no rows"
         return "" if np.ptp(y) > 0 else "the target is the same in every row"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return squared error, squared and plain distance to the mean of each row [n, 3]: their sums make it."""
+        """Return three terms of each row [n, 3].
+
+        They are squared error, squared and plain distance to the mean. Their sums make the metric.
+        """
         centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or two of the sums cancel
         return np.stack([(score.astype(np.float64) - y) ** 2, centred**2, centred], axis=1)
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return R squared [draws] of weighted sums of `columns` [draws, 3] and sums of weights [draws]."""
+        """Return R squared [draws] of weighted sums.
+
+        They are sums of `columns` [draws, 3] and of weights [draws].
+        """
         missed, squares, plain = sums.T
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = squares - plain**2 / total

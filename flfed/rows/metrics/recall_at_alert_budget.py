@@ -1,4 +1,7 @@
-"""Recall at an alert budget: which share of the events stands among the rows that people can look at."""
+"""Recall at an alert budget.
+
+It is the share of the events that stands among the rows that people can look at.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
 class RecallAtAlertBudget(RankMetric):
-    """Share of the positives among the `alert_budget` of rows with the highest scores.
+    """Share of the positives within an alert budget.
+
+    The budget is the `alert_budget` of rows with the highest scores.
 
     Rows of equal score are looked at in random order: the value is what is found in expectation.
     A budget that ends within a row counts that part of it. A useless score finds the budget itself.
@@ -35,7 +40,10 @@ class RecallAtAlertBudget(RankMetric):
         self.alert_budget = alert_budget
 
     def defined(self, y: NDArray[np.number]) -> str:
-        """Return "" or why there is no recall on rows with targets `y` [n]."""
+        """Return "" or why there is no recall.
+
+        The rows have targets `y` [n].
+        """
         if len(y) == 0:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
@@ -51,6 +59,7 @@ class RecallAtAlertBudget(RankMetric):
             ordered = weights.T.take(order, axis=0)
             blocks = np.add.reduceat(ordered, starts, axis=0)
             ones = np.add.reduceat(ordered * positive, starts, axis=0)
+            # What is left of the budget when a block's turn comes, the blocks before it taken off.
             room = self.alert_budget * blocks.sum(axis=0) - (add_up(blocks.copy()) - blocks)
             looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
             with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,7 @@
-"""Area under the ROC curve, binary and multi-class (macro, one versus rest)."""
+"""Area under the ROC curve.
+
+It is binary, or multi-class (macro, one versus rest).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
 
 
 class RocAucScore(RankMetric):
-    """P(score of a positive > score of a negative) + P(equal) / 2; macro one-vs-rest for classes.
+    """Probability that a positive outranks a negative.
+
+    It is P(score of a positive > score of a negative) + P(equal) / 2, and macro one-vs-rest for classes.
 
     The multi-class value is the plain mean, over the classes that occur in `y`, of the AUC of that
     class against the rest. A class without rows has no AUC and is left out (scikit-learn raises
@@ -32,7 +37,9 @@ class RocAucScore(RankMetric):
 
 
 def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> Drawn:
-    """Return the function from weights to the sum over positives of the negative weight below them, normed [draws].
+    """Return the weighted AUC of one class [draws].
+
+    The function is from weights to the sum over positives of the negative weight below them, normed.
 
     Where a negative is equal to a positive half its weight counts.
     """
@@ -40,6 +47,7 @@ def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) 
     zeros = zeros[np.argsort(score[zeros], kind="stable")]
     left = np.searchsorted(score[zeros], score[ones], side="left")
     right = np.searchsorted(score[zeros], score[ones], side="right")
+    # Without ties one look-up for each positive is enough.
     apart = np.array_equal(left, right)
 
     def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:

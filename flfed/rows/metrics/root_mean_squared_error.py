@@ -11,7 +11,9 @@ from flfed.rows.evaluation.weighted_metrics import SumMetric, mean
 
 
 class RootMeanSquaredError(SumMetric):
-    """Square root of the mean of `(prediction - y)^2`, in the unit of the target.
+    """Root of the mean squared error.
+
+    It is the square root of the mean of `(prediction - y)^2`, in the unit of the target.
 
     Source: `sklearn.metrics.root_mean_squared_error`.
     """
@@ -22,9 +24,15 @@ class RootMeanSquaredError(SumMetric):
     label: str = "root mean squared error (large errors weigh more)"
 
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the squared error of each row [n, 1]: its weighted sums make the metric."""
+        """Return the squared error of each row [n, 1].
+
+        The weighted sums make the metric.
+        """
         return np.asarray((score.astype(np.float64) - y) ** 2)[:, None]
 
     def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the metric [draws] of weighted sums of `columns` [draws, sums] and sums of weights [draws]."""
+        """Return the metric [draws] of weighted sums.
+
+        They are sums of `columns` [draws, sums] and of weights [draws].
+        """
         return np.sqrt(mean(sums, total))

@@ -1,1 +1,1 @@
-"""The pages that a site shows its own people."""
+"""Pages for a site's own people."""

@@ -1,4 +1,4 @@
-"""Status: what is going on at this site, in plain words."""
+"""Page of the site's status, in plain words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flfed.records.dashboard.panels.privacy import size_in_words
 
 
 def show() -> None:
-    """Show how the site stands."""
+    """Show the status of the site."""
     page_frame.show("What is going on here", parts)
 
 
@@ -39,7 +39,10 @@ def parts(opened: Opened) -> None:
 
 
 def in_short(opened: Opened, found: dict[str, Any]) -> None:
-    """Show joined, serving, paused and answering, a sentence each."""
+    """Show the state of the site in sentences.
+
+    They say whether it has joined, serves, is paused and answers.
+    """
     name = opened.name
     if not found["joined"]:
         st.info(
@@ -47,6 +50,7 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
             f"`flfed site join {name}.kit.zip`"
         )
     lines = [f"It has {found['joined']}."] if found["joined"] else []
+    # Whether a node listens is asked of the system: a file could be out of date.
     if node_listens(opened.folder):
         lines.append("It is serving: its node runs on this machine, and waits for messages.")
     else:
@@ -55,6 +59,7 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
         lines.append(f"It is paused: nothing is answered. To answer again: flfed site pause {name} --resume")
     else:
         lines.append("It is not paused.")
+    # A decision without a reason against it is one that would be answered now.
     held = [one for one in found["studies"] if not one["reason"]]
     names = ", ".join(one["study"] for one in held)
     lines.append(
@@ -100,6 +105,7 @@ def frozen(name: str, found: dict[str, Any]) -> None:
         for one in found["frozen"]
     ])  # fmt: skip
     for one in found["frozen"]:
+        # The number is text, since a small one is withheld.
         if one["resting"] != "0":
             st.caption(
                 escape(f"Of {one['dataset']} the rows of {one['resting']} other people rest, so that nobody can tell "
@@ -128,7 +134,7 @@ def what_left_last(name: str, found: dict[str, Any]) -> None:
 
 
 def policy(found: dict[str, Any]) -> None:
-    """Show what the site's policy says, in words."""
+    """Show the site's policy in words."""
     st.markdown("### What this site's policy allows, whatever a study asks for")
     st.markdown("\n".join(f"- {escape(line)}" for line in policy_in_words(found["policy"])))
     st.caption(
@@ -138,7 +144,7 @@ def policy(found: dict[str, Any]) -> None:
 
 
 def policy_in_words(said: dict[str, Any]) -> list[str]:
-    """Return what a policy says, a sentence each.
+    """Return the policy, a sentence each.
 
     Parameters
     ----------

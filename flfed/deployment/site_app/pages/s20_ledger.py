@@ -1,4 +1,7 @@
-"""Ledger: everything that left the building, and whether the record of it is whole."""
+"""Page of the ledger.
+
+It shows everything that left the building, and whether the record of it is whole.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ def parts(opened: Opened) -> None:
     if not found.lines and not found.problems:
         st.info("Nothing has left this site yet. Each message that does gets a line here before it leaves.")
         return
+    # Of a ledger that was changed there are no sums, since they would mislead.
     if not found.sums:
         return
     with st.container():
@@ -44,7 +48,10 @@ def parts(opened: Opened) -> None:
 
 
 def chain(name: str, found: Left) -> None:
-    """Say whether every line is as it was written, and what to do where it is not."""
+    """Show whether the ledger is as written.
+
+    Where it is not, the page says what to do.
+    """
     if found.lost:
         st.error(
             escape(f"The ledger is lost or was cut: {found.lost}. Nothing leaves this site until it is put back from "
@@ -63,12 +70,14 @@ def chain(name: str, found: Left) -> None:
         )
     if found.torn:
         st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+    # Nothing more can be said of a ledger that is changed or empty.
     if found.problems or not found.lines:
         return
     st.success(
         f"**The chain is intact:** each of {_many(found.lines, 'line')} is as it was written, from {found.since[:10]} "
         f"to {found.until[:10]}; {size_in_words(found.bytes)} left in all."
     )
+    # Without a signature nobody outside knows how long the ledger was.
     if found.receipts:
         after = max(found.lines - found.signed_lines, 0)
         rest = f"; {_many(after, 'later line')} would not show as cut off" if after else ""
@@ -87,7 +96,10 @@ def chain(name: str, found: Left) -> None:
 
 
 def chosen(found: Left) -> tuple[str, str]:
-    """Return the study and the day that the reader picked, "" for any."""
+    """Return the study and the day picked.
+
+    The reader picked them, and "" stands for any.
+    """
     studies = sorted({study for _, study, _ in found.sums if study})
     days = sorted({day for day, _, _ in found.sums}, reverse=True)
     with st.container(horizontal=True):
@@ -97,7 +109,10 @@ def chosen(found: Left) -> tuple[str, str]:
 
 
 def sums(found: Left, study: str, day: str) -> None:
-    """Show bytes by day and kind, and by study and kind, of what was picked."""
+    """Show the bytes of what was picked.
+
+    They are by day and kind, and by study and kind.
+    """
     kept = {
         key: total for key, total in found.sums.items()
         if study in ("", key[1]) and day in ("", key[0])
@@ -126,7 +141,10 @@ def _by_study(kept: dict[tuple[str, str, str], Total]) -> list[dict[str, Any]]:
 
 
 def lines(found: Left, study: str, day: str) -> None:
-    """Show the last lines one by one, with a file to keep."""
+    """Show the last lines one by one.
+
+    There is a file to keep.
+    """
     there = list(found.last.get((day, study), ()))[::-1]
     told: list[Line] = [
         {
@@ -144,6 +162,7 @@ def lines(found: Left, study: str, day: str) -> None:
     st.markdown(f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line")
     scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
     download(told, key="ledger-lines-file")
+    # Older lines are in the file alone.
     if len(told) == KEPT_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
 

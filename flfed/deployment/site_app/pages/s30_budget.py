@@ -1,4 +1,7 @@
-"""Budget: what all studies have spent of the privacy of this site's rows, what is left, and what no budget counts."""
+"""Page of the privacy budget.
+
+It shows what all studies have spent of the privacy of this site's rows, what is left, and what no budget counts.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,15 @@ from flfed.records.reports.privacy import given_the_encoder
 
 
 def show() -> None:
-    """Show the site's account of privacy."""
+    """Show the site's privacy account."""
     page_frame.show("Budget of privacy", parts)
 
 
 def parts(opened: Opened) -> None:
-    """Show the account of each dataset, as the ledger has it now."""
+    """Show the account of each dataset.
+
+    It is as the ledger has it now.
+    """
     found = reads.budget(opened.name, opened.mark)
     with st.container():
         above(found)
@@ -38,7 +44,10 @@ def parts(opened: Opened) -> None:
 
 
 def above(found: dict[str, Any]) -> None:
-    """Say whether the budget is enforced, and whether the account has a gap."""
+    """Show whether the budget is enforced.
+
+    A gap in the account is shown, too.
+    """
     if found["restarted"]:
         day = found["restarted"][:10]
         st.warning(f"The ledger began anew on {day}: what the one before lost is not counted here.")
@@ -54,13 +63,17 @@ def above(found: dict[str, Any]) -> None:
 
 
 def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
-    """Show the account of one dataset: what is spent, by which runs, and what left uncharged."""
+    """Show the account of one dataset.
+
+    It says what is spent, by which runs, and what left uncharged.
+    """
     name = one["dataset"] or "Studies whose dataset the ledger does not name"
     st.markdown(f"### {escape(name)}")
     if one["dataset"]:
         if one["budget"] is not None:
             cards(one, found["delta"])
         st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
+    # An ε that leaves the encoder out must say so.
     if one["given-encoder"]:
         units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
         st.caption(escape(given_the_encoder(" or ".join(units))))
@@ -69,7 +82,7 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def cards(one: dict[str, Any], delta: float) -> None:
-    """Show what is spent of a budget as figures and as a bar."""
+    """Show the spent budget as figures and a bar."""
     spent, whole = one["spent"], one["budget"]
     rounds = one["rounds-left"]
     with st.container(horizontal=True):
@@ -78,6 +91,7 @@ def cards(one: dict[str, Any], delta: float) -> None:
         card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
         if rounds is not None:
             card("Rounds like the last", f"{rounds:,}", "about so many still fit")
+    # A sum without bound fills the bar.
     share = 1.0 if spent is None else min(spent / whole, 1.0)
     st.progress(share, f"{share:.0%} of the budget is spent")
 
@@ -89,6 +103,7 @@ def runs(one: dict[str, Any]) -> None:
             st.caption("No run has spent anything of it.")
         return
     st.markdown("**Spent, by study and run; together it is less than the sum of the last column**")
+    # The column is of use only where datasets share one account.
     several = len(one["account"]) > 1
     lines: list[Line] = [
         {

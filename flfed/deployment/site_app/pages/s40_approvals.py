@@ -1,4 +1,7 @@
-"""Approvals: each study that was decided about, who decided, what was signed, and what it allows."""
+"""Page of the decisions about studies.
+
+It shows who decided, what was signed, and what each study is allowed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def parts(opened: Opened) -> None:
 
 
 def decision(name: str, one: Decided) -> None:
-    """Show one decision: the study's purpose, who, when, hashes, and folded what it allows and its text."""
+    """Show one decision.
+
+    First come the study's purpose, who, when and hashes. What it allows and its text are folded.
+    """
     facts = one.facts
     key = facts["study-sha256"]
     with st.container(border=True):
@@ -55,6 +61,7 @@ def decision(name: str, one: Decided) -> None:
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
         st.markdown("\n".join(f"- {name}: {said}" for name, said in signed(facts)))
+        # Long texts are written only once somebody opens them.
         allows = st.expander("What it allows, in plain words", key=f"allows-{key}", on_change="rerun")
         if allows.open:
             with allows:
@@ -66,7 +73,10 @@ def decision(name: str, one: Decided) -> None:
 
 
 def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
-    """Return how a decision stands in a word or two, with its colour."""
+    """Return the status of a decision.
+
+    It is a word or two, with a colour.
+    """
     if facts["decision"] != "approved":
         return facts["decision"], "gray"
     if "expired" in facts["reason"]:
@@ -75,7 +85,10 @@ def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
 
 
 def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the decision is about, by hash, and who may take part, as Markdown."""
+    """Return the hashes of a decision.
+
+    Who may take part goes with them, as Markdown.
+    """
     words = {
         "Dataset": facts["dataset"],
         "Other sites that may take part": ", ".join(facts["co-sites"]),
@@ -88,6 +101,7 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "of the installed flfed": facts["bundle-sha256"],
     }
     found = [(name, escape(said)) for name, said in words.items() if said]
+    # What stands in backticks cannot be escaped, so only hexadecimal digits stay.
     return found + [(name, f"`{re.sub('[^0-9a-f]', '', said)}`") for name, said in hashes.items() if said]
 
 

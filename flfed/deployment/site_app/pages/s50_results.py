@@ -1,4 +1,7 @@
-"""Results: how the shared model did on this site's own holdout, against its own model alone."""
+"""Page of the site's own results.
+
+It shows how the shared model did on this site's own holdout, against its own model alone.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ def show() -> None:
 
 
 def parts(opened: Opened) -> None:
-    """Show the runs that compared models here, and one of them in full."""
+    """Show the runs with a comparison here.
+
+    One of them is shown in full.
+    """
     found, problems = reads.results(opened.name, opened.mark)
     for problem in problems:
         st.error(escape(f"Look at this: {problem}"))
@@ -60,6 +66,7 @@ def parts(opened: Opened) -> None:
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
         result = next(one for one in found if one.run == run)
         metrics = metrics_of(result)
+        # A policy may have let no figure leave, which is no error.
         if not metrics:
             st.info("No figure left this site in this run" + (f": {escape(result.note)}" if result.note else "."))
             return
@@ -69,7 +76,10 @@ def parts(opened: Opened) -> None:
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
-    """Return a run in one line of a table, with its verdict by its first figure."""
+    """Return a run as one line of a table.
+
+    Its verdict is by its first figure.
+    """
     metrics = metrics_of(result)
     code = judged(result, metrics[0])[0] if metrics else "no figure"
     return {
@@ -83,7 +93,10 @@ def in_a_line(result: Result) -> dict[str, Any]:
 
 
 def against_our_own(result: Result, metric: str) -> None:
-    """Show the verdict, the figures with intervals, and what they rest on."""
+    """Show the verdict and the figures behind it.
+
+    They have intervals, and the page says what they rest on.
+    """
     code, sentence = judged(result, metric)
     with st.container(border=True):
         st.markdown("### The shared model against our own")
@@ -100,6 +113,7 @@ def against_our_own(result: Result, metric: str) -> None:
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
             f"{ALONE}"
         )
+        # A figure that is not shown must not look forgotten.
         if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
             st.caption(
                 f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: "
@@ -107,6 +121,7 @@ def against_our_own(result: Result, metric: str) -> None:
             )
         if result.note:
             st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+    # The table has the numbers that the chart shows, for who cannot see it.
     lines: list[Line] = [
         {"Model": line["name"], metric_name(metric): line["value"], "95 % low": line["low"], "95 % high": line["high"],
          "Method": line["method"]}
@@ -125,13 +140,18 @@ def against_our_own(result: Result, metric: str) -> None:
 
 
 def metrics_of(result: Result) -> list[str]:
-    """Return the metrics of which a result has a figure, the study's main one first."""
+    """Return the metrics that a result has.
+
+    The study's main one is first.
+    """
     there = sorted({one.metric for one in result.arms if plain(one.value) is not None})
     return sorted(there, key=lambda metric: metric != result.primary)
 
 
 def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
-    """Return every model's figure of a metric: arm, name, value, low, high, method.
+    """Return every model's figure of a metric.
+
+    Each has arm, name, value, low, high and method.
 
     Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
     """
@@ -139,6 +159,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
         [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
         for arm in ("global", "personalised")
     )
+    # An own intercept ranks no row before another, so that some figures are equal.
     left_out = ("personalised",) if adjusted == shared != [None] else ()
     return [
         {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
@@ -149,7 +170,10 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
 
 
 def judged(result: Result, metric: str) -> tuple[str, str]:
-    """Return whether joining paid here: a code, and one sentence with the numbers."""
+    """Return the verdict of joining at this site.
+
+    It is a code, and one sentence with the numbers.
+    """
     by_arm = {one.arm: one for one in result.differences if one.metric == metric}
     shared, adjusted = (by_arm.get(f"{arm} - local-only") for arm in ("global", "personalised"))
     figures = {one.arm: plain(one.value) for one in result.arms if one.metric == metric}
@@ -172,7 +196,7 @@ def difference(one: Figure | None) -> Difference | None:
 
 
 def plain(value: float) -> float | None:
-    """Return a number, None where there is none."""
+    """Return a number, or None where there is none."""
     return value if math.isfinite(value) else None
 
 
