@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from flfed.cli import audit, dashboard, data, predict, runs, site, study
-from flfed.cli import study as study_checks
 from flfed.cli.site_commands import consortium
 
 app = typer.Typer(
@@ -16,9 +15,9 @@ app = typer.Typer(
     help="Federated learning for hospitals and banks, on tables. Start with: flfed demo",
 )
 app.command("demo", epilog="Example: flfed demo")(dashboard.demo)
-study.app.command("verify", epilog="Example: flfed study verify wine")(study_checks.verify_study)
+study.app.command("verify", epilog="Example: flfed study verify wine")(study.verify_study)
 study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
-    study_checks.sweep_study
+    study.sweep_study
 )
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")

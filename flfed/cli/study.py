@@ -14,15 +14,9 @@ from flfed.cli.output import loading
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
-    from flfed.federation.server.run import Result
-
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from flfed.experiments.sweep import Swept
     from flfed.experiments.verify import Compared, Verified
-
+    from flfed.federation.server.run import Result
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 

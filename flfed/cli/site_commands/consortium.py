@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from flfed.cli import coordinator
-from flfed.cli import coordinator as coordinator_serve
 from flfed.cli.site_commands import approve, ledger, rows, serve
 from flfed.packages import strictly
 
@@ -14,9 +13,9 @@ COORDINATOR = (
     ("init", coordinator.init_coordinator, "init --title 'Heart consortium' --address fl.example.org:443"),
     ("invite", coordinator.invite_site, "invite cleveland"),
     ("admit", coordinator.admit_site, "admit cleveland.admission"),
-    ("serve", coordinator_serve.serve_coordinator, "serve"),
-    ("run", coordinator_serve.run_deployed, "run heart-disease"),
-    ("status", coordinator_serve.coordinator_status, "status"),
+    ("serve", coordinator.serve_coordinator, "serve"),
+    ("run", coordinator.run_deployed, "run heart-disease"),
+    ("status", coordinator.coordinator_status, "status"),
     ("revoke", coordinator.revoke_site, "revoke cleveland"),
     ("ledger", coordinator.site_ledger, "ledger cleveland"),
     ("rotate", coordinator.rotate_key, "rotate server"),

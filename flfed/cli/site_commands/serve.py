@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -14,10 +16,6 @@ from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.join import Joined
-
-
-import os
-import secrets
 
 NAME = typer.Argument(metavar="NAME", help="The site, as in its kit.")
 BASE = "/var/lib/flfed"
@@ -131,7 +129,6 @@ def join_site(
     key of the site, and the site must be admitted again; approvals and ledger stay.
     """
     from flfed.deployment.operator import join
-    from flfed.errors import UsageError
 
     # Without --renew the file is a kit, which names its site itself.
     if not renew:

@@ -10,7 +10,6 @@ import streamlit as st
 from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import attacks, overview
-from flfed.records.dashboard.panels import privacy as crossing
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.privacy import Private, Runs, audit_of, privacy_of
@@ -60,7 +59,7 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     with st.container():
         privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
     with st.container():
-        crossing.left(crossed, len(found))
+        privacy_panels.left(crossed, len(found))
     with st.container():
         privacy_panels.uncharged(privacy)
 
