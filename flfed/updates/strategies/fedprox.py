@@ -1,4 +1,7 @@
-"""FedProx: federated averaging whose sites are held near the global model while they train."""
+"""FedProx, federated averaging with a proximal term.
+
+It holds sites near the global model while they train.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
-    """Client half: gradient `mu * (w - anchor)` of `mu / 2 * ||w - anchor||^2`.
+    """Return the client half's gradient, `mu * (w - anchor)`.
+
+    It is that of `mu / 2 * ||w - anchor||^2`.
 
     Parameters
     ----------
@@ -33,7 +38,9 @@ def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
 
 
 class FedProx(FedAvg):
-    """Server half: send `mu` to every site, then average as FedAvg does.
+    """Server half of FedProx.
+
+    It sends `mu` to every site, and averages as FedAvg does.
 
     Parameters
     ----------
@@ -87,7 +94,7 @@ class FedProx(FedAvg):
 
     @classmethod
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
-        """Return the proximal gradient with the `mu` that came."""
+        """Return the proximal gradient with the received `mu`."""
         if "mu" not in settings:
             raise MalformedMessage("the settings have no 'mu'")
         return (partial(proximal_gradient, mu=settings["mu"]),)
