@@ -74,6 +74,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges of the class docstring."""
+        # Each key has its condition and the words in which an error states it.
         for key, good, rule in (
             ("lr", 0 < self.lr < math.inf, "> 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
@@ -116,6 +117,7 @@ class Plan:
         >>> [round(plan.factor(r, 3), 3) for r in (1, 2, 3)]
         [1.0, 0.75, 0.25]
         """
+        # The first round has the whole rate, and none has a rate of zero.
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
         return 1.0

@@ -147,6 +147,7 @@ class LearningCurve:
 
         No model can learn from fewer than two rows, and a single draw has no spread.
         """
+        # A size that stands twice would be run twice for one point of the curve.
         if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
             raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
         if self.draws < 2:
@@ -232,6 +233,7 @@ class Compare:
         """
         if self.alert_budget is not None and not 0 < self.alert_budget < 1:
             raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
         if self.pooled is not None and self.own == "best":
@@ -239,6 +241,7 @@ class Compare:
                 "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
                 "leave one of them out"
             )
+        # The bounds of a 95 % interval are then the fifth resamples from either end.
         if self.draws < 200:
             raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
         if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
@@ -280,6 +283,7 @@ class Named:
         What the run itself gives goes into it as well.
         """
         thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
+        # The table holds these keys beside the constructor's own.
         beside = ("name", "rounds") if kind == "strategy" else ("name",)
         return thing(**given, **registry.settings(thing, self.settings, where, beside=beside))
 
@@ -318,6 +322,7 @@ class Expectation:
         The test is one that a figure could fail.
         """
         where = f"[expected] {self.path!r}"
+        # With both or neither, it would not be clear what counts as met.
         if (self.value is None) == (self.least is None):
             raise UsageError(f"{where}: needs either value with tolerance, or least")
         if self.value is not None and not self.tolerance > 0:
@@ -353,6 +358,7 @@ class Expected:
             if not isinstance(figure, dict):
                 raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
             where = f"[expected] {path!r}"
+            # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
                 raise UsageError(f"{where}: key 'path' is not known")
             figures.append(Expectation(path=path, **registry.settings(Expectation, figure, where)))

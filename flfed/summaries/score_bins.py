@@ -67,6 +67,7 @@ class ScoreBins:
             # Log-odds are cut to where squares stay finite.
             t = (np.clip(odds, -1e6, 1e6) - self.centre) / self.spread
             share = (1 + t / np.sqrt(2 + t * t)) / 2
+        # The last bin takes what lies on its upper end.
         place = np.where(np.isnan(share), 0.0, share) * self.bins
         places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
         return places
@@ -85,6 +86,7 @@ class ScoreBins:
 
         They are log-odds [2 * bins + 1], infinite at both ends.
         """
+        # Middles lie halfway in the bins' own scale, not in log-odds.
         share = np.arange(1, 2 * self.bins) / (2 * self.bins)
         if self.centre is None or self.spread is None:
             inner = np.sinh((2 * share - 1) * np.arcsinh(self.limit))

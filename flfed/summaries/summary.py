@@ -302,6 +302,7 @@ def schema_encoder(layout: Layout) -> Encoder:
         if column.kind == "number":
             low, high = column.typical or (column.edges[0], column.edges[-1])
             center[number], scale[number] = (low + high) / 2, (high - low) / 4
+        # The last cell is "missing", whose share no schema tells.
         values = len(column.cells) - 1
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
@@ -357,6 +358,7 @@ def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
     counts, unknown = least[:-1], summary.sites[0] - summary.cells_known[place][:-1]
     rest = summary.left[number] - summary.lower[place].sum()
     # Rows in cells that were not given are spread evenly over the values that lack a site.
+    # What remains of the rows is shared out only among values that some site held back.
     if rest > 0 and unknown.sum() > 0:
         counts = counts + rest * unknown / unknown.sum()
     total = counts.sum()
@@ -389,6 +391,7 @@ def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
         value = arrays[name]
         parts = value if isinstance(value, list) else [np.atleast_1d(value)]
         shape = (len(parts), *parts[0].shape) if isinstance(value, list) else parts[0].shape
+        # Bytes are hashed little-endian, so that every machine has the same hash.
         little = parts[0].dtype.newbyteorder("<")
         digest.update(f"{name}\x1f{little.str}\x1f{shape}\x1e".encode())
         for part in parts:

@@ -234,6 +234,7 @@ def in_range(key: str, value: float, good: bool, rule: str) -> None:
     UsageError
         With the key, the value and the rule.
     """
+    # The value is a setting of the study, so that the error may show it.
     if not good:
         raise UsageError(f"[privacy]: {key}={value} must be {rule}")
 
@@ -255,6 +256,7 @@ def check_steps(study: Study) -> None:
         raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
     if plan.clip:
         raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+    # Under a site's own scaler one row moves the inputs of all others.
     if study.encode.scaler == "per-site":
         raise UsageError(
             "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "

@@ -181,6 +181,7 @@ def gave_away(line: Line) -> bool:
     """
     if line["verdict"] != "no promise" or line["low"] is None:
         return False
+    # Shares and bounds succeed above 0, an AUC above chance; others have no such mark.
     words = set(re.split(r"[-_]", line["metric"]))
     if words & {"share", "epsilon"}:
         return bool(line["low"] > 0)

@@ -61,6 +61,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
     arms, rows = arms_shown(found, metric), []
     headers = ["site", "holdout rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
+    # A site's line has its figures as they are, its gain and its verdict.
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
         holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
@@ -159,6 +160,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
     lines += [said for said in (own_models_in_words(found),) if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
+    # Where many sites are compared, some intervals exclude 0 by chance.
     if len(found["sites"]) >= MANY_SITES:
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
         lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
@@ -317,6 +319,7 @@ def tally(found: Report, metric: str) -> str:
 
 def _course(found: Report, planned: int | None) -> str:
     """Return how many rounds ran and what was set aside."""
+    # Faults that are no update and no refusal are counted apart.
     rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
     aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
     refused = refused_sites(found)

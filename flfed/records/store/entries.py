@@ -397,8 +397,10 @@ def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[Audit
     UsageError
         If there is no such run.
     """
+    # A name that is not in the store would be refused by a foreign key, in the database's words.
     if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
         raise UsageError(f"run {run!r} is not in the store")
+    # What is not finite becomes NULL, in the payload as well.
     lines = [
         {
             "run_id": run, "at": at, "attack": row.attack, "site": row.site, "metric": row.metric,

@@ -53,6 +53,7 @@ class Prose(Word):
     """A text of any length; the rest as for `Word`."""
 
     impl = Text
+    # SQLAlchemy keeps compiled statements only of types that say they may be kept.
     cache_ok = True
 
 
@@ -60,6 +61,7 @@ class Base(DeclarativeBase):
     """Base of all tables, with one metadata."""
 
     metadata = MetaData(naming_convention=CONVENTION)
+    # Python's dictionaries are JSON columns in every table.
     type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
 
 
@@ -127,6 +129,7 @@ class Metric(Base):
     """One figure of one round, with site NULL for all."""
 
     __tablename__ = "metric"
+    # Curves are read by run and metric, over all rounds.
     __table_args__ = (Index(None, "run_id", "metric", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
@@ -206,6 +209,7 @@ class Sent(Base):
     """Bytes of one kind sent in a round, by site and direction."""
 
     __tablename__ = "sent"
+    # A page reads the newest rounds of a long run.
     __table_args__ = (Index(None, "run_id", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))

@@ -167,6 +167,7 @@ def _own_note(note: str, site: str) -> str:
 
 def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:
     """Return a site's own counts of one column, without differences."""
+    # A difference holds the sums of the other sites, so that none is kept.
     own = {key: column["sites"][site][key] for key in ("rows", "missing")}
     kept = {key: column.get(key) for key in ("column", "unit", "towards")}
     return kept | {"sites": {site: own | {"difference": None, "chance": None, "reason": NO_OTHERS}}}
@@ -191,6 +192,7 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     <BLANKLINE>
     """
     found = _parsed(text)
+    # Expected figures may be those of other sites, and the list of sites names them.
     found.pop("expected", None)
     found.get("dataset", {}).pop("sites", None)
     return tomli_w.dumps(without_in(found, plain))

@@ -330,6 +330,7 @@ class RunWriter:
             if new:
                 connection.execute(insert(RunSite), list(new.values()))
             mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
+            # Sites that change in the same columns share one statement.
             for names, changes in changed.items():
                 values: dict[str, Any] = {column: bindparam(column) for column in names}
                 connection.execute(update(RunSite).where(mine).values(values), changes)
@@ -392,6 +393,7 @@ class RunWriter:
         They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
         it ended must be written without it.
         """
+        # They wait no longer, even where the database refuses them.
         held, self._held = self._held, []
         with in_words(self._url, "written"):
             try:

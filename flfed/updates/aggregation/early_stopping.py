@@ -52,6 +52,7 @@ class Selection:
         """
         if loss is None:
             return
+        # A better model begins both waits anew, for the plateau and for the early stop.
         if loss < self.best_loss - IMPROVEMENT:
             self.best_loss = loss
             self.best_round = round

@@ -73,6 +73,7 @@ def guard(
             refused[site] = reason
         else:
             good[site] = replies[site]
+    # A median of fewer than three does not tell which update is wrong.
     norms = {site: measured[site] for site in good}
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
     flagged = {}
@@ -240,7 +241,7 @@ def comparison_defect(reply: CompareReply) -> str:
     if reply.num_examples < 1 or reply.holdout_rows < 0:
         return "its numbers of rows are impossible"
     figures = [*reply.arms, *reply.differences]
-    # A figure that stands twice could show one value and be averaged as another.
+    # A figure that stands twice would leave open which of them counts.
     if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
         return "a figure stands in it twice"
     for figure in figures:

@@ -89,7 +89,7 @@ class RunContext:
 
     Attributes
     ----------
-    roster : dict of site name to Participant
+    participants : dict of site name to Participant
     encoder : Encoder
     plan : Plan
     rounds : int
@@ -119,6 +119,7 @@ class RunContext:
 
     def normals(self, round: int) -> Normals:
         """Return the server's noise source for a round."""
+        # Institutions draw noise of their system's own, which nobody can draw again.
         if self.chance is not None:
             return self.chance(round)
         return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
@@ -142,6 +143,7 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
     >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
     'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
     """
+    # A spent budget goes before all else, since no further attempt can help.
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
     spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
@@ -171,7 +173,7 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
     >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
     (['a', 'b', 'c'], ['a'], ['a'])
     """
-    # Those sites count together or not at all, as a difference of two sums would tell of one.
+    # Sites in sums only count together or not at all: a difference of two sums would tell of one.
     if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
         return list(sites)
     return [site for site in sites if site not in in_sums_only]

@@ -54,14 +54,14 @@ class Checkpoint:
         Of the strategy, by name: the best model so far, a server optimiser's moments.
     facts : dict
         What JSON can hold: the strategy's counters, the seconds.
-    roster : dict of site to int
+    participants : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
     sharing : dict of site to {"pseudonym", "aggregate-only"}
         How the figures of those may be written down that do not share them under their names.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
     start : str
-        Hash of the start file that holds encoder and roster, and the sites' summaries beside them; empty
+        Hash of the start file that holds encoder and participants, and the sites' summaries beside them; empty
         where the checkpoint's own file holds the encoder.
     """
 
@@ -128,7 +128,7 @@ def begin(
     summaries : dict of site to Summary
         All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
         them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
-    roster : dict of site to int
+    participants : dict of site to int
     sharing : dict of site to {"pseudonym", "aggregate-only"}, optional
 
     Raises
@@ -137,6 +137,7 @@ def begin(
         As for `write`.
     """
     tensors: dict[str, Stacked] = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    # Sites in rows of one array take less room and time than a tensor for each site.
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
         tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
@@ -255,6 +256,7 @@ def _name(round: int) -> str:
 
 def _sync(folder: Path) -> None:
     """Sync a folder, so that a rename outlives a power cut."""
+    # A folder cannot be opened and synced on other systems.
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -322,6 +324,7 @@ def read(path: Path) -> Checkpoint:
 
 def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) -> Checkpoint:
     """Return a checkpoint from its file and start file."""
+    # A file without a start file stands alone, and has its own encoder.
     first, begun = (tensors, dict[str, Any]()) if not start else _started(path, start)
     return Checkpoint(
         round=facts.pop("round"),

@@ -199,6 +199,7 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
     """Return a message's content as it was."""
+    # Arrays are kept under "section/name", and sorted back into sections.
     sections: dict[str, Arrays] = {}
     for key, value in arrays.items():
         section, _, name = key.partition("/")

@@ -116,6 +116,7 @@ class AuditReply:
         """Return the message's content."""
         plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
         records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        # A record of columns needs at least one row, so that no figures are no section.
         if self.figures:
             records["figures"] = fields.rows_record(self.figures)
         return record_of(records)

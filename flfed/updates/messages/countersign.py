@@ -143,6 +143,7 @@ def _read(kind: type[Kind], record: RecordDict, counted: str = "") -> Kind:
 
     The count is in its field `counted`.
     """
+    # What came over the border is checked, first by type and then by what it counts.
     found = fields.made(kind, fields.config_of(record))
     if counted and getattr(found, counted) < 0:
         raise MalformedMessage(f"the message is no {kind.__name__}: it counts fewer than no lines")

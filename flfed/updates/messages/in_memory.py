@@ -97,6 +97,7 @@ def read(kind: type[Kind], record: RecordDict) -> Kind:
 
     It is read from the sections where somebody may have changed them.
     """
+    # A record that nobody looked at is unchanged, so that it need not be read and checked again.
     if type(record) is InMemoryRecord and type(record.message) is kind and record.untouched():
         return record.message
     return kind.from_record(record)
@@ -140,6 +141,7 @@ def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
     """
     for value in values:
         kind = type(value)
+        # A number has one size, so that its value is left out of the layout.
         if kind is float or kind is int:
             found.append(8)
         elif kind is np.ndarray:
@@ -166,6 +168,7 @@ def addressed(like: Message, node: int, content: RecordDict) -> Message:
 
 def replying(content: RecordDict, to: Message) -> Message:
     """Return `Message(content, reply_to=to)`."""
+    # The reply goes back the way that the message came, and within what is left of its time.
     asked, now = vars(to.metadata), time.time()
     answers = {
         "_message_id": "",

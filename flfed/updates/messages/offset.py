@@ -69,6 +69,7 @@ class Offset:
         """
         if self.value.shape != (outputs,) or self.error.shape != (outputs,):
             return f"its offset is not of {outputs} outputs"
+        # One bad offset would spoil what is estimated over all sites.
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
             return "its offset is not finite, or its standard error not above 0"
         return ""
@@ -84,5 +85,6 @@ def reads_offset(version: str) -> bool:
     >>> [reads_offset(version) for version in ("0.1.0", "0.1", "", "0.2.0.dev1", "0.10.3", "1.0")]
     [False, False, False, True, True, True]
     """
+    # A version that cannot be read counts as one that does not know offsets.
     found = re.match(r"(\d{1,6})\.(\d{1,6})", version)
     return found is not None and (int(found[1]), int(found[2])) >= SINCE

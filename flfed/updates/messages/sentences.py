@@ -302,9 +302,11 @@ def recorded(said: str, site: str = "") -> str:
     >>> recorded("clinic: the study is not approved here"), recorded("see https://evil.example")
     ('clinic: the study is not approved here', 'said something else (24 characters)')
     """
+    # Only the beginning of a long text is looked at: no honest one is as long.
     text = plain(said[:LONGEST])
     named = re.match(f"(?:{re.escape(site) or _NAME}: ){{0,2}}", text)
     # A name may stand before a sentence, and is not part of what is known.
+    # The whole text may be known by itself, before a name is taken off it.
     for name in ("", named[0] if named is not None else ""):
         sentence = text[len(name) :]
         if is_known(sentence):
@@ -351,6 +353,7 @@ def _patterns(sentences: Iterable[str]) -> str:
     """
 
     def pattern(sentence: str) -> str:
+        # The parts of a sentence are its own words and, between them, the names of its slots.
         parts = re.split(r"\{(\w+)\}", sentence)
         return "".join(SLOTS[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
 
@@ -371,6 +374,7 @@ def _columns() -> re.Pattern[str]:
 @cache
 def _notes() -> re.Pattern[str]:
     why = rf"(?:{_patterns(WITHHELD)})"
+    # A note has what was left out, why figures stay, or both.
     withheld = rf"withheld by the site's policy: {why}(?:; {why})*"
     return re.compile(rf"(?:{_patterns(NOTES)})(?:; {withheld})?|{withheld}")
 

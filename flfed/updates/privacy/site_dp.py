@@ -181,6 +181,7 @@ def site_epsilon(noise: float, rounds: int, delta: float) -> float:
 
     if rounds < 1:
         return 0.0
+    # No amplification by sampling: who is asked follows from the study's seed, which everybody has.
     accountant = RdpAccountant(
         PrivacyConfig(
             target_delta=delta,

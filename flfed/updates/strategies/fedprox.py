@@ -74,6 +74,7 @@ class FedProx(FedAvg):
     ) -> None:
         if not 0 <= mu < math.inf:
             raise UsageError(f"[strategy]: mu={mu} must be >= 0; 0 is plain averaging")
+        # All parameters are named here, as the signature is the table of a study.
         super().__init__(
             fraction=fraction,
             weights=weights,
@@ -95,6 +96,7 @@ class FedProx(FedAvg):
     @classmethod
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
         """Return the proximal gradient with the received `mu`."""
+        # A site that trained without the term would take part in another algorithm.
         if "mu" not in settings:
             raise MalformedMessage("the settings have no 'mu'")
         return (partial(proximal_gradient, mu=settings["mu"]),)

@@ -27,6 +27,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables, those that point at others first."""
+    # Tables with foreign keys go before those that the keys point at.
     for name in ("audit", "summary", "event", "sent", "metric", "curve", "comparison", "run_site", "run"):
         op.drop_table(name)
     op.drop_table("series")
@@ -93,6 +94,7 @@ def _run() -> None:
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name="fk_run_series_id"),
         sa.PrimaryKeyConstraint("id", name="pk_run"),
     )
+    # Lists of runs are searched and sorted by these columns.
     for column in ("series_id", "started", "status"):
         op.create_index(f"ix_run_{column}", "run", [column])
 
