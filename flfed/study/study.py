@@ -39,7 +39,7 @@ LATER: dict[str, dict[str, str | None] | None] = {
 """Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
 
 LARGEST_SEED = 2**63 - 10**6 - 1
-"""Largest seed that a study may have."""
+"""Repeats count on from the seed, and a run's record keeps it in 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
 def _missing(summary: Summary, cell: int) -> int | None:
     """Return the number of rows without a value.
 
-    None where the site keeps the count back.
+    It is None where the site keeps the count back.
     """
     return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
 
@@ -97,7 +97,7 @@ def _missing(summary: Summary, cell: int) -> int | None:
 class _Told:
     """Sums of a column that a site gives.
 
-    Of a number they are count, sum and squares, else the rows by value.
+    Of a number they are count, sum and squares, else the rows by value. `grouped` tells whether they are of groups.
     """
 
     sums: list[float]

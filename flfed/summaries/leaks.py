@@ -14,7 +14,7 @@ from flfed.summaries.summary import SEPARATION, Layout, Summary
 
 MISSING_P = 1e-4
 LEAST_TESTED = 10
-"""Fewest rows that missingness is tested with."""
+"""Fewest rows without a value, and with one, of which missingness is tested: two in 15,000 tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LeakWarning:
     def __str__(self) -> str:
         """Return the warning in words.
 
-        They are for whoever has to decide about the column, and the same in every repeat.
+        The words are for whoever has to decide about the column, and the same in every repeat.
         """
         if self.reason == "missingness":
             return (

@@ -30,7 +30,7 @@ so that a single row's input stays below 10 and a step of SGD stable."""
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnLayout:
-    """Public place of one column in a summary.
+    """Place of one column in a summary, public by the schema.
 
     Attributes
     ----------
@@ -374,11 +374,11 @@ def _class_weight(layout: Layout, frequency: np.ndarray) -> np.ndarray:
 
 
 Stacked = np.ndarray | list[np.ndarray]
-"""An array, or equal arrays that stand for one."""
+"""An array, or equal arrays that stand for one with a first dimension more."""
 
 
 def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
-    """Return the SHA-256 over sorted names, dtype, shape and bytes.
+    """Return the SHA-256 over sorted names, dtype, shape, little-endian bytes.
 
     Examples
     --------

@@ -94,7 +94,7 @@ class Mechanism:
     def round_release(self, plan: Plan, rounds: int) -> Release | None:
         """Return what one round spends of a site's budget.
 
-        It is None for nothing that its ledger counts.
+        It is None where its ledger counts nothing.
         """
         return None
 

@@ -21,7 +21,7 @@ NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 NO_PART = ("refused: ", "not there: ")
 """Beginnings of the reasons of sites that took no part."""
 FEW_SITES, SITES_NAMED = 5, 3
-"""Of more sites than the first number, the second are named."""
+"""Of more sites than the first are three named, and the others counted."""
 
 Fault = dict[str, Any]
 

@@ -30,7 +30,7 @@ from flfed.records.statistics.verdict import (
 )
 
 MANY_SITES = 8
-"""Number of sites from which chance findings are mentioned."""
+"""From here on a reader is told that one interval in twenty excludes 0 by chance."""
 GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
 """Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
@@ -235,7 +235,7 @@ def bound_of(entry: Report) -> str:
 def apart(other: float, shared: float, metric: str) -> str:
     """Return how far a reference is from the shared model.
 
-    Such as ".004 better than the shared model".
+    It is text, such as ".004 better than the shared model".
     """
     digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0

@@ -19,7 +19,7 @@ Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder")
 SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
 OWN = ("budget", "spent-before")
-"""Keys that an aggregate-only site does not show."""
+"""What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
 WITHIN = "within the promise"
 BEYOND = "beyond the promise"
@@ -55,7 +55,7 @@ THE_SITES_OWN = (
     "`flfed site budget SITE`, at the site."
 )
 NAMED_AT_MOST = 8
-"""Number of sites whose spending is told one by one."""
+"""Sites whose spending is told one by one; the page has the table of all."""
 
 
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
@@ -258,7 +258,7 @@ def power_of_ten(value: float | None) -> str:
 
 
 def counted(privacy: Private) -> str:
-    """Return what noise is counted in, for sites in rounds."""
+    """Return what noise is counted in, steps or rounds."""
     return "rounds" if privacy["unit"] == "site" else "steps"
 
 
@@ -333,7 +333,7 @@ def spending_in_words(privacy: Private) -> list[str]:
 def of_all_studies(line: Private) -> tuple[float | None, str]:
     """Return roughly a site's ε over all studies.
 
-    That of its ledger after the run, as a number and in words; None where it is not known.
+    It is that of its ledger after the run, as a number and in words. It is None where it is not known.
 
     The run's own is added to what the site said was spent before: that is more than the accountant
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.

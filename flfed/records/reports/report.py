@@ -40,7 +40,10 @@ Report = dict[str, Any]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
-    """Return the object of `flfed run list --json`, newest run first."""
+    """Return the object of `flfed run list --json`.
+
+    The newest run comes first, and each has the sites that took no part.
+    """
     keys = ("run", "study", "status", "engine", "started", "rounds")
     runs = reader.runs(search=search, limit=limit)
     absent = missing_of(reader, [run.run for run in runs])
@@ -161,7 +164,7 @@ def _metrics(recorded: Recorded) -> list[str]:
 
 
 def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[str]) -> Report:
-    """Return one arm's figures over all repeats, where metrics were written."""
+    """Return one arm's figures by metric, over all repeats."""
     rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
     return {metric: _figure(found) for metric, found in rows.items() if found}
 
@@ -323,9 +326,9 @@ def too_few(site: Report) -> str | None:
 
 
 def class_words(site: Report) -> str:
-    """Return how many of a site's holdout rows are rarer.
+    """Return the rarer class's rows in a holdout, in words.
 
-    Those of the rarer class are counted. Of repeats that differ it is their mean.
+    Of repeats that differ it is their mean.
 
     Examples
     --------

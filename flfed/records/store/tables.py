@@ -50,7 +50,7 @@ class Word(TypeDecorator[str]):
 
 
 class Prose(Word):
-    """A text of any length; the rest as for `Word`."""
+    """A text of any length, otherwise as `Word`."""
 
     impl = Text
     # SQLAlchemy keeps compiled statements only of types that say they may be kept.

@@ -270,7 +270,7 @@ def reason_of(message: Message, site: str = "") -> str:
 def _fits(value: float) -> bool:
     """Tell whether a number is no bool and not too large.
 
-    Other languages and databases can hold it, too.
+    Not Python alone can hold it.
     """
     return isinstance(value, float) or (not isinstance(value, bool) and abs(value) <= LARGEST)
 

@@ -176,7 +176,7 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        # An earlier version refuses a field that it does not know, so that only a true one crosses.
+        # An earlier version refuses a field that it does not know: this one crosses only where it is true.
         asked = {"offset": True} if self.offset else {}
         config = fields.config_record(protocol=PROTOCOL, **plain, **asked)
         records = model_sections(self.arrays, self.encoder) | {"config": config}

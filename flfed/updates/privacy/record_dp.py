@@ -103,7 +103,7 @@ class RecordDp(Mechanism):
         Rows may be one person's where the unit is a row.
         """
         found = []
-        # Above this ε the promise is a number rather than a protection.
+        # Above this ε the promise hardly protects anybody.
         if self.epsilon > WEAK_EPSILON:
             found.append(f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
         if self.unit == "row":
