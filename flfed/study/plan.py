@@ -1,4 +1,4 @@
-"""The training plan: what one site does between receiving arrays and answering."""
+"""Training plan of a site, for each round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from flfed.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a site trains in one round. The optimiser starts fresh each round.
+    """Training of a site in one round.
+
+    The optimiser starts fresh each round.
 
     Attributes
     ----------
@@ -72,6 +74,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges of the class docstring."""
+        # Each key has its condition and the words in which an error states it.
         for key, good, rule in (
             ("lr", 0 < self.lr < math.inf, "> 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
@@ -95,13 +98,16 @@ class Plan:
             if not good:
                 value = getattr(self, key.replace("-", "_"))
                 raise UsageError(f"[plan]: {key}={value} must be {rule}")
+        # Settings that depend on one another are checked once each is in its own range.
         if self.momentum and self.optimiser != "sgd":
             raise UsageError(f"[plan]: momentum is for optimiser 'sgd', not {self.optimiser!r}")
         if self.schedule == "plateau" and not self.validation:
             raise UsageError("[plan]: schedule 'plateau' reads validation rows: set validation, such as 0.2")
 
     def factor(self, round: int, rounds: int) -> float:
-        """Return what the schedule multiplies `lr` by in `round` (from 1) of `rounds`.
+        """Return the schedule's factor of `lr` in a round.
+
+        Rounds count from 1 to `rounds`.
 
         The plateau's factor is the server's decision and not in here.
 
@@ -111,6 +117,7 @@ class Plan:
         >>> [round(plan.factor(r, 3), 3) for r in (1, 2, 3)]
         [1.0, 0.75, 0.25]
         """
+        # The first round has the whole rate, and none has a rate of zero.
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
         return 1.0
@@ -118,7 +125,9 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateSteps:
-    """How the steps of a plan are taken so that no row, or no person, can be told from what comes of them.
+    """Steps of a plan that protect rows or persons.
+
+    No row, or no person, can be told from what comes of them.
 
     Attributes
     ----------

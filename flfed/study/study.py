@@ -1,4 +1,7 @@
-"""A study: what everybody signs before anything runs, read from TOML and checked."""
+"""A study, read from TOML and checked.
+
+Everybody signs it before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One study, checked. Make one with `Study.load` or `Study.parse`.
+    """One study, checked.
+
+    Make one with `Study.load` or `Study.parse`.
 
     Attributes
     ----------
@@ -81,7 +86,7 @@ class Study:
 
     @classmethod
     def load(cls, name: str | Path) -> Study:
-        """Return the shipped study of this name, or the study in this file.
+        """Return the shipped study, or the one in a file.
 
         Raises
         ------
@@ -105,6 +110,7 @@ class Study:
             raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
         try:
             return cls.parse(text)
+        # A file's own name goes before the error; a shipped study is known by its name.
         except UsageError as error:
             raise error if shipped else UsageError(f"{path}: {error}") from None
 
@@ -125,11 +131,14 @@ class Study:
         return _study(table, text)
 
     def sha256(self) -> str:
-        """Return the hash of the text, as a site's approval names it."""
+        """Return the hash of the text, as approvals name it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def adjusts_intercept(self) -> bool:
-        """Tell whether each site's own intercept adjusts the model: it is linear, and no mechanism protects rows."""
+        """Tell whether each site's own intercept adjusts the model.
+
+        It does where the model is linear and no mechanism protects rows.
+        """
         return self.privacy.name == "none" and bool(registry.load("model", self.model.name).linear)
 
     def replace(self, changes: Mapping[str, Any]) -> Study:
@@ -149,6 +158,7 @@ class Study:
 
         table = tomllib.loads(self.text)
         for key, value in changes.items():
+            # A table that the study leaves out is made, so that any key can be set.
             *path, last = _path(key, table)
             place = table
             for part in path:
@@ -162,7 +172,9 @@ class Study:
         return _study(table, tomli_w.dumps(table))
 
     def full_key(self, key: str, said: str) -> str:
-        """Return where a key stands, as `table.key`: "rounds" gives "strategy.rounds".
+        """Return a key with its table.
+
+        The bare key "rounds" gives "strategy.rounds".
 
         Parameters
         ----------
@@ -179,7 +191,9 @@ class Study:
 
 
 def toml_value(word: str) -> Any:
-    """Return what `--set` and `--grid` mean by a value: TOML where it is, and the word itself where it is not.
+    """Return what `--set` and `--grid` mean by a value.
+
+    A word that is no TOML stands for itself.
 
     Examples
     --------
@@ -211,9 +225,13 @@ _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
 def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
-    """Return where `key` stands in a study: `rounds` gives `["strategy", "rounds"]`."""
+    """Return the path of `key` in a study.
+
+    The bare key `rounds` gives `["strategy", "rounds"]`.
+    """
     if "." in key:
         return key.split(".")
+    # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
     known["strategy"] = {"rounds"}
     for place, kind in _LISTED.items():
@@ -225,6 +243,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
     found = [[name, key] for name, keys in known.items() if key in keys]
     found += [[key]] if key in _TOP else []
+    # A bare key of several tables would set one of them by chance.
     if len(found) != 1:
         every = sorted({word for keys in known.values() for word in keys})
         why = "stands in several tables." if found else f"is not known{nearest(key, every)}"
@@ -233,7 +252,11 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
 
 
 def _study(table: dict[str, Any], text: str) -> Study:
-    """Build a study from parsed TOML; every error names its place."""
+    """Build a study from parsed TOML.
+
+    Every error names its place.
+    """
+    # Unknown keys are refused first: a mistyped table would otherwise be left out in silence.
     known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE, *(name for name in LATER if name not in _LISTED)]
     for key in table:
         if key not in known:
@@ -250,6 +273,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if parts["privacy"].get("name") == "record-dp":
         parts["encode"].setdefault("scaler", "schema")  # by any other, one row moves the inputs of all
     made = {name: _made(name, parts[name]) for name in _TABLES}
+    # Settings that exclude each other across tables are known only once each table is made.
     if made["encode"].scaler == "schema" and made["plan"].class_weight == "balanced":
         raise UsageError(
             "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
@@ -275,7 +299,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
 
 
 def _made(name: str, given: dict[str, Any]) -> Any:
-    """Build one table of a study, and the tables inside it first."""
+    """Build one table of a study, inner tables first."""
     inner = {}
     for (outer, key), kind in _NESTED.items():
         if outer == name and key in given:
@@ -288,13 +312,14 @@ def _made(name: str, given: dict[str, Any]) -> Any:
 
 
 def _refuse_later(table: Mapping[str, Any]) -> None:
-    """Refuse what DESIGN.md names and this version does not have."""
+    """Refuse what DESIGN.md names and this version lacks."""
     for name, keys in LATER.items():
         given = table.get(name)
         if given is None or (name in _LISTED and not isinstance(given, dict)):
             continue
         if keys is None or not isinstance(given, dict):
             raise UsageError(f"study: [{name}] is not available in this version; leave it out")
+        # A listed thing checks its other keys itself, by its signature.
         for key, value in given.items():
             if name in _LISTED and key not in keys:
                 continue
@@ -310,7 +335,7 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _named(given: dict[str, Any], kind: str) -> Named:
-    """Return what the table of a listed kind names."""
+    """Return the listed thing that a table names."""
     name = given.pop("name", None)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     known = registry.names(kind)
@@ -322,12 +347,16 @@ def _named(given: dict[str, Any], kind: str) -> Named:
 
 
 def _privacy(given: dict[str, Any]) -> Named:
-    """Return the mechanism that a study asks for; "none" without its table."""
+    """Return the mechanism that a study asks for.
+
+    It is "none" where the study has no such table.
+    """
     for key in LATER["privacy"] or ():
         given.pop(key, None)  # its one value was looked at before
     if given.get("name", "none") != "none":
         return _named(given, "mechanism")
     given.pop("name", None)
+    # Settings without a name would protect nothing while they seem to.
     if given:
         raise UsageError(f"[privacy]: {next(iter(given))} needs name; known: {', '.join(registry.names('mechanism'))}")
     return Named(name="none")

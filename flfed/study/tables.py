@@ -1,4 +1,7 @@
-"""The tables of a study, as frozen dataclasses: each checks its own keys."""
+"""Tables of a study, as frozen dataclasses.
+
+Each checks its own keys.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,16 @@ TABLE_OF = {"mechanism": "privacy"}
 Own = Literal["best", "same"]
 """What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
 OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
-"""What the best model of some rows alone may be."""
+"""Families that the best model of some rows may have."""
 OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
-"""The strictest last."""
+"""Ways of sharing, the strictest last."""
 
 
 def strictest(*given: Sharing) -> Sharing:
-    """Return the strictest of what study, policy and earlier answers say.
+    """Return the strictest of some ways of sharing.
+
+    Study, policy and earlier answers each name one.
 
     Examples
     --------
@@ -36,7 +41,7 @@ def strictest(*given: Sharing) -> Sharing:
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """How one table is cut into research sites.
+    """Cut of one table into research sites.
 
     Attributes
     ----------
@@ -67,7 +72,7 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Which dataset, which of its features, which sites.
+    """Dataset of a study, its features and sites.
 
     Attributes
     ----------
@@ -86,14 +91,17 @@ class Dataset:
     partition: Partition | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a choice of no columns, which no model can learn from."""
+        """Refuse a choice of no columns.
+
+        No model can learn from none.
+        """
         if self.features is not None and not self.features:
             raise UsageError("[dataset]: features must name at least one column; leave it out for all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
-    """How encoded rows are made from mapped ones.
+    """Encoding of mapped rows.
 
     Attributes
     ----------
@@ -119,7 +127,9 @@ class Encode:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """The learning curve: the federation again with one site cut to few rows of its own.
+    """Learning curve of a study.
+
+    It is the federation again, with one site cut to few rows of its own.
 
     Attributes
     ----------
@@ -133,7 +143,11 @@ class LearningCurve:
     draws: int = 20
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no model can learn from, and a single draw, which has no spread."""
+        """Refuse sizes and draws that tell nothing.
+
+        No model can learn from fewer than two rows, and a single draw has no spread.
+        """
+        # A size that stands twice would be run twice for one point of the curve.
         if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
             raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
         if self.draws < 2:
@@ -142,7 +156,9 @@ class LearningCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A published split in place of the sites' own holdouts, where their policies allow a re-split.
+    """A published split in place of sites' own holdouts.
+
+    It needs policies that allow a re-split.
 
     Attributes
     ----------
@@ -168,7 +184,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """How the result is judged.
+    """Rules by which a study's result is judged.
 
     Attributes
     ----------
@@ -211,9 +227,13 @@ class Compare:
     own: Own | None = None
 
     def __post_init__(self) -> None:
-        """Refuse too few resamples for a 95 % interval, and what a later version brings."""
+        """Refuse settings that contradict each other.
+
+        Too few resamples for a 95 % interval are refused as well.
+        """
         if self.alert_budget is not None and not 0 < self.alert_budget < 1:
             raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
         if self.pooled is not None and self.own == "best":
@@ -221,13 +241,16 @@ class Compare:
                 "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
                 "leave one of them out"
             )
+        # The bounds of a 95 % interval are then the fifth resamples from either end.
         if self.draws < 200:
             raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
         if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
             raise UsageError(f"[compare]: worthwhile={self.worthwhile} must be 0 or more")
 
     def own_of(self, *, linear: bool) -> Own:
-        """Return what a site's own model is, for a shared model that is linear or is not.
+        """Return the kind of a site's own model.
+
+        It depends on whether the shared model is linear.
 
         Examples
         --------
@@ -239,7 +262,9 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A listed thing with its settings, as `[model]` or `[strategy]` gives them.
+    """A listed thing with its settings.
+
+    `[model]` and `[strategy]` give one.
 
     Attributes
     ----------
@@ -253,15 +278,21 @@ class Named:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, kind: str, **given: Any) -> Any:
-        """Return the thing, made from its settings and what the run itself gives."""
+        """Return the thing that the settings describe.
+
+        What the run itself gives goes into it as well.
+        """
         thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
+        # The table holds these keys beside the constructor's own.
         beside = ("name", "rounds") if kind == "strategy" else ("name",)
         return thing(**given, **registry.settings(thing, self.settings, where, beside=beside))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """One published or measured figure that `flfed study verify` compares with.
+    """One figure that `flfed study verify` compares with.
+
+    It was published or measured.
 
     Attributes
     ----------
@@ -286,8 +317,12 @@ class Expectation:
     by_repeat: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an expectation that nothing could break, or that names no source."""
+        """Refuse an expectation without a test or a source.
+
+        The test is one that a figure could fail.
+        """
         where = f"[expected] {self.path!r}"
+        # With both or neither, it would not be clear what counts as met.
         if (self.value is None) == (self.least is None):
             raise UsageError(f"{where}: needs either value with tolerance, or least")
         if self.value is not None and not self.tolerance > 0:
@@ -298,7 +333,7 @@ class Expectation:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What `flfed study verify` runs and checks.
+    """Repeats and figures for `flfed study verify`.
 
     Attributes
     ----------
@@ -311,14 +346,19 @@ class Expected:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Expected:
-        """Return what the table [expected] says: `repeats`, and a table for each figure's path."""
+        """Return the expectations of the table [expected].
+
+        It has `repeats`, and a table for each figure's path.
+        """
         figures = []
+        # Each key but `repeats` is the path of a figure.
         for path, figure in given.items():
             if path == "repeats":
                 continue
             if not isinstance(figure, dict):
                 raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
             where = f"[expected] {path!r}"
+            # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
                 raise UsageError(f"{where}: key 'path' is not known")
             figures.append(Expectation(path=path, **registry.settings(Expectation, figure, where)))
@@ -329,7 +369,10 @@ class Expected:
 
 
 def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the grid of the table [sweep]: each key of the study with the values to try."""
+    """Return the grid of the table [sweep].
+
+    Each key of the study stands with the values to try.
+    """
     for key, values in given.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")

@@ -1,4 +1,6 @@
-"""Sums that sites release before training and what is made of them, without a row.
+"""Sums of sites' rows, and what is made of them.
+
+Sites release them before training, without a row.
 
 `summary` has the layout of the sums, their merging and the shared encoder; `leaks` warns of columns that tell the
 outcome; `drift` and `table_one` compare sites; `score_bins` are the bins in which sites count predictions.

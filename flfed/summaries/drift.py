@@ -1,4 +1,7 @@
-"""How far the rows of one site lie from those of the others, by column, from the sums that Table 1 is made of."""
+"""Drift of a site's rows from the others', by column.
+
+It is taken from the sums that Table 1 is made of.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ NORMAL_975 = 1.959963984540054
 
 
 def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, Any]]:
-    """Return each column's missing rows and standardised difference, by site, as a record keeps them.
+    """Return each column's missing rows and standardised differences.
+
+    They are by site, as a record keeps them.
 
     Parameters
     ----------
@@ -65,6 +70,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     """
     found = []
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        # Each site is held against the sum of the others, so its own part is needed apart.
         told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
         by_site = {}
         for name, summary in sites.items():
@@ -72,6 +78,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
             by_site[name] = entry | _compared(column, told[name], others)
         values = column.cells[:-1]
+        # A difference has a direction for a number and of two values, and none of more.
         towards = "" if column.kind == "number" else values[-1] if len(values) == 2 else None
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
         found.append(head | {"towards": towards, "sites": by_site})
@@ -79,20 +86,29 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
 
 
 def _missing(summary: Summary, cell: int) -> int | None:
-    """Return the rows without a value; None where the site keeps the count back."""
+    """Return the number of rows without a value.
+
+    It is None where the site keeps the count back.
+    """
     return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What a site gives of one column: count, sum and squares of a number, else rows by value; are they of groups."""
+    """Sums of a column that a site gives.
+
+    Of a number they are count, sum and squares, else the rows by value. `grouped` tells whether they are of groups.
+    """
 
     sums: list[float]
     grouped: bool = False
 
 
 def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> _Told | None:
-    """Return what a site gives of a column, None where it keeps any of it back."""
+    """Return what a site gives of a column.
+
+    It is None where the site keeps any of it back.
+    """
     if column.kind == "number":
         grouped = in_groups(column, [summary], number, place)
         return _Told(summary.moments[number].tolist(), grouped) if summary.moments_known[number] else None
@@ -102,7 +118,10 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
 
 
 def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | None]) -> dict[str, Any]:
-    """Return what a record keeps of one site beside the others that give theirs."""
+    """Return a site's comparison with the other sites.
+
+    Only others that give their sums count. It is what a record keeps.
+    """
     there = [other for other in others if other is not None]
     found = {"difference": None, "chance": None, "spread": None, "reason": "", "about": False, "compared-with": 0}
     if not others or own is None or not there:
@@ -124,20 +143,29 @@ def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | 
 
 
 def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
-    """Return one standard deviation over the other, from count, sum and squares; None where one is 0."""
+    """Return the ratio of two standard deviations.
+
+    Each comes from count, sum and squares; None where one is 0.
+    """
     one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
     return math.sqrt(one / other) if one and other else None
 
 
 def _too_few(n: float, m: float) -> str:
-    """Return why `n` rows with a value and `m` at the other sites give no difference, "" if they are enough."""
+    """Return why rows are too few to compare.
+
+    `n` rows have a value here, and `m` at the other sites. It is "" if they are enough.
+    """
     if n < FEW_ROWS:
         return FEW if n else EMPTY
     return "" if m >= FEW_ROWS else FEW_ELSEWHERE
 
 
 def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:
-    """Return the difference of two means in standard deviations, of a number (after its transform)."""
+    """Return the standardised difference of two means.
+
+    They are of a number, after its transform.
+    """
     if few := _too_few(own[0], others[0]):
         return None, None, few
     parts = []
@@ -148,7 +176,10 @@ def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | Non
 
 
 def _shares(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:
-    """Return the difference of two sets of shares, of the rows that have a value."""
+    """Return the standardised difference of two sets of shares.
+
+    They are of the rows that have a value.
+    """
     if few := _too_few(sum(own), sum(others)):
         return None, None, few
     return share_difference(np.array(own), np.array(others))
@@ -157,7 +188,10 @@ def _shares(own: Sequence[float], others: Sequence[float]) -> tuple[float | None
 def mean_difference(
     mean: float, variance: float, n: float, other_mean: float, other_variance: float, m: float
 ) -> tuple[float | None, float | None, str]:
-    """Return `(mean - other_mean) / sqrt((variance + other_variance) / 2)`, what chance reaches, and why there is none.
+    """Return two means' difference in standard deviations.
+
+    It is `(mean - other_mean) / sqrt((variance + other_variance) / 2)`, with what chance reaches, and why there is
+    none.
 
     Parameters
     ----------
@@ -182,6 +216,7 @@ def mean_difference(
     >>> mean_difference(54.0, 81.0, 100, 49.5, 81.0, 400)[0]
     0.5
     """
+    # Without any spread the two groups are equal, or cannot be compared.
     spread = math.sqrt((variance + other_variance) / 2)
     if not spread:
         return None, None, CONSTANT if math.isclose(mean, other_mean, rel_tol=1e-9) else APART
@@ -190,7 +225,9 @@ def mean_difference(
 
 
 def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None, str]:
-    """Return how far two sets of shares are apart in standard deviations, what chance reaches, and why there is none.
+    """Return the distance of two sets of shares.
+
+    It is in standard deviations, with what chance reaches, and why there is none.
 
     Two values: the signed difference of the share of the last one. More: `sqrt((t - c)' S^-1 (t - c))`,
     without a sign, with S the mean covariance of the two.
@@ -211,6 +248,7 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
     n, m = float(counts.sum()), float(other.sum())
     if not n or not m:
         return None, None, EMPTY
+    # Values that nobody has, and the first one, follow from the rest and would make the covariance singular.
     there = (counts + other) > 0
     t, c = (counts / n)[there][1:], (other / m)[there][1:]
     if not len(t):
@@ -218,6 +256,7 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
     covariance = (np.diag(t) - np.outer(t, t) + np.diag(c) - np.outer(c, c)) / 2
     gap = t - c
     scaled = np.linalg.pinv(covariance, hermitian=True) @ gap
+    # A gap outside the covariance's range has no finite distance.
     if not np.allclose(covariance @ scaled, gap, atol=1e-9):
         return None, None, APART
     squared = float(gap @ scaled)
@@ -226,7 +265,9 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
 
 
 def by_chance(n: float, m: float, freedom: int) -> float:
-    """Return the size that a standardised difference of groups that spread alike stays below in 95 of 100 cases.
+    """Return the difference that chance alone seldom exceeds.
+
+    In 95 of 100 cases, a standardised difference of groups that spread alike stays below it.
 
     With no difference to find: `sqrt(q (1/n + 1/m))`, with q the 95th percentile of chi-squared with `freedom`
     degrees of freedom: exact for one, by Wilson and Hilferty's cube root for more (off by less than 1 %).

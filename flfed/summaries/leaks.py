@@ -1,4 +1,7 @@
-"""Leak warnings: columns that say more about the target than a routine examination should, from merged sums."""
+"""Leak warnings from merged sums.
+
+They name columns that say more about the target than a routine examination should.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ LEAST_TESTED = 10
 
 @dataclass(frozen=True)
 class LeakWarning:
-    """A column that says more about the target than a routine examination should.
+    """A column that says too much about the target.
+
+    It says more than a routine examination should.
 
     Attributes
     ----------
@@ -31,7 +36,10 @@ class LeakWarning:
     value: float
 
     def __str__(self) -> str:
-        """Say it in words for whoever has to decide about the column; the same in every repeat."""
+        """Return the warning in words.
+
+        The words are for whoever has to decide about the column, and the same in every repeat.
+        """
         if self.reason == "missingness":
             return (
                 f"whether {self.column!r} is missing goes with the target, within sites (p < {MISSING_P:g}): "
@@ -41,7 +49,9 @@ class LeakWarning:
 
 
 def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
-    """Return the columns whose missingness, or whose values alone, give the target away.
+    """Return the columns that give the target away.
+
+    Their missingness does, or their values alone.
 
     Parameters
     ----------
@@ -60,9 +70,11 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
     for number, column in enumerate(layout.features):
         sums = summary.leaks[number]
         if column.name not in passed:
+            # The smallest p of several outcomes is multiplied by their number (Bonferroni).
             p = min(1.0, layout.outcomes * min(chance_at_most(float(u), float(v)) for u, v in sums[:, :2]))
             if p < MISSING_P:
                 found.append(LeakWarning(column.name, "missingness", p))
+        # Strength is known only where some site gave it for every outcome.
         if (sums[:, 3] > 0).all():
             strength = float(np.mean(sums[:, 2] / sums[:, 3]))
             if strength > SEPARATION:
@@ -71,7 +83,10 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
 
 
 def untested(layout: Layout, summary: Summary) -> list[str]:
-    """Return the columns of which too few rows have no value, or have one, to test missingness: fewer than ten."""
+    """Return the columns whose missingness is not tested.
+
+    Fewer than ten of their rows have no value, or fewer than ten have one.
+    """
     places = layout.slices()
     missing = {c.name: float(summary.cells[places[c.name]][-1]) for c in layout.features}
     most = float(summary.rows[0]) - LEAST_TESTED
@@ -79,7 +94,9 @@ def untested(layout: Layout, summary: Summary) -> list[str]:
 
 
 def chance_at_most(u: float, v: float) -> float:
-    """Return a bound of the chance that |U| reaches `u`: `2 exp(-v h(|u| / v))`, `h(x) = (1 + x) log(1 + x) - x`.
+    """Return a bound of the chance that |U| reaches `u`.
+
+    It is `2 exp(-v h(|u| / v))` with `h(x) = (1 + x) log(1 + x) - x`.
 
     It holds whatever the counts, where the normal approximation of rare events warns of nothing at all.
 

@@ -1,4 +1,7 @@
-"""The bins of predictions by which sites count rows, and how far an AUC made of such counts may be from the rows'."""
+"""Bins by which sites count predictions.
+
+How far an AUC of such counts may be from that of the rows is told here as well.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ LEAST_SPREAD = 0.25
 
 @dataclass(frozen=True)
 class ScoreBins:
-    """Bins of log-odds, from low to high; the first and the last have all that is beyond, too.
+    """Bins of log-odds, from low to high.
+
+    The first and the last have all that is beyond, too.
 
     Attributes
     ----------
@@ -48,22 +53,27 @@ class ScoreBins:
 
     @classmethod
     def of(cls, payload: Mapping[str, Any]) -> ScoreBins:
-        """Return the bins that a record's "score-histograms" names."""
+        """Return the bins of a record's "score-histograms"."""
         return cls(payload.get("centre"), payload.get("spread"), payload["limit"], payload["bins"])
 
     def places(self, odds: np.ndarray) -> np.ndarray:
-        """Return the bin of each of these log-odds; that of NaN is the first, for no bin is right for it."""
+        """Return the bin of each of these log-odds.
+
+        That of NaN is the first, for no bin is right for it.
+        """
         if self.centre is None or self.spread is None:
             share = (1 + np.arcsinh(np.clip(odds, -self.limit, self.limit)) / np.arcsinh(self.limit)) / 2
         else:
+            # Log-odds are cut to where squares stay finite.
             t = (np.clip(odds, -1e6, 1e6) - self.centre) / self.spread
             share = (1 + t / np.sqrt(2 + t * t)) / 2
+        # The last bin takes what lies on its upper end.
         place = np.where(np.isnan(share), 0.0, share) * self.bins
         places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
         return places
 
     def widths(self, odds: np.ndarray) -> np.ndarray:
-        """Return how wide a bin is where these log-odds lie."""
+        """Return the width of a bin at these log-odds."""
         found: np.ndarray
         if self.centre is None or self.spread is None:
             found = 2 * np.arcsinh(self.limit) * np.sqrt(1 + odds**2) / self.bins
@@ -72,7 +82,11 @@ class ScoreBins:
         return found
 
     def points(self) -> np.ndarray:
-        """Return where bins begin, have their middle and end, in log-odds [2 * bins + 1]; infinite at both ends."""
+        """Return the bounds and middles of the bins.
+
+        They are log-odds [2 * bins + 1], infinite at both ends.
+        """
+        # Middles lie halfway in the bins' own scale, not in log-odds.
         share = np.arange(1, 2 * self.bins) / (2 * self.bins)
         if self.centre is None or self.spread is None:
             inner = np.sinh((2 * share - 1) * np.arcsinh(self.limit))
@@ -87,7 +101,9 @@ EVEN_ODDS = ScoreBins()
 
 
 def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
-    """Return how far the AUC of the rows may lie from that of their counts at most: half the pairs of one bin.
+    """Return the largest error of a binned AUC.
+
+    It is against the AUC of the rows: half the pairs of one bin.
 
     Of two rows in one bin nobody knows which has the higher prediction: such a pair counts half, and is 0 or 1.
     Certain, and nothing less is: a bin may hold all that a strong input has to tell where the model gives it a
@@ -113,7 +129,10 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:
-    """Return the counts [2, bins] that a record has by class, as pairs of a bin and its rows."""
+    """Return a record's counts as an array [2, bins].
+
+    A record has them by class, as pairs of a bin and its rows.
+    """
     both = np.zeros((2, bins))
     for label in ("0", "1"):
         for place, rows in counts[label]:
@@ -122,5 +141,8 @@ def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:
 
 
 def bound_in(payload: Mapping[str, Any]) -> float:
-    """Return how far the AUC of a record's "score-histograms" may be from that of the rows at most."""
+    """Return the largest error of a record's AUC.
+
+    The AUC of its "score-histograms" is at most so far from that of the rows.
+    """
     return auc_bound(*dense(payload["all"], payload["bins"]))

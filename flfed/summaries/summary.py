@@ -1,4 +1,6 @@
-"""Sums over a site's rows in a layout that follows from the schema alone, and what is made of them.
+"""Sums over a site's rows, and the encoder from them.
+
+Their layout follows from the schema alone.
 
 A summary is a few vectors of fixed length whose sum over sites is the summary of all rows, so
 that it can be masked and added. From the merged sums come the one encoder of all sites, the
@@ -28,7 +30,7 @@ so that a single row's input stays below 10 and a step of SGD stable."""
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnLayout:
-    """One column's place in a summary. Every figure here is public: it is in the schema.
+    """Place of one column in a summary, public by the schema.
 
     Attributes
     ----------
@@ -55,18 +57,18 @@ class ColumnLayout:
 
     @property
     def middle(self) -> float:
-        """Middle of the schema's range, which moments are taken about; 0 if not a number."""
+        """Middle of a number's range for its moments, else 0."""
         return (self.edges[0] + self.edges[-1]) / 2 if self.edges else 0.0
 
     @property
     def half(self) -> float:
-        """Half the width of the schema's range, the unit of the moments; 1 if not a number."""
+        """Half of a number's range, its moments' unit, else 1."""
         return (self.edges[-1] - self.edges[0]) / 2 if self.edges else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The layout of a summary: features in the schema's order, then the target.
+    """Layout of a summary: features, then the target.
 
     Attributes
     ----------
@@ -84,12 +86,12 @@ class Layout:
 
     @property
     def columns(self) -> tuple[ColumnLayout, ...]:
-        """Features, then the target."""
+        """Features in the schema's order, then the target."""
         return (*self.features, self.target)
 
     @property
     def outcomes(self) -> int:
-        """How many outcomes a leak is looked for in: classes of a multi-class target, else 1."""
+        """Number of outcomes for leaks, 1 unless multi-class."""
         return len(self.target.cells) - 1 if self.task == "multi-class" else 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -120,7 +122,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Summary:
-    """Sums over rows of one site, or of several after `merge`. All arrays are float64.
+    """Sums over rows in float64, of one site or several.
 
     Attributes
     ----------
@@ -165,7 +167,7 @@ class Summary:
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
-    """Return the sum of summaries: the summary of all their rows.
+    """Return the sum of summaries, as that of all rows.
 
     Notes
     -----
@@ -194,7 +196,7 @@ def _exact_sum(arrays: list[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoder:
-    """How every site turns mapped rows into the model's inputs; the same at all sites.
+    """Encoder of rows as model inputs, the same at all sites.
 
     Attributes
     ----------
@@ -220,11 +222,11 @@ class Encoder:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def sha256(self) -> str:
-        """Return the hash of the encoder, over sorted names and little-endian bytes."""
+        """Return the encoder's hash over sorted names and little-endian bytes."""
         return arrays_sha256(self.arrays())
 
     def is_close(self, other: Encoder) -> bool:
-        """Tell whether another is the same but for what processors round otherwise."""
+        """Tell whether two encoders differ by rounding alone."""
         mine, others = self.arrays(), other.arrays()
         return all(
             mine[name].shape == others[name].shape and np.allclose(mine[name], others[name], rtol=1e-9, atol=1e-9)
@@ -233,7 +235,9 @@ class Encoder:
 
 
 def sums_sha256(summary: Summary) -> list[str]:
-    """Return two hashes of counts and rounded moments: sums of the same rows have one in common, by whom they may be.
+    """Return two hashes of counts and rounded moments.
+
+    Sums of the same rows have one in common, by whom they may be.
 
     How numbers are added up depends on the processor, in their last bits. A moment that lies where one of two
     grids rounds lies between two steps of the other; no short decimal lies where either does.
@@ -272,17 +276,19 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         if column.kind == "number":
             center[number], scale[number] = _center_and_scale(column, summary.moments[number])
+            # A regression's target is scaled under any scaler.
             if scaler == "none" and column is not layout.target:
                 scale[number] = 1.0
         frequency[place] = _frequency(summary, number, place)
         if scaler != "none":
+            # A rare value is divided by a floor, so that a single row's input stays small.
             spread[place] = np.maximum(np.sqrt(frequency[place] * (1 - frequency[place])), LEAST_SPREAD)
     weight = _class_weight(layout, frequency)
     return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
 
 
 def schema_encoder(layout: Layout) -> Encoder:
-    """Return the encoder that the schema alone gives: no row has a say in it.
+    """Return the encoder that the schema gives without any row.
 
     A number is centred on the middle of its typical span, and divided by a quarter of it: one standard
     deviation where 95 of 100 values lie within. Without a typical span the range stands for it. Values
@@ -296,6 +302,7 @@ def schema_encoder(layout: Layout) -> Encoder:
         if column.kind == "number":
             low, high = column.typical or (column.edges[0], column.edges[-1])
             center[number], scale[number] = (low + high) / 2, (high - low) / 4
+        # The last cell is "missing", whose share no schema tells.
         values = len(column.cells) - 1
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
@@ -310,7 +317,7 @@ def schema_encoder(layout: Layout) -> Encoder:
 
 
 def one_class(layout: Layout, summary: Summary) -> bool:
-    """Tell whether all rows behind a summary are of one class; never where small counts were kept back."""
+    """Tell whether all rows are known to be of one class."""
     if layout.task == "regression":
         return False
     place = layout.slices()[layout.target.name]
@@ -319,7 +326,9 @@ def one_class(layout: Layout, summary: Summary) -> bool:
 
 
 def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:
-    """Return how far each column's centre is from where exact sums put it, in standard deviations.
+    """Return how far each column's centre is off.
+
+    It is held against exact sums, in standard deviations.
 
     Of a flag or category the value that moved most.
     """
@@ -348,6 +357,8 @@ def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
     least = summary.cells[place] + summary.lower[place]
     counts, unknown = least[:-1], summary.sites[0] - summary.cells_known[place][:-1]
     rest = summary.left[number] - summary.lower[place].sum()
+    # Rows in cells that were not given are spread evenly over the values that lack a site.
+    # What remains of the rows is shared out only among values that some site held back.
     if rest > 0 and unknown.sum() > 0:
         counts = counts + rest * unknown / unknown.sum()
     total = counts.sum()
@@ -367,7 +378,7 @@ Stacked = np.ndarray | list[np.ndarray]
 
 
 def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
-    """Return the SHA-256 over sorted names, dtype, shape and little-endian bytes.
+    """Return the SHA-256 over sorted names, dtype, shape, little-endian bytes.
 
     Examples
     --------
@@ -380,6 +391,7 @@ def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
         value = arrays[name]
         parts = value if isinstance(value, list) else [np.atleast_1d(value)]
         shape = (len(parts), *parts[0].shape) if isinstance(value, list) else parts[0].shape
+        # Bytes are hashed little-endian, so that every machine has the same hash.
         little = parts[0].dtype.newbyteorder("<")
         digest.update(f"{name}\x1f{little.str}\x1f{shape}\x1e".encode())
         for part in parts:

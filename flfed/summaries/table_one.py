@@ -1,4 +1,7 @@
-"""The federated Table 1: who is in the data, from merged sums, with suppressed cells marked."""
+"""The federated Table 1, from merged sums.
+
+It tells who is in the data. Suppressed cells are marked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ CONSTANT = 1e-12
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
-    """Return Table 1 as lines of text: a characteristic, all sites together, each site.
+    """Return Table 1 as lines of text.
+
+    Each has a characteristic, all sites together, and each site.
 
     Parameters
     ----------
@@ -48,6 +53,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
             grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
             grouped[ALL] = any(grouped.values())
             cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
+            # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
             giving = sum(summary.moments_known[number] > 0 for summary in merged.values())
             if 0 < giving < len(merged):
                 cells[ALL] += f" ({giving} of {len(merged)} sites)"
@@ -65,13 +71,16 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
         if column is layout.target:
             continue  # A row without an outcome is refused, so none is missing.
         missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
+        # A line of missing values stands only where some site has any, or keeps the count back.
         if set(missing.values()) != {"0 (0 %)"}:
             lines.append({"Characteristic": f"{label}: missing"} | missing)
     return lines
 
 
 def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, place: slice) -> bool:
-    """Tell whether a site's mean and deviation of a number come from groups of bins, not from its rows.
+    """Tell whether a number's mean comes from groups of bins.
+
+    The mean and deviation of a site come from groups of bins, or from its rows.
 
     Parameters
     ----------
@@ -86,6 +95,7 @@ def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, p
     A site that groups bins keeps some cell back: 0 counts as small. Only where each bin has
     many rows does it give them all; its sums are then those of the middles of the bins.
     """
+    # Bins have their middles at even distances, in the units of the moments.
     middles = np.linspace(-1, 1, 2 * len(column.cells) - 1)[1::2]
     for summary in summaries:
         counts, sums = summary.cells[place], summary.moments[number]
@@ -108,6 +118,7 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         amount = math.expm1(center)
         return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
     variance = squares / count - mean**2
+    # A variance within rounding of 0 would have digits that mean nothing.
     if count == 1 or variance <= CONSTANT * squares / count:
         center = center if abs(center) > CONSTANT * column.half else 0.0
         said = f"{digits(center, 4)} ± {NO_DEVIATION if count == 1 else 0}"
@@ -119,7 +130,9 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
-    """Return a count and its share, or what is known of it: of the rows with a value, or of all if `missing` is None.
+    """Return a count and its share, or what is known.
+
+    The share is of the rows with a value, or of all rows if `missing` is None.
 
     `missing` is the cell of the rows without a value.
     """
@@ -132,7 +145,9 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
 
 
 def percent(count: float, rows: float) -> str:
-    """Return a share in whole percent; one that is neither none nor all is never shown as 0 or 100.
+    """Return a share in whole percent.
+
+    One that is neither none nor all is never shown as 0 or 100.
 
     Examples
     --------
@@ -146,7 +161,9 @@ def percent(count: float, rows: float) -> str:
 
 
 def digits(value: float, significant: int) -> str:
-    """Return a figure to so many digits, as people write it: no power of ten, each digit shown, be it 0.
+    """Return a figure to so many digits.
+
+    It has no power of ten, and each digit is shown, be it 0.
 
     Examples
     --------
@@ -157,7 +174,10 @@ def digits(value: float, significant: int) -> str:
 
 
 def _place(value: float, significant: int) -> int:
-    """Return how many decimals so many digits of `value` have; below 0 for tens, hundreds and so on."""
+    """Return the decimals that so many digits have.
+
+    They are of `value`, and below 0 for tens, hundreds and so on.
+    """
     # The power of ten once it is rounded: 9.996 to three digits is 10.0.
     return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2]) if value else 0
 

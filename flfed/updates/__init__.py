@@ -1,1 +1,4 @@
-"""What crosses between institutions: messages, strategies, the guard. Knows no rows."""
+"""Updates between institutions: messages, strategies, the guard.
+
+This folder knows no rows.
+"""

@@ -1,4 +1,6 @@
-"""How much privacy releases spend together: ε for a δ, of Gaussian mechanisms on Poisson samples.
+"""Accountant of the privacy that releases spend together.
+
+It gives ε for a δ, of Gaussian mechanisms on Poisson samples.
 
 Two accountants, both upper bounds: Rényi DP (Mironov, Talwar and Zhang 2019, with the conversion of Balle et
 al. 2020, theorem 21), quick, and privacy random variables (Gopi, Lee and Wutschitz 2021), 8 to 9 % tighter.
@@ -41,7 +43,7 @@ ORDERS = (
 
 @dataclass(frozen=True, order=True)
 class Release:
-    """Steps of one kind that one row, or one person, took part in.
+    """Steps of one kind that a row or person joined.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class Release:
 
 
 def composed(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """Return releases with the steps of the same kind added up, sorted: all that an accountant needs.
+    """Return sorted releases, with steps of the same kind added.
 
     Examples
     --------
@@ -73,7 +75,9 @@ def composed(releases: Iterable[Release]) -> tuple[Release, ...]:
 
 
 def epsilon(releases: Iterable[Release], delta: float) -> float:
-    """Return the ε that releases spend together at `delta`: the less of both accountants' bounds; 0 of none.
+    """Return the ε that releases spend together at `delta`.
+
+    It is the less of both accountants' bounds, and 0 of none.
 
     It is infinite where a release has a noise multiplier below 0.3: no figure would be worth the name.
 
@@ -98,7 +102,9 @@ def _epsilon(history: tuple[Release, ...], delta: float) -> float:
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
-    """Tell whether `release` may come on top of `releases` within ε = `budget` at `delta`.
+    """Tell whether a release still fits the budget.
+
+    It comes on top of `releases`, within ε = `budget` at `delta`.
 
     Quick where Rényi DP says so already, or the budget is far away: the tighter accountant is asked
     where only that can tell.
@@ -115,7 +121,9 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
 
 
 def delta_defect(delta: float, units: int) -> str:
-    """Return why `delta` is too large for a table of so many rows or persons, "" where it is not.
+    """Return why `delta` is too large, "" where it is not.
+
+    It is held against so many rows or persons of a table.
 
     With δ of one over the rows, giving one row away whole would keep the promise. No count is named:
     the sentence may leave the site.
@@ -133,7 +141,9 @@ def delta_defect(delta: float, units: int) -> str:
 
 
 def is_close(delta: float, rows: float) -> bool:
-    """Return whether `delta` is close to one over so many rows: above a tenth of it, where it should be far below.
+    """Tell whether `delta` is close to one over the rows.
+
+    It is where it is above a tenth of that, while it should be far below.
 
     Examples
     --------
@@ -144,7 +154,7 @@ def is_close(delta: float, rows: float) -> bool:
 
 
 def rdp_epsilon(releases: Iterable[Release], delta: float) -> float:
-    """Return the ε by Rényi differential privacy; a bound, and quick.
+    """Return a quick bound on ε by Rényi differential privacy.
 
     Examples
     --------
@@ -167,10 +177,11 @@ def rdp_epsilon(releases: Iterable[Release], delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _renyi(noise: float, sampling: float) -> np.ndarray:
-    """Return the Rényi divergence [orders] of one step; infinite where Opacus cannot compute it."""
+    """Return the Rényi divergence [orders] of one step."""
     if sampling == 1:
         return np.array(ORDERS) / (2 * noise**2)  # Mironov 2017, proposition 7
     of_order, found = opacus_analysis("rdp")._compute_rdp, []
+    # An order that Opacus cannot compute counts as infinite, and never is the best one.
     for order in ORDERS:
         try:
             found.append(float(of_order(sampling, noise, order)))
@@ -180,7 +191,9 @@ def _renyi(noise: float, sampling: float) -> np.ndarray:
 
 
 def prv_epsilon(releases: Iterable[Release], delta: float) -> float:
-    """Return the ε by privacy random variables, with the error of its own computation added.
+    """Return the ε by privacy random variables.
+
+    The error of its own computation is added.
 
     The error is a hundredth of ε below 1, then 0.01, and 1/500 of ε above 5. Infinite where it is too large
     to be computed, or to promise anything: `epsilon` then has the other bound.
@@ -191,9 +204,11 @@ def prv_epsilon(releases: Iterable[Release], delta: float) -> float:
     rough = rdp_epsilon(history, delta)
     if not history or rough > MOST_TIGHT:
         return math.inf if history else 0.0
+    # The grid is so fine that the rounding of all steps together stays below the error.
     error, slack = max(0.001, 0.01 * min(rough, max(1.0, rough / 5))), delta / 1000
     prv, counts = opacus_analysis("prv"), [release.steps for release in history]
     mesh = error / math.sqrt(sum(counts) * math.log(12 / slack) / 2)
+    # Beyond its reach, what is lost of the random variables' tails is a small part of delta.
     single = slack / (8 * sum(counts))
     alone = max(rdp_epsilon([Release(r.noise, r.sampling, 1)], single) for r in history)
     reach = max(rdp_epsilon(history, slack / 4), alone, error) + 3  # remark 5.6
@@ -214,7 +229,9 @@ def prv_epsilon(releases: Iterable[Release], delta: float) -> float:
 
 @cache
 def opacus_analysis(name: str) -> Any:
-    """Return a module of Opacus' `accountants.analysis` ("rdp", "prv") without importing all of Opacus.
+    """Import one module of Opacus' accountants alone.
+
+    It is one of `accountants.analysis` ("rdp", "prv"). All of Opacus is not imported.
 
     Importing Opacus takes 3 CPU seconds, for torch, hooks and optimisers that no accountant needs; its files
     of mathematics take 0.7, with scipy. Loaded beside it, under a name of their own, they leave
@@ -224,6 +241,7 @@ def opacus_analysis(name: str) -> Any:
     if spec is None or spec.origin is None:
         raise UsageError("a study with differential privacy needs the package opacus, which is not installed")
     root, folder = f"{__name__}_opacus", Path(spec.origin).parent / "accountants"
+    # The packages are stand-ins, so that Opacus' own do not run and import torch.
     for part, path in (("", folder), (".analysis", folder / "analysis")):
         if root + part not in sys.modules:
             package = ModuleType(root + part)
@@ -239,7 +257,9 @@ def opacus_analysis(name: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def noise_for(target: float, delta: float, sampling: float, steps: int) -> float:
-    """Return the least noise multiplier, in thousandths, with which `steps` steps spend at most ε = `target`.
+    """Return the least noise multiplier for a privacy budget.
+
+    It is in thousandths, and with it `steps` steps spend at most ε = `target`.
 
     It takes about a second; nothing of it is kept on a disk, so that nothing damaged there can be believed.
 
@@ -263,7 +283,9 @@ def noise_for(target: float, delta: float, sampling: float, steps: int) -> float
 def least_noise(
     spent: Callable[[float], float], target: float, *, quick: Callable[[float], float] | None = None
 ) -> float:
-    """Return the least noise multiplier, in thousandths from 0.3, whose ε is at most `target`.
+    """Return the least noise multiplier for an ε.
+
+    It is in thousandths from 0.3, and its ε is at most `target`.
 
     Parameters
     ----------
@@ -278,11 +300,13 @@ def least_noise(
     UsageError
         If no noise up to 1000 has it.
     """
+    # Doubling with the quick bound finds noise that is certainly enough.
     least = high = round(LEAST_NOISE * 1000)
     while (quick or spent)(high / 1000) > target:
         high *= 2
         if high > MOST_NOISE * 1000:
             raise UsageError(f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}")
+    # Halving with the exact figure then finds noise that is too little, if there is any.
     low = high
     while low > least and spent(low / 1000) <= target:
         low, high = max(least, low // 2), low
@@ -290,7 +314,10 @@ def least_noise(
 
 
 def _least(spent: Callable[[float], float], target: float, low: int, high: int) -> int:
-    """Return the least number of thousandths whose ε is at most `target`: more than `low`, `high` at most."""
+    """Return the least thousandths for an ε.
+
+    Their ε is at most `target`; they are more than `low`, and `high` at most.
+    """
 
     def over(thousandths: int) -> float:
         return math.log(min(max(spent(thousandths / 1000), 1e-9), 1e9) / target)

@@ -1,4 +1,7 @@
-"""Where `flfed.updates.messages.fields` was up to version 0.1; read it from `flfed`. Goes with version 0.3."""
+"""Former place of `flfed.updates.messages.fields`.
+
+It was here up to version 0.1: read it from `flfed`. This module goes with version 0.3.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +11,5 @@ from flfed.moved import moved
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name from where it is now, with a warning."""
+    """Return a moved name, with a warning."""
     return moved("flfed.updates.content", "flfed.updates.messages.fields", name)

@@ -1,4 +1,7 @@
-"""What a mechanism of `updates/privacy/` is: what it promises of a run, and how rounds are changed for it."""
+"""Interface of the mechanisms in `updates/privacy/`.
+
+A mechanism says what it promises of a run, and how rounds are changed for it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Normals = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What a run promises, before it begins.
+    """Privacy guarantee of a run, before it begins.
 
     Attributes
     ----------
@@ -51,7 +54,9 @@ class Promise:
 
 
 class Mechanism:
-    """A mechanism that changes nothing and promises nothing; each listed one says what it does instead.
+    """Mechanism that changes nothing and promises nothing.
+
+    Each listed one says what it does instead.
 
     Notes
     -----
@@ -63,7 +68,7 @@ class Mechanism:
     """Whether the guard may set a site aside because of the others' norms: not where it would break the promise."""
 
     def check(self, study: Study) -> None:
-        """Refuse a study under which the promise could not be kept.
+        """Refuse a study whose promise could not be kept.
 
         Raises
         ------
@@ -72,7 +77,9 @@ class Mechanism:
         """
 
     def check_sites(self, sites: int) -> None:
-        """Refuse a number of sites, once it is known, with which the promise would mean nothing.
+        """Refuse a number of sites that empties the promise.
+
+        It is asked once the number is known.
 
         Raises
         ------
@@ -81,19 +88,22 @@ class Mechanism:
         """
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
-        """Return how sites take their steps, None for as the plan says."""
+        """Return how sites take steps, None for the plan's way."""
         return None
 
     def round_release(self, plan: Plan, rounds: int) -> Release | None:
-        """Return what one round spends of a site's own budget, None for nothing that its ledger counts."""
+        """Return what one round spends of a site's budget.
+
+        It is None where its ledger counts nothing.
+        """
         return None
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
-        """Return what the run promises as it is planned, None for nothing."""
+        """Return the planned run's guarantee, None for nothing."""
         return None
 
     def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of `asked` of the run's rounds, None where nothing is promised.
+        """Return the ε of `asked` rounds, None without a promise.
 
         Parameters
         ----------
@@ -110,7 +120,9 @@ class Mechanism:
     def merged(
         self, deltas: Mapping[str, Arrays], *, plan: Plan, rounds: int, asked: int, normals: Normals
     ) -> Arrays | None:
-        """Return the one update that a strategy sees instead of the sites' own, None for theirs.
+        """Return the one update that replaces the sites' own.
+
+        It is None where the strategy sees theirs.
 
         Parameters
         ----------
@@ -126,7 +138,9 @@ class Mechanism:
         return None
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
-        """Return sentences on what a person should know before believing the promise.
+        """Return warnings on how far to believe the promise.
+
+        They are what a person should know before that.
 
         Parameters
         ----------
@@ -137,7 +151,10 @@ class Mechanism:
         return ()
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
-        """Return a sentence for each thing that leaves a site, or steers the run, and is not in the promise."""
+        """Return a sentence for each unaccounted output.
+
+        Such a thing leaves a site, or steers the run, and is not in the promise.
+        """
         return (NO_NOISE, *uncharged_outputs(study))
 
 
@@ -151,7 +168,9 @@ BUDGETS = "What a site's budget of epsilon is, and how much of it all studies ha
 
 
 def uncharged_outputs(study: Study) -> tuple[str, ...]:
-    """Return a sentence for each thing that leaves sites beside their updates, which no mechanism puts noise on.
+    """Return a sentence for each output beside the updates.
+
+    No mechanism puts noise on these.
 
     They are what the messages of `flfed.updates.messages.train` hold (each class says what it Reveals), and
     what the run does by them.
@@ -159,6 +178,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     rows = "validation" if study.plan.validation else "training"
     encoder = "" if study.encode.scaler == "schema" else "The encoder, "
     settings = study.strategy.settings
+    # A loss steers the run only where some rule of the study reads it.
     steered = [
         what
         for what, read in (
@@ -187,6 +207,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         "If somebody audits the run, the figures of the attacks on its model.",
         "Where one machine holds all tables, figures of models trained without noise on all rows together.",
     ]
+    # What only some studies give out follows.
     if study.adjusts_intercept():
         found.append(
             "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
@@ -204,19 +225,24 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
 
 
 def in_range(key: str, value: float, good: bool, rule: str) -> None:
-    """Refuse a setting of a mechanism that is not `good`, naming what is allowed.
+    """Refuse a setting that is not `good`.
+
+    The error names what is allowed.
 
     Raises
     ------
     UsageError
         With the key, the value and the rule.
     """
+    # The value is a setting of the study, so that the error may show it.
     if not good:
         raise UsageError(f"[privacy]: {key}={value} must be {rule}")
 
 
 def check_steps(study: Study) -> None:
-    """Refuse a study whose sites cannot take clipped steps that are counted beforehand.
+    """Refuse a study without fixed, clipped steps.
+
+    Such steps are counted beforehand.
 
     Raises
     ------
@@ -225,10 +251,12 @@ def check_steps(study: Study) -> None:
         learning curve is asked for.
     """
     name, plan = study.privacy.name, study.plan
+    # Each step is charged, so that their number must not depend on the rows.
     if not plan.steps:
         raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
     if plan.clip:
         raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+    # Under a site's own scaler one row moves the inputs of all others.
     if study.encode.scaler == "per-site":
         raise UsageError(
             "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
@@ -238,7 +266,9 @@ def check_steps(study: Study) -> None:
 
 
 def check_curve(study: Study) -> None:
-    """Refuse the learning curve: it trains many more models on a site's rows than the promise counts.
+    """Refuse a study with a learning curve.
+
+    It trains many more models on a site's rows than the promise counts.
 
     Raises
     ------
@@ -253,7 +283,7 @@ def check_curve(study: Study) -> None:
 
 
 def mechanism_of(study: Study) -> Mechanism | None:
-    """Return the mechanism that a study asks for, None for none.
+    """Return a study's mechanism, None where it has none.
 
     Raises
     ------

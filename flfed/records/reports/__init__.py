@@ -1,1 +1,1 @@
-"""What a person is told of a run: figures put together, and sentences about them."""
+"""Reports on runs, as figures and as sentences."""

@@ -1,4 +1,7 @@
-"""Which figures of an audit are told first, how each is written, and what attacks reached of that no promise covers."""
+"""Headlines of an audit, and how each is written.
+
+What attacks reached outside any guarantee is told here as well.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 from flfed.records.statistics.verdict import interval, metric_name, number
 
 Line = dict[str, Any]
-"""One figure of an attack, as `flfed audit --json` has it."""
+"""One figure of an attack in `flfed audit --json`."""
 
 HEADLINES = {
     "canaries": "least-epsilon",
@@ -21,9 +24,9 @@ HEADLINES = {
 
 Of an attack that is not listed it is the first by name."""
 FIRST = ("beyond the promise", "not known", "no promise", "within the promise")
-"""What needs a look first."""
+"""Verdicts, those that need a look first."""
 ALWAYS = FIRST[:2]
-"""Verdicts that are told of every figure, headline or not."""
+"""Verdicts of which every figure is told, headline or not."""
 CHANCE = 0.5
 AT_BATCH = "-at-plan-batch"
 FIGURE_NAMES = {
@@ -43,7 +46,9 @@ UNCOVERED = {
 
 
 def headlines(audit: Sequence[Line]) -> list[Line]:
-    """Return the figures to tell first: of each attack its headline, and all that are beyond a promise or not known.
+    """Return the figures of an audit to tell first.
+
+    Of each attack these are its headline, and all that are beyond a promise or not known.
 
     What needs a look stands first; of the same attack and figure the worst site.
 
@@ -64,7 +69,10 @@ def headlines(audit: Sequence[Line]) -> list[Line]:
 
 
 def ordered(lines: Sequence[Line]) -> list[Line]:
-    """Return figures in the order in which they need a look: by verdict, attack and figure, the worst site first."""
+    """Return figures in the order in which they need a look.
+
+    They go by verdict, attack and figure, the worst site first.
+    """
     return sorted(
         lines,
         key=lambda line: (
@@ -78,13 +86,19 @@ def ordered(lines: Sequence[Line]) -> list[Line]:
 
 
 def _size(line: Line) -> float:
-    """Return how far an attack got, for the order of sites; one without a figure by the most it may be."""
+    """Return how far an attack got, for the order of sites.
+
+    Without a figure, the most that it may be counts.
+    """
     known = [line[key] for key in ("value", "high", "low") if line.get(key) is not None]
     return float(known[0]) if known else float("-inf")
 
 
 def by_figure(lines: Sequence[Line]) -> list[list[Line]]:
-    """Return figures in groups of the same attack, figure and verdict, in their order."""
+    """Return figures grouped by attack, figure and verdict.
+
+    The order of the figures is kept.
+    """
     groups: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         groups.setdefault((line["attack"], line["metric"], line["verdict"]), []).append(line)
@@ -92,7 +106,7 @@ def by_figure(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def figure_name(metric: str) -> str:
-    """Return what people call a figure of an attack.
+    """Return the plain name of an attack's figure.
 
     Examples
     --------
@@ -105,12 +119,17 @@ def figure_name(metric: str) -> str:
 
 
 def is_bound(line: Line) -> bool:
-    """Return whether a figure is a lower bound, which has no interval around it."""
+    """Tell whether a figure is a lower bound.
+
+    A bound has no interval around it.
+    """
     return line["value"] is not None and line["low"] == line["value"] and line["high"] is None
 
 
 def reached(line: Line) -> str:
-    """Return how far an attack got: a figure with its 95 % interval, or a bound.
+    """Return how far an attack got, in words.
+
+    It is a figure with its 95 % interval, or a bound.
 
     Examples
     --------
@@ -126,7 +145,9 @@ def reached(line: Line) -> str:
 
 
 def range_of(values: Sequence[float]) -> str:
-    """Return the smallest and the largest of some figures, once where they read alike.
+    """Return the smallest and the largest of some figures.
+
+    One is written where both read alike.
 
     Examples
     --------
@@ -138,7 +159,9 @@ def range_of(values: Sequence[float]) -> str:
 
 
 def scale_of(metric: str) -> tuple[float, float] | None:
-    """Return the range that a figure can have, None where it has no upper end.
+    """Return the range of a figure's possible values.
+
+    It is None where there is no upper end.
 
     Examples
     --------
@@ -150,12 +173,15 @@ def scale_of(metric: str) -> tuple[float, float] | None:
 
 
 def gave_away(line: Line) -> bool:
-    """Return whether an attack got somewhere that no promise covers: certainly, by the interval's lower end.
+    """Tell whether an attack succeeded outside any guarantee.
+
+    It did so certainly, by the interval's lower end.
 
     A share is somewhere above none, an AUC above chance, and a bound of ε above 0.
     """
     if line["verdict"] != "no promise" or line["low"] is None:
         return False
+    # Shares and bounds succeed above 0, an AUC above chance; others have no such mark.
     words = set(re.split(r"[-_]", line["metric"]))
     if words & {"share", "epsilon"}:
         return bool(line["low"] > 0)
@@ -163,7 +189,9 @@ def gave_away(line: Line) -> bool:
 
 
 def share_in_words(value: float) -> str:
-    """Return a share as people say it; only all of it is 100 %.
+    """Return a share in percent, as people say it.
+
+    Only all of it is 100 %.
 
     Examples
     --------
@@ -175,7 +203,9 @@ def share_in_words(value: float) -> str:
 
 
 def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]:
-    """Return a sentence for each headline that no promise bounds, where an attack got somewhere all the same.
+    """Return sentences on attacks that no guarantee bounds.
+
+    There is one for each headline where an attack got somewhere.
 
     `only` is the one site whose people read it, if so.
     """
@@ -185,9 +215,11 @@ def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]
 
 def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -> str:
     worst, metric = lines[0], lines[0]["metric"]
+    # A site whose value is withheld still counts among those at which the attack succeeded.
     values = [line["value"] for line in lines if line["value"] is not None]
     tried = {line["site"] for line in audit if (line["attack"], line["metric"]) == (worst["attack"], metric)}
     sites = {line["site"] for line in lines}
+    # A figure over all sites together has no number of sites.
     where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
     where = where if only is None else "at your site"
     if not values:
@@ -200,7 +232,9 @@ def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -
 
 
 def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | None = None) -> list[str]:
-    """Return what is not promised, always, and how much attacks reached of it.
+    """Return what no guarantee covers, and what attacks reached.
+
+    There is always at least one sentence.
 
     Parameters
     ----------
@@ -211,6 +245,7 @@ def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | No
         The one site whose people read it, and see the figures of no other.
     """
     found = not_promised(audit, only=only)
+    # That no attack succeeded is told apart from no attack having been tried.
     if found:
         return found
     things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"

@@ -1,4 +1,4 @@
-"""What was set aside in a run and who was refused, and what each line of that is."""
+"""Faults and refusals of a run, and their kinds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
 
 NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
-"""So begin faults that concern no update."""
+"""Beginnings of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 """A number that stands by itself: in no name, date or time."""
 
 NO_PART = ("refused: ", "not there: ")
-"""So begin the reasons of sites that took no part."""
+"""Beginnings of the reasons of sites that took no part."""
 FEW_SITES, SITES_NAMED = 5, 3
 """Of more sites than the first are three named, and the others counted."""
 
@@ -27,7 +27,9 @@ Fault = dict[str, Any]
 
 
 def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
-    """Return what was set aside and who was refused; under repeats the reason names the repeat.
+    """Return a run's faults and refused sites.
+
+    Under repeats the reason names the repeat.
 
     Of a series a refusal is told once, with in how many `repeats` it was so.
     """
@@ -36,6 +38,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     told: dict[tuple[str, str], Fault] = {}
     for run, sites in recorded.runs:
         prefix = f"repeat {run.repeat + 1}: " if several else ""
+        # A refusal may stand with the site, with an event, or with both; it is told once.
         refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
         for event in reader.events([run.run]):
             if event.kind == "fault":
@@ -52,7 +55,9 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
 
 
 def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fault"]:
-    """Return what a line of a report's `faults` is, by what its reason says: not every fault of a round is an update.
+    """Return the kind of one line of `faults`.
+
+    It follows from what the reason says: not every fault of a round is an update.
 
     Examples
     --------
@@ -68,7 +73,9 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
 
 
 def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
-    """Return the sites that took no part by name, each with the reason and in how many repeats.
+    """Return the sites that took no part, by name.
+
+    Each has the reason, and the number of repeats in which it was so.
 
     Examples
     --------
@@ -78,6 +85,7 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """
     reasons: dict[str, str] = {}
     repeats: Counter[str] = Counter()
+    # A fault that is written down twice counts once.
     for site, reason, count in dict.fromkeys(
         (fault["site"], fault["reason"], fault.get("repeats", 1)) for fault in found["faults"] if fault["round"] is None
     ):
@@ -89,7 +97,9 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
 
 
 def missing_in_words(found: Mapping[str, Any]) -> list[str]:
-    """Return which sites took no part in sentences, of many a few by name; nothing where all did.
+    """Return which sites took no part, in sentences.
+
+    Of many sites a few are named. There is no sentence where all took part.
 
     Examples
     --------
@@ -109,7 +119,9 @@ def missing_in_words(found: Mapping[str, Any]) -> list[str]:
 def absence_in_words(
     sites: int, absent: Mapping[str, int], repeats: int, reasons: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return who took no part, in any repeat or in some, without the full stop.
+    """Return who took no part, in all repeats or some.
+
+    The sentences have no full stop.
 
     Parameters
     ----------
@@ -125,11 +137,13 @@ def absence_in_words(
     >>> absence_in_words(4, {"basel": 2, "bern": 10}, 10)
     ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
     """
+    # Sites that were absent equally often share a sentence.
     by_count: dict[int, list[str]] = {}
     for site, count in absent.items():
         by_count.setdefault(count, []).append(site)
     said = []
     for count, names in sorted(by_count.items(), reverse=True):
+        # Reasons that differ in numbers only are told as one, with a range.
         alike: dict[str, list[str]] = {}
         for site in names:
             alike.setdefault(NUMBER.sub("0", (reasons or {}).get(site, "")), []).append(site)
@@ -139,6 +153,7 @@ def absence_in_words(
             for group in groups:
                 why = _in_range([reasons[site] for site in group]) if reasons else ""
                 told.append((some(group), why))
+        # Sites that were absent throughout are told with how many sites there are, the others with how often.
         if whole:
             listed = some([f"{named} ({why})" if why else named for named, why in told])
             said.append(f"{len(names)} of {sites} sites took no part: {listed}")
@@ -151,7 +166,10 @@ def absence_in_words(
 
 
 def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return by run `sites`, how many were asked by name, and `missing`, those of them that took no part."""
+    """Return how many sites each run asked, and who was missing.
+
+    By run, `sites` is how many were asked by name, and `missing` those of them that took no part.
+    """
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.reason.startswith(NO_PART[1])
@@ -162,6 +180,7 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, An
         asked[row["run_id"]].add(row["site"])
         if row["status"] == "refused":
             absent[row["run_id"]].add(row["site"])
+    # A site that never enrolled may have no row of its own: its event tells of it.
     for row in reader.rows(gone, site=Event.site):
         if row["site"]:
             asked[row["run_id"]].add(row["site"])
@@ -170,17 +189,19 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, An
 
 
 def updates_set_aside(found: Mapping[str, Any]) -> int:
-    """Return how many updates were set aside, in all repeats."""
+    """Return how many updates were set aside in all repeats."""
     return sum(fault_kind(fault) == "update set aside" for fault in found["faults"])
 
 
 def refused_sites(found: Mapping[str, Any]) -> list[str]:
-    """Return the sites that were refused, in any repeat, by name."""
+    """Return the names of sites refused in any repeat."""
     return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
 
 
 def some(names: Sequence[str]) -> str:
-    """Return names, of more than `FEW_SITES` the first three and how many more there are.
+    """Return a list of names, shortened where it is long.
+
+    Of more than `FEW_SITES` names it has the first three, and how many more there are.
 
     Examples
     --------
@@ -195,7 +216,9 @@ def some(names: Sequence[str]) -> str:
 def sites_together(
     groups: Mapping[tuple[str, str, str], list[int | None]],
 ) -> dict[tuple[str, str, str], list[int | None]]:
-    """Return groups of rounds with those of more than `FEW_SITES` sites put together that differ in numbers only.
+    """Return groups with alike reasons of many sites merged.
+
+    Alike are reasons that differ in numbers only. Groups of more than `FEW_SITES` sites are put together.
 
     Parameters
     ----------
@@ -213,6 +236,7 @@ def sites_together(
     for (what, site, reason), rounds in groups.items():
         members = alike[what, NUMBER.sub("0", reason)]
         sites = sorted({name for name, _ in members if name})
+        # Where the sites are few, each keeps its own numbers.
         if len(sites) > FEW_SITES:
             site, reason = f"{len(sites)} sites ({some(sites)})", _in_range([reason for _, reason in members])
         found.setdefault((what, site, reason), []).extend(rounds)
@@ -220,7 +244,9 @@ def sites_together(
 
 
 def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
-    """Return groups of rounds with those put together whose reasons differ in their numbers only.
+    """Return groups with alike reasons of a site merged.
+
+    Alike are reasons that differ in their numbers only.
 
     Parameters
     ----------
@@ -241,7 +267,10 @@ def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tupl
 
 
 def _in_range(reasons: Sequence[str]) -> str:
-    """Return reasons that differ in their numbers only as one, with the range of each number."""
+    """Return reasons that differ in numbers as one.
+
+    It has the range of each number.
+    """
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = iter([sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns])
 

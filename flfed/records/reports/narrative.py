@@ -1,4 +1,7 @@
-"""A report as sentences and as a table: the mean gain, who gains, the verdicts, what went wrong."""
+"""Narrative of a report: sentences and a table.
+
+They tell the mean gain, who gains, the verdicts, and what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,16 @@ MANY_SITES = 8
 GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
 """Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
-"""The arm of a gain, in a cell of a table."""
+"""Short names of arms in the cells of a table."""
 COLUMNS = {"global": "shared model", "local-only": "own model alone", "personalised": "adjusted to site"}
 _OVER_ALL = {"global": "all holdouts, shared model", "personalised": "all holdouts, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 
 
 def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the comparison as headers, rows of text and footer lines; plain text, no markup.
+    """Return the comparison as headers, rows and footer lines.
+
+    All of it is plain text without markup.
 
     Parameters
     ----------
@@ -48,6 +53,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         Which one; the study's primary unless given.
     """
     metric = metric or primary_of(found)
+    # A run that compared nothing says why, in place of a table.
     if metric is None:
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
@@ -55,10 +61,12 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
     arms, rows = arms_shown(found, metric), []
     headers = ["site", "holdout rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
+    # A site's line has its figures as they are, its gain and its verdict.
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
         holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
         rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
+    # Figures over all sites stand below the sites, each in its model's column.
     beside = "personalised" in arms
     overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
     for arm in (*overall, "own-model-everywhere"):
@@ -72,14 +80,20 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
 
 
 def untold_in_words(found: Report) -> list[str]:
-    """Return why nothing can be told of joining at the first site whose holdout is too small, and at how many more."""
+    """Return why nothing can be told at some sites.
+
+    It is said of the first site whose holdout is too small, with how many more there are.
+    """
     few = [(name, why) for name, site in found["sites"].items() if (why := too_few(site)) is not None]
     more = f" It is alike at {len(few) - 1} more." if len(few) > 1 else ""
     return [f"Why it cannot be told at {few[0][0]}: {few[0][1]}.{more}"] if few else []
 
 
 def unadjusted_in_words(found: Report, metric: str) -> list[str]:
-    """Return why no site has a figure of the model adjusted to it, where none has."""
+    """Return why adjusted models have no column.
+
+    There is no sentence where they have one.
+    """
     if "personalised" in arms_shown(found, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
@@ -87,19 +101,27 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
 
 
 def reference_name(found: Report, arm: str) -> str:
-    """Return what people read for a reference, with what the model of all rows together is."""
+    """Return the plain name of a reference.
+
+    The model of all rows together is named with its family.
+    """
     family = pooled_in_words(found) if arm == "pooled" else ""
     return f"{ARM_NAMES[arm]}: {family}" if family else ARM_NAMES[arm]
 
 
 def pooled_in_words(found: Report) -> str:
-    """Return what the model of all rows together is, "" of one of the shared one's own kind."""
+    """Return the family of the pooled reference in words.
+
+    It is "" where that is of the shared model's own kind.
+    """
     counted = found["pooled-families"]
     return family_in_words(counted, sum(counted.values()))
 
 
 def over_sites(entry: Report) -> str:
-    """Return over how many sites a mean of the sites is, where some had no figure, for behind its name.
+    """Return over which sites a mean was taken.
+
+    It goes behind the mean's name, where some sites had no figure.
 
     Examples
     --------
@@ -116,7 +138,10 @@ def over_sites(entry: Report) -> str:
 
 
 def gain_in_words(site: Report, metric: str) -> str:
-    """Return the better arm's gain with its interval, and which arm: "+.110 (+.020 to +.190), adjusted"."""
+    """Return the better arm's gain in words.
+
+    It has its interval, and which arm it is: "+.110 (+.020 to +.190), adjusted".
+    """
     best = best_arm(site, metric)
     if best is None:
         return ABSENT
@@ -125,13 +150,17 @@ def gain_in_words(site: Report, metric: str) -> str:
 
 
 def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
-    """Return what a run showed, in a few sentences: the figure, who gains, the verdicts, what went wrong."""
+    """Return the story of a run in a few sentences.
+
+    They tell the figure, who gains, the verdicts, and what went wrong.
+    """
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
     lines += [said for said in (own_models_in_words(found),) if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
+    # Where many sites are compared, some intervals exclude 0 by chance.
     if len(found["sites"]) >= MANY_SITES:
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
         lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
@@ -139,13 +168,13 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
 
 
 def headline(found: Report, metric: str) -> list[str]:
-    """Return the verdict of a run: the mean gain over sites, and how many sites got which verdict by themselves."""
+    """Return the mean gain over sites, and the verdicts' tally."""
     mean = mean_gain_in_words(found["mean-gain"].get(metric), metric)
     return [*([mean] if mean else []), tally(found, metric)]
 
 
 def _reach(found: Report, metric: str) -> list[str]:
-    """Return how good the shared model is, and how far the references are."""
+    """Return the shared model's figure and the references'."""
     entry = found["global"][metric]
     name, better = metric_name(metric), better_of(metric)
     if entry["value"] is None:
@@ -154,6 +183,7 @@ def _reach(found: Report, metric: str) -> list[str]:
     line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
     lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
     pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
+    # Each reference is told by how far it is from the shared model.
     for arm, start in (
         ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
         ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
@@ -166,7 +196,9 @@ def _reach(found: Report, metric: str) -> list[str]:
 
 
 def under(entry: Report, repeats: int) -> list[str]:
-    """Return what goes with a model's figure: its interval, and of what; or how it came about without one.
+    """Return what goes with a model's figure.
+
+    That is its interval, and of what, or how the figure came about without one.
 
     Under repeats the interval is the mean of the repeats' bounds: of one split, not of the mean.
 
@@ -188,7 +220,9 @@ def under(entry: Report, repeats: int) -> list[str]:
 
 
 def bound_of(entry: Report) -> str:
-    """Return how far a figure made of counts by bin may be from that of the rows at most, rounded up.
+    """Return a binned figure's largest error, rounded up.
+
+    The error is against the figure of the rows themselves.
 
     Examples
     --------
@@ -199,7 +233,10 @@ def bound_of(entry: Report) -> str:
 
 
 def apart(other: float, shared: float, metric: str) -> str:
-    """Return how far a reference is from the shared model: ".004 better than the shared model"."""
+    """Return how far a reference is from the shared model.
+
+    It is text, such as ".004 better than the shared model".
+    """
     digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
     if not float(f"{gain:.{digits}f}"):
@@ -208,7 +245,9 @@ def apart(other: float, shared: float, metric: str) -> str:
 
 
 def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the site with the largest gain of those at which joining pays, and that gain; None where it pays nowhere.
+    """Return the site with the largest clear gain, and the gain.
+
+    Only sites at which joining pays count; None where it pays nowhere.
 
     Its interval is the one that the verdict goes by.
     """
@@ -222,7 +261,7 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
 
 
 def widened_for(found: Report) -> str:
-    """Return what the intervals behind the verdicts are: "95 %, widened for 4 sites looked at".
+    """Return the kind of the intervals behind the verdicts.
 
     Examples
     --------
@@ -234,18 +273,21 @@ def widened_for(found: Report) -> str:
 
 
 def least_gain(found: Report, metric: str) -> str:
-    """Return the gain above which joining pays, as it is written: "0", ".005"."""
+    """Return the gain above which joining pays.
+
+    It is text, such as "0" or ".005".
+    """
     return as_given(found["verdict-rule"]["worthwhile"][metric])
 
 
 def is_measured(found: Report, metric: str) -> bool:
-    """Return whether any site's gain has an interval."""
+    """Tell whether any site's gain has an interval."""
     bests = (best_arm(site, metric) for site in found["sites"].values())
     return any(best is not None and has_interval(best[1]) for best in bests)
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
-    """Return at which site joining pays most, or that it pays at none."""
+    """Return where joining pays most, or that it does nowhere."""
     best = stands_out(found, metric)
     if best is not None:
         sentence = site_verdict(found["sites"][best[0]], metric)[1]
@@ -257,12 +299,16 @@ def _who_gains(found: Report, metric: str) -> list[str]:
 
 
 def tally(found: Report, metric: str) -> str:
-    """Return how many sites got which verdict, with their names where they are few."""
+    """Return how many sites got which verdict.
+
+    Sites are named where they are few.
+    """
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in found["sites"].items():
         by_code[site_verdict(site, metric)[0]].append(name)
     parts = []
     for code, names in by_code.items():
+        # How many sites joining pays at is told even where there are none.
         if names or code == PAYS:
             of = f" of {len(found['sites'])} sites" if code == PAYS else ""
             listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
@@ -273,6 +319,7 @@ def tally(found: Report, metric: str) -> str:
 
 def _course(found: Report, planned: int | None) -> str:
     """Return how many rounds ran and what was set aside."""
+    # Faults that are no update and no refusal are counted apart.
     rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
     aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
     refused = refused_sites(found)

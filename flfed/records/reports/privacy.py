@@ -1,4 +1,4 @@
-"""What a run promised of privacy, what each site spent, and how far attacks on its model got: as JSON and in words."""
+"""Privacy of a run, in JSON and in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flfed.records.store.reader import RunReader
 
 Private = dict[str, Any]
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
-"""The repeats of a run, each with its sites by name, as `Recorded` has them."""
+"""The repeats of a run, as `Recorded` has them."""
 
 PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder")
 SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
@@ -47,7 +47,7 @@ SIMULATED = (
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
 )
 GIVEN = ", given the encoder"
-"""What an ε takes as given where a row moves the encoder too."""
+"""Condition of an ε where rows move the encoder too."""
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """What needs a look first."""
 THE_SITES_OWN = (
@@ -59,7 +59,7 @@ NAMED_AT_MOST = 8
 
 
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
-    """Return the object `privacy` of a run's report: what its mechanism promised, and what each site spent.
+    """Return the object `privacy` of a run's report.
 
     A mechanism that is null was not recorded, and `reason` says so; "none" promises nothing. The
     promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
@@ -84,6 +84,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     if promise["epsilon"] is not None and promise["given-encoder"] is None:
         promise["given-encoder"] = True  # of an earlier version, which knew no other scaler
     several = len(found) > 1 and promise["epsilon"] is not None
+    # A site that did rounds again may have spent more than was promised: the larger one counts.
     largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
     sums = {
         "epsilon-of-repeats": math.fsum(largest) if several else None,
@@ -102,12 +103,12 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
 
 
 def noise_from(engine: str) -> Literal["seed", "system"]:
-    """Return where the noise of a run came from, by its engine."""
+    """Return where a run's noise came from."""
     return "system" if engine in AT_INSTITUTIONS else "seed"
 
 
 def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
-    """Return a figure of every site in what one run wrote down."""
+    """Return one figure of every site in a run's record."""
     return [line.get(key) for line in (payload.get("sites") or {}).values()]
 
 
@@ -117,7 +118,7 @@ def _all_of(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> list[st
 
 
 def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -> dict[str, Private]:
-    """Return what each site spent, its repeats put together."""
+    """Return each site's spending over its repeats."""
     lines: dict[str, list[Private]] = {}
     for payload, sites in found:
         for name, spent in (payload.get("sites") or {}).items():
@@ -140,7 +141,9 @@ def _most(values: Sequence[Any]) -> Any:
 
 
 def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
-    """Return the array `audit` of a run's report: the last figure of each attack, by run, attack, site and metric.
+    """Return the array `audit` of a run's report.
+
+    It has the last figure of each attack, by run, attack, site and metric.
 
     Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
     rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
@@ -157,20 +160,21 @@ def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
 
 
 def _judged(line: Private) -> Private:
-    """Return a figure; one without a lower limit is not within anything, whatever an earlier version wrote."""
+    """Return a figure, its verdict unknown without a lower limit."""
     return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line
 
 
 def standing(
     privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None
 ) -> tuple[Standing, str]:
-    """Return how the promise stands against what was measured, and a sentence for it.
+    """Return how the promise stands against measurements, with a sentence.
 
     A promise is not good because it was made: "within the promise" needs a figure of every site that
     spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
     whether the run has come to a model. What is read by the people of `only` one site is never
     "within the promise": they do not see what was measured at others.
     """
+    # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line["verdict"] == BEYOND]
     if beyond:
         places = listed(dict.fromkeys(_place(line) for line in beyond))
@@ -189,6 +193,7 @@ def standing(
         how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
         said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
         return "promised, not measured", said + others
+    # A figure over all sites, of no site by name, stands for every one of them.
     runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
     missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
     if missing or len(runs) < privacy["repeats"]:
@@ -198,6 +203,7 @@ def standing(
     if unknown:
         said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
         return "measured in part", said + others
+    # People of one site cannot know whether the promise held at the others.
     if only is not None:
         return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
     return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
@@ -221,7 +227,9 @@ def listed(names: Iterable[str]) -> str:
 
 
 def epsilon_in_words(value: float | None) -> str:
-    """Return an ε with two decimals, rounded up: a promise is never shown as better than it is.
+    """Return an ε with two decimals, rounded up.
+
+    A promise is never shown as better than it is.
 
     As with what is not known, n/a is written for what is beyond any number.
 
@@ -250,18 +258,18 @@ def power_of_ten(value: float | None) -> str:
 
 
 def counted(privacy: Private) -> str:
-    """Return what the mechanism adds noise in: a site's steps, or for whole sites the rounds."""
+    """Return what noise is counted in, steps or rounds."""
     return "rounds" if privacy["unit"] == "site" else "steps"
 
 
 def bound_in_words(privacy: Private) -> str:
-    """Return ε and δ of a promise, with what it takes as given."""
+    """Return ε and δ of a promise, with its condition."""
     given = GIVEN if privacy["given-encoder"] else ""
     return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
 
 
 def given_the_encoder(unit: str) -> str:
-    """Return what a promise to one `unit` ("row", "site") leaves out where the encoder is made of the rows.
+    """Return what a promise to one `unit` leaves out, given the encoder.
 
     Examples
     --------
@@ -276,7 +284,7 @@ def given_the_encoder(unit: str) -> str:
 
 
 def promise_in_words(privacy: Private) -> list[str]:
-    """Return what a run promises, sentence by sentence; of one without a mechanism that it promises nothing."""
+    """Return what a run promises, sentence by sentence."""
     if privacy["mechanism"] is None:
         return [f"Privacy: not known; {privacy['reason']}."]
     if privacy["mechanism"] == "none":
@@ -284,6 +292,7 @@ def promise_in_words(privacy: Private) -> list[str]:
             "No privacy mechanism: the run promises nothing. Whoever sees a site's updates can learn about its rows; "
             "`flfed audit RUN` measures how much."
         ]
+    # A mechanism without noise has no ε to tell.
     if privacy["epsilon"] is None:
         return [f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."]
     unit = privacy["unit"]
@@ -306,7 +315,7 @@ def promise_in_words(privacy: Private) -> list[str]:
 
 
 def spending_in_words(privacy: Private) -> list[str]:
-    """Return what sites spent so far, against their budgets; one line where all are alike."""
+    """Return what the sites spent, in one line where alike."""
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
     # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
@@ -322,7 +331,9 @@ def spending_in_words(privacy: Private) -> list[str]:
 
 
 def of_all_studies(line: Private) -> tuple[float | None, str]:
-    """Return about the ε of all studies in a site's ledger after the run, with it in words; None: not known.
+    """Return roughly a site's ε over all studies.
+
+    It is that of its ledger after the run, as a number and in words. It is None where it is not known.
 
     The run's own is added to what the site said was spent before: that is more than the accountant
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.
@@ -336,6 +347,7 @@ def of_all_studies(line: Private) -> tuple[float | None, str]:
 def _spending(line: Private, privacy: Private) -> str:
     planned = privacy["steps"]
     said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} {counted(privacy)}"
+    # Rounds done again spend again, so a site may have more steps than were planned.
     if planned is not None and line["steps"] > planned:
         said += f", more than the {planned} planned, since rounds were done again"
     total, in_all = of_all_studies(line)
@@ -347,7 +359,7 @@ def _spending(line: Private, privacy: Private) -> str:
 
 
 def audit_in_words(audit: Sequence[Private]) -> list[str]:
-    """Return what attacks reached against what was promised, a line each figure, over its sites."""
+    """Return what attacks reached, a line for each figure."""
     groups: dict[tuple[str, str], list[Private]] = {}
     for line in audit:
         groups.setdefault((line["attack"], line["metric"]), []).append(line)
@@ -355,10 +367,11 @@ def audit_in_words(audit: Sequence[Private]) -> list[str]:
 
 
 def _attack_in_words(lines: Sequence[Private]) -> str:
-    """Return one figure of an attack, at one site or at several; where it beat the promise stands in `standing`."""
+    """Return one figure of an attack, at one site or several."""
     first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
     bounds = {line["promise"] for line in lines if line["promise"] is not None}
     bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    # Several sites get the range of their figures, as their intervals differ.
     got = range_of(values) if len(values) > 1 else reached(first)
     verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
     if len(lines) == 1:
@@ -368,7 +381,7 @@ def _attack_in_words(lines: Sequence[Private]) -> str:
 
 
 def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> list[str]:
-    """Return what `flfed run show` says of privacy: the promise, what was spent of it, and what was measured."""
+    """Return the privacy part of `flfed run show`."""
     lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
     lines += [f"Warning: {said}" for said in privacy["warnings"]]
     first = headlines(audit)
@@ -381,5 +394,5 @@ def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = T
 
 
 def not_covered(privacy: Private) -> list[str]:
-    """Return what left the sites or steered the run without being part of a promise, whether there is one or not."""
+    """Return what left or steered the run outside any promise."""
     return list(privacy["uncharged"])

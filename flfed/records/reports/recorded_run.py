@@ -1,4 +1,4 @@
-"""What the repeats of a run wrote down, sorted by where it belongs."""
+"""Records of a run's repeats, sorted by place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Place = tuple[str | None, str, str]
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the repeats of a run wrote down, found by place in one look.
+    """Records of a run's repeats, found by place.
 
     Attributes
     ----------
@@ -33,7 +33,10 @@ class Recorded:
 
     @classmethod
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
-        """Return what these runs wrote down, each row put where it belongs: one pass, however many sites."""
+        """Return what some runs recorded, sorted by place.
+
+        It takes one pass, however many sites there are.
+        """
         recorded = cls()
         for run in runs:
             sites = {site.site: site for site in reader.sites(run.run)}
@@ -41,6 +44,7 @@ class Recorded:
             for figure in reader.figures(run.run):
                 recorded.figures.setdefault((figure.site, figure.arm, figure.metric), []).append(figure)
             for row in reader.differences(run.run):
+                # Each arm is held against the site's own model; other pairs are not reported.
                 if row.b == "local-only":
                     found = recorded.differences.setdefault((row.site, row.a, row.metric), [])
                     found.append((row, _ratio(sites.get(row.site or ""))))
@@ -48,7 +52,10 @@ class Recorded:
 
 
 def _ratio(entry: SiteEntry | None) -> float | None:
-    """Return holdout rows per training row where each repeat drew a new holdout, else None."""
+    """Return the holdout rows per training row of a site.
+
+    It is None where the repeats did not draw new holdouts.
+    """
     if entry is None or not entry.resplit or not entry.rows or not entry.holdout_rows:
         return None
     return entry.holdout_rows / max(entry.rows - entry.holdout_rows, 1)

@@ -1,4 +1,4 @@
-"""A run, or a series of repeats, as one JSON object."""
+"""Report of a run or series as one JSON object."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ REFERENCES = (
 LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 AGAIN = "; in other repeats: "
-"""Between the ways in which a figure of several repeats came about."""
+"""Separator of the ways in which a figure came about."""
 MERGED = "merged score histograms"
-"""So begins how an AUC over all sites came about that was made of counts by bin."""
+"""Beginning of the method of an AUC from counts by bin."""
 SAME = 1e-9
-"""Up to here repeats say the same: it is rounding."""
+"""Largest difference between repeats that is rounding."""
 
 Report = dict[str, Any]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
-    """Return the object of `flfed run list --json`: the runs, newest first, with the sites that took no part."""
+    """Return the object of `flfed run list --json`.
+
+    The newest run comes first, and each has the sites that took no part.
+    """
     keys = ("run", "study", "status", "engine", "started", "rounds")
     runs = reader.runs(search=search, limit=limit)
     absent = missing_of(reader, [run.run for run in runs])
@@ -48,7 +51,9 @@ def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -
 
 
 def report(reader: RunReader, name: str) -> Report:
-    """Return the object of `flfed study run --json` for a run, or for a series of repeats.
+    """Return the object of `flfed study run --json`.
+
+    It is of one run, or of a series of repeats.
 
     Metrics stand in the order of importance: the study's primary one first. Under repeats:
 
@@ -90,6 +95,7 @@ def report(reader: RunReader, name: str) -> Report:
     counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
     references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
     references["global"] = _with_bound(recorded, references["global"], counted)
+    # A refused site has no figures, and stands among the faults alone.
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     rule = verdict_rule(reader, runs, metrics)
     own = [reader.summary(run.run, "own-models") or {} for run in runs]
@@ -115,7 +121,7 @@ def report(reader: RunReader, name: str) -> Report:
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:
-    """Return what stands before the figures: names, status, engine, time."""
+    """Return a report's head: names, status, engine and time."""
     several = len(runs) > 1
     # A series goes on while any of its repeats does, whatever became of another.
     order = ("running", "failed", "interrupted", "stopped", "completed")
@@ -138,9 +144,10 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
 
 
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
-    """Return what every verdict of a run goes by: sites looked at, and by metric the gain that is worthwhile."""
+    """Return the rule of every verdict: sites and worthwhile gains."""
     table = _table(reader.series(runs[0].series).study_text).get("compare", {})
     asked = table.get("worthwhile") if isinstance(table, dict) else None
+    # What the study calls worthwhile is in units of its primary metric, so others keep their default.
     given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
     return {
         "sites": max(reader.looked_at([run.run for run in runs]), 1),
@@ -157,13 +164,13 @@ def _metrics(recorded: Recorded) -> list[str]:
 
 
 def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[str]) -> Report:
-    """Return one arm's figures by metric, over all repeats; metrics never written are left out."""
+    """Return one arm's figures by metric, over all repeats."""
     rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
     return {metric: _figure(found) for metric, found in rows.items() if found}
 
 
 def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
-    """Return the shared model's figures over all sites, an AUC of merged counts with how far off it may be."""
+    """Return the shared model's figures, a binned AUC with its bound."""
     rows = recorded.figures.get((None, "global", AUC), [])
     if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
         return figures
@@ -185,7 +192,7 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
 
 
 def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
-    """Return the reason of a figure that is not there, and how one without an interval came about."""
+    """Return why a figure, or its interval, is missing."""
     if figure["value"] is None:
         return {"reason": rows[0].method or "it is not defined"}
     methods = list(dict.fromkeys(row.method for row in rows if row.method))
@@ -193,7 +200,9 @@ def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> 
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
-    """Return the holdout rows without and with the outcome by the score counts that a site gave, their mean of repeats.
+    """Return the holdout rows of each class at a site.
+
+    They are without and with the outcome, by the score counts that the site gave, averaged over repeats.
 
     None where it gave none: its policy has to name them.
     """
@@ -222,6 +231,7 @@ def _site(
         "difference": _differences(recorded, site, "global", metrics, rule),
         "difference-personalised": _differences(recorded, site, "personalised", metrics, rule),
     }
+    # Where another family was taken alone, the shared one's own kind is told beside it.
     same = _figures(recorded, site, "local-only-same", metrics)
     result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
     primary = recorded.runs[0][0].primary
@@ -239,13 +249,13 @@ def _range(values: Sequence[int | None]) -> list[int] | None:
 
 
 def varies(site: Report) -> bool:
-    """Return whether a site's holdout has more rows in some repeats than in others: a mean is then told as "about"."""
+    """Tell whether a site's holdout has different sizes between repeats."""
     least, most = site.get("holdout-rows-range") or (0, 0)
     return bool(least < most)
 
 
 def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str], rule: Report) -> Report:
-    """Return `arm` minus local-only by metric, over all repeats, each with the interval that the verdict goes by."""
+    """Return `arm` minus local-only by metric, over all repeats."""
     pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
     return {
         metric: _widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
@@ -255,11 +265,12 @@ def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str]
 
 
 def _widened(entry: Report, metric: str, rule: Report) -> Report:
-    """Return a difference with its interval widened for the number of sites looked at, and what it is held against."""
+    """Return a difference with its interval widened for the sites."""
     value, bounds = entry["value"], (entry["low"], entry["high"])
     if value is None or None in bounds:
         wide: list[float | None] = [None, None]
     else:
+        # Both bounds move by the same factor, and stay within what the metric allows.
         by = intervals.widening(rule["sites"], entry["freedom"])
         wide = [intervals.possible(metric, value + by * (bound - value), difference=True) for bound in bounds]
     worthwhile = rule["worthwhile"][metric]
@@ -279,6 +290,7 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         mean, *bounds, p = intervals.resplit_interval(values, ratio)
         low, high = (intervals.possible(rows[0].metric, bound, difference=True) for bound in bounds)
         told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
+        # An interval that was cut at both ends says nothing, and is not shown.
         if low != bounds[0] and high != bounds[1]:
             return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
         return told
@@ -293,7 +305,10 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
 
 
 def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report) -> Report:
-    """Return the mean over sites of the shared model's gain by metric; no site's people see it: they see one site."""
+    """Return the shared model's mean gain over sites.
+
+    It is by metric. No site's people see it: they see one site.
+    """
     found = {}
     for metric in metrics:
         told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
@@ -303,7 +318,7 @@ def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: 
 
 
 def too_few(site: Report) -> str | None:
-    """Return why models cannot be told apart at a site whose holdout has too few rows of a class; None where it has."""
+    """Return why a site's holdout is too small to tell models apart."""
     classes = site["holdout-classes"]
     if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
         return None
@@ -311,7 +326,9 @@ def too_few(site: Report) -> str | None:
 
 
 def class_words(site: Report) -> str:
-    """Return how many of a site's holdout rows are of the rarer class; of repeats that differ, their mean.
+    """Return the rarer class's rows in a holdout, in words.
+
+    Of repeats that differ it is their mean.
 
     Examples
     --------
@@ -328,12 +345,13 @@ def class_words(site: Report) -> str:
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:
-    """Return code and sentence for one entry of a report's `sites`."""
+    """Return code and sentence of one site's verdict."""
     shared, adjusted = _differences_of(site, metric)
     entries = [site[key].get(metric) for key in DIFFERENCES]
     reasons = [entry["reason"] for entry in entries if entry and "reason" in entry]
     reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
     reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
+    # A holdout with too few rows of a class decides nothing, whatever its figures are.
     if (few := too_few(site)) is not None:
         shared = None
         adjusted = None
@@ -351,19 +369,19 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
 
 
 def own_in_words(site: Report) -> str:
-    """Return what a site's own model is, "" of one of the shared one's own kind or where it is not told."""
+    """Return the family of a site's own model, where it differs."""
     counted = site.get("local-only-families") or {}
     return family_in_words(counted, sum(counted.values()))
 
 
 def worthwhile_at(site: Report, metric: str) -> float:
-    """Return the gain that is worth joining for, as one entry of a report's `sites` has it."""
+    """Return the gain that one entry of `sites` calls worthwhile."""
     told = [float(entry["worthwhile"]) for key in DIFFERENCES if "worthwhile" in (entry := site[key].get(metric) or {})]
     return (told or [worthwhile_of(metric)])[0]
 
 
 def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
-    """Return the shared model, and the one adjusted to the site, each minus the site's own model."""
+    """Return shared and adjusted model, each minus the site's own."""
     shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
     return _as_difference(shared), _as_difference(adjusted)
 
@@ -378,18 +396,20 @@ def _as_difference(entry: Report | None) -> Difference | None:
 
 
 def metrics_of(found: Report) -> list[str]:
-    """Return the compared metrics of a report, the primary one first; those of the sites where there is no sum."""
+    """Return a report's metrics, primary first, else those of its sites."""
     of_sites = [list(site[arm]) for site in found["sites"].values() for arm in SITE_ARMS]
     return list(found["global"]) or list(dict.fromkeys(metric for metrics in of_sites for metric in metrics))
 
 
 def primary_of(found: Report) -> str | None:
-    """Return the first, most important metric of a report, or None where nothing was compared."""
+    """Return a report's primary metric, None where nothing was compared."""
     return next(iter(metrics_of(found)), None)
 
 
 def arms_shown(found: Report, metric: str) -> list[str]:
-    """Return the models of a site that are shown: the adjusted one not where its figure is the shared one's everywhere.
+    """Return the models of a site that are shown.
+
+    The adjusted one is not, where its figure is the shared one's everywhere.
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
@@ -400,7 +420,9 @@ def arms_shown(found: Report, metric: str) -> list[str]:
 
 
 def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the better arm at a site and its gain (above 0 is an improvement), the one that the verdict is about.
+    """Return the better arm at a site and its gain.
+
+    Above 0 is an improvement. The verdict is about this arm.
 
     None where none was measured, or the models cannot be told apart.
     """
@@ -408,13 +430,16 @@ def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
 
 
 def best_gain(site: Report, metric: str) -> Difference | None:
-    """Return the gain of the better arm at a site, or None."""
+    """Return the better arm's gain at a site, or None."""
     best = best_arm(site, metric)
     return best[1] if best else None
 
 
 def gain_at(site: Report, metric: str) -> Report:
-    """Return the gain at a site as it is told everywhere: of the better model, above 0 where joining is, judged."""
+    """Return the gain at a site, with its verdict.
+
+    It is that of the better model, above 0 where joining is better, as it is told everywhere.
+    """
     code, _ = site_verdict(site, metric)
     best = best_arm(site, metric)
     if best is None:
@@ -425,7 +450,7 @@ def gain_at(site: Report, metric: str) -> Report:
 
 
 def purpose_of(study_text: str) -> str:
-    """Return what a study says it is for, "" where nothing."""
+    """Return a study's purpose, "" where it has none."""
     return str(_table(study_text).get("purpose", ""))
 
 

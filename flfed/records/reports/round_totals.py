@@ -1,4 +1,7 @@
-"""What happened round by round, added up by the database: who took part, seconds, bytes, and what the guard did."""
+"""Totals by round, added up by the database.
+
+They tell who took part, seconds, bytes, and what the guard did.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ SHARES = (
 
 @dataclass(frozen=True)
 class Block:
-    """What one site did in some rounds that follow each other.
+    """One site's share in some consecutive rounds.
 
     Attributes
     ----------
@@ -45,13 +48,16 @@ class Block:
 
     @property
     def share(self) -> float | None:
-        """Return the share of the rounds it was asked in that brought a good update; None where it was not asked."""
+        """Return the share of rounds with a good update.
+
+        It is of the rounds in which the site was asked; None where it was not asked.
+        """
         return (self.answered - self.aside) / self.asked if self.asked else None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the rounds of a block took, one with another.
+    """Mean cost of the rounds of a block.
 
     Attributes
     ----------
@@ -70,7 +76,9 @@ class Cost:
 
 
 def width_of(rounds: int, most: int) -> int:
-    """Return how many rounds stand together so that there are at most `most` blocks.
+    """Return how many rounds make a block.
+
+    There are then at most `most` blocks.
 
     Examples
     --------
@@ -81,7 +89,9 @@ def width_of(rounds: int, most: int) -> int:
 
 
 def nested_width(rounds: int, most: int) -> int:
-    """Return `width_of` as a power of two: where a run goes on, blocks stay as they are, or two become one.
+    """Return `width_of` as a power of two.
+
+    Where a run goes on, blocks stay as they are, or two become one.
 
     Examples
     --------
@@ -92,7 +102,9 @@ def nested_width(rounds: int, most: int) -> int:
 
 
 def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
-    """Return what each site did in each block of `width` rounds, from `first` up to `rounds`; by site and round.
+    """Return each site's share in each block of rounds.
+
+    Blocks have `width` rounds, from `first` up to `rounds`; they come by site and round.
 
     A message that went to a site is one it was asked by, one that came back an answer, and an update
     that the guard refused is an answer set aside: no answer is not.
@@ -103,6 +115,7 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
         .group_by(Sent.run_id, Sent.site, place, Sent.direction)
     )
+    # The join drops faults of rounds in which no answer came back.
     here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
     aside = (
         select(Event.site, place, literal("aside").label("direction"), func.count(distinct(Sent.round)).label("rounds"))
@@ -111,6 +124,7 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         .where(Sent.kind == TRAIN, Sent.direction == "to-server")
         .group_by(Event.run_id, Event.site, place)
     )
+    # The database counts by run, so that repeats are added up here.
     found: dict[tuple[str, int], dict[str, int]] = {}
     for row in [*reader.rows(asked, site=Sent.site), *reader.rows(aside, site=Event.site)]:
         counts = found.setdefault((row["site"], row["block"]), {})
@@ -129,7 +143,10 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
 
 
 def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Cost]:
-    """Return seconds and bytes of a round, as the mean of each block of `width` rounds from `first`, in order."""
+    """Return the mean seconds and bytes of each block.
+
+    Blocks have `width` rounds from `first`, in order.
+    """
     place = _block(Sent.round, width)
     crossed = (
         select(
@@ -150,6 +167,7 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
         .group_by(when)
     )
     seconds = {row["block"]: row["seconds"] for row in reader.rows(took, site=Metric.site)}
+    # Bytes and rounds of all repeats are added up before they are divided.
     sizes: dict[int, dict[str, list[int]]] = {}
     for row in reader.rows(crossed, site=Sent.site):
         total = sizes.setdefault(row["block"], {}).setdefault(row["direction"], [0, 0])
@@ -173,7 +191,9 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
 
 
 def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]:
-    """Return a figure's 95 % interval: the recorded one, else that of its variance, `value ± 1.96 sqrt(variance)`.
+    """Return a figure's 95 % interval.
+
+    It is the recorded one, else that of its variance, `value ± 1.96 sqrt(variance)`.
 
     It is cut to [0, 1] for a metric that lies there. Under repeats both are means over the repeats:
     how well one of them knows its figure, not an interval of the mean.
@@ -192,5 +212,5 @@ def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]
 
 
 def _block(column: Any, width: int) -> Any:
-    """Return the number of the block that a round stands in, from 0."""
+    """Return the number of a round's block, from 0."""
     return ((column - 1) // literal(width, Integer)).label("block")

@@ -1,4 +1,4 @@
-"""The run store: SQLite or PostgreSQL tables, their writer, their reader, who may see which site.
+"""The run store in SQLite or PostgreSQL.
 
 `tables` has the columns, `writer` and `reader` the two ways in, `takeover` says whose run it is while it goes on,
 `visibility` what of it one site may see, `migrations/` how an older store becomes today's.

@@ -1,4 +1,7 @@
-"""Many rows of one table in one statement: what a round of ten thousand sites leaves."""
+"""Insertion of many rows in one statement.
+
+A round of ten thousand sites leaves as many rows.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, insert
 from flfed.records.store.tables import Base, Word
 
 AS_THEY_ARE = {type(None), bool, int, str}
-"""Types that every database takes without a look at the value."""
+"""Types that every database takes unchanged."""
 VALUES = 999
 """Values of one statement, as many as any build of SQLite allows: many rows at once take half the time."""
 
@@ -23,7 +26,9 @@ def insert_all(
     rows: Iterable[Sequence[Any]],
     same: Mapping[str, Any],
 ) -> None:
-    """Insert many rows in one statement; numbers that are not finite become NULL.
+    """Insert many rows in one statement.
+
+    Numbers that are not finite become NULL.
 
     Parameters
     ----------
@@ -43,7 +48,7 @@ def insert_all(
 def insert_columns(
     connection: Connection, table: type[Base], columns: Mapping[str, Sequence[Any]], same: Mapping[str, Any]
 ) -> None:
-    """Insert many rows, given by column, in one statement; the rest as for `insert_all`.
+    """Insert many rows, given by column, as `insert_all` does.
 
     Notes
     -----
@@ -70,12 +75,17 @@ def insert_columns(
 
 
 def _statements(columns: Sequence[Sequence[Any]], same: tuple[Any, ...]) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
-    """Yield how many rows go into one statement, and the values of each such statement: `same`, then row after row."""
+    """Yield the statements of an insertion.
+
+    Each is how many rows go into it and the values: for each time it is executed, `same`, then row after row.
+    """
     width, rows = len(columns), len(columns[0])
+    # All values lie in one list, row after row, so that a statement's share is a slice.
     flat: list[Any] = [None] * (width * rows)
     for place, column in enumerate(columns):
         flat[place::width] = column
     start = 0
+    # Full statements come first, and what remains goes in one row at a time.
     for together in ((VALUES - len(same)) // width, 1):
         size = together * width
         stop = start + (len(flat) - start) // size * size
@@ -85,7 +95,7 @@ def _statements(columns: Sequence[Sequence[Any]], same: tuple[Any, ...]) -> Iter
 
 
 def stored(column: ColumnElement[Any], values: Sequence[Any]) -> Sequence[Any]:
-    """Return the values of one column of text or numbers as the database holds them.
+    """Return a column's texts or numbers as the database holds them.
 
     Examples
     --------
@@ -95,6 +105,7 @@ def stored(column: ColumnElement[Any], values: Sequence[Any]) -> Sequence[Any]:
     >>> stored(Metric.__table__.c.arm, ("training", "a" * 50))[1][-3:]
     'aa…'
     """
+    # Each distinct text is shortened once, however many rows have it.
     if isinstance(column.type, Word):
         words = {word: column.type.fitted(word) for word in set(values)}
         return [words[word] for word in values]
@@ -107,7 +118,7 @@ def stored(column: ColumnElement[Any], values: Sequence[Any]) -> Sequence[Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number as a float, or None where it is None, infinite or not a number.
+    """Return a finite number as a float, anything else as None.
 
     Examples
     --------
@@ -118,7 +129,7 @@ def finite(value: float | None) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: text keys, lists, Python numbers, None for NaN.
+    """Return `value` as JSON can hold it, None for NaN.
 
     Examples
     --------

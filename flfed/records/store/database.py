@@ -1,4 +1,7 @@
-"""Where the run store is, and how it is opened: for writing (brought up to date) or for reading."""
+"""Address and engines of the run store.
+
+It is opened for writing, which brings it up to date, or for reading.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from flfed.records.store.store_file import StoreFile
 from flfed.records.store.tables import Base, Series
 
 POSTGRES = "postgresql+psycopg"
-"""Dialect and driver of the one server that a run store may be on."""
+"""Dialect and driver of a run store's server."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 MALFORMED = (
     "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
@@ -37,7 +40,7 @@ PARAMETER = re.compile(
     r"(host|hostaddr|port|user|password|passfile|dbname|options|service\w*|replication|ssl[a-z_]+|gss[a-z]+|requirepeer|krb\w+|"
     r"keepalives\w*|(application|fallback|client|connect|tcp|target|load|channel|require|min|max|scram|oauth)_[a-z_]+)"
 )
-"""A setting of libpq, after the "?"."""
+"""Form of libpq's settings, after the "?"."""
 BUSY_SECONDS = 30
 """How long a writer waits for another one; a round's transaction takes milliseconds."""
 
@@ -74,7 +77,9 @@ MISUSED = ("permission denied", "read-only", "readonly")
 
 
 def store_url(url: str | None = None) -> URL:
-    """Return the address of the run store: `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
+    """Return the address of the run store.
+
+    That is `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
 
     Raises
     ------
@@ -96,6 +101,7 @@ def store_url(url: str | None = None) -> URL:
         raise UsageError(MALFORMED) from None
     if found.drivername in ("postgres", "postgresql"):
         found = found.set(drivername=POSTGRES)
+    # A driver's name is repeated only where it is known: else it may be part of a password.
     if found.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
         kind = repr(found.drivername) if found.drivername in OTHERS else "of that kind"
         raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
@@ -105,7 +111,10 @@ def store_url(url: str | None = None) -> URL:
 
 
 def _is_whole(url: URL) -> bool:
-    """Tell whether each part of an address is of its own form: else some of a password may stand in another part."""
+    """Tell whether an address is well formed.
+
+    Where a part is not of its own form, some of a password may stand in it.
+    """
     if url.get_backend_name() == "sqlite":
         return not (url.username or url.password or url.host or url.port or url.query.keys() - SQLITE_PARAMETERS)
     parts = (url.host, url.database)
@@ -118,7 +127,9 @@ def _is_whole(url: URL) -> bool:
 
 @contextmanager
 def in_words(url: URL, verb: str) -> Iterator[None]:
-    """Turn an error of the database into one sentence: what failed, where, and what to do.
+    """Turn a database error into one sentence.
+
+    It says what failed, where, and what to do.
 
     A store that cannot be opened, or only be read where one writes, is wrong use: exit code 2.
     """
@@ -143,7 +154,8 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
 
 
 def _first_words(error: DBAPIError) -> str:
-    """Return the first line of what the database said: later ones of PostgreSQL's quote values."""
+    """Return the first line of a database's message."""
+    # Later lines of PostgreSQL's messages quote values.
     said = (str(error.orig).splitlines() or [""])[0].strip()
     # psycopg says twice that it could not connect, and names the server's process.
     return said.removeprefix("connection failed: ").removeprefix("consuming input failed: ")
@@ -151,7 +163,7 @@ def _first_words(error: DBAPIError) -> str:
 
 @contextmanager
 def _closed_if_refused(engine: Engine) -> Iterator[None]:
-    """Let go of the connections of a store that turns out to be none that can be used."""
+    """Dispose of an engine that turns out to be unusable."""
     try:
         yield
     except (DBAPIError, FlfedError):
@@ -160,12 +172,14 @@ def _closed_if_refused(engine: Engine) -> Iterator[None]:
 
 
 def engine_to_write(url: URL) -> Engine:
-    """Return an engine for writing; an SQLite file is made for its owner alone, and put in WAL mode."""
+    """Return an engine for writing, with private SQLite files."""
     if url.get_backend_name() != "sqlite":
         return _postgres(url)
+    # The file is made for its owner alone, and put in WAL mode.
     if url.database and url.database != ":memory:":
         own = StoreFile(Path(url.database))
         own.make()
+        # SQLite makes its files beside the store on connecting, so these are closed to others each time.
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "connect", lambda *_: own.close_to_others())
@@ -177,7 +191,8 @@ def engine_to_write(url: URL) -> Engine:
 
 
 def _postgres(url: URL, **options: Any) -> Engine:
-    """Return an engine on PostgreSQL; a connection that the server has dropped is opened anew."""
+    """Return an engine on PostgreSQL that reconnects when dropped."""
+    # What the address itself sets goes before flfed's defaults.
     seconds = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
     names = {} if "application_name" in url.query else {"application_name": "flfed"}
     return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
@@ -185,18 +200,25 @@ def _postgres(url: URL, **options: Any) -> Engine:
 
 @lru_cache(maxsize=4)
 def _postgres_reader(url: URL) -> Engine:
-    """Return the engine with which a store is read: one a process, as what it has compiled serves the next look."""
+    """Return the engine that reads PostgreSQL.
+
+    There is one a process, as the statements that it has compiled serve the next look.
+    """
     return _postgres(url, postgresql_readonly=True)
 
 
 @lru_cache(maxsize=16)
 def _sqlite_reader(address: str) -> Engine:
-    """Return the engine with which a file is read, one a process as well; it opens the file anew for each question."""
+    """Return the engine that reads an SQLite file.
+
+    There is one a process as well. It opens the file anew for each question.
+    """
     return create_engine(address, poolclass=NullPool)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    """Leave transactions to SQLAlchemy's begin event (the driver would not cover DDL)."""
+    """Leave transactions to SQLAlchemy's begin event."""
+    # The driver itself would not cover DDL.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
@@ -206,7 +228,9 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock at once: a later upgrade of a read lock fails without waiting.
+    """Take the write lock at once.
+
+    A later upgrade of a read lock fails without waiting.
 
     A transaction that need not be durable does not wait for the disk; one that is waits for all before it.
     """
@@ -216,7 +240,9 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def engine_to_read(url: URL) -> Engine:
-    """Return an engine that cannot write; an absent SQLite file, or a database without tables, reads as empty.
+    """Return an engine that cannot write.
+
+    An absent SQLite file, or a database without tables, reads as empty.
 
     Another user may read a WAL database with `mode=ro` only while its writer has it open; after
     that `immutable=1` is what works (measured). An immutable connection does not see later writes,
@@ -224,6 +250,7 @@ def engine_to_read(url: URL) -> Engine:
     """
     if url.get_backend_name() != "sqlite":
         engine = _postgres_reader(url)
+        # A PostgreSQL database without revision has no flfed tables yet, and reads as empty.
         with _closed_if_refused(engine), engine.connect() as connection:
             if revision_of(connection):
                 return engine
@@ -237,6 +264,7 @@ def engine_to_read(url: URL) -> Engine:
         todo = "it is its owner's alone; to let others read it: FLFED_STORE_GROUP, see docs/run-store.md"
         raise UsageError(f"the run store {path} could not be opened (Permission denied): {todo}") from None
     name = path.resolve().as_uri()
+    # An immutable connection comes second: it would miss what a writer at work adds.
     for way in ("mode=ro", "mode=ro&immutable=1"):
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
@@ -252,14 +280,14 @@ def engine_to_read(url: URL) -> Engine:
 
 
 def _empty() -> Engine:
-    """Return a store in memory that has no runs."""
+    """Return a store in memory without runs."""
     empty = create_engine("sqlite://", poolclass=StaticPool)
     Base.metadata.create_all(empty)
     return empty
 
 
 def newest_revision() -> str:
-    """Return the revision this version of flfed writes: the last file of `migrations/versions/`.
+    """Return the revision of the last file of `migrations/versions/`.
 
     Examples
     --------
@@ -270,19 +298,21 @@ def newest_revision() -> str:
 
 
 def _revisions() -> list[str]:
-    """Return the revisions this version knows, oldest first, from file names alone (no Alembic import)."""
+    """Return the known revisions, oldest first, from file names alone."""
     return sorted(file.stem.split("_")[0] for file in (MIGRATIONS / "versions").glob("m[0-9]*.py"))
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Return the revision a database is at, or None where it has no flfed tables."""
+    """Return a database's revision, None where it has no flfed tables."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables up to date in one transaction; a single query where they already are.
+    """Bring the tables up to date.
+
+    This takes one transaction, or a single query where they already are.
 
     Raises
     ------
@@ -295,6 +325,7 @@ def upgrade(engine: Engine) -> None:
             return
         if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+            # Another process may have migrated while this one waited for the lock.
             found = revision_of(connection)
             if found == newest_revision():
                 return
@@ -310,7 +341,8 @@ def _refuse_unknown(found: str | None) -> None:
 
 
 def _run_migrations(connection: Connection) -> None:
-    """Run Alembic's `upgrade head` on an open connection (imported here: it takes a third of a second)."""
+    """Run Alembic's `upgrade head` on an open connection."""
+    # Imported here: it takes a third of a second.
     from alembic import command
     from alembic.config import Config
 
@@ -321,7 +353,9 @@ def _run_migrations(connection: Connection) -> None:
 
 
 def check_readable(engine: Engine) -> None:
-    """Refuse to read a store of another revision, and say what to do.
+    """Refuse to read a store of another revision.
+
+    The error says what to do.
 
     Raises
     ------
@@ -334,6 +368,7 @@ def check_readable(engine: Engine) -> None:
         with engine.connect() as connection:
             found = revision_of(connection)
             if found == newest_revision():
+                # Reading one row finds out whether this user may read at all.
                 connection.execute(select(Series.id).limit(1))
                 return
         _refuse_unknown(found)

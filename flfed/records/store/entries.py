@@ -1,4 +1,4 @@
-"""Rows of the run store as plain frozen dataclasses."""
+"""Rows of the run store as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 
 
 def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text with milliseconds, which sorts as it happened.
+    """Return a UTC time as ISO text.
+
+    It has milliseconds, so that texts sort as the times do.
 
     Examples
     --------
@@ -41,7 +43,9 @@ def stamp(moment: datetime) -> str:
 
 
 class MetricRow(NamedTuple):
-    """One figure of a round; a tuple, as a round of 10,000 sites has 30,000 of them.
+    """One figure of a round.
+
+    It is a tuple because a round of 10,000 sites has 30,000 of them.
 
     Parameters
     ----------
@@ -71,7 +75,7 @@ class MetricRow(NamedTuple):
 
 
 class SentRow(NamedTuple):
-    """Bytes of one kind that crossed between the server and one site in a round; a tuple, as there are many."""
+    """Bytes of one kind that one site sent or got."""
 
     site: str
     direction: Literal["to-site", "to-server"]
@@ -81,7 +85,9 @@ class SentRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One site of a run; what is None is left as it is written already, or as it is by default.
+    """One site of a run, to be written.
+
+    A field that is None stays as it is already written, or else gets its default.
 
     Parameters
     ----------
@@ -114,7 +120,10 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class EventRow:
-    """Something a reader of the record must know; `round` and `site` are None where it has none."""
+    """Event that a reader of the record must know.
+
+    `round` and `site` are None where it has none.
+    """
 
     round: int | None
     site: str | None
@@ -124,7 +133,9 @@ class EventRow:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One arm's figure on a holdout; site None is all holdouts together.
+    """One arm's figure on a holdout.
+
+    Where `site` is None, it is of all holdouts together.
 
     Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` and
     `personalised` (union of holdouts), `sites-mean`, `personalised-sites-mean`, `pooled`,
@@ -144,7 +155,9 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """Arm `a` minus arm `b` on the same holdout rows, with a paired 95 % interval and p value.
+    """Difference between two arms on the same holdout.
+
+    It is arm `a` minus arm `b` on the same rows, with a paired 95 % interval and p value.
 
     Where `value` is None, `method` says why in words.
     """
@@ -169,7 +182,7 @@ DIFFERENCES = ("site", "arm", "against", *(field.name for field in fields(Differ
 
 @dataclass(frozen=True)
 class SeriesEntry:
-    """A series: one study, run once or several times."""
+    """A study that is run once or repeatedly."""
 
     series: str
     study: str
@@ -185,7 +198,7 @@ AT_INSTITUTIONS = {"deployment"}
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run as the store has it; `rounds` counts those committed so far."""
+    """One run, with `rounds` the number committed so far."""
 
     run: str
     series: str
@@ -211,13 +224,16 @@ class RunEntry:
 
     @property
     def at_institutions(self) -> bool:
-        """Whether its sites were institutions."""
+        """Whether the run's sites were institutions."""
         return self.engine in AT_INSTITUTIONS
 
 
 @dataclass(frozen=True)
 class SiteEntry:
-    """One site of a run. `rows` are all of its rows, of which `holdout_rows` were never trained on."""
+    """One site of a run as the store has it.
+
+    `rows` are all of its rows, of which `holdout_rows` were never trained on.
+    """
 
     site: str
     title: str
@@ -232,7 +248,9 @@ class SiteEntry:
 
 @dataclass(frozen=True)
 class CrossedEntry:
-    """Bytes of one kind of message between the server and one site, over all rounds of some runs.
+    """Bytes of one kind of message by site.
+
+    They crossed between the server and the site, over all rounds of some runs.
 
     Attributes
     ----------
@@ -252,7 +270,9 @@ class CrossedEntry:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A figure of one round, averaged over the repeats of a series; so are its interval and its variance.
+    """A figure of one round, averaged over repeats.
+
+    So are its interval and its variance.
 
     Of several rounds that follow each other it is their mean: `first` is the first of them and `round` the last,
     `least` and `most` are the figures of the rounds at both ends.
@@ -276,7 +296,7 @@ CurveArm = Literal["local-only", "personalised", "global", "personalised - local
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """One point of a series' learning curve: a figure on a site's holdout, over the draws.
+    """Figure of a learning curve on one site's holdout, over draws.
 
     Parameters
     ----------
@@ -311,7 +331,7 @@ class LearningPoint:
 
 @dataclass(frozen=True)
 class EventEntry:
-    """An event with the run and the time it was written."""
+    """An event with its run and time of writing."""
 
     run: str
     at: str
@@ -322,7 +342,7 @@ class EventEntry:
 
 
 COLUMNS = ("at", "attack", "site", "metric", "value", "low", "high", "payload")
-"""Of the table `audit`, those that an entry has."""
+"""Columns of the table `audit` in an entry."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +371,8 @@ class AuditRow:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as `flfed audit --json` shows it; what is not finite is null."""
+        """Return the figure as `flfed audit --json` shows it."""
+        # JSON has no NaN and no infinity: both become null.
         figures = {name: finite(getattr(self, name)) for name in ("value", "low", "high")}
         plain_ones: dict[str, Any] = plain(dict(self.payload))
         return {"attack": self.attack, "site": self.site, "metric": self.metric} | figures | plain_ones
@@ -359,25 +380,27 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class AuditEntry(AuditRow):
-    """A figure of an attack as the store has it, with the time (UTC) it was written."""
+    """Figure of an attack with its time of writing (UTC)."""
 
     at: str = ""
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as `flfed audit --json` shows it, with the time."""
+        """Return the figure as JSON, with the time."""
         return super().as_object() | {"at": self.at}
 
 
 def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[AuditRow]) -> None:
-    """Insert the figures of one audit, all stamped alike; earlier ones stay.
+    """Insert one audit's figures with one time, beside earlier ones.
 
     Raises
     ------
     UsageError
         If there is no such run.
     """
+    # A name that is not in the store would be refused by a foreign key, in the database's words.
     if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
         raise UsageError(f"run {run!r} is not in the store")
+    # What is not finite becomes NULL, in the payload as well.
     lines = [
         {
             "run_id": run, "at": at, "attack": row.attack, "site": row.site, "metric": row.metric,
@@ -391,12 +414,13 @@ def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[Audit
 
 
 def audits_of(run: str) -> Select[*tuple[Any, ...]]:
-    """Return the query for every figure of a run's audits, in the order they were written."""
+    """Return the query for a run's audit figures, in order."""
     columns = [Audit.__table__.c[name] for name in COLUMNS]
     return select(*columns).where(Audit.run_id == run).order_by(Audit.id)
 
 
 def latest(rows: Sequence[RowMapping]) -> list[AuditEntry]:
-    """Return the last written figure of each attack, site and metric, by these."""
+    """Return the last figure of each attack, site and metric, sorted."""
+    # Rows come in the order they were written, so a later figure replaces an earlier one.
     found = {(row["attack"], row["site"] or "", row["metric"]): AuditEntry(**row) for row in rows}
     return [found[key] for key in sorted(found)]

@@ -1,4 +1,7 @@
-"""Reading the run store: runs, sites, figures, curves, events. Cannot write, opens anew for each look."""
+"""Reader of the run store.
+
+It cannot write, and opens the store anew for each look.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ class RunReader:
 
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
-        """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`).
+        """Open the store for reading.
+
+        It is at `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
 
         An SQLite file that is not there reads as a store without runs.
 
@@ -87,7 +92,7 @@ class RunReader:
         self.close()
 
     def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
-        """Return the runs, newest first; `search` looks in run id, study and status."""
+        """Return the runs, newest first, whose id, study or status has `search`."""
         query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
         if not search:
             return self._entries(query.limit(limit))
@@ -98,7 +103,9 @@ class RunReader:
         return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
 
     def runs_of(self, name: str) -> list[RunEntry]:
-        """Return the run called `name`, or the runs of that series by repeat; "latest" is the newest series.
+        """Return the runs called `name` by repeat.
+
+        `name` is that of one run or of a series; "latest" is the newest series.
 
         Raises
         ------
@@ -118,7 +125,7 @@ class RunReader:
         return found
 
     def series(self, name: str) -> SeriesEntry:
-        """Return the series of the run or series called `name`, with the text of its study."""
+        """Return the series of a run, or the one called `name`."""
         wanted = self.runs_of(name)[0].series
         row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
         entry = SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
@@ -136,7 +143,7 @@ class RunReader:
         return [replace(entry, reason=self._plain(run, entry.reason)) for entry in found]
 
     def looked_at(self, runs: Sequence[str]) -> int:
-        """Return how many sites' gains are looked at: of those that took part and share figures of their own.
+        """Return how many sites took part and share their own figures.
 
         The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
         """
@@ -145,27 +152,28 @@ class RunReader:
         return len(found)
 
     def figures(self, run: str) -> list[ComparisonRow]:
-        """Return what each arm reached on the holdouts, as written."""
+        """Return each arm's figures on the holdouts."""
         query = _comparison(run, FIGURES).where(Comparison.against.is_(None))
         return [ComparisonRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
 
     def differences(self, run: str) -> list[DifferenceRow]:
-        """Return the paired differences between arms, as written."""
+        """Return the paired differences between arms."""
         query = _comparison(run, DIFFERENCES).where(Comparison.against.is_not(None))
         return [DifferenceRow(*row.values()) for row in self.rows(query, site=Comparison.site)]
 
     def metrics(self, run: str, number: int) -> list[MetricRow]:
-        """Return the figures of one round, as written."""
+        """Return the figures of one round."""
         columns = [column for column in Metric.__table__.c if column.name not in ("id", "run_id", "round")]
         query = select(*columns).where(Metric.run_id == run, Metric.round == number).order_by(Metric.id)
         return [MetricRow(**row) for row in self.rows(query, site=Metric.site)]
 
     def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
-        """Return, by arm, which metrics have a curve by round; the most telling arm first.
+        """Return the metrics with a curve by arm, most telling first.
 
         Looked for in the first rounds and the last ones, of the names that the index has: a run of
         500 rounds and 100 sites has a hundred thousand figures.
         """
+        # Whatever has a curve has figures near the start, the middle or the end.
         newest = self._rows(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0]["rounds"] or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
         pairs: set[tuple[str, str]] = set()
@@ -177,10 +185,11 @@ class RunReader:
         return {arm: metrics for arm, metrics in found.items() if metrics}
 
     def _metric_names(self, runs: Sequence[str]) -> list[str]:
-        """Return the names of all figures by round, from one entry of the index to the next."""
+        """Return the names of all figures by round."""
         found: set[str] = set()
         for run in runs:
             last: str | None = ""
+            # Each query jumps to the next name in the index, instead of reading every figure.
             while last is not None:
                 query = select(func.min(Metric.metric).label("name"))
                 last = self._rows(query.where(Metric.run_id == run, Metric.metric > last))[0]["name"]
@@ -188,11 +197,12 @@ class RunReader:
         return sorted(found)
 
     def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
-        """Return, by run, the shared model's primary metric where it was compared: on all holdouts, or the one's."""
+        """Return the shared model's primary metric on the holdouts by run."""
         query = (
             select(Run.id, Comparison.value)
             .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
             .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
+            # A reader that sees all takes the figure of all holdouts together, which has no site.
             .where(Comparison.site.is_not_distinct_from(self._only))
         )
         return {row["id"]: row["value"] for row in self.rows(query, site=Comparison.site)}
@@ -207,7 +217,7 @@ class RunReader:
         width: int = 1,
         between: tuple[int, int] | None = None,
     ) -> list[CurvePoint]:
-        """Return one figure by round and site, averaged over `runs` by the database.
+        """Return one figure by round and site, averaged over `runs`.
 
         Parameters
         ----------
@@ -227,6 +237,7 @@ class RunReader:
             .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
             .group_by(Metric.round, Metric.site, Metric.arm)
         )
+        # The figure of all sites together has no site, and always comes along.
         if sites is not None:
             query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
         if between is not None:
@@ -240,14 +251,14 @@ class RunReader:
         return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
 
     def learning_curve(self, series: str) -> list[LearningPoint]:
-        """Return the points of a series' learning curve, by site, rows and arm; empty where it has none."""
+        """Return the learning curve's points by site, rows and arm."""
         columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
         query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
         found = (LearningPoint(**row) for row in self.rows(query, site=Curve.site))
         return sorted(found, key=lambda point: (point.site, point.rows))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
-        """Return the events of some runs in the order they were written."""
+        """Return the events of some runs in order of writing."""
         columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
         if self._only is not None:
@@ -255,11 +266,12 @@ class RunReader:
         found = [EventEntry(**row) for row in self._rows(query)]
         if self._only is None:
             return found
+        # One site's people read sentences without the names of others.
         seen = (of_event(event, plain=partial(self._plain, event.run)) for event in found)
         return [event for event in seen if event is not None]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
-        """Return a named object of a run ("table-1", "encoder", "leaks"), or None."""
+        """Return a named object of a run, or None."""
         query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
         payload = next((dict(row["payload"]) for row in self._rows(query)), None)
         if payload is None or self._only is None:
@@ -267,11 +279,11 @@ class RunReader:
         return of_summary(name, payload, self._only, plain=partial(self._plain, run))
 
     def audits(self, run: str) -> list[AuditEntry]:
-        """Return what audits of a run found: the last figure of each attack, site and metric."""
+        """Return a run's last figure of each attack, site and metric."""
         return latest(self.rows(audits_of(run), site=Audit.site))
 
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
-        """Return the bytes that crossed in all, by direction."""
+        """Return all bytes sent, by direction."""
         query = (
             select(Sent.direction, func.sum(Sent.bytes).label("bytes"))
             .where(Sent.run_id.in_(runs))
@@ -280,7 +292,7 @@ class RunReader:
         return {row["direction"]: int(row["bytes"]) for row in self.rows(query, site=Sent.site)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
-        """Return the bytes that crossed by site, direction and kind of message, and in how many messages."""
+        """Return the sent bytes and messages by site, direction and kind."""
         place = (Sent.site, Sent.direction, Sent.kind)
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
@@ -288,11 +300,11 @@ class RunReader:
         return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 
     def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
-        """Return the rows of a query by site, in column `site`: all, or those of the one site."""
+        """Return a query's rows, limited to the one site if any."""
         return self._rows(query if self._only is None else query.where(site == self._only))
 
     def _runs(self) -> Select[*tuple[Any, ...]]:
-        """Return the query for runs: all, or those that the one site was asked to take part in."""
+        """Return the query for the runs that this reader may see."""
         query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
         if self._only is None:
             return query
@@ -303,7 +315,10 @@ class RunReader:
         return found if self._only is None else [of_run(run) for run in found]
 
     def _plain(self, name: str, text: str) -> str:
-        """Return a sentence of a run or series, to the people of one site without names and titles of others."""
+        """Return a sentence without other sites' names.
+
+        Names and titles of others are left out for the people of one site. Everyone else reads it unchanged.
+        """
         if self._only is None or not text:
             return text
         if name not in self._masks:
@@ -311,7 +326,7 @@ class RunReader:
         return self._masks[name](text)
 
     def _others(self, name: str) -> set[str]:
-        """Return what the other sites of a run's or series' whole series are called, those that never came too."""
+        """Return the other sites' names and titles in the whole series."""
         series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
         runs = select(Run.id).where(Run.series_id.in_(series))
         own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
@@ -322,9 +337,11 @@ class RunReader:
             select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
         ):
             found |= {called for row in self._rows(query) for called in row.values()}
+        # Sites that were to be asked and never answered may stand in this object alone.
         asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
         for row in self._rows(asked):
             found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        # The study's text may name sites as well.
         for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
             found |= sites_of_study(row["study_text"])
         return {called for called in found if called} - {self._only, *(row["title"] for row in own)}
@@ -335,10 +352,12 @@ class RunReader:
 
 
 def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
-    """Return the query for the means of each `width` rounds of a query by round, with their ends."""
+    """Return the query for the means of each `width` rounds."""
     means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
+    # The ends of a block show how far its rounds lie apart.
     ends = [func.min(of.value).label("least"), func.max(of.value).label("most")]
     rounds = [func.min(of.round).label("first"), func.max(of.round).label("round")]
+    # Round 0 falls into a block of its own.
     block = (of.round + literal(width - 1, Integer)) // literal(width, Integer)
     return select(*rounds, of.site, of.arm, *means, *ends).group_by(block, of.site, of.arm)
 
@@ -353,7 +372,7 @@ def _without(row: RowMapping, *names: str) -> dict[str, Any]:
 
 
 def _run_entry(row: RowMapping) -> RunEntry:
-    """Return a run as read, "interrupted" where it is running and its process is gone."""
+    """Return a run, "interrupted" where its process is gone."""
     fields = _without(row, "id", "series_id", "primary_metric", "host", "boot", "pid", "process", "status")
     status: Status = row["status"]
     reason = fields.pop("reason")

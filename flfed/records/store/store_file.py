@@ -1,4 +1,7 @@
-"""The SQLite file of a run store: its owner's alone, unless a group of readers is named."""
+"""The SQLite file of a run store.
+
+It is its owner's alone, unless a group of readers is named.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ class StoreFile:
             raise UsageError(f"{GROUP}: there is no group {self._named!r} on this machine") from None
 
     def make(self) -> None:
-        """Make the file where it is absent, and its folder; those of an earlier version are closed to others.
+        """Make the file where it is absent.
+
+        The folder is made as well. Files of an earlier version are closed to others.
 
         Raises
         ------
@@ -69,9 +74,10 @@ class StoreFile:
         self.close_to_others()
 
     def close_to_others(self) -> None:
-        """Leave only the owner, and the group of readers where one is named, in the files that are there."""
+        """Close the files to all but owner and readers' group."""
         for end in BESIDE:
             path = self._path.with_name(self._path.name + end)
+            # A file that is absent, or somebody else's, is passed over.
             with suppress(OSError):  # absent, or somebody else's
                 mode = stat.S_IMODE(path.stat().st_mode)
                 if self._readers is None and mode & 0o077:
@@ -79,10 +85,11 @@ class StoreFile:
                 self._give(path, mode & 0o700 | 0o040)
 
     def _give(self, path: Path, mode: int) -> None:
-        """Let the group of readers, where one is named, in as `mode` says."""
+        """Give the readers' group, where one is named, its rights."""
         if self._readers is None:
             return
         try:
+            # Nothing is changed where all is as it should be: another than the owner may not.
             if path.stat().st_gid != self._readers:
                 os.chown(path, -1, self._readers)
         except PermissionError:

@@ -1,4 +1,6 @@
-"""The tables of the run store, as SQLAlchemy declares them; portable to PostgreSQL.
+"""Tables of the run store for SQLAlchemy.
+
+They are portable to PostgreSQL.
 
 No table has a column for a row of a site: what stands here are names, counts, figures and bytes.
 The schema in use is made by `migrations/`, never from here; a test keeps both equal.
@@ -38,7 +40,7 @@ class Word(TypeDecorator[str]):
         return self.fitted(value)
 
     def fitted(self, value: str | None) -> str | None:
-        """Return the text as it is stored, whatever the database."""
+        """Return the text as any database stores it."""
         if value is None:
             return None
         plain = value.isascii() and "\0" not in value  # nearly every word is, and needs no copy
@@ -48,21 +50,23 @@ class Word(TypeDecorator[str]):
 
 
 class Prose(Word):
-    """A text of any length; the rest as for `Word`."""
+    """A text of any length, otherwise as `Word`."""
 
     impl = Text
+    # SQLAlchemy keeps compiled statements only of types that say they may be kept.
     cache_ok = True
 
 
 class Base(DeclarativeBase):
-    """What all tables of the run store share: one metadata."""
+    """Base of all tables, with one metadata."""
 
     metadata = MetaData(naming_convention=CONVENTION)
+    # Python's dictionaries are JSON columns in every table.
     type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
 
 
 class Series(Base):
-    """One study, run once or several times (repeats)."""
+    """One study, run once or repeatedly."""
 
     __tablename__ = "series"
     id: Mapped[str] = mapped_column(Word(40), primary_key=True)
@@ -74,7 +78,10 @@ class Series(Base):
 
 
 class Run(Base):
-    """One execution; `host`, `boot`, `pid` and `process` tell whether a running one still lives."""
+    """One execution of a study.
+
+    Its `host`, `boot`, `pid` and `process` tell whether a running one still lives.
+    """
 
     __tablename__ = "run"
     id: Mapped[str] = mapped_column(Word(48), primary_key=True)
@@ -103,7 +110,7 @@ class Run(Base):
 
 
 class RunSite(Base):
-    """One site of a run: accepted or refused, how many rows, and what it shows of itself."""
+    """One site of a run, and what it shows of itself."""
 
     __tablename__ = "run_site"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
@@ -119,9 +126,10 @@ class RunSite(Base):
 
 
 class Metric(Base):
-    """One figure of one round; site NULL is all sites together."""
+    """One figure of one round, with site NULL for all."""
 
     __tablename__ = "metric"
+    # Curves are read by run and metric, over all rounds.
     __table_args__ = (Index(None, "run_id", "metric", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
@@ -137,7 +145,10 @@ class Metric(Base):
 
 
 class Comparison(Base):
-    """One arm's figure on a holdout (`against` NULL), or the difference `arm` - `against`."""
+    """Figure of one arm, or difference between two arms.
+
+    It is an arm's figure on a holdout where `against` is NULL, else the difference `arm` - `against`.
+    """
 
     __tablename__ = "comparison"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
@@ -156,7 +167,7 @@ class Comparison(Base):
 
 
 class Curve(Base):
-    """The learning curve: a figure with the site cut to `rows` rows, over `draws` draws."""
+    """Figure with a site cut to `rows` rows, over `draws` draws."""
 
     __tablename__ = "curve"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
@@ -182,7 +193,7 @@ class Summary(Base):
 
 
 class Event(Base):
-    """Something a reader of the record must know: a fault, a flag, a refusal, a leak, a note."""
+    """Fault, flag, refusal, leak or note of a run."""
 
     __tablename__ = "event"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
@@ -195,9 +206,10 @@ class Event(Base):
 
 
 class Sent(Base):
-    """Bytes of one kind that crossed in a round, by site and direction."""
+    """Bytes of one kind sent in a round, by site and direction."""
 
     __tablename__ = "sent"
+    # A page reads the newest rounds of a long run.
     __table_args__ = (Index(None, "run_id", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
@@ -209,7 +221,7 @@ class Sent(Base):
 
 
 class Audit(Base):
-    """What an attack on the run's own model reached (`flfed audit`)."""
+    """Figure of an attack on the run's own model (`flfed audit`)."""
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(LONG, primary_key=True)

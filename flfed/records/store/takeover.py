@@ -1,4 +1,4 @@
-"""Which process writes a run, and how another takes over one that died."""
+"""Ownership of a run, and its takeover from a dead process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def this_process() -> Writer:
 
 
 def is_gone(writer: Writer) -> bool:
-    """Return whether `writer` certainly ended; False where it ran on another machine.
+    """Tell whether `writer` has certainly ended.
+
+    It is False where the writer ran on another machine.
 
     Examples
     --------
@@ -58,6 +60,7 @@ def is_gone(writer: Writer) -> bool:
         return True
     if not _exists(writer.pid):
         return True
+    # Numbers of processes are used again: an equal start proves that it is the same process.
     return bool(writer.process) and _start_of(writer.pid) != writer.process
 
 
@@ -79,7 +82,10 @@ def _boot() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Return field 22 of `/proc/PID/stat`; the command in field 2 may hold spaces and brackets."""
+    """Return a process's start, in clock ticks.
+
+    That is field 22 of `/proc/PID/stat`; the command in field 2 may hold spaces and brackets.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -92,13 +98,16 @@ OF_THE_ROUND = ("fit", "clock")
 
 
 def take_over(connection: Connection, run: str) -> int:
-    """Make this process the writer of a run, in the caller's transaction: only one can; return its rounds committed.
+    """Make this process the writer of a run.
+
+    Only one process can, in the caller's transaction. The number of its committed rounds is returned.
 
     Raises
     ------
     UsageError
         If the run is completed, or a living process writes it.
     """
+    # The row is locked, so that two processes that resume one run take turns.
     columns = (Run.status, Run.rounds, Run.host, Run.boot, Run.pid, Run.process)
     row = connection.execute(select(*columns).where(Run.id == run).with_for_update()).mappings().one()
     if row["status"] == "completed":
@@ -114,7 +123,9 @@ def take_over(connection: Connection, run: str) -> int:
 
 
 def rewind(connection: Connection, run: str, rounds: int) -> None:
-    """Delete what was written after `rounds` committed rounds, in the caller's transaction.
+    """Delete what was written after a round.
+
+    What the first `rounds` committed rounds left stays. All is in the caller's transaction.
 
     What a round's model scored stands under its round but came with the next one, so it goes with
     that. That a holdout was opened stays written down: it happened. With no round nothing else is kept.
@@ -125,6 +136,7 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
     connection.execute(delete(Metric).where(Metric.run_id == run, or_(Metric.round > rounds, scored_later)))
     events = delete(Event).where(Event.run_id == run, Event.kind != "holdout-opened")
     if rounds == 0:
+        # Which sites were to be asked stays: their names must stay hidden from one another.
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
         connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name != "asked"))

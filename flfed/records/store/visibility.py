@@ -1,4 +1,7 @@
-"""Who looks at a run store, and what of it that person may see."""
+"""Visibility of the run store by viewer.
+
+Who looks at it, and what of it that person may see.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ LARGER = "the update is much larger than most"
 
 @dataclass(frozen=True)
 class Viewer:
-    """A person who looks at the pages.
+    """Person who looks at the pages.
 
     Attributes
     ----------
@@ -60,13 +63,16 @@ class Viewer:
 
 
 def without_names(names: Iterable[str]) -> Callable[[str], str]:
-    """Return what replaces the names of other sites in a sentence.
+    """Return a replacer of other sites' names.
+
+    It takes a sentence and returns it without these names.
 
     Examples
     --------
     >>> without_names(["hungary", "hungary-2"])("hungary-2: no answer; vienna: none; hungary: none")
     'another site: no answer; vienna: none; another site: none'
     """
+    # Longer names go first, so that a name within another leaves no rest.
     words = sorted(filter(None, names), key=len, reverse=True)
     if not words:
         return str
@@ -75,7 +81,9 @@ def without_names(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
-    """Return what one site's people may see of a named object of a run; None of one that is not known here.
+    """Return a summary as one site may see it.
+
+    A summary is a named object of a run. It is None where the name is not known here.
 
     Parameters
     ----------
@@ -94,6 +102,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"rows": [{key: row[key] for key in ("Characteristic", site) if key in row} for row in rows]}
     if name == "columns":
         found |= {"columns": [_own_column(column, site) for column in payload["columns"] if site in column["sites"]]}
+    # A histogram over all sites less the site's own is that of the others.
     if name == "score-histograms":
         found |= {"all": None}
     if name == "privacy":
@@ -110,12 +119,15 @@ def _is_own(warning: str) -> bool:
 
 
 def of_run(run: RunEntry) -> RunEntry:
-    """Return a run as one site's people may see it: with a fixed sentence on why it has not ended well."""
+    """Return a run as one site may see it.
+
+    A fixed sentence says why it has not ended well.
+    """
     return replace(run, reason=WHY.get(run.status, ""))
 
 
 def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | None:
-    """Return an event of a site, or of the whole run, as that site's people may see it.
+    """Return an event as one site's people may see it.
 
     Parameters
     ----------
@@ -148,20 +160,21 @@ def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
 
 
 def _own_note(note: str, site: str) -> str:
-    """Return what the note of sums over rows says of the site itself: whether its training rows alone are in them."""
+    """Return what a note on sums over rows says of one site."""
     begin, _, names = note.partition(".")[0].partition(": ")
     return f"{TRAINING_ONLY}." if begin == TRAINING_ONLY and site in names.split(", ") else ""
 
 
 def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:
-    """Return one column of the object "columns": what counts the site's own rows, and no difference from others."""
+    """Return a site's own counts of one column, without differences."""
+    # A difference holds the sums of the other sites, so that none is kept.
     own = {key: column["sites"][site][key] for key in ("rows", "missing")}
     kept = {key: column.get(key) for key in ("column", "unit", "towards")}
     return kept | {"sites": {site: own | {"difference": None, "chance": None, "reason": NO_OTHERS}}}
 
 
 def of_study(text: str, *, plain: Callable[[str], str]) -> str:
-    r"""Return a study as one site's people may see it: without sites, expected figures and comments.
+    r"""Return a study without sites, expected figures and comments.
 
     Parameters
     ----------
@@ -179,13 +192,14 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     <BLANKLINE>
     """
     found = _parsed(text)
+    # Expected figures may be those of other sites, and the list of sites names them.
     found.pop("expected", None)
     found.get("dataset", {}).pop("sites", None)
     return tomli_w.dumps(without_in(found, plain))
 
 
 def sites_of_study(text: str) -> set[str]:
-    """Return the sites that a study asks by name; those of a text that is no study are none."""
+    """Return the sites that a study names, none without a study."""
     return set(_parsed(text).get("dataset", {}).get("sites", ()))
 
 
@@ -197,7 +211,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def without_in(found: Any, plain: Callable[[str], str]) -> Any:
-    """Return an object of JSON or TOML with the names of other sites taken out of all its texts."""
+    """Return JSON or TOML without other sites' names in its texts."""
     if isinstance(found, dict):
         return {key: without_in(of, plain) for key, of in found.items()}
     if isinstance(found, list):

@@ -1,4 +1,4 @@
-"""Writer of the run store: a series, its runs, and each round while it happens."""
+"""Writer of the run store: series, runs, and rounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from flfed.records.store.takeover import rewind, take_over, this_process
 
 Line = tuple[Any, ...]
 Numbered = tuple[int, Sequence[MetricRow | SentRow]]
-"""The number of a round, and rows of it."""
+"""The number of a round, and its rows."""
 EVENTS = ("at", *(field.name for field in fields(EventRow)))
 COUNT = update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("first")).values(rounds=bindparam("last"))
 """Counts rounds, unless the first of them is counted already."""
@@ -44,7 +44,9 @@ COUNT = update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("fir
 
 @dataclass(frozen=True)
 class HeldRound:
-    """One round as tuples in lists of its own, so that nothing the caller changes later gets into the store.
+    """One round that waits to be written.
+
+    Its lists are its own, so that nothing the caller changes later gets into the store.
 
     Attributes
     ----------
@@ -64,22 +66,24 @@ class HeldRound:
 
 
 def event_lines(at: str, rows: Iterable[EventRow]) -> list[Line]:
-    """Return events in the order of `EVENTS`; they happened `at`."""
+    """Return events that happened `at`, in the order of `EVENTS`."""
     return [(at, *vars(row).values()) for row in rows]
 
 
 def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) -> None:
-    """Write rounds that follow each other, in the caller's transaction.
+    """Write consecutive rounds in the caller's transaction.
 
     Raises
     ------
     ValueError
         If the first of them, or a later round, is committed already.
     """
+    # One statement both counts and checks, so that no other writer comes between.
     first, last = rounds[0].number, rounds[-1].number
     if not connection.execute(COUNT, {"of": run, "first": first, "last": last}).rowcount:
         done = connection.execute(select(Run.rounds).where(Run.id == run)).scalar_one()
         raise ValueError(f"round {first} of run {run} is committed already (last: {done})")
+    # Scores are of the model before the round, and stand under that round.
     figures = [part for held in rounds for part in ((held.number, held.metrics), (held.number - 1, held.scores))]
     insert_numbered(connection, Metric, figures, run)
     insert_numbered(connection, Sent, [(held.number, held.sent) for held in rounds], run)
@@ -89,7 +93,7 @@ def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) 
 def insert_numbered(
     connection: Connection, table: type[Metric] | type[Sent], parts: Sequence[Numbered], run: str
 ) -> None:
-    """Insert figures of rounds, or bytes that crossed in them."""
+    """Insert figures of rounds, or their bytes."""
     names = MetricRow._fields if table is Metric else SentRow._fields
     rounds = [number for number, rows in parts for _ in rows]
     columns = zip(*chain.from_iterable(rows for _, rows in parts), strict=True)
@@ -110,12 +114,14 @@ NEW_SITE = {
 
 
 def utc_now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
 class RunStore:
-    """A run store open for writing; `open` makes and migrates it.
+    """A run store open for writing.
+
+    `open` makes and migrates it.
 
     Parameters
     ----------
@@ -134,7 +140,9 @@ class RunStore:
 
     @classmethod
     def open(cls, url: str | None = None, *, clock: Clock = utc_now) -> Self:
-        """Open the store at `url` (else `FLFED_STORE`, else `runs.db` under `home()`) for writing.
+        """Open the store for writing.
+
+        It is at `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
 
         Raises
         ------
@@ -148,7 +156,7 @@ class RunStore:
         return cls(engine, where, clock=clock)
 
     def close(self) -> None:
-        """Let go of the database; SQLite then folds its log into the file."""
+        """Close the database, so that SQLite folds its log in."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -160,7 +168,7 @@ class RunStore:
         self.close()
 
     def begin_series(self, *, study: str, study_sha256: str, study_text: str, repeats: int = 1) -> str:
-        """Write down that a study starts, and return the id of its series.
+        """Record the start of a study and return its series' id.
 
         Parameters
         ----------
@@ -192,7 +200,7 @@ class RunStore:
         versions: Mapping[str, Any] | None = None,
         hashes: Mapping[str, Any] | None = None,
     ) -> RunWriter:
-        """Write down that a run starts, and return its writer.
+        """Record the start of a run and return its writer.
 
         The run's id is that of its series, with `-r01`, `-r02`, ... where the series has several
         repeats; `repeat` counts from 0.
@@ -216,6 +224,7 @@ class RunStore:
             repeats = connection.execute(select(Series.repeats).where(Series.id == series)).scalar()
             if repeats is None or not 0 <= repeat < repeats:
                 raise ValueError(f"series {series!r} has {repeats or 'no'} repeats, so no repeat={repeat}")
+            # A series that is run once gives its run its own name.
             name = series if repeats == 1 else f"{series}-r{repeat + 1:0{max(2, len(str(repeats)))}d}"
             if connection.execute(select(Run.id).where(Run.id == name)).first() is not None:
                 raise UsageError(f"run {name} was begun by another process: see flfed run list")
@@ -223,7 +232,7 @@ class RunStore:
         return RunWriter(self._engine, self._url, name, clock=self._clock)
 
     def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
-        """Take over a run whose process is gone and return its writer.
+        """Take over a run whose process is gone.
 
         Parameters
         ----------
@@ -243,17 +252,17 @@ class RunStore:
         return RunWriter(self._engine, self._url, run, clock=self._clock)
 
     def added_to(self, run: str) -> RunWriter:
-        """Return a writer that adds to the record of a run that is over."""
+        """Return a writer that adds to a finished run."""
         return RunWriter(self._engine, self._url, run, clock=self._clock)
 
     def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
-        """Add what an audit found to the record of a run that is over; see `flfed.records.store.entries`."""
+        """Add audit figures to the record of a finished run."""
         with in_words(self._url, "written"), self._engine.begin() as connection:
             insert_audit(connection, run, stamp(self._clock()), rows)
 
 
 def _free_name(connection: Connection, now: datetime) -> str:
-    """Return a series id that sorts by time and is not taken."""
+    """Return a free series id that sorts by time."""
     while True:
         name = f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         if connection.execute(select(Series.id).where(Series.id == name)).first() is None:
@@ -261,7 +270,9 @@ def _free_name(connection: Connection, now: datetime) -> str:
 
 
 class RunWriter:
-    """Writes one run; a reader never sees half a round.
+    """Writer of one run.
+
+    A reader never sees half a round.
 
     Each method is one transaction, in the order of the calls. Rounds that need not be on the disk
     wait for up to `HELD` and are then written together. A power cut may cost what was written by
@@ -299,15 +310,16 @@ class RunWriter:
         shared_as: str | None = None,
         resplit: bool | None = None,
     ) -> None:
-        """Write down one site of the run, as `sites` does; the words are those of `SiteRow`."""
+        """Write one site of the run, as `sites` does."""
         self.sites([SiteRow(name, title, status, reason, rows, holdout_rows, disclosure, shared_as, resplit)])
 
     def sites(self, rows: Iterable[SiteRow]) -> None:
-        """Write down sites of the run; for one that is there already, change what is given and nothing else."""
+        """Write sites, changing only the given fields of known ones."""
         with self._writing(durable=False) as connection:
             known = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
             new: dict[str, dict[str, Any]] = {}
             changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            # Sites are sorted into new ones and changes, by the columns that change: one statement each.
             for row in rows:
                 given = {key: value for key, value in vars(row).items() if value is not None}
                 (name,) = stored(RunSite.__table__.c.site, [given.pop("name")])
@@ -318,6 +330,7 @@ class RunWriter:
             if new:
                 connection.execute(insert(RunSite), list(new.values()))
             mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
+            # Sites that change in the same columns share one statement.
             for names, changes in changed.items():
                 values: dict[str, Any] = {column: bindparam(column) for column in names}
                 connection.execute(update(RunSite).where(mine).values(values), changes)
@@ -333,7 +346,7 @@ class RunWriter:
         events: Iterable[EventRow] = (),
         durable: bool = True,
     ) -> None:
-        """Commit one round whole: figures, bytes and events, or nothing of it.
+        """Commit one whole round: figures, bytes and events, or nothing.
 
         Parameters
         ----------
@@ -373,11 +386,14 @@ class RunWriter:
             self._write_held(durable=False)
 
     def _write_held(self, *, durable: bool) -> None:
-        """Write the rounds that wait together; where the database refuses them, each by itself up to the one at fault.
+        """Write the waiting rounds together.
+
+        Where the database refuses them, each is written by itself up to the one at fault.
 
         They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
         it ended must be written without it.
         """
+        # They wait no longer, even where the database refuses them.
         held, self._held = self._held, []
         with in_words(self._url, "written"):
             try:
@@ -395,7 +411,7 @@ class RunWriter:
 
     @contextmanager
     def _writing(self, *, durable: bool = True) -> Iterator[Connection]:
-        """Begin a transaction, after the rounds that came before it."""
+        """Begin a transaction after the rounds that came before it."""
         self.flush()
         with in_words(self._url, "written"), self._transaction(durable=durable) as connection:
             yield connection
@@ -404,30 +420,33 @@ class RunWriter:
         return (self._engine if durable else self._engine.execution_options(durable=False)).begin()
 
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
-        """Add figures to round `number` without counting a round: before the first, after the last."""
+        """Add figures to a round without counting it.
+
+        It serves what comes before the first round is counted, or after the last.
+        """
         with self._writing(durable=False) as connection:
             insert_numbered(connection, Metric, [(number, list(rows))], self.run)
 
     def sent(self, number: int, rows: Iterable[SentRow]) -> None:
-        """Add bytes that crossed at round `number` without counting a round: before the first, after the last."""
+        """Add sent bytes to a round as `metrics` adds figures."""
         with self._writing(durable=False) as connection:
             insert_numbered(connection, Sent, [(number, list(rows))], self.run)
 
     def events(self, rows: Collection[EventRow]) -> None:
-        """Add events, stamped with the time of this call; without any, the store is left alone."""
+        """Add events, if any, with the time of this call."""
         if rows:
             with self._writing() as connection:
                 insert_all(connection, Event, EVENTS, event_lines(stamp(self._clock()), rows), {"run_id": self.run})
 
     def summary(self, name: str, payload: Mapping[str, Any], *, durable: bool = True) -> None:
-        """Write, or write anew, a named object: "table-1", "encoder", "leaks"; `durable` as for `round`."""
+        """Write or replace a named object, `durable` as for `round`."""
         row = {"run_id": self.run, "name": name, "payload": plain(dict(payload))}
         with self._writing(durable=durable) as connection:
             connection.execute(delete(Summary).where(Summary.run_id == self.run, Summary.name == name))
             connection.execute(insert(Summary), [row])
 
     def comparison(self, figures: Sequence[ComparisonRow], differences: Sequence[DifferenceRow]) -> None:
-        """Write, or write anew, the comparison of the run: figures and their differences."""
+        """Write or replace the figures and differences of the comparison."""
         with self._writing() as connection:
             connection.execute(delete(Comparison).where(Comparison.run_id == self.run))
             mine = {"run_id": self.run}
@@ -435,7 +454,7 @@ class RunWriter:
             insert_all(connection, Comparison, DIFFERENCES, map(_values, differences), mine)
 
     def learning_curve(self, points: Iterable[LearningPoint]) -> None:
-        """Write, or write anew, the learning curve of the series that this run belongs to."""
+        """Write or replace the learning curve of the run's series."""
         with self._writing() as connection:
             series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
             connection.execute(delete(Curve).where(Curve.series_id == series))
@@ -450,7 +469,7 @@ class RunWriter:
         arrays_sha256: str | None = None,
         best_round: int | None = None,
     ) -> None:
-        """Write down how the run ended: "completed", "stopped" or "failed", and why."""
+        """Record how the run ended: "completed", "stopped" or "failed", and why."""
         row = {
             "status": status, "reason": reason, "seconds": finite(seconds), "best_round": best_round,
             "arrays_sha256": arrays_sha256, "finished": stamp(self._clock()),
@@ -460,5 +479,5 @@ class RunWriter:
 
 
 def _values(row: ComparisonRow | DifferenceRow | LearningPoint) -> tuple[Any, ...]:
-    """Return what a line of a record has, in the order of its fields."""
+    """Return a row's values in field order."""
     return tuple(vars(row).values())

@@ -1,1 +1,1 @@
-"""From the sites' updates to the next model: weighted mean, guard, rounds, early stopping."""
+"""Aggregation of updates: weighted mean, guard, rounds, early stopping."""

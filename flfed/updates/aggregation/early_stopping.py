@@ -1,4 +1,7 @@
-"""What the server decides from the federated validation loss: best round, early stop, plateau."""
+"""Best round, early stopping and plateau.
+
+The server decides them from the federated validation loss.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ _COUNTERS = ("best_loss", "best_round", "lr_scale", "waited", "since_best")
 
 @dataclass
 class Selection:
-    """Follows the validation loss of the models that came into each round.
+    """Selection of the best round by validation loss.
+
+    It follows the loss of the models that came into each round.
 
     Attributes
     ----------
@@ -41,9 +46,13 @@ class Selection:
     since_best: int = 0
 
     def see(self, round: int, arrays: Arrays, loss: float | None) -> None:
-        """Take note of the model after `round` rounds and its loss over all validation rows."""
+        """Record a model and its validation loss.
+
+        The model is the one after `round` rounds, and the loss is over all validation rows.
+        """
         if loss is None:
             return
+        # A better model begins both waits anew, for the plateau and for the early stop.
         if loss < self.best_loss - IMPROVEMENT:
             self.best_loss = loss
             self.best_round = round
@@ -52,18 +61,19 @@ class Selection:
             return
         self.waited += 1
         self.since_best += 1
+        # A plateau lowers the learning rate, and the wait begins anew.
         if self.plan.schedule == "plateau" and self.waited >= self.plan.plateau_patience:
             self.lr_scale *= self.plan.plateau_factor
             self.waited = 0
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Return everything it remembers: the best arrays, and counters that JSON can hold."""
+        """Return the best arrays, and counters that JSON can hold."""
         plain = {name: getattr(self, name) for name in _COUNTERS}
         plain["best_loss"] = self.best_loss if math.isfinite(self.best_loss) else None
         return ({} if self.best_arrays is None else {"best": self.best_arrays}), plain
 
     def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
-        """Remember what `state` gave."""
+        """Restore what `state` gave."""
         for name in _COUNTERS:
             setattr(self, name, facts[name])
         self.best_loss = float("inf") if facts["best_loss"] is None else facts["best_loss"]

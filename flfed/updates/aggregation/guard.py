@@ -1,4 +1,7 @@
-"""The update guard: no single site can make the model NaN, stop the run, or outweigh the others."""
+"""Update guard against broken and overweight updates.
+
+No single site can make the model NaN, stop the run, or outweigh the others.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from flfed.updates.messages.train import CompareReply, TrainReply
 
 @dataclass(frozen=True, kw_only=True)
 class GuardResult:
-    """What the guard says about a round's updates.
+    """Result of the guard for a round's updates.
 
     Attributes
     ----------
@@ -63,12 +66,14 @@ def guard(
     measured = _norms(replies, incoming)
     good: dict[str, TrainReply] = {}
     refused: dict[str, str] = {}
+    # Each update is judged by itself first, and by its norm only among those that are good.
     for site in sorted(replies):
         reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
         if reason:
             refused[site] = reason
         else:
             good[site] = replies[site]
+    # A median of fewer than three does not tell which update is wrong.
     norms = {site: measured[site] for site in good}
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
     flagged = {}
@@ -85,7 +90,9 @@ def guard(
 
 
 def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:
-    """Sort replies that only score into accepted and refused; arguments as `guard` takes them.
+    """Sort replies that only score into accepted and refused.
+
+    Arguments are as `guard` takes them.
 
     `outputs` are the model's, where offsets were asked for: one site's must not decide how all are adjusted.
     Scores decide when a run stops and which round is its result, so one site's must not be NaN or
@@ -102,7 +109,10 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
 
 
 def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:
-    """Return the norm of each update that has the model's names, shapes and dtypes; NaN or infinite if it is bad."""
+    """Return the norm of each update like the model.
+
+    Such an update has the model's names, shapes and dtypes. The norm is NaN or infinite if a value is bad.
+    """
     expected = _like(incoming)
     alike = [site for site, reply in replies.items() if _is_like(reply.delta, expected)]
     norms = joint_norms([replies[site].delta for site in alike])
@@ -122,7 +132,10 @@ def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
 
 
 def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> str:
-    """Return why an update cannot be used, or an empty text; a finite `norm` says that its arrays can."""
+    """Return why an update cannot be used.
+
+    It is an empty text where it can. A finite `norm` says that its arrays can.
+    """
     if reply.kind != "delta":
         return "kind is not 'delta'"
     rows = reply.num_examples
@@ -140,7 +153,10 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
 
 
 def _array_defect(delta: Arrays, incoming: Arrays) -> str:
-    """Return why the arrays of an update, whose norm is unknown or not finite, cannot be used."""
+    """Return why an update's arrays cannot be used.
+
+    Their norm is unknown or not finite.
+    """
     if set(delta) != set(incoming):
         return "names of arrays differ from the model's"
     for name, expected in incoming.items():
@@ -156,7 +172,7 @@ def _array_defect(delta: Arrays, incoming: Arrays) -> str:
 
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> str:
-    """Return why a reply's scores cannot be used, or an empty text."""
+    """Return why a reply's scores are unusable, else ""."""
     allowed = (("scores", reply.scores, ("training", "validation")), ("holdout", reply.holdout, ("holdout",)))
     for name, scores, kinds in allowed:
         if scores is None:
@@ -174,7 +190,9 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> str:
 
 
 def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
-    """Return why a site's sums cannot be used, or an empty text: one site must not spoil all sites' encoder.
+    """Return why a site's sums cannot be used.
+
+    It is an empty text where they can. One site must not spoil all sites' encoder.
 
     Parameters
     ----------
@@ -202,11 +220,13 @@ def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf
         or (total**2 > count * squares + hair * rows).any()
     ):
         return "its sums do not go together"
+    # Each row is in one cell of each column, or in a cell that was not given.
     places = layout.slices().values()
     cells = np.array([summary.cells[place].sum() for place in places])
     lower = np.array([summary.lower[place].sum() for place in places])
     if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
         return "its counts do not add up to its rows"
+    # A site marks each sum as given or not; any other mark would count as several sites.
     known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
     if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
         return "it is not the sum of one site"
@@ -217,10 +237,11 @@ def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf
 
 
 def comparison_defect(reply: CompareReply) -> str:
-    """Return why a site's comparison cannot be believed, or an empty text."""
+    """Return why a comparison is not credible, else ""."""
     if reply.num_examples < 1 or reply.holdout_rows < 0:
         return "its numbers of rows are impossible"
     figures = [*reply.arms, *reply.differences]
+    # A figure that stands twice would leave open which of them counts.
     if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
         return "a figure stands in it twice"
     for figure in figures:

@@ -1,4 +1,4 @@
-"""What a strategy needs to know of a run, and what it tells of each round."""
+"""Context of a run for strategies, and round records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ and a run that ends for want of it says so."""
 
 @dataclass(frozen=True, kw_only=True)
 class Participant:
-    """A site that takes part.
+    """A site that takes part in a run.
 
     Attributes
     ----------
@@ -37,7 +37,9 @@ class Participant:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """What one round was, for whoever writes it down. No arrays of any site are in it.
+    """Record of one round, for observers.
+
+    No arrays of any site are in it.
 
     Attributes
     ----------
@@ -83,11 +85,11 @@ def ignore(record: RoundRecord) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What a run gives its strategy.
+    """Context that a run gives its strategy.
 
     Attributes
     ----------
-    roster : dict of site name to Participant
+    participants : dict of site name to Participant
     encoder : Encoder
     plan : Plan
     rounds : int
@@ -116,14 +118,17 @@ class RunContext:
     outputs: int = 0
 
     def normals(self, round: int) -> Normals:
-        """Return where the server's noise of a round comes from."""
+        """Return the server's noise source for a round."""
+        # Institutions draw noise of their system's own, which nobody can draw again.
         if self.chance is not None:
             return self.chance(round)
         return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
 
 
 def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
-    """Return why a run ends at a round that misses its quorum: first of all who has no privacy budget left.
+    """Return why a run ends below its quorum.
+
+    Sites that have no privacy budget left are named first.
 
     Parameters
     ----------
@@ -138,6 +143,7 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
     >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
     'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
     """
+    # A spent budget goes before all else, since no further attempt can help.
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
     spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
@@ -145,7 +151,9 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
-    """Return those of some sites over which a figure may be added up, in their order.
+    """Return the sites whose figures may be added up.
+
+    They are some of `sites`, in their order.
 
     Parameters
     ----------
@@ -165,6 +173,7 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
     >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
     (['a', 'b', 'c'], ['a'], ['a'])
     """
+    # Sites in sums only count together or not at all: a difference of two sums would tell of one.
     if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
         return list(sites)
     return [site for site in sites if site not in in_sums_only]

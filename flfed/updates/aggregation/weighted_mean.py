@@ -1,4 +1,7 @@
-"""Sums over a cohort's updates: one product a block of sites, so that memory does not grow with the cohort."""
+"""Sums over a cohort's updates, block by block.
+
+There is one product a block of sites, so that memory does not grow with the cohort.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ BLOCK = 64
 
 
 def joint_norms(updates: Sequence[Arrays]) -> np.ndarray:
-    """Return the L2 norm of each update over all its arrays together, float64 [updates].
+    """Return the joint L2 norm of each update.
+
+    It is over all arrays of an update together, as float64 [updates].
 
     Parameters
     ----------
@@ -30,7 +35,9 @@ def joint_norms(updates: Sequence[Arrays]) -> np.ndarray:
 
 
 def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> np.ndarray:
-    """Return `sum(share_k update_k)` of one array, float64, in the array's shape.
+    """Return `sum(share_k update_k)` of one array.
+
+    It is float64, in the array's shape.
 
     Parameters
     ----------
@@ -52,7 +59,10 @@ def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> n
 
 
 def _blocks(updates: Sequence[Arrays], name: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield one array of all updates as [sites, values], `BLOCK` sites at a time, and which sites they are."""
+    """Yield one array of all updates in blocks.
+
+    A block is [sites, values] of `BLOCK` sites at a time, and comes with which sites they are.
+    """
     for start in range(0, len(updates), BLOCK):
         part = [update[name] for update in updates[start : start + BLOCK]]
         together = np.concatenate(part) if part[0].ndim else np.array(part)

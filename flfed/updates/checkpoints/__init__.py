@@ -1,1 +1,4 @@
-"""State on disk from which a run goes on: the coordinator's checkpoint, a site's last replies."""
+"""State on disk from which a run resumes.
+
+It is the coordinator's checkpoint, and a site's last replies.
+"""

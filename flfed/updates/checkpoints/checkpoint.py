@@ -1,4 +1,6 @@
-"""A run's state after a round: what a run that died goes on from.
+"""Checkpoints of a run's state after a round.
+
+A run that died resumes from one.
 
 What does not change is in `start.safetensors`, written once; a round's file holds the rest and the
 hash of it. The final model is one file that needs no other.
@@ -39,7 +41,7 @@ WHOLE, OF_A_ROUND = "1", "2"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Everything the server needs to go on after a round.
+    """State that the server needs to resume after a round.
 
     Attributes
     ----------
@@ -52,14 +54,14 @@ class Checkpoint:
         Of the strategy, by name: the best model so far, a server optimiser's moments.
     facts : dict
         What JSON can hold: the strategy's counters, the seconds.
-    roster : dict of site to int
+    participants : dict of site to int
         Who took part at the start, and the upper ends of the bands of rows they declared.
     sharing : dict of site to {"pseudonym", "aggregate-only"}
         How the figures of those may be written down that do not share them under their names.
     left : tuple of str
         Those of them that did not come back when the run was gone on with.
     start : str
-        Hash of the start file that holds encoder and roster, and the sites' summaries beside them; empty
+        Hash of the start file that holds encoder and participants, and the sites' summaries beside them; empty
         where the checkpoint's own file holds the encoder.
     """
 
@@ -74,7 +76,7 @@ class Checkpoint:
     start: str = ""
 
     def tensors(self) -> Arrays:
-        """Return the arrays of the checkpoint's own file under one name each, such as "arrays/weight"."""
+        """Return the file's arrays by name, such as "arrays/weight"."""
         parts: dict[str, Mapping[str, np.ndarray]] = {"arrays": self.arrays}
         parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
         if not self.start:
@@ -83,7 +85,7 @@ class Checkpoint:
 
 
 def seconds_apart() -> float:
-    """Return how many seconds lie between two checkpoints at least: what a crash may cost.
+    """Return the seconds between checkpoints, which a crash may cost.
 
     `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
     a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.
@@ -104,7 +106,7 @@ def seconds_apart() -> float:
 
 
 def folder_of(run: str) -> Path:
-    """Return where a run's checkpoints are; the folder may not exist."""
+    """Return the folder of a run's checkpoints, which may not exist."""
     return home() / "runs" / run
 
 
@@ -115,7 +117,9 @@ def begin(
     participants: Mapping[str, int],
     sharing: Mapping[str, Sharing] | None = None,
 ) -> Checkpoint:
-    """Write what does not change from round to round, whole or not at all; return what all checkpoints share.
+    """Write a run's start file, whole or not at all.
+
+    It holds what does not change from round to round. What all checkpoints share is returned.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ def begin(
     summaries : dict of site to Summary
         All of one layout, so that they are kept as one array [sites, ...] a field. Only Table 1 needs
         them again, at the end: `summaries_of` reads them then, and nobody holds them in the rounds.
-    roster : dict of site to int
+    participants : dict of site to int
     sharing : dict of site to {"pseudonym", "aggregate-only"}, optional
 
     Raises
@@ -133,6 +137,7 @@ def begin(
         As for `write`.
     """
     tensors: dict[str, Stacked] = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    # Sites in rows of one array take less room and time than a tensor for each site.
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
         tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
@@ -144,7 +149,9 @@ def begin(
 
 
 def summaries_of(run: str, start: str) -> dict[str, Summary]:
-    """Return what the sites said before the first round, in the order in which `begin` was given it.
+    """Return the sites' summaries from before the first round.
+
+    They are in the order in which `begin` was given them.
 
     Parameters
     ----------
@@ -163,7 +170,9 @@ def summaries_of(run: str, start: str) -> dict[str, Summary]:
 
 
 def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
-    """Write a checkpoint whole, or not at all, and return its file; older ones than the last two go.
+    """Write a checkpoint, whole or not at all.
+
+    Its file is returned. Checkpoints older than the last two are removed.
 
     Parameters
     ----------
@@ -179,6 +188,7 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
     name, folder = FINAL if final else _name(checkpoint.round), folder_of(run)
+    # The result stands alone: it has the encoder in its own file.
     kept = replace(checkpoint, start="") if final else checkpoint
     facts = {"round": kept.round, "left": kept.left, **kept.facts}
     _write(folder, name, kept.tensors(), facts, start=kept.start)
@@ -189,7 +199,7 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
 def _write(
     folder: Path, name: str, tensors: Mapping[str, Stacked], facts: Mapping[str, Any], *, start: str = ""
 ) -> str:
-    """Write one file of a run whole, or not at all; return its hash."""
+    """Write one file atomically and return its hash."""
     path, part = folder / f"{name}{SUFFIX}", folder / f"{name}.part"
     text = json.dumps(facts)
     sha256 = _sha256(tensors, text, start)
@@ -204,6 +214,7 @@ def _write(
                 stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
+        # A rename is whole or not at all, and on the disk once its folder is.
         part.replace(path)
         _sync(folder)
     except OSError as error:
@@ -217,7 +228,7 @@ def _write(
 
 
 def reopen(run: str, round: int) -> None:
-    """Remove what a run that goes on after `round` rounds will write anew: later checkpoints, and an earlier result.
+    """Remove later checkpoints and an earlier result before resuming.
 
     A later one left here would count among the last two, and push out those that are being written.
     """
@@ -227,7 +238,7 @@ def reopen(run: str, round: int) -> None:
 
 
 def settle(run: str) -> None:
-    """Remove the checkpoints of a run that needs them no more; its final model stays."""
+    """Remove a finished run's checkpoints, but not its model."""
     folder = folder_of(run)
     _remove(folder, _rounds(folder))
     for name in (f"{START}{SUFFIX}", ASKED):
@@ -244,7 +255,8 @@ def _name(round: int) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Have the folder's own entry on the disk, so that a rename outlives a power cut."""
+    """Sync a folder, so that a rename outlives a power cut."""
+    # A folder cannot be opened and synced on other systems.
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -264,7 +276,7 @@ def _rounds(folder: Path) -> list[int]:
 
 
 def newest(run: str, committed: int) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a round that the store has committed, or None.
+    """Return the newest readable checkpoint of a round that is committed.
 
     Raises
     ------
@@ -276,6 +288,7 @@ def newest(run: str, committed: int) -> Checkpoint | None:
         path = folder / f"{_name(number)}{SUFFIX}"
         try:
             tensors, facts, start = _opened(path)
+        # A damaged checkpoint costs some rounds: the one before it serves.
         except FlfedError:
             continue
         if not start:
@@ -310,7 +323,8 @@ def read(path: Path) -> Checkpoint:
 
 
 def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) -> Checkpoint:
-    """Return the checkpoint of a file's content and of the start file that it names."""
+    """Return a checkpoint from its file and start file."""
+    # A file without a start file stands alone, and has its own encoder.
     first, begun = (tensors, dict[str, Any]()) if not start else _started(path, start)
     return Checkpoint(
         round=facts.pop("round"),
@@ -326,7 +340,7 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
 
 
 def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
-    """Return what the start file beside a checkpoint holds, if it is the one that the checkpoint was written with."""
+    """Return the start file that a checkpoint was written with."""
     beside = path.with_name(f"{START}{SUFFIX}")
     try:
         tensors, facts, _ = _opened(beside, sha256=start)
@@ -336,7 +350,7 @@ def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], str]:
-    """Return what a file holds: arrays, facts and the hash of its start file.
+    """Return a file's arrays, facts and start hash.
 
     Parameters
     ----------
@@ -352,6 +366,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
         raise FlfedError(f"{path}: {'cannot be read' if path.exists() else 'is missing'}") from None
     text, start = metadata.get("facts", ""), metadata.get("start", "")
     found = metadata.get("sha256")
+    # The hash covers all parts, so that a file is neither damaged nor put together from two.
     if (
         metadata.get("format") != (OF_A_ROUND if start else WHOLE)
         or found != _sha256(tensors, text, start)
@@ -362,7 +377,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
 
 
 def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
-    """Return the hash of a whole file: its arrays, its facts, and the start file that it names."""
+    """Return the hash of a file: arrays, facts, start file."""
     parts = (arrays_sha256(tensors), *([start] if start else []), facts)
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 

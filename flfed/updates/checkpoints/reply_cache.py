@@ -1,4 +1,7 @@
-"""Replies that a site keeps on its own disk, so that it answers a round once and sends that again."""
+"""Cache of a site's replies on its own disk.
+
+With it a site answers a round once, and sends that reply again.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,17 @@ _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
 class NotKept(FlfedError):
-    """A reply that the site cannot keep: a fixed sentence of ours, so that it may cross."""
+    """Error for a reply that the site cannot keep.
+
+    Its text is a fixed sentence of ours, so that it may cross.
+    """
 
 
 @dataclass(frozen=True)
 class KeptReplies:
-    """The replies of one site in one run, of the last two rounds, as files that only it can read.
+    """Replies of one site in one run.
+
+    They are of the last two rounds, as files that only the site can read.
 
     Parameters
     ----------
@@ -53,11 +61,13 @@ class KeptReplies:
 
     @property
     def folder(self) -> Path:
-        """Where the replies are."""
+        """Folder of the replies."""
         return home() / "sites" / self.site / "runs" / self.run
 
     def reply_to(self, request: TrainRequest, *, under: str) -> RecordDict | None:
-        """Return what was answered to this very request, or None; a damaged file counts as none.
+        """Return the earlier reply to this very request.
+
+        It is None where there is none; a damaged file counts as none.
 
         Parameters
         ----------
@@ -71,6 +81,7 @@ class KeptReplies:
             arrays, metadata = load(content), _metadata(content)
         except (OSError, SafetensorError, ValueError):
             return None
+        # Another request for the same round, or one under another policy, is answered anew.
         if metadata.get("request") != digest_of(request, under=under):
             return None
         if metadata.get("sha256") != _sha256(arrays, metadata.get("plain", "")):
@@ -78,7 +89,9 @@ class KeptReplies:
         return _record(arrays, json.loads(metadata["plain"]))
 
     def keep(self, request: TrainRequest, reply: RecordDict, *, under: str) -> None:
-        """Keep the answer to a request, whole or not at all; those before the last two rounds go.
+        """Keep the reply to a request, whole or not at all.
+
+        Replies before the last two rounds are removed.
 
         Raises
         ------
@@ -102,6 +115,7 @@ class KeptReplies:
             if not folder.is_dir():
                 private_folder(folder.parent)
                 private_folder(folder)
+                # A run that never compares would keep its replies for ever, so the oldest runs go.
                 others = _last_written(path for path in folder.parent.iterdir() if path != folder)
                 for other in others[RUNS - 1 :]:
                     shutil.rmtree(other, ignore_errors=True)
@@ -117,12 +131,12 @@ class KeptReplies:
             raise NotKept(f"it cannot keep its reply on its own disk ({error.strerror})") from None
 
     def forget(self) -> None:
-        """Remove the replies of a run that is over."""
+        """Remove the replies of a finished run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _last_written(folders: Iterable[Path]) -> list[Path]:
-    """Return folders by when a file in them was written last, the latest first."""
+    """Return folders, the last written first."""
     times = {}
     for folder in folders:
         with suppress(OSError):  # another process of this site may have removed it
@@ -131,7 +145,10 @@ def _last_written(folders: Iterable[Path]) -> list[Path]:
 
 
 def kept_replies(site: str, run: object) -> KeptReplies | None:
-    """Return where a site keeps its replies in a run; None where the run has no name fit for a folder."""
+    """Return a site's reply cache for a run.
+
+    It is None where the run has no name fit for a folder.
+    """
     plain = isinstance(run, str) and RUN.fullmatch(run)
     return KeptReplies(site, str(run)) if plain else None
 
@@ -145,7 +162,10 @@ def _rounds(folder: Path) -> list[int]:
 
 
 def digest_of(request: TrainRequest, *, under: str) -> str:
-    """Return the hash of everything a reply depends on besides the site's own rows."""
+    """Return the hash of what a reply depends on.
+
+    The site's own rows are not in it.
+    """
     plain = (
         hashlib.sha256(under.encode()).hexdigest(),
         request.round,
@@ -160,7 +180,7 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
 
 
 def _sha256(arrays: Arrays, plain: str) -> str:
-    """Return the hash of a whole reply: its arrays, and its numbers and texts."""
+    """Return the hash of a reply's arrays, numbers and texts."""
     return hashlib.sha256(f"{arrays_sha256(arrays)}/{plain}".encode()).hexdigest()
 
 
@@ -169,13 +189,17 @@ def _private(path: str, flags: int) -> int:
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
+    """Return the metadata of a safetensors file.
+
+    The file begins with 8 bytes of length, then a JSON header.
+    """
     length = int.from_bytes(content[:8], "little")
     return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
 
 
 def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
-    """Return the message's content as it was."""
+    """Return a message's content as it was."""
+    # Arrays are kept under "section/name", and sorted back into sections.
     sections: dict[str, Arrays] = {}
     for key, value in arrays.items():
         section, _, name = key.partition("/")

@@ -1,4 +1,7 @@
-"""A safetensors file, piece by piece: what it holds may be the sums of ten thousand sites."""
+"""Writer of safetensors files, piece by piece.
+
+A file may hold the sums of ten thousand sites.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ NAMES = {
     "<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8",
     "<u8": "U64", "<u4": "U32", "<u2": "U16", "|u1": "U8", "|b1": "BOOL",
 }  # fmt: skip
-"""What the format calls NumPy's types."""
+"""The format's names of NumPy's types."""
 
 
 def file_content(tensors: Mapping[str, Stacked], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a file, of which the library that reads it would make three copies first.
+    """Yield the bytes of a safetensors file.
+
+    The library that reads such files would make three copies first.
 
     Parameters
     ----------
@@ -37,6 +42,7 @@ def file_content(tensors: Mapping[str, Stacked], metadata: Mapping[str, str]) ->
         kind = parts[0].dtype.newbyteorder("<").str
         header[name] = {"dtype": NAMES[kind], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
+    # The header is filled up, so that the numbers begin at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little")
     yield text

@@ -1,4 +1,6 @@
-"""What crosses when the model of a run is attacked at its sites, and what each message reveals.
+"""Messages of an attack on a run's model.
+
+The model is attacked at the run's sites. Each class says what its message reveals.
 
 One exchange an attack: the model goes to the site, what the attack reached there comes back.
 """
@@ -26,7 +28,9 @@ MOST_FIGURES = 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AuditRequest:
-    """Send the final model of a run to be attacked on a site's own rows.
+    """Request to attack the final model at a site.
+
+    The site's own rows are used.
 
     Attributes
     ----------
@@ -57,7 +61,7 @@ class AuditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFigure:
-    """One figure of an attack, with its interval, against what was promised.
+    """One figure of an attack, against what was promised.
 
     Attributes
     ----------
@@ -87,7 +91,7 @@ class AuditFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReply:
-    """What one attack reached at one site.
+    """Result of one attack at one site.
 
     Attributes
     ----------
@@ -112,6 +116,7 @@ class AuditReply:
         """Return the message's content."""
         plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
         records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        # A record of columns needs at least one row, so that no figures are no section.
         if self.figures:
             records["figures"] = fields.rows_record(self.figures)
         return record_of(records)
@@ -125,6 +130,7 @@ class AuditReply:
             holdout_rows=fields.whole(config, "holdout-rows"),
             figures=fields.read_figures(record, "figures", AuditFigure, kind_of="attack"),
         )
+        # The message came from outside, so that what no site can have is refused.
         if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
             raise MalformedMessage("the message is no AuditReply: it counts what no site has")
         return found

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 METRIC = r"[A-Za-z0-9_ -]{1,80}"
-"""A metric's name, or an arm's, or that of two of them."""
+"""Pattern of a metric's or an arm's name, or of two."""
 MetricName = Annotated[str, METRIC]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure with its interval: of an arm, or of the difference of two.
+    """One figure with its interval.
+
+    It is of an arm, or of the difference of two.
 
     Attributes
     ----------

@@ -1,4 +1,6 @@
-"""What crosses so that the coordinator countersigns the head of a site's ledger, and what each message reveals.
+"""Messages by which the coordinator countersigns a site's ledger.
+
+It signs the ledger's head. Each class says what its message reveals.
 
 Two exchanges: the site says what its ledger's head is, the coordinator signs it and sends the signature.
 """
@@ -26,7 +28,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True, kw_only=True)
 class SealRequest:
-    """Ask a site for the head of its ledger.
+    """Request for the head of a site's ledger.
 
     Attributes
     ----------
@@ -85,7 +87,9 @@ class SealReply:
 
 @dataclass(frozen=True, kw_only=True)
 class SealedRequest:
-    """Send a site the coordinator's signature over its name, the run, and its ledger's head.
+    """Signature of the coordinator over a ledger's head.
+
+    It is over the coordinator's name, the run, and the head of the site's ledger.
 
     Attributes
     ----------
@@ -115,7 +119,7 @@ class SealedRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SealedReply:
-    """Say that the receipt is kept.
+    """Confirmation that the receipt is kept.
 
     Reveals: nothing about rows; that the site holds the receipt on its disk.
     """
@@ -135,7 +139,11 @@ def _written(message: Any) -> RecordDict:
 
 
 def _read(kind: type[Kind], record: RecordDict, counted: str = "") -> Kind:
-    """Return a message; its field `counted` counts lines, so it is not negative."""
+    """Return a message whose count of lines is not negative.
+
+    The count is in its field `counted`.
+    """
+    # What came over the border is checked, first by type and then by what it counts.
     found = fields.made(kind, fields.config_of(record))
     if counted and getattr(found, counted) < 0:
         raise MalformedMessage(f"the message is no {kind.__name__}: it counts fewer than no lines")

@@ -1,4 +1,7 @@
-"""The content of a message: named records, read with checks and written in one way."""
+"""Fields of messages, read with checks.
+
+A message's content is named records, which are written in one way.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,13 @@ _SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 
 
 class MalformedMessage(FlfedError):
-    """A message that does not have the shape of its class."""
+    """Error for a message that lacks its class's shape."""
 
 
 def count_bytes(record: Mapping[str, Any]) -> int:
-    """Return the size of a message's content, or of some of its sections: keys, texts, numbers as 8 bytes, arrays.
+    """Return the bytes of a message's content.
+
+    The content may be some of its sections: keys, texts, numbers as 8 bytes, arrays.
 
     As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
     """
@@ -80,7 +85,7 @@ def section(record: RecordDict, name: str) -> ConfigRecord:
 
 
 def ndarrays(record: RecordDict, name: str) -> Arrays:
-    """Return the named arrays of one section, read-only, or raise MalformedMessage.
+    """Return one section's read-only arrays, or raise MalformedMessage.
 
     An array that is held is the very one; of bytes a copy is made. Nobody may write into either, for
     others may read the same array: so it is the same whatever engine brought the message.
@@ -96,11 +101,14 @@ _NPY = re.compile(
     rb"'shape': \(([\d, ]{0,99})\), \} *\n",
     re.DOTALL,
 )
-"""How an array starts in NumPy's format, version 1.0."""
+"""Start of an array in NumPy's format, version 1.0."""
 
 
 def _ndarray(array: Array, name: str) -> np.ndarray:
-    """Return one array. NumPy's own reader takes archives, and sizes that only the header claims."""
+    """Return one array of a message.
+
+    NumPy's own reader takes archives, and sizes that only the header claims.
+    """
     if type(array) is InMemoryArray:
         return array.values  # of a kind, an order and a shape that bytes could have: it holds no other
     start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
@@ -109,11 +117,13 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
     shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
     try:
         dtype = np.dtype(start[1].decode())
+        # A header may claim any size: only the bytes that are there are read.
         if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
             raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
         values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
     except (TypeError, ValueError):
         raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
+    # The copy lets the message's bytes go, and others may share it because nobody can write.
     values = values.copy()
     values.setflags(write=False)
     return values
@@ -123,7 +133,7 @@ _NAME = re.compile(METRIC)
 
 
 def numbers(record: RecordDict, name: str) -> dict[str, float]:
-    """Return the numbers of one section; none where there is no such section."""
+    """Return one section's numbers, none where it is absent."""
     values = record.get(name)
     if not isinstance(values, MetricRecord):
         return {}
@@ -133,17 +143,21 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
 
 
 def read_settings(record: RecordDict, name: str) -> dict[str, float]:
-    """Return the numbers of one section of settings; none where there is no such section."""
+    """Return one section's settings, none where it is absent."""
     if name not in record:
         return {}
     values = section(record, name)
+    # A setting that is no number is refused: the client half would train without it.
     if not all(map(_is_number, values.values())):
         raise MalformedMessage(f"the settings in {name!r} are not numbers")
     return {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
 
 
 def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
-    """Return counts [2, bins] by class and predicted probability; None where there is no such section."""
+    """Return counts [2, bins], None where there are none.
+
+    They are by class and predicted probability.
+    """
     if name not in record:
         return None
     counts = ndarrays(record, name).get("counts")
@@ -155,13 +169,16 @@ def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
 
 
 def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build a dataclass from kebab-case values, or say what of it is missing, unknown or of a wrong type.
+    """Build a dataclass from kebab-case values.
+
+    An error says what of it is missing, unknown or of a wrong type.
 
     Numbers, texts and vectors are checked; other fields are taken as they are.
     """
     given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
     checks, required = _fields(cast(Hashable, kind))
     wrong = [name for name, value in given.items() if name in checks and not checks[name](value)]
+    # The error names fields of ours alone: a name that came over the border is not repeated.
     for names, what in ((required - given.keys(), "is missing"), (wrong, "is of a wrong type or value")):
         if names:
             raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
@@ -172,7 +189,10 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 @cache
 def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
-    """Return what tells whether a value is of each field's type, and the fields that have no default."""
+    """Return each field's check, and the required fields.
+
+    A check tells whether a value is of the field's type. Required fields have no default.
+    """
     missing = dataclasses.MISSING
     required = {
         field.name
@@ -184,7 +204,10 @@ def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
 
 
 def _check_of(hint: Any) -> Check:
-    """Return what tells whether a value that came over the border is of a field's type, if that is a plain one."""
+    """Return the check of a field's type.
+
+    It tells whether a value that crossed is of that type, if that is a plain one.
+    """
     if hint in _CHECKS:
         return _CHECKS[hint]
     if get_origin(hint) is Literal:
@@ -224,12 +247,14 @@ _CHECKS: dict[Any, Check] = {
 
 
 def _is_plain(value: str) -> bool:
-    """Tell whether a text is one that can be written down and shown as it is."""
+    """Tell whether a text can be shown as it is."""
     return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
 def reason_of(message: Message, site: str = "") -> str:
-    """Return why a node gave no answer: one of our sentences, or how long it was; it came over the border.
+    """Return why a node gave no answer.
+
+    It is one of our sentences, or how long the node's text was, as that came over the border.
 
     Parameters
     ----------
@@ -243,15 +268,22 @@ def reason_of(message: Message, site: str = "") -> str:
 
 
 def _fits(value: float) -> bool:
-    """Tell whether a number is none that Python alone can hold, and no bool."""
+    """Tell whether a number is no bool and not too large.
+
+    Not Python alone can hold it.
+    """
     return isinstance(value, float) or (not isinstance(value, bool) and abs(value) <= LARGEST)
 
 
 def config_of(record: RecordDict) -> ConfigRecord:
-    """Return the plain values of a message; refuse a message of another version of the protocol."""
+    """Return the plain values of a message.
+
+    A message of another version of the protocol is refused.
+    """
     config = section(record, "config")
     found = config.get("protocol")
     if found != PROTOCOL:
+        # What came is shown only where it is a number.
         shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
         raise MalformedMessage(f"protocol {shown} is not {PROTOCOL}: the other side runs another version of flfed")
     return config
@@ -274,16 +306,17 @@ def whole(config: ConfigRecord, key: str) -> int:
 
 
 def rows_record(items: Sequence[Any]) -> ConfigRecord:
-    """Return equal dataclasses, at least one, as a record of columns."""
+    """Return one or more equal dataclasses as columns."""
     return config_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
 
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
-    """Return the dataclasses of one section; none where there is no such section."""
+    """Return one section's dataclasses, none where it is absent."""
     found = record.get(name)
     if not isinstance(found, ConfigRecord):
         return ()
     columns = {key: value for key, value in found.items() if isinstance(value, list)}
+    # Columns of different lengths would put values of different rows together.
     lengths = {len(value) for value in columns.values()}
     if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
         raise MalformedMessage(f"the columns of {name!r} differ in length, or are too long")
@@ -291,7 +324,10 @@ def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]
 
 
 def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str) -> tuple[Any, ...]:
-    """Return the figures of one section, as `read_rows` does; what they say in words is of ours, or counted."""
+    """Return one section's figures, their words checked.
+
+    They are read as `read_rows` does. A text that is not one of ours is counted.
+    """
     figures = read_rows(record, name, kind)
     said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
     words = [{field: recorded_words(getattr(figure, field), kind_of) for field in said} for figure in figures]

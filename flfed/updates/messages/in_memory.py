@@ -1,4 +1,7 @@
-"""Messages that cross as they are where both sides live in one process: sections are made for who looks at them."""
+"""Messages within one process, without bytes.
+
+They cross as they are, and sections are made for who looks at them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from flfed.updates.messages.fields import count_bytes
 
 
 class Crossing(Protocol):
-    """A message of `flfed.updates.messages.train`: frozen, and nobody writes into its arrays."""
+    """Message that can cross, such as `TrainRequest`.
+
+    It is one of `flfed.updates.messages.train`: frozen, and nobody writes into its arrays.
+    """
 
     def to_record(self) -> RecordDict:
         """Return the message's content, made anew."""
@@ -29,7 +35,9 @@ Kind = TypeVar("Kind", bound=Crossing)
 
 
 class InMemoryRecord(RecordDict):
-    """Flower's record around a message: its sections are made when somebody looks, who may then change them.
+    """Flower's record around a message.
+
+    Its sections are made when somebody looks, who may then change them.
 
     Parameters
     ----------
@@ -49,17 +57,23 @@ class InMemoryRecord(RecordDict):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # - nobody assigns it, all look into it
-        """Where all of Flower's methods find a record's sections."""
+        """Sections of the record, where Flower's methods look."""
         return vars(self.written())
 
     def written(self) -> RecordDict:
-        """Return Flower's own record of the message, made at the first look; later looks see what was changed."""
+        """Return Flower's own record of the message.
+
+        It is made at the first look; later looks see what was changed.
+        """
         if self._written is None:
             self._written = self.message.to_record()
         return self._written
 
     def untouched(self) -> bool:
-        """Tell whether nobody has looked at the sections, so that nobody can have changed them."""
+        """Tell whether nobody has looked at the sections.
+
+        Nobody can then have changed them.
+        """
         return self._written is None
 
     def copy(self) -> RecordDict:  # type: ignore[override]  # - whoever copies a record may change it
@@ -67,23 +81,33 @@ class InMemoryRecord(RecordDict):
         return self.written().copy()
 
     def deflate(self) -> bytes:
-        """Return what Flower sends as an object: that of its own record, which the receiver knows by name."""
+        """Return the record as an object that Flower sends.
+
+        It is Flower's own record, which the receiver knows by name.
+        """
         return self.written().deflate()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return Flower's own record, for a pickle or a deep copy."""
+        """Return Flower's own record for pickles and deep copies."""
         return RecordDict, (dict(self.items()),)
 
 
 def read(kind: type[Kind], record: RecordDict) -> Kind:
-    """Return the message that a record holds as it is, or read it from sections that somebody may have changed."""
+    """Return the message that a record holds.
+
+    It is read from the sections where somebody may have changed them.
+    """
+    # A record that nobody looked at is unchanged, so that it need not be read and checked again.
     if type(record) is InMemoryRecord and type(record.message) is kind and record.untouched():
         return record.message
     return kind.from_record(record)
 
 
 class Sizes:
-    """Counts the bytes of messages as `count_bytes` does; of those that are held, each layout once."""
+    """Counter of messages' bytes.
+
+    It counts as `count_bytes` does, and messages in memory once for each layout.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Any, int] = {}
@@ -92,6 +116,7 @@ class Sizes:
         """Return the size of a message's content."""
         if type(record) is not InMemoryRecord or not record.untouched():
             return count_bytes(record)
+        # Messages of one layout are equally long, so that one of ten thousand is written out.
         layout = _layout(record.message)
         size = self._known.get(layout)
         if size is None:
@@ -100,16 +125,23 @@ class Sizes:
 
 
 def _layout(message: Crossing) -> tuple[Any, ...]:
-    """Return what alone decides how many bytes a message is: a number is as long as any other."""
+    """Return what alone decides a message's size.
+
+    A number is as long as any other.
+    """
     found: list[Any] = [type(message)]
     _add_layout(found, vars(message).values())
     return tuple(found)
 
 
 def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
-    """Add what decides how many bytes values are, one after the other: the kind of each tells where it ends."""
+    """Add the layout of values, one after the other.
+
+    It is what decides how many bytes they are. The kind of each tells where it ends.
+    """
     for value in values:
         kind = type(value)
+        # A number has one size, so that its value is left out of the layout.
         if kind is float or kind is int:
             found.append(8)
         elif kind is np.ndarray:
@@ -127,12 +159,16 @@ def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
 
 
 def addressed(like: Message, node: int, content: RecordDict) -> Message:
-    """Return a message as `like` is, to another node and with a content of its own."""
+    """Return a message like another, to another node.
+
+    It has a content of its own.
+    """
     return _made(content, vars(like.metadata) | {"_dst_node_id": node})
 
 
 def replying(content: RecordDict, to: Message) -> Message:
     """Return `Message(content, reply_to=to)`."""
+    # The reply goes back the way that the message came, and within what is left of its time.
     asked, now = vars(to.metadata), time.time()
     answers = {
         "_message_id": "",
@@ -149,7 +185,9 @@ def replying(content: RecordDict, to: Message) -> Message:
 
 
 def _made(content: RecordDict, metadata: Mapping[str, Any]) -> Message:
-    """Return a message with this content and metadata, which are known to be such as Flower takes.
+    """Return a message with this content and metadata.
+
+    Both are known to be such as Flower takes.
 
     The one place that knows how Flower's messages keep their values: to have Flower look at each
     argument takes ten times as long.

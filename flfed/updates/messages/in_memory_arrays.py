@@ -1,4 +1,7 @@
-"""Arrays that cross as they are where both sides live in one process, and records made and copied in little time."""
+"""Arrays in memory, and records made in little time.
+
+Arrays cross as they are where both sides live in one process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 KINDS = "biuf"
-"""NumPy's letters for what an array of ours may hold: booleans, whole numbers, numbers."""
+"""NumPy's letters for booleans, whole numbers and numbers."""
 STYPE = "numpy.ndarray"
 """Flower's name for bytes as `numpy.save` writes them."""
 
@@ -28,7 +31,9 @@ _PLAIN: dict[type, frozenset[type]] = {
 
 
 class InMemoryArray(Array):
-    """Flower's array around an ndarray: nothing is written as bytes unless someone asks for them.
+    """Flower's array around an ndarray.
+
+    Nothing is written as bytes unless someone asks for them.
 
     Parameters
     ----------
@@ -50,6 +55,7 @@ class InMemoryArray(Array):
         flags, dtype = values.flags, values.dtype
         if type(values) is not np.ndarray or dtype.kind not in KINDS or not flags.c_contiguous:
             raise TypeError("only a plain array of numbers in C order can be held")
+        # A view is made read-only, so that the caller's own array stays as it is.
         if flags.writeable:
             values = values.view()
             values.setflags(write=False)
@@ -64,12 +70,15 @@ class InMemoryArray(Array):
 
     @property
     def data(self) -> bytes:
-        """The array as `numpy.save` writes it, made anew each time."""
+        """The array as `numpy.save` writes it, made anew."""
         return self.start + self.values.tobytes()
 
     @data.setter
     def data(self, value: bytes) -> None:
-        """Refuse: see the notes."""
+        """Refuse to replace the array.
+
+        The notes say why.
+        """
         raise AttributeError("a held array is shared: put another array in its place")
 
     def count_bytes(self) -> int:
@@ -77,28 +86,34 @@ class InMemoryArray(Array):
         return len(self.start) + self.values.nbytes
 
     def numpy(self) -> np.ndarray:
-        """Return a copy of the array, which may be written into as that of Flower's."""
+        """Return a copy, which may be written into."""
         return self.values.copy()
 
     def deflate(self) -> bytes:
-        """Return what Flower sends as an object: that of its own array, which the receiver knows by name."""
+        """Return the array as an object that Flower sends.
+
+        It is Flower's own array, which the receiver knows by name.
+        """
         return self._written().deflate()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to change what is held; Flower's own marks may be set."""
+        """Refuse to change the array.
+
+        Flower's own marks may be set.
+        """
         if name in ("values", "start", "dtype", "shape", "stype"):
             raise AttributeError("a held array is shared: put another array in its place")
         super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether another array has the same type, shape and bytes."""
+        """Tell whether type, shape and bytes are the same."""
         if not isinstance(other, Array):
             return NotImplemented
         mine, theirs = ((a.dtype, a.shape, a.stype, a.data) for a in (self, other))
         return mine == theirs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return Flower's own array, for a pickle or a deep copy."""
+        """Return Flower's own array for pickles and deep copies."""
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
     def _written(self) -> Array:
@@ -107,14 +122,20 @@ class InMemoryArray(Array):
 
 @lru_cache(maxsize=256)
 def _written_as(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
-    """Return a type's name, and how an array of these starts in NumPy's format: the same every round of a run."""
+    """Return a type's name and its arrays' first bytes.
+
+    An array of one type and shape starts alike in NumPy's format in every round of a run.
+    """
     start = BytesIO()
     np.lib.format.write_array_header_1_0(start, {"descr": dtype.str, "fortran_order": False, "shape": shape})
     return str(dtype), start.getvalue()
 
 
 def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return copies that nobody can write into, nor make writeable again: what many sites share."""
+    """Return copies that nobody can write into.
+
+    Nobody can make them writable again: many sites share them.
+    """
     return {
         # Bytes never change: what is made of them already stays as it is.
         name: value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
@@ -123,7 +144,11 @@ def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Return named arrays as a record; each is held as it is, or copied where it is not in C order."""
+    """Return named arrays as a record.
+
+    Each is held as it is, or copied where it is not in C order.
+    """
+    # An array of another kind is left to Flower to judge.
     in_order = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     return _holding(
         _ARRAYS,
@@ -142,7 +167,10 @@ def metric_record(values: Mapping[str, Any]) -> MetricRecord:
 
 
 def _is_plain(values: Mapping[str, Any], kind: type) -> bool:
-    """Tell whether Flower would take all values as they are, so that it need not look at each again."""
+    """Tell whether Flower would take all values unchanged.
+
+    It need then not look at each again.
+    """
     return _PLAIN[kind].issuperset(map(type, values.values())) and set(map(type, values)) <= {str}
 
 
@@ -152,7 +180,9 @@ def record_of(sections: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord])
 
 
 def own_copy(record: RecordDict) -> RecordDict:
-    """Return a message's content for one receiver, who may change it: only what cannot change is shared.
+    """Return a message's content for one receiver.
+
+    The receiver may change it: only what cannot change is shared.
 
     No section may hold a list.
     """
@@ -160,7 +190,9 @@ def own_copy(record: RecordDict) -> RecordDict:
 
 
 def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
-    """Return a record like `empty` that holds `values`, which are known to be such as Flower takes.
+    """Return a record like `empty` with other values.
+
+    They are known to be such as Flower takes.
 
     The one place that knows how Flower's records keep their values: to have Flower check each as it
     is put in costs more than all else that is done with a message.

@@ -1,4 +1,7 @@
-"""The global model as it crosses: its arrays and its encoder, written once and read once for all sites."""
+"""Global model in messages: arrays and encoder.
+
+It is written once and read once for all sites.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,37 @@ from flfed.updates.messages.in_memory_arrays import array_record, immutable
 
 
 def model_sections(arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
-    """Return the sections of a request that hold a model; nobody can write into their arrays."""
+    """Return the sections that hold a model.
+
+    Nobody can write into their arrays.
+    """
     return {"arrays": array_record(immutable(arrays)), "encoder": _encoder_record(encoder).copy()}
 
 
 @lru_cache(maxsize=64)
 def _encoder_record(encoder: Encoder) -> ArrayRecord:
-    """Return an encoder's arrays, the same ones in every round of its run."""
+    """Return an encoder's arrays, the same in every round."""
     return array_record(immutable(encoder.arrays()))
 
 
 def read_model(record: RecordDict) -> dict[str, Any]:
-    """Return the fields of a request that hold a model, or raise MalformedMessage."""
+    """Return a request's model fields, or raise MalformedMessage."""
     return {"arrays": fields.ndarrays(record, "arrays"), "encoder": _read_encoder(record)}
 
 
 def _read_encoder(record: RecordDict) -> Encoder:
-    """Return the encoder of a message; for all sites that hold the very same arrays it is the same one."""
+    """Return the encoder of a message.
+
+    It is the same one for all sites that hold the very same arrays.
+    """
     return _encoder_of(_Same(fields.ndarrays(record, "encoder")))
 
 
 class _Same:
-    """Named arrays, equal only where every array is the very same object: they are kept, so no other has its id."""
+    """Named arrays, compared by identity.
+
+    They are equal only where every array is the very same object. They are kept, so no other has its id.
+    """
 
     __slots__ = ("_ids", "arrays")
 

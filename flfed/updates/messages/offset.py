@@ -1,4 +1,7 @@
-"""How far a site's own intercept lies from the shared model's: what crosses of it, and which sites know of it."""
+"""Offsets of the sites' own intercepts.
+
+An offset is how far an intercept lies from the shared model's: what crosses of it, and which sites know of it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ SINCE = (0, 2)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Offset:
-    """How far a site's own intercept lies from the shared model's, by its training rows.
+    """Offset of a site's intercept from the shared model's.
+
+    It follows from the site's training rows.
 
     Attributes
     ----------
@@ -45,14 +50,17 @@ class Offset:
 
     @classmethod
     def out_of(cls, record: RecordDict) -> Offset | None:
-        """Read the numbers of a message, or None where it has none; the guard judges them."""
+        """Read the offset of a message, or None.
+
+        The guard judges it.
+        """
         if SECTION not in record:
             return None
         found: Offset = fields.made(cls, fields.ndarrays(record, SECTION))
         return found
 
     def defect(self, outputs: int) -> str:
-        """Return why these numbers cannot be used, or an empty text.
+        """Return why an offset cannot be used, else "".
 
         Parameters
         ----------
@@ -61,18 +69,22 @@ class Offset:
         """
         if self.value.shape != (outputs,) or self.error.shape != (outputs,):
             return f"its offset is not of {outputs} outputs"
+        # One bad offset would spoil what is estimated over all sites.
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
             return "its offset is not finite, or its standard error not above 0"
         return ""
 
 
 def reads_offset(version: str) -> bool:
-    """Tell whether a site of this version is asked for its offset, and is sent the deviation over sites.
+    """Tell whether a site's version knows of offsets.
+
+    Such a site is asked for its offset, and is sent the deviation over sites.
 
     Examples
     --------
     >>> [reads_offset(version) for version in ("0.1.0", "0.1", "", "0.2.0.dev1", "0.10.3", "1.0")]
     [False, False, False, True, True, True]
     """
+    # A version that cannot be read counts as one that does not know offsets.
     found = re.match(r"(\d{1,6})\.(\d{1,6})", version)
     return found is not None and (int(found[1]), int(found[2])) >= SINCE

@@ -1,4 +1,6 @@
-"""Every sentence that a site says to the coordinator: what is none of them is counted, and not written down.
+"""Sentences that a site says to the coordinator.
+
+What is none of them is counted, and not written down.
 
 A site tells in words why it gave no answer, and how a figure was made. Who holds a site's key may send any text
 instead: a link, a request to call somebody, signs that turn a line around. So each end knows the sentences: the gate
@@ -247,7 +249,7 @@ _NAME = r"(?:[a-z0-9]+(?:-[a-z0-9]+)*|node [0-9]{1,20})"
 
 
 def unmarked(text: str) -> str:
-    r"""Return a text without the signs that turn around or hide what is beside them.
+    r"""Return a text without marks that hide or reverse it.
 
     Examples
     --------
@@ -258,12 +260,14 @@ def unmarked(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as one line that shows all that it holds."""
+    """Return a text as one line that hides nothing."""
     return CONTROL.sub(" ", unmarked(text)).strip()
 
 
 def is_known(sentence: str) -> bool:
-    """Tell whether a site, or what stands in its place here, may say a sentence; without the site's name before it.
+    """Tell whether a site may say a sentence.
+
+    What stands in a site's place here may say it as well. The site's name does not stand before it.
 
     Examples
     --------
@@ -274,13 +278,18 @@ def is_known(sentence: str) -> bool:
 
 
 def column_rule(sentence: str) -> tuple[str, int | None] | None:
-    """Return the column and the count of a sentence about a table; None where it is no such sentence."""
+    """Return the column and count of a table's sentence.
+
+    It is None where it is no sentence about a table.
+    """
     found = _columns().fullmatch(sentence)
     return None if found is None else (found[1], None if found[2] is None else int(found[2]))
 
 
 def recorded(said: str, site: str = "") -> str:
-    """Return what is written down of a text by which a site says why: the text, or how long it was.
+    """Return what is recorded of a site's reason.
+
+    It is the text, or how long it was.
 
     Parameters
     ----------
@@ -293,12 +302,16 @@ def recorded(said: str, site: str = "") -> str:
     >>> recorded("clinic: the study is not approved here"), recorded("see https://evil.example")
     ('clinic: the study is not approved here', 'said something else (24 characters)')
     """
+    # Only the beginning of a long text is looked at: no honest one is as long.
     text = plain(said[:LONGEST])
     named = re.match(f"(?:{re.escape(site) or _NAME}: ){{0,2}}", text)
+    # A name may stand before a sentence, and is not part of what is known.
+    # The whole text may be known by itself, before a name is taken off it.
     for name in ("", named[0] if named is not None else ""):
         sentence = text[len(name) :]
         if is_known(sentence):
             return text
+        # The brackets behind such a head hold another error's text, which is left out.
         head = next((head for head in HEADS if sentence.startswith(f"{head} (")), "")
         if head:
             return f"{name}{head}: see the site's log"
@@ -306,13 +319,15 @@ def recorded(said: str, site: str = "") -> str:
 
 
 def recorded_note(said: str) -> str:
-    """Return what is written down of a comparison's note."""
+    """Return what is recorded of a comparison's note."""
     text = plain(said[:LONGEST])
     return text if not text or _notes().fullmatch(text) else _else(said)
 
 
 def recorded_words(said: str, kind: str) -> str:
-    """Return what is written down of how a figure was made, or of what it means.
+    """Return what is recorded of a figure's words.
+
+    They say how it was made, or what it means.
 
     Parameters
     ----------
@@ -321,6 +336,7 @@ def recorded_words(said: str, kind: str) -> str:
         What makes such figures. Where another package brings some here, words of its own are taken, too.
     """
     text = plain(said[:LONGEST])
+    # Words of another package cannot be known here: only their characters are checked.
     if _words().fullmatch(text) or (registry.others(kind) and OF_ANOTHER_PACKAGE.fullmatch(text)):
         return text
     return _else(said)
@@ -331,9 +347,13 @@ def _else(said: str) -> str:
 
 
 def _patterns(sentences: Iterable[str]) -> str:
-    """Return the expression of just these sentences; `{slot}` stands for what SLOTS says."""
+    """Return the expression of these sentences alone.
+
+    In them, `{slot}` stands for what SLOTS says.
+    """
 
     def pattern(sentence: str) -> str:
+        # The parts of a sentence are its own words and, between them, the names of its slots.
         parts = re.split(r"\{(\w+)\}", sentence)
         return "".join(SLOTS[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
 
@@ -354,6 +374,7 @@ def _columns() -> re.Pattern[str]:
 @cache
 def _notes() -> re.Pattern[str]:
     why = rf"(?:{_patterns(WITHHELD)})"
+    # A note has what was left out, why figures stay, or both.
     withheld = rf"withheld by the site's policy: {why}(?:; {why})*"
     return re.compile(rf"(?:{_patterns(NOTES)})(?:; {withheld})?|{withheld}")
 

@@ -1,4 +1,4 @@
-"""Everything that crosses between a site and the server, and what each message reveals.
+"""Messages between a site and the server.
 
 No other file builds a message. The paragraph **Reveals** of each class says what a reader of the
 message learns about a row; it is what an auditor reads.
@@ -34,7 +34,9 @@ COMPARE = "query.compare"
 
 @dataclass(frozen=True, kw_only=True)
 class EnrolRequest:
-    """Ask a node which site it is and whether it takes part. The study travels in the run config.
+    """Request for a node's site and its participation.
+
+    The study travels in the run config.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -57,7 +59,7 @@ class EnrolRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EnrolReply:
-    """A site's answer: who it is, and accepted or refused by its own policy.
+    """Reply of a site, accepted or refused by its policy.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
     of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
@@ -85,8 +87,9 @@ class EnrolReply:
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolReply:
-        """Read the message's content; its reason is one of our sentences, or how long it was."""
+        """Read the message's content."""
         config = dict(fields.config_of(record).items())
+        # The texts are shown to people: marks that turn a line around are removed, and a reason must be known.
         for key in ("title", "reason"):
             if isinstance(said := config.get(key), str):
                 config[key] = unmarked(said)
@@ -96,7 +99,7 @@ class EnrolReply:
 
 @dataclass(frozen=True, kw_only=True)
 class SummariseRequest:
-    """Ask for the sums over the site's training rows.
+    """Request for the sums over a site's training rows.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -114,7 +117,7 @@ class SummariseRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SummariseReply:
-    """Sums over a site's training rows, in the layout that the schema gives.
+    """Sums over a site's training rows, in the schema's layout.
 
     Reveals: the exact number of training rows. Under disclosure "open" also every count, sum and
     sum of squares of a column. Under "institution" only counts of groups of at least the site's
@@ -141,7 +144,7 @@ class SummariseReply:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainRequest:
-    """Send the global arrays: score them, train from them, or both.
+    """Request to score the global arrays, train, or both.
 
     Attributes
     ----------
@@ -173,6 +176,7 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
+        # An earlier version refuses a field that it does not know: this one crosses only where it is true.
         asked = {"offset": True} if self.offset else {}
         config = fields.config_record(protocol=PROTOCOL, **plain, **asked)
         records = model_sections(self.arrays, self.encoder) | {"config": config}
@@ -190,7 +194,7 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """How the incoming global model did on rows of one site.
+    """Scores of the incoming global model at one site.
 
     Attributes
     ----------
@@ -229,7 +233,7 @@ class Scores:
 
     @classmethod
     def out_of(cls, record: RecordDict, prefix: str) -> Scores | None:
-        """Read the scores of a message, or None where it has none."""
+        """Read a message's scores, None where it has none."""
         if prefix not in record:
             return None
         config = fields.section(record, prefix)
@@ -244,7 +248,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainReply:
-    """A site's update: what training changed, and how the incoming model did there.
+    """Update of a site, with the incoming model's scores.
 
     Attributes
     ----------
@@ -283,6 +287,7 @@ class TrainReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
+        # A loss that stays at the site is left out.
         records: dict[str, Any] = {
             "metrics": metric_record(
                 {"num-examples": self.num_examples, "steps": self.steps}
@@ -301,7 +306,8 @@ class TrainReply:
 
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainReply:
-        """Read the message's content; values are as they came, the guard judges them."""
+        """Read the message's content."""
+        # Values are taken as they came: the guard judges them.
         config = fields.config_of(record)
         values = fields.numbers(record, "metrics")
         # What is there and is no number counts as missing; only a loss need not be there.
@@ -322,7 +328,7 @@ class TrainReply:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompareRequest:
-    """Send the final global arrays to be judged on each site's holdout.
+    """Request to judge the final model on a holdout.
 
     Attributes
     ----------
@@ -348,6 +354,7 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
+        # What is not known does not cross, as earlier versions would refuse the field.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         config = fields.config_record(protocol=PROTOCOL, **known)
@@ -362,6 +369,7 @@ class CompareRequest:
             raise fields.MalformedMessage(
                 "the message is no CompareRequest: its deviation is not a number of at least 0"
             )
+        # Centre and spread cross together or not at all.
         about = (found.odds_centre, found.odds_spread)
         if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
             raise fields.MalformedMessage(
@@ -371,18 +379,18 @@ class CompareRequest:
 
     @property
     def deviation(self) -> float | None:
-        """The deviation; None where it does not cross."""
+        """Deviation of the sites' intercepts, None where not sent."""
         return None if math.isnan(self.offset_deviation) else self.offset_deviation
 
     @property
     def bins(self) -> ScoreBins:
-        """The bins in which rows are to be counted."""
+        """Bins in which rows are to be counted."""
         return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompareReply:
-    """How every arm did on one site's holdout, and the sums over its holdout rows.
+    """Comparison of all arms at a site, with holdout sums.
 
     Attributes
     ----------
@@ -451,10 +459,11 @@ class CompareReply:
 
 
 def _family(record: RecordDict) -> OwnFamily | None:
-    """Return of which family a site's own model is; None where it is not told."""
+    """Return the family of a site's own model, if told."""
     if "own-model" not in record:
         return None
     found = fields.text(fields.section(record, "own-model"), "family")
+    # The name is written down, so that only known families are taken.
     if found not in OWN_FAMILIES:
         raise fields.MalformedMessage("the message names a family of models that is not known")
     return found

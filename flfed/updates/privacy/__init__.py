@@ -1,1 +1,4 @@
-"""Mechanisms that a study may ask for: each says what it promises, and what each round spends."""
+"""Privacy mechanisms that a study may ask for.
+
+Each says what it promises, and what each round spends.
+"""

@@ -1,4 +1,7 @@
-"""Record-level differential privacy: each row's gradient is clipped, and every step has noise."""
+"""Record-level differential privacy.
+
+Each row's gradient is clipped, and every step has noise.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ ROUNDED = (
 
 
 class RecordDp(Mechanism):
-    """DP-SGD at every site: Poisson sampling, each row's gradient clipped, normal noise in each step.
+    """DP-SGD at every site.
+
+    Rows are drawn by Poisson sampling, each row's gradient is clipped, and each step has normal noise.
 
     Parameters
     ----------
@@ -48,6 +53,7 @@ class RecordDp(Mechanism):
         sampling: float = 0.1,
         unit: Literal["person", "row"] = "person",
     ) -> None:
+        # Settings are checked here, before any site is asked.
         in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
         in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the largest site")
         in_range("clip", clip, 0 < clip < 1e6, "> 0")
@@ -59,7 +65,10 @@ class RecordDp(Mechanism):
         self.unit = unit
 
     def check(self, study: Study) -> None:
-        """Refuse a study whose steps are not fixed, that clips twice, scales by site, or trains again on rows."""
+        """Refuse a study that would break the promise.
+
+        Its steps are not fixed, or it clips twice, scales by site, or trains again on rows.
+        """
         check_steps(study)
         self._noise(study.plan, study.rounds)  # there may be none that is enough
 
@@ -80,13 +89,21 @@ class RecordDp(Mechanism):
         )  # fmt: skip
 
     def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of the first `asked` rounds at a site, by the accountant."""
+        """Return the ε of a site's first `asked` rounds.
+
+        The accountant gives it.
+        """
+        # The quick bound is up to a tenth too high, and takes milliseconds.
         releases = [self._release(plan, rounds, asked)]
         return rdp_epsilon(releases, self.delta) if quick else epsilon(releases, self.delta)
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
-        """Return what should be known of a promise this weak, or of rows that may be one person's."""
+        """Return warnings on weak promises and repeated persons.
+
+        Rows may be one person's where the unit is a row.
+        """
         found = []
+        # Above this ε the promise hardly protects anybody.
         if self.epsilon > WEAK_EPSILON:
             found.append(f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
         if self.unit == "row":
@@ -94,7 +111,10 @@ class RecordDp(Mechanism):
         return tuple(found)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
-        """Return a sentence for each thing that leaves beside the updates: no noise is on any of them."""
+        """Return a sentence for each output beside the updates.
+
+        There is no noise on any of them.
+        """
         return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
     def _noise(self, plan: Plan, rounds: int) -> float:

@@ -1,4 +1,7 @@
-"""Clipping without noise: what record-level differential privacy costs before any noise is added."""
+"""Clipping of rows without noise.
+
+It shows what record-level differential privacy costs before any noise is added.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from flfed.updates.mechanism import NO_NOISE, Mechanism, check_steps, in_range, 
 
 
 class RowClip(Mechanism):
-    """Poisson sampling and clipped rows as under record-dp, and no noise: for comparison only.
+    """Poisson sampling and clipped rows, without noise.
+
+    They are as under record-dp, for comparison only.
 
     Parameters
     ----------
@@ -35,7 +40,10 @@ class RowClip(Mechanism):
         self.unit = unit
 
     def check(self, study: Study) -> None:
-        """Refuse what record-dp refuses: the two are to be compared."""
+        """Refuse what record-dp refuses.
+
+        The two are to be compared.
+        """
         check_steps(study)
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
@@ -43,9 +51,9 @@ class RowClip(Mechanism):
         return PrivateSteps(clip=self.clip, noise=0.0, sampling=self.sampling, unit=self.unit)
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
-        """Say that nothing is promised."""
+        """Warn that nothing is promised."""
         return ("Rows are clipped, but no noise is added: nothing is promised to anybody.",)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
-        """Return a sentence for each thing that leaves: all that does."""
+        """Return a sentence for everything that leaves a site."""
         return (NO_NOISE, *uncharged_outputs(study))

@@ -1,4 +1,7 @@
-"""Site-level differential privacy: the server clips each site's update and adds noise to their mean."""
+"""Site-level differential privacy.
+
+The server clips each site's update and adds noise to their mean.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ FEW_SITES = 10
 
 
 class SiteDp(Mechanism):
-    """The equal mean of clipped updates, with normal noise, in place of the sites' own updates.
+    """Noised mean of clipped updates.
+
+    Every site counts the same, and the mean stands in place of the sites' own updates.
 
     Parameters
     ----------
@@ -64,10 +69,14 @@ class SiteDp(Mechanism):
         self.clip = clip
 
     def check(self, study: Study) -> None:
-        """Refuse unequal weights, strategies that do not aggregate as FedAvg does, and a learning curve."""
+        """Refuse a study that would break the promise.
+
+        It has unequal weights, a strategy that does not aggregate as FedAvg does, or a learning curve.
+        """
         from flfed.updates.strategies.fedavg import FedAvg  # loads Flower, which who only promises does without
 
         kind = type(study.strategy.build("strategy"))
+        # Noise is added where FedAvg aggregates: a strategy of its own would leave it out.
         if getattr(kind, "aggregate_train", None) is not FedAvg.aggregate_train:
             raise UsageError(f"[strategy] {study.strategy.name}: aggregates by itself, without site-dp's noise")
         weights = study.strategy.settings.get("weights", "equal")
@@ -77,7 +86,10 @@ class SiteDp(Mechanism):
         self._noise(study.rounds)  # there may be none that is enough
 
     def check_sites(self, sites: int) -> None:
-        """Refuse a `delta` with which one of so few sites could be given away whole."""
+        """Refuse a `delta` that could give one site away.
+
+        It is too large for so few sites.
+        """
         if self.delta * sites >= 1:
             raise UsageError(
                 f"[privacy]: delta={self.delta:g} is not below one over {sites} sites: "
@@ -93,16 +105,20 @@ class SiteDp(Mechanism):
         )  # fmt: skip
 
     def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
-        """Return the ε of `asked` rounds; quick in any case."""
+        """Return the ε of `asked` rounds, always quickly."""
         return site_epsilon(self._noise(rounds), asked, self.delta)
 
     def merged(
         self, deltas: Mapping[str, Arrays], *, plan: Plan, rounds: int, asked: int, normals: Normals
     ) -> Arrays | None:
-        """Return the sum of clipped updates over `asked`, with noise of deviation `noise * clip / asked`."""
+        """Return the noised mean of the clipped updates.
+
+        It is their sum over `asked`, with noise of deviation `noise * clip / asked`.
+        """
         sites = sorted(deltas)
         updates = [deltas[site] for site in sites]
         norms = joint_norms(updates)
+        # An update within the bound keeps its length: no scale is above 1.
         scales = self.clip / np.maximum(norms, self.clip)
         # A site that changes nothing takes what the shares of a mean lack to one.
         still = {name: np.zeros_like(value) for name, value in updates[0].items()}
@@ -114,7 +130,10 @@ class SiteDp(Mechanism):
         return {name: found[name] for name in still}
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
-        """Return whom the promise leaves out, and what it is worth with so few sites."""
+        """Return whom the promise leaves out, and its worth.
+
+        It is worth less with few sites.
+        """
         found = [
             "The server sees every site's update without noise and is trusted with it: "
             "the promise is against those who see the models that it sends on."
@@ -130,7 +149,10 @@ class SiteDp(Mechanism):
         return tuple(found)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
-        """Return a sentence for each thing that leaves beside the noised mean."""
+        """Return a sentence for each output beside the mean.
+
+        The mean alone has noise.
+        """
         return (
             "Each site's update as the server sees it: a function of its training rows as large as the model, "
             "without noise.",
@@ -143,7 +165,9 @@ class SiteDp(Mechanism):
 
 
 def site_epsilon(noise: float, rounds: int, delta: float) -> float:
-    """Return the ε at `delta` of `rounds` sums with noise multiplier `noise`, by Flower's accountant.
+    """Return the ε of noised sums by Flower's accountant.
+
+    It is at `delta`, of `rounds` sums with noise multiplier `noise`.
 
     Neighbours are with and without one site; nothing is taken off for sampling.
     """
@@ -157,6 +181,7 @@ def site_epsilon(noise: float, rounds: int, delta: float) -> float:
 
     if rounds < 1:
         return 0.0
+    # No amplification by sampling: who is asked follows from the study's seed, which everybody has.
     accountant = RdpAccountant(
         PrivacyConfig(
             target_delta=delta,

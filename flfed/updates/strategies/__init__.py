@@ -1,1 +1,4 @@
-"""The listing of strategies: one file, one class, both halves of the algorithm."""
+"""Strategies, each one file and one class.
+
+The file has both halves of the algorithm.
+"""

@@ -1,4 +1,4 @@
-"""Federated averaging: the project's own, on which every other strategy builds."""
+"""Federated averaging, on which every other strategy builds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Term = Callable[[Any, Any], Any]
 #
 # A site whose privacy budget is spent is not asked again. A retry computes the same bits: seeds name the round.
 class FedAvg(FlowerFedAvg):
-    """The mean of the sites' models, weighted by their rows.
+    """Mean of the sites' models, weighted by their rows.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class FedAvg(FlowerFedAvg):
         self.offsets: dict[str, Offset] = {}
 
     def assign(self, assignment: RunContext) -> None:
-        """Take what the run gives: roster, encoder, plan, rounds, seed, observer.
+        """Bind the strategy to the context of a run.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class FedAvg(FlowerFedAvg):
         self.selection = Selection(assignment.plan, patience=self.patience)
 
     def check(self, plan: Plan) -> None:
-        """Refuse a plan under which this strategy's selection could not be right.
+        """Refuse a plan that would make the selection wrong.
 
         Raises
         ------
@@ -169,7 +169,9 @@ class FedAvg(FlowerFedAvg):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run the rounds, tell the observer of each, and return the selected model.
+        """Run the rounds and return the selected model.
+
+        The observer is told of each round.
 
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
         behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
@@ -180,6 +182,7 @@ class FedAvg(FlowerFedAvg):
         result = Result()
         result.arrays = arrays
         for number in range(self.rounds_done + 1, num_rounds + 1):
+            # The scores that decide came with the round before.
             if self.selection.is_over():
                 break
             updated = self._round(number, arrays, config, grid)
@@ -187,6 +190,7 @@ class FedAvg(FlowerFedAvg):
                 return result
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
+        # No round has scored the last model yet.
         self._last_evaluation(self.rounds_done, arrays, ConfigRecord(dict(evaluate_config or {})), grid)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
@@ -194,7 +198,9 @@ class FedAvg(FlowerFedAvg):
         return result
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Return what a later round depends on besides the model: arrays by name, and plain facts.
+        """Return what later rounds need besides the model.
+
+        It is arrays by name, and plain facts.
 
         A strategy with moments or counters of its own adds them, and takes them back in `restore`.
         """
@@ -202,13 +208,13 @@ class FedAvg(FlowerFedAvg):
         return arrays, {**facts, "judges": sorted(self._judges)}
 
     def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
-        """Go on after `round` rounds with what `state` gave then."""
+        """Resume after `round` rounds with the state of then."""
         self.rounds_done = self.best_round = round
         self.selection.restore(arrays, facts)
         self._judges = frozenset(facts["judges"])
 
     def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
-        """Return the model after one round, or None with `stopped` set after two bad attempts."""
+        """Return the model after one round, None after two failures."""
         self._begin()
         # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
         for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
@@ -222,12 +228,13 @@ class FedAvg(FlowerFedAvg):
             self._spent = {site: reason for site, reason in refused.items() if reason.startswith(SPENT)}
             if asked - len(self._spent) < self.needed(asked):
                 break  # the others would train, and spend, for nothing
+        # The last good model is the result, and `stopped` says why the run ended.
         self._observe(number, to_arrays(arrays))
         self.stopped = why_stopped(number, len(self._verdicts.accepted), asked, self.needed(asked), refused)
         return None
 
     def needed(self, asked: int) -> int:
-        """Return how many of the asked sites must send a good update; at least one."""
+        """Return the number of good updates needed, at least one."""
         # Less a little: .55 of 20 is 11, which in floating point is a bit more.
         return max(1, math.ceil(self.quorum * asked - 1e-9))
 
@@ -238,7 +245,7 @@ class FedAvg(FlowerFedAvg):
         self._observe(number + 1, to_arrays(arrays))
 
     def _begin(self) -> None:
-        """Start the clock and the counts of a round, over all its attempts."""
+        """Start the clock and counts of a round's attempts."""
         self._began = self.clock()
         self._earlier = {}
         self._bytes_out = {}
@@ -249,13 +256,13 @@ class FedAvg(FlowerFedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message for each site of the round's cohort; `config` is not changed."""
+        """Return a message for each cohort site, `config` unchanged."""
         return self._messages(TRAIN, server_round, arrays, self.cohort(server_round))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message for each site, to score the final model."""
+        """Return one message for each site to score the model."""
         return self._messages(EVALUATE, server_round, arrays, sorted(self.run.participants))
 
     def cohort(self, server_round: int) -> list[str]:
@@ -267,12 +274,12 @@ class FedAvg(FlowerFedAvg):
         return [sites[index] for index in sorted(chosen)]
 
     def client_settings(self) -> Mapping[str, float]:
-        """Return the numbers that the client half of this strategy needs; FedAvg's needs none."""
+        """Return the client half's numbers, of which FedAvg has none."""
         return {}
 
     @classmethod
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
-        """Return the client half: gradients added to every step at the sites; FedAvg has none.
+        """Return gradients that sites add, of which FedAvg has none.
 
         Parameters
         ----------
@@ -294,6 +301,7 @@ class FedAvg(FlowerFedAvg):
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
         sizes = Sizes()
+        # Messages differ in node and content alone, so that the others are made after the first.
         first = Message(InMemoryRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
         with_offset = replace(request, offset=True)
         to = {site: node for site, node in self._asked.items() if site not in self._spent}
@@ -304,16 +312,18 @@ class FedAvg(FlowerFedAvg):
         return [addressed(first, node, records[site]) for site, node in to.items()]
 
     def _says_offset(self, kind: str, site: str) -> bool:
-        """Tell whether a site is asked for its offset: after the last round, where its version knows of it."""
+        """Tell whether a site is asked for its offset."""
+        # This is after the last round, where the site's version knows of offsets.
         return kind == EVALUATE and self.run.outputs > 0 and reads_offset(self.run.participants[site].version)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the new global arrays, or None where too few updates are good."""
+        """Return the new global arrays, None without enough good updates."""
         found, faults = self._read(replies)
         bands = {site: self.run.participants[site].rows_high for site in found}
         mechanism, run = self.run.mechanism, self.run
+        # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
         refuse = self.refuse_norm if mechanism.refuses_by_norm else math.inf
         verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=refuse)
         refused = dict(sorted({**faults, **verdicts.refused}.items()))
@@ -324,6 +334,7 @@ class FedAvg(FlowerFedAvg):
         self._select(server_round)
         weights = {site: self.weight(reply) for site, reply in verdicts.accepted.items()}
         deltas = {site: reply.delta for site, reply in verdicts.accepted.items()}
+        # A site may keep its loss: the mean is over those that tell it.
         known = {site: reply.loss for site, reply in verdicts.accepted.items() if reply.loss is not None}
         mean = MetricRecord()
         if known:
@@ -331,12 +342,13 @@ class FedAvg(FlowerFedAvg):
             mean["loss"] = math.fsum(weights[site] * loss for site, loss in known.items()) / total
         normals, asked = run.normals(server_round), len(self._asked)
         merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=asked, normals=normals)
+        # One update stands for all of them, so that it has all the weight.
         if merged is not None:
             deltas, weights = {"": merged}, {"": 1.0}
         return to_record(self.combine(self._incoming, deltas, weights)), mean
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Take note of the sites' scores of the final model."""
+        """Record the sites' scores of the final model."""
         found, faults = self._read(replies)
         bands = {site: self.run.participants[site].rows_high for site in found}
         verdicts = guard_scores(found, bands, self.run.outputs)
@@ -353,13 +365,13 @@ class FedAvg(FlowerFedAvg):
         return None
 
     def weight(self, reply: TrainReply) -> float:
-        """Return what an update counts."""
+        """Return the weight of an update."""
         if self.weights == "equal":
             return 1.0
         return float(min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)`, of the incoming dtypes."""
+        """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
         sites = sorted(deltas)
         shares = np.array([weights[site] for site in sites])
         shares = shares / math.fsum(shares)
@@ -370,7 +382,7 @@ class FedAvg(FlowerFedAvg):
         }
 
     def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
-        """Return readable replies by site, and why the other asked sites have none."""
+        """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self._asked.items()}
         found: dict[str, TrainReply] = {}
         faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline") | self._spent, Sizes()
@@ -391,7 +403,7 @@ class FedAvg(FlowerFedAvg):
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
     def _select(self, server_round: int) -> None:
-        """Let the selection see the validation loss of the incoming model."""
+        """Show the selection the incoming model's validation loss."""
         scored = {site: reply.scores for site, reply in self._verdicts.accepted.items() if reply.scores is not None}
         losses = {
             site: (scores.num_examples, scores.metrics["loss"])

@@ -1,4 +1,7 @@
-"""FedProx: federated averaging whose sites are held near the global model while they train."""
+"""FedProx, federated averaging with a proximal term.
+
+It holds sites near the global model while they train.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
-    """Client half: gradient `mu * (w - anchor)` of `mu / 2 * ||w - anchor||^2`.
+    """Return the client half's gradient, `mu * (w - anchor)`.
+
+    It is that of `mu / 2 * ||w - anchor||^2`.
 
     Parameters
     ----------
@@ -33,7 +38,9 @@ def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
 
 
 class FedProx(FedAvg):
-    """Server half: send `mu` to every site, then average as FedAvg does.
+    """Server half of FedProx.
+
+    It sends `mu` to every site, and averages as FedAvg does.
 
     Parameters
     ----------
@@ -67,6 +74,7 @@ class FedProx(FedAvg):
     ) -> None:
         if not 0 <= mu < math.inf:
             raise UsageError(f"[strategy]: mu={mu} must be >= 0; 0 is plain averaging")
+        # All parameters are named here, as the signature is the table of a study.
         super().__init__(
             fraction=fraction,
             weights=weights,
@@ -87,7 +95,8 @@ class FedProx(FedAvg):
 
     @classmethod
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
-        """Return the proximal gradient with the `mu` that came."""
+        """Return the proximal gradient with the received `mu`."""
+        # A site that trained without the term would take part in another algorithm.
         if "mu" not in settings:
             raise MalformedMessage("the settings have no 'mu'")
         return (partial(proximal_gradient, mu=settings["mu"]),)

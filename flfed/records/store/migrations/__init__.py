@@ -1,1 +1,4 @@
-"""How the tables of the run store came to be: one file per step, run by Alembic."""
+"""Migrations of the run store, run by Alembic.
+
+There is one file a step.
+"""

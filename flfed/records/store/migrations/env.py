@@ -1,4 +1,7 @@
-"""What Alembic runs to migrate: on the connection handed over by `flfed.records.store.database.upgrade`."""
+"""Alembic's environment for the run store.
+
+It migrates on the connection handed over by `flfed.records.store.database.upgrade`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from flfed.records.store.tables import Base
 
 
 def migrate() -> None:
-    """Run the pending steps inside the transaction of the connection in the config's attributes."""
+    """Run the pending steps in the handed over transaction."""
     connection = context.config.attributes["connection"]
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():

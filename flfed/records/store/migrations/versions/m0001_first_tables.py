@@ -1,4 +1,4 @@
-"""The first tables: series, run and everything a run writes down."""
+"""The first tables: series, run and all that a run records."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables, those that point at others first."""
+    # Tables with foreign keys go before those that the keys point at.
     for name in ("audit", "summary", "event", "sent", "metric", "curve", "comparison", "run_site", "run"):
         op.drop_table(name)
     op.drop_table("series")
@@ -57,11 +58,15 @@ def _json(*names: str) -> list[sa.Column[Any]]:
 
 
 def _make(name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("id",), of: str = "run") -> None:
-    """Make a table whose column `{of}_id` points at table `of`; counts its own `id` where that is the key."""
+    """Make a table that points at table `of`.
+
+    It counts its own `id` where that is the key.
+    """
     own = [sa.Column("id", LONG, nullable=False)] if key == ("id",) else []
     parent = _text(f"{of}_id", 48 if of == "run" else 40)
     foreign = sa.ForeignKeyConstraint([f"{of}_id"], [f"{of}.id"], name=f"fk_{name}_{of}_id")
     op.create_table(name, *own, parent, *columns, foreign, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"))
+    # A key that begins with the parent's id needs no index of its own; figures have one of three columns.
     if key == ("id",) and name != "metric":
         op.create_index(f"ix_{name}_{of}_id", name, [f"{of}_id"])
 
@@ -89,6 +94,7 @@ def _run() -> None:
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name="fk_run_series_id"),
         sa.PrimaryKeyConstraint("id", name="pk_run"),
     )
+    # Lists of runs are searched and sorted by these columns.
     for column in ("series_id", "started", "status"):
         op.create_index(f"ix_run_{column}", "run", [column])
 

@@ -1,4 +1,7 @@
-"""An index of what crossed by run and round, in place of one by run: a page reads the newest rounds of a long run."""
+"""Index of sent bytes by run and round.
+
+It replaces one by run alone: a page reads the newest rounds of a long run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ down_revision = "m0001"
 
 
 def upgrade() -> None:
-    """Make the index by run and round, and drop the one by run that it replaces."""
+    """Replace the index by run with one by run and round."""
     op.create_index("ix_sent_run_id_round", "sent", ["run_id", "round"])
     op.drop_index("ix_sent_run_id", "sent")
 

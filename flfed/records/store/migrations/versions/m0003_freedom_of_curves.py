@@ -1,4 +1,7 @@
-"""The degrees of freedom behind an interval of a learning curve: none where a site's holdout stays."""
+"""Degrees of freedom of learning curve intervals.
+
+There are none where a site's holdout stays.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ down_revision = "m0002"
 
 
 def upgrade() -> None:
-    """Add the column; of curves that are there already each gets what it was judged by."""
+    """Add the column of degrees of freedom.
+
+    Curves that are there already get the number by which they were judged.
+    """
     op.add_column("curve", sa.Column("freedom", sa.Integer(), nullable=True))
     op.execute("UPDATE curve SET freedom = draws - 1 WHERE draws > 1")
 
