@@ -164,7 +164,6 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
         "scale": {"domain": list(STATES), "range": list(STATES.values())},
         "legend": legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0),
     }
-    # Cells of which all is well get no outline, so that the others are seen.
     odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
     spec: dict[str, Any] = {
         "height": ROW_PIXELS * len(sites),
