@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ RANKS = {
 """Folders from what all share (0, also the files of the root) to the commands: no import goes from lower to higher."""
 
 
+@cache
 def folder_pairs() -> dict[tuple[str, str], set[str]]:
     """Return the imports from one folder of flfed to another, at whatever place of a file they stand."""
     files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "flfed").rglob("*.py")}

@@ -35,6 +35,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import LEAST_SITES
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data.site import Site
 from flfed.rows.training.requests import Compute
@@ -43,7 +44,6 @@ from flfed.study.study import Study
 
 WAIT_SECONDS = 90.0
 """How long sites are waited for: longer than the minute for which Flower refuses a node that comes back."""
-LEAST_SITES = 2
 
 
 class Deployment(Engine):

@@ -12,13 +12,14 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 
 import flfed
+from flfed.callbacks import Today
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_schema import KINDS, StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
-from flfed.deployment.gate.outbound import Leaving
+from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import (
     LONGEST_STUDY,
     Refused,
@@ -38,7 +39,7 @@ from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
-from flfed.federation.client.redaction import SITE_ERROR, NotTakingPart, redact
+from flfed.federation.client.redaction import NotTakingPart, redact
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data import datasets
@@ -61,7 +62,6 @@ MOST_SITES = 10_000
 """Names that a run config may list."""
 LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
 ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
-Today = Callable[[], datetime.date]
 
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
@@ -142,7 +142,7 @@ class Gate:
                 reason = str(error)
                 self._own.append(reason)
         if reason:
-            return self.leaving(message, _error(reason, message), context)
+            return self.leaving(message, error_reply(reason, message), context)
         # Questions about the ledger need no study's rows, so the client app is not opened for them.
         answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
         return self.leaving(message, answers(message, context), context)
@@ -458,7 +458,3 @@ def _no_rows() -> None:
 
     Questions about the ledger need no rows.
     """
-
-
-def _error(reason: str, message: Message) -> Message:
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

@@ -133,7 +133,7 @@ class Leaving:
         try:
             lost = self._continuity.refusal()
             if lost:
-                return _error(lost, message)
+                return error_reply(lost, message)
             # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size)
@@ -142,7 +142,7 @@ class Leaving:
                     return reply
         except FlfedError as error:
             LOG.error("%s", error)
-            return _error(NO_LEDGER, message)
+            return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
 
     def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
@@ -190,7 +190,7 @@ class Leaving:
         except FlfedError as error:
             LOG.error("%s", error)
             reason = NO_LEDGER
-        return _error(reason, message)
+        return error_reply(reason, message)
 
     def _enrol_defect(self, record: RecordDict) -> str:
         config = dict(record["config"].items())
@@ -246,5 +246,6 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def _error(reason: str, message: Message) -> Message:
+def error_reply(reason: str, message: Message) -> Message:
+    """Return the reply that says why a message is not answered."""
     return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)

@@ -21,8 +21,9 @@ from flfed.federation.client.privacy_budget import LINE as SPENT
 from flfed.files import locked, now_utc
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.line import CARRIED, HASH, RESTARTED, Line
+from flfed.records.ledger.line import CARRIED, RESTARTED, Line
 from flfed.records.ledger.verify import Inspection, Receipt
+from flfed.signatures import HASH
 
 
 @dataclass(frozen=True)

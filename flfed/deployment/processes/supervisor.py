@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn, Self
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.processes.child_processes import passed_on, python
 from flfed.deployment.processes.pulse import BUSY, Pulse
 
@@ -98,7 +98,7 @@ class LimitedLog:
         Told at once the sentences that begin with NEWS.
     """
 
-    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = lambda sentence: None) -> None:
+    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = silent) -> None:
         self._path = path
         self._limit = limit
         self._news = news
@@ -257,7 +257,7 @@ class Supervisor:
         self,
         children: Sequence[Child],
         *,
-        told: Notify = lambda sentence: None,
+        told: Notify = silent,
         pauses: Sequence[float] = PAUSES,
         patience: float = 10.0,
         log_bytes: int = LOG_BYTES,

@@ -6,18 +6,17 @@ A ledger that restarts at zero would let the whole budget be spent again.
 from __future__ import annotations
 
 import logging
-import re
 
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import RESTARTED, START, Line, read_line
+from flfed.records.ledger.line import RECEIPT, RESTARTED, START, Line, read_line
+from flfed.signatures import HASH
 
 LOG = logging.getLogger("flfed.site")
-RECEIPT, RELEASED = "receipt", "released"
-"""Kinds of lines: of the coordinator's signature in the site's receipts, and of rows whose sums left in its ledger."""
+RELEASED = "released"
+"""The kind of a line of rows whose sums left."""
 LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
 AHEAD = "later than its clock, so nothing leaves the site; at the site: set the clock right, or flfed site ledger "
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def loss(folder: SiteFolder, ledger: Ledger) -> str:
@@ -37,7 +36,7 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
     n, head = _newest_receipt(folder)
     if ledger.hash_at(n) != head:
         return f"a receipt has line {n}, and the ledger has no such line"
-    kept = any(_ID.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
+    kept = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
     if kept and not any(line.kind in (RELEASED, RESTARTED) for line in ledger.lines()):
         return "rows are kept whose sums left, and the ledger has no line of any"
     if (folder.gate / "rows.key").exists() and not ledger.path.exists():

@@ -5,7 +5,6 @@ Here are also the handlers that answer where a site is asked for its ledger's he
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,11 @@ from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.records.ledger.line import RECEIPT
 from flfed.records.ledger.verify import Inspection, Receipt
-from flfed.signatures import coordinator_signed
+from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
 
-RECEIPT = "receipt"
-KEY = re.compile(r"[0-9a-f]{64}")
 CUT = "a crash cut its last line off"
 
 
@@ -84,7 +82,7 @@ def _keys(folder: SiteFolder) -> list[str]:
     earlier = terms.get("earlier-signing-keys", [])
     found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [None])]
     # One value that is no key makes the file unusable: what it says of keys must be whole.
-    if not all(isinstance(key, str) and KEY.fullmatch(key) for key in found):
+    if not all(isinstance(key, str) and HASH.fullmatch(key) for key in found):
         raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
     return [str(key) for key in found]
 

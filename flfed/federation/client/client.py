@@ -18,6 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
 from flfed import registry
+from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
@@ -59,7 +60,6 @@ LOG = logging.getLogger("flfed.site")
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 FindSite = Callable[[str, Study], Site]
-Today = Callable[[], datetime.date]
 
 
 class SiteClient:

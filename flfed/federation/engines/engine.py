@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, silent
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
@@ -86,7 +86,7 @@ class Engine(ABC):
         run_config: RunConfig,
         answer: Compute | None = None,
         clock: Clock = time.monotonic,
-        told: Notify = lambda sentence: None,
+        told: Notify = silent,
     ) -> AbstractContextManager[tuple[Grid, PooledReference | None]]:
         """Yield a grid, and the tables where all are here.
 

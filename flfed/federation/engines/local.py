@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, silent
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
@@ -39,7 +39,7 @@ class InProcess(Engine):
         run_config: RunConfig,
         answer: Compute | None = None,
         clock: Clock = time.monotonic,
-        told: Notify = lambda sentence: None,
+        told: Notify = silent,
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Yield the grid and the tables.
 

@@ -33,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, silent
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
@@ -93,7 +93,7 @@ class Ray(Engine):
         run_config: RunConfig,
         answer: Compute | None = None,
         clock: Clock = time.monotonic,
-        told: Notify = lambda sentence: None,
+        told: Notify = silent,
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Yield the grid, without tables.
 

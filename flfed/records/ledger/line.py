@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flfed.errors import UsageError
-from flfed.signatures import canonical
+from flfed.signatures import HASH, canonical
 
 START = "0" * 64
 """What stands for the hash before the first line."""
@@ -22,6 +22,8 @@ LONGEST = 65_536
 """Bytes of a line."""
 REPAIRED = "repaired"
 """The kind of a line that sets aside what a crash left of the line before it."""
+RECEIPT = "receipt"
+"""The kind of a line of a site's receipts: the coordinator's signature of a head."""
 RESTARTED = "restarted"
 """The kind of a first line that tells of a ledger before it, which was lost."""
 CARRIED = "carried-from"
@@ -32,7 +34,6 @@ SLACK = timedelta(minutes=5)
 """How far a clock may be behind the last line: the next line then takes that one's time."""
 OWN = frozenset({"n", "at", "before", "hash", "format"})
 """What a line says of itself; all else comes from who appends it."""
-HASH = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 

@@ -64,7 +64,6 @@ class Size(Protocol):
         """Return the figure with its sign [draws]."""
 
 
-@runtime_checkable
 class OfShares(Protocol):
     """Metric that is a share of rows, such as accuracy."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
@@ -239,7 +239,7 @@ def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mappin
 
 
 def interval_of(metric: Metric) -> str:
-    """Return "delong", "logit" or "", the interval of a metric."""
+    """Return "wilson", "delong", "logit" or "", the interval of a metric."""
     return str(getattr(metric, "interval", ""))
 
 
@@ -249,8 +249,9 @@ def _closed_forms(
     """Return the evidence that needs no bootstrap."""
     found: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, OfShares):
-            found[name] = _Shares({arm: metric.correct(y, score) for arm, score in scores.items()}, z)
+        if interval_of(metric) == "wilson":
+            shares = cast(OfShares, metric)
+            found[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()}, z)
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
             found[name] = _Areas(y, scores, z)
     return found

@@ -22,6 +22,7 @@ class AccuracyScore(SumMetric):
     tasks: tuple[str, ...] = ("binary", "multi-class")
     better: Literal["higher", "lower"] = "higher"
     label: str = "accuracy (share of rows called right)"
+    interval: str = "wilson"
 
     def correct(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return 1 for a right call, else 0 [n].
