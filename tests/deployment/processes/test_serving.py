@@ -61,12 +61,17 @@ def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
 
 
 def processes(site: str) -> dict[str, int]:
-    """Return the ids of the processes that serve a site of this test's home, by module."""
-    found, own = {}, f"FLFED_HOME={os.environ['FLFED_HOME']}"
+    """Return the ids of the processes that serve a site of this test's home, by module.
+
+    A process that starts another one is two for a moment, both with its command: the copy is left out.
+    """
+    own = f"FLFED_HOME={os.environ['FLFED_HOME']}"
+    found: dict[int, tuple[str, int]] = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_text().split("\0")
             ours = own in (place / "environ").read_text().split("\0")
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
         if (
@@ -75,8 +80,9 @@ def processes(site: str) -> dict[str, int]:
             and words[1:3] == ["-P", "-m"]
             and words[3].startswith("flfed.deployment.processes.")
         ):
-            found[words[3].rpartition(".")[2]] = int(place.name)
-    return found
+            found[int(place.name)] = (words[3].rpartition(".")[2], parent)
+    copies = {pid for pid, (module, parent) in found.items() if found.get(parent, ("",))[0] == module}
+    return {module: pid for pid, (module, _) in found.items() if pid not in copies}
 
 
 @pytest.mark.slow
