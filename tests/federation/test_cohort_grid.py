@@ -19,7 +19,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.fan_out import ask
-from flfed.gc_pause import RARELY
+from flfed.updates.aggregation.gc_pause import RARELY
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, FitRequest
 from flfed.rows.training.stacked.answer import compute_stacked

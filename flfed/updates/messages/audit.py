@@ -132,5 +132,5 @@ class AuditReply:
         )
         # The message came from outside, so that what no site can have is refused.
         if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
-            raise MalformedMessage("the message is no AuditReply: it counts what no site has")
+            raise MalformedMessage(Refusal("counts-impossible", message="AuditReply"))
         return found

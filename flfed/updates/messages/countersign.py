@@ -146,5 +146,5 @@ def _read(kind: type[Kind], record: RecordDict, counted: str = "") -> Kind:
     # What came over the border is checked, first by type and then by what it counts.
     found = fields.made(kind, fields.config_of(record))
     if counted and getattr(found, counted) < 0:
-        raise MalformedMessage(f"the message is no {kind.__name__}: it counts fewer than no lines")
+        raise MalformedMessage(Refusal("lines-negative", message=kind.__name__))
     return cast(Kind, found)

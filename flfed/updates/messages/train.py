@@ -23,7 +23,8 @@ from flfed.updates.messages.fields import PROTOCOL, Arrays
 from flfed.updates.messages.in_memory_arrays import array_record, config_record, metric_record, record_of
 from flfed.updates.messages.model_sections import model_sections, read_model
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.sentences import TITLE, recorded, recorded_note, unmarked
+from flfed.refusals import recorded, unmarked
+from flfed.updates.messages.sentences import TITLE, recorded_note
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
@@ -313,7 +314,7 @@ class TrainReply:
         # What is there and is no number counts as missing; only a loss need not be there.
         missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
         if missing:
-            raise fields.MalformedMessage(f"the reply has no {', '.join(sorted(missing))}")
+            raise fields.MalformedMessage(Refusal("reply-incomplete", fields=", ".join(sorted(missing))))
         return cls(
             delta=fields.ndarrays(record, "arrays") if "arrays" in record else {},
             kind=fields.text(config, "kind"),
@@ -367,7 +368,7 @@ class CompareRequest:
         found = cast(CompareRequest, fields.made(cls, {**dict(config.items()), **read_model(record)}))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
             raise fields.MalformedMessage(
-                "the message is no CompareRequest: its deviation is not a number of at least 0"
+                Refusal("deviation-unfit", message="CompareRequest")
             )
         # Centre and spread cross together or not at all.
         about = (found.odds_centre, found.odds_spread)
@@ -465,5 +466,5 @@ def _family(record: RecordDict) -> OwnFamily | None:
     found = fields.text(fields.section(record, "own-model"), "family")
     # The name is written down, so that only known families are taken.
     if found not in OWN_FAMILIES:
-        raise fields.MalformedMessage("the message names a family of models that is not known")
+        raise fields.MalformedMessage(Refusal("family-unknown"))
     return found

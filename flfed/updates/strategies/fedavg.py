@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
 
 from flfed.errors import UsageError
-from flfed.gc_pause import rarely_collected
+from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import Selection
