@@ -302,9 +302,19 @@ ABOUT = {
     "no-pooled-reference": "no pooled reference: {why:rest}",
     "resumed": "resumed after round {round:n}; before: {why:rest}",
     "none-left": "privacy budget: none left at {sites:words}; {why:rest}",
+    "in-repeat": "repeat {number:n}: {why:rest}",
+    "refused": "refused: {why:rest}",
     "first-attempt": "{why:rest} (first attempt)",
 }
 """What the coordinator says of a refusal or a fault, which stands in it."""
+NOTED = {
+    "more-spent": "More than planned may have been spent{how:rest}",
+    "close-delta": "A delta close to one over the training rows{how:rest}",
+    "merged-histograms": "merged score histograms{how:rest}",
+    "mean-with-gaps": "mean of {sites:n} sites; {left:n} without this figure left out",
+    "mean-without-one-class": "mean of {sites:n} sites; {left:n} whose model saw one class left out",
+}
+"""What the coordinator notes of a guarantee and of a figure."""
 RULES = (
     "has no date", "has no value", "has no rows: the table is empty", "has no value, but rows are grouped by it",
     "has no value (rows without an outcome cannot be used)", "is mapped but the schema has no such column",
@@ -334,7 +344,9 @@ TABLE = {
 
 OF_SITES = MESSAGES | POLICY | ROWS | STUDY | ERRORS | GRID | TABLE
 """What a site may say, or stands here in its place."""
-TEMPLATES = OF_SITES | DEFECTS | WRONG | SERVER | ABOUT | {"of-site": "{site:name}: {why:rest}"}
+NAMED = {"of-site": "{site:name}: {why:rest}"}
+"""What is said before it is known who speaks."""
+TEMPLATES = OF_SITES | DEFECTS | WRONG | SERVER | NOTED | ABOUT | NAMED
 """The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
 BUDGET = frozenset({"budget-spent", "budget-by-row"})
 """Codes of a site without privacy budget left: it is not asked again in the round."""
@@ -470,7 +482,8 @@ def read(text: str) -> Refusal | None:
     >>> read("no comparison: no reply before the deadline").path
     'no-comparison/no-reply'
     """
-    return read_of_site(text) or _read(text, DEFECTS) or _read(text, WRONG) or _read(text, SERVER) or _read(text, ABOUT)
+    groups = (OF_SITES, DEFECTS, WRONG, SERVER, NOTED, ABOUT, NAMED)
+    return next((found for group in groups if (found := _read(text, group)) is not None), None)
 
 
 def read_of_site(text: str) -> Refusal | None:
@@ -529,7 +542,7 @@ def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> 
         found += re.escape(words)
         if fact is None:
             continue
-        inner = slots[slot or ""]
+        inner = slots[slot or fact]
         # A fact that stands twice, as a number and its plural, is read where it stands first.
         inner = f"(?P<{fact}>{inner})" if named and fact not in seen else f"(?:{inner})"
         seen.add(fact)
@@ -555,7 +568,8 @@ def _read(text: str, group: Mapping[str, str]) -> Refusal | None:
     # What stands within a sentence is read by itself, where it is one of ours.
     if "why" in facts:
         facts["why"] = read(facts["why"]) or facts["why"]
-    return Refusal(code, **facts)
+    made = Refusal(code, **facts)
+    return made if made == text else None
 
 
 # Made at the first look, which most runs never take.

@@ -283,7 +283,7 @@ class Auditor:
         )
         known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for key, why in answers.faults.items():
-            self._fault(known.get(key, f"node {key}"), why.removeprefix(f"{known.get(key)}: "))
+            self._fault(known.get(key, f"node {key}"), why.cause if key in known else why)
         return found
 
     def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:

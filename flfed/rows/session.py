@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
+from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, fine_tuned, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, for_validation
@@ -104,10 +105,10 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
 
 
-def study_refusal(study: Study, site: Site) -> str:
+def study_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why the site's policy forbids a study's rows.
 
-    It is an empty text where the policy allows them. No row is read.
+    It is None where the policy allows them. No row is read.
     """
     return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
@@ -180,10 +181,10 @@ class SiteSession:
             found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
         return found
 
-    def too_small(self) -> str:
+    def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small.
 
-        It is an empty text where none is too small to be counted for others.
+        It is None where none is too small to be counted for others.
 
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
@@ -194,7 +195,7 @@ class SiteSession:
             parts["validation"] = held
         least = self.site.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
-        return f"it has fewer than {least} {' and '.join(small)} rows" if small else ""
+        return Refusal("too-few-rows", least=least, parts=" and ".join(small)) if small else None
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""

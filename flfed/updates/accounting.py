@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 
 LEAST_NOISE = 0.3
 """Noise multiplier below which the accountant needs more memory than there is, and ε is over 100 anyway."""
@@ -120,7 +121,7 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
     return rdp_epsilon(history, delta) <= most or epsilon(history, delta) <= most
 
 
-def delta_defect(delta: float, units: int) -> str:
+def delta_defect(delta: float, units: int) -> Refusal | None:
     """Return why `delta` is too large, "" where it is not.
 
     It is held against so many rows or persons of a table.
@@ -131,13 +132,11 @@ def delta_defect(delta: float, units: int) -> str:
     Examples
     --------
     >>> delta_defect(1e-5, 3000), delta_defect(1e-3, 3000)
-    ('', 'delta=0.001 is not below one over the training rows here: it would allow to give one of them away whole')
+    XX
     """
     if delta * units < 1:
-        return ""
-    return (
-        f"delta={delta:g} is not below one over the training rows here: it would allow to give one of them away whole"
-    )
+        return None
+    return Refusal("delta-gives-away", delta=f"{delta:g}")
 
 
 def is_close(delta: float, rows: float) -> bool:

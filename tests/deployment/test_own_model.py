@@ -48,7 +48,7 @@ def test_a_family_that_is_no_word_of_ours_neither_leaves_nor_is_read(gated, cond
     site = gated(small_study.replace(*MLP))
     _, grid = conducted_through(site)
     content = copy.copy(grid.replied[-1].content)
-    assert "own-model" in content and message_defect(content, messages_of(site).leaving(COMPARE)) == ""
+    assert "own-model" in content and message_defect(content, messages_of(site).leaving(COMPARE)) is None
     content["own-model"] = ConfigRecord({"family": family})
     assert "'family' that does not fit" in message_defect(content, messages_of(site).leaving(COMPARE))
     with pytest.raises(MalformedMessage):

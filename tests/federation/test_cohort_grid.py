@@ -19,7 +19,6 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.fan_out import ask
-from flfed.updates.aggregation.gc_pause import RARELY
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, FitRequest
 from flfed.rows.training.stacked.answer import compute_stacked
@@ -27,6 +26,7 @@ from flfed.seeds import FEW, generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.gc_pause import RARELY
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.train import TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record

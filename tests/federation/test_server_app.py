@@ -153,7 +153,7 @@ def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
         layout = done.sessions()[0].layout
         for heard in done.sent(SUMMARISE, "to-server"):
             honest = SummariseReply.from_record(heard.message.content).summary
-            assert summary_defect(honest, layout, rows_high=999) == ""
+            assert summary_defect(honest, layout, rows_high=999) is None
             made = {name: make(getattr(honest, name)) for name, make in fields.items()}
             assert summary_defect(replace(honest, **made), layout, rows_high=999) == reason
 

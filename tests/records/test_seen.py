@@ -9,11 +9,14 @@ import pytest
 
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report, run_list
-from flfed.records.store.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, EventRow, LearningPoint, SentRow
+from flfed.records.store.entries import EventEntry, EventRow, LearningPoint, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
 from flfed.updates.aggregation.guard import guard
 from flfed.updates.messages.train import TrainReply
+
+MORE_SPENT = "More than planned may have been spent"
+NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
 
 AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")

@@ -18,8 +18,8 @@ def comparison(**changes) -> CompareReply:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({}, ""),
-        ({"value": float("nan"), "low": float("nan"), "high": float("nan")}, ""),
+        ({}, None),
+        ({"value": float("nan"), "low": float("nan"), "high": float("nan")}, None),
         ({"value": 7.0, "low": 6.0, "high": 8.0}, "roc_auc_score is outside 0 to 1"),
         ({"low": 0.9, "high": 0.7}, "roc_auc_score has an impossible interval"),
         ({"high": float("inf")}, "roc_auc_score has an impossible interval"),

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flfed.updates.messages.train as messages
+from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.messages import fields
@@ -52,7 +53,7 @@ FIGURES = (
 EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
-    EnrolReply(site="a", title="", version="", accepted=False, reason="the study is not approved here", resplit=True),
+    EnrolReply(site="a", title="", version="", accepted=False, reason=Refusal("not-approved"), resplit=True),
     SummariseRequest(),
     SummariseReply(summary=SUMMARY),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40),
@@ -259,7 +260,7 @@ def test_a_deviation_that_is_no_number_of_at_least_0_is_malformed(value):
 @pytest.mark.parametrize(
     ("value", "error", "said"),
     [
-        ([0.4, -0.4], [0.2, 0.3], ""),
+        ([0.4, -0.4], [0.2, 0.3], None),
         ([0.4], [0.2], "its offset is not of 2 outputs"),
         ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
         ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),

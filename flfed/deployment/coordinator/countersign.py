@@ -23,6 +23,7 @@ from flfed.folders import CoordinatorFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
 from flfed.records.ledger.verify import Receipt
+from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
 
@@ -180,7 +181,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     known, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}
-    faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}
+    faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
         n_known, at_known = known[site].n, reply.at_known
@@ -196,7 +197,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     if receipts:
         told = {site: nodes[site] for site in receipts}
         kept = ask_each(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
-    faults |= {site: f"it has no receipt of its ledger: {reason}" for site, reason in kept.faults.items()}
+    faults |= {site: Refusal("ledger-without-receipt", why=reason) for site, reason in kept.faults.items()}
     return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
 
 

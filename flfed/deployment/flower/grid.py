@@ -38,7 +38,7 @@ from flfed.deployment.flower.questions import (
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.server_away import is_away
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.refusals import Refusal, recorded
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 from flfed.updates.messages.train import ENROL, EnrolReply
 
@@ -52,8 +52,8 @@ AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
 SHORT = 1 << 20
 """Of an answer, what is not a reply's part."""
-LATE = "no reply before the deadline"
-NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
+LATE = Refusal("no-reply")
+NEVER_THERE = Refusal("node-unknown")
 
 
 class DeployedGrid(HttpGrid):
@@ -191,17 +191,17 @@ class DeployedGrid(HttpGrid):
             # Only a reply whose parts are all there counts; the others are looked at again.
             if reply is not None:
                 question.arriving, found = None, self._said_by_its_node(question.asked, reply)
-                question.lost = self._lost(found) if question.sent < MOST_SENT else ""
+                question.lost = self._lost(found) if question.sent < MOST_SENT else None
                 yield number, found
 
-    def _lost(self, reply: Message) -> str:
+    def _lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
 
-        An empty text where it is not: only these two errors are worth another try.
+        None where it is not: only these two errors are worth another try.
         """
         name = self._names.get(reply.metadata.src_node_id, "")
-        reason = (reply.error.reason or "").removeprefix(f"{name}: ") if reply.has_error() else ""
-        return reason if reason in (NOT_ONLINE, LOST) else ""
+        found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
+        return found if found is not None and found.code in ("node-offline", "reply-lost") else None
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
         """Send again the questions of restarted nodes.
@@ -237,7 +237,7 @@ class DeployedGrid(HttpGrid):
 
     def _tell(self, telling: Told, waiting: Mapping[str, Question], left: float | None) -> None:
         """Say who is waited for, and who has answered."""
-        missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
+        missing = {self._names[q.node]: q.lost or "" for q in waiting.values() if q.node in self._names}
         telling.waiting(missing, set(self._names.values()) - set(missing), left)
 
     def _begin(self, waiting: Mapping[str, Question]) -> None:
@@ -256,14 +256,15 @@ class DeployedGrid(HttpGrid):
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
             if question is not None:
-                names, fault = list[str](), ""
+                names = list[str]()
+                fault: Refusal | None = None
                 try:
                     names = parts_of(tree, envelope.metadata.message_id)
                 except MalformedMessage as error:
-                    fault = str(error)
+                    fault = error.refusal
                 question.arriving = Arriving(envelope, names, self._clock(), fault)
 
-    def _arrived(self, arriving: Arriving) -> Message | str | None:
+    def _arrived(self, arriving: Arriving) -> Message | Refusal | None:
         """Return a reply that has fully arrived.
 
         Return why it cannot be read instead, or None where parts are still to come.
@@ -282,7 +283,7 @@ class DeployedGrid(HttpGrid):
             )
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
-            return str(error)
+            return error.refusal
 
     def _take(self, arriving: Arriving) -> None:
         """Take the available parts of a reply.
@@ -294,7 +295,7 @@ class DeployedGrid(HttpGrid):
             request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
             part = self._runtime_client.PullObject(request)
             if not part.object_found:
-                raise MalformedMessage(LOST)
+                raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
                 arriving.take(name, part.object_content, self._clock())
             # A node sends few parts at a time: looking at all the others would only cost requests.
@@ -305,24 +306,24 @@ class DeployedGrid(HttpGrid):
         """Refuse a reply whose parts stopped coming."""
         there = self._presence.since(arriving.envelope.metadata.src_node_id)
         if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
-            raise MalformedMessage(LOST)
+            raise MalformedMessage(Refusal("reply-lost"))
 
-    def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
+    def _said_by_its_node(self, asked: Message, reply: Message | Refusal) -> Message:
         """Return a reply that is its node's own.
 
         Return an error in its place where it is not.
         """
-        if isinstance(reply, str):
+        if isinstance(reply, Refusal):
             return self._fault(asked, reply)
         # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
             gone = code == ErrorCode.NODE_UNAVAILABLE
-            return self._fault(asked, NOT_ONLINE if gone else LOST, code)
+            return self._fault(asked, Refusal("node-offline" if gone else "reply-lost"), code)
         try:
             reply = apart(reply)
         except MalformedMessage as error:
-            return self._fault(asked, str(error))
+            return self._fault(asked, error.refusal)
         if asked.metadata.message_type != ENROL:
             return reply
         if reply.has_error():
@@ -332,19 +333,19 @@ class DeployedGrid(HttpGrid):
         wrong = self._wrong_name(asked, reply)
         return self._fault(asked, wrong) if wrong else reply
 
-    def _wrong_name(self, asked: Message, reply: Message) -> str:
+    def _wrong_name(self, asked: Message, reply: Message) -> Refusal | None:
         """Return why an enrolment's site name is wrong.
 
-        An empty text where it is right. A message that cannot be read is for its reader to refuse.
+        None where it is right. A message that cannot be read is for its reader to refuse.
         """
         try:
             site = EnrolReply.from_record(reply.content).site
         except MalformedMessage:
-            return ""
+            return None
         name = self._names[asked.metadata.dst_node_id]
-        return "" if site == name else f"its node says it is site {site!r}, and was admitted as {name!r}"
+        return None if site == name else Refusal("other-node", says=site, admitted=name)
 
-    def _fault(self, asked: Message, reason: str, code: int = SITE_ERROR) -> Message:
+    def _fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
         name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
         return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
 
@@ -360,7 +361,7 @@ def _not_too_long(response: httpx.Response) -> None:
     """
     length = response.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
-        raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+        raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
 
 
 def patient() -> RetryInvoker:

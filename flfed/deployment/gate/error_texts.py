@@ -1,41 +1,48 @@
-"""Sentences that may leave a site.
+"""Refusals that may leave a site.
 
 They are those that flfed itself says, with nothing of a table in them.
 
-The client app redacts what goes wrong. This is the second look: a sentence that is not known
+The client app redacts what goes wrong. This is the second look: a text that is no refusal
 stays at the site, whatever made it.
 """
 
 from __future__ import annotations
 
 from flfed.federation.client.redaction import CROSSING
+from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
-from flfed.updates.messages.sentences import CONTROL, ERRORS, column_rule, is_known
 
 LONGEST = 500
-HELD_BACK = ERRORS[1]
 
 
-def is_ours(sentence: str, site: Site) -> bool:
-    """Tell whether a site may send this sentence.
+def may_leave(text: str, site: Site) -> Refusal | None:
+    """Return the refusal that a text says, None where it may not leave.
 
     Parameters
     ----------
-    sentence : str
-        Without the site's name before it.
+    text : str
+        The site's own name may stand before it.
     site : Site
         Its columns may be named, no others.
     """
-    if len(sentence) > LONGEST or CONTROL.search(sentence):
-        return False
-    found = column_rule(sentence)
+    plain = text.removeprefix(f"{site.name}: ")
+    if len(plain) > LONGEST or CONTROL.search(plain):
+        return None
+    found = read_of_site(plain)
     if found is None:
-        return is_known(sentence)
-    # A sentence about a column is ours only with a column of the schema, and with enough rows behind it.
-    column, rows = found
-    return (rows is None or rows >= CROSSING) and column in _columns(site)
+        return None
+    # A column is named only where it is of the schema, with enough rows behind its count.
+    rows = found.facts.get("rows", "")
+    if found.code in TABLE and (found.facts["column"] not in _columns(site) or 0 <= _count(rows) < CROSSING):
+        return None
+    return found if plain == text else Refusal("of-site", site=site.name, why=found)
+
+
+def _count(rows: str) -> int:
+    """Return the number in a count of rows, -1 where there is none."""
+    return int(rows.rpartition(" ")[2]) if rows else -1
 
 
 def _columns(site: Site) -> set[str]:

@@ -42,6 +42,7 @@ from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
@@ -60,8 +61,6 @@ REPEATS = 1_000_000
 """As a study's seed allows."""
 MOST_SITES = 10_000
 """Names that a run config may list."""
-LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
-ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
 
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
@@ -120,7 +119,7 @@ class Gate:
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
         self._leaving = Leaving(site, self._ledger, today, self._continuity)
-        self._own: deque[str] = deque(maxlen=64)
+        self._own: deque[Refusal] = deque(maxlen=64)
         self._known: OrderedDict[str, StudyMessages] = OrderedDict()
         self._rows: dict[str, str] = {}
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
@@ -139,7 +138,7 @@ class Gate:
                 # The request is kept before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
             except NotKept as error:
-                reason = str(error)
+                reason = error.refusal
                 self._own.append(reason)
         if reason:
             return self.leaving(message, error_reply(reason, message), context)
@@ -160,10 +159,10 @@ class Gate:
 
         return redact(message, context, answer)
 
-    def refusal(self, message: Message, context: Context, fab_sha256: str) -> str:
+    def refusal(self, message: Message, context: Context, fab_sha256: str) -> Refusal | None:
         """Return why a message is refused.
 
-        An empty text where it is not. No row is read.
+        None where it is not. No row is read.
 
         Parameters
         ----------
@@ -177,9 +176,9 @@ class Gate:
             self._check(message, context, fab_sha256)
         except Refused as error:
             # The gate's own sentences are remembered: they may leave without being read again.
-            self._own.append(str(error))
-            return str(error)
-        return ""
+            self._own.append(error.refusal)
+            return error.refusal
+        return None
 
     def leaving(self, message: Message, reply: Message, context: Context) -> Message:
         """Return the reply where it may leave, else an error.
@@ -196,18 +195,19 @@ class Gate:
         """
         facts = self._facts(message, context)
         if reply.has_error():
-            return self._leaving.error(message, reply, facts, ours=reply.error.reason in self._own)
+            own = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
+            return self._leaving.error(message, reply, facts, own=own)
         text = str(context.run_config.get("study", ""))
         messages = self._known.get(sha256_of(text))
         try:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._check_decision(text)
             if self._policy_now() != self.site.policy:
-                raise Refused("its policy was changed while this was computed; the next message is held to it")
+                raise Refused(Refusal("policy-changed"))
         except Refused as error:
-            return self._leaving.withhold(message, str(error), facts)
+            return self._leaving.withhold(message, error.refusal, facts)
         if messages is None:
-            return self._leaving.withhold(message, "it is the reply to a message that was not let in", facts)
+            return self._leaving.withhold(message, Refusal("not-let-in"), facts)
         left = self._leaving.reply(message, reply, facts, messages)
         keep_result(self.folder, left, facts, messages)
         return left
@@ -229,13 +229,13 @@ class Gate:
         # The rows that are opened must be those that the study was checked with, not those that came since.
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._rows.get(study.sha256()):
-            raise NotTakingPart(ROWS_CHANGED)
+            raise NotTakingPart(Refusal("rows-changed"))
         return found
 
-    def standing(self, approval: Approval) -> str:
+    def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now.
 
-        All that is known at the site is considered. An empty text where it would be answered.
+        All that is known at the site is considered. None where it would be answered.
         """
         # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
@@ -243,8 +243,8 @@ class Gate:
             self._check_policy()
             self._check_study({"study": approval.text, "run": "status", "sites": names})
         except Refused as error:
-            return str(error)
-        return ""
+            return error.refusal
+        return None
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows.
@@ -286,23 +286,20 @@ class Gate:
         """
         # Constant time: how long a comparison takes tells nothing of the hash that is expected.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
-            raise Refused(
-                f"the run came with another bundle than that of flfed {flfed.__version__}, which this site installed; "
-                "no code of a bundle is ever executed here"
-            )
+            raise Refused(Refusal("other-bundle", version=flfed.__version__))
         kind = message.metadata.message_type
         if kind not in KINDS:
-            raise Refused(f"a message of kind {kind[:40]!r} is not known; known: {', '.join(KINDS)}")
+            raise Refused(Refusal("kind-unknown", kind=kind[:40], known=", ".join(KINDS)))
         if context.node_config.get("site") != self.folder.site:
-            raise Refused(f"this is site {self.folder.site!r}, and its node has another name")
+            raise Refused(Refusal("other-site", site=self.folder.site))
         self._check_policy()
         messages = self._check_study(context.run_config)
         if not message.has_content():
-            raise Refused("the message has no content")
+            raise Refused(Refusal("no-content"))
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
-            raise Refused(f"the {kind} message does not fit the study: {defect}")
+            raise Refused(Refusal("message-unfit", kind=kind, defect=defect))
         over = self._leaving.used_up(message, self._facts(message, context))
         if over:
             raise Refused(over)
@@ -319,7 +316,7 @@ class Gate:
         self._sides.clear()
         self._known.clear()
         if now is None:
-            raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
+            raise Refused(Refusal("policy-unreadable", site=self.site.name))
         self.site = replace(self.site, policy=now)
         self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
 
@@ -345,17 +342,17 @@ class Gate:
         run = config.get("run")
         # The run config comes from the coordinator, so each value's type and size is checked before it is used.
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-            raise Refused("the run brings no study")
+            raise Refused(Refusal("no-study"))
         if type(repeat) is not int or not 0 <= repeat < REPEATS:
-            raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
+            raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
         if not isinstance(run, str) or not RUN.fullmatch(run):
-            raise Refused("the run has no name of letters, digits and hyphens")
+            raise Refused(Refusal("run-unnamed"))
         # The decision comes first: a text that was refused is not parsed as a study.
         approval = self._check_decision(text)
         known = self._known.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
-            raise Refused(f"the study expired on {study.expires.isoformat()}")
+            raise Refused(Refusal("expired", day=study.expires.isoformat()))
         refused = study_policy_refusal(study, self.site)
         if refused:
             raise Refused(refused)
@@ -369,31 +366,29 @@ class Gate:
         None where the policy asks for none. Raises `Refused` where the study may not be answered.
         """
         if decided.is_paused(self.folder):
-            raise Refused("the site is paused by its operator")
+            raise Refused(Refusal("paused"))
         try:
             found = decided.approval_of(self.folder, sha256_of(text))
             others = [] if found is not None else decided.approvals(self.folder)
         except FlfedError:
-            raise Refused(
-                f"its approvals cannot be read safely; at the site: flfed site status {self.site.name}"
-            ) from None
+            raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
         if found is not None and found.decision != "approved":
             word = "refused" if found.decision == "refused" else "withdrawn"
-            raise Refused(f"the study was {word} here on {found.at[:10]}")
+            raise Refused(Refusal("decided-against", decision=word, day=found.at[:10]))
         # An approval holds for the code and the coordinator that it was given for, and for no others.
         if found is not None:
             if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-                raise Refused("the study was approved under another version of flfed: it needs a new approval")
+                raise Refused(Refusal("approved-other-version"))
             if other_coordinator(self.folder, found.coordinator):
-                raise Refused("the study was approved for another coordinator: it needs a new approval")
+                raise Refused(Refusal("approved-other-coordinator"))
             return found
         # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         name, free = name_of(text), self.site.policy.approval == "none"
         if free and not any(other.study == name and other.decision != "approved" for other in others):
             return None
         if name and any(other.study == name for other in others):
-            raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
-        raise Refused("the study is not approved here")
+            raise Refused(Refusal("study-changed", study=name[:60]))
+        raise Refused(Refusal("not-approved"))
 
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse a study whose columns or rows have changed.
@@ -402,13 +397,13 @@ class Gate:
         """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
+            raise Refused(Refusal("schema-changed-after-approval", dataset=study.dataset.name))
         rows = self._frozen(study)
         # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
+            raise Refused(Refusal("schema-changed-after-freeze", dataset=study.dataset.name))
         if approval is not None and rows.sha256 != approval.rows_sha256:
-            raise Refused(ROWS_CHANGED)
+            raise Refused(Refusal("rows-changed"))
         self._rows[study.sha256()] = rows.sha256
 
     def _frozen(self, study: Study) -> Frozen:
@@ -417,13 +412,11 @@ class Gate:
             found = snapshot.known(self.site.serving(study.dataset.name), self.folder.frozen)
             changed = found is not None and list_changed(self.folder, found)
         except FlfedError:
-            raise Refused(
-                f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
-            ) from None
+            raise Refused(Refusal("rows-unserved", site=self.site.name)) from None
         if found is None:
-            raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
+            raise Refused(Refusal("no-frozen-rows", dataset=study.dataset.name))
         if changed:
-            raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
+            raise Refused(Refusal("opt-outs-changed", site=self.site.name))
         return found
 
     def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
@@ -433,7 +426,7 @@ class Gate:
         """
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
-            raise Refused("the run does not name the sites that it asks")
+            raise Refused(Refusal("sites-unnamed"))
         named = None if approval is None else approval.co_sites
         refused = cohort_refusal(names, self.site, named)
         if refused:
@@ -444,9 +437,9 @@ class Gate:
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:
-            raise Refused(f"the study's model cannot be made ({error})") from None
+            raise Refused(Refusal("model-unmade", error=error)) from None
         except (MemoryError, ValueError):
-            raise Refused("the study's model is too large for this site") from None
+            raise Refused(Refusal("model-too-large")) from None
         self._known[sha256_of(study.text)] = found
         while len(self._known) > STUDIES:
             self._known.popitem(last=False)

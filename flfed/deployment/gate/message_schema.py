@@ -31,6 +31,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
+from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
 from flfed.rows.data.schema import Schema
@@ -49,7 +50,6 @@ from flfed.updates.messages.compare import METRIC
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.fields import PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import LONGEST
 from flfed.updates.messages.train import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
 
 KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)

@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from flfed.deployment.gate.error_texts import HELD_BACK, LONGEST, is_ours
+from flfed.deployment.gate.error_texts import LONGEST, may_leave
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
@@ -26,10 +26,10 @@ from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
 from flfed.updates.messages.fields import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import CONTROL
 from flfed.updates.messages.train import ENROL, TRAIN
 
 LOG = logging.getLogger("flfed.site")
@@ -71,10 +71,10 @@ class Leaving:
         self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
 
-    def used_up(self, message: Message, facts: Facts) -> str:
+    def used_up(self, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.
 
-        An empty text where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
+        None where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
         already had.
 
         Parameters
@@ -118,7 +118,7 @@ class Leaving:
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
         if defect:
-            return self.withhold(message, f"its {kind} reply is held back: {defect}", facts)
+            return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
         charged = kind == TRAIN and charge_of(messages.study) is not None
@@ -145,14 +145,14 @@ class Leaving:
             return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
 
-    def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
+    def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.
 
         The reason is one of the gate's own sentences.
         """
         return self._said(WITHHELD, message, reason, facts)
 
-    def error(self, message: Message, reply: Message, facts: Facts, *, ours: bool) -> Message:
+    def error(self, message: Message, reply: Message, facts: Facts, *, own: Refusal | None) -> Message:
         """Return an error reply whose text may leave.
 
         Parameters
@@ -161,44 +161,45 @@ class Leaving:
         reply : Message
             An error.
         facts : mapping
-        ours : bool
-            Whether the gate itself said it; what anything else said is read word for word.
+        own : Refusal or None
+            What the gate itself said; what anything else said is read word for word.
         """
-        reason = reply.error.reason or ""
-        plain = reason.removeprefix(f"{self._site.name}: ")
-        # A sentence that is not known is replaced as a whole: no part of it is safe by itself.
-        if not ours and not is_ours(plain, self._site):
-            LOG.error("an error of %d characters was held back", len(reason))
-            reason = HELD_BACK
-        return self._said(REFUSED if ours else ERROR, message, reason, facts)
+        if own is not None:
+            return self._said(REFUSED, message, own, facts)
+        text = reply.error.reason or ""
+        # A text that is no refusal is replaced as a whole: no part of it is safe by itself.
+        reason = may_leave(text, self._site)
+        if reason is None:
+            LOG.error("an error of %d characters was held back", len(text))
+        return self._said(ERROR, message, reason or Refusal("error-untold"), facts)
 
-    def _said(self, kind: str, message: Message, reason: str, facts: Facts) -> Message:
+    def _said(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Write an error into the ledger and return it.
 
         It is short, so the byte limit of the day does not apply.
         """
-        reason = CONTROL.sub(" ", reason)[:LONGEST]
-        sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
+        text = CONTROL.sub(" ", reason)[:LONGEST]
+        sha256 = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
-        line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
+        line = {**facts, **asked, "bytes": len(text), "sha256": sha256, "reason": text}
         try:
             lost = self._continuity.refusal()
             if lost:
-                reason = lost  # and no line: it would be the first of a ledger that nobody began anew
+                text = lost  # and no line: it would be the first of a ledger that nobody began anew
             else:
                 self._ledger.append(kind=kind, **line)
         except FlfedError as error:
             LOG.error("%s", error)
-            reason = NO_LEDGER
-        return error_reply(reason, message)
+            text = NO_LEDGER
+        return _error_reply(text, message)
 
-    def _enrol_defect(self, record: RecordDict) -> str:
+    def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = dict(record["config"].items())
         accepted, reason = config["accepted"], config["reason"]
         # A reason beside an acceptance would be free text that nobody reads.
         if accepted and reason:
-            return "it accepts, and gives a reason"
-        return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
+            return Refusal("accepted-with-reason")
+        return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
 
     def _used(self, held: HeldLedger) -> int:
         """Return how many bytes left today.
@@ -226,11 +227,11 @@ class Leaving:
             self._counted = Counted(day, newest.n, newest.hash, used)
         return used
 
-    def _too_much(self, used: int, more: int) -> str:
+    def _too_much(self, used: int, more: int) -> Refusal | None:
         most = self._site.policy.daily_bytes
         if used + more <= most:
-            return ""
-        return f"its policy lets {most} bytes leave in a day, and {used} have left: it answers again after midnight UTC"
+            return None
+        return Refusal("too-many-bytes", most=most, used=used)
 
 
 def _round_of(message: Message) -> dict[str, Any]:
@@ -246,6 +247,10 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def error_reply(reason: str, message: Message) -> Message:
+def error_reply(reason: Refusal, message: Message) -> Message:
     """Return the reply that says why a message is not answered."""
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+    return _error_reply(reason, message)
+
+
+def _error_reply(text: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=str(text)), reply_to=message)

@@ -11,22 +11,22 @@ from collections.abc import Sequence
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
+from flfed.refusals import CONTROL, Refusal, RefusalError
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_refusal
 from flfed.study.study import Study
-from flfed.updates.messages.sentences import CONTROL
 
 
-def study_policy_refusal(study: Study, site: Site) -> str:
+def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why a site's policy refuses a study.
 
-    An empty text where it does not. It looks at the rows, and at how the study computes.
+    None where it does not. It looks at the rows, and at how the study computes.
     """
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
-        return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
+        return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
     if study.dataset.partition is not None:
-        return "the study cuts one table into research sites, which no institution is"
+        return Refusal("research-sites")
     codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
     refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
@@ -35,13 +35,13 @@ def study_policy_refusal(study: Study, site: Site) -> str:
     try:
         return refused or privacy_refusal(study, site)
     except FlfedError as error:
-        return f"the study's [privacy] cannot be used ({error})"
+        return Refusal("privacy-unusable", error=error)
 
 
-def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> str:
+def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> Refusal | None:
     """Return why a site refuses to compute with these sites.
 
-    An empty text where it does not refuse.
+    None where it does not refuse.
 
     Parameters
     ----------
@@ -54,22 +54,22 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     # A name given twice would make a cohort look larger than it is.
     asked, least = set(names), site.policy.least_cohort()
     if len(asked) < len(names) or site.name not in asked:
-        return "the run's list of sites does not name this one, or names one twice"
+        return Refusal("site-unlisted")
     if len(asked) < least:
-        return f"the run asks {len(asked)} site{'s' * (len(asked) != 1)}, its policy needs at least {least}"
+        return Refusal("too-few-sites", asked=len(asked), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
     added = asked - {site.name} - set(asked if co_sites is None else co_sites)
     if added:
-        return f"the run adds {', '.join(sorted(added)[:3])}, which the approval does not name"
+        return Refusal("sites-added", sites=", ".join(sorted(added)[:3]))
     foreign = asked - {site.name} - set(site.policy.co_sites or asked)
-    return f"its policy does not name {', '.join(sorted(foreign)[:3])} as a co-site" if foreign else ""
+    return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3])) if foreign else None
 
 
 LONGEST_STUDY = 100_000
 """Characters of a study's text: it is parsed before anybody approved it."""
 
 
-class Refused(FlfedError):
+class Refused(RefusalError):
     """A refusal of a message by the site.
 
     The sentence is one of flfed's own and may leave.
@@ -82,9 +82,9 @@ def parsed(text: str) -> Study:
         return Study.parse(text)
     except UsageError as error:
         # The parser's sentence may quote the study; it is cut, and control characters go.
-        raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
+        raise Refused(Refusal("study-unusable", error=CONTROL.sub(" ", str(error))[:300])) from None
     except (RecursionError, ValueError, OverflowError):
-        raise Refused("the study cannot be read") from None
+        raise Refused(Refusal("study-unreadable")) from None
 
 
 def name_of(text: str) -> str:

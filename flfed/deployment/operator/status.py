@@ -108,7 +108,7 @@ def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[s
         return []
     # The gate itself is asked, so that the status cannot differ from what it does.
     gate = Gate(folder, site, expected_bundle=bundle_sha256())
-    return [{**facts_of(one), "reason": gate.standing(one)} for one in decided]
+    return [{**facts_of(one), "reason": gate.standing(one) or ""} for one in decided]
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from flfed.deployment.processes.syscall_filter import refuse_calls
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.packages import be_strict, look_at_packages
+from flfed.refusals import Refusal
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -40,7 +41,7 @@ LEAST, MOST = 0.05, 1.0
 """Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds after which a broken link is tried again, and at most."""
-ENDED = "the message was not answered: the site ended its gate"
+ENDED = Refusal("gate-ended")
 
 
 class Executor:

@@ -10,13 +10,12 @@ import logging
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RECEIPT, RESTARTED, START, Line, read_line
+from flfed.refusals import Refusal
 from flfed.signatures import HASH
 
 LOG = logging.getLogger("flfed.site")
 RELEASED = "released"
 """The kind of a line of rows whose sums left."""
-LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
-AHEAD = "later than its clock, so nothing leaves the site; at the site: set the clock right, or flfed site ledger "
 
 
 def loss(folder: SiteFolder, ledger: Ledger) -> str:
@@ -81,10 +80,10 @@ class Continuity:
         self._folder, self._ledger = folder, ledger
         self._seen: tuple[int, str] | None = None
 
-    def refusal(self) -> str:
+    def refusal(self) -> Refusal | None:
         """Return why the ledger can take no line.
 
-        An empty text where it can. The sentence is what the site answers; the ledger can have no line of that either.
+        None where it can. The sentence is what the site answers; the ledger can have no line of that either.
 
         So it is of a ledger that was lost or cut, and of one whose last line is later than the clock.
 
@@ -100,7 +99,7 @@ class Continuity:
             if lost:
                 LOG.error("the ledger is lost or was cut: %s", lost)
                 self._seen = None
-                return f"{LOST}{self._folder.site} --restart WHY"
+                return Refusal("ledger-lost", site=self._folder.site)
         # Where the clock is behind the last line, no further line would be in order of time.
         if last is not None and self._ledger.is_ahead(last):
             LOG.error(
@@ -108,9 +107,9 @@ class Continuity:
             )
             return ahead(last, self._folder.site)
         self._seen = (last.n, last.hash) if last is not None else (0, START)
-        return ""
+        return None
 
 
-def ahead(last: Line, site: str) -> str:
+def ahead(last: Line, site: str) -> Refusal:
     """Return the refusal of a ledger ahead of the clock."""
-    return f"line {last.n} of its ledger is of {last.at[:24]}, {AHEAD}{site} --restart WHY"
+    return Refusal("ledger-ahead", line=last.n, at=last.at[:24], site=site)

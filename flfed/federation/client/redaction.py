@@ -11,10 +11,8 @@ import traceback
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from flfed.errors import FlfedError, TableError
-from flfed.federation.client.privacy_budget import NotSpent
-from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.messages.fields import MalformedMessage
+from flfed.errors import TableError
+from flfed.refusals import Refusal, RefusalError, of_table
 from flfed.updates.messages.train import (
     ENROL,
 )
@@ -23,10 +21,9 @@ LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
 CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
-NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE"
 
 
-class NotTakingPart(FlfedError):
+class NotTakingPart(RefusalError):
     """Refusal of a site by its own policy.
 
     It is a fixed sentence of ours, so it may cross.
@@ -52,19 +49,21 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
     It has of the error what may leave.
     """
-    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
+    if isinstance(error, RefusalError):
         # What is malformed came from the server: it holds nothing of a table.
-        reason = str(error)
+        reason = error.refusal
     elif isinstance(error, TableError):
-        reason = error.said(CROSSING)
+        reason = of_table(error, CROSSING)
     else:
         # Places only: the error's own text may quote a cell.
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
-        reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
+        reason = Refusal("no-memory") if _no_memory(error) else Refusal("error", type=type(error).__name__)
     if message.metadata.message_type == ENROL:
-        reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+        reason = Refusal(
+            "of-site", site=context.node_config["site"], why=reason
+        )  # the server does not know this node's name yet
+    return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
 
 
 def _no_memory(error: Exception) -> bool:

@@ -18,11 +18,11 @@ from flfed.errors import FlfedError
 from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
+from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
-from flfed.updates.aggregation.rounds import SPENT, RoundRecord
+from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
@@ -242,7 +242,7 @@ class PrivacyRecord:
         A site that had nothing left to spend trained nothing.
         """
         if record.fit and (trained or not self._of_sites):
-            spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
+            spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._count([site for site in record.asked if site not in spent_out])
         self._going_on = ()
 
@@ -304,10 +304,9 @@ class PrivacyRecord:
         """
         if not self._close or self._promise is None:
             return []
-        return [
-            f"{CLOSE_DELTA}: {self._promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} "
-            "sites. At one over the rows, one of them may be given away whole: choose a smaller delta."
-        ]
+        how = f": {self._promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
+        todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
+        return [Refusal("close-delta", how=how + todo)]
 
     def checkpoint(self) -> None:
         """Write the summary with a checkpoint.
@@ -377,11 +376,12 @@ def more_than_planned(
     if promise is None or epsilon is None or most <= rounds:
         return ""
     sites = sum(count > rounds for count in asked.values())
-    return (
-        f"{MORE_SPENT}, since rounds were done again: at {sites} of {len(asked)} sites up to "
+    how = (
+        f", since rounds were done again: at {sites} of {len(asked)} sites up to "
         f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
         f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
     )
+    return Refusal("more-spent", how=how)
 
 
 def system_normals(round: int) -> Normals:

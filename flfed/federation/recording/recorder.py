@@ -13,7 +13,6 @@ import numpy as np
 from flfed.callbacks import Progress, no_progress
 from flfed.federation.recording.pooled_figures import auc_between, auc_interval, score_histograms
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
-from flfed.records.reports.report import MERGED
 from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
@@ -25,6 +24,7 @@ from flfed.records.store.entries import (
 )
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.records.store.writer import RunWriter
+from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.study.tables import Sharing
@@ -41,6 +41,8 @@ RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget"
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
 """Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
+OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
+"""Methods of figures whose rows are of people, who may have several."""
 
 
 class Slowest:
@@ -127,7 +129,7 @@ class Recorder:
         The reason for which it had ended is recorded, too.
         """
         self._latest, self._resumed = round, True
-        self.note(f"resumed after round {round}; before: {reason}")
+        self.note(Refusal("resumed", round=round, why=reason))
         self.progress("rounds", round, self.rounds)
 
     def enrolled(self, replies: Mapping[str, EnrolReply], earlier: Collection[str] = ()) -> None:
@@ -177,7 +179,7 @@ class Recorder:
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
         said = self.shared_as.under_names(reasons).items()
-        return [EventRow(round, site, kind, self.shared_as.text(reason)) for site, reason in said]
+        return [EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason)) for site, reason in said]
 
     def _at(self) -> int | None:
         """Return the round of an event.
@@ -186,9 +188,11 @@ class Recorder:
         """
         return self._latest or None
 
-    def unnamed_faults(self, reasons: list[str]) -> None:
+    def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
-        self.writer.events([EventRow(None, None, "fault", self.shared_as.text(reason)) for reason in reasons])
+        self.writer.events(
+            [EventRow(None, None, "fault", self.shared_as.text(reason), path_of(reason)) for reason in reasons]
+        )
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
         """Record the bytes sent and received.
@@ -205,7 +209,7 @@ class Recorder:
 
     def note(self, reason: str) -> None:
         """Record a note on the whole run."""
-        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason))])
+        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason), path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
         """Record the leak warnings and the untested columns.
@@ -392,7 +396,7 @@ def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global"
         values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
         known = [value for value in values if math.isfinite(value)]
         left = of - len(known)
-        method = f"mean of {len(known)} sites" + (f"; {left} without this figure left out" if left else "")
+        method = Refusal("mean-with-gaps", sites=len(known), left=left) if left else f"mean of {len(known)} sites"
         found.append(ComparisonRow(None, name, metric, float(np.mean(known)) if known else None, method=method))
     return found
 
@@ -461,9 +465,10 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"
         elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
-            value, method = auc_of_histogram(reduce(np.add, counts)), MERGED
-            if any("groups" in figure.method for reply in replies.values() for figure in reply.arms):
-                method += ", which do not tell which rows are of one person"
+            value = auc_of_histogram(reduce(np.add, counts))
+            method = Refusal("merged-histograms", how="")
+            if any(figure.method in OVER_PEOPLE for reply in replies.values() for figure in reply.arms):
+                method = Refusal("merged-histograms", how=", which do not tell which rows are of one person")
             else:
                 low, high = auc_interval(reduce(np.add, counts))
         found.append(ComparisonRow(None, "global", metric, value, low, high, sum(rows.values()), method))

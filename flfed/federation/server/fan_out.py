@@ -9,16 +9,12 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from flfed.refusals import NO_ANSWER, Refusal
 from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
 from flfed.updates.messages.in_memory_arrays import own_copy
 from flfed.updates.messages.train import ENROL
 
 Reply = TypeVar("Reply")
-NOT_THERE = "not there: "
-"""What stands before the reason of a site that did not answer, and so refused nothing."""
-NOT_ONLINE, LOST = "its node is not online", "its reply was lost on the way"
-NO_ANSWER = (NOT_ONLINE, LOST, "no reply")
-"""So begin reasons that a site did not give."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +24,14 @@ class Answers(Generic[Reply]):
     Attributes
     ----------
     replies : dict of key to reply, in key order
-    faults : dict of key to reason, in key order
+    faults : dict of key to Refusal, in key order
         Of the nodes without a usable reply.
     to_node, to_server : dict of key to int
         Bytes of the messages' content; an error has none.
     """
 
     replies: dict[str, Reply]
-    faults: dict[str, str]
+    faults: dict[str, Refusal]
     to_node: dict[str, int]
     to_server: dict[str, int] = field(default_factory=dict)
 
@@ -101,7 +97,7 @@ def _answers(
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
     # Each node is at fault until its reply proves otherwise.
-    faults = dict.fromkeys(nodes, "no reply before the deadline")
+    faults = dict[str, Refusal].fromkeys(nodes, Refusal("no-reply"))
     answers = Answers(found, faults, sizes)
     for message in grid.send_and_receive(messages, timeout=timeout):
         # The first reply of a node counts: a second one must not replace it.
@@ -118,11 +114,13 @@ def _answers(
             found[key] = read(message.content)
             faults.pop(key, None)
         except MalformedMessage as error:
-            faults[key] = str(error)
+            faults[key] = error.refusal
     return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
 
 
-def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+def unenrolled(
+    grid: Grid, faults: Mapping[str, Refusal]
+) -> tuple[dict[str, Refusal], dict[str, Refusal], list[Refusal]]:
     """Sort the nodes that sent no answer.
 
     Returns whose gate refused, who is not there, and the reasons of those without a known name.
@@ -132,10 +130,10 @@ def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], d
     Parameters
     ----------
     grid : Grid
-    faults : mapping of node to reason
+    faults : mapping of node to Refusal
     """
     known = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
-    whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
-    absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
+    whys = {known[node]: why.cause for node, why in faults.items() if node in known}
+    absent = {site: why for site, why in whys.items() if why.code in NO_ANSWER}
     refused = {site: why for site, why in whys.items() if site not in absent}
-    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
+    return refused, absent, [Refusal("node-not-enrolled", why=why) for node, why in faults.items() if node not in known]

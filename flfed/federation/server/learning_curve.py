@@ -19,8 +19,9 @@ from flfed.federation.engines.local import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
+from flfed.records.store.entries import CurveArm, LearningPoint
 from flfed.records.store.writer import finite
+from flfed.refusals import Refusal
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
@@ -99,7 +100,8 @@ def learning_curve(
     # One closed policy ends the curve, since every point needs all sites.
     closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
     if closed:
-        return [], f"{NO_CURVE}: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+        why = f"the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+        return [], Refusal("no-learning-curve", why=why)
     told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
     # Sites whose holdout never changes vary by training only, and keep their own intervals.
     fixed = {site.name for site in sites if not redraws(study, site)}

@@ -23,13 +23,14 @@ from flfed.federation.recording.recorder import Recorder, Slowest
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun, RunObserver, no_observer
-from flfed.updates.aggregation.gc_pause import rarely_collected
-from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
+from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
+from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
+from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 
@@ -319,7 +320,7 @@ class Series:
         Where there is none, the reason is recorded. `held` are sites whose tables are here.
         """
         points: list[LearningPoint] = []
-        reason = f"{NO_CURVE}: engine {self.engine.name!r} does not hold every table"
+        reason: str = Refusal("no-learning-curve", why=f"engine {self.engine.name!r} does not hold every table")
         if held is not None:
             points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
         recorder.learning_curve(points)

@@ -19,10 +19,10 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.fan_out import NOT_THERE, Answers, Reply, ask, ask_each, unenrolled
+from flfed.federation.server.fan_out import Answers, Reply, ask, ask_each, unenrolled
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, offset_outputs, site_offsets
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
-from flfed.records.store.entries import NO_TABLE_1
+from flfed.refusals import Refusal
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.data import datasets
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     )
 
 LEAST_SITES = 2
-LEFT = "did not come back after the run was resumed"
+
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
 PER_SITE = (
@@ -252,12 +252,16 @@ class FederatedRun:
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
-        self.recorder.events("fault", {site: f"{LEFT}: {why}" if why else LEFT for site, why in gone.items()})
+        self.recorder.events(
+            "fault", {site: Refusal("left-because", why=why) if why else Refusal("left") for site, why in gone.items()}
+        )
         self.recorder.unnamed_faults(unnamed)
         self.recorder.refused({site: why for site, why in said.items() if site not in earlier})
-        self.recorder.events("fault", {s: f"{NOT_THERE}{why}" for s, why in absent.items() if s not in earlier})
+        self.recorder.events(
+            "fault", {s: Refusal("not-there", why=why) for s, why in absent.items() if s not in earlier}
+        )
         reasons = [f"{site}: {why}" for site, why in whys.items()]
-        self._enough(participants, reasons + unnamed, refused=bool(own or said), at_site=bool(own))
+        self._enough(participants, [*reasons, *unnamed], refused=bool(own or said), at_site=bool(own))
         self._enrolled(_nodes(participants))
         return participants
 
@@ -397,7 +401,9 @@ class FederatedRun:
             self.grid, COMPARE, requests, _nodes(participants), CompareReply.from_record, timeout=self._deadline()
         )
         self._crossed(COMPARE, answers)
-        self.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
+        self.recorder.events(
+            "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
+        )
         replies = self._usable(answers.replies)
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
@@ -406,13 +412,13 @@ class FederatedRun:
         reference = None
         # Figures of a site that shares in sums only could be computed from the pooled ones.
         if self.tables is not None and not self.recorder.shared_as.are_whole(replies):
-            self.recorder.note(f"no pooled reference: {WITHHELD}")
+            self.recorder.note(Refusal("no-pooled-reference", why=WITHHELD))
         elif self.tables is not None and len(replies) == len(participants):
             reference = self.tables.reference(list(participants), outcome.arrays, outcome.encoder, offsets.deviation)
             self._disclosure_cost(participants, outcome, reference)
         elif self.tables is not None:
             # Without a site's holdout it would compare with something else; and what fails there fails here.
-            self.recorder.note("no pooled reference: not every site could be compared")
+            self.recorder.note(Refusal("no-pooled-reference", why="not every site could be compared"))
         self.recorder.comparison(replies, reference, bins)
         self._table_one(start, replies)
         self.recorder.progress("compare", 1, 1)
@@ -422,7 +428,9 @@ class FederatedRun:
         try:
             summaries = checkpoints.summaries_of(self.recorder.writer.run, start)
         except FlfedError as error:
-            self.recorder.note(f"{NO_TABLE_1}: {error}")  # all else of the run is there, and is not given up for it
+            self.recorder.note(
+                Refusal("no-table-1", why=error)
+            )  # all else of the run is there, and is not given up for it
         else:
             self.recorder.table_one(self.layout, summaries, replies)
 
@@ -433,10 +441,10 @@ class FederatedRun:
             why = comparison_defect(reply)
             sums = summary_defect(reply.summary, self.layout) if reply.summary is not None else ""
             if why:
-                faults[site] = f"no comparison: {why}"
+                faults[site] = Refusal("no-comparison", why=why)
                 continue
             if sums:
-                faults[site] = f"holdout rows: {sums}"
+                faults[site] = Refusal("holdout-sums", why=sums)
             usable[site] = replace(reply, summary=None) if sums else reply
         self.recorder.events("fault", faults)
         return usable

@@ -28,6 +28,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
+from flfed.refusals import read
 
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
@@ -118,6 +119,10 @@ def pooled_in_words(found: Report) -> str:
     return family_in_words(counted, sum(counted.values()))
 
 
+GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-class": "model that saw one class"}
+"""What a mean over sites may lack, by the code of its method."""
+
+
 def over_sites(entry: Report) -> str:
     """Return over which sites a mean was taken.
 
@@ -129,12 +134,11 @@ def over_sites(entry: Report) -> str:
     ' (mean of 3 sites; 1 without this figure left out)'
     """
     method = str(entry.get("method", ""))
-    if "left out" not in method:
+    ways = method.split(AGAIN)
+    gaps = {found.code for way in ways if (found := read(way)) is not None} & GAPS.keys()
+    if not gaps:
         return ""
-    if AGAIN not in method:
-        return f" ({method})"
-    what = "model that saw one class" if "one class" in method else "site that has no such figure"
-    return f" (in some repeats without a {what})"
+    return f" ({method})" if len(ways) == 1 else f" (in some repeats without a {GAPS[max(gaps)]})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:

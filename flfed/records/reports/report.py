@@ -19,6 +19,7 @@ from flfed.records.statistics.own_models import family_in_words, family_keys
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.refusals import read
 
 AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
@@ -31,8 +32,6 @@ LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
-MERGED = "merged score histograms"
-"""Beginning of the method of an AUC from counts by bin."""
 SAME = 1e-9
 """Largest difference between repeats that is rounding."""
 
@@ -172,7 +171,8 @@ def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[s
 def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
     """Return the shared model's figures, a binned AUC with its bound."""
     rows = recorded.figures.get((None, "global", AUC), [])
-    if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
+    methods = {found.code for row in rows if row.value is not None and (found := read(row.method)) is not None}
+    if "merged-histograms" not in methods:
         return figures
     from flfed.summaries.score_bins import bound_in  # numpy, which few reports need
 

@@ -259,7 +259,7 @@ class RunReader:
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in order of writing."""
-        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
+        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason, Event.code)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
         if self._only is not None:
             query = query.where(or_(Event.site.is_(None), Event.site == self._only))

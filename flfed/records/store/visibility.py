@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+from flfed.records.store.entries import EventEntry, RunEntry, Status
+from flfed.refusals import Refusal, read
 
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
@@ -115,7 +116,9 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
 
 
 def _is_own(warning: str) -> bool:
-    return not warning.startswith((MORE_SPENT, CLOSE_DELTA))
+    # These two count sites.
+    found = read(warning)
+    return found is None or found.code not in ("more-spent", "close-delta")
 
 
 def of_run(run: RunEntry) -> RunEntry:
@@ -144,15 +147,15 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
 
     Examples
     --------
-    >>> of_event(EventEntry("r", "", None, None, "note", "no Table 1: its file is lost"), plain=str).reason
+    >>> event = EventEntry("r", "", None, None, "note", "no Table 1: its file is lost", "no-table-1")
+    >>> str(of_event(event, plain=str).reason)
     'no Table 1: ask the coordinator why'
     """
     if event.site is not None:
         return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
-    what, colon, _ = event.reason.partition(": ")
-    if event.kind != "note" or not colon or what not in (NO_CURVE, NO_TABLE_1):
+    if event.kind != "note" or event.code not in ("no-learning-curve", "no-table-1"):
         return None
-    return replace(event, reason=f"{what}: ask the coordinator why")
+    return replace(event, reason=Refusal(event.code, why="ask the coordinator why"))
 
 
 def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from flfed.errors import FlfedError, UsageError
 from flfed.packages import check_module, check_package, not_known, roots
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.data.mapping import map_table
@@ -196,7 +197,7 @@ class Site:
         """
         refused = self.policy.refusal(complete=bool(complete), published=published is not None)
         if published is not None and isinstance(self.source, Transactions):
-            refused = "its transactions are held out by time, and the study asks for a published split"
+            refused = Refusal("split-by-time")
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
         rows = self.sorted_rows(complete)

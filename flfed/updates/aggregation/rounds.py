@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from flfed.refusals import BUDGET, Refusal
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
-
-SPENT = "privacy budget: "
-"""How the reason begins for which a site does not train that has none left: it is not asked again in that round,
-and a run that ends for want of it says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class RoundRecord:
         Of the model that came into the round, on validation (or training) and on holdout rows.
     losses : dict of site to float or None
         Mean training loss over the steps of each site that trained; None where the site keeps it.
-    refused, flagged : dict of site to reason
+    refused, flagged : dict of site to Refusal
     asked : tuple of str
     bytes_to_site, bytes_to_server : dict of site to int
     seconds : float
@@ -67,8 +64,8 @@ class RoundRecord:
     scores: Mapping[str, Scores]
     holdout: Mapping[str, Scores]
     losses: Mapping[str, float | None]
-    refused: Mapping[str, str]
-    flagged: Mapping[str, str]
+    refused: Mapping[str, Refusal]
+    flagged: Mapping[str, Refusal]
     asked: tuple[str, ...]
     bytes_to_site: Mapping[str, int]
     bytes_to_server: Mapping[str, int]
@@ -125,7 +122,7 @@ class RunContext:
         return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
 
 
-def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
+def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal]) -> str:
     """Return why a run ends below its quorum.
 
     Sites that have no privacy budget left are named first.
@@ -136,18 +133,18 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
         The round.
     good, asked, needed : int
         Updates.
-    refused : mapping of site to reason
+    refused : mapping of site to Refusal
 
     Examples
     --------
-    >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
-    'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
+    >>> why_stopped(3, 1, 2, 2, {"a": Refusal("no-reply")})
+    'round 3 had 1 good updates of 2 asked, 2 are needed (a: no reply before the deadline)'
     """
     # A spent budget goes before all else, since no further attempt can help.
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
-    spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
-    return f"{SPENT}none left at {', '.join(spent)}; {said}" if spent else said
+    spent = [site for site, reason in refused.items() if reason.code in BUDGET]
+    return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

@@ -21,8 +21,8 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from flfed.errors import FlfedError
 from flfed.paths import home, private_folder
+from flfed.refusals import Refusal, RefusalError
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import Arrays, ndarrays
 from flfed.updates.messages.in_memory_arrays import array_record
@@ -37,7 +37,7 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
-class NotKept(FlfedError):
+class NotKept(RefusalError):
     """Error for a reply that the site cannot keep.
 
     Its text is a fixed sentence of ours, so that it may cross.
@@ -128,7 +128,7 @@ class KeptReplies:
             for round in rounds[KEPT:]:
                 (folder / _name(round)).unlink(missing_ok=True)
         except OSError as error:
-            raise NotKept(f"it cannot keep its reply on its own disk ({error.strerror})") from None
+            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def forget(self) -> None:
         """Remove the replies of a finished run."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.compare import MetricName

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
 from flfed.updates.messages.in_memory_arrays import record_of

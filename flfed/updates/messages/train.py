@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal, recorded, unmarked
 from flfed.study.tables import OWN_FAMILIES, OwnFamily, Sharing
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
@@ -23,7 +24,6 @@ from flfed.updates.messages.fields import PROTOCOL, Arrays
 from flfed.updates.messages.in_memory_arrays import array_record, config_record, metric_record, record_of
 from flfed.updates.messages.model_sections import model_sections, read_model
 from flfed.updates.messages.offset import Offset
-from flfed.refusals import recorded, unmarked
 from flfed.updates.messages.sentences import TITLE, recorded_note
 
 ENROL = "query.enrol"
@@ -367,15 +367,11 @@ class CompareRequest:
         config = fields.config_of(record)
         found = cast(CompareRequest, fields.made(cls, {**dict(config.items()), **read_model(record)}))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
-            raise fields.MalformedMessage(
-                Refusal("deviation-unfit", message="CompareRequest")
-            )
+            raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.
         about = (found.odds_centre, found.odds_spread)
         if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
-            raise fields.MalformedMessage(
-                "the message is no CompareRequest: its odds-centre and odds-spread are not two numbers that bins have"
-            )
+            raise fields.MalformedMessage(Refusal("odds-unfit", message="CompareRequest"))
         return found
 
     @property

@@ -15,12 +15,13 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
 
 from flfed.errors import UsageError
-from flfed.updates.aggregation.gc_pause import rarely_collected
+from flfed.refusals import BUDGET, Refusal
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import Selection
+from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores
-from flfed.updates.aggregation.rounds import SPENT, RoundRecord, RunContext, summable, why_stopped
+from flfed.updates.aggregation.rounds import RoundRecord, RunContext, summable, why_stopped
 from flfed.updates.aggregation.weighted_mean import weighted_mean
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
@@ -116,8 +117,8 @@ class FedAvg(FlowerFedAvg):
         self._asked: dict[str, int] = {}
         self._verdicts = GuardResult(accepted={})
         self._began = 0.0
-        self._earlier = dict[str, str]()
-        self._spent = dict[str, str]()
+        self._earlier = dict[str, Refusal]()
+        self._spent = dict[str, Refusal]()
         self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
         self.stopped = ""
         self.rounds_done = 0
@@ -224,8 +225,8 @@ class FedAvg(FlowerFedAvg):
                 self._observe(number, to_arrays(updated))
                 return updated
             refused, asked = self._verdicts.refused, len(self._asked)
-            self._earlier |= {site: f"{reason} (first attempt)" for site, reason in refused.items()}
-            self._spent = {site: reason for site, reason in refused.items() if reason.startswith(SPENT)}
+            self._earlier |= {site: Refusal("first-attempt", why=reason) for site, reason in refused.items()}
+            self._spent = {site: reason for site, reason in refused.items() if reason.code in BUDGET}
             if asked - len(self._spent) < self.needed(asked):
                 break  # the others would train, and spend, for nothing
         # The last good model is the result, and `stopped` says why the run ended.
@@ -381,11 +382,11 @@ class FedAvg(FlowerFedAvg):
             for name, value in incoming.items()
         }
 
-    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
+    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self._asked.items()}
         found: dict[str, TrainReply] = {}
-        faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline") | self._spent, Sizes()
+        faults, sizes = dict.fromkeys(self._asked, Refusal("no-reply")) | self._spent, Sizes()
         for message in replies:
             # The first reply of a site counts: a second one must not replace it.
             site = sites.pop(message.metadata.src_node_id, None)
@@ -399,7 +400,7 @@ class FedAvg(FlowerFedAvg):
                 found[site] = read(TrainReply, message.content)
                 del faults[site]
             except MalformedMessage as error:
-                faults[site] = str(error)
+                faults[site] = error.refusal
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
     def _select(self, server_round: int) -> None:

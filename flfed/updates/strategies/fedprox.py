@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import FedAvg, Term
 
@@ -98,5 +99,5 @@ class FedProx(FedAvg):
         """Return the proximal gradient with the received `mu`."""
         # A site that trained without the term would take part in another algorithm.
         if "mu" not in settings:
-            raise MalformedMessage("the settings have no 'mu'")
+            raise MalformedMessage(Refusal("setting-missing", setting="mu"))
         return (partial(proximal_gradient, mu=settings["mu"]),)

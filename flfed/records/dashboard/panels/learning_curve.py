@@ -35,7 +35,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
-from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
+from flfed.records.store.entries import CurveArm, LearningPoint
 
 ALONE: CurveArm = "local-only"
 ADJUSTED: CurveArm = "personalised"
@@ -83,7 +83,7 @@ def why_none(shown: Shown) -> str:
 
     The sentence also says how to get one.
     """
-    reasons = [event.reason for event in shown.events if event.reason.startswith(NO_CURVE)]
+    reasons = [event.reason for event in shown.events if event.code == "no-learning-curve"]
     if reasons:
         return escape(f"There is {reasons[0].rstrip('.')}.")
     if not is_asked(shown):
