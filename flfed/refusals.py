@@ -410,17 +410,13 @@ class Refusal(str):
             yield from inner._nested()
 
 
-class RefusalError(FlfedError):
-    """Error that says a refusal.
+def refusal_of(error: FlfedError) -> Refusal:
+    """Return the refusal that an error was raised with.
 
-    Attributes
-    ----------
-    refusal : Refusal
+    Of an error that says something else, the text stays here.
     """
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
+    found = error.args[0] if error.args else ""
+    return found if isinstance(found, Refusal) else Refusal("error-untold")
 
 
 class _Text(string.Formatter):

@@ -81,7 +81,7 @@ def recorded() -> str:
         newer.sites([SiteRow("basel", status="refused", reason="the bundle is another one")])
         newer.events(
             [
-                EventRow(None, "lyon", "fault", "not there: its node is not online"),
+                EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
                 EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
             ]
         )

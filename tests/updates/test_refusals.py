@@ -23,13 +23,13 @@ from flfed.refusals import (
     TEMPLATES,
     WRONG,
     Refusal,
-    RefusalError,
     of_table,
     path_of,
     plain,
     read,
     read_of_site,
     recorded,
+    refusal_of,
 )
 from flfed.rows.data import datasets
 from flfed.updates.messages.compare import Figure
@@ -133,8 +133,8 @@ def test_a_refusal_is_its_text_and_stays_one_when_copied():
         assert (found, found.path) == (refusal, "no-comparison/too-few-sites")
     assert refusal.cause.facts == {"asked": "1", "least": "3"}
     assert path_of(refusal) == "no-comparison/too-few-sites" and path_of(str(refusal)) == ""
-    error = RefusalError(refusal)
-    assert str(error) == refusal and error.refusal is refusal
+    assert refusal_of(FlfedError(refusal)) is refusal
+    assert refusal_of(FlfedError("cell 12")) == refusal_of(FlfedError()) == Refusal("error-untold")
     with pytest.raises(KeyError):
         Refusal("no-such-code")
 

@@ -38,7 +38,7 @@ from flfed.deployment.flower.questions import (
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.server_away import is_away
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.refusals import Refusal, recorded
+from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 from flfed.updates.messages.train import ENROL, EnrolReply
 
@@ -261,7 +261,7 @@ class DeployedGrid(HttpGrid):
                 try:
                     names = parts_of(tree, envelope.metadata.message_id)
                 except MalformedMessage as error:
-                    fault = error.refusal
+                    fault = refusal_of(error)
                 question.arriving = Arriving(envelope, names, self._clock(), fault)
 
     def _arrived(self, arriving: Arriving) -> Message | Refusal | None:
@@ -283,7 +283,7 @@ class DeployedGrid(HttpGrid):
             )
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
-            return error.refusal
+            return refusal_of(error)
 
     def _take(self, arriving: Arriving) -> None:
         """Take the available parts of a reply.
@@ -323,7 +323,7 @@ class DeployedGrid(HttpGrid):
         try:
             reply = apart(reply)
         except MalformedMessage as error:
-            return self._fault(asked, error.refusal)
+            return self._fault(asked, refusal_of(error))
         if asked.metadata.message_type != ENROL:
             return reply
         if reply.has_error():

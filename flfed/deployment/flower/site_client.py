@@ -53,7 +53,7 @@ from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
 from flfed.errors import FlfedError
-from flfed.refusals import Refusal
+from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
 
 SHORT = 1 << 20
@@ -329,7 +329,7 @@ class Tasks:
             self._pull(task, client, tree)
         except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
             # A message that cannot be read is refused at once, so that the coordinator need not wait for its deadline.
-            reason = error.refusal if isinstance(error, MalformedMessage) else Refusal("message-unreadable")
+            reason = refusal_of(error) if isinstance(error, MalformedMessage) else Refusal("message-unreadable")
             bounded.has_read()
             task.refuse(reason)
             raise MalformedMessage(reason) from None

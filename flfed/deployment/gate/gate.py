@@ -42,7 +42,7 @@ from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.refusals import Refusal
+from flfed.refusals import Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
@@ -138,7 +138,7 @@ class Gate:
                 # The request is kept before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
             except NotKept as error:
-                reason = error.refusal
+                reason = refusal_of(error)
                 self._own.append(reason)
         if reason:
             return self.leaving(message, error_reply(reason, message), context)
@@ -176,8 +176,8 @@ class Gate:
             self._check(message, context, fab_sha256)
         except Refused as error:
             # The gate's own sentences are remembered: they may leave without being read again.
-            self._own.append(error.refusal)
-            return error.refusal
+            self._own.append(refusal_of(error))
+            return refusal_of(error)
         return None
 
     def leaving(self, message: Message, reply: Message, context: Context) -> Message:
@@ -205,7 +205,7 @@ class Gate:
             if self._policy_now() != self.site.policy:
                 raise Refused(Refusal("policy-changed"))
         except Refused as error:
-            return self._leaving.withhold(message, error.refusal, facts)
+            return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
         left = self._leaving.reply(message, reply, facts, messages)
@@ -243,7 +243,7 @@ class Gate:
             self._check_policy()
             self._check_study({"study": approval.text, "run": "status", "sites": names})
         except Refused as error:
-            return error.refusal
+            return refusal_of(error)
         return None
 
     def _side(self, context: Context) -> SiteClient:

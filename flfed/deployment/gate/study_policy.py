@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
-from flfed.refusals import CONTROL, Refusal, RefusalError
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_refusal
 from flfed.study.study import Study
@@ -69,7 +69,7 @@ LONGEST_STUDY = 100_000
 """Characters of a study's text: it is parsed before anybody approved it."""
 
 
-class Refused(RefusalError):
+class Refused(FlfedError):
     """A refusal of a message by the site.
 
     The sentence is one of flfed's own and may leave.

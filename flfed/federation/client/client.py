@@ -26,7 +26,7 @@ from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import CROSSING, NotTakingPart, redact, redacted
 from flfed.federation.client.released_rows import Releases
-from flfed.refusals import Refusal, of_table
+from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, redraws, study_refusal
@@ -253,7 +253,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
         spend = None if session.protection is None else session.protection.spend
         budget, spent = spend.figures() if isinstance(spend, RoundCharge) else (math.nan, math.nan)
     except (NotTakingPart, NotSpent) as error:
-        return _refusal(site, error.refusal)
+        return _refusal(site, refusal_of(error))
     except TableError as error:
         return _refusal(site, of_table(error, CROSSING))
     except UsageError:

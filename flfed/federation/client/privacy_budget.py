@@ -21,7 +21,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.row_accounts import KEY, RowAccounts, named, names_in, rows_key
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger.line import Line
-from flfed.refusals import Refusal, RefusalError
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
@@ -40,7 +40,7 @@ Kinds = Counter[tuple[float, float]]
 """Steps by (noise multiplier, sampling): all that an accountant needs of a history."""
 
 
-class NotSpent(RefusalError):
+class NotSpent(FlfedError):
     """Refusal of a round by the privacy account.
 
     It is not allowed, or cannot be recorded. The sentence is a fixed one of ours, so it may cross.

@@ -11,8 +11,11 @@ import traceback
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from flfed.errors import TableError
-from flfed.refusals import Refusal, RefusalError, of_table
+from flfed.errors import FlfedError, TableError
+from flfed.federation.client.privacy_budget import NotSpent
+from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.train import (
     ENROL,
 )
@@ -23,7 +26,7 @@ CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
 
 
-class NotTakingPart(RefusalError):
+class NotTakingPart(FlfedError):
     """Refusal of a site by its own policy.
 
     It is a fixed sentence of ours, so it may cross.
@@ -49,9 +52,9 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
     It has of the error what may leave.
     """
-    if isinstance(error, RefusalError):
+    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
         # What is malformed came from the server: it holds nothing of a table.
-        reason = error.refusal
+        reason = refusal_of(error)
     elif isinstance(error, TableError):
         reason = of_table(error, CROSSING)
     else:

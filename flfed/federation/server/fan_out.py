@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from flfed.refusals import NO_ANSWER, Refusal
+from flfed.refusals import NO_ANSWER, Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
 from flfed.updates.messages.in_memory_arrays import own_copy
 from flfed.updates.messages.train import ENROL
@@ -114,7 +114,7 @@ def _answers(
             found[key] = read(message.content)
             faults.pop(key, None)
         except MalformedMessage as error:
-            faults[key] = error.refusal
+            faults[key] = refusal_of(error)
     return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
 
 

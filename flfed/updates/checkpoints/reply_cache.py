@@ -21,8 +21,9 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from flfed.errors import FlfedError
 from flfed.paths import home, private_folder
-from flfed.refusals import Refusal, RefusalError
+from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import Arrays, ndarrays
 from flfed.updates.messages.in_memory_arrays import array_record
@@ -37,7 +38,7 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
-class NotKept(RefusalError):
+class NotKept(FlfedError):
     """Error for a reply that the site cannot keep.
 
     Its text is a fixed sentence of ours, so that it may cross.

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origi
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from flfed.refusals import CONTROL, LONGEST, Refusal, RefusalError, recorded
+from flfed.errors import FlfedError
+from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
 from flfed.summaries.score_bins import BINS
 from flfed.updates.messages import in_memory_arrays
 from flfed.updates.messages.compare import METRIC
@@ -35,7 +36,7 @@ Check = Callable[[Any], bool]
 _SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 
 
-class MalformedMessage(RefusalError):
+class MalformedMessage(FlfedError):
     """Error for a message that lacks its class's shape."""
 
 

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
 
 from flfed.errors import UsageError
-from flfed.refusals import BUDGET, Refusal
+from flfed.refusals import BUDGET, Refusal, refusal_of
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import Selection
@@ -400,7 +400,7 @@ class FedAvg(FlowerFedAvg):
                 found[site] = read(TrainReply, message.content)
                 del faults[site]
             except MalformedMessage as error:
-                faults[site] = error.refusal
+                faults[site] = refusal_of(error)
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
     def _select(self, server_round: int) -> None:
