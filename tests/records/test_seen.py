@@ -201,9 +201,8 @@ def test_what_the_guard_says_beside_the_other_sites_is_cut():
 @pytest.mark.parametrize("kind", ["note", "fault", "leak", "refused", "flag", "holdout-opened"])
 def test_of_the_whole_run_only_that_something_is_missing_is_told(kind):
     for what in (NO_CURVE, NO_TABLE_1):
-        seen = of_event(
-            EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows", path_of(read(f"{what}: x"))), plain=str
-        )
+        code = {NO_CURVE: "no-learning-curve", NO_TABLE_1: "no-table-1"}[what]
+        seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows", code), plain=str)
         assert (seen and seen.reason) == (f"{what}: ask the coordinator why" if kind == "note" else None)
     for other in ("no pooled reference: b", "moved AUC by +0.0123", "no Table 1", "b: no Table 1: c"):
         assert of_event(EventEntry("r", "", 3, None, kind, other), plain=str) is None

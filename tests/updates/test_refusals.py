@@ -14,7 +14,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flfed import refusals
-from flfed.errors import TableError
+from flfed.errors import FlfedError, TableError
 from flfed.refusals import (
     ABOUT,
     DEFECTS,
