@@ -20,14 +20,13 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.fan_out import Answers, ask_each
 from flfed.folders import CoordinatorFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import CUT, Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
 
 SIGNED = "signed"
-CUT = "a crash cut its last line off"
 SEE = "a backup of it"
 
 

@@ -20,18 +20,18 @@ from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMEST
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
 from flfed.deployment.flower.control import Control, Refused, pem_of
 from flfed.errors import FlfedError, UsageError
-from flfed.files import note, now_utc, state_of
+from flfed.files import note, state_of
 from flfed.folders import CoordinatorFolder
 
 KEY, TIME, SIGNATURE = (
     name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
 )
 LOOK_SECONDS = 1.0
-"""How often every file is looked at; one that was put in place of another is seen at once."""
+"""How often the sites' files are looked at: a revoked site is cut off after this long."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -23,12 +23,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from flfed.callbacks import Clock, Notify
+from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
-from flfed.deployment.coordinator.node_auth import NodeRegistration
+from flfed.deployment.coordinator.node_auth import LOOK_SECONDS, NodeRegistration
 from flfed.deployment.coordinator.public_port import holding
 from flfed.deployment.flower.control import (
+    ANSWER_SECONDS,
     Control,
     Link,
     NotLocked,
@@ -41,15 +42,12 @@ from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.processes.child_processes import python
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
-from flfed.files import held, now_utc, read_private, state_of, write_whole
+from flfed.files import locked, read_private, state_of, write_whole
 from flfed.folders import CoordinatorFolder
 
-LOOK_SECONDS = 1.0
-"""How often the folder is looked at: a revoked site is cut off after this long."""
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and what runs that died left is removed."""
 DAY_SECONDS = 86_400.0
-ANSWER_SECONDS = 5.0
 VALID_DAYS = 3650
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -273,7 +271,7 @@ def _alone(folder: CoordinatorFolder) -> Iterator[None]:
     Two servers must not write to one database.
     """
     taken = f"{folder.root}: the coordinator serves already; stop the other one first"
-    with held(folder.server / "serving.lock", taken):
+    with locked(folder.server, "serving.lock", taken=taken):
         try:
             yield
         finally:

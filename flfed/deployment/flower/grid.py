@@ -23,7 +23,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from flfed.callbacks import Clock, Notify, silent
-from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.questions import (
     ARRIVING_SECONDS,
@@ -50,8 +50,6 @@ LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
-SHORT = 1 << 20
-"""Of an answer, what is not a reply's part."""
 LATE = "no reply before the deadline"
 NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
 

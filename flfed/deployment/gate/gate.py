@@ -5,7 +5,6 @@ It decides whether a message is answered at all, and with which rows. No row is 
 
 from __future__ import annotations
 
-import datetime
 import hmac
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
@@ -14,7 +13,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 import flfed
-from flfed.callbacks import Today
+from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.message_sections import message_defect
@@ -40,11 +39,6 @@ from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealRe
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
 """What answers for the ledger, by kind of message."""
-
-
-def today_utc() -> datetime.date:
-    """Return today's date in UTC, as the ledger has it."""
-    return datetime.datetime.now(datetime.UTC).date()
 
 
 #   message ──► bundle ──► kind ──► site's name ──► policy as it is now ──► study ──► sections ──► limits ──► client app

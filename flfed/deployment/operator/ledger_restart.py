@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flfed.deployment.site_state.ledger_loss import RELEASED, loss
+from flfed.callbacks import now_utc
+from flfed.deployment.site_state.ledger_loss import loss
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import LINE as SPENT
-from flfed.files import locked, now_utc
+from flfed.federation.client.released_sets import RELEASED
+from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import CARRIED, RESTARTED, Line

@@ -21,7 +21,7 @@ from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
 from flfed.errors import FlfedError, UsageError
-from flfed.files import held
+from flfed.files import locked
 from flfed.folders import SiteFolder
 
 UNTRIED = "it could not be tried"
@@ -159,7 +159,7 @@ def _one(alone: ExitStack, folder: Path, what: str) -> None:
     Two gates would each answer half of the messages.
     """
     alone.enter_context(
-        held(folder / "serving.lock", f"{folder}: {what} is being served already; end that process first")
+        locked(folder, "serving.lock", taken=f"{folder}: {what} is being served already; end that process first")
     )
 
 

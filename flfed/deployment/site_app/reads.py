@@ -24,9 +24,6 @@ from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import site as sites
 
-LAST = 5
-"""Lines that the page Status shows."""
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -52,7 +49,7 @@ class Decided:
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
 def status(name: str, mark: Mark) -> dict[str, Any]:
     """Return the object of `flfed site status --json`."""
-    return status_of(SiteFolder(name), sites.load(name), last=LAST)
+    return status_of(SiteFolder(name), sites.load(name))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 
+from flfed.federation.client.released_sets import RELEASED
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RECEIPT, RESTARTED, START, Line, read_line
 from flfed.signatures import HASH
 
 LOG = logging.getLogger("flfed.site")
-RELEASED = "released"
 """The kind of a line of rows whose sums left."""
 LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
 AHEAD = "later than its clock, so nothing leaves the site; at the site: set the clock right, or flfed site ledger "

@@ -18,6 +18,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
+from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
@@ -163,7 +164,7 @@ class SiteCharges:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint has of the charges."""
-        ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
+        ledgers = {site: [finite(budget), finite(spent)] for site, (budget, spent) in self._ledgers.items()}
         return {"asked": dict(self._rounds), "ledgers": ledgers}
 
     def restore(self, facts: Facts) -> None:
@@ -201,8 +202,8 @@ class SiteCharges:
                 "steps": asked[site] * a_round,
                 "epsilon": spent[asked[site]],
                 "delta": None if self.promise is None else self.promise.delta,
-                "budget": _known(budget),
-                "spent-before": _known(before),
+                "budget": finite(budget),
+                "spent-before": finite(before),
             }
         return lines, more_than_planned(self.promise, asked, rounds, spent)
 
@@ -429,10 +430,6 @@ def system_normals(round: int) -> Normals:
     Nobody can draw its noise again.
     """
     return SystemNoise().normal
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float:

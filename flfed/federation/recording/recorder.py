@@ -20,6 +20,7 @@ from flfed.federation.recording.pooled_figures import (
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
 from flfed.records.reports.report import MERGED
+from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
@@ -285,18 +286,14 @@ class Recorder:
         return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _site_figure(site: str, figure: Figure, rows: int) -> ComparisonRow:
-    value, low, high = map(_known, (figure.value, figure.low, figure.high))
+    value, low, high = map(finite, (figure.value, figure.low, figure.high))
     return ComparisonRow(site, figure.arm, figure.metric, value, low, high, rows, figure.method)
 
 
 def _site_difference(site: str, figure: Figure) -> DifferenceRow:
     a, _, b = figure.arm.partition(" - ")
-    value, low, high, p = map(_known, (figure.value, figure.low, figure.high, figure.extra))
+    value, low, high, p = map(finite, (figure.value, figure.low, figure.high, figure.extra))
     return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
@@ -351,7 +348,7 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
     return [
         ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
         if (arm, metric) in withheld and metric not in RANKINGS
-        else ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
+        else ComparisonRow(None, arm, metric, finite(e.value), finite(e.low), finite(e.high), reference.rows, e.method)
         for arm, estimates in arms.items()
         for metric, e in estimates.items()
     ]
