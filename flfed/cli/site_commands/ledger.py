@@ -159,7 +159,7 @@ def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
 
 
 def _restart(folder: Any, why: str, *, as_json: bool) -> None:
-    from flfed.deployment.operator.ledger_restart import restart
+    from flfed.deployment.site_state.ledger_loss import restart
 
     found = restart(folder, by=who(), why=why)
     if as_json:

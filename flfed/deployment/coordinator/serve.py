@@ -27,7 +27,7 @@ from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
 from flfed.deployment.coordinator.node_auth import LOOK_SECONDS, NodeRegistration
-from flfed.deployment.coordinator.public_port import holding
+from flfed.deployment.coordinator.proxy import holding
 from flfed.deployment.flower.control import (
     ANSWER_SECONDS,
     Control,

@@ -36,7 +36,7 @@ from flfed.deployment.flower.questions import (
     Told,
 )
 from flfed.deployment.flower.run_task import said
-from flfed.deployment.flower.server_away import is_away
+from flfed.deployment.flower.transport import is_away
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.server.fan_out import LOST, NOT_ONLINE
 from flfed.updates.messages.fields import MalformedMessage, reason_of

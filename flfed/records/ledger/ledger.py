@@ -245,7 +245,7 @@ class Ledger:
             file = self._open_to_write()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # While this one waited, another may have been put in its place: see `operator.ledger_restart`.
+                # While this one waited, another may have been put in its place: see `site_state.ledger_loss.restart`.
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:
