@@ -1,6 +1,6 @@
-"""HTTP transport over given sockets.
+"""HTTP transport over given sockets, and a server that is away.
 
-httpx asks through it and opens no connection by itself.
+httpx asks through it and opens no connection by itself. What a server that is away answered is asked again.
 
 Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, in place of which a pool of httpcore
 with a network backend of ours is put (`docs/security.md`). All of httpcore's that is used here is public.
