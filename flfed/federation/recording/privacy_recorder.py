@@ -232,7 +232,9 @@ class PrivacyRecord:
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
-        self._study, self._recorder, self._deployed = study, recorder, deployed
+        self._study = study
+        self._recorder = recorder
+        self._deployed = deployed
         self._charges = SiteCharges(study)
         self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
