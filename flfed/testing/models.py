@@ -24,11 +24,10 @@ from flfed.testing.rules import (
     the_docstring_names_a_source,
     the_signature_is_the_config_schema,
 )
+from flfed.updates.messages.fields import Arrays
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 INPUTS = 4
-
-Arrays = dict[str, np.ndarray]
 
 
 def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> None:

@@ -19,8 +19,8 @@ from flfed.deployment import site_app
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.site_app.access import SITE, closed
-from flfed.deployment.site_app.node_socket import node_listens
 from flfed.deployment.site_app.pages.s50_results import judged
+from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
 from flfed.federation.client.privacy_budget import shown
 from flfed.folders import SiteFolder

@@ -16,8 +16,7 @@ import pytest
 from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.cohort import CohortGrid
-from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.inprocess import CohortGrid, InProcessGrid
 from flfed.federation.server.fan_out import ask
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, FitRequest

@@ -11,14 +11,13 @@ from typing import Any
 
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.certificates import server_days_left, settings
-from flfed.deployment.flower.control import Control, Link, Node, pem_of
+from flfed.deployment.flower.control import ANSWER_SECONDS, Control, Link, Node, pem_of
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.reader import RunReader
 from flfed.refusals import read
 
-ANSWER_SECONDS = 5.0
 RUNS_LOOKED_AT = 20
 """A site that took part in none of so many runs has no last one here."""
 

@@ -20,6 +20,8 @@ from google.protobuf.message import DecodeError
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
+SHORT = 1 << 20
+"""Bytes of an answer that holds no message's part."""
 MOST_BYTES = 64 << 20
 """Of one message: far above every model for tables, far below what fills a machine."""
 MOST_PARTS = 10_000

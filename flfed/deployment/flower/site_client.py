@@ -48,7 +48,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
-from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
@@ -56,8 +56,6 @@ from flfed.errors import FlfedError
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
 
-SHORT = 1 << 20
-"""Bytes of an answer that holds no message."""
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0

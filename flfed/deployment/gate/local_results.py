@@ -15,9 +15,10 @@ from typing import Any
 
 from flwr.app import Message
 
+from flfed.callbacks import now_utc
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
-from flfed.files import now_utc, read_private, write_whole
+from flfed.files import read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.paths import give
 from flfed.rows.evaluation.scoring import primary_of

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flfed.refusals import Refusal
-from flfed.updates.messages.fields import LARGEST, MalformedMessage, count_bytes, ndarrays
+from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, count_bytes, ndarrays
 from flfed.updates.messages.in_memory_arrays import InMemoryArray
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
-Check = Callable[[Any], bool]
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 

@@ -5,16 +5,16 @@ A reply is checked again, counted, and written into the ledger before it goes.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from flfed.deployment.gate.error_texts import LONGEST, may_leave
+from flfed.callbacks import Today
+from flfed.deployment.gate.error_texts import HELD_BACK, LONGEST, is_ours
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
@@ -62,9 +62,7 @@ class Leaving:
         Tells where the ledger was lost: then nothing is written into what is there in its place.
     """
 
-    def __init__(
-        self, site: Site, ledger: Ledger, today: Callable[[], datetime.date], continuity: Continuity | None = None
-    ) -> None:
+    def __init__(self, site: Site, ledger: Ledger, today: Today, continuity: Continuity | None = None) -> None:
         self._site = site
         self._ledger = ledger
         self._today = today

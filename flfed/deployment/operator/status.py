@@ -26,7 +26,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 
 
-def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
+def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any]:
     """Return the status of a site, for JSON.
 
     No row is read, and no connection is opened.

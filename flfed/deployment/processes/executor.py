@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
+from flfed.deployment.processes.child_processes import shared_secret
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.memory import limit_process
 from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory, leave_network
@@ -225,21 +226,6 @@ def wait_for_secret(
         waits()
         waiting.wait(pause)
     return shared_secret(folder)
-
-
-def shared_secret(folder: SiteFolder) -> bytes:
-    """Return the shared secret of node and gate.
-
-    It is refused where others than the two users may read or write it.
-    """
-    try:
-        with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
-            # Checked on the open file, so that it cannot be exchanged between the check and the reading.
-            if os.fstat(stream.fileno()).st_mode & 0o037:
-                raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
-            return stream.read()
-    except OSError as error:
-        raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
 
 
 def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:

@@ -21,10 +21,19 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
-from flfed.federation.client.redaction import CROSSING, NotTakingPart, redact, redacted
+from flfed.federation.client.redaction import (
+    CROSSING,
+    NotTakingPart,
+    arms_of,
+    differences_of,
+    redact,
+    redacted,
+    said_by,
+    scores_of,
+    training_stays,
+)
 from flfed.federation.client.released_rows import Releases
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare

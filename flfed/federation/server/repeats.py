@@ -15,11 +15,11 @@ import torch
 from flfed.callbacks import Clock, Progress
 from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.engine import Engine, RemoteSite
-from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
+from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.engines.registry import answer_of
 from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.federation.recording.recorder import Recorder, Slowest
+from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun, RunObserver, no_observer
@@ -288,7 +288,7 @@ class Series:
                 repeat=repeat,
                 tables=tables,
                 checkpoint=checkpoint,
-                observer=self._told_of(recorder.writer),
+                observer=_after_writing(self.observer, recorder.writer),
                 clock=way.clock,
                 each_round=self.engine.remote,
                 enrolled=self.engine.before_rounds(grid, recorder),
@@ -298,21 +298,6 @@ class Series:
             taking_part = [site for site in self._here() if site.name in outcome.sites]
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
-
-    def _told_of(self, writer: RunWriter) -> RunObserver:
-        """Return the observer of a repeat.
-
-        It hears of a round once that is in the store, and waits for nothing where nobody looks.
-        """
-        if self.observer is no_observer:
-            return no_observer
-
-        def told(stage: str, round: int) -> None:
-            # An observer that reads the store finds the round that it hears of.
-            writer.flush()
-            self.observer(stage, round)
-
-        return told
 
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _RunResources) -> None:
         """Add the learning curve to the record.
@@ -326,3 +311,19 @@ class Series:
         recorder.learning_curve(points)
         if reason:
             recorder.note(reason)
+
+
+def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
+    """Return the observer of a repeat.
+
+    It hears of a round once that is in the store, and waits for nothing where nobody looks.
+    """
+    if observer is no_observer:
+        return no_observer
+
+    def told(stage: str, round: int) -> None:
+        # An observer that reads the store finds the round that it hears of.
+        writer.flush()
+        observer(stage, round)
+
+    return told

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
-from flfed.records.reports.report import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.statistics import Report
 from flfed.records.statistics.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import family_in_words, own_models_in_words

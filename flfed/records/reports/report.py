@@ -6,22 +6,20 @@ import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from flfed.records.reports.faults import faults_of, missing_of
 from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
-from flfed.records.statistics import intervals
+from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.mean_gain import mean_gain
-from flfed.records.statistics.odd_sites import apart, reversed_outcomes
+from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_in_words, family_keys
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.refusals import read
 
-AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
@@ -34,8 +32,6 @@ AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
 SAME = 1e-9
 """Largest difference between repeats that is rounding."""
-
-Report = dict[str, Any]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:

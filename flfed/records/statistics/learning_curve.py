@@ -6,8 +6,8 @@ It is given as JSON, as a table and in sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import possible, widening
 from flfed.records.statistics.verdict import (
     DO_NOT_USE,
@@ -27,8 +27,6 @@ from flfed.records.statistics.verdict import (
     worthwhile_of,
 )
 from flfed.records.store.entries import LearningPoint
-
-Report = dict[str, Any]
 
 GAIN = "personalised - local-only"
 METHOD = (

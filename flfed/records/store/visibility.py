@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import tomli_w
+from sqlalchemy import RowMapping, Select, or_, select
 
-from flfed.records.store.entries import EventEntry, RunEntry, Status
-from flfed.refusals import Refusal, read
+from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 
+Rows = Callable[[Select[*tuple[Any, ...]]], Sequence[RowMapping]]
+"""Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
@@ -220,3 +223,51 @@ def without_in(found: Any, plain: Callable[[str], str]) -> Any:
     if isinstance(found, list):
         return [without_in(of, plain) for of in found]
     return plain(found) if isinstance(found, str) else found
+
+
+class OtherNames:
+    """Names of the other sites of a run, left out of sentences.
+
+    Parameters
+    ----------
+    rows : callable
+    only : str or None
+        The one site whose people read; None for who reads everything.
+    """
+
+    def __init__(self, rows: Rows, only: str | None) -> None:
+        self._rows = rows
+        self._only = only
+        self._masks: dict[str, Callable[[str], str]] = {}
+
+    def mask(self, name: str, text: str) -> str:
+        """Return a sentence without other sites' names.
+
+        Names and titles of others are left out for the people of one site. Everyone else reads it unchanged.
+        """
+        if self._only is None or not text:
+            return text
+        if name not in self._masks:
+            self._masks[name] = without_names(self._others(name))
+        return self._masks[name](text)
+
+    def _others(self, name: str) -> set[str]:
+        """Return the other sites' names and titles in the whole series."""
+        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
+        runs = select(Run.id).where(Run.series_id.in_(series))
+        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        found: set[str | None] = set()
+        for query in (
+            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
+            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
+            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
+        ):
+            found |= {called for row in self._rows(query) for called in row.values()}
+        # Sites that were to be asked and never answered may stand in this object alone.
+        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._rows(asked):
+            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        # The study's text may name sites as well.
+        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
+            found |= sites_of_study(row["study_text"])
+        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.stats import binom
 
 from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.stats import binom
 
 from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
 from flfed.rows.training.layers import layers_of

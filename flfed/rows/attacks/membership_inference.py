@@ -14,11 +14,11 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.evaluation.intervals import Estimate, estimate, hanley_mcneil
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil
 from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from flfed import registry
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, together
 from flfed.seeds import generator
 from flfed.summaries.summary import Encoder
 
-NAN = float("nan")
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.parsing.dates import read_dates
+from flfed.rows.data.parsing.cells import Broken, Texts, read_dates, read_marks, spoiled, without
 from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
 from flfed.rows.data.parsing.headers import ABSENT, MAP_IT, NONE_FOUND, did_you_mean, where_names_stand
-from flfed.rows.data.parsing.identifiers import spoiled
-from flfed.rows.data.parsing.number_marks import Broken, Texts, read_marks, without
 from flfed.rows.data.schema import Column, Schema
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")

@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.data.parsing.file_kinds import NoTable, content_of, kind_of, wrong_encoding
-from flfed.rows.data.parsing.lines import BLANKS, TOO_LONG, UNCLOSED, lines_of, why_uneven, without_end_sign
+from flfed.rows.data.parsing.text_files import (
+    BLANKS,
+    TOO_LONG,
+    UNCLOSED,
+    NoTable,
+    content_of,
+    kind_of,
+    lines_of,
+    why_uneven,
+    without_end_sign,
+    wrong_encoding,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -20,8 +20,8 @@ from flfed.deployment.coordinator.countersign import (
     seal_all,
     sign_head,
 )
-from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state import receipts
+from flfed.deployment.site_state.ledger_loss import restart
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import redact

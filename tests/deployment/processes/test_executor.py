@@ -24,8 +24,9 @@ from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Tasks
 from flfed.deployment.processes import executor as executor_module
 from flfed.deployment.processes import units
+from flfed.deployment.processes.child_processes import shared_secret
 from flfed.deployment.processes.connector import RelayClient
-from flfed.deployment.processes.executor import ENDED, Executor, shared_secret, wait_for_secret
+from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError

@@ -20,8 +20,8 @@ from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VER
 from flfed.records.dashboard.components.round_chart import BAND
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import Shown
-from flfed.records.statistics import learning_curve
-from flfed.records.statistics.learning_curve import GAIN, Report, by_size, curve_object, gain_at, worthwhile_in
+from flfed.records.statistics import Report, learning_curve
+from flfed.records.statistics.learning_curve import GAIN, by_size, curve_object, gain_at, worthwhile_in
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
