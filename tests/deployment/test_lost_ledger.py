@@ -13,7 +13,7 @@ from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data.policy import Policy
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 

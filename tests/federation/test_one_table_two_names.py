@@ -29,7 +29,7 @@ from flfed.rows.data.sources import Csv, Frame, Sql
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 CLOSE = "its rows differ by fewer than 10 people from rows whose sums left before: together such sums would give "
 UNKNOWN = f"{UNTOLD}'small', of which it cannot tell whether they are of the same people"

@@ -33,8 +33,10 @@ from flfed.rows.own_intercept import own_intercept, own_offset
 from flfed.study.study import Study
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import COMPARE, ENROL, EVALUATE, CompareRequest, EnrolReply, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
 from tests.conftest import small_table
 
 AUC, LOSS = "roc_auc_score", "log_loss"

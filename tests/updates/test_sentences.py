@@ -14,10 +14,10 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flfed.errors import TableError
 from flfed.rows.data import datasets
-from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.sentences import HEADS, is_known, plain, recorded, recorded_note, recorded_words
-from flfed.updates.messages.train import ENROL, CompareReply, EnrolReply
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED = {"Refused", "NotTakingPart", "NotKept", "NotSpent", "MalformedMessage"}

@@ -39,8 +39,8 @@ from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.server_away import is_away
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
-from flfed.updates.messages.train import ENROL, EnrolReply
 
 POLL_SECONDS = 0.1
 """How often replies are looked for; Flower's own grid does every 3 s."""

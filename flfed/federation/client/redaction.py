@@ -14,10 +14,8 @@ from flwr.clientapp.typing import ClientAppCallable
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import (
-    ENROL,
-)
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1

@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
 from flfed.updates.messages.in_memory_arrays import own_copy
-from flfed.updates.messages.train import ENROL
 
 Reply = TypeVar("Reply")
 NOT_THERE = "not there: "
@@ -58,7 +58,7 @@ def ask(
     grid : Grid
     kind : str
         The message's type.
-    request : a message of `flfed.updates.messages.train`
+    request : a message of `flfed.updates.messages`
     nodes : mapping of key to node id
     read : callable
         Turns a reply's content into the reply, or raises MalformedMessage.

@@ -46,20 +46,12 @@ from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant, RoundRecord, RunContext
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.offset import reads_offset
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    SUMMARISE,
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    Scores,
-    SummariseReply,
-    SummariseRequest,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 if TYPE_CHECKING:
