@@ -34,6 +34,7 @@ class AuditRequest:
     Attributes
     ----------
     arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
     encoder : Encoder
     attack : str
         Its name. What the run promises is not sent: it follows from the study, which the site has.
@@ -62,8 +63,9 @@ class AuditFigure:
     Attributes
     ----------
     metric : str
+        Its name.
     value, low, high : float
-        NaN where it could not be had.
+        The figure and its interval; NaN where it could not be had.
     promise : float
         The most that the promise lets `value` be; NaN where nothing is promised.
     verdict : {"within the promise", "beyond the promise", "not known", "no promise"}

@@ -30,9 +30,9 @@ class Figure:
     Attributes
     ----------
     metric, arm : str
-        For a difference `arm` is "a - b".
+        Their names; for a difference `arm` is "a - b".
     value, low, high : float
-        95 % interval; NaN where undefined.
+        The figure and its 95 % interval; NaN where undefined.
     extra : float
         Variance of an arm's figure; two-sided p of a difference.
     method : str
@@ -55,6 +55,7 @@ class CompareRequest:
     Attributes
     ----------
     arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
     encoder : Encoder
     offset_deviation : float, >= 0
         How far the sites' own intercepts differ, as it was estimated over them; NaN where it was not,
@@ -117,10 +118,12 @@ class CompareReply:
     num_examples : int
         Training rows.
     holdout_rows : int
+        Rows that the comparison is over.
     arms, differences : tuple of Figure
     summary : Summary or None
         Over holdout rows: with the training rows' it gives Table 1. None where too few.
     histogram : array [classes, bins] or None
+        Holdout rows by class and predicted probability; where policy allows.
     note : str
         What was left out and why, in fixed words.
     own_family : str or None

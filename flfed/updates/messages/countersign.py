@@ -36,6 +36,7 @@ class SealRequest(_Counts, PlainMessage):
     Attributes
     ----------
     run : str
+        Its name.
     n_known : int
         Lines of the site's ledger when the coordinator last signed its head; 0 where it never did.
 
@@ -79,8 +80,11 @@ class SealedRequest(_Counts, PlainMessage):
     Attributes
     ----------
     run : str
+        Its name.
     n : int
+        Lines of the ledger.
     head : str
+        Hash of the last of them.
     signature : str
         Ed25519, as hex.
 

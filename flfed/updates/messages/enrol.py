@@ -23,6 +23,13 @@ class EnrolRequest:
 
     The study travels in the run config.
 
+    Attributes
+    ----------
+    dataset : str
+        Its name in the study.
+    schema_sha256 : str
+        Hash of the dataset's schema, which must be the site's.
+
     Reveals: nothing about rows; it goes to the site.
     """
 
@@ -45,6 +52,27 @@ class EnrolRequest:
 @dataclass(frozen=True, kw_only=True)
 class EnrolReply(PlainMessage):
     """Reply of a site, accepted or refused by its policy.
+
+    Attributes
+    ----------
+    site, title : str
+        The site's name, and the institution's for people.
+    version : str
+        Of its flfed.
+    accepted : bool
+        Whether it takes part.
+    reason : str
+        Why it refuses, in fixed words.
+    rows_low, rows_high : int
+        Ends of the band of training rows.
+    disclosure : {"open", "institution"}
+        What its policy lets leave of sums and scores.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        How its own figures may be written down.
+    resplit : bool
+        Whether repeats may hold out other rows.
+    epsilon_budget, epsilon_spent : float
+        Of the dataset, and what all studies there have spent; NaN where there is none.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
     of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that

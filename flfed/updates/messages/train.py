@@ -31,12 +31,14 @@ class TrainRequest:
     Attributes
     ----------
     arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
     encoder : Encoder
     round, rounds : int
         This round, from 1, and how many are planned.
     lr_scale : float
         What the server's plateau rule multiplies the learning rate by.
     fit, score : bool
+        Whether the site is to train, and to score the model.
     offset : bool
         Whether the site's own offset is asked for; crosses only where it is, for earlier versions do not know it.
     settings : dict of name to float
@@ -81,6 +83,7 @@ class Scores:
     rows : str
         "training", "validation" or "holdout".
     num_examples : int
+        Rows scored.
     metrics, variances : dict of name to float
         Exact, or of three digits (see Reveals); a metric that is undefined at the site is left out.
     histogram : array [classes, bins] or None
@@ -135,11 +138,13 @@ class TrainReply:
     delta : dict of name to array
         Local minus global, or empty when nothing was trained.
     kind : {"delta"}
+        What the arrays are.
     num_examples : float
         Rows trained on; a whole number from an honest site.
     loss : float or None
         Mean training loss over the steps; None where it stays (see Reveals).
     steps : int
+        Steps of the optimiser.
     scores : Scores or None
         On validation rows, or on training rows where the plan keeps none.
     holdout : Scores or None
