@@ -21,8 +21,9 @@ from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder, Slowest
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
+from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
-from flfed.federation.server.server import FederatedRun, RunObserver, no_observer
+from flfed.federation.server.server import FederatedRun
 from flfed.gc_pause import rarely_collected
 from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
